@@ -1,0 +1,228 @@
+//! The configuration: one TOML file, the same for every member but for `member`. Every key with its default and unit is
+//! in the repository's `README.md`; unknown keys are errors.
+
+use crate::error::Error;
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+
+/// A member's number, as the configuration gives it; unique in the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct MemberId(pub u32);
+
+/// A subgroup's number: 0 is the only one so far, and holds every member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubgroupId(pub u16);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for SubgroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which transport carries the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FabricKind {
+    /// One TCP connection per pair of members; addresses are `HOST:PORT` (`[IPV6]:PORT`).
+    Tcp,
+    /// Shared memory of one host; addresses are `unix:PATH` of the socket on which members meet.
+    Shm,
+}
+
+impl fmt::Display for FabricKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FabricKind::Tcp => "tcp",
+            FabricKind::Shm => "shm",
+        })
+    }
+}
+
+/// One configured member.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its number.
+    pub id: MemberId,
+    /// Where the others find it: `HOST:PORT` for tcp, `unix:PATH` for shm.
+    pub address: String,
+}
+
+/// What a member is told at start. Members are ranked in the order they are listed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The group's name; processes of different groups refuse each other.
+    pub group: String,
+    /// Which of `members` this process is. May be left out of the file and set by [`Config::with_member`].
+    pub member: Option<MemberId>,
+    /// The transport.
+    #[serde(default = "default_fabric")]
+    pub fabric: FabricKind,
+    /// All members, in the order of their ranks; the same list at every member. At most [`MEMBERS_MAX`].
+    pub members: Vec<Member>,
+    /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
+    #[serde(default = "default_ring_bytes")]
+    pub ring_bytes: usize,
+    /// Largest message in bytes, at most half of `ring_bytes` less 8 (which is the default).
+    pub max_message_bytes: Option<usize>,
+    /// How long `join` waits for the other members, in milliseconds.
+    #[serde(default = "default_join_timeout_ms")]
+    pub join_timeout_ms: u64,
+    /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
+    #[serde(default = "default_spin_us")]
+    pub spin_us: u64,
+    /// Never sleep: for members that have a core of their own.
+    #[serde(default)]
+    pub busy_poll: bool,
+}
+
+/// The most members of a group.
+pub const MEMBERS_MAX: usize = 64;
+
+fn default_fabric() -> FabricKind {
+    FabricKind::Tcp
+}
+
+fn default_ring_bytes() -> usize {
+    4 << 20
+}
+
+fn default_join_timeout_ms() -> u64 {
+    30_000
+}
+
+fn default_spin_us() -> u64 {
+    20
+}
+
+impl Config {
+    /// A configuration with every optional key at its default.
+    pub fn new(group: impl Into<String>, fabric: FabricKind, members: Vec<Member>) -> Config {
+        Config {
+            group: group.into(),
+            member: None,
+            fabric,
+            members,
+            ring_bytes: default_ring_bytes(),
+            max_message_bytes: None,
+            join_timeout_ms: default_join_timeout_ms(),
+            spin_us: default_spin_us(),
+            busy_poll: false,
+        }
+    }
+
+    /// Parses TOML and checks it.
+    pub fn from_toml(text: &str) -> Result<Config, Error> {
+        let config: Config = toml::from_str(text).map_err(|e| Error::Config(e.to_string().trim_end().to_owned()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads, parses and checks a file.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Config, Error> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::io(format!("cannot read the configuration {}", path.display()), e))?;
+        Config::from_toml(&text).map_err(|e| match e {
+            Error::Config(what) => Error::Config(format!("{}: {what}", path.display())),
+            other => other,
+        })
+    }
+
+    /// The same configuration for another member.
+    pub fn with_member(mut self, id: MemberId) -> Config {
+        self.member = Some(id);
+        self
+    }
+
+    /// Largest message in bytes.
+    pub fn max_message(&self) -> usize {
+        self.max_message_bytes.unwrap_or(self.ring_bytes / 2 - 8)
+    }
+
+    /// The rank of this process.
+    pub fn rank(&self) -> Result<usize, Error> {
+        let id = self.member.ok_or_else(|| {
+            Error::Config("`member` is missing: set it to the id that this process has in `members`".into())
+        })?;
+        self.members.iter().position(|m| m.id == id).ok_or_else(|| {
+            Error::Config(format!("`member` is {id}, which is none of the {} listed members", self.members.len()))
+        })
+    }
+
+    /// Checks every value but `member`, which [`Config::rank`] checks.
+    pub fn check(&self) -> Result<(), Error> {
+        let fail = |what: String| Err(Error::Config(what));
+        if self.group.is_empty() || self.group.len() > 255 {
+            return fail(format!("`group` must have 1 to 255 bytes, not {}", self.group.len()));
+        }
+        if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
+            return fail(format!("`members` must list 1 to {MEMBERS_MAX} members, not {}", self.members.len()));
+        }
+        let mut ids = HashSet::new();
+        let mut addresses = HashSet::new();
+        for member in &self.members {
+            if !ids.insert(member.id) {
+                return fail(format!("two members have the id {}: every id must be unique", member.id));
+            }
+            if !addresses.insert(&member.address) {
+                return fail(format!("two members have the address {}", member.address));
+            }
+            self.check_address(member)?;
+        }
+        if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
+            return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
+        }
+        // The frame header gives a length 28 bits.
+        let most = (self.ring_bytes / 2 - 8).min((1 << 28) - 1);
+        if self.max_message() > most {
+            return fail(format!(
+                "`max_message_bytes` is {}, but a ring of {} bytes carries at most {most}",
+                self.max_message(),
+                self.ring_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_address(&self, member: &Member) -> Result<(), Error> {
+        let unix = member.address.strip_prefix("unix:");
+        let what = match (self.fabric, unix) {
+            (FabricKind::Tcp, Some(_)) => "fabric `tcp` needs HOST:PORT",
+            (FabricKind::Tcp, None) => match member.address.rsplit_once(':') {
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0) => return Ok(()),
+                _ => "expected HOST:PORT, with a port from 1 to 65535",
+            },
+            (FabricKind::Shm, None) => "fabric `shm` needs unix:PATH",
+            // sun_path holds 108 bytes, the last of them zero.
+            (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
+            (FabricKind::Shm, Some(_)) => return Ok(()),
+        };
+        Err(Error::Config(format!("address `{}` of member {}: {what}", member.address, member.id)))
+    }
+
+    /// What all members must agree on, as (key, value) pairs in a fixed order.
+    pub(crate) fn agreed(&self) -> Vec<(String, String)> {
+        let mut pairs = vec![
+            ("group".to_owned(), self.group.clone()),
+            ("fabric".to_owned(), self.fabric.to_string()),
+            ("number of members".to_owned(), self.members.len().to_string()),
+            ("ring_bytes".to_owned(), self.ring_bytes.to_string()),
+            ("max_message_bytes".to_owned(), self.max_message().to_string()),
+        ];
+        for (rank, member) in self.members.iter().enumerate() {
+            pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));
+        }
+        pairs
+    }
+}

@@ -1,0 +1,1 @@
+//! How the configured members find each other and check that they agree.

@@ -1,0 +1,157 @@
+//! One-sided ordered writes between members: the only thing the protocol sees of a transport.
+//!
+//! # Contract
+//!
+//! * A *table* has one [`Row`] per member slot. Every member holds a copy of every row; only its owner writes a row, in
+//!   its own memory, and pushes ranges of it with [`Fabric::write`] to the same place of its peers' copies.
+//! * **Order.** Writes to one peer become visible there in the order they were posted. Inside one write no order holds
+//!   and a reader may see part of it; only an aligned 8-byte word is atomic, and only in the *columns*, the first
+//!   [`TableSpec::columns_len`] bytes of a row. What follows them is *data*: bytes without any order of their own.
+//!   Hence: data first, then, in a later write, the counter that guards it. The reader loads the counter with Acquire,
+//!   then the data.
+//! * **Columns precede data.** Whatever guards something lies at a lower offset than what it guards, so that a copy taken
+//!   front to back (as [`Fabric::sever`] takes on shared memory) never holds a counter without its data.
+//! * **Overwrite.** A [`Source::Snapshot`] write carries the bytes its source had when it was posted. The source of a
+//!   [`Source::Stable`] write does not change until [`Fabric::completed`] has reached its ticket. On shared memory a
+//!   store to one's own row is itself visible: what must not be seen yet is kept outside the row.
+//! * **Ownership.** A peer can write its own rows only. A write out of range, to an unknown table, or one that crosses the
+//!   end of the columns is a breach: the peer is severed and reported.
+//! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
+//!   readable at the address it had.
+//! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
+//!   before it broke has become visible.
+//! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing, any later write of a peer, or a
+//!   broken link, makes [`Fabric::fd`] readable until the next `poll`. No wake-up is lost.
+//!
+//! A fabric is used by one thread at a time, the one that polls the node.
+
+mod memory;
+pub mod meet;
+pub mod shm;
+pub mod tcp;
+
+pub use memory::Row;
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// A member's position in the view, 0 for the first.
+pub type Rank = usize;
+
+/// A table's number, the same at every member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u16);
+
+/// Shape of a table: the same at every member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSpec {
+    /// Its number.
+    pub id: TableId,
+    /// Bytes of the columns, a multiple of 64: words that are never seen torn.
+    pub columns_len: usize,
+    /// Bytes of a row, columns included, a multiple of 64.
+    pub row_len: usize,
+}
+
+/// A table's memory at one member: row `r` belongs to the member of rank `r`.
+#[derive(Clone)]
+pub struct TableRows {
+    /// The shape that was asked for.
+    pub spec: TableSpec,
+    /// One row per rank. The own row is the only one this process may write.
+    pub rows: Vec<Arc<Row>>,
+}
+
+/// What holds for the source of a write between its posting and its completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The bytes are taken when the write is posted (copied or inlined). For columns, up to [`SNAPSHOT_MAX`] bytes.
+    Snapshot,
+    /// The bytes may be taken at any time until the write completes; they do not change before that.
+    Stable,
+}
+
+/// The most bytes of one [`Source::Snapshot`] write.
+pub const SNAPSHOT_MAX: usize = 256;
+
+/// Position in the sequence of all writes that one fabric posted, to whatever peer; the first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Ticket(pub u64);
+
+/// What a fabric reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The link broke by itself: the peer's process died, closed it, or the network gave up.
+    LinkDown {
+        /// The peer.
+        peer: Rank,
+        /// What was observed.
+        cause: String,
+    },
+    /// The peer broke the contract; it is severed already.
+    Breach {
+        /// The peer.
+        peer: Rank,
+        /// What it did.
+        what: String,
+    },
+}
+
+/// What a fabric has done since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FabricStats {
+    /// Writes posted, one per peer.
+    pub writes_posted: u64,
+    /// Bytes put on the wire, headers included; on shared memory the bytes of the ranges that were announced.
+    pub bytes_sent: u64,
+    /// Bytes taken from the wire, headers included; zero on shared memory.
+    pub bytes_received: u64,
+    /// System calls that moved data or woke a peer.
+    pub system_calls: u64,
+}
+
+/// The contract of the module's documentation. Calls for a peer that is down or severed do nothing.
+pub trait Fabric: Send {
+    /// Queues a write of `range` of one's own row of `table` to the same place of `peer`'s copy.
+    ///
+    /// # Panics
+    /// If the range is out of the row, crosses the end of the columns, is no whole number of aligned words, or is a
+    /// snapshot of more than [`SNAPSHOT_MAX`] bytes: errors of the caller, which is this library.
+    fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket;
+
+    /// Starts all writes queued since the last call, with as few system calls or doorbells as the transport allows.
+    fn submit(&mut self);
+
+    /// All [`Source::Stable`] writes up to this ticket have been taken: their sources may change.
+    fn completed(&self) -> Ticket;
+
+    /// Writes to peers that are up and that the transport has not taken yet, as the sources still hold them.
+    fn has_unsent(&self) -> bool;
+
+    /// Lets received writes land, sends what is queued, and appends what happened to `events`. True when anything may
+    /// have landed or been sent.
+    fn poll(&mut self, events: &mut Vec<Event>) -> bool;
+
+    /// Ends the link to `peer`: see the contract.
+    fn sever(&mut self, peer: Rank);
+
+    /// Announces the orderly end: everything queued is sent, then the peers see the links go down.
+    /// Until [`Fabric::closed`], `poll` must go on being called.
+    fn close(&mut self);
+
+    /// True once every link is down.
+    fn closed(&self) -> bool;
+
+    /// Prepares for sleep: see *Wake*.
+    fn arm(&mut self);
+
+    /// Undoes [`Fabric::arm`]: peers need not wake this member any more.
+    fn disarm(&mut self);
+
+    /// Becomes readable when there is something to poll; `None` on a fabric that has no descriptor (the simulated one).
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Counters for the application.
+    fn stats(&self) -> FabricStats;
+}

@@ -1,0 +1,1 @@
+//! Members on one host share their rows.

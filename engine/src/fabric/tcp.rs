@@ -1,0 +1,1 @@
+//! The contract over one non-blocking TCP connection per pair.

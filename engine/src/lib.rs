@@ -1,0 +1,30 @@
+//! Galerna: an RDMA-first replication engine.
+//!
+//! Every member of a group sees the same messages in the same order. A lock-free *shared state table* 
+//! carries monotone counters between members by one-sided writes ([`fabric`]); from these each member deduces by
+//! itself what is stable, so that nothing on the data path waits for a leader or a round trip .
+//!
+//! An application holds a `Group`:
+//!
+//! ```ignore
+//! use galerna::{Config, Delivery, Group, Mode, SubgroupId};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), galerna::Error> {
+//! let config = Config::from_file("member-1.toml")?;
+//! let group = Group::join(config, |message: Delivery<'_>| {
+//!     println!("{} from {}: {} bytes", message.sequence, message.sender, message.payload.len());
+//! })?;
+//! group.send(SubgroupId(0), Mode::Safe, b"hello", Duration::from_secs(1))?;
+//! group.leave(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod config;
+pub mod error;
+pub mod fabric;
+mod sync;
+
+pub use config::{Config, FabricKind, Member, MemberId, SubgroupId};
+pub use error::Error;
