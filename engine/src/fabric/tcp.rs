@@ -1,1 +1,0 @@
-//! The contract over one non-blocking TCP connection per pair.

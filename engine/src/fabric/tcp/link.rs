@@ -1,0 +1,133 @@
+//! One connection, from its first byte to its end.
+
+use super::receive::{Inbox, Received};
+use super::send::{Outbox, Sent};
+use crate::fabric::{FabricStats, Row, TableSpec};
+use nix::sys::epoll::EpollFlags;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// A link to a peer that is up. Readiness is edge-triggered: the kernel tells each change once, and what it told is
+/// kept here until a short read or write disproves it. So no system call only serves to change what is waited for.
+pub(super) struct Link {
+    pub(super) stream: TcpStream,
+    pub(super) outbox: Outbox,
+    inbox: Inbox,
+    /// The socket may hold something to read.
+    readable: bool,
+    /// The socket may take something.
+    writable: bool,
+    /// The end of the stream is in the socket: a short read is no reason to stop.
+    hung_up: bool,
+    /// The peer's end was read.
+    peer_ended: bool,
+    /// Our end was sent.
+    own_ended: bool,
+    /// Why sending failed. What the peer had sent is still read, then the link is down.
+    broken: Option<io::Error>,
+}
+
+/// How a link ended.
+pub(super) enum End {
+    /// Orderly, as we wanted.
+    Closed,
+    /// By the peer or the network.
+    Down(String),
+    /// The peer broke the contract.
+    Breach(String),
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream, rows: Vec<Arc<Row>>) -> Link {
+        Link {
+            stream,
+            outbox: Outbox::new(),
+            inbox: Inbox::new(rows),
+            readable: false,
+            writable: true,
+            hung_up: false,
+            peer_ended: false,
+            own_ended: false,
+            broken: None,
+        }
+    }
+
+    /// True while writes may be queued.
+    pub(super) fn takes_writes(&self) -> bool {
+        self.broken.is_none()
+    }
+
+    /// True when another pass would be worth a try at once.
+    pub(super) fn has_work(&self) -> bool {
+        (self.readable && !self.peer_ended) || (self.writable && !self.outbox.is_empty())
+    }
+
+    /// Notes what the kernel told.
+    pub(super) fn note(&mut self, flags: EpollFlags) {
+        let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        self.hung_up |= flags.intersects(ended);
+        self.readable |= flags.intersects(ended | EpollFlags::EPOLLIN);
+        // A broken socket is "writable": the attempt tells the error.
+        self.writable |= flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+    }
+
+    /// Receives and sends one pass. Returns how the link ended, if it did.
+    pub(super) fn serve(
+        &mut self,
+        own: &[Arc<Row>],
+        specs: &[TableSpec],
+        closing: bool,
+        stats: &mut FabricStats,
+    ) -> Option<End> {
+        if self.readable && !self.peer_ended {
+            match self.inbox.receive(self.stream.as_fd(), specs, self.hung_up, stats) {
+                Received::More => {}
+                Received::Drained => self.readable = false,
+                Received::End => self.peer_ended = true,
+                Received::Failed(e) => return Some(End::Down(self.broken.take().unwrap_or(e).to_string())),
+                Received::Breach(what) => return Some(End::Breach(what)),
+            }
+        }
+        if !self.peer_ended || closing {
+            self.send(own, closing, stats);
+        }
+        match (&self.broken, self.peer_ended) {
+            (_, false) => None,
+            (Some(e), true) => Some(End::Down(e.to_string())),
+            (None, true) if closing => self.own_ended.then_some(End::Closed),
+            (None, true) if self.inbox.inside_write() => Some(End::Down(
+                "the peer closed the connection in the middle of a write".into(),
+            )),
+            (None, true) => Some(End::Down("the peer closed the connection".into())),
+        }
+    }
+
+    /// Sends one pass of what is queued, and, when closing, our end after it.
+    pub(super) fn send(&mut self, own: &[Arc<Row>], closing: bool, stats: &mut FabricStats) {
+        if self.broken.is_some() {
+            return;
+        }
+        if self.writable && !self.outbox.is_empty() {
+            match self.outbox.send(self.stream.as_fd(), own, stats) {
+                Sent::Ready => {}
+                Sent::Full => self.writable = false,
+                Sent::Failed(e) => {
+                    self.outbox.clear();
+                    self.broken = Some(e);
+                    // After this the stream has an end, which a last read finds.
+                    let _ = self.stream.shutdown(Shutdown::Both);
+                    self.readable = true;
+                    self.hung_up = true;
+                    return;
+                }
+            }
+        }
+        if closing && !self.own_ended && self.outbox.is_empty() {
+            // It fails only on a connection that broke, which the next read tells.
+            let _ = self.stream.shutdown(Shutdown::Write);
+            self.own_ended = true;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What is queued for one peer: small writes as bytes, large stable ones as ranges of the own row, in posting order.
+
+use super::wire::{self, HEADER_LEN};
+use crate::fabric::{FabricStats, Row, TableId};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Most bytes given to one peer in one pass, so that it starves neither the others nor the caller.
+const PASS_BYTES: usize = 1 << 20;
+
+/// Parts of one system call. Small writes share parts, so these are enough for many of them.
+const PARTS: usize = 128;
+
+/// Buffered bytes, then a range of the own row. Only the last segment can be without a range.
+struct Segment {
+    buffered: usize,
+    /// Index of the table.
+    table: usize,
+    direct: Range<usize>,
+    /// The ticket of the write that `direct` belongs to.
+    ticket: u64,
+}
+
+/// The sending side of a link.
+pub(super) struct Outbox {
+    bytes: VecDeque<u8>,
+    segments: VecDeque<Segment>,
+    /// The write that was queued last, if all of it is in `bytes`.
+    last: Option<(TableId, Range<usize>)>,
+}
+
+/// How a pass ended.
+pub(super) enum Sent {
+    /// The kernel took everything, or the pass was full.
+    Ready,
+    /// The kernel takes no more until it says so.
+    Full,
+    /// The connection broke.
+    Failed(io::Error),
+}
+
+impl Outbox {
+    pub(super) fn new() -> Outbox {
+        Outbox {
+            bytes: VecDeque::with_capacity(4096),
+            segments: VecDeque::with_capacity(64),
+            last: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.segments.clear();
+    }
+
+    /// The first ticket whose source the kernel has still to read.
+    pub(super) fn first_direct(&self) -> Option<u64> {
+        self.segments
+            .front()
+            .filter(|segment| !segment.direct.is_empty())
+            .map(|segment| segment.ticket)
+    }
+
+    /// Queues a write whose bytes are copied.
+    pub(super) fn push_copy(&mut self, id: TableId, range: Range<usize>, bytes: &[u8]) {
+        let wire_len = HEADER_LEN + bytes.len();
+        // Nothing was posted since, and nothing of it was sent: the peer may as well see only the newer bytes. This
+        // bounds the queue of a slow peer, whose hot line is pushed again and again.
+        if self.bytes.len() >= wire_len && self.last.as_ref() == Some(&(id, range.clone())) {
+            let from = self.bytes.len() - bytes.len();
+            self.bytes
+                .range_mut(from..)
+                .zip(bytes)
+                .for_each(|(old, new)| *old = *new);
+            return;
+        }
+        self.bytes.extend(&wire::encode(id, &range));
+        self.bytes.extend(bytes);
+        self.tail().buffered += wire_len;
+        self.last = Some((id, range));
+    }
+
+    /// Queues a write whose bytes the kernel takes from the own row of the table with this index.
+    pub(super) fn push_direct(&mut self, id: TableId, table: usize, range: Range<usize>, ticket: u64) {
+        self.bytes.extend(&wire::encode(id, &range));
+        self.last = None;
+        let tail = self.tail();
+        tail.buffered += HEADER_LEN;
+        tail.table = table;
+        tail.direct = range;
+        tail.ticket = ticket;
+    }
+
+    /// The segment that takes more buffered bytes.
+    fn tail(&mut self) -> &mut Segment {
+        if self.segments.back().is_none_or(|segment| !segment.direct.is_empty()) {
+            self.segments.push_back(Segment {
+                buffered: 0,
+                table: 0,
+                direct: 0..0,
+                ticket: 0,
+            });
+        }
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
+    }
+
+    /// One pass: gives the kernel what it takes. `rows` is the own row of each table.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, rows: &[Arc<Row>], stats: &mut FabricStats) -> Sent {
+        let mut left = PASS_BYTES;
+        while left > 0 && !self.is_empty() {
+            let (asked, result) = self.send_once(socket, rows, left);
+            stats.system_calls += 1;
+            match result {
+                Ok(taken) => {
+                    stats.bytes_sent += taken as u64;
+                    left -= taken;
+                    self.consume(taken);
+                    if taken < asked {
+                        return Sent::Full;
+                    }
+                }
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EAGAIN) => return Sent::Full,
+                    Some(libc::EINTR) => {}
+                    // The kernel is short of memory; it will not say when that is over.
+                    Some(libc::ENOBUFS | libc::ENOMEM) => return Sent::Ready,
+                    _ => return Sent::Failed(e),
+                },
+            }
+        }
+        Sent::Ready
+    }
+
+    /// One system call for at most `left` bytes. Returns the bytes it offered.
+    fn send_once(&self, socket: BorrowedFd<'_>, rows: &[Arc<Row>], left: usize) -> (usize, io::Result<usize>) {
+        let mut parts = Parts {
+            list: [libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            }; PARTS],
+            used: 0,
+            left,
+        };
+        let (front, back) = self.bytes.as_slices();
+        let mut at = 0;
+        for segment in &self.segments {
+            let range = at..at + segment.buffered;
+            at = range.end;
+            parts.push(&raw const front[range.start.min(front.len())..range.end.min(front.len())]);
+            parts.push(
+                &raw const back[range.start.max(front.len()) - front.len()..range.end.max(front.len()) - front.len()],
+            );
+            if !segment.direct.is_empty() {
+                let start = rows[segment.table].ptr(segment.direct.clone());
+                parts.push(std::ptr::slice_from_raw_parts(start, segment.direct.len()));
+            }
+            if parts.left == 0 || parts.used + 3 > PARTS {
+                break;
+            }
+        }
+        // SAFETY: all-zero is a valid `msghdr`.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.list.as_mut_ptr();
+        message.msg_iovlen = parts.used as _;
+        // SAFETY: every part lies in `self.bytes` or in a mapped row, both of which outlive the call; the kernel only
+        // reads them, and the source of a stable write does not change before it completes.
+        let taken = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
+        (
+            left - parts.left,
+            usize::try_from(taken).map_err(|_| io::Error::last_os_error()),
+        )
+    }
+
+    /// Drops the first `taken` bytes of the queue.
+    fn consume(&mut self, mut taken: usize) {
+        let mut buffered = 0;
+        while let Some(segment) = self.segments.front_mut() {
+            let part = taken.min(segment.buffered);
+            segment.buffered -= part;
+            buffered += part;
+            taken -= part;
+            let part = taken.min(segment.direct.len());
+            segment.direct.start += part;
+            taken -= part;
+            if segment.buffered > 0 || !segment.direct.is_empty() {
+                break;
+            }
+            self.segments.pop_front();
+        }
+        self.bytes.drain(..buffered);
+    }
+}
+
+/// The parts of one system call.
+struct Parts {
+    list: [libc::iovec; PARTS],
+    used: usize,
+    /// Bytes that it may still offer.
+    left: usize,
+}
+
+impl Parts {
+    fn push(&mut self, bytes: *const [u8]) {
+        let len = bytes.len().min(self.left);
+        if len > 0 {
+            self.list[self.used] = libc::iovec {
+                iov_base: bytes.cast_mut().cast(),
+                iov_len: len,
+            };
+            self.used += 1;
+            self.left -= len;
+        }
+    }
+}
