@@ -1,1 +1,0 @@
-//! Members on one host share their rows.

@@ -1,0 +1,221 @@
+//! Set-up: every pair of members hands each other its memory and a descriptor to be woken by.
+//!
+//! One message each way, of a length both sides know: [`MAGIC`], the sender's rank, the number of members, the number of
+//! tables, then per table its number, columns and row length, each a native-endian word. With its first byte travel the
+//! header page, the eventfd by which the receiver wakes the sender, and one memfd per table. All peers are served by one
+//! loop without blocking, so that members can be made in any order and at any speed.
+
+use super::super::{Rank, TableSpec};
+use super::scm;
+use super::{PeerFault, SetupError};
+use crate::error::Error;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// "galerna" and the version of this message.
+const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x01");
+/// Words before the tables.
+const HEAD_WORDS: usize = 4;
+const WORDS_PER_TABLE: usize = 3;
+/// Descriptors before the tables'.
+pub(super) const FDS_BEFORE_TABLES: usize = 2;
+
+/// What a peer gave us, not yet looked at but for its number.
+pub(super) struct Met {
+    pub(super) peer: Rank,
+    pub(super) stream: UnixStream,
+    /// We sleep on it, the peer writes it.
+    pub(super) wakes_me: EventFd,
+    /// Header page, the eventfd that wakes the peer, one memfd per table.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// One exchange under way.
+struct Party {
+    met: Met,
+    sent: usize,
+    heard: Vec<u8>,
+}
+
+/// What all peers are told, and what all must say but for the rank.
+struct Hello {
+    words: Vec<u64>,
+}
+
+impl Hello {
+    fn new(rank: Rank, members: usize, specs: &[TableSpec]) -> Hello {
+        let mut words = vec![MAGIC, rank as u64, members as u64, specs.len() as u64];
+        for spec in specs {
+            words.extend([u64::from(spec.id.0), spec.columns_len as u64, spec.row_len as u64]);
+        }
+        Hello { words }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+    }
+
+    /// Says how `heard`, which may be a beginning only, differs from what is expected.
+    fn check(&self, heard: &[u8]) -> Result<(), String> {
+        for (i, chunk) in heard.chunks_exact(8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(chunk);
+            let (found, wanted) = (u64::from_ne_bytes(bytes), self.words[i]);
+            if found == wanted {
+                continue;
+            }
+            return Err(match i {
+                0 => format!("its first bytes are {bytes:x?}, which is not Galerna's shared-memory set-up"),
+                1 => format!("it says that its rank is {found}"),
+                2 => format!("it counts {found} members, not {wanted}"),
+                3 => format!("it has {found} tables, not {wanted}"),
+                _ => {
+                    let (table, word) = ((i - HEAD_WORDS) / WORDS_PER_TABLE, (i - HEAD_WORDS) % WORDS_PER_TABLE);
+                    let key = ["number", "length of the columns", "length of a row"][word];
+                    format!("the {key} of its table at position {table} is {found}, not {wanted}")
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Exchanges `own` (header page, then one memfd per table) with every peer.
+pub(super) fn exchange(
+    me: Rank,
+    links: Vec<Option<UnixStream>>,
+    specs: &[TableSpec],
+    own: &[BorrowedFd<'_>],
+    deadline: Instant,
+) -> Result<Vec<Met>, SetupError> {
+    let members = links.len();
+    let mut parties = Vec::new();
+    for (peer, stream) in links.into_iter().enumerate() {
+        let Some(stream) = stream else { continue };
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wakes_me = EventFd::from_flags(flags).map_err(|e| SetupError::local("cannot create an eventfd", e))?;
+        parties.push(Party {
+            met: Met {
+                peer,
+                stream,
+                wakes_me,
+                fds: Vec::new(),
+            },
+            sent: 0,
+            heard: Vec::new(),
+        });
+    }
+    let hello = Hello::new(me, members, specs).bytes();
+    let fds_wanted = FDS_BEFORE_TABLES + specs.len();
+    loop {
+        for party in &mut parties {
+            let expected = Hello::new(party.met.peer, members, specs);
+            let result = party
+                .send(&hello, own)
+                .and_then(|()| party.receive(&expected, hello.len(), fds_wanted));
+            result.map_err(|what| {
+                SetupError::Peer(PeerFault {
+                    peer: party.met.peer,
+                    what,
+                })
+            })?;
+        }
+        if parties.iter().all(|p| p.done(hello.len())) {
+            return Ok(parties.into_iter().map(|p| p.met).collect());
+        }
+        wait(&parties, hello.len(), deadline)?;
+    }
+}
+
+/// Sleeps until a peer can go on.
+fn wait(parties: &[Party], whole: usize, deadline: Instant) -> Result<(), SetupError> {
+    let unfinished = || parties.iter().filter(|p| !p.done(whole));
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        let faults = unfinished().map(|p| PeerFault {
+            peer: p.met.peer,
+            what: p.obstacle(whole),
+        });
+        return Err(SetupError::Missing(faults.collect()));
+    }
+    let interest = |p: &Party| {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLOUT, p.sent < whole);
+        flags.set(PollFlags::POLLIN, p.heard.len() < whole);
+        flags
+    };
+    let mut fds: Vec<_> = unfinished()
+        .map(|p| PollFd::new(p.met.stream.as_fd(), interest(p)))
+        .collect();
+    // Rounded up, so that the last wait does not end before the deadline; long ones are waited for in parts.
+    let timeout = u16::try_from((left + Duration::from_millis(1)).as_millis()).unwrap_or(u16::MAX);
+    match poll(&mut fds, PollTimeout::from(timeout)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(e) => Err(SetupError::Local(Error::io("cannot wait for the other members", e))),
+    }
+}
+
+impl Party {
+    fn done(&self, whole: usize) -> bool {
+        self.sent == whole && self.heard.len() == whole
+    }
+
+    fn obstacle(&self, whole: usize) -> String {
+        match self.heard.len() {
+            0 => "it is connected, but sent nothing".to_owned(),
+            heard if heard < whole => format!("it sent only {heard} of {whole} bytes"),
+            _ => format!("it took only {} of {whole} bytes", self.sent),
+        }
+    }
+
+    fn send(&mut self, hello: &[u8], own: &[BorrowedFd<'_>]) -> Result<(), String> {
+        while self.sent < hello.len() {
+            let mut fds = Vec::new();
+            if self.sent == 0 {
+                fds.extend_from_slice(own);
+                fds.insert(1, self.met.wakes_me.as_fd());
+            }
+            match scm::send(self.met.stream.as_fd(), &hello[self.sent..], &fds) {
+                Ok(n) => self.sent += n,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(format!("the link broke during set-up: {e}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, expected: &Hello, whole: usize, fds_wanted: usize) -> Result<(), String> {
+        let mut buffer = vec![0; whole];
+        while self.heard.len() < whole {
+            // Never more than the message: what follows it is none of ours.
+            let room = whole - self.heard.len();
+            match scm::receive(self.met.stream.as_fd(), &mut buffer[..room], &mut self.met.fds) {
+                Ok(0) => return Err("it closed the link during set-up".to_owned()),
+                Ok(n) => self.heard.extend_from_slice(&buffer[..n]),
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EMFILE) => return Err("this process has too few descriptors for its memory".to_owned()),
+                Err(e) => return Err(format!("the link broke during set-up: {e}")),
+            }
+            expected.check(&self.heard)?;
+            if self.met.fds.len() > fds_wanted {
+                return Err(format!(
+                    "it passed {} descriptors, not {fds_wanted}",
+                    self.met.fds.len()
+                ));
+            }
+        }
+        if self.met.fds.len() < fds_wanted {
+            return Err(format!(
+                "it passed {} descriptors, not {fds_wanted}",
+                self.met.fds.len()
+            ));
+        }
+        Ok(())
+    }
+}
