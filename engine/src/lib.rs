@@ -1,12 +1,12 @@
 //! Galerna: an RDMA-first replication engine.
 //!
-//! Every member of a group sees the same messages in the same order. A lock-free *shared state table* 
+//! Every member of a group sees the same messages in the same order. A lock-free *shared state table* ([`sst`])
 //! carries monotone counters between members by one-sided writes ([`fabric`]); from these each member deduces by
-//! itself what is stable, so that nothing on the data path waits for a leader or a round trip .
+//! itself what is stable, so that nothing on the data path waits for a leader or a round trip ([`multicast`]).
 //!
-//! An application holds a `Group`:
+//! An application holds a [`Group`]:
 //!
-//! ```ignore
+//! ```no_run
 //! use galerna::{Config, Delivery, Group, Mode, SubgroupId};
 //! use std::time::Duration;
 //!
@@ -24,7 +24,19 @@
 pub mod config;
 pub mod error;
 pub mod fabric;
+mod group;
+pub mod membership;
+pub mod multicast;
+pub mod node;
+mod planted;
+pub mod sst;
 mod sync;
 
 pub use config::{Config, FabricKind, Member, MemberId, SubgroupId};
 pub use error::Error;
+pub use group::{Driver, Flush, Group, Handler, Reservation};
+pub use multicast::{Delivery, Mode, Stats};
+
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;

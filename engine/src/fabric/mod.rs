@@ -25,8 +25,8 @@
 //!
 //! A fabric is used by one thread at a time, the one that polls the node.
 
-mod memory;
 pub mod meet;
+mod memory;
 pub mod shm;
 pub mod tcp;
 

@@ -1,0 +1,316 @@
+//! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
+
+use super::flush::Pending;
+use super::shared::{Shared, millis};
+use crate::config::Config;
+use crate::error::Error;
+use crate::multicast::Delivery;
+use crate::node::{Node, Phase};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What an application wants to hear. Any closure that takes a [`Delivery`] is one.
+pub trait Handler: Send {
+    /// A message, in the order of the subgroup. It may send; it must not wait (blocking calls answer as their `try_` kin).
+    fn deliver(&mut self, message: Delivery<'_>);
+    /// The group stopped, for this reason; nothing more is delivered. Called once.
+    fn stopped(&mut self, _reason: &Error) {}
+}
+
+impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self(message);
+    }
+}
+
+/// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
+const LINGER_MS: u64 = 1000;
+/// Passes of one [`Driver::dispatch`], which does not stay for ever in a busy group.
+const PASSES_PER_DISPATCH: usize = 64;
+
+/// Runs a member's node: see [`crate::Group::join_driven`].
+pub struct Driver {
+    node: Node,
+    shared: Arc<Shared>,
+    handler: Box<dyn Handler>,
+    epoll: Epoll,
+    started: Instant,
+    spin: Duration,
+    busy_poll: bool,
+    flushes: Vec<Pending>,
+    passes: u64,
+    sleeps: u64,
+    told_stop: bool,
+    /// When to give up what is left of the links after the end.
+    linger_until_ms: Option<u64>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        mut node: Node,
+        shared: Arc<Shared>,
+        handler: Box<dyn Handler>,
+        config: &Config,
+    ) -> Result<Driver, Error> {
+        let failed = |e| Error::io("cannot make an epoll descriptor", e);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        epoll.add(&shared.event, readable()).map_err(failed)?;
+        if let Some(fd) = node.fabric().fd() {
+            epoll.add(fd, readable()).map_err(failed)?;
+        }
+        Ok(Driver {
+            node,
+            shared,
+            handler,
+            epoll,
+            started: Instant::now(),
+            spin: Duration::from_micros(config.spin_us),
+            busy_poll: config.busy_poll,
+            flushes: Vec::new(),
+            passes: 0,
+            sleeps: 0,
+            told_stop: false,
+            linger_until_ms: None,
+        })
+    }
+
+    /// Waits until every member runs view 0, or the node stops because of its deadline.
+    pub(super) fn install(&mut self) -> Result<(), Error> {
+        loop {
+            let moved = self.pass();
+            match self.node.phase() {
+                Phase::Installing if !moved => self.sleep(Some(Duration::from_millis(20))),
+                Phase::Installing => {}
+                Phase::Stopped(reason) => {
+                    let reason = reason.clone();
+                    self.linger();
+                    return Err(reason);
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The engine thread: until the group stops or this process leaves.
+    pub(super) fn run(mut self) {
+        let mut idle_since = None;
+        while !self.ended() {
+            if self.pass() {
+                idle_since = None;
+            } else if self.busy_poll {
+                std::thread::yield_now();
+            } else if !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
+                // Others may need this core to produce what is waited for.
+                std::thread::yield_now();
+            } else {
+                self.sleep(None);
+            }
+        }
+    }
+
+    /// Becomes readable when there is something to [`Driver::dispatch`].
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// Does what there is to do, callbacks included, and returns without waiting. In a busy group it returns before all is
+    /// done; the descriptor is readable then. An error is the reason why the group stopped.
+    pub fn dispatch(&mut self) -> Result<(), Error> {
+        self.disarm();
+        let idle = (0..PASSES_PER_DISPATCH).any(|_| !self.pass());
+        // Armed, the node looks once more: what came before is found now, what comes later makes the descriptor readable.
+        if !idle || self.arm_and_look() {
+            self.shared.ring();
+        }
+        self.shared.lock().stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// One pass, for applications that call again at once and never wait on the descriptor. True if anything moved.
+    pub fn poll(&mut self) -> bool {
+        self.pass()
+    }
+
+    /// Dispatches, and sleeps in between, until `done` says so or `timeout` has passed (then it is false).
+    pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.dispatch()?;
+            if done() {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            self.block(Some(deadline - now));
+        }
+    }
+
+    /// [`crate::Group::leave`] for whoever drives the group.
+    pub fn leave(mut self, timeout: Duration) -> Result<(), Error> {
+        self.shared.begin_leave()?;
+        let deadline = Instant::now() + timeout;
+        while !self.ended() {
+            if Instant::now() >= deadline {
+                self.shared.end(Err(Error::TimedOut {
+                    what: "leave",
+                    after_ms: millis(timeout),
+                }));
+                break;
+            }
+            if !self.pass() {
+                self.sleep(Some(deadline.saturating_duration_since(Instant::now())));
+            }
+        }
+        self.shared.lock().ended.clone().unwrap_or(Ok(()))
+    }
+
+    fn now_ms(&self) -> u64 {
+        millis(self.started.elapsed())
+    }
+
+    /// One pass of the node and of what the handles asked for.
+    fn pass(&mut self) -> bool {
+        let now_ms = self.now_ms();
+        let Driver {
+            node, shared, handler, ..
+        } = self;
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            shared.as_callback(|| node.poll(now_ms, &mut |delivery| handler.deliver(delivery)))
+        }));
+        self.passes += 1;
+        let mut moved = match polled {
+            Ok(moved) => moved,
+            Err(panic) => self.panicked(&*panic),
+        };
+        moved |= self.serve_handles();
+        if moved {
+            self.shared.space_freed();
+            self.serve_flushes();
+        }
+        self.watch_phase();
+        moved
+    }
+
+    /// Takes what the handles asked for, and shows them the counters.
+    fn serve_handles(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        let moved = !state.flushes.is_empty();
+        self.flushes.append(&mut state.flushes);
+        for (index, stats) in state.stats.iter_mut().enumerate() {
+            *stats = self.node.stats(index);
+            (stats.passes, stats.sleeps) = (self.passes, self.sleeps);
+        }
+        if state.leaving && matches!(self.node.phase(), Phase::Running) {
+            drop(state);
+            self.node.leave();
+            return true;
+        }
+        moved
+    }
+
+    fn serve_flushes(&mut self) {
+        let before = self.flushes.len();
+        self.flushes.retain_mut(|flush| !flush.check(&self.node));
+        if self.flushes.len() != before {
+            self.shared.notify();
+        }
+    }
+
+    /// Tells the application and the handles when the node has stopped or left.
+    fn watch_phase(&mut self) {
+        match self.node.phase() {
+            Phase::Stopped(reason) if !self.told_stop => {
+                let reason = reason.clone();
+                self.told_stop = true;
+                self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
+                self.shared.stop(&reason);
+                let Driver { shared, handler, .. } = self;
+                let told = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.stopped(&reason))));
+                if told.is_err() {
+                    tracing::error!("the application's `stopped` callback panicked");
+                }
+                // Whoever would have left now has lost nothing by another's being faster.
+                let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
+                self.shared.end(if flushed { Ok(()) } else { Err(reason) });
+            }
+            Phase::Left => self.shared.end(Ok(())),
+            _ => {}
+        }
+    }
+
+    fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no text".to_owned());
+        self.node.fail(Error::CallbackPanicked(text));
+        true
+    }
+
+    /// Whether there is nothing left to drive.
+    fn ended(&self) -> bool {
+        match self.node.phase() {
+            Phase::Left => true,
+            Phase::Stopped(_) => self.node.closed() || self.linger_until_ms.is_some_and(|until| self.now_ms() >= until),
+            _ => self.shared.lock().abandoned,
+        }
+    }
+
+    /// Lets the last words of a stopped node reach the others.
+    fn linger(&mut self) {
+        while !self.ended() {
+            if !self.pass() {
+                self.sleep(Some(Duration::from_millis(20)));
+            }
+        }
+    }
+
+    /// Sleeps in the kernel until there is something to do, at most `timeout`.
+    fn sleep(&mut self, timeout: Option<Duration>) {
+        if !self.arm_and_look() {
+            self.block(timeout);
+        }
+        self.disarm();
+    }
+
+    /// Asks to be woken, then looks once more: true if something came meanwhile.
+    fn arm_and_look(&mut self) -> bool {
+        self.shared.bell.arm();
+        self.node.fabric().arm();
+        self.pass()
+    }
+
+    fn disarm(&mut self) {
+        self.shared.bell.disarm();
+        self.node.fabric().disarm();
+        // Would block when nobody rang.
+        let _ = self.shared.event.read();
+    }
+
+    fn block(&mut self, timeout: Option<Duration>) {
+        self.sleeps += 1;
+        let timeout = match (timeout, self.linger_until_ms) {
+            (None, None) => EpollTimeout::NONE,
+            (timeout, linger) => {
+                let linger = linger.map(|until| until.saturating_sub(self.now_ms()));
+                let ms = timeout.map(millis).into_iter().chain(linger).min().unwrap_or(0);
+                // Rounded up, so that a short wait is not a busy one.
+                EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO)
+            }
+        };
+        let mut events = [EpollEvent::empty(); 2];
+        // An interrupted wait is a short one.
+        let _ = self.epoll.wait(&mut events, timeout);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.end(Err(Error::Left));
+    }
+}

@@ -1,0 +1,84 @@
+//! `flush(k)`: a request that the application makes and the driver fulfils.
+
+use super::shared::Shared;
+use crate::error::Error;
+use crate::node::Node;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A flush that has begun.
+#[derive(Clone)]
+pub struct Flush {
+    shared: Arc<Shared>,
+    done: Arc<AtomicBool>,
+}
+
+/// The driver's side of it.
+pub(super) struct Pending {
+    subgroup: usize,
+    k: usize,
+    /// Everything that this process sent has a ticket below this.
+    ticket: u32,
+    /// The number in the order below which it all lies, once it is published.
+    target: Option<u64>,
+    done: Arc<AtomicBool>,
+}
+
+impl Flush {
+    pub(super) fn start(shared: &Arc<Shared>, subgroup: usize, k: usize, ticket: u32) -> Flush {
+        let done = Arc::new(AtomicBool::new(false));
+        shared.lock().flushes.push(Pending {
+            subgroup,
+            k,
+            ticket,
+            target: None,
+            done: done.clone(),
+        });
+        shared.ring();
+        Flush {
+            shared: shared.clone(),
+            done,
+        }
+    }
+
+    /// Whether what the flush covers has been received as asked.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is done, the group stops, or `timeout` has passed. Inside a callback it does not wait.
+    pub fn wait(&self, timeout: Duration) -> Result<(), Error> {
+        if self.is_done() {
+            return Ok(());
+        }
+        if self.shared.in_callback() {
+            return Err(Error::WouldBlock("a flush cannot be waited for in a callback"));
+        }
+        let deadline = Instant::now() + timeout;
+        self.shared.wait_until(deadline, "flush", timeout, |state| {
+            if self.is_done() {
+                return Some(Ok(()));
+            }
+            if let Some(reason) = &state.stopped {
+                return Some(Err(reason.clone()));
+            }
+            state.ended.as_ref().map(|_| Err(Error::Left))
+        })?
+    }
+}
+
+impl Pending {
+    /// True once it is fulfilled.
+    pub(super) fn check(&mut self, node: &Node) -> bool {
+        let multicast = &node.multicasts()[self.subgroup];
+        if self.target.is_none() {
+            self.target = multicast.flush_target(self.ticket);
+        }
+        let done = self.target.is_some_and(|target| multicast.received_by(self.k, target));
+        if done {
+            self.done.store(true, Ordering::Release);
+        }
+        done
+    }
+}

@@ -1,0 +1,237 @@
+//! What the handles of a group and its driver share.
+
+use super::bell::Bell;
+use super::flush::Pending;
+use crate::config::MemberId;
+use crate::error::Error;
+use crate::multicast::{Claim, Refusal, SendRing, Stats};
+use nix::sys::eventfd::EventFd;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// The group whose callbacks this thread is in.
+    static IN_CALLBACK: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) ids: Vec<MemberId>,
+    pub(super) me: usize,
+    pub(super) rings: Vec<Arc<SendRing>>,
+    pub(super) bell: Bell,
+    pub(super) event: EventFd,
+    /// Nothing is accepted any more: the group stopped or this process leaves. `State` says why.
+    shut: AtomicBool,
+    /// Threads that wait for ring space.
+    waiting: AtomicUsize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What changes seldom.
+pub(super) struct State {
+    /// Why the group stopped.
+    pub(super) stopped: Option<Error>,
+    /// This process wants to leave.
+    pub(super) leaving: bool,
+    /// The last handle is gone, or a leave took too long: the driver ends at once.
+    pub(super) abandoned: bool,
+    /// The driver has ended: how the leave went.
+    pub(super) ended: Option<Result<(), Error>>,
+    /// Grows when ring space was freed while a thread waited for it.
+    space_epoch: u64,
+    /// New flushes, for the driver to take.
+    pub(super) flushes: Vec<Pending>,
+    pub(super) stats: Vec<Stats>,
+}
+
+impl Shared {
+    pub(super) fn new(ids: Vec<MemberId>, me: usize, rings: Vec<Arc<SendRing>>, event: EventFd) -> Shared {
+        let stats = vec![Stats::default(); rings.len()];
+        let state = State {
+            stopped: None,
+            leaving: false,
+            abandoned: false,
+            ended: None,
+            space_epoch: 0,
+            flushes: Vec::new(),
+            stats,
+        };
+        Shared {
+            ids,
+            me,
+            rings,
+            bell: Bell::new(),
+            event,
+            shut: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held leaves nothing half-done: every change is one assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something for the engine to do.
+    #[inline]
+    pub(super) fn work(&self) {
+        if self.bell.must_ring() {
+            self.ring();
+        }
+    }
+
+    /// Makes the engine look, asleep or not.
+    pub(super) fn ring(&self) {
+        // It fails only when the counter is full, and then the descriptor is readable anyway.
+        let _ = self.event.write(1);
+    }
+
+    pub(super) fn claim(&self, ring: &SendRing, len: usize) -> Result<Claim, Error> {
+        if self.shut.load(Ordering::Relaxed) {
+            self.check_open()?;
+        }
+        ring.claim(len).map_err(|refusal| match refusal {
+            Refusal::Full => Error::WouldBlock("the ring is full until the members have delivered earlier messages"),
+            Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },
+        })
+    }
+
+    /// An error once the group has stopped or this process leaves.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        let state = self.lock();
+        match &state.stopped {
+            Some(reason) => Err(reason.clone()),
+            None if state.leaving => Err(Error::Left),
+            None => Ok(()),
+        }
+    }
+
+    /// Tries `claim` until it no longer would block, whenever ring space may have become free.
+    pub(super) fn wait_for_space<T>(
+        &self,
+        timeout: Duration,
+        mut claim: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let deadline = Instant::now() + timeout;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `space_freed`: either it sees this waiter, or the claim below sees the space.
+        fence(Ordering::SeqCst);
+        let result = loop {
+            let seen = self.lock().space_epoch;
+            match claim() {
+                Err(Error::WouldBlock(_)) => {}
+                other => break other,
+            }
+            let freed = |state: &State| {
+                let over = state.space_epoch != seen || state.stopped.is_some() || state.leaving || state.abandoned;
+                over.then_some(())
+            };
+            if let Err(error) = self.wait_until(deadline, "waiting for ring space", timeout, freed) {
+                break Err(error);
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// The driver may have freed ring space.
+    pub(super) fn space_freed(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.lock().space_epoch += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Wakes every waiting thread, after something they wait for changed outside the lock.
+    pub(super) fn notify(&self) {
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `ready` says something about the state.
+    pub(super) fn wait_until<T>(
+        &self,
+        deadline: Instant,
+        what: &'static str,
+        timeout: Duration,
+        mut ready: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, Error> {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = ready(&state) {
+                return Ok(value);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Error::TimedOut {
+                    what,
+                    after_ms: millis(timeout),
+                });
+            }
+            let waited = self.changed.wait_timeout(state, deadline - now);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Asks the driver to leave. In a group that has stopped the answer is there already, in `State::ended`.
+    pub(super) fn begin_leave(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.leaving {
+            return Err(Error::Left);
+        }
+        state.leaving = true;
+        drop(state);
+        self.shut.store(true, Ordering::Relaxed);
+        self.ring();
+        Ok(())
+    }
+
+    /// Makes the driver end at once.
+    pub(super) fn abandon(&self) {
+        self.lock().abandoned = true;
+        self.shut.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+
+    /// The group stopped.
+    pub(super) fn stop(&self, reason: &Error) {
+        self.lock().stopped.get_or_insert_with(|| reason.clone());
+        self.shut.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// The driver has ended.
+    pub(super) fn end(&self, result: Result<(), Error>) {
+        self.lock().ended.get_or_insert(result);
+        self.changed.notify_all();
+    }
+
+    /// Whether this thread is in a callback of this group.
+    pub(super) fn in_callback(&self) -> bool {
+        IN_CALLBACK.get() == std::ptr::from_ref(self)
+    }
+
+    /// Runs `f`, during which this thread counts as in a callback.
+    pub(super) fn as_callback<T>(&self, f: impl FnOnce() -> T) -> T {
+        struct Restore(*const Shared);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                IN_CALLBACK.set(self.0);
+            }
+        }
+        let _restore = Restore(IN_CALLBACK.replace(std::ptr::from_ref(self)));
+        f()
+    }
+}
+
+/// Whole milliseconds, for error texts.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,328 @@
+//! Who owns which words of the ring: lock-free claims by any thread, read in order by the engine.
+//!
+//! A claim is one compare-and-swap on `head`, which packs the ring position in words (high half) and the ticket of the
+//! next frame (low half), both modulo 2^32. Each frame has a ticket and, by it, a slot. Committing stores the frame's
+//! length and flags, tagged with the ticket, in its slot; the engine reads slots in ticket order and stops at the first
+//! whose tag is not the one it waits for. Slots are private memory: ring bytes, which hold anything, decide nothing.
+//!
+//! Who synchronises with whom:
+//! * committer → engine: the slot, stored Release after the payload, loaded Acquire before it is read;
+//! * engine → claimer: `freed`, stored Release after the last reader is done, loaded Acquire before bytes are reused.
+//!   It is loaded before `head`, so that `head` is never behind it: the engine frees only what it saw committed, and
+//!   that came after its claim.
+
+use super::frame::{self, WORD};
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+
+/// Slot flag: the frame is padding.
+pub(super) const PADDING: u8 = 4;
+/// Slot flag, with [`PADDING`]: the rest of the ring before a wrap, whose message follows in the same claim.
+pub(super) const WRAP: u8 = 8;
+
+/// A claimed frame, not committed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Its ticket modulo 2^32.
+    pub ticket: u32,
+    /// Its position in the ring, in words modulo 2^32.
+    pub word: u32,
+    /// Payload bytes.
+    pub len: u32,
+}
+
+/// A committed frame as the engine finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Committed {
+    pub(super) len: usize,
+    pub(super) flags: u8,
+}
+
+/// See the module.
+pub(super) struct Claims {
+    head: CachePadded<AtomicU64>,
+    freed: CachePadded<AtomicU64>,
+    slots: Box<[AtomicU64]>,
+    ring_words: u32,
+}
+
+fn pack(word: u32, ticket: u32) -> u64 {
+    u64::from(word) << 32 | u64::from(ticket)
+}
+
+fn unpack(state: u64) -> (u32, u32) {
+    ((state >> 32) as u32, state as u32)
+}
+
+/// Tag in the high half, flags and length in the low half.
+fn slot(ticket: u32, len: usize, flags: u8) -> u64 {
+    u64::from(ticket.wrapping_add(1)) << 32 | u64::from(flags) << 28 | len as u64
+}
+
+impl Claims {
+    /// For a ring of `ring_words`, a power of two, whose first frame has `ticket` and lies at `word`.
+    pub(super) fn new(ring_words: u32, slots: u32, ticket: u32, word: u32) -> Claims {
+        assert!(ring_words.is_power_of_two() && slots.is_power_of_two());
+        let slots = (0..slots)
+            .map(|i| {
+                // Some tag that the first frame in this slot does not have.
+                let first = ticket.wrapping_add(i.wrapping_sub(ticket) & (slots - 1));
+                AtomicU64::new(u64::from(first) << 32)
+            })
+            .collect();
+        Claims {
+            head: CachePadded::new(AtomicU64::new(pack(word, ticket))),
+            freed: CachePadded::new(AtomicU64::new(pack(word, ticket))),
+            slots,
+            ring_words,
+        }
+    }
+
+    fn slot_of(&self, ticket: u32) -> &AtomicU64 {
+        &self.slots[ticket as usize & (self.slots.len() - 1)]
+    }
+
+    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full.
+    pub(super) fn claim(&self, len: usize) -> Option<Claim> {
+        let need = frame::words(len);
+        loop {
+            let (freed_word, freed_ticket) = unpack(self.freed.load(Ordering::Acquire));
+            let head = self.head.load(Ordering::Acquire);
+            let (word, ticket) = unpack(head);
+            let room = self.ring_words - (word & (self.ring_words - 1));
+            let (pad, tickets) = if need > room { (room, 2) } else { (0, 1) };
+            let used = word.wrapping_sub(freed_word);
+            let open = ticket.wrapping_sub(freed_ticket);
+            if u64::from(used) + u64::from(pad) + u64::from(need) > u64::from(self.ring_words)
+                || open as usize + tickets > self.slots.len()
+            {
+                return None;
+            }
+            let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
+            if self
+                .head
+                .compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
+            if pad == 0 {
+                return Some(Claim {
+                    ticket,
+                    word,
+                    len: len as u32,
+                });
+            }
+            let filler = Claim {
+                ticket,
+                word,
+                len: (pad - 1) * WORD as u32,
+            };
+            self.commit(filler, PADDING | WRAP);
+            return Some(Claim {
+                ticket: ticket.wrapping_add(1),
+                word: word.wrapping_add(pad),
+                len: len as u32,
+            });
+        }
+    }
+
+    /// Hands a claimed frame, filled, to the engine.
+    pub(super) fn commit(&self, claim: Claim, flags: u8) {
+        self.slot_of(claim.ticket)
+            .store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
+    }
+
+    /// Whether `claim` can be one that was handed out, is not freed and not committed: for claims that come from C.
+    pub(super) fn is_open(&self, claim: Claim) -> bool {
+        let (freed_word, freed_ticket) = unpack(self.freed.load(Ordering::Acquire));
+        let (head_word, head_ticket) = unpack(self.head.load(Ordering::Acquire));
+        let committed =
+            self.slot_of(claim.ticket).load(Ordering::Acquire) >> 32 == u64::from(claim.ticket.wrapping_add(1));
+        let end = claim.word.wrapping_add(frame::words(claim.len as usize));
+        claim.ticket.wrapping_sub(freed_ticket) < head_ticket.wrapping_sub(freed_ticket)
+            && end.wrapping_sub(freed_word) <= head_word.wrapping_sub(freed_word)
+            && !committed
+    }
+
+    /// The frame of `ticket`, once it is committed. Engine only.
+    #[inline]
+    pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
+        let state = self.slot_of(ticket).load(Ordering::Acquire);
+        (state >> 32 == u64::from(ticket.wrapping_add(1))).then(|| Committed {
+            len: (state & frame::PAYLOAD_MAX as u64) as usize,
+            flags: (state >> 28) as u8 & 15,
+        })
+    }
+
+    /// Gives everything before (`word`, `ticket`) back to claimers. Engine only.
+    pub(super) fn free(&self, word: u32, ticket: u32) {
+        self.freed.store(pack(word, ticket), Ordering::Release);
+    }
+
+    /// The most frames claimed and not freed.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The ticket that the next claim gets: everything claimed so far is below it.
+    pub(super) fn next_ticket(&self) -> u32 {
+        unpack(self.head.load(Ordering::Acquire)).1
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_never_straddles_the_end() {
+        let claims = Claims::new(16, 16, 0, 0);
+        let a = claims.claim(8 * 9).unwrap();
+        assert_eq!((a.word, a.ticket), (0, 0));
+        claims.free(10, 1);
+        let b = claims.claim(8 * 7).unwrap();
+        assert_eq!((b.word, b.ticket), (16, 2), "six words of padding come first");
+        let padding = claims.committed(1).unwrap();
+        assert_eq!((padding.len, padding.flags), (40, PADDING | WRAP));
+        assert_eq!(claims.committed(2), None);
+        claims.commit(b, 2);
+        assert_eq!(claims.committed(2), Some(Committed { len: 56, flags: 2 }));
+    }
+
+    #[test]
+    fn full_by_bytes_and_by_slots() {
+        let claims = Claims::new(16, 4, 0, 0);
+        assert!(claims.claim(8 * 15).is_some());
+        assert!(claims.claim(0).is_none());
+        claims.free(16, 1);
+        for _ in 0..4 {
+            assert!(claims.claim(0).is_some());
+        }
+        assert!(claims.claim(0).is_none(), "no slot is left");
+    }
+
+    #[test]
+    fn positions_and_tickets_wrap_around() {
+        let (mut ticket, mut word) = (u32::MAX - 2, u32::MAX - 15);
+        let claims = Claims::new(16, 8, ticket, word);
+        for round in 0..40u32 {
+            let claim = claims.claim(8 * (round as usize % 5)).unwrap();
+            while ticket != claim.ticket {
+                let padding = claims.committed(ticket).unwrap();
+                assert_eq!(padding.flags, PADDING | WRAP);
+                word = word.wrapping_add(frame::words(padding.len));
+                ticket = ticket.wrapping_add(1);
+            }
+            assert_eq!(claim.word, word);
+            assert_eq!(
+                claims.committed(ticket),
+                None,
+                "a slot of an earlier lap, or a fresh one, is not committed"
+            );
+            assert!(claims.is_open(claim));
+            claims.commit(claim, 1);
+            assert!(!claims.is_open(claim));
+            word = word.wrapping_add(frame::words(claim.len as usize));
+            ticket = ticket.wrapping_add(1);
+            claims.free(word, ticket);
+        }
+    }
+}
+
+/// Explored exhaustively: `RUSTFLAGS="--cfg loom" cargo test --release -p galerna --lib loom_`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Ring memory with loom's race detector on every word.
+    struct Memory(Vec<loom::cell::UnsafeCell<u64>>);
+    // SAFETY: loom reports any access that is not ordered.
+    unsafe impl Sync for Memory {}
+    // SAFETY: as above.
+    unsafe impl Send for Memory {}
+
+    impl Memory {
+        fn new(words: usize) -> Memory {
+            Memory((0..words).map(|_| loom::cell::UnsafeCell::new(0)).collect())
+        }
+        fn write(&self, word: u32, value: u64) {
+            // SAFETY: the claim owns the word; loom checks it.
+            self.0[word as usize % self.0.len()].with_mut(|p| unsafe { *p = value });
+        }
+        fn read(&self, word: u32) -> u64 {
+            // SAFETY: committed and not freed; loom checks it.
+            self.0[word as usize % self.0.len()].with(|p| unsafe { *p })
+        }
+    }
+
+    /// The engine's side: takes `frames` messages, checks their payload, frees each.
+    fn drain(claims: &Claims, memory: &Memory, frames: usize, ticket: &mut u32, word: &mut u32) -> Vec<u64> {
+        let mut seen = Vec::new();
+        while seen.len() < frames {
+            let Some(frame) = claims.committed(*ticket) else {
+                thread::yield_now();
+                continue;
+            };
+            if frame.flags & PADDING == 0 {
+                seen.push(memory.read(word.wrapping_add(1)));
+            }
+            *word = word.wrapping_add(frame::words(frame.len));
+            *ticket = ticket.wrapping_add(1);
+            claims.free(*word, *ticket);
+        }
+        seen
+    }
+
+    fn send(claims: &Claims, memory: &Memory, value: u64) {
+        loop {
+            if let Some(claim) = claims.claim(8) {
+                memory.write(claim.word.wrapping_add(1), value);
+                claims.commit(claim, 0);
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn loom_two_senders_and_the_engine() {
+        loom::model(|| {
+            // Near the wrap of both halves of `head`, so that the model covers it.
+            let claims = Arc::new(Claims::new(4, 4, u32::MAX, u32::MAX - 3));
+            let memory = Arc::new(Memory::new(4));
+            let threads: Vec<_> = (1..=2u64)
+                .map(|value| {
+                    let (claims, memory) = (claims.clone(), memory.clone());
+                    thread::spawn(move || send(&claims, &memory, value))
+                })
+                .collect();
+            let (mut ticket, mut word) = (u32::MAX, u32::MAX - 3);
+            let mut seen = drain(&claims, &memory, 2, &mut ticket, &mut word);
+            seen.sort_unstable();
+            assert_eq!(seen, [1, 2]);
+            for t in threads {
+                t.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn loom_ring_bytes_are_reused_only_when_freed() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let claims = Arc::new(Claims::new(2, 2, 0, 0));
+            let memory = Arc::new(Memory::new(2));
+            let sender = {
+                let (claims, memory) = (claims.clone(), memory.clone());
+                thread::spawn(move || (1..=3u64).for_each(|value| send(&claims, &memory, value)))
+            };
+            let (mut ticket, mut word) = (0, 0);
+            assert_eq!(drain(&claims, &memory, 3, &mut ticket, &mut word), [1, 2, 3]);
+            sender.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,450 @@
+//! The data plane of one subgroup: streams of messages in one round-robin order.
+//!
+//! [`Multicast::advance`] is one pass: take in what peers published, publish what is committed and the nulls that are
+//! due, push the counters. [`Multicast::deliver`] hands everything deliverable to the application. Neither waits for
+//! anything, and each does all there is to do, so batches form by themselves.
+//!
+//! A row holds three words, which guard the ring behind them and travel together in one small write: `published`,
+//! `received` and `delivered` (see [`column`]); then, at [`COLUMNS_LEN`], the owner's byte ring.
+
+mod claims;
+mod frame;
+pub mod order;
+mod publish;
+mod ring;
+mod stream;
+
+pub use claims::Claim;
+pub use frame::Mode;
+pub use ring::{Refusal, SendRing};
+
+use crate::config::{MemberId, SubgroupId};
+use crate::fabric::{Fabric, Rank, Source, TableId, TableRows, TableSpec};
+use crate::planted::{self, Bug};
+use crate::sst::Table;
+use publish::Publisher;
+use ring::Geometry;
+use std::ops::Range;
+use std::sync::Arc;
+use stream::Stream;
+
+/// The columns of a multicast row.
+pub mod column {
+    use crate::sst::Column;
+    /// Frames (low half) and messages with the nulls among them (high half) on the owner's stream, modulo 2^32 each.
+    pub const PUBLISHED: Column = Column(0);
+    /// All messages numbered below this have reached the owner.
+    pub const RECEIVED: Column = Column(8);
+    /// All messages numbered below this are done with at the owner: their callbacks have returned.
+    pub const DELIVERED: Column = Column(16);
+}
+
+/// The columns that one inline write pushes.
+const HOT: Range<usize> = 0..24;
+/// Bytes of the columns: one cache line. The ring follows.
+pub const COLUMNS_LEN: usize = 64;
+/// Messages handed to the application before the engine looks at the network again.
+const DELIVERIES_PER_PASS: u64 = 8192;
+
+/// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// The subgroup.
+    pub subgroup: SubgroupId,
+    /// Who sent it.
+    pub sender: MemberId,
+    /// Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+    pub sequence: u64,
+    /// The mode it was sent with.
+    pub mode: Mode,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// Counters since the start; all but the memory are of this member alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Messages and payload bytes sent, null messages, and the batches in which they were published.
+    pub messages_sent: u64,
+    /// See `messages_sent`.
+    pub bytes_sent: u64,
+    /// See `messages_sent`.
+    pub nulls_sent: u64,
+    /// See `messages_sent`.
+    pub batches_sent: u64,
+    /// Messages and payload bytes delivered, and the passes that delivered any.
+    pub messages_delivered: u64,
+    /// See `messages_delivered`.
+    pub bytes_delivered: u64,
+    /// See `messages_delivered`.
+    pub batches_delivered: u64,
+    /// Passes of the engine, and how often it slept.
+    pub passes: u64,
+    /// See `passes`.
+    pub sleeps: u64,
+    /// What the fabric did.
+    pub fabric: crate::fabric::FabricStats,
+}
+
+/// Where the counters of a view begin: all zero, but for tests of their wrap-around.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin {
+    /// Index of each sender's first message, and the count of its frames so far.
+    pub index: u64,
+    /// Ticket of the first claim.
+    pub ticket: u32,
+    /// Ring position of the first frame, in words.
+    pub word: u32,
+}
+
+/// A peer that did what no correct member does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breach {
+    /// Who.
+    pub peer: Rank,
+    /// What, with the value.
+    pub what: String,
+}
+
+/// How much ring may be done with, untold: an eighth, if a sender can then still never be stuck. When all is delivered, it
+/// may count as used what is untold, one batch that is told in part (a sixteenth of the ring and a frame), and it needs a
+/// frame with as much padding before it. Where frames are larger than that leaves room for, everything is told at once.
+fn tell_words(geometry: Geometry, max_message: usize) -> u64 {
+    let (ring, frame) = (u64::from(geometry.words), u64::from(frame::words(max_message)));
+    if ring / 8 + ring / 16 + 3 * frame <= ring {
+        ring / 8
+    } else {
+        1
+    }
+}
+
+/// The table of a subgroup whose senders have rings of `ring_bytes`.
+pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
+    // Table 0 is the membership's.
+    TableSpec {
+        id: TableId(subgroup.0 + 1),
+        columns_len: COLUMNS_LEN,
+        row_len: COLUMNS_LEN + ring_bytes,
+    }
+}
+
+/// See the module.
+pub struct Multicast {
+    subgroup: SubgroupId,
+    ids: Vec<MemberId>,
+    table: Table,
+    geometry: Geometry,
+    publisher: Publisher,
+    streams: Vec<Stream>,
+    /// Each member's `received` and `delivered`, as last read.
+    received: Vec<u64>,
+    delivered: Vec<u64>,
+    /// The next number in the order, its sender and its index.
+    next: u64,
+    turn: Rank,
+    index: u64,
+    /// One above the highest number delivered, `fifo` messages ahead of the order included.
+    delivered_horizon: u64,
+    /// `next` as the peers know it by `delivered`; that is pushed by itself when so much ring is done with since.
+    told: u64,
+    tell_words: u64,
+    tell_frames: u64,
+    stats: Stats,
+}
+
+impl Multicast {
+    /// The subgroup of all `ids`, in rank order, over the table that the fabric made for [`table_spec`].
+    pub fn new(
+        subgroup: SubgroupId,
+        ids: Vec<MemberId>,
+        rows: TableRows,
+        me: Rank,
+        max_message: usize,
+        origin: Origin,
+    ) -> Multicast {
+        let senders = ids.len();
+        let words = ((rows.spec.row_len - COLUMNS_LEN) / frame::WORD) as u32;
+        let geometry = Geometry {
+            base: COLUMNS_LEN,
+            words,
+        };
+        let row = rows.rows[me].clone();
+        let ring = Arc::new(SendRing::new(
+            row.clone(),
+            geometry,
+            max_message,
+            (origin.ticket, origin.word),
+        ));
+        let start = order::sequence(origin.index, 0, senders);
+        Multicast {
+            subgroup,
+            ids,
+            table: Table::new(rows, me),
+            geometry,
+            publisher: Publisher::new(ring.clone(), row, me, senders, origin),
+            streams: (0..senders).map(|_| Stream::new(origin)).collect(),
+            received: vec![start; senders],
+            delivered: vec![start; senders],
+            next: start,
+            turn: 0,
+            index: origin.index,
+            delivered_horizon: 0,
+            told: start,
+            tell_words: tell_words(geometry, max_message),
+            tell_frames: ring.slots() as u64 / 8,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The senders' side of the own ring, for any thread.
+    pub fn ring(&self) -> &Arc<SendRing> {
+        &self.publisher.ring
+    }
+
+    /// One pass but for the deliveries. True if anything moved.
+    pub fn advance(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+        let took_in = self.take_in()?;
+        let freed = self.free(fabric);
+        let wrote = self.publisher.advance();
+        let published = self.publish(fabric, wrote)?;
+        let received = self.count_received();
+        if published || received {
+            self.push(fabric);
+        }
+        Ok(took_in || freed || published || received)
+    }
+
+    /// Reads the peers' counters.
+    fn take_in(&mut self) -> Result<bool, Breach> {
+        let me = self.table.me();
+        let mine = order::sequence(self.publisher.messages, me, self.ids.len());
+        let mut progress = false;
+        for peer in (0..self.ids.len()).filter(|&r| r != me) {
+            let breach = |what| Breach { peer, what };
+            let published = self.table.load(peer, column::PUBLISHED);
+            progress |= self.streams[peer].take_in(published, self.geometry).map_err(breach)?;
+            for (column, known, name) in [
+                (column::RECEIVED, &mut self.received[peer], "received"),
+                (column::DELIVERED, &mut self.delivered[peer], "delivered"),
+            ] {
+                let value = self.table.load(peer, column);
+                // It cannot have got past a message that I have not published.
+                if value < *known || value > mine {
+                    return Err(breach(format!("its `{name}` is {value}, outside {known}..={mine}")));
+                }
+                progress |= value != *known;
+                *known = value;
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Reuses ring bytes of messages that every member has delivered.
+    fn free(&mut self, fabric: &dyn Fabric) -> bool {
+        let mut delivered = self.delivered.iter().copied().min().unwrap_or(0);
+        if planted::is(Bug::ReuseEarly) {
+            delivered += self.ids.len() as u64;
+        }
+        self.publisher.free(delivered, fabric.completed())
+    }
+
+    /// Posts the data of this pass, then shows it: the data first, its counter in a later write.
+    fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool) -> Result<bool, Breach> {
+        let me = self.table.me();
+        let counts = self.streams.iter().enumerate();
+        let counts = counts.map(|(s, stream)| {
+            if s == me {
+                self.publisher.messages
+            } else {
+                stream.messages
+            }
+        });
+        let horizon = order::horizon(counts, self.ids.len());
+        let due = order::due(horizon, me, self.ids.len());
+        let due = if planted::is(Bug::NullOffByOne) {
+            due.saturating_sub(1)
+        } else {
+            due
+        };
+        let nulls = self.publisher.fill(due);
+        if !wrote && !nulls {
+            return Ok(false);
+        }
+        let published = self.publisher.word();
+        if planted::is(Bug::CounterBeforeData) {
+            self.table.store(column::PUBLISHED, published);
+            self.push(fabric);
+        }
+        for i in 0..self.publisher.ranges.len() {
+            let range = self.publisher.ranges[i].clone();
+            let ticket = self.table.push(fabric, range, Source::Stable);
+            self.publisher.posted(ticket);
+        }
+        self.table.store(column::PUBLISHED, published);
+        self.streams[me]
+            .take_in(published, self.geometry)
+            .map_err(|what| Breach { peer: me, what })
+    }
+
+    /// Moves the own `received` to what has arrived from everybody.
+    fn count_received(&mut self) -> bool {
+        let me = self.table.me();
+        let received = order::contiguous(self.streams.iter().map(|s| s.messages), self.ids.len());
+        let moved = received != self.received[me];
+        if moved {
+            self.received[me] = received;
+            self.table.store(column::RECEIVED, received);
+        }
+        moved
+    }
+
+    fn push(&mut self, fabric: &mut dyn Fabric) {
+        let source = if planted::is(Bug::LateCounter) {
+            Source::Stable
+        } else {
+            Source::Snapshot
+        };
+        self.table.push(fabric, HOT, source);
+        self.told = self.next;
+        for (sender, stream) in self.streams.iter_mut().enumerate() {
+            // `fifo` messages ahead of the order are stepped over, but `delivered` does not cover them yet.
+            if stream.next <= self.index + u64::from(sender < self.turn) {
+                stream.tell();
+            }
+        }
+    }
+
+    /// Delivers what its mode allows, in the order, up to a bound of messages; `fifo` messages as soon as they lead
+    /// their stream. True if anything was delivered or skipped.
+    pub fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+        let me = self.table.me();
+        let (first, before) = (self.next, self.stats.messages_delivered);
+        let stop = before + DELIVERIES_PER_PASS;
+        let stable = self.received.iter().copied().min().unwrap_or(0);
+        for sender in 0..self.ids.len() {
+            self.deliver_fifo(sender, stop, sink)?;
+        }
+        while self.next < self.received[me] && self.stats.messages_delivered < stop {
+            let sender = self.turn;
+            let stream = &mut self.streams[sender];
+            // Otherwise it was a `fifo` message, delivered ahead of its place.
+            if stream.next <= self.index {
+                let row = self.table.row(sender);
+                match stream
+                    .head(row, self.geometry)
+                    .map_err(|what| Breach { peer: sender, what })?
+                {
+                    Some(head) if head.index == self.index => {
+                        if head.mode == Mode::Safe && self.next >= stable {
+                            break;
+                        }
+                        self.hand_over(sender, sink);
+                        self.deliver_fifo(sender, stop, sink)?;
+                    }
+                    _ => stream.pass_null(self.index + 1),
+                }
+            }
+            self.next += 1;
+            self.turn += 1;
+            if self.turn == self.ids.len() {
+                self.turn = 0;
+                self.index += 1;
+            }
+        }
+        if self.next != first {
+            self.delivered[me] = self.next;
+            self.table.store(column::DELIVERED, self.next);
+        }
+        let delivered = self.stats.messages_delivered != before;
+        self.stats.batches_delivered += u64::from(delivered);
+        Ok(delivered || self.next != first)
+    }
+
+    /// Delivers the `fifo` messages that lead a stream.
+    fn deliver_fifo(&mut self, sender: Rank, stop: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
+        while self.stats.messages_delivered < stop {
+            let row = self.table.row(sender);
+            let head = self.streams[sender].head(row, self.geometry);
+            match head.map_err(|what| Breach { peer: sender, what })? {
+                Some(head) if head.mode == Mode::Fifo => {
+                    self.hand_over(sender, sink);
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the head of a stream to the application and steps over it.
+    #[inline]
+    fn hand_over(&mut self, sender: Rank, sink: &mut dyn FnMut(Delivery<'_>)) {
+        if let Some(head) = self.streams[sender].take_head() {
+            let payload = ring::payload(self.table.row(sender), head.payload.clone());
+            self.stats.messages_delivered += 1;
+            self.stats.bytes_delivered += payload.len() as u64;
+            let sequence = order::sequence(head.index, sender, self.ids.len());
+            self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
+            sink(Delivery {
+                subgroup: self.subgroup,
+                sender: self.ids[sender],
+                sequence,
+                mode: head.mode,
+                payload,
+            });
+        }
+    }
+
+    /// Pushes `delivered` when enough has been delivered since the last push of the counters. It matters to nobody but
+    /// senders short of ring space, so it does not travel by itself while they cannot be short of it.
+    pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+        if self.next == self.told {
+            return;
+        }
+        let (mut frames, mut words) = (0, 0);
+        for stream in &self.streams {
+            let untold = stream.untold();
+            frames += untold.0;
+            words += u64::from(untold.1);
+        }
+        if words >= self.tell_words || frames >= self.tell_frames {
+            self.push(fabric);
+        }
+    }
+
+    /// All messages that this member sent with a ticket below `ticket`, and all it was delivered, have numbers below
+    /// the returned one; `None` while they are not all published.
+    pub fn flush_target(&self, ticket: u32) -> Option<u64> {
+        let mine = order::horizon_of(self.publisher.sent, self.table.me(), self.ids.len());
+        self.publisher
+            .has_published(ticket)
+            .then(|| mine.max(self.delivered_horizon))
+    }
+
+    /// Whether at least `k` members (0, or more than there are, means all) have received everything below `target`.
+    pub fn received_by(&self, k: usize, target: u64) -> bool {
+        let need = if k == 0 { self.ids.len() } else { k.min(self.ids.len()) };
+        self.received.iter().filter(|&&r| r >= target).count() >= need
+    }
+
+    /// Everything below this has been delivered here.
+    pub fn delivered(&self) -> u64 {
+        self.next
+    }
+
+    /// What `member` has received, as far as this member knows.
+    pub fn received_of(&self, member: Rank) -> u64 {
+        self.received[member]
+    }
+
+    /// Counters so far, but for those of the engine and the fabric.
+    pub fn stats(&self) -> Stats {
+        let published = self.publisher.published;
+        Stats {
+            messages_sent: published.messages,
+            bytes_sent: published.bytes,
+            nulls_sent: published.nulls,
+            batches_sent: published.batches,
+            ..self.stats
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The engine's side of the own ring: publishes the contiguous committed prefix and frees what everybody has delivered.
+
+use super::Origin;
+use super::claims::{PADDING, WRAP};
+use super::frame::{self, Header, Kind, Mode, WORD};
+use super::order;
+use super::ring::SendRing;
+use crate::fabric::{Rank, Row, Ticket};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bytes that become reusable together: once all below `sequence` is delivered everywhere and `ticket` has completed.
+struct Batch {
+    sequence: u64,
+    ticket: Ticket,
+    start_word: u32,
+    end_word: u32,
+    end_ticket: u32,
+}
+
+/// The ticket of a batch whose data write is still to be posted.
+const UNPOSTED: Ticket = Ticket(u64::MAX);
+
+/// See the module.
+pub(super) struct Publisher {
+    pub(super) ring: Arc<SendRing>,
+    row: Arc<Row>,
+    me: Rank,
+    senders: usize,
+    /// Ticket and position of the next frame to publish.
+    ticket: u32,
+    word: u32,
+    /// Frames published, and messages with the nulls among them.
+    pub(super) frames: u64,
+    pub(super) messages: u64,
+    /// Messages up to the last one of the application: nulls after it carry nothing.
+    pub(super) sent: u64,
+    batches: VecDeque<Batch>,
+    /// A batch ends at the first message that makes it this long, so that a large pass is freed in parts; shorter ones
+    /// are joined, so that there are at most about 32.
+    batch_words: u32,
+    /// Byte ranges of the row written by the last [`Publisher::advance`]: at most two.
+    pub(super) ranges: Vec<Range<usize>>,
+    pub(super) published: Published,
+}
+
+/// What has been published in all.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Published {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) nulls: u64,
+    pub(super) batches: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(ring: Arc<SendRing>, row: Arc<Row>, me: Rank, senders: usize, origin: Origin) -> Publisher {
+        let batch_words = (ring.geometry.words / 16).max(1);
+        Publisher {
+            ring,
+            row,
+            me,
+            senders,
+            ticket: origin.ticket,
+            word: origin.word,
+            frames: origin.index,
+            messages: origin.index,
+            sent: 0,
+            batches: VecDeque::with_capacity(64),
+            batch_words,
+            ranges: Vec::with_capacity(2),
+            published: Published::default(),
+        }
+    }
+
+    /// Gives headers to everything committed and collects the byte ranges to push. True if there is anything.
+    ///
+    /// A pass never ends with padding of a dropped reservation alone: a null covers it, since a reader is known to have
+    /// stepped over padding only once it has delivered a later message. Padding before a wrap waits for its message.
+    pub(super) fn advance(&mut self) -> bool {
+        self.ranges.clear();
+        let mut start = self.word;
+        let mut batch_start = self.word;
+        let mut uncovered = false;
+        while let Some(committed) = self.ring.claims.committed(self.ticket) {
+            if committed.flags & WRAP != 0 && self.ring.claims.committed(self.ticket.wrapping_add(1)).is_none() {
+                break;
+            }
+            let kind = self.kind(committed.flags);
+            let header = Header {
+                len: committed.len,
+                kind,
+            };
+            let geometry = self.ring.geometry;
+            self.row
+                .word(geometry.offset(self.word))
+                .store(header.encode(), Ordering::Relaxed);
+            let words = frame::words(committed.len);
+            uncovered = kind == Kind::Padding;
+            if committed.flags & WRAP != 0 {
+                // Only the header of the padding travels.
+                self.range(start, self.word.wrapping_sub(start) + 1);
+                start = self.word.wrapping_add(words);
+            }
+            self.word = self.word.wrapping_add(words);
+            self.ticket = self.ticket.wrapping_add(1);
+            self.frames += 1;
+            if let Kind::Message { .. } = kind {
+                self.messages += 1;
+                self.sent = self.messages;
+                self.published.messages += 1;
+                self.published.bytes += committed.len as u64;
+                if self.word.wrapping_sub(batch_start) >= self.batch_words {
+                    self.end_batch(batch_start);
+                    batch_start = self.word;
+                }
+            }
+            if geometry.room(self.word) == geometry.words && self.word != start {
+                self.range(start, self.word.wrapping_sub(start));
+                start = self.word;
+            }
+        }
+        self.range(start, self.word.wrapping_sub(start));
+        if uncovered {
+            self.messages += 1;
+            self.published.nulls += 1;
+        }
+        if batch_start != self.word {
+            self.end_batch(batch_start);
+        }
+        self.published.batches += u64::from(!self.ranges.is_empty());
+        !self.ranges.is_empty()
+    }
+
+    fn kind(&self, flags: u8) -> Kind {
+        let mode = match flags & 3 {
+            0 => Mode::Fifo,
+            1 => Mode::Ordered,
+            _ => Mode::Safe,
+        };
+        match flags & PADDING {
+            0 => Kind::Message {
+                mode,
+                index: self.messages as u32,
+            },
+            _ => Kind::Padding,
+        }
+    }
+
+    fn range(&mut self, word: u32, words: u32) {
+        if words > 0 {
+            let offset = self.ring.geometry.offset(word);
+            self.ranges.push(offset..offset + words as usize * WORD);
+        }
+    }
+
+    /// Ends a batch at the current position, joined to the one before it while they are short.
+    fn end_batch(&mut self, mut start_word: u32) {
+        if let Some(last) = self.batches.back()
+            && self.word.wrapping_sub(last.start_word) <= self.batch_words
+        {
+            start_word = last.start_word;
+            self.batches.pop_back();
+        }
+        self.batches.push_back(Batch {
+            sequence: order::horizon_of(self.messages, self.me, self.senders),
+            ticket: UNPOSTED,
+            start_word,
+            end_word: self.word,
+            end_ticket: self.ticket,
+        });
+    }
+
+    /// The data write that carries the batches of the last [`Publisher::advance`].
+    pub(super) fn posted(&mut self, ticket: Ticket) {
+        for batch in self.batches.iter_mut().rev().take_while(|b| b.ticket == UNPOSTED) {
+            batch.ticket = ticket;
+        }
+    }
+
+    /// Publishes nulls up to `due` messages. True if there were any.
+    pub(super) fn fill(&mut self, due: u64) -> bool {
+        let nulls = due.saturating_sub(self.messages);
+        self.messages += nulls;
+        self.published.nulls += nulls;
+        nulls > 0
+    }
+
+    /// Gives ring bytes back to the senders: all below `delivered` is done with at every member, and the fabric has
+    /// taken everything up to `completed`. True if there was anything.
+    pub(super) fn free(&mut self, delivered: u64, completed: Ticket) -> bool {
+        let mut last = None;
+        while self
+            .batches
+            .front()
+            .is_some_and(|b| b.sequence <= delivered && b.ticket <= completed)
+        {
+            last = self.batches.pop_front();
+        }
+        if let Some(batch) = &last {
+            self.ring.claims.free(batch.end_word, batch.end_ticket);
+        }
+        last.is_some()
+    }
+
+    /// Whether everything claimed before `ticket` is on the stream.
+    pub(super) fn has_published(&self, ticket: u32) -> bool {
+        (self.ticket.wrapping_sub(ticket) as i32) >= 0
+    }
+
+    /// The `published` word: frames in the low half, messages in the high half, each modulo 2^32.
+    pub(super) fn word(&self) -> u64 {
+        u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32
+    }
+}

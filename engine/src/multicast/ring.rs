@@ -1,0 +1,151 @@
+//! The byte ring inside a member's row: the senders' side (any thread) and the reading of frames (the engine).
+
+use super::claims::{Claim, Claims, PADDING};
+use super::frame::{self, Header, Mode, WORD};
+use crate::fabric::Row;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Where a ring lies in its row, and how positions map to bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Geometry {
+    /// Offset of the ring in the row.
+    pub(super) base: usize,
+    /// Its size in words, a power of two.
+    pub(super) words: u32,
+}
+
+impl Geometry {
+    /// Offset in the row of the word at ring position `word`.
+    #[inline]
+    pub(super) fn offset(self, word: u32) -> usize {
+        self.base + (word & (self.words - 1)) as usize * WORD
+    }
+
+    /// Words from `word` to the end of the ring.
+    #[inline]
+    pub(super) fn room(self, word: u32) -> u32 {
+        self.words - (word & (self.words - 1))
+    }
+
+    /// The payload's place in the row.
+    #[inline]
+    pub(super) fn payload(self, word: u32, len: usize) -> Range<usize> {
+        let start = self.offset(word) + WORD;
+        start..start + len
+    }
+}
+
+/// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
+#[inline]
+pub(super) fn read_header(row: &Row, geometry: Geometry, word: u32) -> Result<Header, String> {
+    let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
+    match Header::decode(raw) {
+        Some(header) if frame::words(header.len) <= geometry.room(word) => Ok(header),
+        Some(header) => Err(format!(
+            "a frame of {} bytes at ring word {word} passes the ring's end",
+            header.len
+        )),
+        None => Err(format!("the word {raw:#018x} at ring word {word} is no frame header")),
+    }
+}
+
+/// The payload of a frame that has arrived.
+///
+/// The bytes stay as they are until this member shows them as `delivered`, which it does after the borrow ends: a sender
+/// reuses ring bytes only when everybody has delivered them. Another process that breaks this rule on shared memory can
+/// change what is read, never where.
+#[inline]
+pub(super) fn payload(row: &Row, range: Range<usize>) -> &[u8] {
+    let len = range.len();
+    // SAFETY: `ptr` checks the range, the row outlives the borrow, and nobody writes the bytes meanwhile, see above.
+    unsafe { std::slice::from_raw_parts(row.ptr(range), len) }
+}
+
+/// The senders' side of the own ring: reserve, fill in place, commit, from any thread, without a lock.
+pub struct SendRing {
+    pub(super) claims: Claims,
+    row: Arc<Row>,
+    pub(super) geometry: Geometry,
+    max_message: usize,
+}
+
+/// Why no space was reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The ring is full: backpressure.
+    Full,
+    /// The message is longer than this limit in bytes.
+    TooLarge(usize),
+}
+
+impl SendRing {
+    /// The ring at `geometry` of the own `row`.
+    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, origin: (u32, u32)) -> SendRing {
+        // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
+        let slots = (geometry.words / 8).max(8);
+        SendRing {
+            claims: Claims::new(geometry.words, slots, origin.0, origin.1),
+            row,
+            geometry,
+            max_message,
+        }
+    }
+
+    /// Reserves `len` payload bytes. The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]:
+    /// one that stays open holds back this process's later messages.
+    pub fn claim(&self, len: usize) -> Result<Claim, Refusal> {
+        if len > self.max_message {
+            return Err(Refusal::TooLarge(self.max_message));
+        }
+        self.claims.claim(len).ok_or(Refusal::Full)
+    }
+
+    /// The payload of an open claim. It starts as what earlier messages left there.
+    pub(crate) fn bytes(&self, claim: Claim) -> &[u8] {
+        payload(&self.row, self.geometry.payload(claim.word, claim.len as usize))
+    }
+
+    /// The payload of an open claim, to be filled; the exclusive borrow of the claim stands for that of the bytes.
+    #[allow(clippy::mut_from_ref, reason = "claims are disjoint, and each is borrowed mutably")]
+    pub(crate) fn bytes_mut<'a>(&'a self, claim: &'a mut Claim) -> &'a mut [u8] {
+        let range = self.geometry.payload(claim.word, claim.len as usize);
+        let len = range.len();
+        // SAFETY: `ptr` checks the range; an open claim belongs to one owner, whose exclusive borrow this is; the engine
+        // and the fabric touch its bytes only after the commit, and the claim before it was freed by all readers.
+        unsafe { std::slice::from_raw_parts_mut(self.row.ptr(range), len) }
+    }
+
+    /// Sends a claimed message.
+    pub fn commit(&self, claim: Claim, mode: Mode) {
+        self.claims.commit(claim, mode as u8);
+    }
+
+    /// Gives a claim up; its bytes become padding.
+    pub fn abandon(&self, claim: Claim) {
+        self.claims.commit(claim, PADDING);
+    }
+
+    /// Whether a claim that came from outside (the C ABI) is open: handed out, and neither committed nor abandoned.
+    pub fn is_open(&self, claim: Claim) -> bool {
+        claim.len as usize <= self.max_message
+            && frame::words(claim.len as usize) <= self.geometry.room(claim.word)
+            && self.claims.is_open(claim)
+    }
+
+    /// The ticket after the last claim so far.
+    pub fn next_ticket(&self) -> u32 {
+        self.claims.next_ticket()
+    }
+
+    /// The most frames that can be open or on their way.
+    pub(super) fn slots(&self) -> usize {
+        self.claims.slots()
+    }
+
+    /// Largest message in bytes.
+    pub fn max_message(&self) -> usize {
+        self.max_message
+    }
+}

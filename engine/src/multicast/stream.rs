@@ -1,0 +1,178 @@
+//! One sender's stream as a member reads it: what has arrived, and the frames in their order.
+
+use super::Origin;
+use super::frame::{self, Kind, Mode};
+use super::ring::{self, Geometry};
+use crate::fabric::Row;
+use std::ops::Range;
+
+/// The next message of a stream that has arrived and is not delivered; nulls may lie before it.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) index: u64,
+    pub(super) mode: Mode,
+    /// The payload's place in the sender's row.
+    pub(super) payload: Range<usize>,
+    words: u32,
+}
+
+/// See the module.
+pub(super) struct Stream {
+    /// Frames, and messages with the nulls among them, that have arrived.
+    frames: u64,
+    pub(super) messages: u64,
+    /// Frames stepped over, and the ring position of the next one.
+    frames_done: u64,
+    word: u32,
+    /// Index of the next message or null that is not delivered.
+    pub(super) next: u64,
+    head: Option<Head>,
+    /// `frames_done` and `word` after the last message or null that was delivered: padding behind it is stepped over,
+    /// but not covered.
+    settled: (u64, u32),
+    /// The same as the peers know it by `delivered`.
+    told: (u64, u32),
+}
+
+/// Extends a counter known modulo 2^32 by what its word says now; `None` if it went back.
+fn extend(known: u64, word: u32) -> Option<u64> {
+    let grown = word.wrapping_sub(known as u32);
+    (grown <= u32::MAX / 2).then(|| known + u64::from(grown))
+}
+
+impl Stream {
+    pub(super) fn new(origin: Origin) -> Stream {
+        Stream {
+            frames: origin.index,
+            messages: origin.index,
+            frames_done: origin.index,
+            word: origin.word,
+            next: origin.index,
+            head: None,
+            settled: (origin.index, origin.word),
+            told: (origin.index, origin.word),
+        }
+    }
+
+    /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
+    /// look at the word is enough, whatever the number of frames. True if there was anything.
+    #[inline]
+    pub(super) fn take_in(&mut self, published: u64, geometry: Geometry) -> Result<bool, String> {
+        if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
+            return Ok(false);
+        }
+        let (Some(frames), Some(messages)) = (
+            extend(self.frames, published as u32),
+            extend(self.messages, (published >> 32) as u32),
+        ) else {
+            return Err(format!("its `published` went back: {published:#018x}"));
+        };
+        if frames - self.frames_done > u64::from(geometry.words) {
+            return Err(format!(
+                "its `published` claims {} frames, more than its ring holds",
+                frames - self.frames_done
+            ));
+        }
+        (self.frames, self.messages) = (frames, messages);
+        Ok(true)
+    }
+
+    /// The next message, if one has arrived; steps over padding.
+    #[inline]
+    pub(super) fn head(&mut self, row: &Row, geometry: Geometry) -> Result<Option<&Head>, String> {
+        while self.head.is_none() && self.frames_done < self.frames {
+            let header = ring::read_header(row, geometry, self.word)?;
+            let words = frame::words(header.len);
+            match header.kind {
+                Kind::Padding => self.step(words),
+                Kind::Message { mode, index } => {
+                    let skipped = u64::from(index.wrapping_sub(self.next as u32));
+                    if self.next + skipped >= self.messages {
+                        return Err(format!(
+                            "frame {index} lies beyond the {} messages published",
+                            self.messages
+                        ));
+                    }
+                    let payload = geometry.payload(self.word, header.len);
+                    self.head = Some(Head {
+                        index: self.next + skipped,
+                        mode,
+                        payload,
+                        words,
+                    });
+                }
+            }
+        }
+        Ok(self.head.as_ref())
+    }
+
+    /// Takes the head, to be delivered now: goes on to the next frame.
+    #[inline]
+    pub(super) fn take_head(&mut self) -> Option<Head> {
+        let head = self.head.take()?;
+        self.next = head.index + 1;
+        self.step(head.words);
+        self.settled = (self.frames_done, self.word);
+        Some(head)
+    }
+
+    /// The message before `next` is a null; [`Stream::head`] was asked before, so all padding that it covers is behind.
+    #[inline]
+    pub(super) fn pass_null(&mut self, next: u64) {
+        self.next = next;
+        self.settled = (self.frames_done, self.word);
+    }
+
+    /// The peers know that everything settled is delivered.
+    pub(super) fn tell(&mut self) {
+        self.told = self.settled;
+    }
+
+    /// Frames and ring words stepped over since [`Stream::tell`].
+    pub(super) fn untold(&self) -> (u64, u32) {
+        (self.frames_done - self.told.0, self.word.wrapping_sub(self.told.1))
+    }
+
+    fn step(&mut self, words: u32) {
+        self.word = self.word.wrapping_add(words);
+        self.frames_done += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_extend_over_the_wrap_and_never_go_back() {
+        assert_eq!(extend(u64::from(u32::MAX), 3), Some(u64::from(u32::MAX) + 4));
+        assert_eq!(extend(7, 7), Some(7));
+        assert_eq!(extend(7, 6), None);
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused() {
+        let row = Row::anonymous(4096, 64).unwrap();
+        let geometry = Geometry { base: 64, words: 64 };
+        let origin = Origin::default();
+        let word = |frames: u64, messages: u64| frames | messages << 32;
+        let mut stream = Stream::new(origin);
+        assert!(
+            stream
+                .take_in(word(65, 1), geometry)
+                .unwrap_err()
+                .contains("more than its ring")
+        );
+        assert!(stream.take_in(word(1, 1), geometry).unwrap());
+        assert!(stream.take_in(word(0, 1), geometry).unwrap_err().contains("went back"));
+        for (raw, expected) in [
+            (600, "passes the ring's end"),
+            (3 << 28, "no frame header"),
+            (1 << 31, "no frame header"),
+            (5 | 1 << 32, "lies beyond"),
+        ] {
+            row.word(64).store(raw, std::sync::atomic::Ordering::Relaxed);
+            assert!(stream.head(&row, geometry).unwrap_err().contains(expected), "{raw:#x}");
+        }
+    }
+}

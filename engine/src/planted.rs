@@ -1,0 +1,40 @@
+//! Protocol bugs that the simulator must catch, planted one at a time. In the product they do not exist: outside the
+//! engine's own tests [`is`] is constant.
+
+/// A bug to plant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// The counters are pushed before the data they guard.
+    CounterBeforeData,
+    /// The counters' source is read late, so that they can overtake their data.
+    LateCounter,
+    /// A null too few is published.
+    NullOffByOne,
+    /// Ring bytes are reused one message before everybody has delivered them.
+    ReuseEarly,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants `bug` in everything that this thread runs.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether `bug` is planted.
+#[cfg(test)]
+#[inline]
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether `bug` is planted: never.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,541 @@
+//! One run: a cluster drawn from the seed, its workload, its faults, and the checks around them.
+
+use super::fabric::Net;
+use super::oracle::{Oracle, Sent, content};
+use super::rng::Rng;
+use crate::config::{MemberId, SubgroupId};
+use crate::error::Error;
+use crate::fabric::TableSpec;
+use crate::membership::{self, Membership};
+use crate::multicast::{self, COLUMNS_LEN, Claim, Mode, Multicast, Origin, Refusal, SendRing, column, order};
+use crate::node::{Node, Phase};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a run did; two runs of one seed do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Report {
+    pub(crate) deliveries: u64,
+    pub(crate) nulls: u64,
+    pub(crate) wraps: u64,
+    pub(crate) backpressure: u64,
+    pub(crate) fifo_overtakes: u64,
+    pub(crate) flushes: u64,
+    pub(crate) failures: u64,
+    pub(crate) leaves: u64,
+    pub(crate) writes: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: &Report) {
+        self.deliveries += other.deliveries;
+        self.nulls += other.nulls;
+        self.wraps += other.wraps;
+        self.backpressure += other.backpressure;
+        self.fifo_overtakes += other.fifo_overtakes;
+        self.flushes += other.flushes;
+        self.failures += other.failures;
+        self.leaves += other.leaves;
+        self.writes += other.writes;
+    }
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// Everything is delivered, then silence.
+    Calm,
+    /// A link breaks in the middle.
+    Cut(usize, usize),
+    /// A process dies in the middle.
+    Kill(usize),
+    /// One leaves in the middle.
+    Leave(usize),
+    /// Everybody leaves as soon as it has delivered everything.
+    AllLeave,
+}
+
+/// A flush that a member asked for.
+struct Asked {
+    member: usize,
+    k: usize,
+    ticket: u32,
+    sent: usize,
+    highest: u64,
+    target: Option<u64>,
+    done: bool,
+}
+
+struct Actor {
+    node: Node,
+    ring: Arc<SendRing>,
+    /// Messages still to send: length and mode.
+    todo: Vec<(usize, Mode)>,
+    /// Claims not committed yet, with the message's place in the sender's order; none for one that will be dropped.
+    open: Vec<(Claim, Option<usize>)>,
+    paused: usize,
+    dead: bool,
+    /// Wants to leave as soon as it runs.
+    leaves: bool,
+}
+
+/// See the module.
+pub(crate) struct Cluster {
+    rng: Rng,
+    net: Net,
+    actors: Vec<Actor>,
+    oracle: Oracle,
+    plan: Plan,
+    asked: Vec<Asked>,
+    /// Every counter seen so far, to see that none goes back.
+    counters: Vec<[u64; 3]>,
+    report: Report,
+    now_ms: u64,
+    ring_bytes: usize,
+}
+
+const MULTICAST: usize = 1;
+
+impl Cluster {
+    pub(crate) fn new(seed: u64) -> Cluster {
+        let mut rng = Rng::new(seed);
+        let n = 1 + rng.below(6);
+        let ring_bytes = 512 << rng.below(5);
+        let max_message = match rng.below(3) {
+            0 => ring_bytes / 2 - 8,
+            1 => ring_bytes / 4,
+            _ => ring_bytes / 16,
+        };
+        let origin = if rng.chance(1, 2) {
+            near_the_wrap(&mut rng)
+        } else {
+            Origin::default()
+        };
+        let spec = multicast::table_spec(SubgroupId(0), ring_bytes);
+        let specs: [TableSpec; 2] = [membership::table_spec(), spec];
+        let net = Net::new(n, &specs, rng.next());
+        start_counters(&net, n, origin);
+        let ids: Vec<MemberId> = (1..=n as u32).map(MemberId).collect();
+        let actors = (0..n)
+            .map(|me| {
+                let (fabric, mut tables) = net.endpoint(me);
+                let rows = tables.pop().unwrap();
+                let multicast = Multicast::new(SubgroupId(0), ids.clone(), rows, me, max_message, origin);
+                let ring = multicast.ring().clone();
+                let membership = Membership::new(tables.pop().unwrap(), me);
+                let node = Node::new(ids.clone(), Box::new(fabric), membership, vec![multicast], 0, u64::MAX);
+                Actor {
+                    node,
+                    ring,
+                    todo: workload(&mut rng, max_message),
+                    open: Vec::new(),
+                    paused: 0,
+                    dead: false,
+                    leaves: false,
+                }
+            })
+            .collect();
+        let plan = match rng.below(8) {
+            0 if n > 1 => Plan::Kill(rng.below(n)),
+            1 if n > 1 => {
+                let a = rng.below(n);
+                Plan::Cut(a, (a + 1 + rng.below(n - 1)) % n)
+            }
+            2 => Plan::Leave(rng.below(n)),
+            3 => Plan::AllLeave,
+            _ => Plan::Calm,
+        };
+        Cluster {
+            rng,
+            net,
+            actors,
+            oracle: Oracle::new(n),
+            plan,
+            asked: Vec::new(),
+            counters: Vec::new(),
+            report: Report::default(),
+            now_ms: 0,
+            ring_bytes,
+        }
+    }
+
+    pub(crate) fn run(mut self) -> Report {
+        let steps = 200 + self.rng.below(1500);
+        let fault_at = self.rng.below(steps);
+        for step in 0..steps {
+            if step == fault_at {
+                self.fault();
+            }
+            self.step();
+        }
+        self.settle();
+        self.check_end();
+        self.report
+    }
+
+    fn fault(&mut self) {
+        match self.plan {
+            Plan::Cut(a, b) => self.net.world().cut(a, b),
+            Plan::Kill(member) => {
+                self.actors[member].dead = true;
+                self.net.world().kill(member);
+            }
+            Plan::Leave(member) => {
+                // What is not accepted by now never will be.
+                self.actors[member].todo.clear();
+                self.close_claims(member);
+                self.actors[member].leaves = true;
+            }
+            Plan::Calm | Plan::AllLeave => {}
+        }
+    }
+
+    fn step(&mut self) {
+        self.now_ms += 1;
+        let who = self.rng.below(self.actors.len());
+        match self.rng.below(100) {
+            0..=39 => {
+                if self.actors[who].paused > 0 {
+                    self.actors[who].paused -= 1;
+                } else {
+                    self.poll(who);
+                }
+            }
+            40..=79 => {
+                self.net.world().step();
+            }
+            80..=93 => self.send(who),
+            94..=96 => self.close_claims(who),
+            97 => self.actors[who].paused = self.rng.below(60),
+            98 => self.ask_flush(who),
+            _ => self.check_counters(),
+        }
+    }
+
+    fn poll(&mut self, who: usize) -> bool {
+        if self.actors[who].dead {
+            return false;
+        }
+        if self.actors[who].leaves {
+            self.actors[who].node.leave();
+        }
+        let (net, oracle) = (&self.net, &mut self.oracle);
+        let members = self.actors.len();
+        let moved = self.actors[who].node.poll(self.now_ms, &mut |delivery| {
+            let world = net.world();
+            let load = |m| world.row(MULTICAST, m).word(column::RECEIVED.0).load(Ordering::Acquire);
+            let received: Vec<u64> = (0..members).map(load).collect();
+            oracle.deliver(who, &delivery, &received);
+        });
+        self.check_flushes(who);
+        moved
+    }
+
+    /// The application sends a few messages: claims, most of which it commits at once.
+    fn send(&mut self, who: usize) {
+        for _ in 0..1 + self.rng.below(4) {
+            let actor = &mut self.actors[who];
+            if actor.dead || !matches!(actor.node.phase(), Phase::Installing | Phase::Running) {
+                return;
+            }
+            let Some(&(len, mode)) = actor.todo.last() else { return };
+            let claim = match actor.ring.claim(len) {
+                Ok(claim) => claim,
+                Err(Refusal::Full) => {
+                    self.report.backpressure += 1;
+                    return;
+                }
+                Err(Refusal::TooLarge(limit)) => panic!("{len} bytes refused with a limit of {limit}"),
+            };
+            if self.rng.chance(1, 12) {
+                actor.open.push((claim, None));
+            } else {
+                let number = self.oracle.sent[who].len();
+                self.oracle.sent[who].push(Sent {
+                    len,
+                    mode,
+                    committed: false,
+                });
+                actor.todo.pop();
+                actor.open.push((claim, Some(number)));
+            }
+            if !self.rng.chance(1, 8) {
+                self.close_claims(who);
+            }
+        }
+    }
+
+    /// Fills and commits, or drops, every open claim, in any order.
+    fn close_claims(&mut self, who: usize) {
+        let actor = &mut self.actors[who];
+        self.rng.shuffle(&mut actor.open);
+        for (mut claim, number) in actor.open.drain(..) {
+            assert!(actor.ring.is_open(claim));
+            let Some(number) = number else {
+                actor.ring.abandon(claim);
+                continue;
+            };
+            let sent = &mut self.oracle.sent[who][number];
+            for (i, byte) in actor.ring.bytes_mut(&mut claim).iter_mut().enumerate() {
+                *byte = content(who, number, i);
+            }
+            sent.committed = true;
+            actor.ring.commit(claim, sent.mode);
+        }
+    }
+
+    fn ask_flush(&mut self, member: usize) {
+        let (sent, highest) = (self.oracle.sent[member].len(), self.oracle.highest(member));
+        let ticket = self.actors[member].ring.next_ticket();
+        let k = self.rng.below(self.actors.len() + 2);
+        self.asked.push(Asked {
+            member,
+            k,
+            ticket,
+            sent,
+            highest,
+            target: None,
+            done: false,
+        });
+    }
+
+    /// A flush that is done is true: enough members have really received all that it covers.
+    fn check_flushes(&mut self, who: usize) {
+        let n = self.actors.len();
+        let multicast = &self.actors[who].node.multicasts()[0];
+        let world = self.net.world();
+        for asked in self.asked.iter_mut().filter(|a| a.member == who && !a.done) {
+            asked.target = asked.target.or_else(|| multicast.flush_target(asked.ticket));
+            let Some(target) = asked.target else { continue };
+            assert!(
+                target >= asked.highest,
+                "a flush to {target} leaves out what was delivered below {}",
+                asked.highest
+            );
+            if multicast.received_by(asked.k, target) {
+                asked.done = true;
+                self.report.flushes += 1;
+                let load = |m| world.row(MULTICAST, m).word(column::RECEIVED.0).load(Ordering::Acquire);
+                let have = (0..n).filter(|&m| load(m) >= target).count();
+                let need = if asked.k == 0 { n } else { asked.k.min(n) };
+                assert!(
+                    have >= need,
+                    "flush({}) done, but {have} members have everything below {target}",
+                    asked.k
+                );
+            }
+        }
+    }
+
+    /// No counter goes back, in any copy.
+    fn check_counters(&mut self) {
+        let world = self.net.world();
+        let now: Vec<[u64; 3]> = world
+            .copies(MULTICAST)
+            .map(|row| [0, 8, 16].map(|offset| row.word(offset).load(Ordering::Acquire)))
+            .collect();
+        for (before, after) in self.counters.iter().zip(&now) {
+            let grown = |shift: u32| (after[0] >> shift) as u32 as i64 - (before[0] >> shift) as u32 as i64;
+            let forward = |d: i64| d.rem_euclid(1 << 32) < 1 << 31;
+            assert!(
+                forward(grown(0)) && forward(grown(32)),
+                "`published` went back: {before:x?} {after:x?}"
+            );
+            assert!(
+                before[1] <= after[1] && before[2] <= after[2],
+                "a counter went back: {before:?} {after:?}"
+            );
+        }
+        self.counters = now;
+    }
+
+    /// The workload and the faults are over: within a bounded number of rounds everything is done.
+    fn settle(&mut self) {
+        let n = self.actors.len();
+        self.actors.iter_mut().for_each(|a| a.paused = 0);
+        let left: usize = self.actors.iter().map(|a| a.todo.len() + a.open.len()).sum();
+        let bound = 60 + 12 * (left + n);
+        for round in 0.. {
+            let mut moved = false;
+            for who in 0..n {
+                self.close_claims(who);
+                self.send(who);
+                self.close_claims(who);
+            }
+            for who in 0..n {
+                moved |= self.poll(who);
+                moved |= self.leave_when_done(who);
+            }
+            moved |= !self.net.world().idle();
+            self.net.world().drain();
+            self.check_counters();
+            let quiet = !moved
+                && self
+                    .actors
+                    .iter()
+                    .all(|a| a.todo.is_empty() || a.dead || ended(&a.node));
+            if quiet {
+                break;
+            }
+            let show = |a: &Actor| {
+                format!(
+                    "{:?} with {} to send, {:?}",
+                    a.node.phase(),
+                    a.todo.len(),
+                    a.node.stats(0)
+                )
+            };
+            let phases = || self.actors.iter().map(show).collect::<Vec<_>>().join(", ");
+            assert!(
+                round < bound,
+                "no end after {bound} rounds: {:?}, {}",
+                self.plan,
+                phases()
+            );
+        }
+    }
+
+    /// True if the member decided it just now.
+    fn leave_when_done(&mut self, who: usize) -> bool {
+        let all_sent = self.actors.iter().all(|a| a.todo.is_empty() && a.open.is_empty());
+        let leaves = self.plan == Plan::AllLeave && all_sent && self.oracle.has_all(who);
+        let news = leaves && !self.actors[who].leaves;
+        self.actors[who].leaves |= leaves;
+        news
+    }
+
+    fn check_end(&mut self) {
+        self.oracle.check_prefixes();
+        self.check_silence();
+        let stopped = |a: &Actor| match a.node.phase() {
+            Phase::Stopped(error) => Some(error.clone()),
+            _ => None,
+        };
+        for (who, actor) in self.actors.iter().enumerate() {
+            let phase = actor.node.phase();
+            match self.plan {
+                Plan::Calm => {
+                    assert!(matches!(phase, Phase::Running), "member {who}: {phase:?}");
+                    assert!(self.oracle.has_all(who), "member {who} has not delivered everything");
+                }
+                Plan::AllLeave => {
+                    // One that has everything can see another leave before it leaves itself.
+                    let after_another =
+                        matches!(stopped(actor), Some(Error::MemberLeft { .. })) && actor.node.flushed();
+                    assert!(after_another || matches!(phase, Phase::Left), "member {who}: {phase:?}");
+                    assert!(
+                        self.oracle.has_all(who),
+                        "member {who} left before it had delivered everything"
+                    );
+                }
+                Plan::Cut(a, b) => match stopped(actor) {
+                    Some(Error::MemberFailed { member, .. }) => {
+                        assert!(
+                            [a, b].contains(&(member.0 as usize - 1)),
+                            "member {who} accuses {member}"
+                        );
+                    }
+                    _ => panic!("member {who} goes on without the link {a}-{b}: {phase:?}"),
+                },
+                Plan::Kill(dead) if who != dead => match stopped(actor) {
+                    Some(Error::MemberFailed { member, .. }) => assert_eq!(member.0 as usize - 1, dead),
+                    _ => panic!("member {who} goes on without {dead}: {phase:?}"),
+                },
+                Plan::Kill(_) => {}
+                Plan::Leave(leaver) if who == leaver => assert!(matches!(phase, Phase::Left), "{phase:?}"),
+                Plan::Leave(leaver) => {
+                    let named = matches!(stopped(actor), Some(Error::MemberLeft { member } | Error::MemberFailed { member, .. }) if member.0 as usize - 1 == leaver);
+                    assert!(named, "member {who}: {phase:?}");
+                    assert!(
+                        self.oracle.has_all_of(who, leaver),
+                        "member {who} misses messages of the leaver"
+                    );
+                }
+            }
+        }
+        self.finish_report();
+    }
+
+    /// A quiet group sends nothing.
+    fn check_silence(&mut self) {
+        let before = self.net.world().posted;
+        for _ in 0..20 {
+            for who in 0..self.actors.len() {
+                assert!(!self.poll(who), "member {who} moves in a quiet group: {:?}", self.plan);
+            }
+        }
+        assert_eq!(self.net.world().posted, before, "a quiet group sends");
+    }
+
+    fn finish_report(&mut self) {
+        if self.plan == Plan::Calm {
+            for asked in &self.asked {
+                assert!(asked.done, "a flush never ended");
+                for number in 0..asked.sent {
+                    let sequence = self.oracle.sequence_of(asked.member, number).unwrap();
+                    assert!(Some(sequence) < asked.target, "a flush left message {number} out");
+                }
+            }
+        }
+        for actor in &self.actors {
+            let stats = actor.node.stats(0);
+            self.report.nulls += stats.nulls_sent;
+            self.report.wraps += stats.bytes_sent / self.ring_bytes as u64;
+        }
+        self.report.deliveries = self.oracle.delivered();
+        self.report.fifo_overtakes = self.oracle.fifo_overtakes;
+        self.report.failures = u64::from(matches!(self.plan, Plan::Cut(..) | Plan::Kill(_)));
+        self.report.leaves = u64::from(matches!(self.plan, Plan::Leave(_) | Plan::AllLeave));
+        self.report.writes = self.net.world().posted;
+    }
+}
+
+fn ended(node: &Node) -> bool {
+    matches!(
+        node.phase(),
+        Phase::Left | Phase::Stopped(_) | Phase::Closing | Phase::Leaving
+    )
+}
+
+/// Counters that wrap modulo 2^32 within a few messages.
+fn near_the_wrap(rng: &mut Rng) -> Origin {
+    Origin {
+        index: (1 << 32) - 1 - rng.below(20) as u64,
+        ticket: u32::MAX - rng.below(20) as u32,
+        word: u32::MAX - rng.below(300) as u32,
+    }
+}
+
+/// All copies of all counters begin at the origin.
+fn start_counters(net: &Net, n: usize, origin: Origin) {
+    let index = u64::from(origin.index as u32);
+    let start = order::sequence(origin.index, 0, n);
+    for row in net.world().copies(MULTICAST) {
+        row.word(column::PUBLISHED.0)
+            .store(index | index << 32, Ordering::Release);
+        row.word(column::RECEIVED.0).store(start, Ordering::Release);
+        row.word(column::DELIVERED.0).store(start, Ordering::Release);
+    }
+    assert_eq!(COLUMNS_LEN, 64);
+}
+
+/// Some members talk much, some little, some not at all.
+fn workload(rng: &mut Rng, max_message: usize) -> Vec<(usize, Mode)> {
+    let count = [0, 3, 20, 60][rng.below(4)];
+    let modes: &[Mode] = match rng.below(4) {
+        0 => &[Mode::Safe],
+        1 => &[Mode::Ordered],
+        2 => &[Mode::Fifo],
+        _ => &[Mode::Safe, Mode::Ordered, Mode::Fifo],
+    };
+    (0..count)
+        .map(|_| {
+            let len = match rng.below(4) {
+                0 => rng.below(9),
+                1 => max_message - rng.below(8.min(max_message)),
+                _ => rng.below(max_message + 1),
+            };
+            (len, modes[rng.below(modes.len())])
+        })
+        .collect()
+}
