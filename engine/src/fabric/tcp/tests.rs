@@ -139,13 +139,13 @@ fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
     while stream.len() >= 16 {
         let (header, rest) = stream.split_at(16);
         let id = u16::from_le_bytes(header[2..4].try_into().unwrap());
-        let len = u32::from_le_bytes(header[4..8].try_into().unwrap()) as u128;
-        let offset = u64::from_le_bytes(header[8..].try_into().unwrap()) as u128;
+        let len = u128::from(u32::from_le_bytes(header[4..8].try_into().unwrap()));
+        let offset = u128::from(u64::from_le_bytes(header[8..].try_into().unwrap()));
         let Some(table) = specs.iter().position(|s| s.id.0 == id) else {
             return (rows, true);
         };
         let (columns, row) = (specs[table].columns_len as u128, specs[table].row_len as u128);
-        let words = len > 0 && len % 8 == 0 && offset % 8 == 0;
+        let words = len > 0 && len.is_multiple_of(8) && offset.is_multiple_of(8);
         let crosses = offset < columns && offset + len > columns;
         if header[..2] != [1, 0] || !words || crosses || offset + len > row {
             return (rows, true);
