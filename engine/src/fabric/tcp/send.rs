@@ -12,7 +12,7 @@ use std::sync::Arc;
 const PASS_BYTES: usize = 1 << 20;
 
 /// Parts of one system call. Small writes share parts, so these are enough for many of them.
-const PARTS: usize = 128;
+const PARTS: usize = 256;
 
 /// Buffered bytes, then a range of the own row. Only the last segment can be without a range.
 struct Segment {

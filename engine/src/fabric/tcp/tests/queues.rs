@@ -1,0 +1,147 @@
+//! What happens to queued writes: partial sends, coalescing, severing, orderly ends.
+
+use super::*;
+
+/// A subject whose kernel takes little, and whose queue is stuck behind one large write.
+fn stuck() -> (Subject, Ticket) {
+    let specs = [TableSpec {
+        id: TABLE,
+        columns_len: 128,
+        row_len: 2 << 20,
+    }];
+    let (near, peer) = connected("127.0.0.1:0");
+    setsockopt(&near, sockopt::SndBuf, &16384).unwrap();
+    let mut subject = Subject::over((near, peer), &specs);
+    fill(&subject.tables[0].rows[0], 3);
+    let large = subject.fabric.write(1, TABLE, 128..2 << 20, Source::Stable);
+    subject.fabric.submit();
+    (subject, large)
+}
+
+/// Reads all that the subject has to send.
+fn read_all(subject: &mut Subject, len: usize) -> Vec<u8> {
+    let mut reader = subject.peer.try_clone().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut got = vec![0; len];
+        reader.read_exact(&mut got).unwrap();
+        got
+    });
+    subject.poll_until(|s| !s.fabric.has_unsent());
+    thread.join().unwrap()
+}
+
+#[test]
+fn partial_sends_go_on_where_they_stopped() {
+    let (mut subject, large) = stuck();
+    assert!(subject.fabric.has_unsent());
+    assert!(subject.fabric.completed() < large);
+    let mut want = frame(1, 128, &subject.row(0, 0)[128..]);
+    for i in 0..500 {
+        let range = 1024 * (i + 1)..1024 * (i + 1) + [8, 256, 264, 1000][i % 4];
+        want.extend(frame(1, range.start as u64, &subject.row(0, 0)[range.clone()]));
+        subject.fabric.write(1, TABLE, range, Source::Stable);
+    }
+    assert!(read_all(&mut subject, want.len()) == want);
+    assert_eq!(subject.fabric.completed(), Ticket(501));
+    assert_eq!(subject.fabric.stats().bytes_sent, want.len() as u64);
+}
+
+#[test]
+fn snapshots_of_one_range_take_one_place_in_the_queue() {
+    let (mut subject, _) = stuck();
+    let mut want = frame(1, 128, &subject.row(0, 0)[128..]);
+    let row = subject.tables[0].rows[0].clone();
+    for round in 0..3 {
+        for value in 0..1000 {
+            row.word(8).store(1000 * round + value, Ordering::Release);
+            subject.fabric.write(1, TABLE, 0..64, Source::Snapshot);
+            subject.fabric.submit();
+        }
+        want.extend(frame(1, 0, &contents(&row)[..64]));
+        // A write in between must not be overtaken by newer bytes.
+        subject.fabric.write(1, TABLE, 512..520, Source::Stable);
+        want.extend(frame(1, 512, &contents(&row)[512..520]));
+    }
+    row.word(8).store(0, Ordering::Release);
+    assert!(read_all(&mut subject, want.len()) == want);
+    // Nothing is queued: the next one goes out.
+    subject.fabric.write(1, TABLE, 0..64, Source::Snapshot);
+    subject.fabric.submit();
+    let mut got = [0; 80];
+    subject.peer.read_exact(&mut got).unwrap();
+    assert_eq!(got[16..], contents(&row)[..64]);
+}
+
+#[test]
+fn sever_completes_what_was_queued() {
+    let (mut subject, large) = stuck();
+    subject.peer.write_all(&frame(1, 0, &[9; 8])).unwrap();
+    subject.fabric.sever(1);
+    for nobody in [0, 1, 2, 3, usize::MAX] {
+        subject.fabric.sever(nobody);
+        assert_eq!(subject.fabric.write(nobody, TABLE, 0..8, Source::Snapshot), large);
+    }
+    assert!(!subject.fabric.has_unsent() && subject.fabric.closed());
+    assert_eq!(subject.fabric.completed(), large);
+    assert!(!subject.fabric.poll(&mut subject.events) && subject.events.is_empty());
+    assert_eq!(subject.row(0, 1)[..8], [0; 8]);
+}
+
+/// Two fabrics with 8 MiB under way each way, and then the last words of each.
+fn both_ways() -> ([TcpFabric; 2], [TableRows; 2]) {
+    let specs = [TableSpec {
+        id: TABLE,
+        columns_len: 128,
+        row_len: 8 << 20,
+    }];
+    let (a, b) = connected("127.0.0.1:0");
+    let (mut a, mut rows_a) = TcpFabric::new(0, vec![None, Some(a)], &specs).unwrap();
+    let (mut b, mut rows_b) = TcpFabric::new(1, vec![Some(b), None], &specs).unwrap();
+    let rows = [rows_a.remove(0), rows_b.remove(0)];
+    for (me, fabric) in [&mut a, &mut b].into_iter().enumerate() {
+        fill(&rows[me].rows[me], me as u64);
+        fabric.write(1 - me, TABLE, 128..8 << 20, Source::Stable);
+        fabric.write(1 - me, TABLE, 0..128, Source::Snapshot);
+        fabric.submit();
+    }
+    ([a, b], rows)
+}
+
+#[test]
+fn an_orderly_close_loses_nothing() {
+    let ([mut a, mut b], rows) = both_ways();
+    let mut events = vec![];
+    a.close();
+    b.close();
+    assert_eq!(a.write(1, TABLE, 0..8, Source::Snapshot), Ticket(2));
+    while !(a.closed() && b.closed()) {
+        a.poll(&mut events);
+        b.poll(&mut events);
+    }
+    assert_eq!(events, []);
+    for rank in 0..2 {
+        assert!(contents(&rows[0].rows[rank]) == contents(&rows[1].rows[rank]));
+    }
+    assert!(!readable(&a) && !readable(&b));
+}
+
+#[test]
+fn whoever_stays_sees_all_that_the_other_sent() {
+    let ([mut a, mut b], rows) = both_ways();
+    let (mut events_a, mut events_b) = (vec![], vec![]);
+    a.close();
+    while !(a.closed() && b.closed()) {
+        a.poll(&mut events_a);
+        b.poll(&mut events_b);
+    }
+    assert_eq!(events_a, []);
+    assert_eq!(
+        events_b,
+        [Event::LinkDown {
+            peer: 0,
+            cause: "the peer closed the connection".into()
+        }]
+    );
+    assert!(contents(&rows[0].rows[0]) == contents(&rows[1].rows[0]));
+    assert_eq!(b.completed(), Ticket(2));
+}
