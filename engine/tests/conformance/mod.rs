@@ -94,7 +94,12 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
-        Endpoint { rank, fabric, tables, events: Vec::new() }
+        Endpoint {
+            rank,
+            fabric,
+            tables,
+            events: Vec::new(),
+        }
     }
 
     fn poll(&mut self) -> bool {
@@ -133,17 +138,28 @@ impl Endpoint {
     }
 
     fn links_down(&self, peer: Rank) -> usize {
-        self.events.iter().filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer)).count()
+        self.events
+            .iter()
+            .filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer))
+            .count()
     }
 
     fn no_breach(&self) {
-        assert!(!self.events.iter().any(|e| matches!(e, Event::Breach { .. })), "{:?}", self.events);
+        assert!(
+            !self.events.iter().any(|e| matches!(e, Event::Breach { .. })),
+            "{:?}",
+            self.events
+        );
     }
 }
 
 /// A table of [`COLUMNS`] and `data` bytes.
 fn table(id: u16, data: usize) -> TableSpec {
-    TableSpec { id: TableId(id), columns_len: COLUMNS, row_len: COLUMNS + data }
+    TableSpec {
+        id: TableId(id),
+        columns_len: COLUMNS,
+        row_len: COLUMNS + data,
+    }
 }
 
 /// A word that depends on the round and the place, and is no other round's.

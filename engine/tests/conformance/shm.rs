@@ -1,7 +1,7 @@
 //! The suite on shared memory.
 
-use crate::fabric::shm::ShmFabric;
 use super::*;
+use crate::fabric::shm::ShmFabric;
 use std::os::unix::net::UnixStream;
 
 pub(crate) struct Shm;
