@@ -30,6 +30,10 @@ mod memory;
 pub mod shm;
 pub mod tcp;
 
+#[cfg(test)]
+#[path = "../../tests/conformance/mod.rs"]
+mod conformance;
+
 pub use memory::Row;
 
 use std::ops::Range;

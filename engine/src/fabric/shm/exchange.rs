@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// "galerna" and the version of this message.
-const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x01");
+pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x01");
 /// Words before the tables.
 const HEAD_WORDS: usize = 4;
 const WORDS_PER_TABLE: usize = 3;

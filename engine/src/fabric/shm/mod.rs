@@ -19,6 +19,8 @@ mod exchange;
 mod scm;
 mod sealed;
 mod setup;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 pub use setup::{PeerFault, SetupError};

@@ -1,0 +1,294 @@
+//! One suite for every fabric: what [`crate::fabric`] promises, as tests.
+//!
+//! It is compiled into the library's unit tests, because the simulated fabric exists there only. A fabric joins in with
+//! a [`Harness`] and one line, `conformance!(name, Harness);`.
+//!
+//! A test is a set of *acts*, one per member: a closure that is called after every poll of its member and returns true
+//! when it is done ([`run`]). Members of a real fabric run in threads of their own, those of the simulated one in turn.
+
+use super::*;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Instantiates every test for one fabric.
+macro_rules! conformance {
+    ($name:ident, $harness:ty) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            conformance!(@tests $harness,
+                order::writes_land_in_the_order_they_were_posted
+                order::data_precedes_its_counter
+                order::words_of_columns_are_never_torn
+                order::a_snapshot_is_taken_when_it_is_posted
+                order::a_completed_source_may_change
+                sizes::every_size_arrives
+                sizes::many_small_writes_in_one_submit
+                sizes::five_members_write_to_each_other
+                links::nothing_lands_after_sever
+                links::severing_twice_or_oneself_or_the_dead_is_harmless
+                links::link_down_comes_once_and_last
+                links::what_was_queued_before_close_arrives
+                links::all_can_close_at_once
+                wake::a_write_wakes_a_sleeper
+                wake::no_wake_up_is_lost_between_two
+                wake::no_wake_up_is_lost_with_many_writers
+                wake::a_death_wakes_a_sleeper
+                wake::an_idle_fabric_is_not_readable
+                misuse::bad_ranges_panic_and_harm_nothing
+            );
+        }
+    };
+    (@tests $harness:ty, $($module:ident :: $test:ident)*) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::fabric::conformance::$module::$test::<$harness>();
+            }
+        )*
+    };
+}
+
+mod links;
+mod misuse;
+mod order;
+mod shm;
+mod sizes;
+mod wake;
+
+/// Only a bug lets a test wait so long.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Bytes of the columns of every table of the suite.
+const COLUMNS: usize = 4096;
+
+/// How the suite makes members that are connected by one fabric.
+pub(crate) trait Harness: Sized {
+    /// The fabric has descriptors and runs by itself, each member in its thread.
+    const HAS_FD: bool;
+    /// A store to one's own row is itself visible, without being pushed.
+    const SHARED: bool;
+
+    /// Members of ranks 0 to `members`, connected, in the order of their ranks.
+    fn cluster(members: usize, specs: &[TableSpec]) -> (Self, Vec<Endpoint>);
+
+    /// Lets the world go on a bit; for a fabric that does not do so by itself.
+    fn step(&mut self) {}
+
+    /// The member's process dies.
+    fn kill(&mut self, endpoint: Endpoint) {
+        drop(endpoint);
+    }
+}
+
+/// One member.
+pub(crate) struct Endpoint {
+    pub(crate) rank: Rank,
+    pub(crate) fabric: Box<dyn Fabric>,
+    pub(crate) tables: Vec<TableRows>,
+    /// All that its fabric has reported.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
+        Endpoint {
+            rank,
+            fabric,
+            tables,
+            events: Vec::new(),
+        }
+    }
+
+    fn poll(&mut self) -> bool {
+        self.fabric.poll(&mut self.events)
+    }
+
+    /// The row of `rank` in the first table.
+    fn row(&self, rank: Rank) -> &Row {
+        &self.tables[0].rows[rank]
+    }
+
+    fn own(&self) -> &Row {
+        self.row(self.rank)
+    }
+
+    fn id(&self) -> TableId {
+        self.tables[0].spec.id
+    }
+
+    fn write(&mut self, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
+        let id = self.id();
+        self.fabric.write(peer, id, range, source)
+    }
+
+    /// Stores a word of one's own columns and pushes it to `peers`.
+    fn announce(&mut self, peers: &[Rank], offset: usize, value: u64) {
+        self.own().word(offset).store(value, Ordering::Release);
+        for &peer in peers {
+            self.write(peer, offset..offset + 8, Source::Snapshot);
+        }
+    }
+
+    /// What `rank` shows at `offset` of its columns.
+    fn sees(&self, rank: Rank, offset: usize) -> u64 {
+        self.row(rank).word(offset).load(Ordering::Acquire)
+    }
+
+    fn links_down(&self, peer: Rank) -> usize {
+        self.events
+            .iter()
+            .filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer))
+            .count()
+    }
+
+    fn no_breach(&self) {
+        assert!(
+            !self.events.iter().any(|e| matches!(e, Event::Breach { .. })),
+            "{:?}",
+            self.events
+        );
+    }
+}
+
+/// A table of [`COLUMNS`] and `data` bytes.
+fn table(id: u16, data: usize) -> TableSpec {
+    TableSpec {
+        id: TableId(id),
+        columns_len: COLUMNS,
+        row_len: COLUMNS + data,
+    }
+}
+
+/// A word that depends on the round and the place, and is no other round's.
+fn pattern(round: u64, offset: usize) -> u64 {
+    let mut x = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^ (x >> 29)
+}
+
+fn fill(row: &Row, range: Range<usize>, round: u64) {
+    for offset in range.step_by(8) {
+        row.word(offset).store(pattern(round, offset), Ordering::Relaxed);
+    }
+}
+
+fn assert_filled(row: &Row, range: Range<usize>, round: u64) {
+    for offset in range.clone().step_by(8) {
+        let found = row.word(offset).load(Ordering::Relaxed);
+        assert_eq!(found, pattern(round, offset), "round {round} at {offset} of {range:?}");
+    }
+}
+
+/// Random numbers that are the same in every run.
+struct Random(u64);
+
+impl Random {
+    /// From 0 to `bound` - 1.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+}
+
+/// Called after each poll of its member, until it returns true.
+type Act<'a> = Box<dyn FnMut(&mut Endpoint) -> bool + Send + 'a>;
+
+/// Runs one act per endpoint until all are done; members whose act is done are polled meanwhile.
+fn run<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint], acts: Vec<Act<'_>>) {
+    assert_eq!(endpoints.len(), acts.len());
+    if H::HAS_FD {
+        run_in_threads(endpoints, acts);
+    } else {
+        run_in_turn(harness, endpoints, acts);
+    }
+}
+
+fn run_in_threads(endpoints: &mut [Endpoint], acts: Vec<Act<'_>>) {
+    let (all, done, failed) = (acts.len(), AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (done, failed) = (&done, &failed);
+        let threads: Vec<_> = endpoints
+            .iter_mut()
+            .zip(acts)
+            .map(|(endpoint, act)| {
+                scope.spawn(move || {
+                    let _alarm = Alarm(failed);
+                    act_until(endpoint, act, done, || done.load(Ordering::Acquire) == all, failed);
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap_or_else(|cause| resume_unwind(cause));
+        }
+    });
+}
+
+/// Tells the other threads that this one panicked.
+struct Alarm<'a>(&'a AtomicBool);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn act_until(
+    endpoint: &mut Endpoint,
+    mut act: Act<'_>,
+    done: &AtomicUsize,
+    over: impl Fn() -> bool,
+    failed: &AtomicBool,
+) {
+    let deadline = Instant::now() + WATCHDOG;
+    let mut finished = false;
+    while !over() && !failed.load(Ordering::Acquire) {
+        let found = endpoint.poll();
+        if !finished && act(endpoint) {
+            finished = true;
+            done.fetch_add(1, Ordering::Release);
+        }
+        if !found {
+            assert!(Instant::now() < deadline, "member {} waits for ever", endpoint.rank);
+            thread::yield_now();
+        }
+    }
+}
+
+fn run_in_turn<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint], mut acts: Vec<Act<'_>>) {
+    let deadline = Instant::now() + WATCHDOG;
+    let mut finished = vec![false; acts.len()];
+    while finished.contains(&false) {
+        for ((endpoint, act), finished) in endpoints.iter_mut().zip(&mut acts).zip(&mut finished) {
+            endpoint.poll();
+            *finished = *finished || act(endpoint);
+            harness.step();
+        }
+        assert!(Instant::now() < deadline, "the members wait for ever: {finished:?}");
+    }
+}
+
+/// An act that only lets its member be polled.
+fn idle<'a>() -> Act<'a> {
+    Box::new(|_| true)
+}
+
+/// Polls everyone until nothing has been found for many rounds.
+fn settle<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint]) {
+    let mut quiet = 0;
+    while quiet < 1000 {
+        quiet += 1;
+        for endpoint in endpoints.iter_mut() {
+            if endpoint.poll() {
+                quiet = 0;
+            }
+            harness.step();
+        }
+    }
+}

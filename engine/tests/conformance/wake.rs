@@ -1,0 +1,195 @@
+//! Sleeping and waking. A time limit occurs only where a test fails.
+
+use super::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+const COUNTER: usize = 0;
+
+/// Whether the member's descriptor is readable, now or before the time is over.
+fn readable(me: &Endpoint, wait: Duration) -> bool {
+    let Some(fd) = me.fabric.fd() else {
+        unreachable!("the harness says that there is one")
+    };
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(wait).unwrap();
+    poll(&mut fds, timeout).unwrap() > 0
+}
+
+fn sleep(me: &Endpoint) {
+    assert!(readable(me, WATCHDOG), "member {} was not woken", me.rank);
+}
+
+/// Polls until `ready`, sleeping whenever there is nothing to poll.
+fn sleep_until(me: &mut Endpoint, random: &mut Random, ready: impl Fn(&Endpoint) -> bool) {
+    let mut armed = false;
+    while !ready(me) {
+        // A sleep may follow a new `arm`, or one that holds since the last sleep.
+        if !armed || random.below(2) == 0 {
+            me.fabric.arm();
+            armed = true;
+        }
+        pause(random);
+        if !me.poll() {
+            pause(random);
+            sleep(me);
+            if random.below(2) == 0 {
+                me.fabric.disarm();
+                armed = false;
+            }
+            me.poll();
+        }
+    }
+    me.fabric.disarm();
+}
+
+/// Nothing, or a tiny delay, so that the steps of both sides meet in every way.
+fn pause(random: &mut Random) {
+    match random.below(4) {
+        0 => {}
+        1 => thread::yield_now(),
+        _ => (0..random.below(300)).for_each(|_| std::hint::spin_loop()),
+    }
+}
+
+/// One arm, three writes: each makes the descriptor readable once more.
+pub(crate) fn a_write_wakes_a_sleeper<H: Harness>() {
+    if !H::HAS_FD {
+        return;
+    }
+    let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
+    settle(&mut harness, &mut members);
+    members[1].fabric.arm();
+    for value in 1..=3 {
+        assert!(!members[1].poll());
+        assert!(!readable(&members[1], Duration::ZERO));
+        members[0].announce(&[1], COUNTER, value);
+        members[0].fabric.submit();
+        while members[0].fabric.has_unsent() {
+            members[0].poll();
+        }
+        sleep(&members[1]);
+        while members[1].sees(0, COUNTER) != value || members[1].poll() {
+            members[1].poll();
+        }
+    }
+}
+
+/// Two members take turns, each asleep while it is the other's.
+pub(crate) fn no_wake_up_is_lost_between_two<H: Harness>() {
+    const ROUNDS: u64 = 20_000;
+    if !H::HAS_FD {
+        return;
+    }
+    let (_harness, members) = H::cluster(2, &[table(1, 64)]);
+    let play = |mut me: Endpoint| {
+        let peer = 1 - me.rank;
+        let mut random = Random(11 + me.rank as u64);
+        for round in 1..=ROUNDS {
+            if me.rank == 1 {
+                sleep_until(&mut me, &mut random, |me| me.sees(peer, COUNTER) >= round);
+            }
+            me.announce(&[peer], COUNTER, round);
+            pause(&mut random);
+            me.fabric.submit();
+            if me.rank == 0 {
+                sleep_until(&mut me, &mut random, |me| me.sees(peer, COUNTER) >= round);
+            }
+        }
+        me
+    };
+    play_in_threads(members, play);
+}
+
+/// Four members write when they like, one sleeps until it has seen them all, and they sleep until it says so.
+pub(crate) fn no_wake_up_is_lost_with_many_writers<H: Harness>() {
+    const MEMBERS: usize = 5;
+    const ROUNDS: u64 = 3000;
+    if !H::HAS_FD {
+        return;
+    }
+    let (_harness, members) = H::cluster(MEMBERS, &[table(1, 64)]);
+    let play = |mut me: Endpoint| {
+        let mut random = Random(21 + me.rank as u64);
+        for round in 1..=ROUNDS {
+            if me.rank == 0 {
+                sleep_until(&mut me, &mut random, |me| {
+                    (1..MEMBERS).all(|r| me.sees(r, COUNTER) >= round)
+                });
+                me.announce(&[1, 2, 3, 4], COUNTER, round);
+                me.fabric.submit();
+            } else {
+                pause(&mut random);
+                me.announce(&[0], COUNTER, round);
+                me.fabric.submit();
+                sleep_until(&mut me, &mut random, |me| me.sees(0, COUNTER) >= round);
+            }
+        }
+        me
+    };
+    play_in_threads(members, play);
+}
+
+/// Everyone plays in a thread; nobody's end is another's broken link.
+fn play_in_threads(members: Vec<Endpoint>, play: impl Fn(Endpoint) -> Endpoint + Copy + Send) {
+    thread::scope(|scope| {
+        let threads: Vec<_> = members.into_iter().map(|me| scope.spawn(move || play(me))).collect();
+        let ended: Vec<_> = threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|cause| resume_unwind(cause)))
+            .collect();
+        for me in &ended {
+            assert_eq!(me.events, []);
+        }
+    });
+}
+
+/// A sleeper has written nothing and waits for nobody; still it must learn of a death.
+pub(crate) fn a_death_wakes_a_sleeper<H: Harness>() {
+    if !H::HAS_FD {
+        return;
+    }
+    let (mut harness, mut members) = H::cluster(3, &[table(1, 64)]);
+    settle(&mut harness, &mut members);
+    for member in &mut members {
+        member.fabric.arm();
+        assert!(!member.poll());
+    }
+    harness.kill(members.remove(1));
+    for member in &mut members {
+        while member.events.is_empty() {
+            sleep(member);
+            member.poll();
+        }
+        assert_eq!(member.links_down(1), 1, "{:?}", member.events);
+        member.poll();
+        assert!(
+            !readable(member, Duration::ZERO),
+            "a link that was reported keeps the member awake"
+        );
+    }
+}
+
+/// Nothing was written: there is nothing to wake for, and nothing is sent.
+pub(crate) fn an_idle_fabric_is_not_readable<H: Harness>() {
+    if !H::HAS_FD {
+        return;
+    }
+    let (mut harness, mut members) = H::cluster(3, &[table(1, 64)]);
+    settle(&mut harness, &mut members);
+    let sent: Vec<_> = members.iter().map(|m| m.fabric.stats().bytes_sent).collect();
+    for _ in 0..3 {
+        for member in &mut members {
+            member.fabric.arm();
+            assert!(!member.poll());
+        }
+        for member in &mut members {
+            assert!(!readable(member, Duration::ZERO));
+            assert!(!member.poll());
+            member.fabric.disarm();
+        }
+        settle(&mut harness, &mut members);
+    }
+    let sent_since: Vec<_> = members.iter().map(|m| m.fabric.stats().bytes_sent).collect();
+    assert_eq!(sent_since, sent);
+    assert!(members.iter().all(|m| m.events.is_empty()));
+}
