@@ -23,6 +23,8 @@ mod handshake;
 mod listen;
 mod meeting;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use crate::config::Config;
