@@ -290,7 +290,8 @@ impl<'a> Meeting<'a> {
         }
         let ready: Vec<bool> = fds
             .iter()
-            .map(|fd| fd.revents().is_some_and(|flags| !flags.is_empty()))
+            // `None` stands for flags that nix does not know, as POLLRDHUP.
+            .map(|fd| fd.revents().is_none_or(|flags| !flags.is_empty()))
             .collect();
         drop(fds);
         let (links_ready, talks_ready) = ready[1..].split_at(linked.len());
