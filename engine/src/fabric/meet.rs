@@ -1,1 +1,0 @@
-//! How the configured members find each other and check that they agree.

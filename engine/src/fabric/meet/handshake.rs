@@ -1,0 +1,224 @@
+//! What a connection's readiness and messages lead to.
+
+use super::check::{self, Denial};
+use super::dial::RETRY_AFTER_ANSWER_TIME;
+use super::meeting::Meeting;
+use super::talk::{Broken, HANDSHAKE_TIME, Stage, Talk};
+use super::wire::{Code, Garbage, Hello, Message, Refuse};
+use crate::error::Error;
+use std::time::Instant;
+
+/// What becomes of a connection.
+enum Next {
+    /// It waits for the other end.
+    Wait,
+    /// It goes on at once.
+    Go,
+    /// It is a link.
+    Established { rank: usize, incarnation: u64 },
+    /// It is over.
+    Over,
+}
+
+impl Meeting<'_> {
+    /// Lets a connection that is ready go on as far as it can; returns it while its handshake lasts.
+    pub(super) fn advance(&mut self, mut talk: Talk) -> Option<Talk> {
+        match self.drive(&mut talk) {
+            Ok(Next::Wait | Next::Go) => Some(talk),
+            Ok(Next::Over) => None,
+            Ok(Next::Established { rank, incarnation }) => {
+                self.establish(rank, incarnation, talk);
+                None
+            }
+            Err(broken) => {
+                self.broken(
+                    &talk,
+                    &broken.to_string(),
+                    matches!(broken, Broken::Garbage(_) | Broken::Unexpected),
+                );
+                None
+            }
+        }
+    }
+
+    fn drive(&mut self, talk: &mut Talk) -> Result<Next, Broken> {
+        if talk.stage == Stage::Connecting {
+            if !talk.connected()? {
+                return Ok(Next::Wait);
+            }
+            talk.stage = Stage::AwaitReply;
+            talk.deadline = Instant::now() + HANDSHAKE_TIME;
+            talk.queue(&self.greeting);
+        }
+        loop {
+            if talk.stage == Stage::Closing {
+                return Ok(if talk.linger() { Next::Over } else { Next::Wait });
+            }
+            let flushed = talk.flush()?;
+            if let (Stage::SendAccept { incarnation }, Some(rank)) = (talk.stage, talk.toward) {
+                return Ok(if flushed {
+                    Next::Established { rank, incarnation }
+                } else {
+                    Next::Wait
+                });
+            }
+            let message = match talk.receive() {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Next::Wait),
+                Err(Broken::Garbage(Garbage::Version(theirs))) => {
+                    self.other_version(talk, theirs);
+                    continue;
+                }
+                Err(broken) => return Err(broken),
+            };
+            match self.handle(talk, message)? {
+                Next::Go => {}
+                next => return Ok(next),
+            }
+        }
+    }
+
+    fn handle(&mut self, talk: &mut Talk, message: Message) -> Result<Next, Broken> {
+        match (talk.stage, message) {
+            (Stage::AwaitHello, Message::Hello(hello)) => {
+                self.hello_of_connector(talk, &hello);
+                Ok(Next::Go)
+            }
+            (Stage::AwaitReply, Message::Hello(hello)) => {
+                self.hello_of_acceptor(talk, &hello)?;
+                Ok(Next::Go)
+            }
+            (Stage::AwaitReply, Message::Refuse(refuse)) => {
+                let rank = talk.toward.ok_or(Broken::Unexpected)?;
+                self.fail(check::refusal(&self.config.members[rank], &self.hello, &refuse));
+                Ok(Next::Over)
+            }
+            (Stage::AwaitAccept { rank, incarnation }, Message::Accept) => {
+                // Two processes of one id may have come this far; the first to accept is the member.
+                if self.is_taken(rank, incarnation) {
+                    return Err(Broken::Closed { midway: false });
+                }
+                Ok(Next::Established { rank, incarnation })
+            }
+            (Stage::AwaitAccept { rank, .. }, Message::Refuse(refuse)) => {
+                self.refused_by_connector(talk, rank, &refuse);
+                Ok(Next::Over)
+            }
+            _ => Err(Broken::Unexpected),
+        }
+    }
+
+    fn hello_of_connector(&mut self, talk: &mut Talk, hello: &Hello) {
+        let checked = check::connector(self.config, self.rank, &self.hello, hello).and_then(|rank| {
+            if self.is_taken(rank, hello.incarnation) {
+                let reason = format!(
+                    "member {} is already connected: another process runs with this id; stop one of them",
+                    hello.member
+                );
+                return Err(check::deny(&self.hello, Code::Duplicate, reason));
+            }
+            Ok(rank)
+        });
+        match checked {
+            Ok(rank) => {
+                talk.stage = Stage::AwaitAccept {
+                    rank,
+                    incarnation: hello.incarnation,
+                };
+                talk.queue(&self.greeting);
+            }
+            Err(denial) => {
+                tracing::warn!(
+                    "meeting: refused a connection from {}, member {} of group {:?}: {}",
+                    talk.place,
+                    hello.member,
+                    hello.group,
+                    denial.refuse.reason
+                );
+                self.deny(talk, *denial);
+            }
+        }
+    }
+
+    fn hello_of_acceptor(&mut self, talk: &mut Talk, hello: &Hello) -> Result<(), Broken> {
+        let rank = talk.toward.ok_or(Broken::Unexpected)?;
+        match check::acceptor(&self.config.members[rank], &self.hello, hello) {
+            Ok(()) => {
+                talk.queue(&self.accept);
+                talk.stage = Stage::SendAccept {
+                    incarnation: hello.incarnation,
+                };
+            }
+            Err(denial) => self.deny(talk, *denial),
+        }
+        Ok(())
+    }
+
+    /// Tells the other end why it is not wanted, and ends the meeting if that concerns a member.
+    fn deny(&mut self, talk: &mut Talk, denial: Denial) {
+        talk.close_with(&Message::Refuse(denial.refuse), Instant::now());
+        if let Some(error) = denial.fatal {
+            self.fail(error);
+        }
+    }
+
+    fn other_version(&mut self, talk: &mut Talk, theirs: u32) {
+        let broken = Garbage::Version(theirs).to_string();
+        tracing::warn!("meeting: refused {}: {broken}", talk.place);
+        // For the other end "it" is this process.
+        let reason = format!(
+            "it speaks protocol version {}, this process {theirs}",
+            super::wire::VERSION
+        );
+        let mut denial = check::deny(&self.hello, Code::Version, reason);
+        if let Some(rank) = talk.toward {
+            let reason = format!("{broken}; run the same version everywhere");
+            denial.fatal = Some(Error::Refused {
+                member: self.config.members[rank].id,
+                reason,
+            });
+        }
+        self.deny(talk, *denial);
+    }
+
+    fn refused_by_connector(&mut self, talk: &Talk, rank: usize, refuse: &Refuse) {
+        let member = self.config.members[rank].id;
+        tracing::warn!(
+            "meeting: member {member} at {} refused this process: {}",
+            talk.place,
+            refuse.reason
+        );
+        self.obstacle(rank, format!("it refused this process: {}", refuse.reason));
+    }
+
+    /// Notes why a connection is over, and lets the next attempt follow.
+    pub(super) fn broken(&mut self, talk: &Talk, what: &str, is_garbage: bool) {
+        match (talk.toward, talk.stage) {
+            (Some(rank), stage) => {
+                if is_garbage && self.obstacles[rank].as_deref() != Some(what) {
+                    tracing::warn!("meeting: {} is no usable member: {what}", talk.place);
+                }
+                self.obstacle(rank, what.to_owned());
+                let answered = stage != Stage::Connecting;
+                self.retry(
+                    rank,
+                    if answered {
+                        RETRY_AFTER_ANSWER_TIME
+                    } else {
+                        super::dial::RETRY_TIME
+                    },
+                );
+            }
+            (None, Stage::AwaitAccept { rank, .. }) => {
+                tracing::warn!(
+                    "meeting: member {} at {}: {what}",
+                    self.config.members[rank].id,
+                    talk.place
+                );
+                self.obstacle(rank, what.to_owned());
+            }
+            (None, Stage::Closing) => {}
+            (None, _) => tracing::warn!("meeting: dropped a connection from {}: {what}", talk.place),
+        }
+    }
+}

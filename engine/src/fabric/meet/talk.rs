@@ -1,0 +1,196 @@
+//! One connection while its handshake lasts: its buffers, its deadline, and how far it has come.
+
+use super::wire::{Decoder, Garbage, Message};
+use socket2::Socket;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+/// How long a connection attempt may take before another one is made.
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// How long a whole handshake may take, however the other end spreads its bytes.
+pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// How long a refused connection may take to read why.
+pub(super) const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Outgoing: the system is connecting.
+    Connecting,
+    /// Incoming: nothing is known about the other end.
+    AwaitHello,
+    /// Outgoing: our hello is on its way.
+    AwaitReply,
+    /// Incoming: it is who it should be and got our hello.
+    AwaitAccept { rank: usize, incarnation: u64 },
+    /// Outgoing: once our last bytes are gone, the link is established.
+    SendAccept { incarnation: u64 },
+    /// It is told why it is not wanted.
+    Closing,
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Connect(io::Error),
+    SelfConnected,
+    Closed { midway: bool },
+    Io(io::Error),
+    Garbage(Garbage),
+    Unexpected,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Connect(e) if e.kind() == io::ErrorKind::ConnectionRefused => write!(f, "connection refused"),
+            Broken::Connect(e) => write!(f, "cannot connect: {e}"),
+            Broken::SelfConnected => write!(f, "connection refused (the attempt met itself)"),
+            Broken::Closed { midway: false } => write!(f, "it closed the connection during the handshake"),
+            Broken::Closed { midway: true } => write!(f, "it closed the connection in the middle of a message"),
+            Broken::Io(e) => write!(f, "the connection broke during the handshake: {e}"),
+            Broken::Garbage(garbage) => garbage.fmt(f),
+            Broken::Unexpected => write!(f, "it sent a handshake message out of turn"),
+        }
+    }
+}
+
+/// A connection that is not a link yet.
+pub(super) struct Talk {
+    pub(super) socket: Socket,
+    /// Where it comes from or goes to, for people.
+    pub(super) place: String,
+    /// The rank this connection was made to; `None` for an accepted one.
+    pub(super) toward: Option<usize>,
+    pub(super) stage: Stage,
+    pub(super) deadline: Instant,
+    outbox: Vec<u8>,
+    sent: usize,
+    inbox: Decoder,
+}
+
+impl Talk {
+    pub(super) fn outgoing(socket: Socket, place: String, rank: usize, now: Instant) -> Talk {
+        Talk::new(socket, place, Some(rank), Stage::Connecting, now + CONNECT_TIME)
+    }
+
+    pub(super) fn incoming(socket: Socket, place: String, now: Instant) -> Talk {
+        Talk::new(socket, place, None, Stage::AwaitHello, now + HANDSHAKE_TIME)
+    }
+
+    fn new(socket: Socket, place: String, toward: Option<usize>, stage: Stage, deadline: Instant) -> Talk {
+        Talk {
+            socket,
+            place,
+            toward,
+            stage,
+            deadline,
+            outbox: Vec::new(),
+            sent: 0,
+            inbox: Decoder::default(),
+        }
+    }
+
+    /// True while bytes wait to be sent, or the system is connecting.
+    pub(super) fn wants_write(&self) -> bool {
+        self.stage == Stage::Connecting || self.sent < self.outbox.len()
+    }
+
+    /// Whether the connection attempt has succeeded; `false` while it still lasts.
+    pub(super) fn connected(&self) -> Result<bool, Broken> {
+        if let Some(e) = self.socket.take_error().map_err(Broken::Connect)? {
+            return Err(Broken::Connect(e));
+        }
+        match self.socket.peer_addr() {
+            Ok(_) if is_self_connected(&self.socket) => Err(Broken::SelfConnected),
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(Broken::Connect(e)),
+        }
+    }
+
+    pub(super) fn queue(&mut self, bytes: &[u8]) {
+        self.outbox.extend_from_slice(bytes);
+    }
+
+    /// Sends what is queued. True once all of it is gone.
+    pub(super) fn flush(&mut self) -> Result<bool, Broken> {
+        while let Some(rest) = self.outbox.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            // Without the flag a peer that went away would kill a process that handles SIGPIPE the default way.
+            match self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Broken::Io(e)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the next message and not a byte more; `None` until all of it is there.
+    pub(super) fn receive(&mut self) -> Result<Option<Message>, Broken> {
+        let mut bytes = [0; 4096];
+        loop {
+            let want = self.inbox.wanted().min(bytes.len());
+            match (&self.socket).read(&mut bytes[..want]) {
+                Ok(0) => {
+                    return Err(Broken::Closed {
+                        midway: !self.inbox.is_empty(),
+                    });
+                }
+                Ok(n) => {
+                    if let Some(message) = self.inbox.push(&bytes[..n]).map_err(Broken::Garbage)? {
+                        return Ok(Some(message));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Broken::Io(e)),
+            }
+        }
+    }
+
+    /// Queues the last message of a connection that is not wanted.
+    pub(super) fn close_with(&mut self, message: &Message, now: Instant) {
+        if let Some(bytes) = message.encode() {
+            self.queue(&bytes);
+        }
+        self.stage = Stage::Closing;
+        self.deadline = now + CLOSING_TIME;
+    }
+
+    /// Sends the last message and waits for the other end to close. True when that is over.
+    ///
+    /// Closing with unread bytes would reset the connection, and the refusal might be lost with it.
+    pub(super) fn linger(&mut self) -> bool {
+        match self.flush() {
+            Ok(true) => {
+                if self.socket.shutdown(std::net::Shutdown::Write).is_err() {
+                    return true;
+                }
+            }
+            Ok(false) => {}
+            Err(_) => return true,
+        }
+        let mut bytes = [0; 4096];
+        // Bounded: whoever sends without end must not keep the others waiting.
+        for _ in 0..16 {
+            match (&self.socket).read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+}
+
+/// A connection attempt on loopback from the very port that it goes to succeeds when nobody listens there.
+pub(super) fn is_self_connected(socket: &Socket) -> bool {
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.as_socket().is_some() && local.as_socket() == peer.as_socket(),
+        _ => false,
+    }
+}

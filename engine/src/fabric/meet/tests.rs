@@ -1,0 +1,334 @@
+//! Members as threads of one process. Deadlines are far away: only a watchdog would notice a member that hangs.
+
+mod disagreement;
+mod strangers;
+mod wire;
+
+use super::*;
+use crate::config::{FabricKind, Member, MemberId};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+const FAR: Duration = Duration::from_secs(60);
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// A port nobody uses. Below the range that the system gives to outgoing connections, which would take it at any time.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 199).unwrap() * 100;
+    loop {
+        let port = 11_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let v6 = TcpListener::bind(("::1", port));
+        if let (Ok(_), Ok(_)) = (TcpListener::bind(("127.0.0.1", port)), v6) {
+            return port;
+        }
+    }
+}
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "galerna-meet-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+
+    fn files(&self) -> usize {
+        std::fs::read_dir(&self.0).unwrap().count()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Members 10, 11, ... at these addresses.
+fn config(addresses: Vec<String>) -> Config {
+    let kind = if addresses[0].starts_with("unix:") {
+        FabricKind::Shm
+    } else {
+        FabricKind::Tcp
+    };
+    let members = (10..)
+        .zip(addresses)
+        .map(|(id, address)| Member {
+            id: MemberId(id),
+            address,
+        })
+        .collect::<Vec<_>>();
+    Config::new("orders", kind, members)
+}
+
+fn tcp(members: usize) -> Config {
+    config((0..members).map(|_| format!("127.0.0.1:{}", free_port())).collect())
+}
+
+fn unix(members: usize, dir: &Dir) -> Config {
+    config((0..members).map(|r| format!("unix:{}/{r}", dir.0.display())).collect())
+}
+
+/// A member in a thread of its own.
+struct Running<S>(Receiver<Result<Met<S>, Error>>);
+
+impl<S: From<Socket> + Send + 'static> Running<S> {
+    fn start(config: &Config, rank: usize, incarnation: u64, time: Duration) -> Running<S> {
+        let (sender, receiver) = mpsc::channel();
+        let config = config.clone();
+        let unix = config.fabric == FabricKind::Shm;
+        std::thread::spawn(move || sender.send(meet(&config, rank, incarnation, Instant::now() + time, unix)));
+        Running(receiver)
+    }
+
+    fn result(self) -> Result<Met<S>, Error> {
+        self.0.recv_timeout(WATCHDOG).expect("the member hangs")
+    }
+}
+
+fn start(config: &Config, rank: usize) -> Running<TcpStream> {
+    Running::start(config, rank, incarnation(rank), FAR)
+}
+
+fn incarnation(rank: usize) -> u64 {
+    1000 + rank as u64
+}
+
+/// Every pair is joined by one stream, which is blocking and at its first byte.
+fn check<S: Read + Write>(mut met: Vec<Met<S>>) {
+    let count = met.len();
+    let expected: Vec<u64> = (0..count).map(incarnation).collect();
+    for (rank, met) in met.iter_mut().enumerate() {
+        assert_eq!(met.incarnations, expected);
+        for (peer, stream) in met.streams.iter_mut().enumerate() {
+            assert_eq!(stream.is_none(), peer == rank);
+            if let Some(stream) = stream {
+                stream.write_all(&[rank as u8, peer as u8]).unwrap();
+            }
+        }
+    }
+    for (rank, met) in met.iter_mut().enumerate() {
+        for (peer, stream) in met.streams.iter_mut().enumerate() {
+            if let Some(stream) = stream {
+                let mut bytes = [0; 2];
+                stream.read_exact(&mut bytes).unwrap();
+                assert_eq!(bytes, [peer as u8, rank as u8]);
+            }
+        }
+    }
+}
+
+/// These members, by rank, meet each other.
+fn all_meet<S: From<Socket> + Send + Read + Write + 'static>(running: Vec<Running<S>>) {
+    let results: Vec<_> = running.into_iter().map(Running::result).collect();
+    let errors: Vec<String> = results
+        .iter()
+        .filter_map(|r| Some(r.as_ref().err()?.to_string()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    check(results.into_iter().flatten().collect());
+}
+
+fn join_in_order<S: From<Socket> + Send + Read + Write + 'static>(config: &Config, order: &[usize]) {
+    let mut running: Vec<Option<Running<S>>> = order.iter().map(|_| None).collect();
+    for &rank in order {
+        running[rank] = Some(Running::start(config, rank, incarnation(rank), FAR));
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    all_meet(running.into_iter().flatten().collect());
+}
+
+const ORDERS_OF_3: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+const ORDERS_OF_5: [[usize; 5]; 3] = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]];
+
+#[test]
+fn tcp_v4_in_any_order() {
+    ORDERS_OF_3
+        .iter()
+        .for_each(|order| join_in_order::<TcpStream>(&tcp(3), order));
+    ORDERS_OF_5
+        .iter()
+        .for_each(|order| join_in_order::<TcpStream>(&tcp(5), order));
+}
+
+#[test]
+fn tcp_v6_in_any_order() {
+    let v6 = |n: usize| config((0..n).map(|_| format!("[::1]:{}", free_port())).collect());
+    ORDERS_OF_3
+        .iter()
+        .for_each(|order| join_in_order::<TcpStream>(&v6(3), order));
+    ORDERS_OF_5
+        .iter()
+        .for_each(|order| join_in_order::<TcpStream>(&v6(5), order));
+}
+
+#[test]
+fn unix_in_any_order() {
+    let dir = Dir::new();
+    ORDERS_OF_3
+        .iter()
+        .for_each(|order| join_in_order::<UnixStream>(&unix(3, &dir), order));
+    ORDERS_OF_5
+        .iter()
+        .for_each(|order| join_in_order::<UnixStream>(&unix(5, &dir), order));
+    assert_eq!(dir.files(), 0, "sockets and locks are removed");
+}
+
+#[test]
+fn host_names() {
+    let config = config((0..3).map(|_| format!("localhost:{}", free_port())).collect());
+    join_in_order::<TcpStream>(&config, &[2, 0, 1]);
+}
+
+#[test]
+fn alone() {
+    let met = start(&tcp(1), 0).result().unwrap();
+    assert!(met.streams.len() == 1 && met.streams[0].is_none());
+}
+
+#[test]
+fn missing_members_are_named() {
+    let config = Config {
+        join_timeout_ms: 300,
+        ..tcp(3)
+    };
+    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(300))
+        .result()
+        .unwrap_err();
+    let address = |rank: usize| &config.members[rank].address;
+    let expected = format!(
+        "join: after 300 ms still missing: member 10 at {} (connection refused), \
+         member 12 at {} (no connection from it yet); start them, or check their addresses",
+        address(0),
+        address(2)
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn missing_on_unix() {
+    let dir = Dir::new();
+    let config = unix(2, &dir);
+    let error = Running::<UnixStream>::start(&config, 1, 7, Duration::from_millis(100))
+        .result()
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Missing { missing, .. } if missing.starts_with("member 10 at unix:")),
+        "{error}"
+    );
+    assert_eq!(dir.files(), 0, "removed on errors as well");
+}
+
+#[test]
+fn unresolvable_names() {
+    let mut config = tcp(2);
+    config.members[0].address = "no-such-host.invalid:7000".into();
+    let error = start(&config, 0).result().unwrap_err();
+    assert!(
+        matches!(&error, Error::Listen { reason, .. } if reason.contains("cannot be resolved")),
+        "{error}"
+    );
+    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(500))
+        .result()
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Missing { missing, .. } if missing.contains("no-such-host")),
+        "{error}"
+    );
+}
+
+#[test]
+fn port_in_use() {
+    let config = tcp(2);
+    let _other = TcpListener::bind(&config.members[0].address).unwrap();
+    let error = start(&config, 0).result().unwrap_err();
+    assert!(
+        matches!(&error, Error::Listen { address, reason }
+        if *address == config.members[0].address && reason.contains("another process")),
+        "{error}"
+    );
+}
+
+#[test]
+fn address_of_another_host() {
+    let mut config = tcp(2);
+    config.members[0].address = "192.0.2.1:7000".into();
+    let error = start(&config, 0).result().unwrap_err();
+    assert!(
+        matches!(&error, Error::Listen { reason, .. } if reason.contains("no address of this host")),
+        "{error}"
+    );
+}
+
+#[test]
+fn socket_files() {
+    let dir = Dir::new();
+    let config = unix(2, &dir);
+    let path = dir.0.join("0");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let in_use = |config: &Config| {
+        let error = Running::<UnixStream>::start(config, 0, 7, FAR).result().unwrap_err();
+        assert!(
+            matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")),
+            "{error}"
+        );
+    };
+    in_use(&config);
+    drop(listener);
+    assert!(path.exists(), "stale from here on");
+    let first = Running::<UnixStream>::start(&config, 0, incarnation(0), FAR);
+    while UnixStream::connect(&path).is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    in_use(&config);
+    let second = Running::<UnixStream>::start(&config, 1, incarnation(1), FAR);
+    check(vec![first.result().unwrap(), second.result().unwrap()]);
+    std::fs::write(&path, "precious").unwrap();
+    let error = Running::<UnixStream>::start(&config, 0, 7, FAR).result().unwrap_err();
+    assert!(
+        matches!(&error, Error::Listen { reason, .. } if reason.contains("no socket")),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn many_start_with_one_socket_path() {
+    let dir = Dir::new();
+    let config = unix(2, &dir);
+    for _ in 0..20 {
+        std::fs::File::create(dir.0.join("0.lock")).unwrap();
+        let same: Vec<_> = (0..4)
+            .map(|i| Running::<UnixStream>::start(&config, 0, i, FAR))
+            .collect();
+        let other = Running::<UnixStream>::start(&config, 1, 99, FAR).result().unwrap();
+        let met: Vec<_> = same.into_iter().filter_map(|r| r.result().ok()).collect();
+        assert_eq!(met.len(), 1);
+        assert_eq!(met[0].incarnations, other.incarnations);
+    }
+    assert_eq!(dir.files(), 0);
+}
+
+#[test]
+fn self_connection_is_seen() {
+    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.connect(&socket.local_addr().unwrap()).unwrap();
+    assert!(talk::is_self_connected(&socket));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert!(!talk::is_self_connected(&stream.into()));
+}

@@ -1,0 +1,297 @@
+//! The messages of a meeting, and a decoder that never asks for a byte beyond the message it reads.
+//!
+//! Every message is a preamble of [`PREAMBLE_LEN`] bytes {magic, protocol version u32, kind u8, body length u32} and a
+//! body. Numbers are little-endian; a string is its length (u32) and UTF-8. The preamble and [`Refuse`] are the same in
+//! every protocol version, so that versions can tell each other apart.
+
+use crate::config::MemberId;
+use std::fmt;
+
+pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";
+pub(super) const VERSION: u32 = 1;
+pub(super) const PREAMBLE_LEN: usize = 17;
+pub(super) const BODY_MAX: usize = 64 << 10;
+
+const KIND_HELLO: u8 = 1;
+const KIND_ACCEPT: u8 = 2;
+const KIND_REFUSE: u8 = 3;
+/// Longest reason or value in a [`Refuse`]: it is for a human.
+const REFUSE_TEXT_MAX: usize = 1024;
+
+/// Who a process is, and what it expects the others to have in their configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) group: String,
+    pub(super) view: u64,
+    pub(super) member: MemberId,
+    pub(super) incarnation: u64,
+    pub(super) agreed: Vec<(String, String)>,
+}
+
+/// Why a connection is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refuse {
+    pub(super) code: Code,
+    /// Who refuses.
+    pub(super) member: MemberId,
+    /// With [`Code::Disagreement`]: the key that differs, and its value at the one that refuses. Else empty.
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) reason: String,
+}
+
+/// What a [`Refuse`] is about. The numbers are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    /// Another protocol version.
+    Version,
+    /// Another group name or configuration.
+    Disagreement,
+    /// A member that should not be at the other end.
+    Unexpected,
+    /// The member has a connection already, from another process.
+    Duplicate,
+    /// A code of a later version.
+    Unknown(u8),
+}
+
+impl Code {
+    fn to_byte(self) -> u8 {
+        match self {
+            Code::Version => 1,
+            Code::Disagreement => 2,
+            Code::Unexpected => 3,
+            Code::Duplicate => 4,
+            Code::Unknown(byte) => byte,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Code {
+        match byte {
+            1 => Code::Version,
+            2 => Code::Disagreement,
+            3 => Code::Unexpected,
+            4 => Code::Duplicate,
+            other => Code::Unknown(other),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Message {
+    Hello(Hello),
+    Accept,
+    Refuse(Refuse),
+}
+
+/// Bytes that are no message of this protocol version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Garbage {
+    Magic,
+    Version(u32),
+    Kind(u8),
+    Length(u32),
+    Body(&'static str),
+}
+
+impl fmt::Display for Garbage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Garbage::Magic => write!(f, "it is no member: its first bytes are not this protocol's"),
+            Garbage::Version(theirs) => write!(f, "it speaks protocol version {theirs}, this process {VERSION}"),
+            Garbage::Kind(kind) => write!(f, "it sent a message of the unknown kind {kind}"),
+            Garbage::Length(len) => write!(f, "it announced a message of {len} bytes; the limit is {BODY_MAX}"),
+            Garbage::Body(what) => write!(f, "it sent a malformed message: {what}"),
+        }
+    }
+}
+
+impl Message {
+    /// The message's bytes; `None` when it exceeds [`BODY_MAX`].
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        let kind = match self {
+            Message::Hello(hello) => {
+                put_str(&mut body, &hello.group)?;
+                body.extend_from_slice(&hello.view.to_le_bytes());
+                body.extend_from_slice(&hello.member.0.to_le_bytes());
+                body.extend_from_slice(&hello.incarnation.to_le_bytes());
+                body.extend_from_slice(&u32::try_from(hello.agreed.len()).ok()?.to_le_bytes());
+                for (key, value) in &hello.agreed {
+                    put_str(&mut body, key)?;
+                    put_str(&mut body, value)?;
+                }
+                KIND_HELLO
+            }
+            Message::Accept => KIND_ACCEPT,
+            Message::Refuse(refuse) => {
+                body.push(refuse.code.to_byte());
+                body.extend_from_slice(&refuse.member.0.to_le_bytes());
+                for text in [&refuse.key, &refuse.value, &refuse.reason] {
+                    put_str(&mut body, clipped(text))?;
+                }
+                KIND_REFUSE
+            }
+        };
+        if body.len() > BODY_MAX {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(PREAMBLE_LEN + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.push(kind);
+        bytes.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        Some(bytes)
+    }
+}
+
+fn put_str(body: &mut Vec<u8>, text: &str) -> Option<()> {
+    body.extend_from_slice(&u32::try_from(text.len()).ok()?.to_le_bytes());
+    body.extend_from_slice(text.as_bytes());
+    Some(())
+}
+
+fn clipped(text: &str) -> &str {
+    let mut end = text.len().min(REFUSE_TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Collects one message after the other. Read at most [`Decoder::wanted`] bytes, hand them to [`Decoder::push`].
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    bytes: Vec<u8>,
+    /// Kind and body length, once the preamble is complete and was found right.
+    preamble: Option<(u8, usize)>,
+}
+
+impl Decoder {
+    /// How many bytes of the current message (of its preamble, while that is incomplete) are still missing; never 0.
+    pub(super) fn wanted(&self) -> usize {
+        let len = self.preamble.map_or(PREAMBLE_LEN, |(_, body)| PREAMBLE_LEN + body);
+        len - self.bytes.len()
+    }
+
+    /// True when no byte of a message was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Takes the next bytes, at most [`Decoder::wanted`] of them, and returns the message that they complete.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<Message>, Garbage> {
+        if bytes.len() > self.wanted() {
+            return Err(Garbage::Body("more bytes than were asked for"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        // As early as possible: a stranger may never send a whole preamble.
+        let magic = self.bytes.len().min(MAGIC.len());
+        if self.bytes[..magic] != MAGIC[..magic] {
+            return Err(Garbage::Magic);
+        }
+        if self.preamble.is_none() && self.bytes.len() == PREAMBLE_LEN {
+            self.preamble = Some(preamble(&self.bytes)?);
+        }
+        match self.preamble {
+            Some((kind, body)) if self.bytes.len() == PREAMBLE_LEN + body => {
+                let message = decode(kind, &self.bytes[PREAMBLE_LEN..])?;
+                *self = Decoder::default();
+                Ok(Some(message))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn preamble(bytes: &[u8]) -> Result<(u8, usize), Garbage> {
+    let mut reader = Reader { rest: bytes };
+    reader.array::<{ MAGIC.len() }>()?;
+    let version = reader.u32()?;
+    let kind = reader.u8()?;
+    let len = reader.u32()?;
+    if version != VERSION && kind != KIND_REFUSE {
+        return Err(Garbage::Version(version));
+    }
+    if !matches!(kind, KIND_HELLO | KIND_ACCEPT | KIND_REFUSE) {
+        return Err(Garbage::Kind(kind));
+    }
+    match usize::try_from(len) {
+        Ok(body) if body <= BODY_MAX => Ok((kind, body)),
+        _ => Err(Garbage::Length(len)),
+    }
+}
+
+fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
+    let mut reader = Reader { rest: body };
+    let message = match kind {
+        KIND_HELLO => {
+            let mut hello = Hello {
+                group: reader.string()?,
+                view: reader.u64()?,
+                member: MemberId(reader.u32()?),
+                incarnation: reader.u64()?,
+                agreed: Vec::new(),
+            };
+            // Grows with the bytes that are there, not with the count that was announced.
+            for _ in 0..reader.u32()? {
+                hello.agreed.push((reader.string()?, reader.string()?));
+            }
+            Message::Hello(hello)
+        }
+        KIND_ACCEPT => Message::Accept,
+        KIND_REFUSE => Message::Refuse(Refuse {
+            code: Code::from_byte(reader.u8()?),
+            member: MemberId(reader.u32()?),
+            key: reader.string()?,
+            value: reader.string()?,
+            reason: reader.string()?,
+        }),
+        other => return Err(Garbage::Kind(other)),
+    };
+    if reader.rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(Garbage::Body("bytes after its last field"))
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, len: usize) -> Result<&'a [u8], Garbage> {
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(Garbage::Body("a field goes beyond its end"))?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Garbage> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N)?);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, Garbage> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Garbage> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Garbage> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn string(&mut self) -> Result<String, Garbage> {
+        let len = usize::try_from(self.u32()?).map_err(|_| Garbage::Body("a field goes beyond its end"))?;
+        let text = std::str::from_utf8(self.bytes(len)?).map_err(|_| Garbage::Body("a text is not UTF-8"))?;
+        Ok(text.to_owned())
+    }
+}
