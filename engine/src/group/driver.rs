@@ -138,10 +138,11 @@ impl Driver {
     pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
         let deadline = Instant::now() + timeout;
         loop {
-            self.dispatch()?;
+            let stopped = self.dispatch();
             if done() {
                 return Ok(true);
             }
+            stopped?;
             let now = Instant::now();
             if now >= deadline {
                 return Ok(false);

@@ -1,0 +1,219 @@
+//! Whole members in one process, over the real fabrics: one order, every mode, flush, leave, failures.
+
+use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const MAIN: SubgroupId = SubgroupId(0);
+const LONG: Duration = Duration::from_secs(60);
+
+/// What one member has delivered: sender, sequence, payload.
+type History = Arc<Mutex<Vec<(u32, u64, Vec<u8>)>>>;
+
+fn addresses(fabric: FabricKind, n: u32) -> Vec<Member> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // All listeners are open at once, so that no port is given out twice.
+    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let unix = |id: u32| -> PathBuf {
+        std::env::temp_dir().join(format!("galerna-test-{}-{number}-{id}.sock", std::process::id()))
+    };
+    (1..=n)
+        .map(|id| Member {
+            id: MemberId(id),
+            address: match fabric {
+                FabricKind::Tcp => listeners[id as usize - 1].local_addr().unwrap().to_string(),
+                FabricKind::Shm => format!("unix:{}", unix(id).display()),
+            },
+        })
+        .collect()
+}
+
+fn config(fabric: FabricKind, n: u32) -> Config {
+    let mut config = Config::new("test", fabric, addresses(fabric, n));
+    config.ring_bytes = 64 << 10;
+    config
+}
+
+fn recorder() -> (History, impl FnMut(Delivery<'_>) + Send + 'static) {
+    let history = History::default();
+    let sink = history.clone();
+    (history, move |d: Delivery<'_>| {
+        sink.lock().unwrap().push((d.sender.0, d.sequence, d.payload.to_vec()))
+    })
+}
+
+fn join_all(config: &Config) -> Vec<(Group, History)> {
+    let ids: Vec<_> = config.members.iter().map(|m| m.id).collect();
+    let joins = ids.into_iter().map(|id| {
+        let config = config.clone().with_member(id);
+        std::thread::spawn(move || {
+            let (history, handler) = recorder();
+            (Group::join(config, handler).unwrap(), history)
+        })
+    });
+    joins
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|j| j.join().unwrap())
+        .collect()
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn one_order(fabric: FabricKind, n: u32, mode: Mode) {
+    let each = 3000u32;
+    let members = join_all(&config(fabric, n));
+    std::thread::scope(|scope| {
+        for (group, _) in &members {
+            scope.spawn(move || {
+                for i in 0..each {
+                    let len = 4 + (i as usize * 37) % 900;
+                    let mut payload = vec![i as u8; len];
+                    payload[..4].copy_from_slice(&i.to_le_bytes());
+                    group.send(MAIN, mode, &payload, LONG).unwrap();
+                }
+                group.flush(MAIN, 0, LONG).unwrap();
+            });
+        }
+    });
+    let all = (n * each) as usize;
+    wait_for("all deliveries", || {
+        members.iter().all(|(_, h)| h.lock().unwrap().len() == all)
+    });
+    let histories: Vec<_> = members.iter().map(|(_, h)| h.lock().unwrap().clone()).collect();
+    for history in &histories {
+        if mode != Mode::Fifo {
+            assert_eq!(history, &histories[0]);
+        }
+        for sender in 1..=n {
+            let numbers = history
+                .iter()
+                .filter(|m| m.0 == sender)
+                .map(|m| u32::from_le_bytes(m.2[..4].try_into().unwrap()));
+            assert!(numbers.eq(0..each), "sender {sender} out of order");
+        }
+    }
+    let leaves: Vec<_> = members
+        .into_iter()
+        .map(|(g, _)| std::thread::spawn(move || g.leave(LONG)))
+        .collect();
+    for leave in leaves {
+        leave.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn tcp_safe() {
+    one_order(FabricKind::Tcp, 3, Mode::Safe);
+}
+
+#[test]
+fn shm_safe() {
+    one_order(FabricKind::Shm, 3, Mode::Safe);
+}
+
+#[test]
+fn tcp_ordered_five_members() {
+    one_order(FabricKind::Tcp, 5, Mode::Ordered);
+}
+
+#[test]
+fn shm_ordered_five_members() {
+    one_order(FabricKind::Shm, 5, Mode::Ordered);
+}
+
+#[test]
+fn tcp_fifo() {
+    one_order(FabricKind::Tcp, 2, Mode::Fifo);
+}
+
+#[test]
+fn shm_fifo_alone() {
+    one_order(FabricKind::Shm, 1, Mode::Fifo);
+}
+
+#[test]
+fn a_member_that_goes_without_leaving_is_named() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let mut members = join_all(&config(fabric, 3));
+        drop(members.remove(1));
+        for (group, _) in &members {
+            wait_for("the group to stop", || group.stopped().is_some());
+            let reason = group.stopped().unwrap();
+            assert!(
+                matches!(
+                    reason,
+                    Error::MemberFailed {
+                        member: MemberId(2),
+                        ..
+                    }
+                ),
+                "{fabric}: {reason}"
+            );
+            let refused = group.try_send(MAIN, Mode::Safe, b"too late").unwrap_err();
+            assert!(matches!(refused, Error::MemberFailed { .. }), "{refused}");
+            assert!(matches!(group.flush(MAIN, 0, LONG), Err(Error::MemberFailed { .. })));
+        }
+    }
+}
+
+#[test]
+fn a_leaver_is_named_and_loses_nothing() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let mut members = join_all(&config(fabric, 3));
+        let (leaver, _) = members.remove(0);
+        for i in 0..500u32 {
+            leaver.send(MAIN, Mode::Safe, &i.to_le_bytes(), LONG).unwrap();
+        }
+        leaver.leave(LONG).unwrap();
+        assert!(matches!(leaver.try_send(MAIN, Mode::Safe, b"x"), Err(Error::Left)));
+        assert!(matches!(leaver.leave(LONG), Err(Error::Left)));
+        for (group, history) in &members {
+            wait_for("the group to stop", || group.stopped().is_some());
+            assert!(matches!(
+                group.stopped(),
+                Some(Error::MemberLeft { member: MemberId(1) })
+            ));
+            assert_eq!(history.lock().unwrap().len(), 500);
+        }
+    }
+}
+
+#[test]
+fn the_applications_own_loop_can_drive() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let config = config(fabric, 2);
+        let threads: Vec<_> = (1..=2)
+            .map(|id| {
+                let config = config.clone().with_member(MemberId(id));
+                std::thread::spawn(move || {
+                    let (history, handler) = recorder();
+                    let (group, mut driver) = Group::join_driven(config, handler).unwrap();
+                    let mut sent = 0u32;
+                    let done = driver.wait(LONG, || {
+                        while sent < 2000 && group.try_send(MAIN, Mode::Safe, &sent.to_le_bytes()).is_ok() {
+                            sent += 1;
+                        }
+                        history.lock().unwrap().len() == 4000
+                    });
+                    assert!(done.unwrap());
+                    let flush = group.start_flush(MAIN, 0).unwrap();
+                    assert!(driver.wait(LONG, || flush.is_done()).unwrap());
+                    driver.leave(LONG).unwrap();
+                    Arc::into_inner(history).is_none()
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| drop(t.join().unwrap()));
+    }
+}
