@@ -310,13 +310,22 @@ fn many_start_with_one_socket_path() {
     let config = unix(2, &dir);
     for _ in 0..20 {
         std::fs::File::create(dir.0.join("0.lock")).unwrap();
-        let same: Vec<_> = (0..4)
-            .map(|i| Running::<UnixStream>::start(&config, 0, i, FAR))
-            .collect();
+        let (sender, results) = mpsc::channel();
+        for i in 0..4 {
+            let (config, sender) = (config.clone(), sender.clone());
+            std::thread::spawn(move || sender.send(meet_unix(&config, 0, i, Instant::now() + FAR)));
+        }
+        // The fourth has the place, and waits for the other member.
+        for _ in 0..3 {
+            let error = results.recv_timeout(WATCHDOG).unwrap().unwrap_err();
+            assert!(
+                matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")),
+                "{error}"
+            );
+        }
         let other = Running::<UnixStream>::start(&config, 1, 99, FAR).result().unwrap();
-        let met: Vec<_> = same.into_iter().filter_map(|r| r.result().ok()).collect();
-        assert_eq!(met.len(), 1);
-        assert_eq!(met[0].incarnations, other.incarnations);
+        let met = results.recv_timeout(WATCHDOG).unwrap().unwrap();
+        assert_eq!(met.incarnations, other.incarnations);
     }
     assert_eq!(dir.files(), 0);
 }

@@ -216,16 +216,22 @@ fn the_same_process_connects_again() {
 
 #[test]
 fn a_black_hole_blocks_nobody() {
-    let mut config = tcp(3);
-    config.members[0].address = "192.0.2.1:7000".into();
-    let one = Running::<TcpStream>::start(&config, 1, 1, Duration::from_millis(700));
-    let two = Running::<TcpStream>::start(&config, 2, 2, Duration::from_millis(700));
-    for running in [one, two] {
-        let error = running.result().unwrap_err();
-        assert!(
-            matches!(&error, Error::Missing { missing, .. }
-            if missing.starts_with("member 10 at 192.0.2.1:7000") && !missing.contains("127.0.0.1")),
-            "{error}"
-        );
-    }
+    let config = tcp(3);
+    // A listener whose queue is full answers nobody.
+    let hole = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    hole.set_reuse_address(true).unwrap();
+    let address: std::net::SocketAddr = config.members[0].address.parse().unwrap();
+    hole.bind(&address.into()).unwrap();
+    hole.listen(0).unwrap();
+    let attempts: Vec<_> = (0..4).map(|_| dial::connect(&address.into()).unwrap()).collect();
+    let one = start(&config, 1);
+    let two = Running::<TcpStream>::start(&config, 2, 99, Duration::from_secs(2));
+    let error = two.result().unwrap_err();
+    assert!(
+        matches!(&error, Error::Missing { missing, .. }
+        if missing.starts_with("member 10") && !missing.contains("member 11")),
+        "{error}"
+    );
+    drop((hole, attempts));
+    all_meet(vec![start(&config, 0), one, start(&config, 2)]);
 }
