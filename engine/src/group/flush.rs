@@ -42,6 +42,11 @@ impl Flush {
         }
     }
 
+    /// A flush that had nothing to wait for.
+    pub(super) fn done(shared: &Arc<Shared>) -> Flush {
+        Flush { shared: shared.clone(), done: Arc::new(AtomicBool::new(true)) }
+    }
+
     /// Whether what the flush covers has been received as asked.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)

@@ -155,7 +155,11 @@ impl Group {
     /// Begins a flush that can be asked later whether it is done.
     pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
-        self.shared.check_open()?;
+        if let Err(reason) = self.shared.check_open() {
+            // Everything had reached every member before the group ended because one of them left.
+            let flushed = matches!(reason, Error::MemberLeft { .. }) && self.shared.ended_well();
+            return if flushed { Ok(Flush::done(&self.shared)) } else { Err(reason) };
+        }
         Ok(Flush::start(
             &self.shared,
             usize::from(subgroup.0),

@@ -213,6 +213,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// The driver has ended, and all that was accepted or delivered here has reached every member.
+    pub(super) fn ended_well(&self) -> bool {
+        matches!(self.lock().ended, Some(Ok(())))
+    }
+
     /// Whether this thread is in a callback of this group.
     pub(super) fn in_callback(&self) -> bool {
         IN_CALLBACK.get() == std::ptr::from_ref(self)
