@@ -1,4 +1,5 @@
 //! Whole members in one process, over the real fabrics: one order, every mode, flush, leave, failures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::net::TcpListener;

@@ -20,7 +20,7 @@ impl Row {
 
     /// Memory that the caller mapped; `columns_len` as in [`super::TableSpec`].
     pub fn from_map(map: MmapRaw, columns_len: usize) -> Row {
-        assert!(columns_len <= map.len() && columns_len % 64 == 0 && map.len() % 8 == 0);
+        assert!(columns_len <= map.len() && columns_len.is_multiple_of(64) && map.len().is_multiple_of(8));
         Row { map, columns_len }
     }
 
@@ -42,7 +42,7 @@ impl Row {
     #[inline]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(
-            offset % 8 == 0 && offset < self.map.len(),
+            offset.is_multiple_of(8) && offset < self.map.len(),
             "word at {offset} of a row of {}",
             self.map.len()
         );
@@ -73,7 +73,7 @@ impl Row {
     /// # Panics
     /// If the range is not made of whole words of the row.
     pub fn store_words(&self, offset: usize, bytes: &[u8]) {
-        assert!(bytes.len() % 8 == 0);
+        assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact(8).enumerate() {
             let mut word = [0; 8];
             word.copy_from_slice(chunk);
@@ -87,7 +87,7 @@ impl Row {
     /// # Panics
     /// If the range is not made of whole words of the row.
     pub fn load_words(&self, offset: usize, bytes: &mut [u8]) {
-        assert!(bytes.len() % 8 == 0);
+        assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact_mut(8).enumerate() {
             chunk.copy_from_slice(&self.word(offset + 8 * i).load(Ordering::Acquire).to_ne_bytes());
         }

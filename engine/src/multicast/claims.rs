@@ -149,7 +149,7 @@ impl Claims {
     #[inline]
     pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
         let state = self.slot_of(ticket).load(Ordering::Acquire);
-        (state >> 32 == u64::from(ticket.wrapping_add(1))).then(|| Committed {
+        (state >> 32 == u64::from(ticket.wrapping_add(1))).then_some(Committed {
             len: (state & frame::PAYLOAD_MAX as u64) as usize,
             flags: (state >> 28) as u8 & 15,
         })
