@@ -73,8 +73,7 @@ pub struct Config {
     /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
     #[serde(default = "default_ring_bytes")]
     pub ring_bytes: usize,
-    /// Largest message in bytes, at most half of `ring_bytes` less 8; a quarter by default. Up to a quarter,
-    /// acknowledgements travel with other counters; above it, each delivery is acknowledged by itself.
+    /// Largest message in bytes, at most half of `ring_bytes` less 8 (the default), and less than 2^28.
     pub max_message_bytes: Option<usize>,
     /// How long `join` waits for the other members, in milliseconds.
     #[serde(default = "default_join_timeout_ms")]
@@ -152,7 +151,7 @@ impl Config {
     /// Largest message in bytes.
     pub fn max_message(&self) -> usize {
         self.max_message_bytes
-            .unwrap_or((self.ring_bytes / 4).min(FRAME_PAYLOAD_MAX))
+            .unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
     }
 
     /// The rank of this process.

@@ -44,7 +44,10 @@ impl Flush {
 
     /// A flush that had nothing to wait for.
     pub(super) fn done(shared: &Arc<Shared>) -> Flush {
-        Flush { shared: shared.clone(), done: Arc::new(AtomicBool::new(true)) }
+        Flush {
+            shared: shared.clone(),
+            done: Arc::new(AtomicBool::new(true)),
+        }
     }
 
     /// Whether what the flush covers has been received as asked.

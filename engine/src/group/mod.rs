@@ -158,7 +158,11 @@ impl Group {
         if let Err(reason) = self.shared.check_open() {
             // Everything had reached every member before the group ended because one of them left.
             let flushed = matches!(reason, Error::MemberLeft { .. }) && self.shared.ended_well();
-            return if flushed { Ok(Flush::done(&self.shared)) } else { Err(reason) };
+            return if flushed {
+                Ok(Flush::done(&self.shared))
+            } else {
+                Err(reason)
+            };
         }
         Ok(Flush::start(
             &self.shared,

@@ -12,7 +12,7 @@
 //!   that came after its claim.
 
 use super::frame::{self, WORD};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 /// Slot flag: the frame is padding.
@@ -42,6 +42,8 @@ pub(super) struct Committed {
 pub(super) struct Claims {
     head: CachePadded<AtomicU64>,
     freed: CachePadded<AtomicU64>,
+    /// A claim was refused since the engine last looked.
+    starved: AtomicBool,
     slots: Box<[AtomicU64]>,
     ring_words: u32,
 }
@@ -73,6 +75,7 @@ impl Claims {
         Claims {
             head: CachePadded::new(AtomicU64::new(pack(word, ticket))),
             freed: CachePadded::new(AtomicU64::new(pack(word, ticket))),
+            starved: AtomicBool::new(false),
             slots,
             ring_words,
         }
@@ -82,7 +85,8 @@ impl Claims {
         &self.slots[ticket as usize & (self.slots.len() - 1)]
     }
 
-    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full.
+    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full, which the engine must then be
+    /// told (woken, if it sleeps), so that it asks for what frees space.
     pub(super) fn claim(&self, len: usize) -> Option<Claim> {
         let need = frame::words(len);
         loop {
@@ -96,6 +100,7 @@ impl Claims {
             if u64::from(used) + u64::from(pad) + u64::from(need) > u64::from(self.ring_words)
                 || open as usize + tickets > self.slots.len()
             {
+                self.starved.store(true, Ordering::Relaxed);
                 return None;
             }
             let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
@@ -153,6 +158,11 @@ impl Claims {
             len: (state & frame::PAYLOAD_MAX as u64) as usize,
             flags: (state >> 28) as u8 & 15,
         })
+    }
+
+    /// Whether a claim was refused since the last call. Engine only.
+    pub(super) fn take_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::Relaxed)
     }
 
     /// Gives everything before (`word`, `ticket`) back to claimers. Engine only.

@@ -205,6 +205,15 @@ impl Publisher {
         last.is_some()
     }
 
+    /// The number up to which everybody must deliver before bytes become free, if a sender is short of them.
+    pub(super) fn wanted(&self) -> Option<u64> {
+        if self.ring.claims.take_starved() {
+            self.batches.front().map(|batch| batch.sequence)
+        } else {
+            None
+        }
+    }
+
     /// Whether everything claimed before `ticket` is on the stream.
     pub(super) fn has_published(&self, ticket: u32) -> bool {
         (self.ticket.wrapping_sub(ticket) as i32) >= 0

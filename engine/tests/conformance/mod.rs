@@ -55,7 +55,9 @@ mod links;
 mod misuse;
 mod order;
 mod shm;
+mod sim;
 mod sizes;
+mod tcp;
 mod wake;
 
 /// Only a bug lets a test wait so long.

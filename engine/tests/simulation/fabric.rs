@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A write on its way.
 struct Write {
@@ -77,7 +77,8 @@ impl Net {
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        // A caller that breaks the contract panics under the lock and leaves the world as it was.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Member `me`'s fabric and tables.
@@ -168,6 +169,13 @@ impl World {
         }
     }
 
+    /// The process of a member ends; what it gave to the network still lands.
+    pub(crate) fn end(&mut self, member: Rank) {
+        for peer in (0..self.n).filter(|&p| p != member) {
+            self.link(member, peer).closing = true;
+        }
+    }
+
     /// The process of a member dies: what it posted may still land, in part.
     pub(crate) fn kill(&mut self, member: Rank) {
         for peer in (0..self.n).filter(|&p| p != member) {
@@ -195,8 +203,7 @@ pub(crate) struct SimFabric {
 
 impl Fabric for SimFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let mut world = self.net.world();
-        let world = &mut *world;
+        let world = &mut *self.net.world();
         world.next_ticket[self.me] += 1;
         let ticket = Ticket(world.next_ticket[self.me]);
         let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
@@ -251,10 +258,14 @@ impl Fabric for SimFabric {
             let link = world.link(peer, self.me);
             let ended = link.closing && link.writes.is_empty();
             if (link.down || ended) && !link.reported && !link.severed {
+                let cut = link.down;
                 link.down = true;
                 link.reported = true;
-                world.link(self.me, peer).down = true;
-                world.link(self.me, peer).writes.clear();
+                // What was queued before the own close still goes out; otherwise the end of one side ends the other.
+                if cut || !self.closed {
+                    world.link(self.me, peer).down = true;
+                    world.link(self.me, peer).writes.clear();
+                }
                 if !self.closed {
                     events.push(Event::LinkDown {
                         peer,
@@ -290,10 +301,11 @@ impl Fabric for SimFabric {
 
     fn closed(&self) -> bool {
         let world = self.net.world();
-        let down = |from: Rank, to: Rank| world.links[from * world.n + to].down;
-        (0..world.n)
-            .filter(|&p| p != self.me)
-            .all(|p| down(p, self.me) || down(self.me, p))
+        let down = |p: Rank| {
+            let (theirs, mine) = (&world.links[p * world.n + self.me], &world.links[self.me * world.n + p]);
+            theirs.down && mine.writes.is_empty()
+        };
+        (0..world.n).filter(|&p| p != self.me).all(down)
     }
 
     fn arm(&mut self) {

@@ -9,6 +9,8 @@ mod fabric;
 mod oracle;
 mod rng;
 
+pub(crate) use fabric::Net;
+
 use crate::planted::{self, Bug};
 use cluster::Cluster;
 use std::panic::{AssertUnwindSafe, catch_unwind};
