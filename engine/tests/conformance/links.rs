@@ -60,7 +60,7 @@ pub(crate) fn nothing_lands_after_sever<H: Harness>() {
                 let address = me.row(0).ptr(0..0);
                 // The writer has the acknowledgement or soon will: the cut falls anywhere in its next round.
                 me.fabric.submit();
-                (0..random.below(20_000)).for_each(|_| std::hint::spin_loop());
+                (0..random.below(1000)).for_each(|_| std::hint::spin_loop());
                 me.fabric.sever(0);
                 assert_eq!(me.row(0).ptr(0..0), address);
                 let counter = me.sees(0, COUNTER);

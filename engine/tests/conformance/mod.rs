@@ -94,6 +94,17 @@ pub(crate) struct Endpoint {
     pub(crate) events: Vec<Event>,
 }
 
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let firsts: Vec<_> = (0..self.tables[0].rows.len())
+            .map(|r| [self.sees(r, 0), self.sees(r, 64)])
+            .collect();
+        let (unsent, completed) = (self.fabric.has_unsent(), self.fabric.completed());
+        write!(f, "{:?}, words 0 and 64 of each row {firsts:?}, ", self.events)?;
+        write!(f, "unsent {unsent}, {completed:?}, {:?}", self.fabric.stats())
+    }
+}
+
 impl Endpoint {
     pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
         Endpoint {
@@ -262,7 +273,11 @@ fn act_until(
             done.fetch_add(1, Ordering::Release);
         }
         if !found {
-            assert!(Instant::now() < deadline, "member {} waits for ever", endpoint.rank);
+            assert!(
+                Instant::now() < deadline,
+                "member {} waits for ever: {endpoint:?}",
+                endpoint.rank
+            );
             thread::yield_now();
         }
     }

@@ -259,13 +259,14 @@ impl Fabric for ShmFabric {
     }
 
     fn sever(&mut self, peer: Rank) {
-        self.drop_link(peer);
+        // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
         for (row, spare) in self.peers[peer].rows.drain(..) {
             if let Err(error) = spare.replace(&row) {
                 // Needs a process at the kernel's limit of maps.
                 tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
             }
         }
+        self.drop_link(peer);
     }
 
     fn close(&mut self) {

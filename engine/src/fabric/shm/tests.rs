@@ -339,3 +339,36 @@ fn a_row_that_was_severed_outlives_the_fabric_and_keeps_its_bytes() {
     }
     assert_eq!(lent.load(Ordering::Acquire), 4097);
 }
+
+#[test]
+fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
+    use std::sync::atomic::AtomicBool;
+    for _ in 0..20 {
+        let [(mut a, rows), (_b, others)] = pair();
+        let (row, own, over) = (&rows.rows[1], &others.rows[1], AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1.. {
+                    (8..SPEC.row_len)
+                        .step_by(8)
+                        .for_each(|at| own.word(at).store(round, Ordering::Relaxed));
+                    own.word(0).store(round, Ordering::Release);
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            while row.word(0).load(Ordering::Relaxed) < 3 {
+                std::thread::yield_now();
+            }
+            a.sever(1);
+            over.store(true, Ordering::Relaxed);
+        });
+        let counter = row.word(0).load(Ordering::Acquire);
+        assert!(
+            (8..SPEC.row_len)
+                .step_by(8)
+                .all(|at| row.word(at).load(Ordering::Relaxed) >= counter)
+        );
+    }
+}
