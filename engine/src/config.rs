@@ -150,8 +150,7 @@ impl Config {
 
     /// Largest message in bytes.
     pub fn max_message(&self) -> usize {
-        self.max_message_bytes
-            .unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
+        self.max_message_bytes.unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
     }
 
     /// The rank of this process.
@@ -160,10 +159,7 @@ impl Config {
             Error::Config("`member` is missing: set it to the id that this process has in `members`".into())
         })?;
         self.members.iter().position(|m| m.id == id).ok_or_else(|| {
-            Error::Config(format!(
-                "`member` is {id}, which is none of the {} listed members",
-                self.members.len()
-            ))
+            Error::Config(format!("`member` is {id}, which is none of the {} listed members", self.members.len()))
         })
     }
 
@@ -174,19 +170,13 @@ impl Config {
             return fail(format!("`group` must have 1 to 255 bytes, not {}", self.group.len()));
         }
         if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
-            return fail(format!(
-                "`members` must list 1 to {MEMBERS_MAX} members, not {}",
-                self.members.len()
-            ));
+            return fail(format!("`members` must list 1 to {MEMBERS_MAX} members, not {}", self.members.len()));
         }
         let mut ids = HashSet::new();
         let mut addresses = HashSet::new();
         for member in &self.members {
             if !ids.insert(member.id) {
-                return fail(format!(
-                    "two members have the id {}: every id must be unique",
-                    member.id
-                ));
+                return fail(format!("two members have the id {}: every id must be unique", member.id));
             }
             if !addresses.insert(&member.address) {
                 return fail(format!("two members have the address {}", member.address));
@@ -194,10 +184,7 @@ impl Config {
             self.check_address(member)?;
         }
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
-            return fail(format!(
-                "`ring_bytes` must be a power of two from 4096 to 2^30, not {}",
-                self.ring_bytes
-            ));
+            return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
         }
         let most = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
         if self.max_message() > most {
@@ -223,10 +210,7 @@ impl Config {
             (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
             (FabricKind::Shm, Some(_)) => return Ok(()),
         };
-        Err(Error::Config(format!(
-            "address `{}` of member {}: {what}",
-            member.address, member.id
-        )))
+        Err(Error::Config(format!("address `{}` of member {}: {what}", member.address, member.id)))
     }
 
     /// What all members must agree on, as (key, value) pairs in a fixed order.
@@ -239,10 +223,7 @@ impl Config {
             ("max_message_bytes".to_owned(), self.max_message().to_string()),
         ];
         for (rank, member) in self.members.iter().enumerate() {
-            pairs.push((
-                format!("members[{rank}]"),
-                format!("{} at {}", member.id, member.address),
-            ));
+            pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));
         }
         pairs
     }

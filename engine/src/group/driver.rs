@@ -157,10 +157,7 @@ impl Driver {
         let deadline = Instant::now() + timeout;
         while !self.ended() {
             if Instant::now() >= deadline {
-                self.shared.end(Err(Error::TimedOut {
-                    what: "leave",
-                    after_ms: millis(timeout),
-                }));
+                self.shared.end(Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) }));
                 break;
             }
             if !self.pass() {
@@ -177,9 +174,7 @@ impl Driver {
     /// One pass of the node and of what the handles asked for.
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
-        let Driver {
-            node, shared, handler, ..
-        } = self;
+        let Driver { node, shared, handler, .. } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             shared.as_callback(|| node.poll(now_ms, &mut |delivery| handler.deliver(delivery)))
         }));
@@ -246,9 +241,7 @@ impl Driver {
 
     fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        let text = text
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no text".to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned());
         self.node.fail(Error::CallbackPanicked(text));
         true
     }

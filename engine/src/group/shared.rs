@@ -174,10 +174,7 @@ impl Shared {
             }
             let now = Instant::now();
             if now >= deadline {
-                return Err(Error::TimedOut {
-                    what,
-                    after_ms: millis(timeout),
-                });
+                return Err(Error::TimedOut { what, after_ms: millis(timeout) });
             }
             let waited = self.changed.wait_timeout(state, deadline - now);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;

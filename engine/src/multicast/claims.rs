@@ -104,38 +104,21 @@ impl Claims {
                 return None;
             }
             let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
-            if self
-                .head
-                .compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed)
-                .is_err()
-            {
+            if self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
             if pad == 0 {
-                return Some(Claim {
-                    ticket,
-                    word,
-                    len: len as u32,
-                });
+                return Some(Claim { ticket, word, len: len as u32 });
             }
-            let filler = Claim {
-                ticket,
-                word,
-                len: (pad - 1) * WORD as u32,
-            };
+            let filler = Claim { ticket, word, len: (pad - 1) * WORD as u32 };
             self.commit(filler, PADDING | WRAP);
-            return Some(Claim {
-                ticket: ticket.wrapping_add(1),
-                word: word.wrapping_add(pad),
-                len: len as u32,
-            });
+            return Some(Claim { ticket: ticket.wrapping_add(1), word: word.wrapping_add(pad), len: len as u32 });
         }
     }
 
     /// Hands a claimed frame, filled, to the engine.
     pub(super) fn commit(&self, claim: Claim, flags: u8) {
-        self.slot_of(claim.ticket)
-            .store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
+        self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }
 
     /// Whether `claim` can be one that was handed out, is not freed and not committed: for claims that come from C.
@@ -154,10 +137,8 @@ impl Claims {
     #[inline]
     pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
         let state = self.slot_of(ticket).load(Ordering::Acquire);
-        (state >> 32 == u64::from(ticket.wrapping_add(1))).then_some(Committed {
-            len: (state & frame::PAYLOAD_MAX as u64) as usize,
-            flags: (state >> 28) as u8 & 15,
-        })
+        (state >> 32 == u64::from(ticket.wrapping_add(1)))
+            .then_some(Committed { len: (state & frame::PAYLOAD_MAX as u64) as usize, flags: (state >> 28) as u8 & 15 })
     }
 
     /// Whether a claim was refused since the last call. Engine only.
@@ -225,11 +206,7 @@ mod tests {
                 ticket = ticket.wrapping_add(1);
             }
             assert_eq!(claim.word, word);
-            assert_eq!(
-                claims.committed(ticket),
-                None,
-                "a slot of an earlier lap, or a fresh one, is not committed"
-            );
+            assert_eq!(claims.committed(ticket), None, "a slot of an earlier lap, or a fresh one, is not committed");
             assert!(claims.is_open(claim));
             claims.commit(claim, 1);
             assert!(!claims.is_open(claim));

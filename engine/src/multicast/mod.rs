@@ -115,11 +115,7 @@ pub struct Breach {
 /// The table of a subgroup whose senders have rings of `ring_bytes`.
 pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
     // Table 0 is the membership's.
-    TableSpec {
-        id: TableId(subgroup.0 + 1),
-        columns_len: COLUMNS_LEN,
-        row_len: COLUMNS_LEN + ring_bytes,
-    }
+    TableSpec { id: TableId(subgroup.0 + 1), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN + ring_bytes }
 }
 
 /// See the module.
@@ -160,17 +156,9 @@ impl Multicast {
     ) -> Multicast {
         let senders = ids.len();
         let words = ((rows.spec.row_len - COLUMNS_LEN) / frame::WORD) as u32;
-        let geometry = Geometry {
-            base: COLUMNS_LEN,
-            words,
-        };
+        let geometry = Geometry { base: COLUMNS_LEN, words };
         let row = rows.rows[me].clone();
-        let ring = Arc::new(SendRing::new(
-            row.clone(),
-            geometry,
-            max_message,
-            (origin.ticket, origin.word),
-        ));
+        let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
         let start = order::sequence(origin.index, 0, senders);
         Multicast {
             subgroup,
@@ -262,20 +250,10 @@ impl Multicast {
     fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool) -> Result<bool, Breach> {
         let me = self.table.me();
         let counts = self.streams.iter().enumerate();
-        let counts = counts.map(|(s, stream)| {
-            if s == me {
-                self.publisher.messages
-            } else {
-                stream.messages
-            }
-        });
+        let counts = counts.map(|(s, stream)| if s == me { self.publisher.messages } else { stream.messages });
         let horizon = order::horizon(counts, self.ids.len());
         let due = order::due(horizon, me, self.ids.len());
-        let due = if planted::is(Bug::NullOffByOne) {
-            due.saturating_sub(1)
-        } else {
-            due
-        };
+        let due = if planted::is(Bug::NullOffByOne) { due.saturating_sub(1) } else { due };
         let nulls = self.publisher.fill(due);
         if !wrote && !nulls {
             return Ok(false);
@@ -291,9 +269,7 @@ impl Multicast {
             self.publisher.posted(ticket);
         }
         self.table.store(column::PUBLISHED, published);
-        self.streams[me]
-            .take_in(published, self.geometry)
-            .map_err(|what| Breach { peer: me, what })
+        self.streams[me].take_in(published, self.geometry).map_err(|what| Breach { peer: me, what })
     }
 
     /// Moves the own `received` to what has arrived from everybody.
@@ -309,11 +285,7 @@ impl Multicast {
     }
 
     fn push(&mut self, fabric: &mut dyn Fabric) {
-        let source = if planted::is(Bug::LateCounter) {
-            Source::Stable
-        } else {
-            Source::Snapshot
-        };
+        let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
         self.table.push(fabric, HOT, source);
         self.told = self.next;
         (self.untold_frames, self.untold_words) = (0, 0);
@@ -335,10 +307,7 @@ impl Multicast {
             // Otherwise it was a `fifo` message, delivered ahead of its place.
             if stream.next <= self.index {
                 let row = self.table.row(sender);
-                match stream
-                    .head(row, self.geometry)
-                    .map_err(|what| Breach { peer: sender, what })?
-                {
+                match stream.head(row, self.geometry).map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == self.index => {
                         if head.mode == Mode::Safe && self.next >= stable {
                             break;
@@ -391,13 +360,7 @@ impl Multicast {
             self.untold_words += head.words;
             let sequence = order::sequence(head.index, sender, self.ids.len());
             self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
-            sink(Delivery {
-                subgroup: self.subgroup,
-                sender: self.ids[sender],
-                sequence,
-                mode: head.mode,
-                payload,
-            });
+            sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
         }
     }
 
@@ -414,9 +377,7 @@ impl Multicast {
     /// the returned one; `None` while they are not all published.
     pub fn flush_target(&self, ticket: u32) -> Option<u64> {
         let mine = order::horizon_of(self.publisher.sent, self.table.me(), self.ids.len());
-        self.publisher
-            .has_published(ticket)
-            .then(|| mine.max(self.delivered_horizon))
+        self.publisher.has_published(ticket).then(|| mine.max(self.delivered_horizon))
     }
 
     /// Whether at least `k` members (0, or more than there are, means all) have received everything below `target`.

@@ -54,10 +54,9 @@ impl Stream {
         if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
             return Ok(false);
         }
-        let (Some(frames), Some(messages)) = (
-            extend(self.frames, published as u32),
-            extend(self.messages, (published >> 32) as u32),
-        ) else {
+        let (Some(frames), Some(messages)) =
+            (extend(self.frames, published as u32), extend(self.messages, (published >> 32) as u32))
+        else {
             return Err(format!("its `published` went back: {published:#018x}"));
         };
         if frames - self.frames_done > u64::from(geometry.words) {
@@ -81,18 +80,10 @@ impl Stream {
                 Kind::Message { mode, index } => {
                     let skipped = u64::from(index.wrapping_sub(self.next as u32));
                     if self.next + skipped >= self.messages {
-                        return Err(format!(
-                            "frame {index} lies beyond the {} messages published",
-                            self.messages
-                        ));
+                        return Err(format!("frame {index} lies beyond the {} messages published", self.messages));
                     }
                     let payload = geometry.payload(self.word, header.len);
-                    self.head = Some(Head {
-                        index: self.next + skipped,
-                        mode,
-                        payload,
-                        words,
-                    });
+                    self.head = Some(Head { index: self.next + skipped, mode, payload, words });
                 }
             }
         }
@@ -132,12 +123,7 @@ mod tests {
         let origin = Origin::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
         let mut stream = Stream::new(origin);
-        assert!(
-            stream
-                .take_in(word(65, 1), geometry)
-                .unwrap_err()
-                .contains("more than its ring")
-        );
+        assert!(stream.take_in(word(65, 1), geometry).unwrap_err().contains("more than its ring"));
         assert!(stream.take_in(word(1, 1), geometry).unwrap());
         assert!(stream.take_in(word(0, 1), geometry).unwrap_err().contains("went back"));
         for (raw, expected) in [

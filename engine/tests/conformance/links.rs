@@ -42,10 +42,7 @@ fn acknowledge(me: &mut Endpoint, writer: Rank, peers: &[Rank]) -> u64 {
 }
 
 fn image(row: &Row) -> Vec<u64> {
-    (0..row.len())
-        .step_by(8)
-        .map(|offset| row.word(offset).load(Ordering::Relaxed))
-        .collect()
+    (0..row.len()).step_by(8).map(|offset| row.word(offset).load(Ordering::Relaxed)).collect()
 }
 
 /// Member 1 severs member 0, which goes on with member 2: the row at member 1 stays as it was, at its address.
@@ -73,16 +70,9 @@ pub(crate) fn nothing_lands_after_sever<H: Harness>() {
         };
         let reader = |me: &mut Endpoint| acknowledge(me, 0, &[0, 1]) == last;
         let writer = rounds(&[1, 2], last);
-        run(
-            &mut harness,
-            &mut members,
-            vec![Box::new(writer), Box::new(severer), Box::new(reader)],
-        );
+        run(&mut harness, &mut members, vec![Box::new(writer), Box::new(severer), Box::new(reader)]);
         settle(&mut harness, &mut members);
-        assert!(
-            kept == Some(image(members[1].row(0))),
-            "the severed member's row has changed"
-        );
+        assert!(kept == Some(image(members[1].row(0))), "the severed member's row has changed");
         assert_eq!(members[0].links_down(1), 1, "{:?}", members[0].events);
         assert_eq!(members[1].events, [], "who severs is told nothing");
         assert_eq!(members[2].events, []);
@@ -95,11 +85,7 @@ pub(crate) fn severing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     let (mut harness, mut members) = H::cluster(4, &[table(1, 2 * HALF)]);
     harness.kill(members.remove(3));
     let until_down = || Box::new(|me: &mut Endpoint| me.links_down(3) == 1) as Act<'_>;
-    run(
-        &mut harness,
-        &mut members,
-        vec![until_down(), until_down(), until_down()],
-    );
+    run(&mut harness, &mut members, vec![until_down(), until_down(), until_down()]);
     let me = &mut members[0];
     for peer in [3, 3, 0, 0, 1, 1] {
         me.fabric.sever(peer);
@@ -115,11 +101,7 @@ pub(crate) fn severing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     assert_eq!(me.sees(0, 0), 0);
     let cut_off = |me: &mut Endpoint| me.links_down(0) == 1;
     let reader = |me: &mut Endpoint| acknowledge(me, 0, &[0]) == ROUNDS;
-    run(
-        &mut harness,
-        &mut members,
-        vec![Box::new(rounds(&[2], ROUNDS)), Box::new(cut_off), Box::new(reader)],
-    );
+    run(&mut harness, &mut members, vec![Box::new(rounds(&[2], ROUNDS)), Box::new(cut_off), Box::new(reader)]);
     members.iter().for_each(Endpoint::no_breach);
 }
 
@@ -144,12 +126,7 @@ fn slot(round: u64) -> Range<usize> {
 }
 
 fn assert_all_slots(me: &Endpoint, writer: Rank) {
-    assert_eq!(
-        me.sees(writer, COUNTER),
-        SLOTS,
-        "member {} lacks rounds of member {writer}",
-        me.rank
-    );
+    assert_eq!(me.sees(writer, COUNTER), SLOTS, "member {} lacks rounds of member {writer}", me.rank);
     for round in 1..=SLOTS {
         assert_filled(me.row(writer), slot(round), round);
     }
@@ -166,11 +143,7 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
         }
         !me.fabric.has_unsent()
     };
-    run(
-        &mut harness,
-        &mut members,
-        vec![idle(), idle(), Box::new(doomed), idle()],
-    );
+    run(&mut harness, &mut members, vec![idle(), idle(), Box::new(doomed), idle()]);
     harness.kill(members.remove(2));
     let act = |me: &mut Endpoint| {
         let down = me.links_down(2) > 0;
@@ -179,11 +152,7 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
         }
         down
     };
-    run(
-        &mut harness,
-        &mut members,
-        vec![Box::new(act), Box::new(act), Box::new(act)],
-    );
+    run(&mut harness, &mut members, vec![Box::new(act), Box::new(act), Box::new(act)]);
     settle(&mut harness, &mut members);
     for member in &members {
         assert_eq!(member.events.len(), 1, "{:?}", member.events);
@@ -231,11 +200,7 @@ pub(crate) fn all_can_close_at_once<H: Harness>() {
             me.fabric.closed()
         }
     };
-    run(
-        &mut harness,
-        &mut members,
-        (0..3).map(|rank| Box::new(act(rank)) as Act<'_>).collect(),
-    );
+    run(&mut harness, &mut members, (0..3).map(|rank| Box::new(act(rank)) as Act<'_>).collect());
     for member in &members {
         (0..3).for_each(|writer| assert_all_slots(member, writer));
         member.no_breach();

@@ -96,9 +96,7 @@ pub(crate) struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let firsts: Vec<_> = (0..self.tables[0].rows.len())
-            .map(|r| [self.sees(r, 0), self.sees(r, 64)])
-            .collect();
+        let firsts: Vec<_> = (0..self.tables[0].rows.len()).map(|r| [self.sees(r, 0), self.sees(r, 64)]).collect();
         let (unsent, completed) = (self.fabric.has_unsent(), self.fabric.completed());
         write!(f, "{:?}, words 0 and 64 of each row {firsts:?}, ", self.events)?;
         write!(f, "unsent {unsent}, {completed:?}, {:?}", self.fabric.stats())
@@ -107,12 +105,7 @@ impl std::fmt::Debug for Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
-        Endpoint {
-            rank,
-            fabric,
-            tables,
-            events: Vec::new(),
-        }
+        Endpoint { rank, fabric, tables, events: Vec::new() }
     }
 
     fn poll(&mut self) -> bool {
@@ -151,18 +144,11 @@ impl Endpoint {
     }
 
     fn links_down(&self, peer: Rank) -> usize {
-        self.events
-            .iter()
-            .filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer))
-            .count()
+        self.events.iter().filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer)).count()
     }
 
     fn no_breach(&self) {
-        assert!(
-            !self.events.iter().any(|e| matches!(e, Event::Breach { .. })),
-            "{:?}",
-            self.events
-        );
+        assert!(!self.events.iter().any(|e| matches!(e, Event::Breach { .. })), "{:?}", self.events);
     }
 }
 
@@ -173,11 +159,7 @@ fn pairs(members: usize) -> impl Iterator<Item = (Rank, Rank)> {
 
 /// A table of [`COLUMNS`] and `data` bytes.
 fn table(id: u16, data: usize) -> TableSpec {
-    TableSpec {
-        id: TableId(id),
-        columns_len: COLUMNS,
-        row_len: COLUMNS + data,
-    }
+    TableSpec { id: TableId(id), columns_len: COLUMNS, row_len: COLUMNS + data }
 }
 
 /// A word that depends on the round and the place, and is no other round's.
@@ -273,11 +255,7 @@ fn act_until(
             done.fetch_add(1, Ordering::Release);
         }
         if !found {
-            assert!(
-                Instant::now() < deadline,
-                "member {} waits for ever: {endpoint:?}",
-                endpoint.rank
-            );
+            assert!(Instant::now() < deadline, "member {} waits for ever: {endpoint:?}", endpoint.rank);
             thread::yield_now();
         }
     }

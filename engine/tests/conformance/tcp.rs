@@ -12,10 +12,7 @@ impl Harness for V4 {
     const SHARED: bool = false;
 
     fn cluster(members: usize, specs: &[TableSpec]) -> (V4, Vec<Endpoint>) {
-        (
-            V4,
-            connect(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), members, specs),
-        )
+        (V4, connect(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), members, specs))
     }
 }
 
@@ -24,10 +21,7 @@ impl Harness for V6 {
     const SHARED: bool = false;
 
     fn cluster(members: usize, specs: &[TableSpec]) -> (V6, Vec<Endpoint>) {
-        (
-            V6,
-            connect(&TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(), members, specs),
-        )
+        (V6, connect(&TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(), members, specs))
     }
 }
 

@@ -7,9 +7,7 @@ const COUNTER: usize = 0;
 
 /// Whether the member's descriptor is readable, now or before the time is over.
 fn readable(me: &Endpoint, wait: Duration) -> bool {
-    let Some(fd) = me.fabric.fd() else {
-        unreachable!("the harness says that there is one")
-    };
+    let Some(fd) = me.fabric.fd() else { unreachable!("the harness says that there is one") };
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(wait).unwrap();
     poll(&mut fds, timeout).unwrap() > 0
@@ -118,9 +116,7 @@ pub(crate) fn no_wake_up_is_lost_with_many_writers<H: Harness>() {
         let mut random = Random(21 + me.rank as u64);
         for round in 1..=ROUNDS {
             if me.rank == 0 {
-                sleep_until(&mut me, &mut random, |me| {
-                    (1..MEMBERS).all(|r| me.sees(r, COUNTER) >= round)
-                });
+                sleep_until(&mut me, &mut random, |me| (1..MEMBERS).all(|r| me.sees(r, COUNTER) >= round));
                 me.announce(&[1, 2, 3, 4], COUNTER, round);
                 me.fabric.submit();
             } else {
@@ -139,10 +135,8 @@ pub(crate) fn no_wake_up_is_lost_with_many_writers<H: Harness>() {
 fn play_in_threads(members: Vec<Endpoint>, play: impl Fn(Endpoint) -> Endpoint + Copy + Send) {
     thread::scope(|scope| {
         let threads: Vec<_> = members.into_iter().map(|me| scope.spawn(move || play(me))).collect();
-        let ended: Vec<_> = threads
-            .into_iter()
-            .map(|t| t.join().unwrap_or_else(|cause| resume_unwind(cause)))
-            .collect();
+        let ended: Vec<_> =
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|cause| resume_unwind(cause))).collect();
         for me in &ended {
             assert_eq!(me.events, []);
         }
@@ -168,10 +162,7 @@ pub(crate) fn a_death_wakes_a_sleeper<H: Harness>() {
         }
         assert_eq!(member.links_down(1), 1, "{:?}", member.events);
         member.poll();
-        assert!(
-            !readable(member, Duration::ZERO),
-            "a link that was reported keeps the member awake"
-        );
+        assert!(!readable(member, Duration::ZERO), "a link that was reported keeps the member awake");
     }
 }
 

@@ -56,14 +56,9 @@ impl Net {
     pub(crate) fn new(n: usize, specs: &[TableSpec], seed: u64) -> Net {
         let rows = |spec: &TableSpec| TableRows {
             spec: *spec,
-            rows: (0..n)
-                .map(|_| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap()))
-                .collect(),
+            rows: (0..n).map(|_| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap())).collect(),
         };
-        let tables = specs
-            .iter()
-            .map(|spec| (*spec, (0..n).map(|_| rows(spec)).collect()))
-            .collect();
+        let tables = specs.iter().map(|spec| (*spec, (0..n).map(|_| rows(spec)).collect())).collect();
         Net(Arc::new(Mutex::new(World {
             n,
             tables,
@@ -83,20 +78,8 @@ impl Net {
 
     /// Member `me`'s fabric and tables.
     pub(crate) fn endpoint(&self, me: Rank) -> (SimFabric, Vec<TableRows>) {
-        let tables = self
-            .world()
-            .tables
-            .iter()
-            .map(|(_, copies)| copies[me].clone())
-            .collect();
-        (
-            SimFabric {
-                net: self.clone(),
-                me,
-                closed: false,
-            },
-            tables,
-        )
+        let tables = self.world().tables.iter().map(|(_, copies)| copies[me].clone()).collect();
+        (SimFabric { net: self.clone(), me, closed: false }, tables)
     }
 }
 
@@ -107,19 +90,13 @@ impl World {
 
     /// Lets some words of some links land. False if nothing is under way.
     pub(crate) fn step(&mut self) -> bool {
-        let busy: Vec<usize> = (0..self.links.len())
-            .filter(|&l| !self.links[l].writes.is_empty())
-            .collect();
+        let busy: Vec<usize> = (0..self.links.len()).filter(|&l| !self.links[l].writes.is_empty()).collect();
         if busy.is_empty() {
             return false;
         }
         let link = busy[self.rng.below(busy.len())];
         // Mostly whole writes, sometimes a few words.
-        let words = if self.rng.chance(1, 3) {
-            1 + self.rng.below(4)
-        } else {
-            usize::MAX
-        };
+        let words = if self.rng.chance(1, 3) { 1 + self.rng.below(4) } else { usize::MAX };
         self.land(link / self.n, link % self.n, words);
         true
     }
@@ -209,30 +186,17 @@ impl Fabric for SimFabric {
         let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
         let (spec, copies) = &world.tables[index];
         assert!(range.start % 8 == 0 && range.end % 8 == 0 && range.start < range.end && range.end <= spec.row_len);
-        assert!(
-            range.end <= spec.columns_len || range.start >= spec.columns_len,
-            "crosses the columns' end"
-        );
+        assert!(range.end <= spec.columns_len || range.start >= spec.columns_len, "crosses the columns' end");
         let row = &copies[self.me].rows[self.me];
         let snapshot = (source == Source::Snapshot).then(|| {
             assert!(range.len() <= SNAPSHOT_MAX);
-            range
-                .clone()
-                .step_by(8)
-                .map(|offset| row.word(offset).load(Ordering::Acquire))
-                .collect()
+            range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect()
         });
         let mut left: Vec<usize> = range.clone().step_by(8).collect();
         world.rng.shuffle(&mut left);
         let link = &mut world.links[self.me * world.n + peer];
         if peer != self.me && !link.down && !link.severed && !link.closing {
-            link.writes.push_back(Write {
-                ticket,
-                table: index,
-                range,
-                snapshot,
-                left,
-            });
+            link.writes.push_back(Write { ticket, table: index, range, snapshot, left });
             world.posted += 1;
         }
         ticket
@@ -267,10 +231,7 @@ impl Fabric for SimFabric {
                     world.link(self.me, peer).writes.clear();
                 }
                 if !self.closed {
-                    events.push(Event::LinkDown {
-                        peer,
-                        cause: "the link went down".into(),
-                    });
+                    events.push(Event::LinkDown { peer, cause: "the link went down".into() });
                 }
                 world.news[self.me] = true;
             }
@@ -321,9 +282,6 @@ impl Fabric for SimFabric {
     }
 
     fn stats(&self) -> FabricStats {
-        FabricStats {
-            writes_posted: self.net.world().next_ticket[self.me],
-            ..FabricStats::default()
-        }
+        FabricStats { writes_posted: self.net.world().next_ticket[self.me], ..FabricStats::default() }
     }
 }

@@ -220,10 +220,7 @@ impl ShmFabric {
 impl Fabric for ShmFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let spec = self.specs.iter().find(|spec| spec.id == table);
-        assert!(
-            spec.is_some_and(|spec| fits(spec, &range, source)),
-            "{source:?} write of {range:?} of {table:?}"
-        );
+        assert!(spec.is_some_and(|spec| fits(spec, &range, source)), "{source:?} write of {range:?} of {table:?}");
         let target = &mut self.peers[peer];
         if target.link.is_some() {
             target.dirty = true;
