@@ -279,7 +279,9 @@ impl Driver {
         self.pass()
     }
 
-    fn disarm(&mut self) {
+    /// After a wait on the descriptor, for a loop that goes on with [`Driver::poll`]: until the next
+    /// [`Driver::dispatch`] nobody takes the trouble to wake this member.
+    pub fn disarm(&mut self) {
         self.shared.bell.disarm();
         self.node.fabric().disarm();
         // Would block when nobody rang.
