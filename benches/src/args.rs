@@ -121,9 +121,7 @@ pub(crate) enum Drive {
 
 /// The name that a value has on the command line.
 pub(crate) fn name<T: ValueEnum>(value: &T) -> String {
-    value
-        .to_possible_value()
-        .map_or_else(String::new, |v| v.get_name().to_owned())
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
@@ -217,8 +215,7 @@ impl ClusterArgs {
             .into());
         }
         // Any addresses will do for the other checks.
-        self.config(&crate::crew::sample_addresses(self.fabric, self.members()))
-            .map(drop)
+        self.config(&crate::crew::sample_addresses(self.fabric, self.members())).map(drop)
     }
 }
 
@@ -229,10 +226,10 @@ pub(crate) fn config(
     ring_bytes: Option<usize>,
     spin_us: Option<u64>,
 ) -> galerna::Config {
-    let members = addresses.iter().zip(1..).map(|(address, id)| galerna::Member {
-        id: galerna::MemberId(id),
-        address: address.clone(),
-    });
+    let members = addresses
+        .iter()
+        .zip(1..)
+        .map(|(address, id)| galerna::Member { id: galerna::MemberId(id), address: address.clone() });
     let mut config = galerna::Config::new("galerna-bench", fabric.into(), members.collect());
     config.ring_bytes = ring_bytes.unwrap_or(config.ring_bytes);
     config.spin_us = spin_us.unwrap_or(config.spin_us);

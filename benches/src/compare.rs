@@ -140,12 +140,7 @@ fn limit_flags(args: &ClusterArgs) -> Vec<String> {
         ("senders", Some(name(&args.senders))),
         ("size", Some(args.size.to_string())),
         ("messages", Some(args.messages.to_string())),
-        (
-            "ring-bytes",
-            args.ring_bytes
-                .filter(|_| args.fabric == Fabric::Shm)
-                .map(|v| v.to_string()),
-        ),
+        ("ring-bytes", args.ring_bytes.filter(|_| args.fabric == Fabric::Shm).map(|v| v.to_string())),
         ("warmup", args.warmup.map(|v| v.to_string())),
         ("timeout-s", Some(args.timeout_s.to_string())),
     ]));
@@ -212,12 +207,7 @@ fn text(c: &Comparison) -> String {
     };
     let mut text = format!("A: {}\nB: {}\n{unit}\n", c.a.command, c.b.command);
     for (i, ratio) in c.ratios.iter().enumerate() {
-        text += &format!(
-            "pair {}: A {:.1}, B {:.1}, A/B {ratio:.3}\n",
-            i + 1,
-            c.a.values[i],
-            c.b.values[i]
-        );
+        text += &format!("pair {}: A {:.1}, B {:.1}, A/B {ratio:.3}\n", i + 1, c.a.values[i], c.b.values[i]);
     }
     text + &format!(
         "medians: A {:.1}, B {:.1}; A/B: median {:.3}, least {:.3}, most {:.3}",

@@ -142,13 +142,7 @@ struct Worker {
 impl Crew {
     fn new(timeout: Duration) -> Crew {
         let (sender, lines) = channel();
-        Crew {
-            workers: Vec::new(),
-            lines,
-            sender,
-            timeout,
-            deadline: Instant::now() + timeout,
-        }
+        Crew { workers: Vec::new(), lines, sender, timeout, deadline: Instant::now() + timeout }
     }
 
     fn hire(&mut self, plan: &Plan) -> Result<()> {

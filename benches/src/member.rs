@@ -132,9 +132,7 @@ impl Board {
     }
 
     fn wait(&self, reached: fn(&Marks) -> bool) -> Result<()> {
-        let marks = self
-            .bell
-            .wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
+        let marks = self.bell.wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
         match &marks.unwrap_or_else(PoisonError::into_inner).stopped {
             Some(error) => Err(error.clone().into()),
             None => Ok(()),
@@ -237,8 +235,7 @@ struct Sender<'g> {
 impl Sender<'_> {
     /// When the next message is due.
     fn due_ns(&self, from: u64) -> u64 {
-        self.schedule
-            .map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
+        self.schedule.map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
     }
 
     fn put(&mut self, index: usize, value: u64) {
@@ -315,9 +312,7 @@ struct Run<'a> {
 /// See [`crate::control`].
 pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
-    let config = args
-        .config(&plan.addresses)?
-        .with_member(MemberId(plan.rank as u32 + 1));
+    let config = args.config(&plan.addresses)?.with_member(MemberId(plan.rank as u32 + 1));
     let board = Arc::new(Board::default());
     let senders = args.senders.count(args.members());
     let (warm, each) = (args.warmup(), args.messages);
@@ -421,9 +416,7 @@ impl Run<'_> {
     fn dispatch(&self, group: &Group, driver: &mut Driver) -> Result<()> {
         let mut sender = self.sender(group);
         sender.schedule = self.step_ns().map(|step| (now_ns(), step));
-        self.drive(driver, &mut sender, 0, self.warm, None, |_| {
-            self.board.look(|marks| marks.warm)
-        })?;
+        self.drive(driver, &mut sender, 0, self.warm, None, |_| self.board.look(|marks| marks.warm))?;
         self.control.say(&Word::Ready)?;
         let mut start_ns = None;
         self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| {
@@ -439,9 +432,7 @@ impl Run<'_> {
         })?;
         let after = group.stats(MAIN)?;
         self.report(start_ns, cpu, &before, &after)?;
-        self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| {
-            Ok(self.control.ended())
-        })
+        self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| Ok(self.control.ended()))
     }
 
     /// The application's loop: sends what it can up to message `target`, polls, and sleeps when nothing moves, until
@@ -470,9 +461,7 @@ impl Run<'_> {
                 std::thread::yield_now();
             } else {
                 let due_ns = (sender.schedule.is_some() && sender.sent < target).then(|| sender.due_ns(from));
-                self.sleep(driver, due_ns, tick, || {
-                    Ok(sender.sent < target && sender.send_some(from, target)?)
-                })?;
+                self.sleep(driver, due_ns, tick, || Ok(sender.sent < target && sender.send_some(from, target)?))?;
                 idle_since = None;
             }
         }

@@ -123,12 +123,8 @@ pub(crate) fn work(args: &PingPongArgs, plan: &Plan, control: &Control) -> Resul
 fn play(mut wire: impl Wire, args: &PingPongArgs, plan: &Plan, control: &Control) -> Result<()> {
     let mut message = vec![7; args.size as usize];
     let serves = plan.rank == 0;
-    let mut game = Game {
-        wire: &mut wire,
-        message: &mut message,
-        latencies: Latencies::new()?,
-        from_send: Latencies::new()?,
-    };
+    let mut game =
+        Game { wire: &mut wire, message: &mut message, latencies: Latencies::new()?, from_send: Latencies::new()? };
     game.rounds(serves, args.warmup(), None)?;
     control.say(&Word::Ready)?;
     let start_ns = control.wait_start();

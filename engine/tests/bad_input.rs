@@ -21,11 +21,7 @@ fn config(n: u32) -> Config {
         id: MemberId(10 * (rank + 1)),
         address: listener.local_addr().unwrap().to_string(),
     };
-    let mut config = Config::new(
-        "bad-input",
-        FabricKind::Tcp,
-        (0..n).zip(&listeners).map(member).collect(),
-    );
+    let mut config = Config::new("bad-input", FabricKind::Tcp, (0..n).zip(&listeners).map(member).collect());
     config.ring_bytes = RING_BYTES;
     config.join_timeout_ms = 20_000;
     config
@@ -78,16 +74,8 @@ fn configurations_that_cannot_be() {
         ("group = 'g'", "", &["missing field", "`group`"]),
         ("group = 'g'", "group = ''", &["`group`", "1 to 255 bytes"]),
         ("group =", "fabric = 'pigeon'\ngroup =", &["pigeon", "tcp", "shm"]),
-        (
-            "group =",
-            "ring_bytes = 5000\ngroup =",
-            &["`ring_bytes`", "5000", "power of two"],
-        ),
-        (
-            "group =",
-            "max_message_bytes = 4194304\ngroup =",
-            &["`max_message_bytes`", "4194304", "2097144"],
-        ),
+        ("group =", "ring_bytes = 5000\ngroup =", &["`ring_bytes`", "5000", "power of two"]),
+        ("group =", "max_message_bytes = 4194304\ngroup =", &["`max_message_bytes`", "4194304", "2097144"]),
         ("group =", "ring_bytes = -1\ngroup =", &["ring_bytes", "-1"]),
         ("group =", "group", &["TOML"]),
     ] {
@@ -104,12 +92,8 @@ fn configurations_that_cannot_be() {
 fn a_wrong_number_of_members() {
     for n in [0, 65] {
         let mut wrong = config(1);
-        wrong.members = (0..n)
-            .map(|id| Member {
-                id: MemberId(id),
-                address: format!("127.0.0.1:{}", 7000 + id),
-            })
-            .collect();
+        wrong.members =
+            (0..n).map(|id| Member { id: MemberId(id), address: format!("127.0.0.1:{}", 7000 + id) }).collect();
         let error = refused(join(&wrong, 0));
         assert!(matches!(error, Error::Config(_)), "{error}");
         says(&error, &["`members`", "1 to 64", &n.to_string()]);
@@ -120,9 +104,7 @@ fn a_wrong_number_of_members() {
 
     let two = config(2);
     let mut three = two.clone();
-    three
-        .members
-        .extend(config(1).members.into_iter().map(|m| Member { id: MemberId(30), ..m }));
+    three.members.extend(config(1).members.into_iter().map(|m| Member { id: MemberId(30), ..m }));
     let (first, second) = (joining(&two, 10), joining(&three, 20));
     for (member, other, result) in [(10, 20, first.join().unwrap()), (20, 10, second.join().unwrap())] {
         let error = refused(result);
@@ -169,10 +151,7 @@ fn a_message_over_the_limit() {
         refused(group.try_reserve(MAIN, usize::MAX)),
     ];
     for error in &calls {
-        assert!(
-            matches!(error, Error::MessageTooLarge { limit: l, .. } if *l == limit),
-            "{error}"
-        );
+        assert!(matches!(error, Error::MessageTooLarge { limit: l, .. } if *l == limit), "{error}");
         says(error, &["16384 bytes", "`max_message_bytes`"]);
     }
     says(&calls[0], &["16385 bytes"]);
@@ -186,22 +165,14 @@ fn a_message_over_the_limit() {
 
 /// Bytes that are no handshake, or only a part of one.
 fn not_a_handshake() -> [Vec<u8>; 5] {
-    [
-        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-        vec![0xff; 5000],
-        noise(777, 4000),
-        vec![0; 64],
-        Vec::new(),
-    ]
+    [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 5000], noise(777, 4000), vec![0; 64], Vec::new()]
 }
 
 /// Bytes that are the same at every run.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let next = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(len).collect()
@@ -244,10 +215,7 @@ fn an_impostor_at_a_members_address() {
             }
         });
         let error = refused(join(&config, 20));
-        assert!(
-            matches!(error, Error::Missing { .. } | Error::Refused { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Missing { .. } | Error::Refused { .. }), "{error}");
         says(&error, &["member 10", &config.members[0].address]);
     }
 }
@@ -340,20 +308,14 @@ fn breaches() -> Vec<(Vec<u8>, &'static str)> {
         (vec![0xff; 100_000], "unknown kind 255"),
         (columns(u32::MAX, 0, 0, 0), "`published` went back"),
         (columns(0, u32::MAX, 0, 0), "`published` went back"),
-        (
-            columns(8193, 8193, 0, 0),
-            "claims 8193 frames, more than its ring holds",
-        ),
+        (columns(8193, 8193, 0, 0), "claims 8193 frames, more than its ring holds"),
         (columns(0, 0, 1000, 0), "its `received` is 1000"),
         (columns(0, 0, 0, u64::MAX), "its `delivered` is 18446744073709551615"),
         (frame(3 << 28), "no frame header"),
         (frame(1 << 31), "no frame header"),
         (frame((RING_BYTES as u64) + 8), "passes the ring's end"),
         (frame(8 | 5 << 32), "frame 5 lies beyond the 1 messages published"),
-        (
-            [columns(0, 3, 0, 0), columns(0, 2, 0, 0)].concat(),
-            "`published` went back",
-        ),
+        ([columns(0, 3, 0, 0), columns(0, 2, 0, 0)].concat(), "`published` went back"),
     ]
 }
 
@@ -361,27 +323,9 @@ fn breaches() -> Vec<(Vec<u8>, &'static str)> {
 fn a_member_that_breaks_the_protocol_is_severed_and_named_everywhere() {
     for (bytes, expected) in breaches() {
         let [direct, told] = misbehave(&bytes, false);
-        assert!(
-            matches!(
-                direct,
-                Error::Contract {
-                    member: MemberId(20),
-                    ..
-                }
-            ),
-            "{expected}: {direct}"
-        );
+        assert!(matches!(direct, Error::Contract { member: MemberId(20), .. }), "{expected}: {direct}");
         says(&direct, &["member 20", expected]);
-        assert!(
-            matches!(
-                told,
-                Error::MemberFailed {
-                    member: MemberId(20),
-                    ..
-                }
-            ),
-            "{expected}: {told}"
-        );
+        assert!(matches!(told, Error::MemberFailed { member: MemberId(20), .. }), "{expected}: {told}");
         says(&told, &["member 20", "member 10 reports it"]);
     }
 }
@@ -397,16 +341,7 @@ fn a_member_that_breaks_off_is_named_everywhere() {
     ] {
         let reasons = misbehave(&bytes, true);
         for reason in &reasons {
-            assert!(
-                matches!(
-                    reason,
-                    Error::MemberFailed {
-                        member: MemberId(20),
-                        ..
-                    }
-                ),
-                "{expected}: {reason}"
-            );
+            assert!(matches!(reason, Error::MemberFailed { member: MemberId(20), .. }), "{expected}: {reason}");
         }
         says(&reasons[0], &["member 20", expected]);
         says(&reasons[1], &["member 20", "member 10 reports it"]);
@@ -422,16 +357,7 @@ fn garbage_before_the_view_is_installed_ends_the_join() {
         rogue.to[0].write_all(&bytes).unwrap();
         let started = Instant::now();
         let [first, third] = joins.map(|join| refused(join.join().unwrap()));
-        assert!(
-            matches!(
-                first,
-                Error::Contract {
-                    member: MemberId(20),
-                    ..
-                }
-            ),
-            "{first}"
-        );
+        assert!(matches!(first, Error::Contract { member: MemberId(20), .. }), "{first}");
         says(&first, &["member 20", "unknown kind"]);
         says(&third, &["member 20"]);
         println!("member 30 after {:?}: {third}", started.elapsed());
@@ -445,24 +371,6 @@ fn a_flood_of_nulls_is_a_breach() {
     let started = Instant::now();
     let [direct, told] = misbehave(&columns(0, u32::MAX / 2, 0, 0), false);
     println!("after {:?}: {direct} / {told}", started.elapsed());
-    assert!(
-        matches!(
-            direct,
-            Error::Contract {
-                member: MemberId(20),
-                ..
-            }
-        ),
-        "{direct}"
-    );
-    assert!(
-        matches!(
-            told,
-            Error::MemberFailed {
-                member: MemberId(20),
-                ..
-            }
-        ),
-        "{told}"
-    );
+    assert!(matches!(direct, Error::Contract { member: MemberId(20), .. }), "{direct}");
+    assert!(matches!(told, Error::MemberFailed { member: MemberId(20), .. }), "{told}");
 }

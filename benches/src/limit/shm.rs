@@ -124,9 +124,7 @@ impl Ring<'_> {
             return false;
         }
         let others = (0..self.rows.len()).filter(|&r| r != self.me);
-        let slowest = others
-            .map(|r| self.rows[r].word(read_of(self.me)).load(Ordering::Acquire))
-            .min();
+        let slowest = others.map(|r| self.rows[r].word(read_of(self.me)).load(Ordering::Acquire)).min();
         let limit = target.min(slowest.unwrap_or(self.written) + self.slots);
         let own = &self.rows[self.me];
         let before = self.written;

@@ -90,13 +90,7 @@ impl Mesh {
                 epoll.add(stream, EpollEvent::new(interest, rank as u64))?;
             }
         }
-        let link = |stream| Link {
-            stream,
-            readable: true,
-            writable: true,
-            to_write: 0,
-            to_read: 0,
-        };
+        let link = |stream| Link { stream, readable: true, writable: true, to_write: 0, to_read: 0 };
         Ok(Mesh {
             links: streams.into_iter().map(|stream| stream.map(link)).collect(),
             epoll,

@@ -78,21 +78,20 @@ impl Driver {
         })
     }
 
-    /// Waits until every member runs view 0, or the node stops because of its deadline.
+    /// Waits until every member runs view 0, or the node stops because of its deadline. Nothing is delivered in here: the
+    /// application has no handle yet.
     pub(super) fn install(&mut self) -> Result<(), Error> {
-        loop {
-            let moved = self.pass();
-            match self.node.phase() {
-                Phase::Installing if !moved => self.sleep(Some(Duration::from_millis(20))),
-                Phase::Installing => {}
-                Phase::Stopped(reason) => {
-                    let reason = reason.clone();
-                    self.linger();
-                    return Err(reason);
-                }
-                _ => return Ok(()),
+        while matches!(self.node.phase(), Phase::Installing) {
+            if !self.pass() {
+                self.sleep(Some(Duration::from_millis(20)));
             }
         }
+        if let Phase::Stopped(reason) = self.node.phase() {
+            let reason = reason.clone();
+            self.linger();
+            return Err(reason);
+        }
+        Ok(())
     }
 
     /// The engine thread: until the group stops or this process leaves.

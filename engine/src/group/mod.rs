@@ -177,6 +177,12 @@ impl Group {
         left.and_then(|ended| ended)
     }
 
+    /// Ends as if the last handle had gone, so that calls that wait in other threads return: for the C ABI, which frees.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        self.shared.abandon();
+    }
+
     /// [`Reservation::commit`] of a claim from [`Reservation::into_claim`]: for the C ABI. A claim that is not open is an
     /// error.
     #[doc(hidden)]

@@ -111,7 +111,7 @@ impl Shared {
         let state = self.lock();
         match &state.stopped {
             Some(reason) => Err(reason.clone()),
-            None if state.leaving => Err(Error::Left),
+            None if state.leaving || state.abandoned => Err(Error::Left),
             None => Ok(()),
         }
     }

@@ -33,10 +33,7 @@ impl History {
             }
             start = end;
         }
-        Digests {
-            whole: whole.finish(),
-            by_sender: by_sender.into_iter().map(LineDigest::finish).collect(),
-        }
+        Digests { whole: whole.finish(), by_sender: by_sender.into_iter().map(LineDigest::finish).collect() }
     }
 }
 

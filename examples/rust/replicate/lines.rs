@@ -23,12 +23,7 @@ impl Lines {
         if bytes.last().is_some_and(|&last| last != b'\n') {
             ends.push(bytes.len());
         }
-        let lines = Lines {
-            bytes,
-            ends,
-            size: workload.size,
-            repeat: workload.repeat,
-        };
+        let lines = Lines { bytes, ends, size: workload.size, repeat: workload.repeat };
         if let Some(size) = workload.size.filter(|&size| size > limit) {
             bail!("--size {size} exceeds the limit of {limit} bytes for a message");
         }

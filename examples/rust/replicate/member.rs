@@ -54,11 +54,7 @@ fn run(options: &Member) -> Result<Outcome> {
     let members = u32::try_from(config.members.len())?;
     let lines = Lines::read(&options.workload, config.max_message())?;
     let total = lines.len();
-    ensure!(
-        total == options.expect,
-        "the file changed: {total} lines to send, not {}",
-        options.expect
-    );
+    ensure!(total == options.expect, "the file changed: {total} lines to send, not {}", options.expect);
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
     let delivered: Result<()> = while_reporting(&replica, || {

@@ -54,9 +54,7 @@ impl Members {
 
     /// How member `id`, which has ended or is about to, came to its end.
     pub(crate) fn status(&mut self, id: usize) -> Result<ExitStatus> {
-        self.0[id]
-            .wait()
-            .with_context(|| format!("cannot wait for member {id}"))
+        self.0[id].wait().with_context(|| format!("cannot wait for member {id}"))
     }
 
     pub(crate) fn len(&self) -> usize {

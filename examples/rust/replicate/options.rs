@@ -114,18 +114,13 @@ impl From<DeliveryMode> for Mode {
 
 /// The name by which clap knows a value.
 pub(crate) fn name(value: impl ValueEnum) -> String {
-    value
-        .to_possible_value()
-        .map_or_else(String::new, |v| v.get_name().to_owned())
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
 impl Workload {
     /// The arguments that give another process the same workload.
     pub(crate) fn to_args(&self) -> Vec<std::ffi::OsString> {
-        let mut args = vec![
-            format!("--mode={}", name(self.mode)),
-            format!("--repeat={}", self.repeat),
-        ];
+        let mut args = vec![format!("--mode={}", name(self.mode)), format!("--repeat={}", self.repeat)];
         args.extend(self.size.map(|size| format!("--size={size}")));
         args.extend(self.rate.map(|rate| format!("--rate={rate}")));
         let mut args: Vec<std::ffi::OsString> = args.into_iter().map(Into::into).collect();

@@ -21,12 +21,7 @@ impl Progress {
         if let (Some(bar), Ok(style)) = (&bar, style) {
             bar.set_style(style);
         }
-        Progress {
-            total,
-            delivered: vec![0; members],
-            bar,
-            said: Instant::now(),
-        }
+        Progress { total, delivered: vec![0; members], bar, said: Instant::now() }
     }
 
     pub(crate) fn update(&mut self, member: usize, delivered: usize) {

@@ -68,18 +68,9 @@ impl Replica {
     pub(crate) fn join(config: Config, me: MemberId, mode: Mode) -> Result<Replica, Error> {
         let store = Arc::new(Store::default());
         let (sent_at, receiver) = channel();
-        let callbacks = Callbacks {
-            me,
-            store: store.clone(),
-            sent_at: receiver,
-        };
+        let callbacks = Callbacks { me, store: store.clone(), sent_at: receiver };
         let group = Group::join(config.with_member(me), callbacks)?;
-        Ok(Replica {
-            group,
-            mode,
-            store,
-            sent_at,
-        })
+        Ok(Replica { group, mode, store, sent_at })
     }
 
     /// Sends a line to every member, this one included; waits while the ring is full.

@@ -30,10 +30,7 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[Outcome]) {
         );
     }
     println!("\nlatency, from the call of send to the own delivery:");
-    println!(
-        "{:>6}  {:>10}  {:>10}  {:>10}  {:>10}",
-        "member", "p50", "p99", "p99.9", "max"
-    );
+    println!("{:>6}  {:>10}  {:>10}  {:>10}  {:>10}", "member", "p50", "p99", "p99.9", "max");
     for (id, outcome) in outcomes.iter().enumerate() {
         match outcome.latencies {
             Some(latencies) => {

@@ -96,12 +96,7 @@ fn failure(id: usize, pid: u32, status: ExitStatus, said: Option<String>) -> Str
 fn judge(run: &Run, lines: &Lines, outcomes: &[Outcome]) -> Result<()> {
     let expected = lines.digests_by_sender(run.members);
     for (id, outcome) in outcomes.iter().enumerate() {
-        ensure!(
-            outcome.lines == lines.len(),
-            "member {id} has {} lines instead of {}",
-            outcome.lines,
-            lines.len()
-        );
+        ensure!(outcome.lines == lines.len(), "member {id} has {} lines instead of {}", outcome.lines, lines.len());
         for (sender, (theirs, expected)) in outcome.digests_by_sender.iter().zip(&expected).enumerate() {
             ensure!(
                 theirs == expected,

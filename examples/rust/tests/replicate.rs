@@ -110,10 +110,7 @@ fn the_file_it_carries() {
 fn large_lines_and_repetition() {
     let file = numbered(1000);
     for fabric in ["shm", "tcp"] {
-        let output = run(
-            &["--size", "4096", "--repeat", "3", "--fabric", fabric],
-            Some(file.path()),
-        );
+        let output = run(&["--size", "4096", "--repeat", "3", "--fabric", fabric], Some(file.path()));
         assert!(table(&output).iter().all(|row| row.0 == 3000));
     }
 }
@@ -147,10 +144,7 @@ fn an_empty_file() {
 #[test]
 fn a_missing_file() {
     let missing = Path::new("no-such-file.txt");
-    fails(
-        &run(&[], Some(missing)),
-        &["cannot read no-such-file.txt", "No such file"],
-    );
+    fails(&run(&[], Some(missing)), &["cannot read no-such-file.txt", "No such file"]);
 }
 
 #[test]
@@ -158,15 +152,9 @@ fn a_line_over_the_limit() {
     let mut bytes = b"short\n".to_vec();
     bytes.resize(bytes.len() + (1 << 20) + 1, b'x');
     let file = file(&bytes);
-    fails(
-        &run(&[], Some(file.path())),
-        &["line 2 of", "1048577 bytes", "limit of 1048576"],
-    );
+    fails(&run(&[], Some(file.path())), &["line 2 of", "1048577 bytes", "limit of 1048576"]);
     assert_eq!(table(&run(&["--size", "10"], Some(file.path()))).len(), 3);
-    fails(
-        &run(&["--size", "1048577"], Some(file.path())),
-        &["--size 1048577", "limit of 1048576"],
-    );
+    fails(&run(&["--size", "1048577"], Some(file.path())), &["--size 1048577", "limit of 1048576"]);
 }
 
 /// A run that would last for hours, once its members have met; their pids; its temporary directory.
@@ -199,13 +187,7 @@ fn long_run(fabric: &str) -> LongRun {
         pids.extend(line.split_once("pid ").map(|(_, pid)| pid.trim().to_owned()));
     }
     assert_eq!(pids.len(), 3);
-    LongRun {
-        child,
-        stderr,
-        pids,
-        directory,
-        _file: file,
-    }
+    LongRun { child, stderr, pids, directory, _file: file }
 }
 
 impl LongRun {

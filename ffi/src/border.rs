@@ -1,0 +1,137 @@
+//! The border itself: where panics stop, errors become codes, and pointers become references.
+
+use crate::failure::Failure;
+use crate::result::galerna_result_t::{self, GALERNA_OK};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+
+thread_local! {
+    /// The last failure of this thread, until somebody asks for its text.
+    static LAST: Cell<Option<Failure>> = const { Cell::new(None) };
+    static TEXT: RefCell<CString> = RefCell::default();
+}
+
+/// Runs the body of a function of the ABI.
+pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result_t {
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
+    let Err(failure) = result else {
+        return GALERNA_OK;
+    };
+    let code = failure.code();
+    // It fails in the destructors of a thread that ends, which then has no last error.
+    let _ = LAST.try_with(|last| last.set(Some(failure)));
+    code
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+/// The text of this thread's last failure.
+pub(crate) fn last_error() -> *const c_char {
+    let text = TEXT.try_with(|text| {
+        let mut text = text.try_borrow_mut().ok()?;
+        if let Some(failure) = LAST.try_with(Cell::take).ok().flatten() {
+            *text = c_string(&failure);
+        }
+        Some(text.as_ptr())
+    });
+    text.ok().flatten().unwrap_or(c"".as_ptr())
+}
+
+/// A text for C, which ends at the first zero byte.
+pub(crate) fn c_string(text: &impl ToString) -> CString {
+    let mut bytes = text.to_string().into_bytes();
+    bytes.retain(|&byte| byte != 0);
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// A string that C passed.
+///
+/// # Safety
+/// NULL, or a string that ends with a zero byte and stays as it is during `'a`.
+pub(crate) unsafe fn text<'a>(name: &'static str, pointer: *const c_char) -> Result<&'a str, Failure> {
+    if pointer.is_null() {
+        return Err(Failure::Argument(name, "is NULL"));
+    }
+    // SAFETY: not NULL; the rest is the caller's promise.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    text.to_str().map_err(|_| Failure::Argument(name, "is not UTF-8"))
+}
+
+/// A place of C's that a result is written to. It may be uninitialised, so it is never a reference.
+pub(crate) struct Out<T>(NonNull<T>);
+
+impl<T> Out<T> {
+    /// # Safety
+    /// NULL, or memory for a `T` that nobody else uses as long as this value lives.
+    pub(crate) unsafe fn new(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
+        let place = NonNull::new(pointer).ok_or(Failure::Argument(name, "is NULL"))?;
+        match place.is_aligned() {
+            true => Ok(Out(place)),
+            false => Err(Failure::Argument(name, "is misaligned")),
+        }
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        // SAFETY: aligned, and the promise of `new`.
+        unsafe { self.0.write(value) }
+    }
+}
+
+/// A struct that begins with its size, so that later versions can append fields.
+///
+/// # Safety
+/// `repr(C)`, with a `usize` as first field, and valid for any bytes.
+pub(crate) unsafe trait Versioned: Copy {
+    /// Its name in C.
+    const NAME: &'static str;
+}
+
+/// Checks the size that C wrote in a struct, and that the struct can be accessed.
+///
+/// # Safety
+/// NULL, or a struct of at least the size in its first field, which nobody writes meanwhile.
+unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T) -> Result<(), Failure> {
+    if pointer.is_null() {
+        return Err(Failure::Argument(name, "is NULL"));
+    }
+    if !pointer.is_aligned() {
+        return Err(Failure::Argument(name, "is misaligned"));
+    }
+    // SAFETY: aligned; the first field is the size, which C has written.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    match size == size_of::<T>() {
+        true => Ok(()),
+        false => Err(Failure::Size(T::NAME, size, size_of::<T>())),
+    }
+}
+
+/// A struct that C filled.
+///
+/// # Safety
+/// NULL, or a struct of at least the size in its first field, initialised, which nobody writes meanwhile.
+pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const T) -> Result<T, Failure> {
+    // SAFETY: the caller's promise; after the check it covers all of a `T`.
+    unsafe {
+        check_size(name, pointer)?;
+        Ok(pointer.read())
+    }
+}
+
+/// A struct of which C filled the size, for the library to fill.
+///
+/// # Safety
+/// NULL, or a struct of at least the size in its first field, that nobody else uses as long as the result lives.
+pub(crate) unsafe fn versioned_out<T: Versioned>(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        check_size(name, pointer)?;
+        Out::new(name, pointer)
+    }
+}

@@ -1,0 +1,139 @@
+//! Handles: numbers that look like pointers to C and are never dereferenced.
+//!
+//! A handle is the index of a slot and the generation of what is in it, so one that was freed, or never was one, is told
+//! from a live one without touching memory that may be gone. Using it costs a load and an uncontended read lock, which
+//! is held during the call: what it stands for cannot go meanwhile, and freeing waits for the calls under way.
+
+use crate::failure::Failure;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+
+/// The most handles of one kind at a time.
+const SLOTS: usize = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 10;
+/// The lowest bits say what a handle is of; an odd tag is in no pointer that C gets elsewhere.
+const TAG_BITS: u32 = 3;
+
+const _: () = assert!(usize::BITS == 64, "a generation needs the bits of a 64-bit pointer");
+
+/// The handles of one kind.
+pub(crate) struct Table<T> {
+    kind: &'static str,
+    tag: usize,
+    slots: [Slot<T>; SLOTS],
+    free: Mutex<Free>,
+}
+
+struct Slot<T> {
+    /// Odd while the slot is in use; grows by one whenever that changes.
+    generation: AtomicU64,
+    value: RwLock<Option<Box<T>>>,
+}
+
+/// The slots that are not in use.
+struct Free {
+    returned: Vec<usize>,
+    never_used: usize,
+}
+
+impl<T> Table<T> {
+    /// For handles of a `kind`, with an odd `tag` of its own.
+    pub(crate) const fn new(kind: &'static str, tag: usize) -> Table<T> {
+        assert!(tag % 2 == 1 && tag < 1 << TAG_BITS);
+        Table {
+            kind,
+            tag,
+            slots: [const { Slot { generation: AtomicU64::new(0), value: RwLock::new(None) } }; SLOTS],
+            free: Mutex::new(Free { returned: Vec::new(), never_used: 0 }),
+        }
+    }
+
+    /// A handle for `value`.
+    pub(crate) fn insert<H>(&self, value: T) -> Result<*mut H, Failure> {
+        let index = self.take_slot()?;
+        let slot = &self.slots[index];
+        // Nobody holds the lock but a call with an old handle, for a moment.
+        *slot.value.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(value));
+        // Release: whoever sees the odd generation finds the value.
+        let generation = slot.generation.fetch_add(1, Ordering::Release) + 1;
+        let number = (generation as usize) << (INDEX_BITS + TAG_BITS) | index << TAG_BITS | self.tag;
+        Ok(std::ptr::without_provenance_mut(number))
+    }
+
+    /// Runs `body` with what `handle` stands for.
+    #[inline]
+    pub(crate) fn with<H, R>(
+        &self,
+        handle: *const H,
+        body: impl FnOnce(&T) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let (slot, generation) = self.find(handle)?;
+        let value = match slot.value.try_read() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(value)) => value.into_inner(),
+            // Somebody frees it at this moment. Waiting here could be for a call that waits for this very thread.
+            Err(TryLockError::WouldBlock) => return Err(self.invalid(handle)),
+        };
+        // Again under the lock, for the slot may have been freed and used anew since.
+        match value.as_deref() {
+            Some(value) if slot.generation.load(Ordering::Acquire) == generation => body(value),
+            _ => Err(self.invalid(handle)),
+        }
+    }
+
+    /// Makes `handle` invalid, lets `hasten` end the calls that are under way, waits for them, and gives back what it
+    /// stood for. `None` if it is NULL or was freed before; a number that never was a handle is an error.
+    pub(crate) fn remove<H>(&self, handle: *const H, hasten: impl FnOnce(&T)) -> Result<Option<Box<T>>, Failure> {
+        if handle.is_null() {
+            return Ok(None);
+        }
+        let (index, generation) = self.parts(handle).ok_or_else(|| self.invalid(handle))?;
+        let slot = &self.slots[index];
+        let next = generation + 1;
+        if let Err(found) = slot.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire) {
+            return if found > generation { Ok(None) } else { Err(self.invalid(handle)) };
+        }
+        if let Some(value) = slot.value.read().unwrap_or_else(PoisonError::into_inner).as_deref() {
+            hasten(value);
+        }
+        let value = slot.value.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(index);
+        Ok(value)
+    }
+
+    fn take_slot(&self) -> Result<usize, Failure> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = free.returned.pop() {
+            return Ok(index);
+        }
+        if free.never_used == SLOTS {
+            return Err(Failure::Limit { kind: self.kind, most: SLOTS });
+        }
+        free.never_used += 1;
+        Ok(free.never_used - 1)
+    }
+
+    #[inline]
+    fn find<H>(&self, handle: *const H) -> Result<(&Slot<T>, u64), Failure> {
+        let (index, generation) = self.parts(handle).ok_or_else(|| self.invalid(handle))?;
+        let slot = &self.slots[index];
+        match slot.generation.load(Ordering::Acquire) == generation {
+            true => Ok((slot, generation)),
+            false => Err(self.invalid(handle)),
+        }
+    }
+
+    /// The index and the generation, if this can be one of this table's handles.
+    #[inline]
+    fn parts<H>(&self, handle: *const H) -> Option<(usize, u64)> {
+        let number = handle.addr();
+        let generation = (number >> (INDEX_BITS + TAG_BITS)) as u64;
+        let possible = number & ((1 << TAG_BITS) - 1) == self.tag && generation % 2 == 1;
+        possible.then_some((number >> TAG_BITS & (SLOTS - 1), generation))
+    }
+
+    #[cold]
+    fn invalid<H>(&self, handle: *const H) -> Failure {
+        Failure::Handle { kind: self.kind, null: handle.is_null() }
+    }
+}

@@ -1,0 +1,66 @@
+//! `galerna_mode_t` and `galerna_message_t`.
+
+use crate::failure::Failure;
+use engine::{Delivery, Mode};
+use std::ffi::c_void;
+
+/// When a message may be delivered. One order holds for all modes.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum galerna_mode_t {
+    /// As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+    GALERNA_MODE_FIFO = 0,
+    /// In the total order, as soon as everything before it is here. It can be lost with all members that saw it.
+    GALERNA_MODE_ORDERED = 1,
+    /// In the total order, once every member has received it.
+    GALERNA_MODE_SAFE = 2,
+}
+
+/// `galerna_mode_t` as C passes it: any number.
+pub type RawMode = i32;
+
+/// One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
+#[repr(C)]
+pub struct galerna_message_t {
+    /// Bytes of this struct as the library knows it: later versions append fields.
+    pub size: usize,
+    /// The message's bytes, `length` of them. Never NULL.
+    pub payload: *const c_void,
+    /// Bytes of the payload.
+    pub length: usize,
+    /// Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+    pub sequence: u64,
+    /// The `id` of the member that sent it.
+    pub sender: u32,
+    /// The mode it was sent with.
+    pub mode: galerna_mode_t,
+    /// The subgroup.
+    pub subgroup: u16,
+}
+
+pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
+    match raw {
+        0 => Ok(Mode::Fifo),
+        1 => Ok(Mode::Ordered),
+        2 => Ok(Mode::Safe),
+        _ => Err(Failure::Argument("mode", "is no galerna_mode_t")),
+    }
+}
+
+impl From<Delivery<'_>> for galerna_message_t {
+    fn from(delivery: Delivery<'_>) -> galerna_message_t {
+        galerna_message_t {
+            size: size_of::<galerna_message_t>(),
+            payload: delivery.payload.as_ptr().cast(),
+            length: delivery.payload.len(),
+            sequence: delivery.sequence,
+            sender: delivery.sender.0,
+            mode: match delivery.mode {
+                Mode::Fifo => galerna_mode_t::GALERNA_MODE_FIFO,
+                Mode::Ordered => galerna_mode_t::GALERNA_MODE_ORDERED,
+                Mode::Safe => galerna_mode_t::GALERNA_MODE_SAFE,
+            },
+            subgroup: delivery.subgroup.0,
+        }
+    }
+}

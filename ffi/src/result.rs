@@ -1,0 +1,110 @@
+//! `galerna_result_t`: what every call answers.
+
+use crate::border;
+use std::ffi::{CStr, c_char};
+
+/// What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
+///
+/// Any call may also return GALERNA_ERR_INTERNAL.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the names of C")]
+pub enum galerna_result_t {
+    /// It is done.
+    GALERNA_OK = 0,
+    /// An argument is NULL where it must not be, misaligned, no value of its enumeration, not UTF-8, or a struct
+    /// whose `size` is not the one of this version.
+    GALERNA_ERR_ARGUMENT = 1,
+    /// The handle is NULL, was freed, or never was one.
+    GALERNA_ERR_HANDLE = 2,
+    /// The configuration is not usable; the text names the key and the value.
+    GALERNA_ERR_CONFIG = 3,
+    /// The message exceeds `max_message_bytes`.
+    GALERNA_ERR_MESSAGE_TOO_LARGE = 4,
+    /// The call would have to wait and must not: its timeout is 0, or it was made inside a callback.
+    GALERNA_ERR_WOULD_BLOCK = 5,
+    /// The timeout passed.
+    GALERNA_ERR_TIMED_OUT = 6,
+    /// Members did not appear before the join deadline; the text names them.
+    GALERNA_ERR_MEMBERS_MISSING = 7,
+    /// A member has another configuration; the text says which key differs.
+    GALERNA_ERR_DISAGREEMENT = 8,
+    /// A member refused this one.
+    GALERNA_ERR_REFUSED = 9,
+    /// The member's own address cannot be listened on.
+    GALERNA_ERR_LISTEN = 10,
+    /// The group stopped: a member failed.
+    GALERNA_ERR_MEMBER_FAILED = 11,
+    /// The group stopped: a member broke the protocol and was severed.
+    GALERNA_ERR_CONTRACT = 12,
+    /// The group stopped: a member left.
+    GALERNA_ERR_MEMBER_LEFT = 13,
+    /// This process has left the group.
+    GALERNA_ERR_LEFT = 14,
+    /// There is no such subgroup.
+    GALERNA_ERR_UNKNOWN_SUBGROUP = 15,
+    /// The call cannot be made in this state, from this thread, or from inside a callback.
+    GALERNA_ERR_MISUSE = 16,
+    /// The operating system refused something.
+    GALERNA_ERR_IO = 17,
+    /// The process holds as many handles as it can: free some.
+    GALERNA_ERR_LIMIT = 18,
+    /// A defect of this library; please report it, with the text.
+    GALERNA_ERR_INTERNAL = 19,
+}
+
+/// A short description of a result code, in English.
+///
+/// Returns a static string, never NULL, also for numbers that are no code. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_strerror(result: RawResult) -> *const c_char {
+    describe(result).as_ptr()
+}
+
+/// The text of the last error in the calling thread: what was wrong, the value, and what to do. Successful calls leave it
+/// as it is.
+///
+/// Returns a string that is valid until the thread's next call of this function, and empty when no call has failed in
+/// this thread. Never NULL. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_last_error() -> *const c_char {
+    border::last_error()
+}
+
+/// The version of the library, as in "1.2.3".
+///
+/// Returns a static string. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// `galerna_result_t` as C passes it: any number.
+pub type RawResult = i32;
+
+fn describe(result: RawResult) -> &'static CStr {
+    const TEXTS: [&CStr; 20] = [
+        c"done",
+        c"invalid argument",
+        c"invalid handle",
+        c"unusable configuration",
+        c"message too large",
+        c"the call would have to wait",
+        c"timed out",
+        c"members are missing",
+        c"a member has another configuration",
+        c"a member refused this one",
+        c"cannot listen on the own address",
+        c"the group stopped: a member failed",
+        c"the group stopped: a member broke the protocol",
+        c"the group stopped: a member left",
+        c"this process has left the group",
+        c"unknown subgroup",
+        c"the call cannot be made here",
+        c"the operating system refused something",
+        c"too many handles",
+        c"internal error",
+    ];
+    let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
+    text.copied().unwrap_or(c"no result code of this library")
+}

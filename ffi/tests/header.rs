@@ -1,0 +1,41 @@
+//! The checked-in header is what cbindgen makes of `ffi/src`, and compiles alone, as C11 and as C++17.
+
+mod support;
+
+use std::path::PathBuf;
+use support::Language;
+
+fn header() -> PathBuf {
+    support::root().join("include/galerna.h")
+}
+
+#[test]
+fn the_header_is_up_to_date() {
+    let package = env!("CARGO_MANIFEST_DIR");
+    let config = cbindgen::Config::from_root_or_default(package);
+    let bindings = cbindgen::Builder::new().with_crate(package).with_config(config).generate().unwrap();
+    let mut made = Vec::new();
+    bindings.write(&mut made);
+    let made = String::from_utf8(made).unwrap();
+    if std::env::var_os("GALERNA_BLESS").is_some() {
+        std::fs::write(header(), &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(header()).unwrap_or_default();
+    assert!(
+        made == kept,
+        "include/galerna.h is not what ffi/src says; run: GALERNA_BLESS=1 cargo test -p galerna-ffi --test header"
+    );
+}
+
+#[test]
+fn the_header_compiles_alone() {
+    let folder = support::scratch("header");
+    for language in [Language::C11, Language::Cpp17] {
+        let source = folder.join(format!("alone.{}", language.extension()));
+        // Twice, for the include guard.
+        std::fs::write(&source, "#include <galerna.h>\n#include <galerna.h>\nextern int nothing;\n").unwrap();
+        let mut command = support::compiler(language);
+        command.arg("-fsyntax-only").arg(source);
+        support::succeed(command);
+    }
+}

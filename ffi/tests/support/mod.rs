@@ -1,0 +1,130 @@
+//! Building and running C and C++ programs against libgalerna.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A language that the header is for.
+#[derive(Clone, Copy)]
+pub enum Language {
+    C11,
+    Cpp17,
+}
+
+impl Language {
+    pub fn of(source: &Path) -> Language {
+        match source.extension().is_some_and(|e| e == "cpp") {
+            true => Language::Cpp17,
+            false => Language::C11,
+        }
+    }
+
+    pub fn extension(self) -> &'static str {
+        match self {
+            Language::C11 => "c",
+            Language::Cpp17 => "cpp",
+        }
+    }
+}
+
+/// How a program gets the library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Shared,
+    Static,
+}
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A folder of its own for a test's files.
+pub fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The system's compiler, strict, with the header in reach.
+pub fn compiler(language: Language) -> Command {
+    let (variable, default, standard) = match language {
+        Language::C11 => ("CC", "cc", "-std=c11"),
+        Language::Cpp17 => ("CXX", "c++", "-std=c++17"),
+    };
+    let mut command = Command::new(std::env::var_os(variable).unwrap_or(default.into()));
+    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
+    command.arg("-I").arg(root().join("include"));
+    command
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The folder with libgalerna.so and libgalerna.a, built once by the cargo that runs this test.
+fn library() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--offline", "--message-format=json", "--package=galerna-ffi"]);
+        command.arg("--target-dir").arg(target).current_dir(root());
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let output = succeed(command);
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let files = messages.lines().flat_map(built_files);
+        let shared = files.into_iter().find(|f| f.ends_with("libgalerna.so"));
+        shared.expect("cargo names libgalerna.so").parent().unwrap().to_path_buf()
+    })
+}
+
+/// The files that one of cargo's messages names.
+fn built_files(message: &str) -> Vec<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).unwrap();
+    let files = message["filenames"].as_array().cloned().unwrap_or_default();
+    files.iter().filter_map(|f| f.as_str()).map(PathBuf::from).collect()
+}
+
+/// Compiles a program and links it with the library.
+pub fn build(name: &str, sources: &[PathBuf], link: Link, flags: &[&str]) -> PathBuf {
+    let program = scratch("programs").join(name);
+    let mut command = compiler(Language::of(&sources[0]));
+    command.args(flags).args(sources).arg("-pthread").arg("-o").arg(&program);
+    let folder = library();
+    match link {
+        Link::Shared => {
+            command.arg("-L").arg(folder).arg("-lgalerna");
+            command.arg(format!("-Wl,-rpath,{}", folder.display()));
+        }
+        Link::Static => {
+            // What the Rust standard library needs of the system.
+            command.arg(folder.join("libgalerna.a"));
+            command.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"]);
+        }
+    }
+    succeed(command);
+    program
+}
+
+/// Whether a tool is there; without it a test is skipped, which is a failure where `CI` is set.
+pub fn have(tool: &str, mut probe: Command) -> bool {
+    let works = probe.output().is_ok_and(|output| output.status.success());
+    if !works {
+        assert!(std::env::var_os("CI").is_none(), "{tool} not found, and CI is set");
+        eprintln!("SKIPPED: {tool} not found");
+    }
+    works
+}
