@@ -208,6 +208,14 @@ fn long_run(fabric: &str) -> LongRun {
     }
 }
 
+impl Drop for LongRun {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl LongRun {
     /// Waits for its end: the exit code and what it said. Nothing may be left of it.
     fn end(mut self) -> (Option<i32>, String) {
