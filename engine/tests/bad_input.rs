@@ -3,6 +3,8 @@
 //! Peers that break the protocol are played by a [`Rogue`]: it joins as a correct member does, and then writes what it
 //! likes on its connections (`{kind u8, reserved u8, table u16, len u32, offset u64}`, little endian, and the bytes).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use galerna::fabric::meet::meet_tcp;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::{Read, Write};
