@@ -51,6 +51,8 @@ const HOT: Range<usize> = 0..32;
 pub const COLUMNS_LEN: usize = 64;
 /// Messages handed to the application before the engine looks at the network again.
 const DELIVERIES_PER_PASS: u64 = 8192;
+/// Numbers of the order, nulls included, that one pass goes through.
+const NUMBERS_PER_PASS: u64 = 1 << 20;
 
 /// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
 #[derive(Debug, Clone, Copy)]
@@ -216,11 +218,14 @@ impl Multicast {
     fn take_in(&mut self) -> Result<bool, Breach> {
         let me = self.table.me();
         let mine = order::sequence(self.publisher.messages, me, self.ids.len());
+        // Whatever takes an index that nobody had takes a slot of its sender's ring, which is not free before everybody
+        // has delivered it; nulls fill in up to those.
+        let most = self.index + 2 + (self.ids.len() * self.ring().slots()) as u64;
         let mut progress = false;
         for peer in (0..self.ids.len()).filter(|&r| r != me) {
             let breach = |what| Breach { peer, what };
             let published = self.table.load(peer, column::PUBLISHED);
-            progress |= self.streams[peer].take_in(published).map_err(breach)?;
+            progress |= self.streams[peer].take_in(published, most).map_err(breach)?;
             for (column, known, name) in [
                 (column::RECEIVED, &mut self.received[peer], "received"),
                 (column::DELIVERED, &mut self.delivered[peer], "delivered"),
@@ -270,7 +275,7 @@ impl Multicast {
             self.publisher.posted(ticket);
         }
         self.table.store(column::PUBLISHED, published);
-        self.streams[me].take_in(published).map_err(|what| Breach { peer: me, what })
+        self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
 
     /// Moves the own `received` to what has arrived from everybody.
@@ -299,7 +304,8 @@ impl Multicast {
         let (first, before) = (self.next, self.stats.messages_delivered);
         let stop = before + DELIVERIES_PER_PASS;
         let stable = self.received.iter().copied().min().unwrap_or(0);
-        while self.next < self.received[me] && self.stats.messages_delivered < stop {
+        let end = self.received[me].min(first + NUMBERS_PER_PASS);
+        while self.next < end && self.stats.messages_delivered < stop {
             let sender = self.turn;
             let stream = &mut self.streams[sender];
             // Otherwise it was a `fifo` message, delivered ahead of its place.

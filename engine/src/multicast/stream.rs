@@ -59,9 +59,9 @@ impl Stream {
     }
 
     /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
-    /// look at the word is enough, whatever the number of frames. True if there was anything.
+    /// look at the word is enough, whatever the number of frames. `most` bounds the messages. True if there was anything.
     #[inline]
-    pub(super) fn take_in(&mut self, published: u64) -> Result<bool, String> {
+    pub(super) fn take_in(&mut self, published: u64, most: u64) -> Result<bool, String> {
         if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
             return Ok(false);
         }
@@ -75,6 +75,9 @@ impl Stream {
                 "its `published` claims {} frames, more than its ring holds",
                 frames - self.frames_done
             ));
+        }
+        if messages > most {
+            return Err(format!("its `published` claims {messages} messages, {most} are possible"));
         }
         (self.frames, self.messages) = (frames, messages);
         Ok(true)
@@ -141,9 +144,10 @@ mod tests {
         let origin = Origin::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
         let mut stream = Stream::new(row.clone(), geometry, origin);
-        assert!(stream.take_in(word(65, 1)).unwrap_err().contains("more than its ring"));
-        assert!(stream.take_in(word(1, 1)).unwrap());
-        assert!(stream.take_in(word(0, 1)).unwrap_err().contains("went back"));
+        assert!(stream.take_in(word(1, 10), 9).unwrap_err().contains("9 are possible"));
+        assert!(stream.take_in(word(65, 1), 9).unwrap_err().contains("more than its ring"));
+        assert!(stream.take_in(word(1, 1), 9).unwrap());
+        assert!(stream.take_in(word(0, 1), 9).unwrap_err().contains("went back"));
         for (raw, expected) in [
             (600, "passes the ring's end"),
             (3 << 28, "no frame header"),
