@@ -1,5 +1,6 @@
 //! Building and running C and C++ programs against libgalerna.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -75,7 +76,7 @@ pub fn succeed(mut command: Command) -> Output {
 }
 
 /// The folder with libgalerna.so and libgalerna.a, built once by the cargo that runs this test.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
