@@ -73,8 +73,7 @@ pub struct Config {
     /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
     #[serde(default = "default_ring_bytes")]
     pub ring_bytes: usize,
-    /// Largest message in bytes, at most half of `ring_bytes` less 8; a quarter by default. Up to a quarter,
-    /// acknowledgements travel with other counters; above it, each delivery is acknowledged by itself.
+    /// Largest message in bytes, at most half of `ring_bytes` less 8 (the default), and less than 2^28.
     pub max_message_bytes: Option<usize>,
     /// How long `join` waits for the other members, in milliseconds.
     #[serde(default = "default_join_timeout_ms")]
@@ -151,8 +150,7 @@ impl Config {
 
     /// Largest message in bytes.
     pub fn max_message(&self) -> usize {
-        self.max_message_bytes
-            .unwrap_or((self.ring_bytes / 4).min(FRAME_PAYLOAD_MAX))
+        self.max_message_bytes.unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
     }
 
     /// The rank of this process.
@@ -161,10 +159,7 @@ impl Config {
             Error::Config("`member` is missing: set it to the id that this process has in `members`".into())
         })?;
         self.members.iter().position(|m| m.id == id).ok_or_else(|| {
-            Error::Config(format!(
-                "`member` is {id}, which is none of the {} listed members",
-                self.members.len()
-            ))
+            Error::Config(format!("`member` is {id}, which is none of the {} listed members", self.members.len()))
         })
     }
 
@@ -175,19 +170,13 @@ impl Config {
             return fail(format!("`group` must have 1 to 255 bytes, not {}", self.group.len()));
         }
         if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
-            return fail(format!(
-                "`members` must list 1 to {MEMBERS_MAX} members, not {}",
-                self.members.len()
-            ));
+            return fail(format!("`members` must list 1 to {MEMBERS_MAX} members, not {}", self.members.len()));
         }
         let mut ids = HashSet::new();
         let mut addresses = HashSet::new();
         for member in &self.members {
             if !ids.insert(member.id) {
-                return fail(format!(
-                    "two members have the id {}: every id must be unique",
-                    member.id
-                ));
+                return fail(format!("two members have the id {}: every id must be unique", member.id));
             }
             if !addresses.insert(&member.address) {
                 return fail(format!("two members have the address {}", member.address));
@@ -195,10 +184,7 @@ impl Config {
             self.check_address(member)?;
         }
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
-            return fail(format!(
-                "`ring_bytes` must be a power of two from 4096 to 2^30, not {}",
-                self.ring_bytes
-            ));
+            return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
         }
         let most = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
         if self.max_message() > most {
@@ -224,10 +210,7 @@ impl Config {
             (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
             (FabricKind::Shm, Some(_)) => return Ok(()),
         };
-        Err(Error::Config(format!(
-            "address `{}` of member {}: {what}",
-            member.address, member.id
-        )))
+        Err(Error::Config(format!("address `{}` of member {}: {what}", member.address, member.id)))
     }
 
     /// What all members must agree on, as (key, value) pairs in a fixed order.
@@ -240,10 +223,7 @@ impl Config {
             ("max_message_bytes".to_owned(), self.max_message().to_string()),
         ];
         for (rank, member) in self.members.iter().enumerate() {
-            pairs.push((
-                format!("members[{rank}]"),
-                format!("{} at {}", member.id, member.address),
-            ));
+            pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));
         }
         pairs
     }

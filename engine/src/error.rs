@@ -114,9 +114,6 @@ pub enum Error {
 impl Error {
     /// An I/O error with the sentence that says what was being done.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Error::Io {
-            what: what.into(),
-            source: Arc::new(source.into()),
-        }
+        Error::Io { what: what.into(), source: Arc::new(source.into()) }
     }
 }

@@ -17,11 +17,7 @@ const COLUMNS_LEN: usize = 64;
 
 /// The membership's table.
 pub fn table_spec() -> TableSpec {
-    TableSpec {
-        id: TableId(0),
-        columns_len: COLUMNS_LEN,
-        row_len: COLUMNS_LEN,
-    }
+    TableSpec { id: TableId(0), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN }
 }
 
 /// The members of view 0 and what they have said of themselves.
@@ -35,10 +31,7 @@ impl Membership {
     /// Over the table that the fabric made for [`table_spec`].
     pub fn new(rows: TableRows, me: Rank) -> Membership {
         let departed = vec![None; rows.rows.len()];
-        Membership {
-            table: Table::new(rows, me),
-            departed,
-        }
+        Membership { table: Table::new(rows, me), departed }
     }
 
     /// Shows that this member has met all others and runs view 0.
@@ -54,9 +47,7 @@ impl Membership {
 
     /// The members that do not run view 0 yet.
     pub fn not_installed(&self) -> Vec<Rank> {
-        (0..self.table.members())
-            .filter(|&r| self.table.load(r, INSTALLED) == 0)
-            .collect()
+        (0..self.table.members()).filter(|&r| self.table.load(r, INSTALLED) == 0).collect()
     }
 
     /// Says goodbye.
@@ -68,11 +59,7 @@ impl Membership {
     /// The link to `peer` is down: true if that is no failure of its own. It said goodbye, or it stopped because of
     /// another and said so.
     pub fn departed(&mut self, peer: Rank) -> bool {
-        self.departed[peer] = if self.left(peer) {
-            Some(peer)
-        } else {
-            self.accused(peer)
-        };
+        self.departed[peer] = if self.left(peer) { Some(peer) } else { self.accused(peer) };
         self.departed[peer].is_some()
     }
 
@@ -83,8 +70,7 @@ impl Membership {
 
     /// Shows that this member stops because of `peer`.
     pub fn accuse(&mut self, peer: Rank, fabric: &mut dyn Fabric) {
-        self.table
-            .store(ACCUSED, self.table.load(self.table.me(), ACCUSED) | 1 << peer);
+        self.table.store(ACCUSED, self.table.load(self.table.me(), ACCUSED) | 1 << peer);
         self.table.push(fabric, 0..COLUMNS_LEN, Source::Snapshot);
     }
 
@@ -96,9 +82,6 @@ impl Membership {
 
     /// The members that departed, each with the one on whose account.
     pub fn gone(&self) -> impl Iterator<Item = (Rank, Rank)> {
-        self.departed
-            .iter()
-            .enumerate()
-            .filter_map(|(rank, cause)| cause.map(|cause| (rank, cause)))
+        self.departed.iter().enumerate().filter_map(|(rank, cause)| cause.map(|cause| (rank, cause)))
     }
 }

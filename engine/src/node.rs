@@ -54,16 +54,7 @@ impl Node {
         let phase = Phase::Installing;
         let install_by_ms = now_ms.saturating_add(install_timeout_ms);
         let events = Vec::new();
-        Node {
-            ids,
-            fabric,
-            membership,
-            multicasts,
-            phase,
-            events,
-            install_by_ms,
-            install_timeout_ms,
-        }
+        Node { ids, fabric, membership, multicasts, phase, events, install_by_ms, install_timeout_ms }
     }
 
     /// One pass: lets writes land, advances every subgroup, delivers, pushes counters. `now_ms` is any monotone clock in
@@ -112,14 +103,9 @@ impl Node {
             return false;
         }
         let missing = self.membership.not_installed();
-        let missing = missing
-            .iter()
-            .map(|&r| format!("member {} (met, but it has not met all others)", self.ids[r]));
+        let missing = missing.iter().map(|&r| format!("member {} (met, but it has not met all others)", self.ids[r]));
         let missing = missing.collect::<Vec<_>>().join(", ");
-        self.stop(Error::Missing {
-            missing,
-            after_ms: self.install_timeout_ms,
-        });
+        self.stop(Error::Missing { missing, after_ms: self.install_timeout_ms });
         true
     }
 
@@ -144,21 +130,12 @@ impl Node {
             // What is still on its way from the others is waited for: see `part`.
             return;
         }
-        self.accuse_and_stop(
-            peer,
-            Error::MemberFailed {
-                member: self.ids[peer],
-                cause,
-            },
-        );
+        self.accuse_and_stop(peer, Error::MemberFailed { member: self.ids[peer], cause });
     }
 
     fn sever(&mut self, breach: Breach) {
         self.fabric.sever(breach.peer);
-        let error = Error::Contract {
-            member: self.ids[breach.peer],
-            what: breach.what,
-        };
+        let error = Error::Contract { member: self.ids[breach.peer], what: breach.what };
         self.accuse_and_stop(breach.peer, error);
     }
 
@@ -192,21 +169,15 @@ impl Node {
         let stops = self.membership.gone().any(|(gone, _)| {
             let delivered = self.multicasts.iter().all(|m| m.delivered() >= m.received_of(gone));
             let all = |m: &Multicast| m.flush_target(m.ring().next_ticket());
-            let hopeless = self
-                .multicasts
-                .iter()
-                .any(|m| all(m).is_none_or(|target| target > m.received_of(gone)));
+            let hopeless = self.multicasts.iter().any(|m| all(m).is_none_or(|target| target > m.received_of(gone)));
             delivered && (hopeless || self.flushed())
         });
         if stops {
             let member = self.ids[culprit];
             let cause = || format!("member {} reports it", self.ids[peer]);
             let left = self.membership.left(culprit);
-            let error = if left {
-                Error::MemberLeft { member }
-            } else {
-                Error::MemberFailed { member, cause: cause() }
-            };
+            let error =
+                if left { Error::MemberLeft { member } } else { Error::MemberFailed { member, cause: cause() } };
             self.accuse_and_stop(culprit, error);
         }
         stops
@@ -249,9 +220,6 @@ impl Node {
 
     /// Counters of subgroup `index` with those of the fabric.
     pub fn stats(&self, index: usize) -> Stats {
-        Stats {
-            fabric: self.fabric.stats(),
-            ..self.multicasts[index].stats()
-        }
+        Stats { fabric: self.fabric.stats(), ..self.multicasts[index].stats() }
     }
 }

@@ -1,4 +1,5 @@
 //! Whole members in one process, over the real fabrics: one order, every mode, flush, leave, failures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::net::TcpListener;
@@ -41,9 +42,7 @@ fn config(fabric: FabricKind, n: u32) -> Config {
 fn recorder() -> (History, impl FnMut(Delivery<'_>) + Send + 'static) {
     let history = History::default();
     let sink = history.clone();
-    (history, move |d: Delivery<'_>| {
-        sink.lock().unwrap().push((d.sender.0, d.sequence, d.payload.to_vec()))
-    })
+    (history, move |d: Delivery<'_>| sink.lock().unwrap().push((d.sender.0, d.sequence, d.payload.to_vec())))
 }
 
 fn join_all(config: &Config) -> Vec<(Group, History)> {
@@ -55,11 +54,7 @@ fn join_all(config: &Config) -> Vec<(Group, History)> {
             (Group::join(config, handler).unwrap(), history)
         })
     });
-    joins
-        .collect::<Vec<_>>()
-        .into_iter()
-        .map(|j| j.join().unwrap())
-        .collect()
+    joins.collect::<Vec<_>>().into_iter().map(|j| j.join().unwrap()).collect()
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -87,26 +82,19 @@ fn one_order(fabric: FabricKind, n: u32, mode: Mode) {
         }
     });
     let all = (n * each) as usize;
-    wait_for("all deliveries", || {
-        members.iter().all(|(_, h)| h.lock().unwrap().len() == all)
-    });
+    wait_for("all deliveries", || members.iter().all(|(_, h)| h.lock().unwrap().len() == all));
     let histories: Vec<_> = members.iter().map(|(_, h)| h.lock().unwrap().clone()).collect();
     for history in &histories {
         if mode != Mode::Fifo {
             assert_eq!(history, &histories[0]);
         }
         for sender in 1..=n {
-            let numbers = history
-                .iter()
-                .filter(|m| m.0 == sender)
-                .map(|m| u32::from_le_bytes(m.2[..4].try_into().unwrap()));
+            let numbers =
+                history.iter().filter(|m| m.0 == sender).map(|m| u32::from_le_bytes(m.2[..4].try_into().unwrap()));
             assert!(numbers.eq(0..each), "sender {sender} out of order");
         }
     }
-    let leaves: Vec<_> = members
-        .into_iter()
-        .map(|(g, _)| std::thread::spawn(move || g.leave(LONG)))
-        .collect();
+    let leaves: Vec<_> = members.into_iter().map(|(g, _)| std::thread::spawn(move || g.leave(LONG))).collect();
     for leave in leaves {
         leave.join().unwrap().unwrap();
     }
@@ -150,16 +138,7 @@ fn a_member_that_goes_without_leaving_is_named() {
         for (group, _) in &members {
             wait_for("the group to stop", || group.stopped().is_some());
             let reason = group.stopped().unwrap();
-            assert!(
-                matches!(
-                    reason,
-                    Error::MemberFailed {
-                        member: MemberId(2),
-                        ..
-                    }
-                ),
-                "{fabric}: {reason}"
-            );
+            assert!(matches!(reason, Error::MemberFailed { member: MemberId(2), .. }), "{fabric}: {reason}");
             let refused = group.try_send(MAIN, Mode::Safe, b"too late").unwrap_err();
             assert!(matches!(refused, Error::MemberFailed { .. }), "{refused}");
             assert!(matches!(group.flush(MAIN, 0, LONG), Err(Error::MemberFailed { .. })));
@@ -180,10 +159,7 @@ fn a_leaver_is_named_and_loses_nothing() {
         assert!(matches!(leaver.leave(LONG), Err(Error::Left)));
         for (group, history) in &members {
             wait_for("the group to stop", || group.stopped().is_some());
-            assert!(matches!(
-                group.stopped(),
-                Some(Error::MemberLeft { member: MemberId(1) })
-            ));
+            assert!(matches!(group.stopped(), Some(Error::MemberLeft { member: MemberId(1) })));
             assert_eq!(history.lock().unwrap().len(), 500);
         }
     }

@@ -70,9 +70,7 @@ impl Callbacks {
     /// `joined`: what the first callback waits for the end of.
     pub(crate) fn new(callbacks: galerna_callbacks_t, joined: Receiver<()>) -> Result<Callbacks, Failure> {
         Ok(Callbacks {
-            deliver: callbacks
-                .deliver
-                .ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?,
+            deliver: callbacks.deliver.ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?,
             stopped: callbacks.stopped,
             context: callbacks.context,
             joined: Some(joined),

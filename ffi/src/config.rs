@@ -77,9 +77,7 @@ pub extern "C" fn galerna_config_free(config: *mut galerna_config_t) {
 
 /// A copy of a configuration.
 pub(crate) fn get(config: *const galerna_config_t) -> Result<Config, Failure> {
-    CONFIGS.with(config, |config| {
-        Ok(config.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    })
+    CONFIGS.with(config, |config| Ok(config.lock().unwrap_or_else(PoisonError::into_inner).clone()))
 }
 
 fn create(out: &Out<*mut galerna_config_t>, config: impl FnOnce() -> Result<Config, Failure>) -> Result<(), Failure> {

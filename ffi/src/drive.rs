@@ -55,10 +55,7 @@ pub extern "C" fn galerna_dispatch(group: *mut galerna_group_t) -> galerna_resul
     border::call(|| {
         not_in_callback()?;
         group::with(group, |member| {
-            let mut driver = member
-                .turn()?
-                .lock()
-                .ok_or(Error::WouldBlock("another thread dispatches"))?;
+            let mut driver = member.turn()?.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
             Ok(driver.as_mut().ok_or(Error::Left)?.dispatch()?)
         })
     })
@@ -88,11 +85,7 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) fn new(driver: Driver) -> Turn {
         let fd = driver.fd().as_raw_fd();
-        Turn {
-            driver: Mutex::new(Some(driver)),
-            fd,
-            closed: AtomicBool::new(false),
-        }
+        Turn { driver: Mutex::new(Some(driver)), fd, closed: AtomicBool::new(false) }
     }
 
     /// Makes the calls that wait in other threads return.
@@ -173,8 +166,5 @@ fn remaining(deadline: Instant) -> Option<Duration> {
 }
 
 fn timed_out(what: &'static str, timeout: Duration) -> Error {
-    Error::TimedOut {
-        what,
-        after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-    }
+    Error::TimedOut { what, after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
 }

@@ -85,10 +85,7 @@ pub unsafe extern "C" fn galerna_join(
         let (joining, joined) = mpsc::channel();
         let callbacks = Callbacks::new(callbacks, joined)?;
         let member = match drive {
-            galerna_drive_t::GALERNA_DRIVE_THREAD => Member {
-                turn: None,
-                group: Group::join(config, callbacks)?,
-            },
+            galerna_drive_t::GALERNA_DRIVE_THREAD => Member { turn: None, group: Group::join(config, callbacks)? },
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
                 let (group, driver) = Group::join_driven(config, callbacks)?;
                 let turn = Some(Turn::new(driver));

@@ -43,16 +43,8 @@ impl<T> Table<T> {
         Table {
             kind,
             tag,
-            slots: [const {
-                Slot {
-                    generation: AtomicU64::new(0),
-                    value: RwLock::new(None),
-                }
-            }; SLOTS],
-            free: Mutex::new(Free {
-                returned: Vec::new(),
-                never_used: 0,
-            }),
+            slots: [const { Slot { generation: AtomicU64::new(0), value: RwLock::new(None) } }; SLOTS],
+            free: Mutex::new(Free { returned: Vec::new(), never_used: 0 }),
         }
     }
 
@@ -98,25 +90,14 @@ impl<T> Table<T> {
         let (index, generation) = self.parts(handle).ok_or_else(|| self.invalid(handle))?;
         let slot = &self.slots[index];
         let next = generation + 1;
-        if let Err(found) = slot
-            .generation
-            .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire)
-        {
-            return if found > generation {
-                Ok(None)
-            } else {
-                Err(self.invalid(handle))
-            };
+        if let Err(found) = slot.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire) {
+            return if found > generation { Ok(None) } else { Err(self.invalid(handle)) };
         }
         if let Some(value) = slot.value.read().unwrap_or_else(PoisonError::into_inner).as_deref() {
             hasten(value);
         }
         let value = slot.value.write().unwrap_or_else(PoisonError::into_inner).take();
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .returned
-            .push(index);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(index);
         Ok(value)
     }
 
@@ -126,10 +107,7 @@ impl<T> Table<T> {
             return Ok(index);
         }
         if free.never_used == SLOTS {
-            return Err(Failure::Limit {
-                kind: self.kind,
-                most: SLOTS,
-            });
+            return Err(Failure::Limit { kind: self.kind, most: SLOTS });
         }
         free.never_used += 1;
         Ok(free.never_used - 1)
@@ -156,9 +134,6 @@ impl<T> Table<T> {
 
     #[cold]
     fn invalid<H>(&self, handle: *const H) -> Failure {
-        Failure::Handle {
-            kind: self.kind,
-            null: handle.is_null(),
-        }
+        Failure::Handle { kind: self.kind, null: handle.is_null() }
     }
 }

@@ -4,10 +4,7 @@
 //! Every function runs inside [`border::call`], where panics stop and errors become codes. Handles are numbers, never
 //! dereferenced ([`handle`]); the pointers that are dereferenced pass through the casts of [`border`]. What exactly may
 //! happen inside a callback is decided in [`callbacks`]; who drives a group, and who waits how, in [`drive`].
-#![allow(
-    non_camel_case_types,
-    reason = "types and enumerators have here the names that they have in C"
-)]
+#![allow(non_camel_case_types, reason = "types and enumerators have here the names that they have in C")]
 #![allow(unreachable_pub, reason = "what is `pub` here is the C API, which cbindgen reads")]
 #![allow(
     clippy::missing_safety_doc,

@@ -56,13 +56,7 @@ impl galerna_reservation_t {
     fn check(&self, group: *const galerna_group_t) -> u64 {
         static SECRET: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("galerna_reservation_t") | 1);
         let place = u64::from(self.private_ticket) << 32 | u64::from(self.private_word);
-        let words = [
-            group.addr() as u64,
-            self.data.addr() as u64,
-            self.length as u64,
-            place,
-            self.private_subgroup,
-        ];
+        let words = [group.addr() as u64, self.data.addr() as u64, self.length as u64, place, self.private_subgroup];
         // Each step is invertible, so a change of one word always changes the result.
         words.iter().fold(*SECRET, |sum, word| {
             let sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -78,11 +72,7 @@ impl galerna_reservation_t {
         else {
             return Err(broken.into());
         };
-        let claim = Claim {
-            ticket: self.private_ticket,
-            word: self.private_word,
-            len,
-        };
+        let claim = Claim { ticket: self.private_ticket, word: self.private_word, len };
         Ok((SubgroupId(subgroup), claim))
     }
 }
@@ -186,10 +176,5 @@ unsafe fn open(
     reservation: *mut galerna_reservation_t,
 ) -> Result<(galerna_reservation_t, Out<galerna_reservation_t>), Failure> {
     // SAFETY: the caller's promise.
-    unsafe {
-        Ok((
-            border::versioned("reservation", reservation)?,
-            border::versioned_out("reservation", reservation)?,
-        ))
-    }
+    unsafe { Ok((border::versioned("reservation", reservation)?, border::versioned_out("reservation", reservation)?)) }
 }

@@ -90,10 +90,8 @@ pub(crate) fn reserve(
     }
     let timeout = Duration::from_millis(timeout_ms.into());
     let engine = || group.reserve(subgroup, length, timeout);
-    member.wait("waiting for ring space", timeout, engine, || {
-        match group.try_reserve(subgroup, length) {
-            Err(Error::WouldBlock(_)) => None,
-            other => Some(other),
-        }
+    member.wait("waiting for ring space", timeout, engine, || match group.try_reserve(subgroup, length) {
+        Err(Error::WouldBlock(_)) => None,
+        other => Some(other),
     })
 }

@@ -13,11 +13,7 @@ fn header() -> PathBuf {
 fn the_header_is_up_to_date() {
     let package = env!("CARGO_MANIFEST_DIR");
     let config = cbindgen::Config::from_root_or_default(package);
-    let bindings = cbindgen::Builder::new()
-        .with_crate(package)
-        .with_config(config)
-        .generate()
-        .unwrap();
+    let bindings = cbindgen::Builder::new().with_crate(package).with_config(config).generate().unwrap();
     let mut made = Vec::new();
     bindings.write(&mut made);
     let made = String::from_utf8(made).unwrap();
@@ -40,11 +36,7 @@ fn the_header_compiles_alone() {
     for language in [Language::C11, Language::Cpp17] {
         let source = folder.join(format!("alone.{}", language.extension()));
         // Twice, for the include guard.
-        std::fs::write(
-            &source,
-            "#include <galerna.h>\n#include <galerna.h>\nextern int nothing;\n",
-        )
-        .unwrap();
+        std::fs::write(&source, "#include <galerna.h>\n#include <galerna.h>\nextern int nothing;\n").unwrap();
         let mut command = support::compiler(language);
         command.arg("-fsyntax-only").arg(source);
         support::succeed(command);

@@ -20,7 +20,7 @@ impl Row {
 
     /// Memory that the caller mapped; `columns_len` as in [`super::TableSpec`].
     pub fn from_map(map: MmapRaw, columns_len: usize) -> Row {
-        assert!(columns_len <= map.len() && columns_len % 64 == 0 && map.len() % 8 == 0);
+        assert!(columns_len <= map.len() && columns_len.is_multiple_of(64) && map.len().is_multiple_of(8));
         Row { map, columns_len }
     }
 
@@ -41,11 +41,7 @@ impl Row {
     /// If it is out of range or not aligned: an error of this library, never of a peer.
     #[inline]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(
-            offset % 8 == 0 && offset < self.map.len(),
-            "word at {offset} of a row of {}",
-            self.map.len()
-        );
+        assert!(offset.is_multiple_of(8) && offset < self.map.len(), "word at {offset} of a row of {}", self.map.len());
         // SAFETY: in range and aligned by the assertion (the length is a multiple of 8 and the map starts on a page);
         // the map lives as long as `self`; every access to it that can run beside this one is atomic or ordered by a
         // counter.
@@ -58,11 +54,7 @@ impl Row {
     /// If it is out of range: an error of this library, never of a peer.
     #[inline]
     pub fn ptr(&self, range: Range<usize>) -> *mut u8 {
-        assert!(
-            range.start <= range.end && range.end <= self.map.len(),
-            "{range:?} of a row of {}",
-            self.map.len()
-        );
+        assert!(range.start <= range.end && range.end <= self.map.len(), "{range:?} of a row of {}", self.map.len());
         // SAFETY: in range by the assertion.
         unsafe { self.map.as_mut_ptr().add(range.start) }
     }
@@ -73,12 +65,11 @@ impl Row {
     /// # Panics
     /// If the range is not made of whole words of the row.
     pub fn store_words(&self, offset: usize, bytes: &[u8]) {
-        assert!(bytes.len() % 8 == 0);
+        assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact(8).enumerate() {
             let mut word = [0; 8];
             word.copy_from_slice(chunk);
-            self.word(offset + 8 * i)
-                .store(u64::from_ne_bytes(word), Ordering::Release);
+            self.word(offset + 8 * i).store(u64::from_ne_bytes(word), Ordering::Release);
         }
     }
 
@@ -87,7 +78,7 @@ impl Row {
     /// # Panics
     /// If the range is not made of whole words of the row.
     pub fn load_words(&self, offset: usize, bytes: &mut [u8]) {
-        assert!(bytes.len() % 8 == 0);
+        assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact_mut(8).enumerate() {
             chunk.copy_from_slice(&self.word(offset + 8 * i).load(Ordering::Acquire).to_ne_bytes());
         }

@@ -12,9 +12,7 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new() -> Bell {
-        Bell {
-            asleep: AtomicBool::new(false),
-        }
+        Bell { asleep: AtomicBool::new(false) }
     }
 
     /// The engine is about to sleep; it must look for work once more after this.

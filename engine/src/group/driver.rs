@@ -156,10 +156,7 @@ impl Driver {
         let deadline = Instant::now() + timeout;
         while !self.ended() {
             if Instant::now() >= deadline {
-                self.shared.end(Err(Error::TimedOut {
-                    what: "leave",
-                    after_ms: millis(timeout),
-                }));
+                self.shared.end(Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) }));
                 break;
             }
             if !self.pass() {
@@ -176,9 +173,7 @@ impl Driver {
     /// One pass of the node and of what the handles asked for.
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
-        let Driver {
-            node, shared, handler, ..
-        } = self;
+        let Driver { node, shared, handler, .. } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             shared.as_callback(|| node.poll(now_ms, &mut |delivery| handler.deliver(delivery)))
         }));
@@ -245,9 +240,7 @@ impl Driver {
 
     fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        let text = text
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no text".to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned());
         self.node.fail(Error::CallbackPanicked(text));
         true
     }
@@ -285,7 +278,9 @@ impl Driver {
         self.pass()
     }
 
-    fn disarm(&mut self) {
+    /// After a wait on the descriptor, for a loop that goes on with [`Driver::poll`]: until the next
+    /// [`Driver::dispatch`] nobody takes the trouble to wake this member.
+    pub fn disarm(&mut self) {
         self.shared.bell.disarm();
         self.node.fabric().disarm();
         // Would block when nobody rang.

@@ -28,18 +28,14 @@ pub(super) struct Pending {
 impl Flush {
     pub(super) fn start(shared: &Arc<Shared>, subgroup: usize, k: usize, ticket: u32) -> Flush {
         let done = Arc::new(AtomicBool::new(false));
-        shared.lock().flushes.push(Pending {
-            subgroup,
-            k,
-            ticket,
-            target: None,
-            done: done.clone(),
-        });
+        shared.lock().flushes.push(Pending { subgroup, k, ticket, target: None, done: done.clone() });
         shared.ring();
-        Flush {
-            shared: shared.clone(),
-            done,
-        }
+        Flush { shared: shared.clone(), done }
+    }
+
+    /// A flush that had nothing to wait for.
+    pub(super) fn done(shared: &Arc<Shared>) -> Flush {
+        Flush { shared: shared.clone(), done: Arc::new(AtomicBool::new(true)) }
     }
 
     /// Whether what the flush covers has been received as asked.

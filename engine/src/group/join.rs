@@ -21,23 +21,13 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     let me = config.rank()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
     let ids: Vec<_> = config.members.iter().map(|m| m.id).collect();
-    let specs = [
-        membership::table_spec(),
-        multicast::table_spec(EVERYBODY, config.ring_bytes),
-    ];
+    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)];
     let (fabric, mut tables) = connect(config, me, &specs, deadline)?;
     let (Some(ring_rows), Some(membership_rows)) = (tables.pop(), tables.pop()) else {
         return Err(Error::Misuse("the fabric did not make the tables it was asked for"));
     };
     let membership = Membership::new(membership_rows, me);
-    let everybody = Multicast::new(
-        EVERYBODY,
-        ids.clone(),
-        ring_rows,
-        me,
-        config.max_message(),
-        Origin::default(),
-    );
+    let everybody = Multicast::new(EVERYBODY, ids.clone(), ring_rows, me, config.max_message(), Origin::default());
     let rings = vec![everybody.ring().clone()];
     let left = deadline.saturating_duration_since(Instant::now());
     let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -74,18 +64,10 @@ fn connect(
 
 fn set_up_error(config: &Config, error: shm::SetupError) -> Error {
     match error {
-        shm::SetupError::Peer(fault) => Error::Refused {
-            member: config.members[fault.peer].id,
-            reason: fault.what,
-        },
+        shm::SetupError::Peer(fault) => Error::Refused { member: config.members[fault.peer].id, reason: fault.what },
         shm::SetupError::Missing(faults) => {
-            let missing = faults
-                .iter()
-                .map(|f| format!("member {} ({})", config.members[f.peer].id, f.what));
-            Error::Missing {
-                missing: missing.collect::<Vec<_>>().join(", "),
-                after_ms: config.join_timeout_ms,
-            }
+            let missing = faults.iter().map(|f| format!("member {} ({})", config.members[f.peer].id, f.what));
+            Error::Missing { missing: missing.collect::<Vec<_>>().join(", "), after_ms: config.join_timeout_ms }
         }
         shm::SetupError::Local(error) => error,
     }

@@ -68,14 +68,8 @@ impl Group {
     }
 
     fn new(shared: Arc<Shared>, thread: Option<JoinHandle<()>>) -> Group {
-        let engine = Engine {
-            shared: shared.clone(),
-            thread: Mutex::new(thread),
-        };
-        Group {
-            shared,
-            _engine: Arc::new(engine),
-        }
+        let engine = Engine { shared: shared.clone(), thread: Mutex::new(thread) };
+        Group { shared, _engine: Arc::new(engine) }
     }
 
     /// The members' ids in rank order. The lowest rank is the natural leader, where an application wants one.
@@ -94,10 +88,7 @@ impl Group {
     }
 
     fn ring(&self, subgroup: SubgroupId) -> Result<&Arc<SendRing>, Error> {
-        self.shared
-            .rings
-            .get(usize::from(subgroup.0))
-            .ok_or(Error::UnknownSubgroup(subgroup))
+        self.shared.rings.get(usize::from(subgroup.0)).ok_or(Error::UnknownSubgroup(subgroup))
     }
 
     /// Sends a copy of `payload`; waits up to `timeout` while the ring is full.
@@ -137,12 +128,7 @@ impl Group {
 
     fn claim<'g>(&'g self, ring: &'g SendRing, len: usize) -> Result<Reservation<'g>, Error> {
         let claim = self.shared.claim(ring, len)?;
-        Ok(Reservation {
-            shared: &self.shared,
-            ring,
-            claim,
-            open: true,
-        })
+        Ok(Reservation { shared: &self.shared, ring, claim, open: true })
     }
 
     /// Returns when everything that this process has sent or been delivered is received by `k` members (0, or more than
@@ -155,13 +141,12 @@ impl Group {
     /// Begins a flush that can be asked later whether it is done.
     pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
-        self.shared.check_open()?;
-        Ok(Flush::start(
-            &self.shared,
-            usize::from(subgroup.0),
-            k,
-            ring.next_ticket(),
-        ))
+        if let Err(reason) = self.shared.check_open() {
+            // Everything had reached every member before the group ended because one of them left.
+            let flushed = matches!(reason, Error::MemberLeft { .. }) && self.shared.ended_well();
+            return if flushed { Ok(Flush::done(&self.shared)) } else { Err(reason) };
+        }
+        Ok(Flush::start(&self.shared, usize::from(subgroup.0), k, ring.next_ticket()))
     }
 
     /// Counters of a subgroup; they are brought up to date once a pass.
@@ -185,9 +170,7 @@ impl Group {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("the leave has begun; it ends after the callback"));
         }
-        let left = self
-            .shared
-            .wait_until(Instant::now() + timeout, "leave", timeout, |state| state.ended.clone());
+        let left = self.shared.wait_until(Instant::now() + timeout, "leave", timeout, |state| state.ended.clone());
         if matches!(left, Err(Error::TimedOut { .. })) {
             self.shared.abandon();
         }
@@ -221,9 +204,7 @@ impl Group {
         let ring = self.ring(subgroup)?;
         match ring.is_open(claim) {
             true => Ok(ring),
-            false => Err(Error::Misuse(
-                "the reservation is not open: committed already, or not one of this group",
-            )),
+            false => Err(Error::Misuse("the reservation is not open: committed already, or not one of this group")),
         }
     }
 }

@@ -97,7 +97,11 @@ impl Shared {
             self.check_open()?;
         }
         ring.claim(len).map_err(|refusal| match refusal {
-            Refusal::Full => Error::WouldBlock("the ring is full until the members have delivered earlier messages"),
+            Refusal::Full => {
+                // The engine asks the others for what frees space.
+                self.work();
+                Error::WouldBlock("the ring is full until the members have delivered earlier messages")
+            }
             Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },
         })
     }
@@ -170,10 +174,7 @@ impl Shared {
             }
             let now = Instant::now();
             if now >= deadline {
-                return Err(Error::TimedOut {
-                    what,
-                    after_ms: millis(timeout),
-                });
+                return Err(Error::TimedOut { what, after_ms: millis(timeout) });
             }
             let waited = self.changed.wait_timeout(state, deadline - now);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -211,6 +212,11 @@ impl Shared {
     pub(super) fn end(&self, result: Result<(), Error>) {
         self.lock().ended.get_or_insert(result);
         self.changed.notify_all();
+    }
+
+    /// The driver has ended, and all that was accepted or delivered here has reached every member.
+    pub(super) fn ended_well(&self) -> bool {
+        matches!(self.lock().ended, Some(Ok(())))
     }
 
     /// Whether this thread is in a callback of this group.

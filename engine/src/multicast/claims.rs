@@ -12,7 +12,7 @@
 //!   that came after its claim.
 
 use super::frame::{self, WORD};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 /// Slot flag: the frame is padding.
@@ -42,6 +42,8 @@ pub(super) struct Committed {
 pub(super) struct Claims {
     head: CachePadded<AtomicU64>,
     freed: CachePadded<AtomicU64>,
+    /// A claim was refused since the engine last looked.
+    starved: AtomicBool,
     slots: Box<[AtomicU64]>,
     ring_words: u32,
 }
@@ -73,6 +75,7 @@ impl Claims {
         Claims {
             head: CachePadded::new(AtomicU64::new(pack(word, ticket))),
             freed: CachePadded::new(AtomicU64::new(pack(word, ticket))),
+            starved: AtomicBool::new(false),
             slots,
             ring_words,
         }
@@ -82,7 +85,8 @@ impl Claims {
         &self.slots[ticket as usize & (self.slots.len() - 1)]
     }
 
-    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full.
+    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full, which the engine must then be
+    /// told (woken, if it sleeps), so that it asks for what frees space.
     pub(super) fn claim(&self, len: usize) -> Option<Claim> {
         let need = frame::words(len);
         loop {
@@ -96,41 +100,25 @@ impl Claims {
             if u64::from(used) + u64::from(pad) + u64::from(need) > u64::from(self.ring_words)
                 || open as usize + tickets > self.slots.len()
             {
+                self.starved.store(true, Ordering::Relaxed);
                 return None;
             }
             let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
-            if self
-                .head
-                .compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed)
-                .is_err()
-            {
+            if self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
             if pad == 0 {
-                return Some(Claim {
-                    ticket,
-                    word,
-                    len: len as u32,
-                });
+                return Some(Claim { ticket, word, len: len as u32 });
             }
-            let filler = Claim {
-                ticket,
-                word,
-                len: (pad - 1) * WORD as u32,
-            };
+            let filler = Claim { ticket, word, len: (pad - 1) * WORD as u32 };
             self.commit(filler, PADDING | WRAP);
-            return Some(Claim {
-                ticket: ticket.wrapping_add(1),
-                word: word.wrapping_add(pad),
-                len: len as u32,
-            });
+            return Some(Claim { ticket: ticket.wrapping_add(1), word: word.wrapping_add(pad), len: len as u32 });
         }
     }
 
     /// Hands a claimed frame, filled, to the engine.
     pub(super) fn commit(&self, claim: Claim, flags: u8) {
-        self.slot_of(claim.ticket)
-            .store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
+        self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }
 
     /// Whether `claim` can be one that was handed out, is not freed and not committed: for claims that come from C.
@@ -149,10 +137,13 @@ impl Claims {
     #[inline]
     pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
         let state = self.slot_of(ticket).load(Ordering::Acquire);
-        (state >> 32 == u64::from(ticket.wrapping_add(1))).then(|| Committed {
-            len: (state & frame::PAYLOAD_MAX as u64) as usize,
-            flags: (state >> 28) as u8 & 15,
-        })
+        (state >> 32 == u64::from(ticket.wrapping_add(1)))
+            .then_some(Committed { len: (state & frame::PAYLOAD_MAX as u64) as usize, flags: (state >> 28) as u8 & 15 })
+    }
+
+    /// Whether a claim was refused since the last call. Engine only.
+    pub(super) fn take_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::Relaxed)
     }
 
     /// Gives everything before (`word`, `ticket`) back to claimers. Engine only.
@@ -215,11 +206,7 @@ mod tests {
                 ticket = ticket.wrapping_add(1);
             }
             assert_eq!(claim.word, word);
-            assert_eq!(
-                claims.committed(ticket),
-                None,
-                "a slot of an earlier lap, or a fresh one, is not committed"
-            );
+            assert_eq!(claims.committed(ticket), None, "a slot of an earlier lap, or a fresh one, is not committed");
             assert!(claims.is_open(claim));
             claims.commit(claim, 1);
             assert!(!claims.is_open(claim));

@@ -67,10 +67,7 @@ impl Header {
         let low = word as u32;
         let len = (low & PAYLOAD_MAX as u32) as usize;
         let kind = match low >> LENGTH_BITS {
-            bits @ 0..=3 => Kind::Message {
-                mode: Mode::from_bits(bits)?,
-                index: (word >> 32) as u32,
-            },
+            bits @ 0..=3 => Kind::Message { mode: Mode::from_bits(bits)?, index: (word >> 32) as u32 },
             4 => Kind::Padding,
             _ => return None,
         };

@@ -4,8 +4,12 @@
 //! due, push the counters. [`Multicast::deliver`] hands everything deliverable to the application. Neither waits for
 //! anything, and each does all there is to do, so batches form by themselves.
 //!
-//! A row holds three words, which guard the ring behind them and travel together in one small write: `published`,
-//! `received` and `delivered` (see [`column`]); then, at [`COLUMNS_LEN`], the owner's byte ring.
+//! A row holds four words, which travel together in one small write: `published`, `received`, `delivered` and `wanted`
+//! (see [`column`]); then, at [`COLUMNS_LEN`], the owner's byte ring.
+//!
+//! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
+//! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
+//! by `wanted`. So a full ring never waits for ever, and a message delivered costs no write of its own.
 
 mod claims;
 mod frame;
@@ -37,10 +41,12 @@ pub mod column {
     pub const RECEIVED: Column = Column(8);
     /// All messages numbered below this are done with at the owner: their callbacks have returned.
     pub const DELIVERED: Column = Column(16);
+    /// The owner is short of ring space and wants to be told as soon as all below this is `delivered`.
+    pub const WANTED: Column = Column(24);
 }
 
 /// The columns that one inline write pushes.
-const HOT: Range<usize> = 0..24;
+const HOT: Range<usize> = 0..32;
 /// Bytes of the columns: one cache line. The ring follows.
 pub const COLUMNS_LEN: usize = 64;
 /// Messages handed to the application before the engine looks at the network again.
@@ -106,26 +112,10 @@ pub struct Breach {
     pub what: String,
 }
 
-/// How much ring may be done with, untold: an eighth, if a sender can then still never be stuck. When all is delivered, it
-/// may count as used what is untold, one batch that is told in part (a sixteenth of the ring and a frame), and it needs a
-/// frame with as much padding before it. Where frames are larger than that leaves room for, everything is told at once.
-fn tell_words(geometry: Geometry, max_message: usize) -> u64 {
-    let (ring, frame) = (u64::from(geometry.words), u64::from(frame::words(max_message)));
-    if ring / 8 + ring / 16 + 3 * frame <= ring {
-        ring / 8
-    } else {
-        1
-    }
-}
-
 /// The table of a subgroup whose senders have rings of `ring_bytes`.
 pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
     // Table 0 is the membership's.
-    TableSpec {
-        id: TableId(subgroup.0 + 1),
-        columns_len: COLUMNS_LEN,
-        row_len: COLUMNS_LEN + ring_bytes,
-    }
+    TableSpec { id: TableId(subgroup.0 + 1), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN + ring_bytes }
 }
 
 /// See the module.
@@ -145,10 +135,12 @@ pub struct Multicast {
     index: u64,
     /// One above the highest number delivered, `fifo` messages ahead of the order included.
     delivered_horizon: u64,
-    /// `next` as the peers know it by `delivered`; that is pushed by itself when so much ring is done with since.
+    /// `next` as the peers know it by `delivered`, and the frames and words of ring handed over since.
     told: u64,
-    tell_words: u64,
-    tell_frames: u64,
+    untold_frames: usize,
+    untold_words: u32,
+    /// What each member wants to be told.
+    wanted: Vec<u64>,
     stats: Stats,
 }
 
@@ -164,24 +156,16 @@ impl Multicast {
     ) -> Multicast {
         let senders = ids.len();
         let words = ((rows.spec.row_len - COLUMNS_LEN) / frame::WORD) as u32;
-        let geometry = Geometry {
-            base: COLUMNS_LEN,
-            words,
-        };
+        let geometry = Geometry { base: COLUMNS_LEN, words };
         let row = rows.rows[me].clone();
-        let ring = Arc::new(SendRing::new(
-            row.clone(),
-            geometry,
-            max_message,
-            (origin.ticket, origin.word),
-        ));
+        let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
         let start = order::sequence(origin.index, 0, senders);
         Multicast {
             subgroup,
             ids,
             table: Table::new(rows, me),
             geometry,
-            publisher: Publisher::new(ring.clone(), row, me, senders, origin),
+            publisher: Publisher::new(ring, row, me, senders, origin),
             streams: (0..senders).map(|_| Stream::new(origin)).collect(),
             received: vec![start; senders],
             delivered: vec![start; senders],
@@ -190,8 +174,9 @@ impl Multicast {
             index: origin.index,
             delivered_horizon: 0,
             told: start,
-            tell_words: tell_words(geometry, max_message),
-            tell_frames: ring.slots() as u64 / 8,
+            untold_frames: 0,
+            untold_words: 0,
+            wanted: vec![0; senders],
             stats: Stats::default(),
         }
     }
@@ -208,10 +193,22 @@ impl Multicast {
         let wrote = self.publisher.advance();
         let published = self.publish(fabric, wrote)?;
         let received = self.count_received();
-        if published || received {
+        let wants = self.want();
+        if published || received || wants {
             self.push(fabric);
         }
-        Ok(took_in || freed || published || received)
+        Ok(took_in || freed || published || received || wants)
+    }
+
+    /// Asks the peers for what frees ring space, if a sender is short of it.
+    fn want(&mut self) -> bool {
+        let me = self.table.me();
+        let Some(wanted) = self.publisher.wanted().filter(|&wanted| wanted > self.wanted[me]) else {
+            return false;
+        };
+        self.wanted[me] = wanted;
+        self.table.store(column::WANTED, wanted);
+        true
     }
 
     /// Reads the peers' counters.
@@ -235,6 +232,7 @@ impl Multicast {
                 progress |= value != *known;
                 *known = value;
             }
+            self.wanted[peer] = self.table.load(peer, column::WANTED);
         }
         Ok(progress)
     }
@@ -252,20 +250,10 @@ impl Multicast {
     fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool) -> Result<bool, Breach> {
         let me = self.table.me();
         let counts = self.streams.iter().enumerate();
-        let counts = counts.map(|(s, stream)| {
-            if s == me {
-                self.publisher.messages
-            } else {
-                stream.messages
-            }
-        });
+        let counts = counts.map(|(s, stream)| if s == me { self.publisher.messages } else { stream.messages });
         let horizon = order::horizon(counts, self.ids.len());
         let due = order::due(horizon, me, self.ids.len());
-        let due = if planted::is(Bug::NullOffByOne) {
-            due.saturating_sub(1)
-        } else {
-            due
-        };
+        let due = if planted::is(Bug::NullOffByOne) { due.saturating_sub(1) } else { due };
         let nulls = self.publisher.fill(due);
         if !wrote && !nulls {
             return Ok(false);
@@ -281,9 +269,7 @@ impl Multicast {
             self.publisher.posted(ticket);
         }
         self.table.store(column::PUBLISHED, published);
-        self.streams[me]
-            .take_in(published, self.geometry)
-            .map_err(|what| Breach { peer: me, what })
+        self.streams[me].take_in(published, self.geometry).map_err(|what| Breach { peer: me, what })
     }
 
     /// Moves the own `received` to what has arrived from everybody.
@@ -299,19 +285,10 @@ impl Multicast {
     }
 
     fn push(&mut self, fabric: &mut dyn Fabric) {
-        let source = if planted::is(Bug::LateCounter) {
-            Source::Stable
-        } else {
-            Source::Snapshot
-        };
+        let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
         self.table.push(fabric, HOT, source);
         self.told = self.next;
-        for (sender, stream) in self.streams.iter_mut().enumerate() {
-            // `fifo` messages ahead of the order are stepped over, but `delivered` does not cover them yet.
-            if stream.next <= self.index + u64::from(sender < self.turn) {
-                stream.tell();
-            }
-        }
+        (self.untold_frames, self.untold_words) = (0, 0);
     }
 
     /// Delivers what its mode allows, in the order, up to a bound of messages; `fifo` messages as soon as they lead
@@ -330,10 +307,7 @@ impl Multicast {
             // Otherwise it was a `fifo` message, delivered ahead of its place.
             if stream.next <= self.index {
                 let row = self.table.row(sender);
-                match stream
-                    .head(row, self.geometry)
-                    .map_err(|what| Breach { peer: sender, what })?
-                {
+                match stream.head(row, self.geometry).map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == self.index => {
                         if head.mode == Mode::Safe && self.next >= stable {
                             break;
@@ -341,7 +315,7 @@ impl Multicast {
                         self.hand_over(sender, sink);
                         self.deliver_fifo(sender, stop, sink)?;
                     }
-                    _ => stream.pass_null(self.index + 1),
+                    _ => stream.next = self.index + 1,
                 }
             }
             self.next += 1;
@@ -382,31 +356,19 @@ impl Multicast {
             let payload = ring::payload(self.table.row(sender), head.payload.clone());
             self.stats.messages_delivered += 1;
             self.stats.bytes_delivered += payload.len() as u64;
+            self.untold_frames += 1;
+            self.untold_words += head.words;
             let sequence = order::sequence(head.index, sender, self.ids.len());
             self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
-            sink(Delivery {
-                subgroup: self.subgroup,
-                sender: self.ids[sender],
-                sequence,
-                mode: head.mode,
-                payload,
-            });
+            sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
         }
     }
 
-    /// Pushes `delivered` when enough has been delivered since the last push of the counters. It matters to nobody but
-    /// senders short of ring space, so it does not travel by itself while they cannot be short of it.
+    /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
-        if self.next == self.told {
-            return;
-        }
-        let (mut frames, mut words) = (0, 0);
-        for stream in &self.streams {
-            let untold = stream.untold();
-            frames += untold.0;
-            words += u64::from(untold.1);
-        }
-        if words >= self.tell_words || frames >= self.tell_frames {
+        let much = self.untold_words >= self.geometry.words / 8 || self.untold_frames >= self.ring().slots() / 8;
+        let told = self.told;
+        if much || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
             self.push(fabric);
         }
     }
@@ -415,9 +377,7 @@ impl Multicast {
     /// the returned one; `None` while they are not all published.
     pub fn flush_target(&self, ticket: u32) -> Option<u64> {
         let mine = order::horizon_of(self.publisher.sent, self.table.me(), self.ids.len());
-        self.publisher
-            .has_published(ticket)
-            .then(|| mine.max(self.delivered_horizon))
+        self.publisher.has_published(ticket).then(|| mine.max(self.delivered_horizon))
     }
 
     /// Whether at least `k` members (0, or more than there are, means all) have received everything below `target`.

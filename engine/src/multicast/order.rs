@@ -10,42 +10,25 @@ pub fn sequence(index: u64, sender: Rank, senders: usize) -> u64 {
 
 /// All numbers below this have arrived, when `counts[s]` messages of each sender have, nulls included.
 pub fn contiguous(counts: impl IntoIterator<Item = u64>, senders: usize) -> u64 {
-    counts
-        .into_iter()
-        .enumerate()
-        .map(|(s, count)| sequence(count, s, senders))
-        .min()
-        .unwrap_or(0)
+    counts.into_iter().enumerate().map(|(s, count)| sequence(count, s, senders)).min().unwrap_or(0)
 }
 
 /// One above the number of the last of `count` messages of `sender`; 0 when there is none.
 #[inline]
 pub fn horizon_of(count: u64, sender: Rank, senders: usize) -> u64 {
-    if count == 0 {
-        0
-    } else {
-        sequence(count - 1, sender, senders) + 1
-    }
+    if count == 0 { 0 } else { sequence(count - 1, sender, senders) + 1 }
 }
 
 /// One above the highest number seen, when `counts[s]` messages of each sender are; 0 when there is none.
 pub fn horizon(counts: impl IntoIterator<Item = u64>, senders: usize) -> u64 {
-    counts
-        .into_iter()
-        .enumerate()
-        .map(|(s, count)| horizon_of(count, s, senders))
-        .max()
-        .unwrap_or(0)
+    counts.into_iter().enumerate().map(|(s, count)| horizon_of(count, s, senders)).max().unwrap_or(0)
 }
 
 /// How many messages `sender` must have published, nulls included, so that it has every number of its own below the
 /// highest one seen: the null rule. It fills the order up to what is seen and never beyond, so nulls provoke no nulls
 /// that their cause did not provoke already, and a quiet group stays silent.
 pub fn due(horizon: u64, sender: Rank, senders: usize) -> u64 {
-    horizon
-        .saturating_sub(1)
-        .saturating_sub(sender as u64)
-        .div_ceil(senders as u64)
+    horizon.saturating_sub(1).saturating_sub(sender as u64).div_ceil(senders as u64)
 }
 
 #[cfg(test)]

@@ -89,14 +89,9 @@ impl Publisher {
                 break;
             }
             let kind = self.kind(committed.flags);
-            let header = Header {
-                len: committed.len,
-                kind,
-            };
+            let header = Header { len: committed.len, kind };
             let geometry = self.ring.geometry;
-            self.row
-                .word(geometry.offset(self.word))
-                .store(header.encode(), Ordering::Relaxed);
+            self.row.word(geometry.offset(self.word)).store(header.encode(), Ordering::Relaxed);
             let words = frame::words(committed.len);
             uncovered = kind == Kind::Padding;
             if committed.flags & WRAP != 0 {
@@ -141,10 +136,7 @@ impl Publisher {
             _ => Mode::Safe,
         };
         match flags & PADDING {
-            0 => Kind::Message {
-                mode,
-                index: self.messages as u32,
-            },
+            0 => Kind::Message { mode, index: self.messages as u32 },
             _ => Kind::Padding,
         }
     }
@@ -192,17 +184,18 @@ impl Publisher {
     /// taken everything up to `completed`. True if there was anything.
     pub(super) fn free(&mut self, delivered: u64, completed: Ticket) -> bool {
         let mut last = None;
-        while self
-            .batches
-            .front()
-            .is_some_and(|b| b.sequence <= delivered && b.ticket <= completed)
-        {
+        while self.batches.front().is_some_and(|b| b.sequence <= delivered && b.ticket <= completed) {
             last = self.batches.pop_front();
         }
         if let Some(batch) = &last {
             self.ring.claims.free(batch.end_word, batch.end_ticket);
         }
         last.is_some()
+    }
+
+    /// The number up to which everybody must deliver before bytes become free, if a sender is short of them.
+    pub(super) fn wanted(&self) -> Option<u64> {
+        if self.ring.claims.take_starved() { self.batches.front().map(|batch| batch.sequence) } else { None }
     }
 
     /// Whether everything claimed before `ticket` is on the stream.

@@ -43,10 +43,7 @@ pub(super) fn read_header(row: &Row, geometry: Geometry, word: u32) -> Result<He
     let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
     match Header::decode(raw) {
         Some(header) if frame::words(header.len) <= geometry.room(word) => Ok(header),
-        Some(header) => Err(format!(
-            "a frame of {} bytes at ring word {word} passes the ring's end",
-            header.len
-        )),
+        Some(header) => Err(format!("a frame of {} bytes at ring word {word} passes the ring's end", header.len)),
         None => Err(format!("the word {raw:#018x} at ring word {word} is no frame header")),
     }
 }
@@ -85,12 +82,7 @@ impl SendRing {
     pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, origin: (u32, u32)) -> SendRing {
         // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
         let slots = (geometry.words / 8).max(8);
-        SendRing {
-            claims: Claims::new(geometry.words, slots, origin.0, origin.1),
-            row,
-            geometry,
-            max_message,
-        }
+        SendRing { claims: Claims::new(geometry.words, slots, origin.0, origin.1), row, geometry, max_message }
     }
 
     /// Reserves `len` payload bytes. The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]:

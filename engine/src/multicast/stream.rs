@@ -13,7 +13,7 @@ pub(super) struct Head {
     pub(super) mode: Mode,
     /// The payload's place in the sender's row.
     pub(super) payload: Range<usize>,
-    words: u32,
+    pub(super) words: u32,
 }
 
 /// See the module.
@@ -27,11 +27,6 @@ pub(super) struct Stream {
     /// Index of the next message or null that is not delivered.
     pub(super) next: u64,
     head: Option<Head>,
-    /// `frames_done` and `word` after the last message or null that was delivered: padding behind it is stepped over,
-    /// but not covered.
-    settled: (u64, u32),
-    /// The same as the peers know it by `delivered`.
-    told: (u64, u32),
 }
 
 /// Extends a counter known modulo 2^32 by what its word says now; `None` if it went back.
@@ -49,8 +44,6 @@ impl Stream {
             word: origin.word,
             next: origin.index,
             head: None,
-            settled: (origin.index, origin.word),
-            told: (origin.index, origin.word),
         }
     }
 
@@ -61,10 +54,9 @@ impl Stream {
         if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
             return Ok(false);
         }
-        let (Some(frames), Some(messages)) = (
-            extend(self.frames, published as u32),
-            extend(self.messages, (published >> 32) as u32),
-        ) else {
+        let (Some(frames), Some(messages)) =
+            (extend(self.frames, published as u32), extend(self.messages, (published >> 32) as u32))
+        else {
             return Err(format!("its `published` went back: {published:#018x}"));
         };
         if frames - self.frames_done > u64::from(geometry.words) {
@@ -88,18 +80,10 @@ impl Stream {
                 Kind::Message { mode, index } => {
                     let skipped = u64::from(index.wrapping_sub(self.next as u32));
                     if self.next + skipped >= self.messages {
-                        return Err(format!(
-                            "frame {index} lies beyond the {} messages published",
-                            self.messages
-                        ));
+                        return Err(format!("frame {index} lies beyond the {} messages published", self.messages));
                     }
                     let payload = geometry.payload(self.word, header.len);
-                    self.head = Some(Head {
-                        index: self.next + skipped,
-                        mode,
-                        payload,
-                        words,
-                    });
+                    self.head = Some(Head { index: self.next + skipped, mode, payload, words });
                 }
             }
         }
@@ -112,25 +96,7 @@ impl Stream {
         let head = self.head.take()?;
         self.next = head.index + 1;
         self.step(head.words);
-        self.settled = (self.frames_done, self.word);
         Some(head)
-    }
-
-    /// The message before `next` is a null; [`Stream::head`] was asked before, so all padding that it covers is behind.
-    #[inline]
-    pub(super) fn pass_null(&mut self, next: u64) {
-        self.next = next;
-        self.settled = (self.frames_done, self.word);
-    }
-
-    /// The peers know that everything settled is delivered.
-    pub(super) fn tell(&mut self) {
-        self.told = self.settled;
-    }
-
-    /// Frames and ring words stepped over since [`Stream::tell`].
-    pub(super) fn untold(&self) -> (u64, u32) {
-        (self.frames_done - self.told.0, self.word.wrapping_sub(self.told.1))
     }
 
     fn step(&mut self, words: u32) {
@@ -157,12 +123,7 @@ mod tests {
         let origin = Origin::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
         let mut stream = Stream::new(origin);
-        assert!(
-            stream
-                .take_in(word(65, 1), geometry)
-                .unwrap_err()
-                .contains("more than its ring")
-        );
+        assert!(stream.take_in(word(65, 1), geometry).unwrap_err().contains("more than its ring"));
         assert!(stream.take_in(word(1, 1), geometry).unwrap());
         assert!(stream.take_in(word(0, 1), geometry).unwrap_err().contains("went back"));
         for (raw, expected) in [

@@ -55,7 +55,9 @@ mod links;
 mod misuse;
 mod order;
 mod shm;
+mod sim;
 mod sizes;
+mod tcp;
 mod wake;
 
 /// Only a bug lets a test wait so long.
@@ -92,14 +94,18 @@ pub(crate) struct Endpoint {
     pub(crate) events: Vec<Event>,
 }
 
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let firsts: Vec<_> = (0..self.tables[0].rows.len()).map(|r| [self.sees(r, 0), self.sees(r, 64)]).collect();
+        let (unsent, completed) = (self.fabric.has_unsent(), self.fabric.completed());
+        write!(f, "{:?}, words 0 and 64 of each row {firsts:?}, ", self.events)?;
+        write!(f, "unsent {unsent}, {completed:?}, {:?}", self.fabric.stats())
+    }
+}
+
 impl Endpoint {
     pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
-        Endpoint {
-            rank,
-            fabric,
-            tables,
-            events: Vec::new(),
-        }
+        Endpoint { rank, fabric, tables, events: Vec::new() }
     }
 
     fn poll(&mut self) -> bool {
@@ -138,28 +144,22 @@ impl Endpoint {
     }
 
     fn links_down(&self, peer: Rank) -> usize {
-        self.events
-            .iter()
-            .filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer))
-            .count()
+        self.events.iter().filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer)).count()
     }
 
     fn no_breach(&self) {
-        assert!(
-            !self.events.iter().any(|e| matches!(e, Event::Breach { .. })),
-            "{:?}",
-            self.events
-        );
+        assert!(!self.events.iter().any(|e| matches!(e, Event::Breach { .. })), "{:?}", self.events);
     }
+}
+
+/// Every two members, the higher rank first.
+fn pairs(members: usize) -> impl Iterator<Item = (Rank, Rank)> {
+    (0..members).flat_map(|a| (0..a).map(move |b| (a, b)))
 }
 
 /// A table of [`COLUMNS`] and `data` bytes.
 fn table(id: u16, data: usize) -> TableSpec {
-    TableSpec {
-        id: TableId(id),
-        columns_len: COLUMNS,
-        row_len: COLUMNS + data,
-    }
+    TableSpec { id: TableId(id), columns_len: COLUMNS, row_len: COLUMNS + data }
 }
 
 /// A word that depends on the round and the place, and is no other round's.
@@ -255,7 +255,7 @@ fn act_until(
             done.fetch_add(1, Ordering::Release);
         }
         if !found {
-            assert!(Instant::now() < deadline, "member {} waits for ever", endpoint.rank);
+            assert!(Instant::now() < deadline, "member {} waits for ever: {endpoint:?}", endpoint.rank);
             thread::yield_now();
         }
     }
@@ -281,8 +281,10 @@ fn idle<'a>() -> Act<'a> {
 
 /// Polls everyone until nothing has been found for many rounds.
 fn settle<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint]) {
+    let deadline = Instant::now() + WATCHDOG;
     let mut quiet = 0;
     while quiet < 1000 {
+        assert!(Instant::now() < deadline, "the members find something in every poll");
         quiet += 1;
         for endpoint in endpoints.iter_mut() {
             if endpoint.poll() {

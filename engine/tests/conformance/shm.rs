@@ -29,12 +29,10 @@ impl Harness for Shm {
 /// `mesh[a][b]` is a's end of the stream to b.
 fn mesh(members: usize) -> Vec<Vec<Option<UnixStream>>> {
     let mut mesh: Vec<Vec<_>> = (0..members).map(|_| (0..members).map(|_| None).collect()).collect();
-    for a in 0..members {
-        for b in 0..a {
-            let (of_a, of_b) = UnixStream::pair().unwrap();
-            mesh[a][b] = Some(of_a);
-            mesh[b][a] = Some(of_b);
-        }
+    for (a, b) in pairs(members) {
+        let (of_a, of_b) = UnixStream::pair().unwrap();
+        mesh[a][b] = Some(of_a);
+        mesh[b][a] = Some(of_b);
     }
     mesh
 }

@@ -104,11 +104,7 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
                 posted += 1;
                 let range = COLUMNS..COLUMNS + len(rank, posted);
                 for (table, salt) in [(0, 0), (1, 1 << 40)] {
-                    fill(
-                        &me.tables[table].rows[rank],
-                        range.clone(),
-                        posted * 8 + rank as u64 + salt,
-                    );
+                    fill(&me.tables[table].rows[rank], range.clone(), posted * 8 + rank as u64 + salt);
                     let id = me.tables[table].spec.id;
                     for &peer in &peers {
                         me.fabric.write(peer, id, range.clone(), Source::Stable);

@@ -12,10 +12,7 @@ impl Harness for V4 {
     const SHARED: bool = false;
 
     fn cluster(members: usize, specs: &[TableSpec]) -> (V4, Vec<Endpoint>) {
-        (
-            V4,
-            connect(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), members, specs),
-        )
+        (V4, connect(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), members, specs))
     }
 }
 
@@ -24,22 +21,17 @@ impl Harness for V6 {
     const SHARED: bool = false;
 
     fn cluster(members: usize, specs: &[TableSpec]) -> (V6, Vec<Endpoint>) {
-        (
-            V6,
-            connect(&TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(), members, specs),
-        )
+        (V6, connect(&TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(), members, specs))
     }
 }
 
 fn connect(listener: &TcpListener, members: usize, specs: &[TableSpec]) -> Vec<Endpoint> {
     let address = listener.local_addr().unwrap();
     let mut mesh: Vec<Vec<_>> = (0..members).map(|_| (0..members).map(|_| None).collect()).collect();
-    for a in 0..members {
-        for b in 0..a {
-            // One at a time, so that the stream accepted is the one that was connected.
-            mesh[a][b] = Some(TcpStream::connect(address).unwrap());
-            mesh[b][a] = Some(listener.accept().unwrap().0);
-        }
+    for (a, b) in pairs(members) {
+        // One at a time, so that the stream accepted is the one that was connected.
+        mesh[a][b] = Some(TcpStream::connect(address).unwrap());
+        mesh[b][a] = Some(listener.accept().unwrap().0);
     }
     let make = |(rank, links)| {
         let (fabric, tables) = TcpFabric::new(rank, links, specs).unwrap();

@@ -106,11 +106,7 @@ impl Cluster {
             1 => ring_bytes / 4,
             _ => ring_bytes / 16,
         };
-        let origin = if rng.chance(1, 2) {
-            near_the_wrap(&mut rng)
-        } else {
-            Origin::default()
-        };
+        let origin = if rng.chance(1, 2) { near_the_wrap(&mut rng) } else { Origin::default() };
         let spec = multicast::table_spec(SubgroupId(0), ring_bytes);
         let specs: [TableSpec; 2] = [membership::table_spec(), spec];
         let net = Net::new(n, &specs, rng.next());
@@ -251,11 +247,7 @@ impl Cluster {
                 actor.open.push((claim, None));
             } else {
                 let number = self.oracle.sent[who].len();
-                self.oracle.sent[who].push(Sent {
-                    len,
-                    mode,
-                    committed: false,
-                });
+                self.oracle.sent[who].push(Sent { len, mode, committed: false });
                 actor.todo.pop();
                 actor.open.push((claim, Some(number)));
             }
@@ -288,15 +280,7 @@ impl Cluster {
         let (sent, highest) = (self.oracle.sent[member].len(), self.oracle.highest(member));
         let ticket = self.actors[member].ring.next_ticket();
         let k = self.rng.below(self.actors.len() + 2);
-        self.asked.push(Asked {
-            member,
-            k,
-            ticket,
-            sent,
-            highest,
-            target: None,
-            done: false,
-        });
+        self.asked.push(Asked { member, k, ticket, sent, highest, target: None, done: false });
     }
 
     /// A flush that is done is true: enough members have really received all that it covers.
@@ -318,11 +302,7 @@ impl Cluster {
                 let load = |m| world.row(MULTICAST, m).word(column::RECEIVED.0).load(Ordering::Acquire);
                 let have = (0..n).filter(|&m| load(m) >= target).count();
                 let need = if asked.k == 0 { n } else { asked.k.min(n) };
-                assert!(
-                    have >= need,
-                    "flush({}) done, but {have} members have everything below {target}",
-                    asked.k
-                );
+                assert!(have >= need, "flush({}) done, but {have} members have everything below {target}", asked.k);
             }
         }
     }
@@ -337,14 +317,8 @@ impl Cluster {
         for (before, after) in self.counters.iter().zip(&now) {
             let grown = |shift: u32| (after[0] >> shift) as u32 as i64 - (before[0] >> shift) as u32 as i64;
             let forward = |d: i64| d.rem_euclid(1 << 32) < 1 << 31;
-            assert!(
-                forward(grown(0)) && forward(grown(32)),
-                "`published` went back: {before:x?} {after:x?}"
-            );
-            assert!(
-                before[1] <= after[1] && before[2] <= after[2],
-                "a counter went back: {before:?} {after:?}"
-            );
+            assert!(forward(grown(0)) && forward(grown(32)), "`published` went back: {before:x?} {after:x?}");
+            assert!(before[1] <= after[1] && before[2] <= after[2], "a counter went back: {before:?} {after:?}");
         }
         self.counters = now;
     }
@@ -369,29 +343,13 @@ impl Cluster {
             moved |= !self.net.world().idle();
             self.net.world().drain();
             self.check_counters();
-            let quiet = !moved
-                && self
-                    .actors
-                    .iter()
-                    .all(|a| a.todo.is_empty() || a.dead || ended(&a.node));
+            let quiet = !moved && self.actors.iter().all(|a| a.todo.is_empty() || a.dead || ended(&a.node));
             if quiet {
                 break;
             }
-            let show = |a: &Actor| {
-                format!(
-                    "{:?} with {} to send, {:?}",
-                    a.node.phase(),
-                    a.todo.len(),
-                    a.node.stats(0)
-                )
-            };
+            let show = |a: &Actor| format!("{:?} with {} to send, {:?}", a.node.phase(), a.todo.len(), a.node.stats(0));
             let phases = || self.actors.iter().map(show).collect::<Vec<_>>().join(", ");
-            assert!(
-                round < bound,
-                "no end after {bound} rounds: {:?}, {}",
-                self.plan,
-                phases()
-            );
+            assert!(round < bound, "no end after {bound} rounds: {:?}, {}", self.plan, phases());
         }
     }
 
@@ -423,17 +381,11 @@ impl Cluster {
                     let after_another =
                         matches!(stopped(actor), Some(Error::MemberLeft { .. })) && actor.node.flushed();
                     assert!(after_another || matches!(phase, Phase::Left), "member {who}: {phase:?}");
-                    assert!(
-                        self.oracle.has_all(who),
-                        "member {who} left before it had delivered everything"
-                    );
+                    assert!(self.oracle.has_all(who), "member {who} left before it had delivered everything");
                 }
                 Plan::Cut(a, b) => match stopped(actor) {
                     Some(Error::MemberFailed { member, .. }) => {
-                        assert!(
-                            [a, b].contains(&(member.0 as usize - 1)),
-                            "member {who} accuses {member}"
-                        );
+                        assert!([a, b].contains(&(member.0 as usize - 1)), "member {who} accuses {member}");
                     }
                     _ => panic!("member {who} goes on without the link {a}-{b}: {phase:?}"),
                 },
@@ -446,10 +398,7 @@ impl Cluster {
                 Plan::Leave(leaver) => {
                     let named = matches!(stopped(actor), Some(Error::MemberLeft { member } | Error::MemberFailed { member, .. }) if member.0 as usize - 1 == leaver);
                     assert!(named, "member {who}: {phase:?}");
-                    assert!(
-                        self.oracle.has_all_of(who, leaver),
-                        "member {who} misses messages of the leaver"
-                    );
+                    assert!(self.oracle.has_all_of(who, leaver), "member {who} misses messages of the leaver");
                 }
             }
         }
@@ -491,10 +440,7 @@ impl Cluster {
 }
 
 fn ended(node: &Node) -> bool {
-    matches!(
-        node.phase(),
-        Phase::Left | Phase::Stopped(_) | Phase::Closing | Phase::Leaving
-    )
+    matches!(node.phase(), Phase::Left | Phase::Stopped(_) | Phase::Closing | Phase::Leaving)
 }
 
 /// Counters that wrap modulo 2^32 within a few messages.
@@ -511,8 +457,7 @@ fn start_counters(net: &Net, n: usize, origin: Origin) {
     let index = u64::from(origin.index as u32);
     let start = order::sequence(origin.index, 0, n);
     for row in net.world().copies(MULTICAST) {
-        row.word(column::PUBLISHED.0)
-            .store(index | index << 32, Ordering::Release);
+        row.word(column::PUBLISHED.0).store(index | index << 32, Ordering::Release);
         row.word(column::RECEIVED.0).store(start, Ordering::Release);
         row.word(column::DELIVERED.0).store(start, Ordering::Release);
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A write on its way.
 struct Write {
@@ -56,14 +56,9 @@ impl Net {
     pub(crate) fn new(n: usize, specs: &[TableSpec], seed: u64) -> Net {
         let rows = |spec: &TableSpec| TableRows {
             spec: *spec,
-            rows: (0..n)
-                .map(|_| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap()))
-                .collect(),
+            rows: (0..n).map(|_| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap())).collect(),
         };
-        let tables = specs
-            .iter()
-            .map(|spec| (*spec, (0..n).map(|_| rows(spec)).collect()))
-            .collect();
+        let tables = specs.iter().map(|spec| (*spec, (0..n).map(|_| rows(spec)).collect())).collect();
         Net(Arc::new(Mutex::new(World {
             n,
             tables,
@@ -77,25 +72,14 @@ impl Net {
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        // A caller that breaks the contract panics under the lock and leaves the world as it was.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Member `me`'s fabric and tables.
     pub(crate) fn endpoint(&self, me: Rank) -> (SimFabric, Vec<TableRows>) {
-        let tables = self
-            .world()
-            .tables
-            .iter()
-            .map(|(_, copies)| copies[me].clone())
-            .collect();
-        (
-            SimFabric {
-                net: self.clone(),
-                me,
-                closed: false,
-            },
-            tables,
-        )
+        let tables = self.world().tables.iter().map(|(_, copies)| copies[me].clone()).collect();
+        (SimFabric { net: self.clone(), me, closed: false }, tables)
     }
 }
 
@@ -106,19 +90,13 @@ impl World {
 
     /// Lets some words of some links land. False if nothing is under way.
     pub(crate) fn step(&mut self) -> bool {
-        let busy: Vec<usize> = (0..self.links.len())
-            .filter(|&l| !self.links[l].writes.is_empty())
-            .collect();
+        let busy: Vec<usize> = (0..self.links.len()).filter(|&l| !self.links[l].writes.is_empty()).collect();
         if busy.is_empty() {
             return false;
         }
         let link = busy[self.rng.below(busy.len())];
         // Mostly whole writes, sometimes a few words.
-        let words = if self.rng.chance(1, 3) {
-            1 + self.rng.below(4)
-        } else {
-            usize::MAX
-        };
+        let words = if self.rng.chance(1, 3) { 1 + self.rng.below(4) } else { usize::MAX };
         self.land(link / self.n, link % self.n, words);
         true
     }
@@ -168,6 +146,13 @@ impl World {
         }
     }
 
+    /// The process of a member ends; what it gave to the network still lands.
+    pub(crate) fn end(&mut self, member: Rank) {
+        for peer in (0..self.n).filter(|&p| p != member) {
+            self.link(member, peer).closing = true;
+        }
+    }
+
     /// The process of a member dies: what it posted may still land, in part.
     pub(crate) fn kill(&mut self, member: Rank) {
         for peer in (0..self.n).filter(|&p| p != member) {
@@ -195,37 +180,23 @@ pub(crate) struct SimFabric {
 
 impl Fabric for SimFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let mut world = self.net.world();
-        let world = &mut *world;
+        let world = &mut *self.net.world();
         world.next_ticket[self.me] += 1;
         let ticket = Ticket(world.next_ticket[self.me]);
         let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
         let (spec, copies) = &world.tables[index];
         assert!(range.start % 8 == 0 && range.end % 8 == 0 && range.start < range.end && range.end <= spec.row_len);
-        assert!(
-            range.end <= spec.columns_len || range.start >= spec.columns_len,
-            "crosses the columns' end"
-        );
+        assert!(range.end <= spec.columns_len || range.start >= spec.columns_len, "crosses the columns' end");
         let row = &copies[self.me].rows[self.me];
         let snapshot = (source == Source::Snapshot).then(|| {
             assert!(range.len() <= SNAPSHOT_MAX);
-            range
-                .clone()
-                .step_by(8)
-                .map(|offset| row.word(offset).load(Ordering::Acquire))
-                .collect()
+            range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect()
         });
         let mut left: Vec<usize> = range.clone().step_by(8).collect();
         world.rng.shuffle(&mut left);
         let link = &mut world.links[self.me * world.n + peer];
         if peer != self.me && !link.down && !link.severed && !link.closing {
-            link.writes.push_back(Write {
-                ticket,
-                table: index,
-                range,
-                snapshot,
-                left,
-            });
+            link.writes.push_back(Write { ticket, table: index, range, snapshot, left });
             world.posted += 1;
         }
         ticket
@@ -251,15 +222,16 @@ impl Fabric for SimFabric {
             let link = world.link(peer, self.me);
             let ended = link.closing && link.writes.is_empty();
             if (link.down || ended) && !link.reported && !link.severed {
+                let cut = link.down;
                 link.down = true;
                 link.reported = true;
-                world.link(self.me, peer).down = true;
-                world.link(self.me, peer).writes.clear();
+                // What was queued before the own close still goes out; otherwise the end of one side ends the other.
+                if cut || !self.closed {
+                    world.link(self.me, peer).down = true;
+                    world.link(self.me, peer).writes.clear();
+                }
                 if !self.closed {
-                    events.push(Event::LinkDown {
-                        peer,
-                        cause: "the link went down".into(),
-                    });
+                    events.push(Event::LinkDown { peer, cause: "the link went down".into() });
                 }
                 world.news[self.me] = true;
             }
@@ -290,10 +262,11 @@ impl Fabric for SimFabric {
 
     fn closed(&self) -> bool {
         let world = self.net.world();
-        let down = |from: Rank, to: Rank| world.links[from * world.n + to].down;
-        (0..world.n)
-            .filter(|&p| p != self.me)
-            .all(|p| down(p, self.me) || down(self.me, p))
+        let down = |p: Rank| {
+            let (theirs, mine) = (&world.links[p * world.n + self.me], &world.links[self.me * world.n + p]);
+            theirs.down && mine.writes.is_empty()
+        };
+        (0..world.n).filter(|&p| p != self.me).all(down)
     }
 
     fn arm(&mut self) {
@@ -309,9 +282,6 @@ impl Fabric for SimFabric {
     }
 
     fn stats(&self) -> FabricStats {
-        FabricStats {
-            writes_posted: self.net.world().next_ticket[self.me],
-            ..FabricStats::default()
-        }
+        FabricStats { writes_posted: self.net.world().next_ticket[self.me], ..FabricStats::default() }
     }
 }

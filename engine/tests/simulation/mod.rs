@@ -9,6 +9,8 @@ mod fabric;
 mod oracle;
 mod rng;
 
+pub(crate) use fabric::Net;
+
 use crate::planted::{self, Bug};
 use cluster::Cluster;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,17 +21,14 @@ use std::time::Instant;
 const REGRESSIONS: &[(u64, &str)] = &[];
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
+    std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
 }
 
 /// Runs one seed; the error is what went wrong.
 fn run(seed: u64) -> Result<cluster::Report, String> {
     catch_unwind(AssertUnwindSafe(|| Cluster::new(seed).run())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_default()
+        text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
     })
 }
 
@@ -45,10 +44,7 @@ fn every_seed_keeps_the_guarantees() {
         println!("seed {seed}: {:?}", run_or_say(seed));
         return;
     }
-    let (first, count) = (
-        variable("GALERNA_FIRST").unwrap_or(0),
-        variable("GALERNA_SEEDS").unwrap_or(2500),
-    );
+    let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(2500));
     let next = AtomicU64::new(first);
     let started = Instant::now();
     let totals = std::thread::scope(|scope| {
@@ -71,20 +67,11 @@ fn every_seed_keeps_the_guarantees() {
         total
     });
     let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{count} seeds in {seconds:.1} s, {:.0} seeds per second: {totals:?}",
-        count as f64 / seconds
-    );
+    println!("{count} seeds in {seconds:.1} s, {:.0} seeds per second: {totals:?}", count as f64 / seconds);
     // The runs must have been worth it.
     if count >= 1000 {
-        assert!(
-            totals.nulls > count && totals.wraps > count && totals.fifo_overtakes > 0,
-            "{totals:?}"
-        );
-        assert!(
-            totals.failures > 0 && totals.leaves > 0 && totals.backpressure > count,
-            "{totals:?}"
-        );
+        assert!(totals.nulls > count && totals.wraps > count && totals.fifo_overtakes > 0, "{totals:?}");
+        assert!(totals.failures > 0 && totals.leaves > 0 && totals.backpressure > count, "{totals:?}");
     }
 }
 
@@ -101,11 +88,7 @@ fn caught(bug: Bug) {
     let found = (0..1000).find_map(|seed| run(seed).err().map(|what| (seed, what)));
     planted::plant(None);
     let (seed, what) = found.unwrap_or_else(|| panic!("{bug:?} was not caught in 1000 seeds"));
-    println!(
-        "{bug:?}: caught by seed number {}: {}",
-        seed + 1,
-        what.lines().next().unwrap_or_default()
-    );
+    println!("{bug:?}: caught by seed number {}: {}", seed + 1, what.lines().next().unwrap_or_default());
 }
 
 #[test]

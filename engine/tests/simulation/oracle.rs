@@ -47,21 +47,12 @@ impl Oracle {
         let MemberId(id) = delivery.sender;
         let sender = id as usize - 1;
         let number = self.counts[at][sender];
-        let what = format!(
-            "member {at}, sequence {}, message {number} of sender {sender}",
-            delivery.sequence
-        );
-        let sent = self.sent[sender]
-            .get(number)
-            .unwrap_or_else(|| panic!("{what}: nobody sent it"));
+        let what = format!("member {at}, sequence {}, message {number} of sender {sender}", delivery.sequence);
+        let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
         assert!(sent.committed, "{what}: delivered before it was committed");
         assert_eq!(delivery.payload.len(), sent.len, "{what}: length");
         assert_eq!(delivery.mode, sent.mode, "{what}: mode");
-        let wrong = delivery
-            .payload
-            .iter()
-            .enumerate()
-            .find(|&(i, &byte)| byte != content(sender, number, i));
+        let wrong = delivery.payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
         assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
         self.counts[at][sender] += 1;
         let entry = (sender, number, sent.mode);
@@ -77,27 +68,15 @@ impl Oracle {
         self.histories[at].push(delivery.sequence);
         if sent.mode == Mode::Safe {
             let laggard = received.iter().position(|&r| r <= delivery.sequence);
-            assert!(
-                laggard.is_none(),
-                "{what}: safe, but member {laggard:?} has not received it"
-            );
+            assert!(laggard.is_none(), "{what}: safe, but member {laggard:?} has not received it");
         }
     }
 
     /// Total order: every history is a prefix of the one order.
     pub(crate) fn check_prefixes(&self) {
-        let all: Vec<u64> = self
-            .order
-            .iter()
-            .filter(|(_, e)| e.2 != Mode::Fifo)
-            .map(|(&q, _)| q)
-            .collect();
+        let all: Vec<u64> = self.order.iter().filter(|(_, e)| e.2 != Mode::Fifo).map(|(&q, _)| q).collect();
         for (member, history) in self.histories.iter().enumerate() {
-            assert_eq!(
-                history[..],
-                all[..history.len()],
-                "member {member}: its history is no prefix"
-            );
+            assert_eq!(history[..], all[..history.len()], "member {member}: its history is no prefix");
         }
     }
 
@@ -117,19 +96,12 @@ impl Oracle {
 
     /// The number that message `number` of `sender` got, once anybody has delivered it.
     pub(crate) fn sequence_of(&self, sender: usize, number: usize) -> Option<u64> {
-        self.order
-            .iter()
-            .find(|(_, e)| e.0 == sender && e.1 == number)
-            .map(|(&q, _)| q)
+        self.order.iter().find(|(_, e)| e.0 == sender && e.1 == number).map(|(&q, _)| q)
     }
 
     /// One above the highest number that member `at` has delivered.
     pub(crate) fn highest(&self, at: usize) -> u64 {
         let mine = |e: &(usize, usize, Mode)| e.1 < self.counts[at][e.0];
-        self.order
-            .iter()
-            .rev()
-            .find(|(_, e)| mine(e))
-            .map_or(0, |(&q, _)| q + 1)
+        self.order.iter().rev().find(|(_, e)| mine(e)).map_or(0, |(&q, _)| q + 1)
     }
 }

@@ -62,9 +62,7 @@ pub fn compiler(language: Language) -> Command {
 
 /// Runs a command that must succeed.
 pub fn succeed(mut command: Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",
@@ -90,11 +88,7 @@ pub fn library() -> &'static Path {
         let messages = String::from_utf8(output.stdout).unwrap();
         let files = messages.lines().flat_map(built_files);
         let shared = files.into_iter().find(|f| f.ends_with("libgalerna.so"));
-        shared
-            .expect("cargo names libgalerna.so")
-            .parent()
-            .unwrap()
-            .to_path_buf()
+        shared.expect("cargo names libgalerna.so").parent().unwrap().to_path_buf()
     })
 }
 
@@ -109,12 +103,7 @@ fn built_files(message: &str) -> Vec<PathBuf> {
 pub fn build(name: &str, sources: &[PathBuf], link: Link, flags: &[&str]) -> PathBuf {
     let program = scratch("programs").join(name);
     let mut command = compiler(Language::of(&sources[0]));
-    command
-        .args(flags)
-        .args(sources)
-        .arg("-pthread")
-        .arg("-o")
-        .arg(&program);
+    command.args(flags).args(sources).arg("-pthread").arg("-o").arg(&program);
     let folder = library();
     match link {
         Link::Shared => {

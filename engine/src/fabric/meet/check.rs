@@ -15,20 +15,13 @@ pub(super) struct Denial {
 
 /// What this process says of itself.
 pub(super) fn our_hello(config: &Config, member: MemberId, incarnation: u64) -> Hello {
-    Hello {
-        group: config.group.clone(),
-        view: 0,
-        member,
-        incarnation,
-        agreed: config.agreed(),
-    }
+    Hello { group: config.group.clone(), view: 0, member, incarnation, agreed: config.agreed() }
 }
 
 /// The first key on which two configurations differ, with both values.
 pub(super) fn difference(ours: &[(String, String)], theirs: &[(String, String)]) -> Option<(String, String, String)> {
     let keys = ours.iter().chain(theirs).map(|(key, _)| key);
-    keys.map(|key| (key.clone(), value_of(ours, key), value_of(theirs, key)))
-        .find(|(_, ours, theirs)| ours != theirs)
+    keys.map(|key| (key.clone(), value_of(ours, key), value_of(theirs, key))).find(|(_, ours, theirs)| ours != theirs)
 }
 
 /// Checks the hello of whoever connected to us; its rank when it belongs here.
@@ -46,10 +39,9 @@ pub(super) fn connector(config: &Config, rank: usize, ours: &Hello, theirs: &Hel
     let found = config.members.iter().position(|m| m.id == theirs.member);
     match found {
         None => stranger(Code::Unexpected, format!("there is no member {}", theirs.member)),
-        Some(r) if r <= rank => stranger(
-            Code::Unexpected,
-            format!("member {} is not expected to connect to this one", theirs.member),
-        ),
+        Some(r) if r <= rank => {
+            stranger(Code::Unexpected, format!("member {} is not expected to connect to this one", theirs.member))
+        }
         Some(r) => Ok(r),
     }
 }
@@ -71,15 +63,8 @@ pub(super) fn acceptor(expected: &Member, ours: &Hello, theirs: &Hello) -> Resul
     }
     if theirs.member != expected.id {
         let reason = wrong_member(expected, theirs.member);
-        let mut denial = deny(
-            ours,
-            Code::Unexpected,
-            format!("member {} was expected here", expected.id),
-        );
-        denial.fatal = Some(Error::Refused {
-            member: expected.id,
-            reason,
-        });
+        let mut denial = deny(ours, Code::Unexpected, format!("member {} was expected here", expected.id));
+        denial.fatal = Some(Error::Refused { member: expected.id, reason });
         return Err(denial);
     }
     Ok(())
@@ -94,33 +79,19 @@ pub(super) fn refusal(expected: &Member, ours: &Hello, refuse: &Refuse) -> Error
             key => value_of(&ours.agreed, key),
         };
         let (key, theirs) = (refuse.key.clone(), refuse.value.clone());
-        return Error::Disagreement {
-            member: expected.id,
-            key,
-            ours: value,
-            theirs,
-        };
+        return Error::Disagreement { member: expected.id, key, ours: value, theirs };
     }
     let mut reason = refuse.reason.clone();
     // A process of another version may number its members differently.
     if refuse.member != expected.id && refuse.code != Code::Version {
         reason = format!("{}, and says: {reason}", wrong_member(expected, refuse.member));
     }
-    Error::Refused {
-        member: expected.id,
-        reason,
-    }
+    Error::Refused { member: expected.id, reason }
 }
 
 /// A refusal in our name.
 pub(super) fn deny(ours: &Hello, code: Code, reason: String) -> Box<Denial> {
-    let refuse = Refuse {
-        code,
-        member: ours.member,
-        key: String::new(),
-        value: String::new(),
-        reason,
-    };
+    let refuse = Refuse { code, member: ours.member, key: String::new(), value: String::new(), reason };
     Box::new(Denial { refuse, fatal: None })
 }
 
@@ -131,25 +102,14 @@ fn same_configuration(ours: &Hello, theirs: &Hello) -> Option<Box<Denial>> {
     let mut denial = deny(ours, Code::Disagreement, "the configurations differ".into());
     denial.refuse.key.clone_from(&key);
     denial.refuse.value.clone_from(&our_value);
-    denial.fatal = Some(Error::Disagreement {
-        member: theirs.member,
-        key,
-        ours: our_value,
-        theirs: their_value,
-    });
+    denial.fatal = Some(Error::Disagreement { member: theirs.member, key, ours: our_value, theirs: their_value });
     Some(denial)
 }
 
 fn value_of(pairs: &[(String, String)], key: &str) -> String {
-    pairs
-        .iter()
-        .find(|(k, _)| k == key)
-        .map_or_else(|| NOT_SET.to_owned(), |(_, value)| value.clone())
+    pairs.iter().find(|(k, _)| k == key).map_or_else(|| NOT_SET.to_owned(), |(_, value)| value.clone())
 }
 
 fn wrong_member(expected: &Member, found: MemberId) -> String {
-    format!(
-        "member {found} answers at its address {}: correct the addresses in `members`",
-        expected.address
-    )
+    format!("member {found} answers at its address {}: correct the addresses in `members`", expected.address)
 }

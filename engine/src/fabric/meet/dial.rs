@@ -38,16 +38,7 @@ impl Dial {
             },
         };
         let address = address.to_owned();
-        Ok(Dial {
-            address,
-            is_name,
-            known,
-            next: 0,
-            lookup: None,
-            lookup_at: now,
-            at: now,
-            busy: false,
-        })
+        Ok(Dial { address, is_name, known, next: 0, lookup: None, lookup_at: now, at: now, busy: false })
     }
 
     /// The address for the next attempt, in turn when there are several; `None` while the name is looked up.

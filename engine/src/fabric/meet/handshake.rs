@@ -31,11 +31,7 @@ impl Meeting<'_> {
                 None
             }
             Err(broken) => {
-                self.broken(
-                    &talk,
-                    &broken.to_string(),
-                    matches!(broken, Broken::Garbage(_) | Broken::Unexpected),
-                );
+                self.broken(&talk, &broken.to_string(), matches!(broken, Broken::Garbage(_) | Broken::Unexpected));
                 None
             }
         }
@@ -56,11 +52,7 @@ impl Meeting<'_> {
             }
             let flushed = talk.flush()?;
             if let (Stage::SendAccept { incarnation }, Some(rank)) = (talk.stage, talk.toward) {
-                return Ok(if flushed {
-                    Next::Established { rank, incarnation }
-                } else {
-                    Next::Wait
-                });
+                return Ok(if flushed { Next::Established { rank, incarnation } } else { Next::Wait });
             }
             let message = match talk.receive() {
                 Ok(Some(message)) => message,
@@ -121,10 +113,7 @@ impl Meeting<'_> {
         });
         match checked {
             Ok(rank) => {
-                talk.stage = Stage::AwaitAccept {
-                    rank,
-                    incarnation: hello.incarnation,
-                };
+                talk.stage = Stage::AwaitAccept { rank, incarnation: hello.incarnation };
                 talk.queue(&self.greeting);
             }
             Err(denial) => {
@@ -145,9 +134,7 @@ impl Meeting<'_> {
         match check::acceptor(&self.config.members[rank], &self.hello, hello) {
             Ok(()) => {
                 talk.queue(&self.accept);
-                talk.stage = Stage::SendAccept {
-                    incarnation: hello.incarnation,
-                };
+                talk.stage = Stage::SendAccept { incarnation: hello.incarnation };
             }
             Err(denial) => self.deny(talk, *denial),
         }
@@ -166,28 +153,18 @@ impl Meeting<'_> {
         let broken = Garbage::Version(theirs).to_string();
         tracing::warn!("meeting: refused {}: {broken}", talk.place);
         // For the other end "it" is this process.
-        let reason = format!(
-            "it speaks protocol version {}, this process {theirs}",
-            super::wire::VERSION
-        );
+        let reason = format!("it speaks protocol version {}, this process {theirs}", super::wire::VERSION);
         let mut denial = check::deny(&self.hello, Code::Version, reason);
         if let Some(rank) = talk.toward {
             let reason = format!("{broken}; run the same version everywhere");
-            denial.fatal = Some(Error::Refused {
-                member: self.config.members[rank].id,
-                reason,
-            });
+            denial.fatal = Some(Error::Refused { member: self.config.members[rank].id, reason });
         }
         self.deny(talk, *denial);
     }
 
     fn refused_by_connector(&mut self, talk: &Talk, rank: usize, refuse: &Refuse) {
         let member = self.config.members[rank].id;
-        tracing::warn!(
-            "meeting: member {member} at {} refused this process: {}",
-            talk.place,
-            refuse.reason
-        );
+        tracing::warn!("meeting: member {member} at {} refused this process: {}", talk.place, refuse.reason);
         self.obstacle(rank, format!("it refused this process: {}", refuse.reason));
     }
 
@@ -200,21 +177,10 @@ impl Meeting<'_> {
                 }
                 self.obstacle(rank, what.to_owned());
                 let answered = stage != Stage::Connecting;
-                self.retry(
-                    rank,
-                    if answered {
-                        RETRY_AFTER_ANSWER_TIME
-                    } else {
-                        super::dial::RETRY_TIME
-                    },
-                );
+                self.retry(rank, if answered { RETRY_AFTER_ANSWER_TIME } else { super::dial::RETRY_TIME });
             }
             (None, Stage::AwaitAccept { rank, .. }) => {
-                tracing::warn!(
-                    "meeting: member {} at {}: {what}",
-                    self.config.members[rank].id,
-                    talk.place
-                );
+                tracing::warn!("meeting: member {} at {}: {what}", self.config.members[rank].id, talk.place);
                 self.obstacle(rank, what.to_owned());
             }
             (None, Stage::Closing) => {}

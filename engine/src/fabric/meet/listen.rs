@@ -23,10 +23,7 @@ pub(super) fn listen(address: &str) -> Result<Listening, Error> {
         Some(path) => listen_unix(Path::new(path)).map(|(socket, file)| (socket, Some(file))),
         None => listen_tcp(address).map(|socket| (socket, None)),
     }
-    .map_err(|reason| Error::Listen {
-        address: address.to_owned(),
-        reason,
-    })?;
+    .map_err(|reason| Error::Listen { address: address.to_owned(), reason })?;
     Ok(Listening { socket, _file: file })
 }
 
@@ -73,10 +70,7 @@ fn listen_unix(path: &Path) -> Result<(Socket, SocketFile), String> {
     let address = SockAddr::unix(path).map_err(fail)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
     socket.bind(&address).map_err(fail)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        _lock: lock,
-    };
+    let file = SocketFile { path: path.to_owned(), _lock: lock };
     socket.listen(BACKLOG).map_err(fail)?;
     socket.set_nonblocking(true).map_err(fail)?;
     Ok((socket, file))
@@ -105,9 +99,9 @@ fn clear(path: &Path) -> Result<(), String> {
             fs::remove_file(path).map_err(|e| format!("cannot remove the socket a dead process left there: {e}"))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(format!(
-            "the socket belongs to another user ({e}): remove it, or choose another path in `members`"
-        )),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(format!("the socket belongs to another user ({e}): remove it, or choose another path in `members`"))
+        }
         Ok(()) | Err(_) => Err(IN_USE.to_owned()),
     }
 }

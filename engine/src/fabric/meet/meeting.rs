@@ -62,11 +62,7 @@ impl<'a> Meeting<'a> {
             .ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
         let hello = check::our_hello(config, own.id, incarnation);
         let encode = |message: &Message| {
-            let too_long = || {
-                Error::Config(format!(
-                    "the member list exceeds {BODY_MAX} bytes: shorten the addresses"
-                ))
-            };
+            let too_long = || Error::Config(format!("the member list exceeds {BODY_MAX} bytes: shorten the addresses"));
             message.encode().ok_or_else(too_long)
         };
         let now = Instant::now();
@@ -113,52 +109,30 @@ impl<'a> Meeting<'a> {
     }
 
     fn is_complete(&self) -> bool {
-        self.links
-            .iter()
-            .enumerate()
-            .all(|(rank, link)| rank == self.rank || link.is_some())
+        self.links.iter().enumerate().all(|(rank, link)| rank == self.rank || link.is_some())
     }
 
     fn finish(self) -> (Vec<Option<Socket>>, Vec<u64>) {
         let own = self.hello.incarnation;
-        let incarnations = self
-            .links
-            .iter()
-            .map(|link| link.as_ref().map_or(own, |l| l.incarnation))
-            .collect();
-        (
-            self.links.into_iter().map(|link| link.map(|l| l.socket)).collect(),
-            incarnations,
-        )
+        let incarnations = self.links.iter().map(|link| link.as_ref().map_or(own, |l| l.incarnation)).collect();
+        (self.links.into_iter().map(|link| link.map(|l| l.socket)).collect(), incarnations)
     }
 
     fn missing(&self) -> Error {
-        let absent = self
-            .config
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(r, _)| *r != self.rank && self.links[*r].is_none());
+        let absent =
+            self.config.members.iter().enumerate().filter(|(r, _)| *r != self.rank && self.links[*r].is_none());
         let lines = absent.map(|(r, member)| {
-            let default = if r > self.rank {
-                "no connection from it yet"
-            } else {
-                "no answer yet"
-            };
+            let default = if r > self.rank { "no connection from it yet" } else { "no answer yet" };
             let obstacle = self.obstacles[r].as_deref().unwrap_or(default);
             format!("member {} at {} ({obstacle})", member.id, member.address)
         });
         let missing = lines.collect::<Vec<_>>().join(", ");
-        Error::Missing {
-            missing,
-            after_ms: self.config.join_timeout_ms,
-        }
+        Error::Missing { missing, after_ms: self.config.join_timeout_ms }
     }
 
     /// Ends the meeting; the first cause counts.
     pub(super) fn fail(&mut self, error: Error) {
-        self.failed
-            .get_or_insert_with(|| (error, Instant::now() + CLOSING_TIME));
+        self.failed.get_or_insert_with(|| (error, Instant::now() + CLOSING_TIME));
     }
 
     pub(super) fn obstacle(&mut self, rank: usize, what: String) {
@@ -182,22 +156,12 @@ impl<'a> Meeting<'a> {
             self.hang_up(rank);
         }
         // The same process that comes again lost its earlier connection: the new one replaces it.
-        self.links[rank]
-            .as_ref()
-            .is_some_and(|link| !link.ended && link.incarnation != incarnation)
+        self.links[rank].as_ref().is_some_and(|link| !link.ended && link.incarnation != incarnation)
     }
 
     pub(super) fn establish(&mut self, rank: usize, incarnation: u64, talk: Talk) {
-        tracing::debug!(
-            "meeting: member {} has met us over {}",
-            self.config.members[rank].id,
-            talk.place
-        );
-        self.links[rank] = Some(Link {
-            socket: talk.socket,
-            incarnation,
-            ended: false,
-        });
+        tracing::debug!("meeting: member {} has met us over {}", self.config.members[rank].id, talk.place);
+        self.links[rank] = Some(Link { socket: talk.socket, incarnation, ended: false });
         if let Some(dial) = self.dials.get_mut(rank) {
             dial.busy = false;
         }
@@ -211,10 +175,7 @@ impl<'a> Meeting<'a> {
         } else {
             self.links[rank] = None;
         }
-        self.obstacle(
-            rank,
-            "its connection closed after the handshake: it died or gave up".into(),
-        );
+        self.obstacle(rank, "its connection closed after the handshake: it died or gave up".into());
         self.retry(rank, RETRY_TIME);
     }
 
@@ -245,9 +206,7 @@ impl<'a> Meeting<'a> {
 
     /// Drops the connections whose time is over.
     fn expire(&mut self, now: Instant) {
-        let (kept, expired) = std::mem::take(&mut self.talks)
-            .into_iter()
-            .partition(|talk| now < talk.deadline);
+        let (kept, expired) = std::mem::take(&mut self.talks).into_iter().partition(|talk| now < talk.deadline);
         self.talks = kept;
         for talk in Vec::<Talk>::into_iter(expired) {
             let what = match talk.stage {
@@ -262,15 +221,10 @@ impl<'a> Meeting<'a> {
     fn wait(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let accepting = now >= self.accept_at && self.failed.is_none();
-        let linked: Vec<usize> = (0..self.links.len())
-            .filter(|&r| self.links[r].as_ref().is_some_and(|link| !link.ended))
-            .collect();
+        let linked: Vec<usize> =
+            (0..self.links.len()).filter(|&r| self.links[r].as_ref().is_some_and(|link| !link.ended)).collect();
         let mut fds = Vec::with_capacity(1 + linked.len() + self.talks.len());
-        let listen_flags = if accepting {
-            PollFlags::POLLIN
-        } else {
-            PollFlags::empty()
-        };
+        let listen_flags = if accepting { PollFlags::POLLIN } else { PollFlags::empty() };
         fds.push(PollFd::new(self.listening.socket.as_fd(), listen_flags));
         for link in linked.iter().filter_map(|&r| self.links[r].as_ref()) {
             fds.push(PollFd::new(link.socket.as_fd(), POLLRDHUP));
@@ -345,9 +299,7 @@ impl<'a> Meeting<'a> {
     }
 
     fn welcome(&mut self, socket: Socket, from: &socket2::SockAddr, now: Instant) {
-        let place = from
-            .as_socket()
-            .map_or_else(|| "this host".to_owned(), |address| address.to_string());
+        let place = from.as_socket().map_or_else(|| "this host".to_owned(), |address| address.to_string());
         if let Err(e) = socket.set_nonblocking(true) {
             tracing::warn!("meeting: dropped a connection from {place}: {e}");
             return;

@@ -86,9 +86,7 @@ fn meet<S: From<Socket>>(
         streams.push(match link {
             None => None,
             Some(socket) => {
-                socket
-                    .set_nonblocking(false)
-                    .map_err(|e| Error::io("cannot set a stream to blocking mode", e))?;
+                socket.set_nonblocking(false).map_err(|e| Error::io("cannot set a stream to blocking mode", e))?;
                 Some(S::from(socket))
             }
         });

@@ -79,16 +79,7 @@ impl Talk {
     }
 
     fn new(socket: Socket, place: String, toward: Option<usize>, stage: Stage, deadline: Instant) -> Talk {
-        Talk {
-            socket,
-            place,
-            toward,
-            stage,
-            deadline,
-            outbox: Vec::new(),
-            sent: 0,
-            inbox: Decoder::default(),
-        }
+        Talk { socket, place, toward, stage, deadline, outbox: Vec::new(), sent: 0, inbox: Decoder::default() }
     }
 
     /// True while bytes wait to be sent, or the system is connecting.
@@ -134,9 +125,7 @@ impl Talk {
             let want = self.inbox.wanted().min(bytes.len());
             match (&self.socket).read(&mut bytes[..want]) {
                 Ok(0) => {
-                    return Err(Broken::Closed {
-                        midway: !self.inbox.is_empty(),
-                    });
+                    return Err(Broken::Closed { midway: !self.inbox.is_empty() });
                 }
                 Ok(n) => {
                     if let Some(message) = self.inbox.push(&bytes[..n]).map_err(Broken::Garbage)? {

@@ -35,11 +35,7 @@ struct Dir(PathBuf);
 impl Dir {
     fn new() -> Dir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "galerna-meet-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("galerna-meet-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Dir(path)
@@ -58,18 +54,8 @@ impl Drop for Dir {
 
 /// Members 10, 11, ... at these addresses.
 fn config(addresses: Vec<String>) -> Config {
-    let kind = if addresses[0].starts_with("unix:") {
-        FabricKind::Shm
-    } else {
-        FabricKind::Tcp
-    };
-    let members = (10..)
-        .zip(addresses)
-        .map(|(id, address)| Member {
-            id: MemberId(id),
-            address,
-        })
-        .collect::<Vec<_>>();
+    let kind = if addresses[0].starts_with("unix:") { FabricKind::Shm } else { FabricKind::Tcp };
+    let members = (10..).zip(addresses).map(|(id, address)| Member { id: MemberId(id), address }).collect::<Vec<_>>();
     Config::new("orders", kind, members)
 }
 
@@ -133,10 +119,7 @@ fn check<S: Read + Write>(mut met: Vec<Met<S>>) {
 /// These members, by rank, meet each other.
 fn all_meet<S: From<Socket> + Send + Read + Write + 'static>(running: Vec<Running<S>>) {
     let results: Vec<_> = running.into_iter().map(Running::result).collect();
-    let errors: Vec<String> = results
-        .iter()
-        .filter_map(|r| Some(r.as_ref().err()?.to_string()))
-        .collect();
+    let errors: Vec<String> = results.iter().filter_map(|r| Some(r.as_ref().err()?.to_string())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     check(results.into_iter().flatten().collect());
 }
@@ -155,34 +138,22 @@ const ORDERS_OF_5: [[usize; 5]; 3] = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0
 
 #[test]
 fn tcp_v4_in_any_order() {
-    ORDERS_OF_3
-        .iter()
-        .for_each(|order| join_in_order::<TcpStream>(&tcp(3), order));
-    ORDERS_OF_5
-        .iter()
-        .for_each(|order| join_in_order::<TcpStream>(&tcp(5), order));
+    ORDERS_OF_3.iter().for_each(|order| join_in_order::<TcpStream>(&tcp(3), order));
+    ORDERS_OF_5.iter().for_each(|order| join_in_order::<TcpStream>(&tcp(5), order));
 }
 
 #[test]
 fn tcp_v6_in_any_order() {
     let v6 = |n: usize| config((0..n).map(|_| format!("[::1]:{}", free_port())).collect());
-    ORDERS_OF_3
-        .iter()
-        .for_each(|order| join_in_order::<TcpStream>(&v6(3), order));
-    ORDERS_OF_5
-        .iter()
-        .for_each(|order| join_in_order::<TcpStream>(&v6(5), order));
+    ORDERS_OF_3.iter().for_each(|order| join_in_order::<TcpStream>(&v6(3), order));
+    ORDERS_OF_5.iter().for_each(|order| join_in_order::<TcpStream>(&v6(5), order));
 }
 
 #[test]
 fn unix_in_any_order() {
     let dir = Dir::new();
-    ORDERS_OF_3
-        .iter()
-        .for_each(|order| join_in_order::<UnixStream>(&unix(3, &dir), order));
-    ORDERS_OF_5
-        .iter()
-        .for_each(|order| join_in_order::<UnixStream>(&unix(5, &dir), order));
+    ORDERS_OF_3.iter().for_each(|order| join_in_order::<UnixStream>(&unix(3, &dir), order));
+    ORDERS_OF_5.iter().for_each(|order| join_in_order::<UnixStream>(&unix(5, &dir), order));
     assert_eq!(dir.files(), 0, "sockets and locks are removed");
 }
 
@@ -200,13 +171,8 @@ fn alone() {
 
 #[test]
 fn missing_members_are_named() {
-    let config = Config {
-        join_timeout_ms: 300,
-        ..tcp(3)
-    };
-    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(300))
-        .result()
-        .unwrap_err();
+    let config = Config { join_timeout_ms: 300, ..tcp(3) };
+    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(300)).result().unwrap_err();
     let address = |rank: usize| &config.members[rank].address;
     let expected = format!(
         "join: after 300 ms still missing: member 10 at {} (connection refused), \
@@ -221,13 +187,8 @@ fn missing_members_are_named() {
 fn missing_on_unix() {
     let dir = Dir::new();
     let config = unix(2, &dir);
-    let error = Running::<UnixStream>::start(&config, 1, 7, Duration::from_millis(100))
-        .result()
-        .unwrap_err();
-    assert!(
-        matches!(&error, Error::Missing { missing, .. } if missing.starts_with("member 10 at unix:")),
-        "{error}"
-    );
+    let error = Running::<UnixStream>::start(&config, 1, 7, Duration::from_millis(100)).result().unwrap_err();
+    assert!(matches!(&error, Error::Missing { missing, .. } if missing.starts_with("member 10 at unix:")), "{error}");
     assert_eq!(dir.files(), 0, "removed on errors as well");
 }
 
@@ -236,17 +197,9 @@ fn unresolvable_names() {
     let mut config = tcp(2);
     config.members[0].address = "no-such-host.invalid:7000".into();
     let error = start(&config, 0).result().unwrap_err();
-    assert!(
-        matches!(&error, Error::Listen { reason, .. } if reason.contains("cannot be resolved")),
-        "{error}"
-    );
-    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(500))
-        .result()
-        .unwrap_err();
-    assert!(
-        matches!(&error, Error::Missing { missing, .. } if missing.contains("no-such-host")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("cannot be resolved")), "{error}");
+    let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(500)).result().unwrap_err();
+    assert!(matches!(&error, Error::Missing { missing, .. } if missing.contains("no-such-host")), "{error}");
 }
 
 #[test]
@@ -266,10 +219,7 @@ fn address_of_another_host() {
     let mut config = tcp(2);
     config.members[0].address = "192.0.2.1:7000".into();
     let error = start(&config, 0).result().unwrap_err();
-    assert!(
-        matches!(&error, Error::Listen { reason, .. } if reason.contains("no address of this host")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("no address of this host")), "{error}");
 }
 
 #[test]
@@ -280,10 +230,7 @@ fn socket_files() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let in_use = |config: &Config| {
         let error = Running::<UnixStream>::start(config, 0, 7, FAR).result().unwrap_err();
-        assert!(
-            matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")), "{error}");
     };
     in_use(&config);
     drop(listener);
@@ -297,10 +244,7 @@ fn socket_files() {
     check(vec![first.result().unwrap(), second.result().unwrap()]);
     std::fs::write(&path, "precious").unwrap();
     let error = Running::<UnixStream>::start(&config, 0, 7, FAR).result().unwrap_err();
-    assert!(
-        matches!(&error, Error::Listen { reason, .. } if reason.contains("no socket")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("no socket")), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -310,13 +254,19 @@ fn many_start_with_one_socket_path() {
     let config = unix(2, &dir);
     for _ in 0..20 {
         std::fs::File::create(dir.0.join("0.lock")).unwrap();
-        let same: Vec<_> = (0..4)
-            .map(|i| Running::<UnixStream>::start(&config, 0, i, FAR))
-            .collect();
+        let (sender, results) = mpsc::channel();
+        for i in 0..4 {
+            let (config, sender) = (config.clone(), sender.clone());
+            std::thread::spawn(move || sender.send(meet_unix(&config, 0, i, Instant::now() + FAR)));
+        }
+        // The fourth has the place, and waits for the other member.
+        for _ in 0..3 {
+            let error = results.recv_timeout(WATCHDOG).unwrap().unwrap_err();
+            assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")), "{error}");
+        }
         let other = Running::<UnixStream>::start(&config, 1, 99, FAR).result().unwrap();
-        let met: Vec<_> = same.into_iter().filter_map(|r| r.result().ok()).collect();
-        assert_eq!(met.len(), 1);
-        assert_eq!(met[0].incarnations, other.incarnations);
+        let met = results.recv_timeout(WATCHDOG).unwrap().unwrap();
+        assert_eq!(met.incarnations, other.incarnations);
     }
     assert_eq!(dir.files(), 0);
 }

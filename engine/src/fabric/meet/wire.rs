@@ -250,11 +250,7 @@ fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
         }),
         other => return Err(Garbage::Kind(other)),
     };
-    if reader.rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(Garbage::Body("bytes after its last field"))
-    }
+    if reader.rest.is_empty() { Ok(message) } else { Err(Garbage::Body("bytes after its last field")) }
 }
 
 struct Reader<'a> {
@@ -263,10 +259,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], Garbage> {
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(Garbage::Body("a field goes beyond its end"))?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Garbage::Body("a field goes beyond its end"))?;
         self.rest = rest;
         Ok(bytes)
     }

@@ -98,31 +98,15 @@ pub(super) fn exchange(
         let Some(stream) = stream else { continue };
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wakes_me = EventFd::from_flags(flags).map_err(|e| SetupError::local("cannot create an eventfd", e))?;
-        parties.push(Party {
-            met: Met {
-                peer,
-                stream,
-                wakes_me,
-                fds: Vec::new(),
-            },
-            sent: 0,
-            heard: Vec::new(),
-        });
+        parties.push(Party { met: Met { peer, stream, wakes_me, fds: Vec::new() }, sent: 0, heard: Vec::new() });
     }
     let hello = Hello::new(me, members, specs).bytes();
     let fds_wanted = FDS_BEFORE_TABLES + specs.len();
     loop {
         for party in &mut parties {
             let expected = Hello::new(party.met.peer, members, specs);
-            let result = party
-                .send(&hello, own)
-                .and_then(|()| party.receive(&expected, hello.len(), fds_wanted));
-            result.map_err(|what| {
-                SetupError::Peer(PeerFault {
-                    peer: party.met.peer,
-                    what,
-                })
-            })?;
+            let result = party.send(&hello, own).and_then(|()| party.receive(&expected, hello.len(), fds_wanted));
+            result.map_err(|what| SetupError::Peer(PeerFault { peer: party.met.peer, what }))?;
         }
         if parties.iter().all(|p| p.done(hello.len())) {
             return Ok(parties.into_iter().map(|p| p.met).collect());
@@ -136,10 +120,7 @@ fn wait(parties: &[Party], whole: usize, deadline: Instant) -> Result<(), SetupE
     let unfinished = || parties.iter().filter(|p| !p.done(whole));
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        let faults = unfinished().map(|p| PeerFault {
-            peer: p.met.peer,
-            what: p.obstacle(whole),
-        });
+        let faults = unfinished().map(|p| PeerFault { peer: p.met.peer, what: p.obstacle(whole) });
         return Err(SetupError::Missing(faults.collect()));
     }
     let interest = |p: &Party| {
@@ -148,9 +129,7 @@ fn wait(parties: &[Party], whole: usize, deadline: Instant) -> Result<(), SetupE
         flags.set(PollFlags::POLLIN, p.heard.len() < whole);
         flags
     };
-    let mut fds: Vec<_> = unfinished()
-        .map(|p| PollFd::new(p.met.stream.as_fd(), interest(p)))
-        .collect();
+    let mut fds: Vec<_> = unfinished().map(|p| PollFd::new(p.met.stream.as_fd(), interest(p))).collect();
     // Rounded up, so that the last wait does not end before the deadline; long ones are waited for in parts.
     let timeout = u16::try_from((left + Duration::from_millis(1)).as_millis()).unwrap_or(u16::MAX);
     match poll(&mut fds, PollTimeout::from(timeout)) {
@@ -204,17 +183,11 @@ impl Party {
             }
             expected.check(&self.heard)?;
             if self.met.fds.len() > fds_wanted {
-                return Err(format!(
-                    "it passed {} descriptors, not {fds_wanted}",
-                    self.met.fds.len()
-                ));
+                return Err(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len()));
             }
         }
         if self.met.fds.len() < fds_wanted {
-            return Err(format!(
-                "it passed {} descriptors, not {fds_wanted}",
-                self.met.fds.len()
-            ));
+            return Err(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len()));
         }
         Ok(())
     }

@@ -220,10 +220,7 @@ impl ShmFabric {
 impl Fabric for ShmFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let spec = self.specs.iter().find(|spec| spec.id == table);
-        assert!(
-            spec.is_some_and(|spec| fits(spec, &range, source)),
-            "{source:?} write of {range:?} of {table:?}"
-        );
+        assert!(spec.is_some_and(|spec| fits(spec, &range, source)), "{source:?} write of {range:?} of {table:?}");
         let target = &mut self.peers[peer];
         if target.link.is_some() {
             target.dirty = true;
@@ -259,13 +256,14 @@ impl Fabric for ShmFabric {
     }
 
     fn sever(&mut self, peer: Rank) {
-        self.drop_link(peer);
+        // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
         for (row, spare) in self.peers[peer].rows.drain(..) {
             if let Err(error) = spare.replace(&row) {
                 // Needs a process at the kernel's limit of maps.
                 tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
             }
         }
+        self.drop_link(peer);
     }
 
     fn close(&mut self) {

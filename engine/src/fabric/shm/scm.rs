@@ -24,10 +24,7 @@ pub(super) fn receive(stream: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<Ow
     let space = unsafe { libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) } as usize;
     // Words, since control messages are aligned to them.
     let mut control = vec![0_u64; space.div_ceil(8)];
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    };
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut iov;
@@ -35,13 +32,7 @@ pub(super) fn receive(stream: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<Ow
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = space as _;
     // SAFETY: the message points to one buffer for bytes and one for control messages, alive until the call returns.
-    let n = unsafe {
-        libc::recvmsg(
-            stream.as_raw_fd(),
-            &raw mut message,
-            libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
-        )
-    };
+    let n = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
     let n = Errno::result(n)?;
     take(&message, fds);
     if message.msg_flags & libc::MSG_CTRUNC != 0 {

@@ -58,10 +58,7 @@ pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result
     }
     // Reading a hole takes a page, or SIGBUS. The seals forbid to punch one after this look.
     if usize::try_from(stat.st_blocks).is_ok_and(|blocks| blocks.saturating_mul(512) < len) {
-        return Err(format!(
-            "it passed memory of {len} bytes of which only {} exist",
-            stat.st_blocks * 512
-        ));
+        return Err(format!("it passed memory of {len} bytes of which only {} exist", stat.st_blocks * 512));
     }
     let map = MmapOptions::new()
         .len(len)

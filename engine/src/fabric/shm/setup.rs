@@ -78,15 +78,9 @@ pub(super) fn set_up(
     for (i, (spec, own_row)) in specs.iter().zip(&own_rows).enumerate() {
         // A peer's rows are in the order of the tables, and only this member has none.
         let row = |peer: &Peer| peer.rows.get(i).map_or_else(|| own_row.clone(), |(row, _)| row.clone());
-        tables.push(TableRows {
-            spec: *spec,
-            rows: peers.iter().map(row).collect(),
-        });
+        tables.push(TableRows { spec: *spec, rows: peers.iter().map(row).collect() });
     }
-    Ok((
-        ShmFabric::from_parts(me, specs.to_vec(), Header(header), peers, epoll),
-        tables,
-    ))
+    Ok((ShmFabric::from_parts(me, specs.to_vec(), Header(header), peers, epoll), tables))
 }
 
 fn check_arguments(me: Rank, links: &[Option<UnixStream>], specs: &[TableSpec]) -> Result<(), SetupError> {
@@ -94,12 +88,7 @@ fn check_arguments(me: Rank, links: &[Option<UnixStream>], specs: &[TableSpec]) 
     if links.len() > MEMBERS_MAX {
         return misuse("shared memory: more members than a group can have");
     }
-    if me >= links.len()
-        || links
-            .iter()
-            .enumerate()
-            .any(|(rank, link)| link.is_none() != (rank == me))
-    {
+    if me >= links.len() || links.iter().enumerate().any(|(rank, link)| link.is_none() != (rank == me)) {
         return misuse("shared memory: every member but this one needs a link");
     }
     if specs.len() > scm::FDS_MAX - FDS_BEFORE_TABLES {
@@ -116,18 +105,10 @@ fn check_arguments(me: Rank, links: &[Option<UnixStream>], specs: &[TableSpec]) 
 
 /// Checks and maps what the peer gave, and listens to its link.
 fn connect(met: Met, specs: &[TableSpec], epoll: &Epoll) -> Result<Peer, SetupError> {
-    let Met {
-        peer,
-        stream,
-        wakes_me,
-        fds,
-    } = met;
+    let Met { peer, stream, wakes_me, fds } = met;
     let fault = |what| SetupError::Peer(PeerFault { peer, what });
     let mut fds = fds.into_iter();
-    let mut next = || {
-        fds.next()
-            .ok_or_else(|| fault("it passed too few descriptors".to_owned()))
-    };
+    let mut next = || fds.next().ok_or_else(|| fault("it passed too few descriptors".to_owned()));
     let open = |fd: OwnedFd, len, columns_len| -> Result<Row, SetupError> {
         sealed::open(fd.as_fd(), len, columns_len).map_err(fault)
     };
@@ -141,28 +122,13 @@ fn connect(met: Met, specs: &[TableSpec], epoll: &Epoll) -> Result<Peer, SetupEr
     }
     let listen = |e| SetupError::local("cannot listen to a peer", e);
     let stream_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-    epoll
-        .add(&stream, EpollEvent::new(stream_events, peer as u64))
-        .map_err(listen)?;
+    epoll.add(&stream, EpollEvent::new(stream_events, peer as u64)).map_err(listen)?;
     // Edge-triggered: every write of the peer makes the epoll readable once, and nothing need ever be read. So nobody
     // who shares the descriptor can block us in a read.
     let wake_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-    epoll
-        .add(&wakes_me, EpollEvent::new(wake_events, super::WAKE_TOKEN))
-        .map_err(listen)?;
-    let link = Link {
-        stream,
-        header,
-        wakes_me,
-        wakes_peer: wake_handle(wakes_peer, fault)?,
-        woken: 0,
-        seen: 0,
-    };
-    Ok(Peer {
-        link: Some(link),
-        rows,
-        dirty: false,
-    })
+    epoll.add(&wakes_me, EpollEvent::new(wake_events, super::WAKE_TOKEN)).map_err(listen)?;
+    let link = Link { stream, header, wakes_me, wakes_peer: wake_handle(wakes_peer, fault)?, woken: 0, seen: 0 };
+    Ok(Peer { link: Some(link), rows, dirty: false })
 }
 
 /// The peer's eventfd, whose write must neither block us nor raise SIGPIPE.

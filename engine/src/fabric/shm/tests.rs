@@ -14,11 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const SPEC: TableSpec = TableSpec {
-    id: TableId(5),
-    columns_len: 64,
-    row_len: 8192,
-};
+const SPEC: TableSpec = TableSpec { id: TableId(5), columns_len: 64, row_len: 8192 };
 
 /// Only a bug lets a test wait so long.
 fn patient() -> Instant {
@@ -42,35 +38,17 @@ struct Fake {
 impl Fake {
     fn new() -> (Fake, UnixStream) {
         let (stream, theirs) = UnixStream::pair().unwrap();
-        let words = vec![
-            MAGIC,
-            1,
-            2,
-            1,
-            u64::from(SPEC.id.0),
-            SPEC.columns_len as u64,
-            SPEC.row_len as u64,
-        ];
+        let words = vec![MAGIC, 1, 2, 1, u64::from(SPEC.id.0), SPEC.columns_len as u64, SPEC.row_len as u64];
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
         let header = sealed::create(HEADER_LEN, HEADER_LEN).unwrap().0;
         let row = sealed::create(SPEC.row_len, SPEC.columns_len).unwrap().0;
-        (
-            Fake {
-                stream,
-                words,
-                fds: vec![header, wake.into(), row],
-            },
-            theirs,
-        )
+        (Fake { stream, words, fds: vec![header, wake.into(), row] }, theirs)
     }
 
     fn say(&self, bytes: Range<usize>) {
         let all: Vec<u8> = self.words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).filter(|_| bytes.start == 0).collect();
-        assert_eq!(
-            scm::send(self.stream.as_fd(), &all[bytes.clone()], &fds),
-            Ok(bytes.len())
-        );
+        assert_eq!(scm::send(self.stream.as_fd(), &all[bytes.clone()], &fds), Ok(bytes.len()));
     }
 }
 
@@ -115,21 +93,13 @@ fn a_right_fake_is_taken_even_in_single_bytes() {
 fn memory_that_is_not_as_it_must_be_is_refused() {
     let len = SPEC.row_len as u64;
     let all = SealFlag::from_bits_retain(15 | libc::F_SEAL_FUTURE_WRITE) - SealFlag::F_SEAL_WRITE;
-    for missing in [
-        SealFlag::F_SEAL_SHRINK,
-        SealFlag::F_SEAL_FUTURE_WRITE,
-        SealFlag::F_SEAL_SEAL,
-        all,
-    ] {
+    for missing in [SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_FUTURE_WRITE, SealFlag::F_SEAL_SEAL, all] {
         let what = fault(|fake| fake.fds[2] = memfd(len, all - missing));
         assert!(what.contains("lacks the seals"), "{what}");
     }
     for wrong in [0, 4096, len - 1, len + 1, 1 << 40] {
         let what = fault(|fake| fake.fds[2] = memfd(wrong, all));
-        assert!(
-            what.contains(&format!("memory of {wrong} bytes instead of 8192")),
-            "{what}"
-        );
+        assert!(what.contains(&format!("memory of {wrong} bytes instead of 8192")), "{what}");
     }
     let what = fault(|fake| fake.fds[2] = memfd(len, all));
     assert!(what.contains("of which only 0 exist"), "{what}");
@@ -151,8 +121,7 @@ fn wrong_descriptors_are_refused_and_none_leaks() {
     let (mut read, write) = std::io::pipe().unwrap();
     let mut held = Vec::new();
     let what = fault(|fake| {
-        fake.fds
-            .extend((0..20).map(|_| OwnedFd::from(write.try_clone().unwrap())));
+        fake.fds.extend((0..20).map(|_| OwnedFd::from(write.try_clone().unwrap())));
         held.push(write);
     });
     assert_eq!(what, "it passed 23 descriptors, not 3");
@@ -168,11 +137,7 @@ fn a_peer_that_says_something_else_is_refused() {
         (2, 3, "3 members, not 2"),
         (3, 7, "7 tables, not 1"),
         (4, 6, "number of its table at position 0 is 6, not 5"),
-        (
-            5,
-            128,
-            "length of the columns of its table at position 0 is 128, not 64",
-        ),
+        (5, 128, "length of the columns of its table at position 0 is 128, not 64"),
         (6, 1 << 50, "length of a row of its table"),
     ] {
         let what = fault(|fake| fake.words[word] = value);
@@ -194,26 +159,10 @@ fn a_peer_that_goes_away_or_keeps_silent_is_named() {
     let deadline = Instant::now() + Duration::from_millis(20);
     let links = vec![None, Some(theirs), Some(other)];
     // The fake counts two members; it falls silent in the middle of that word.
-    let Err(error) = ShmFabric::new(0, links, &[SPEC], deadline) else {
-        panic!("nobody was there")
-    };
-    let SetupError::Missing(faults) = error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        faults[0],
-        PeerFault {
-            peer: 1,
-            what: "it sent only 20 of 56 bytes".into()
-        }
-    );
-    assert_eq!(
-        faults[1],
-        PeerFault {
-            peer: 2,
-            what: "it is connected, but sent nothing".into()
-        }
-    );
+    let Err(error) = ShmFabric::new(0, links, &[SPEC], deadline) else { panic!("nobody was there") };
+    let SetupError::Missing(faults) = error else { panic!("{error}") };
+    assert_eq!(faults[0], PeerFault { peer: 1, what: "it sent only 20 of 56 bytes".into() });
+    assert_eq!(faults[1], PeerFault { peer: 2, what: "it is connected, but sent nothing".into() });
 }
 
 #[test]
@@ -226,22 +175,9 @@ fn arguments_are_checked() {
     misuse(vec![None, None], &[SPEC]);
     misuse(vec![Some(a)], &[SPEC]);
     misuse(vec![], &[SPEC]);
-    misuse(
-        vec![None],
-        &[TableSpec {
-            row_len: 0,
-            columns_len: 0,
-            ..SPEC
-        }],
-    );
+    misuse(vec![None], &[TableSpec { row_len: 0, columns_len: 0, ..SPEC }]);
     misuse(vec![None], &[TableSpec { columns_len: 8, ..SPEC }]);
-    misuse(
-        vec![None],
-        &[TableSpec {
-            columns_len: 16_384,
-            ..SPEC
-        }],
-    );
+    misuse(vec![None], &[TableSpec { columns_len: 16_384, ..SPEC }]);
     misuse(vec![None], &vec![SPEC; 300]);
     let (fabric, tables) = ShmFabric::new(0, vec![None], &[SPEC], patient()).unwrap();
     assert!(fabric.closed() && tables[0].rows.len() == 1);
@@ -273,16 +209,9 @@ fn a_byte_after_set_up_is_a_breach() {
         a.write(1, SPEC.id, 0..8, Source::Snapshot);
         a.poll(&mut events);
     }
-    assert!(
-        matches!(&events[..], [Event::Breach { peer: 1, what }] if what.contains("byte 33")),
-        "{events:?}"
-    );
+    assert!(matches!(&events[..], [Event::Breach { peer: 1, what }] if what.contains("byte 33")), "{events:?}");
     others.rows[1].word(0).store(2, Ordering::Release);
-    assert_eq!(
-        rows.rows[1].word(0).load(Ordering::Acquire),
-        1,
-        "a severed peer's store is seen"
-    );
+    assert_eq!(rows.rows[1].word(0).load(Ordering::Acquire), 1, "a severed peer's store is seen");
     assert!(a.closed());
 }
 
@@ -338,4 +267,31 @@ fn a_row_that_was_severed_outlives_the_fabric_and_keeps_its_bytes() {
         assert_eq!(row.word(offset).load(Ordering::Acquire), offset as u64 + 1);
     }
     assert_eq!(lent.load(Ordering::Acquire), 4097);
+}
+
+#[test]
+fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
+    use std::sync::atomic::AtomicBool;
+    for _ in 0..20 {
+        let [(mut a, rows), (_b, others)] = pair();
+        let (row, own, over) = (&rows.rows[1], &others.rows[1], AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1.. {
+                    (8..SPEC.row_len).step_by(8).for_each(|at| own.word(at).store(round, Ordering::Relaxed));
+                    own.word(0).store(round, Ordering::Release);
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            while row.word(0).load(Ordering::Relaxed) < 3 {
+                std::thread::yield_now();
+            }
+            a.sever(1);
+            over.store(true, Ordering::Relaxed);
+        });
+        let counter = row.word(0).load(Ordering::Acquire);
+        assert!((8..SPEC.row_len).step_by(8).all(|at| row.word(at).load(Ordering::Relaxed) >= counter));
+    }
 }

@@ -97,9 +97,9 @@ impl Link {
             (_, false) => None,
             (Some(e), true) => Some(End::Down(e.to_string())),
             (None, true) if closing => self.own_ended.then_some(End::Closed),
-            (None, true) if self.inbox.inside_write() => Some(End::Down(
-                "the peer closed the connection in the middle of a write".into(),
-            )),
+            (None, true) if self.inbox.inside_write() => {
+                Some(End::Down("the peer closed the connection in the middle of a write".into()))
+            }
             (None, true) => Some(End::Down("the peer closed the connection".into())),
         }
     }

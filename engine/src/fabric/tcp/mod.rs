@@ -74,9 +74,7 @@ impl TcpFabric {
                     let fail = |e| Error::io(format!("cannot prepare the connection to rank {rank}"), e);
                     stream.set_nonblocking(true).map_err(fail)?;
                     stream.set_nodelay(true).map_err(fail)?;
-                    epoll
-                        .add(&stream, EpollEvent::new(interest, rank as u64))
-                        .map_err(|e| fail(e.into()))?;
+                    epoll.add(&stream, EpollEvent::new(interest, rank as u64)).map_err(|e| fail(e.into()))?;
                     Some(Link::new(stream, rows_of(rank)))
                 }
             });
@@ -106,11 +104,7 @@ impl TcpFabric {
             }
             Err(nix::errno::Errno::EINTR) => {}
             // Not known to happen; without it every link has to be tried.
-            Err(_) => self
-                .links
-                .iter_mut()
-                .flatten()
-                .for_each(|link| link.note(EpollFlags::all())),
+            Err(_) => self.links.iter_mut().flatten().for_each(|link| link.note(EpollFlags::all())),
         }
     }
 
@@ -126,32 +120,17 @@ impl TcpFabric {
 
 impl Fabric for TcpFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self
-            .specs
-            .iter()
-            .position(|spec| spec.id == table)
-            .unwrap_or(usize::MAX);
+        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
         assert!(index < self.specs.len(), "there is no {table:?}");
-        let TableSpec {
-            columns_len, row_len, ..
-        } = self.specs[index];
+        let TableSpec { columns_len, row_len, .. } = self.specs[index];
         let Range { start, end } = range;
-        assert!(
-            start <= end && end <= row_len,
-            "{range:?} of {table:?}, whose rows have {row_len} bytes"
-        );
+        assert!(start <= end && end <= row_len, "{range:?} of {table:?}, whose rows have {row_len} bytes");
         assert!(
             start.is_multiple_of(8) && end.is_multiple_of(8),
             "{range:?} of {table:?} is no whole number of aligned words"
         );
-        assert!(
-            start >= columns_len || end <= columns_len,
-            "{range:?} of {table:?} crosses {columns_len}"
-        );
-        assert!(
-            source == Source::Stable || range.len() <= SNAPSHOT_MAX,
-            "a snapshot of {range:?} of {table:?}"
-        );
+        assert!(start >= columns_len || end <= columns_len, "{range:?} of {table:?} crosses {columns_len}");
+        assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {table:?}");
 
         let link = match self.links.get_mut(peer) {
             Some(Some(link)) if link.takes_writes() && !self.closing && !range.is_empty() => link,
@@ -178,12 +157,7 @@ impl Fabric for TcpFabric {
     }
 
     fn completed(&self) -> Ticket {
-        let first_direct = self
-            .links
-            .iter()
-            .flatten()
-            .filter_map(|link| link.outbox.first_direct())
-            .min();
+        let first_direct = self.links.iter().flatten().filter_map(|link| link.outbox.first_direct()).min();
         Ticket(first_direct.map_or(self.posted, |ticket| ticket - 1))
     }
 
@@ -243,18 +217,14 @@ impl Fabric for TcpFabric {
 /// Refuses what cannot be a group or a table.
 fn check(me: Rank, links: &[Option<TcpStream>], specs: &[TableSpec]) -> Result<(), Error> {
     if !links.get(me).is_some_and(Option::is_none) {
-        return Err(Error::Misuse(
-            "a TCP fabric needs one link per rank, and none to its own",
-        ));
+        return Err(Error::Misuse("a TCP fabric needs one link per rank, and none to its own"));
     }
     for (i, spec) in specs.iter().enumerate() {
         if specs[..i].iter().any(|other| other.id == spec.id) {
             return Err(Error::Misuse("two tables have the same number"));
         }
         if spec.row_len == 0 || spec.row_len > wire::ROW_LEN_MAX || spec.columns_len > spec.row_len {
-            return Err(Error::Misuse(
-                "a row must have 64 to 2^32 - 64 bytes, its columns among them",
-            ));
+            return Err(Error::Misuse("a row must have 64 to 2^32 - 64 bytes, its columns among them"));
         }
         if !spec.row_len.is_multiple_of(64) || !spec.columns_len.is_multiple_of(64) {
             return Err(Error::Misuse("the lengths of rows and columns must be multiples of 64"));

@@ -47,12 +47,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(rows: Vec<Arc<Row>>) -> Inbox {
-        Inbox {
-            rows,
-            staging: vec![0; STAGING_BYTES].into_boxed_slice(),
-            staged: 0,
-            target: None,
-        }
+        Inbox { rows, staging: vec![0; STAGING_BYTES].into_boxed_slice(), staged: 0, target: None }
     }
 
     /// True between the first and the last byte of a write.
@@ -97,22 +92,12 @@ impl Inbox {
 
     /// One system call: the rest of the current data, then as much staging as is wise. Returns the bytes it asked for.
     fn read(&mut self, socket: BorrowedFd<'_>, left: usize) -> (usize, io::Result<usize>) {
-        let mut direct = libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        };
+        let mut direct = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let mut room = self.staging.len();
-        if let Some(Target {
-            table,
-            range,
-            columns: false,
-        }) = &self.target
-        {
+        if let Some(Target { table, range, columns: false }) = &self.target {
             let len = range.len().min(left);
-            direct = libc::iovec {
-                iov_base: self.rows[*table].ptr(range.start..range.start + len).cast(),
-                iov_len: len,
-            };
+            direct =
+                libc::iovec { iov_base: self.rows[*table].ptr(range.start..range.start + len).cast(), iov_len: len };
             // Staging holds what follows the data, so it has no place behind a part of them.
             room = match range.len() {
                 rest if rest > len => self.staged,
@@ -121,13 +106,7 @@ impl Inbox {
             };
         }
         let staging = &mut self.staging[self.staged..room];
-        let parts = [
-            direct,
-            libc::iovec {
-                iov_base: staging.as_mut_ptr().cast(),
-                iov_len: staging.len(),
-            },
-        ];
+        let parts = [direct, libc::iovec { iov_base: staging.as_mut_ptr().cast(), iov_len: staging.len() }];
         let parts = if direct.iov_len == 0 { &parts[1..] } else { &parts[..] };
         // SAFETY: the first part is a range of the peer's row, which `Row::ptr` checked and which `self.rows` keeps
         // mapped; the contract lets its data change under a reader. The second is borrowed mutably for the call.

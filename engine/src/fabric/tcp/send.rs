@@ -44,11 +44,7 @@ pub(super) enum Sent {
 
 impl Outbox {
     pub(super) fn new() -> Outbox {
-        Outbox {
-            bytes: VecDeque::with_capacity(4096),
-            segments: VecDeque::with_capacity(64),
-            last: None,
-        }
+        Outbox { bytes: VecDeque::with_capacity(4096), segments: VecDeque::with_capacity(64), last: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,10 +58,7 @@ impl Outbox {
 
     /// The first ticket whose source the kernel has still to read.
     pub(super) fn first_direct(&self) -> Option<u64> {
-        self.segments
-            .front()
-            .filter(|segment| !segment.direct.is_empty())
-            .map(|segment| segment.ticket)
+        self.segments.front().filter(|segment| !segment.direct.is_empty()).map(|segment| segment.ticket)
     }
 
     /// Queues a write whose bytes are copied.
@@ -75,10 +68,7 @@ impl Outbox {
         // bounds the queue of a slow peer, whose hot line is pushed again and again.
         if self.bytes.len() >= wire_len && self.last.as_ref() == Some(&(id, range.clone())) {
             let from = self.bytes.len() - bytes.len();
-            self.bytes
-                .range_mut(from..)
-                .zip(bytes)
-                .for_each(|(old, new)| *old = *new);
+            self.bytes.range_mut(from..).zip(bytes).for_each(|(old, new)| *old = *new);
             return;
         }
         self.bytes.extend(&wire::encode(id, &range));
@@ -101,12 +91,7 @@ impl Outbox {
     /// The segment that takes more buffered bytes.
     fn tail(&mut self) -> &mut Segment {
         if self.segments.back().is_none_or(|segment| !segment.direct.is_empty()) {
-            self.segments.push_back(Segment {
-                buffered: 0,
-                table: 0,
-                direct: 0..0,
-                ticket: 0,
-            });
+            self.segments.push_back(Segment { buffered: 0, table: 0, direct: 0..0, ticket: 0 });
         }
         let last = self.segments.len() - 1;
         &mut self.segments[last]
@@ -141,14 +126,8 @@ impl Outbox {
 
     /// One system call for at most `left` bytes. Returns the bytes it offered.
     fn send_once(&self, socket: BorrowedFd<'_>, rows: &[Arc<Row>], left: usize) -> (usize, io::Result<usize>) {
-        let mut parts = Parts {
-            list: [libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            }; PARTS],
-            used: 0,
-            left,
-        };
+        let mut parts =
+            Parts { list: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PARTS], used: 0, left };
         let (front, back) = self.bytes.as_slices();
         let mut at = 0;
         for segment in &self.segments {
@@ -173,10 +152,7 @@ impl Outbox {
         // SAFETY: every part lies in `self.bytes` or in a mapped row, both of which outlive the call; the kernel only
         // reads them, and the source of a stable write does not change before it completes.
         let taken = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
-        (
-            left - parts.left,
-            usize::try_from(taken).map_err(|_| io::Error::last_os_error()),
-        )
+        (left - parts.left, usize::try_from(taken).map_err(|_| io::Error::last_os_error()))
     }
 
     /// Drops the first `taken` bytes of the queue.
@@ -211,10 +187,7 @@ impl Parts {
     fn push(&mut self, bytes: *const [u8]) {
         let len = bytes.len().min(self.left);
         if len > 0 {
-            self.list[self.used] = libc::iovec {
-                iov_base: bytes.cast_mut().cast(),
-                iov_len: len,
-            };
+            self.list[self.used] = libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len };
             self.used += 1;
             self.left -= len;
         }

@@ -11,16 +11,8 @@ use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
 const SPECS: [TableSpec; 2] = [
-    TableSpec {
-        id: TableId(1),
-        columns_len: 128,
-        row_len: 64 << 10,
-    },
-    TableSpec {
-        id: TableId(7),
-        columns_len: 64,
-        row_len: 64,
-    },
+    TableSpec { id: TableId(1), columns_len: 128, row_len: 64 << 10 },
+    TableSpec { id: TableId(7), columns_len: 64, row_len: 64 },
 ];
 const TABLE: TableId = TableId(1);
 
@@ -45,12 +37,7 @@ impl Subject {
 
     fn over((near, peer): (TcpStream, TcpStream), specs: &[TableSpec]) -> Subject {
         let (fabric, tables) = TcpFabric::new(0, vec![None, Some(near), None], specs).unwrap();
-        Subject {
-            fabric,
-            tables,
-            peer,
-            events: vec![],
-        }
+        Subject { fabric, tables, peer, events: vec![] }
     }
 
     /// Sleeps on the descriptor whenever a poll found nothing, so that a lost wake-up is a test that hangs.
@@ -98,10 +85,7 @@ fn contents(row: &Row) -> Vec<u8> {
 
 fn fill(row: &Row, seed: u64) {
     for offset in (0..row.len()).step_by(8) {
-        row.word(offset).store(
-            (offset as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            Ordering::Relaxed,
-        );
+        row.word(offset).store((offset as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
     }
 }
 
@@ -120,9 +104,7 @@ fn frame(table: u16, offset: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) | 1)
-        .collect()
+    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) | 1).collect()
 }
 
 /// Columns and data of both tables, small and not.
@@ -167,10 +149,7 @@ fn assert_rows(subject: &Subject, want: &[Vec<u8>]) {
     for (table, want) in want.iter().enumerate() {
         assert!(subject.row(table, 1) == *want, "the peer's row of table {table}");
         for rank in [0, 2] {
-            assert!(
-                subject.row(table, rank).iter().all(|&byte| byte == 0),
-                "row {rank} of table {table}"
-            );
+            assert!(subject.row(table, rank).iter().all(|&byte| byte == 0), "row {rank} of table {table}");
         }
     }
 }
@@ -185,10 +164,7 @@ fn breaches_are_severed_and_told() {
         (header(1, 0, 1, 0, 0), "0 bytes at 0"),
         (header(1, 0, 1, 12, 0), "12 bytes at 0"),
         (header(1, 0, 1, 8, 4), "8 bytes at 4"),
-        (
-            header(1, 0, 1, 8, 64 << 10),
-            "8 bytes at 65536 of table 1, whose rows have 65536 bytes",
-        ),
+        (header(1, 0, 1, 8, 64 << 10), "8 bytes at 65536 of table 1, whose rows have 65536 bytes"),
         (header(1, 0, 1, 16, (64 << 10) - 8), "16 bytes at 65528"),
         (header(1, 0, 1, u32::MAX - 7, 128), "4294967288 bytes at 128"),
         (header(1, 0, 1, 8, u64::MAX - 7), "8 bytes at 18446744073709551608"),
@@ -250,11 +226,7 @@ fn all_that_arrived_before_the_end_has_landed() {
         subject.peer.shutdown(Shutdown::Write).unwrap();
         subject.poll_until(|s| !s.events.is_empty());
         assert_rows(&subject, &model(&stream[..cut], &SPECS).0);
-        let inside = if ends.contains(&cut) {
-            ""
-        } else {
-            " in the middle of a write"
-        };
+        let inside = if ends.contains(&cut) { "" } else { " in the middle of a write" };
         assert_eq!(subject.cause(), format!("the peer closed the connection{inside}"));
         assert!(!subject.fabric.poll(&mut subject.events) && !readable(&subject.fabric) && subject.fabric.closed());
     }
@@ -263,15 +235,7 @@ fn all_that_arrived_before_the_end_has_landed() {
 /// Ends the connection without an orderly end, as the kernel does for a process that dies with bytes unread.
 fn reset(subject: &mut Subject) {
     let peer = std::mem::replace(&mut subject.peer, connected("127.0.0.1:0").0);
-    setsockopt(
-        &peer,
-        sockopt::Linger,
-        &libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        },
-    )
-    .unwrap();
+    setsockopt(&peer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
 }
 
 #[test]
@@ -279,10 +243,7 @@ fn a_reset_comes_after_what_arrived() {
     let mut subject = Subject::new();
     let payload = pattern(8_000, 1);
     // In one piece: a reset drops what its sender's kernel still holds back.
-    subject
-        .peer
-        .write_all(&[frame(1, 128, &payload), frame(1, 0, &[1; 8])].concat())
-        .unwrap();
+    subject.peer.write_all(&[frame(1, 128, &payload), frame(1, 0, &[1; 8])].concat()).unwrap();
     reset(&mut subject);
     subject.poll_until(|s| !s.events.is_empty());
     assert!(subject.cause().contains("reset by peer"), "{}", subject.cause());
@@ -324,11 +285,7 @@ fn ipv6() {
 
 #[test]
 fn columns_and_data_larger_than_any_buffer() {
-    let specs = [TableSpec {
-        id: TABLE,
-        columns_len: 1 << 20,
-        row_len: 4 << 20,
-    }];
+    let specs = [TableSpec { id: TABLE, columns_len: 1 << 20, row_len: 4 << 20 }];
     let mut subject = Subject::over(connected("127.0.0.1:0"), &specs);
     let mut stream = frame(1, 0, &pattern(1 << 20, 1));
     stream.extend(frame(1, 1 << 20, &pattern(3 << 20, 2)));
@@ -345,11 +302,7 @@ fn columns_and_data_larger_than_any_buffer() {
 #[test]
 fn impossible_arguments_are_refused() {
     let refused = |me, links, spec: &[TableSpec]| matches!(TcpFabric::new(me, links, spec), Err(Error::Misuse(_)));
-    let spec = |columns_len, row_len| TableSpec {
-        id: TABLE,
-        columns_len,
-        row_len,
-    };
+    let spec = |columns_len, row_len| TableSpec { id: TABLE, columns_len, row_len };
     assert!(refused(1, vec![None], &SPECS));
     assert!(refused(0, vec![Some(connected("127.0.0.1:0").0)], &SPECS));
     for bad in [spec(0, 0), spec(128, 64), spec(8, 64), spec(64, 100), spec(64, 1 << 32)] {
@@ -368,14 +321,7 @@ fn the_caller_must_not_cross_the_columns() {
 
 /// Headers that are right, nearly right and wrong, and bytes that are anything.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
-    let words = prop_oneof![
-        Just(0u64),
-        Just(1),
-        0..40u64,
-        Just(8191),
-        Just(8192),
-        Just(u64::MAX / 8)
-    ];
+    let words = prop_oneof![Just(0u64), Just(1), 0..40u64, Just(8191), Just(8192), Just(u64::MAX / 8)];
     let valid = (prop_oneof![Just(1u16), Just(7)], 0..16u64, 1..9u64, any::<u8>())
         .prop_map(|(table, at, len, seed)| frame(table, at * 8, &pattern(len as usize * 8, seed)));
     let near = (0..3u8, 0..2u8, 0..9u16, words, 0..40u32, -1..2i8, any::<u8>()).prop_map(

@@ -47,18 +47,14 @@ pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<T
     let Some(table) = specs.iter().position(|spec| spec.id.0 == id) else {
         return Err(format!("a write to the unknown table {id}"));
     };
-    let TableSpec {
-        columns_len, row_len, ..
-    } = specs[table];
+    let TableSpec { columns_len, row_len, .. } = specs[table];
     if len == 0 || !len.is_multiple_of(8) || !offset.is_multiple_of(8) {
         return Err(format!(
             "a write of {len} bytes at {offset} of table {id}, which is no whole number of aligned words"
         ));
     }
     let Some(end) = offset.checked_add(len).filter(|&end| end <= row_len as u64) else {
-        return Err(format!(
-            "a write of {len} bytes at {offset} of table {id}, whose rows have {row_len} bytes"
-        ));
+        return Err(format!("a write of {len} bytes at {offset} of table {id}, whose rows have {row_len} bytes"));
     };
     // Both fit: they are at most `row_len`.
     let range = offset as usize..end as usize;

@@ -9,25 +9,9 @@ use super::*;
 fn both_name(key: &str, a: Config, b: Config) {
     let (first, second) = (start(&a, 0), start(&b, 1));
     let (first, second) = (first.result().unwrap_err(), second.result().unwrap_err());
-    let Error::Disagreement {
-        member,
-        key: k,
-        ours,
-        theirs,
-    } = &first
-    else {
-        panic!("{first}")
-    };
+    let Error::Disagreement { member, key: k, ours, theirs } = &first else { panic!("{first}") };
     assert_eq!((k.as_str(), member.0), (key, b.members[1].id.0));
-    let Error::Disagreement {
-        member,
-        key: k,
-        ours: o,
-        theirs: t,
-    } = &second
-    else {
-        panic!("{second}")
-    };
+    let Error::Disagreement { member, key: k, ours: o, theirs: t } = &second else { panic!("{second}") };
     assert_eq!((k.as_str(), member.0), (key, 10));
     assert_eq!((ours, theirs), (t, o), "each other's values");
     assert_ne!(ours, theirs);
@@ -36,25 +20,14 @@ fn both_name(key: &str, a: Config, b: Config) {
 #[test]
 fn on_a_number() {
     let a = tcp(2);
-    both_name(
-        "ring_bytes",
-        a.clone(),
-        Config {
-            ring_bytes: 8192,
-            max_message_bytes: None,
-            ..a
-        },
-    );
+    both_name("ring_bytes", a.clone(), Config { ring_bytes: 8192, max_message_bytes: None, ..a });
 }
 
 #[test]
 fn on_the_member_count() {
     let a = tcp(2);
     let mut b = a.clone();
-    b.members.push(Member {
-        id: MemberId(12),
-        address: "127.0.0.1:1".into(),
-    });
+    b.members.push(Member { id: MemberId(12), address: "127.0.0.1:1".into() });
     both_name("number of members", a, b);
 }
 
@@ -70,18 +43,12 @@ fn on_the_member_list() {
 fn on_unix() {
     let dir = Dir::new();
     let a = unix(2, &dir);
-    let b = Config {
-        max_message_bytes: Some(100),
-        ..a.clone()
-    };
+    let b = Config { max_message_bytes: Some(100), ..a.clone() };
     let first = Running::<UnixStream>::start(&a, 0, 1, FAR);
     let second = Running::<UnixStream>::start(&b, 1, 2, FAR).result().unwrap_err();
     let first = first.result().unwrap_err();
     for error in [&first, &second] {
-        assert!(
-            matches!(error, Error::Disagreement { key, .. } if key == "max_message_bytes"),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Disagreement { key, .. } if key == "max_message_bytes"), "{error}");
     }
     assert_eq!(dir.files(), 0);
 }
@@ -89,10 +56,7 @@ fn on_unix() {
 #[test]
 fn another_group_is_a_stranger_to_the_one_it_connects_to() {
     let a = tcp(2);
-    let b = Config {
-        group: "payments".into(),
-        ..a.clone()
-    };
+    let b = Config { group: "payments".into(), ..a.clone() };
     let first = start(&a, 0);
     let error = start(&b, 1).result().unwrap_err();
     assert!(
@@ -109,16 +73,8 @@ fn two_processes_with_one_id() {
     let zero = start(&config, 0);
     // The other process of member 11 connects from elsewhere, where it can listen on the same address.
     let mut stream = connect(&config, 0);
-    stream
-        .write_all(&Message::Hello(hello_of(&config, 11, 555)).encode().unwrap())
-        .unwrap();
-    assert!(matches!(
-        read_message(&mut stream),
-        Some(Message::Hello(Hello {
-            member: MemberId(10),
-            ..
-        }))
-    ));
+    stream.write_all(&Message::Hello(hello_of(&config, 11, 555)).encode().unwrap()).unwrap();
+    assert!(matches!(read_message(&mut stream), Some(Message::Hello(Hello { member: MemberId(10), .. }))));
     stream.write_all(&Message::Accept.encode().unwrap()).unwrap();
     let error = start(&config, 1).result().unwrap_err();
     assert!(
@@ -128,12 +84,7 @@ fn two_processes_with_one_id() {
     );
     // Once the first one is gone, there is a place for another.
     drop(stream);
-    check(
-        vec![zero, start(&config, 1), start(&config, 2)]
-            .into_iter()
-            .map(|r| r.result().unwrap())
-            .collect(),
-    );
+    check(vec![zero, start(&config, 1), start(&config, 2)].into_iter().map(|r| r.result().unwrap()).collect());
 }
 
 #[test]
@@ -142,21 +93,12 @@ fn ids_that_should_not_connect() {
     let one = start(&config, 1);
     for id in [10, 11, 99] {
         let mut stream = connect(&config, 1);
-        stream
-            .write_all(&Message::Hello(hello_of(&config, id, 1)).encode().unwrap())
-            .unwrap();
-        let Some(Message::Refuse(refuse)) = read_message(&mut stream) else {
-            panic!("not refused")
-        };
+        stream.write_all(&Message::Hello(hello_of(&config, id, 1)).encode().unwrap()).unwrap();
+        let Some(Message::Refuse(refuse)) = read_message(&mut stream) else { panic!("not refused") };
         assert_eq!(refuse.code, Code::Unexpected);
         assert_eq!(refuse.member, MemberId(11));
     }
-    check(
-        vec![start(&config, 0), one, start(&config, 2)]
-            .into_iter()
-            .map(|r| r.result().unwrap())
-            .collect(),
-    );
+    check(vec![start(&config, 0), one, start(&config, 2)].into_iter().map(|r| r.result().unwrap()).collect());
 }
 
 #[test]
@@ -166,9 +108,7 @@ fn another_member_answers() {
     let one = start(&config, 1);
     let (mut stream, _) = listener.accept().unwrap();
     assert!(matches!(read_message(&mut stream), Some(Message::Hello(_))));
-    stream
-        .write_all(&Message::Hello(our_hello(&config, MemberId(12), 5)).encode().unwrap())
-        .unwrap();
+    stream.write_all(&Message::Hello(our_hello(&config, MemberId(12), 5)).encode().unwrap()).unwrap();
     assert!(matches!(read_message(&mut stream), Some(Message::Refuse(r)) if r.code == Code::Unexpected));
     drop(stream);
     let error = one.result().unwrap_err();
@@ -196,18 +136,11 @@ fn another_version_listens() {
 
 #[test]
 fn first_difference() {
-    let pairs = |list: &[(&str, &str)]| {
-        list.iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect::<Vec<_>>()
-    };
+    let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
     let a = pairs(&[("x", "1"), ("y", "2")]);
     assert_eq!(difference(&a, &a), None);
     let found = |b: &[(&str, &str)]| difference(&a, &pairs(b)).unwrap();
     assert_eq!(found(&[("x", "1")]), ("y".into(), "2".into(), "(not set)".into()));
-    assert_eq!(
-        found(&[("x", "1"), ("y", "2"), ("z", "3")]),
-        ("z".into(), "(not set)".into(), "3".into())
-    );
+    assert_eq!(found(&[("x", "1"), ("y", "2"), ("z", "3")]), ("z".into(), "(not set)".into(), "3".into()));
     assert_eq!(found(&[("y", "3"), ("x", "1")]), ("y".into(), "2".into(), "3".into()));
 }

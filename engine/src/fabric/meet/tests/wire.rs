@@ -10,23 +10,11 @@ fn message() -> impl Strategy<Value = Message> {
     let pairs = proptest::collection::vec((text(), text()), 0..8);
     prop_oneof![
         (text(), any::<(u64, u32, u64)>(), pairs).prop_map(|(group, (view, id, incarnation), agreed)| {
-            Message::Hello(Hello {
-                group,
-                view,
-                member: MemberId(id),
-                incarnation,
-                agreed,
-            })
+            Message::Hello(Hello { group, view, member: MemberId(id), incarnation, agreed })
         }),
         Just(Message::Accept),
         (text(), text(), text(), any::<u32>()).prop_map(|(key, value, reason, id)| {
-            Message::Refuse(Refuse {
-                code: Code::Duplicate,
-                member: MemberId(id),
-                key,
-                value,
-                reason,
-            })
+            Message::Refuse(Refuse { code: Code::Duplicate, member: MemberId(id), key, value, reason })
         }),
     ]
 }
@@ -92,13 +80,7 @@ proptest! {
 #[test]
 fn limits() {
     let long = "x".repeat(BODY_MAX);
-    let hello = Hello {
-        group: long.clone(),
-        view: 0,
-        member: MemberId(1),
-        incarnation: 0,
-        agreed: Vec::new(),
-    };
+    let hello = Hello { group: long.clone(), view: 0, member: MemberId(1), incarnation: 0, agreed: Vec::new() };
     assert_eq!(Message::Hello(hello).encode(), None);
     let refuse = Refuse {
         code: Code::Version,
@@ -118,18 +100,9 @@ fn versions() {
     let mut hello = Message::Accept.encode().unwrap();
     hello[8] = 9;
     assert_eq!(feed(&hello, 100).2, Some(Garbage::Version(9)));
-    let refuse = Refuse {
-        code: Code::Unknown(77),
-        member: MemberId(1),
-        key: "".into(),
-        value: "".into(),
-        reason: "r".into(),
-    };
+    let refuse =
+        Refuse { code: Code::Unknown(77), member: MemberId(1), key: "".into(), value: "".into(), reason: "r".into() };
     let mut bytes = Message::Refuse(refuse.clone()).encode().unwrap();
     bytes[8] = 9;
-    assert_eq!(
-        feed(&bytes, 100).0,
-        vec![Message::Refuse(refuse)],
-        "a refusal is understood across versions"
-    );
+    assert_eq!(feed(&bytes, 100).0, vec![Message::Refuse(refuse)], "a refusal is understood across versions");
 }

@@ -4,11 +4,7 @@ use super::*;
 
 /// A subject whose kernel takes little, and whose queue is stuck behind one large write.
 fn stuck() -> (Subject, Ticket) {
-    let specs = [TableSpec {
-        id: TABLE,
-        columns_len: 128,
-        row_len: 2 << 20,
-    }];
+    let specs = [TableSpec { id: TABLE, columns_len: 128, row_len: 2 << 20 }];
     let (near, peer) = connected("127.0.0.1:0");
     setsockopt(&near, sockopt::SndBuf, &16384).unwrap();
     let mut subject = Subject::over((near, peer), &specs);
@@ -89,11 +85,7 @@ fn sever_completes_what_was_queued() {
 
 /// Two fabrics with 8 MiB under way each way, and then the last words of each.
 fn both_ways() -> ([TcpFabric; 2], [TableRows; 2]) {
-    let specs = [TableSpec {
-        id: TABLE,
-        columns_len: 128,
-        row_len: 8 << 20,
-    }];
+    let specs = [TableSpec { id: TABLE, columns_len: 128, row_len: 8 << 20 }];
     let (a, b) = connected("127.0.0.1:0");
     let (mut a, mut rows_a) = TcpFabric::new(0, vec![None, Some(a)], &specs).unwrap();
     let (mut b, mut rows_b) = TcpFabric::new(1, vec![Some(b), None], &specs).unwrap();
@@ -135,13 +127,7 @@ fn whoever_stays_sees_all_that_the_other_sent() {
         b.poll(&mut events_b);
     }
     assert_eq!(events_a, []);
-    assert_eq!(
-        events_b,
-        [Event::LinkDown {
-            peer: 0,
-            cause: "the peer closed the connection".into()
-        }]
-    );
+    assert_eq!(events_b, [Event::LinkDown { peer: 0, cause: "the peer closed the connection".into() }]);
     assert!(contents(&rows[0].rows[0]) == contents(&rows[1].rows[0]));
     assert_eq!(b.completed(), Ticket(2));
 }

@@ -1,0 +1,386 @@
+//! The command line: what each subcommand takes, and what it means.
+
+use crate::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use galerna::FabricKind;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Measures Galerna with one process per member, all on this machine.
+#[derive(Parser)]
+#[command(version, args_override_self = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Throughput, latency and cost of a group: separate processes send and deliver messages.
+    #[command(args_override_self = true)]
+    Cluster(ClusterArgs),
+    /// What the transport carries with no protocol at all: the same processes, fan-out and bytes.
+    ///
+    /// tcp: one nonblocking connection per pair with TCP_NODELAY; every sender writes messages*size bytes to each peer,
+    /// 256 KiB per system call, from one constant buffer; every member reads into one 256 KiB buffer and looks at
+    /// nothing; one thread per member, edge-triggered epoll. A member counts its own messages as delivered once they are
+    /// written to all peers. No copy by the user, no order, no acknowledgement, no flow control but TCP's.
+    ///
+    /// shm: each sender has a ring (--ring-bytes) in shared memory, copies each message into it and shows them by one
+    /// counter, in batches; a receiver reads the first word of each message, then stores one counter of what it has
+    /// read, on which the sender's flow control rests. No order, no stability, no sleeping: who finds nothing to do
+    /// yields.
+    #[command(args_override_self = true)]
+    Limit(LimitArgs),
+    /// Round trips between two processes without a protocol: the floor of a latency.
+    ///
+    /// tcp: blocking sockets, or, with --spin, nonblocking ones that are tried again and again. shm: the bytes lie in
+    /// shared memory, a byte on a unix socket wakes the other; with --spin one word in shared memory is looked at again
+    /// and again.
+    #[command(alias = "latency-limit", args_override_self = true)]
+    Pingpong(PingPongArgs),
+    /// What a group costs that does nothing, driven by the library's thread: CPU time and memory.
+    #[command(args_override_self = true)]
+    Idle(IdleArgs),
+    /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
+    #[command(args_override_self = true)]
+    Compare(CompareArgs),
+    #[command(hide = true)]
+    Member,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fabric {
+    /// Shared memory of one host.
+    Shm,
+    /// TCP over the loopback interface.
+    Tcp,
+}
+
+impl From<Fabric> for FabricKind {
+    fn from(fabric: Fabric) -> FabricKind {
+        match fabric {
+            Fabric::Shm => FabricKind::Shm,
+            Fabric::Tcp => FabricKind::Tcp,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Senders {
+    /// Every member.
+    All,
+    /// The first half, rounded up.
+    Half,
+    /// The first.
+    One,
+}
+
+impl Senders {
+    /// How many of `members` send: the first ones.
+    pub(crate) fn count(self, members: usize) -> usize {
+        match self {
+            Senders::All => members,
+            Senders::Half => members.div_ceil(2),
+            Senders::One => 1,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Each sender's order, at once.
+    Fifo,
+    /// One total order.
+    Ordered,
+    /// One total order, once every member has received the message.
+    Safe,
+}
+
+impl From<Mode> for galerna::Mode {
+    fn from(mode: Mode) -> galerna::Mode {
+        match mode {
+            Mode::Fifo => galerna::Mode::Fifo,
+            Mode::Ordered => galerna::Mode::Ordered,
+            Mode::Safe => galerna::Mode::Safe,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Drive {
+    /// The library's thread delivers, an application thread sends with calls that wait for ring space.
+    Thread,
+    /// One application thread sends and polls in turn, and waits on the group's descriptor when idle.
+    Dispatch,
+}
+
+/// The name that a value has on the command line.
+pub(crate) fn name<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct ClusterArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    /// Members, each a process.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) members: u64,
+    /// Who of them sends.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) senders: Senders,
+    /// Bytes of each message.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) size: usize,
+    /// Messages of each sender, after the warm-up.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) messages: u64,
+    /// How a message is delivered.
+    #[arg(long, value_enum, default_value = "safe")]
+    pub(crate) mode: Mode,
+    /// Messages per second of each sender, on a fixed schedule (an open loop); without it, as many as the ring takes.
+    /// Latency is then measured from the scheduled time to the delivery at every member. Needs --size 16 or more.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// Never sleep: for members that have a core of their own.
+    #[arg(long)]
+    pub(crate) busy_poll: bool,
+    /// Who calls the engine.
+    #[arg(long, value_enum, default_value = "dispatch")]
+    pub(crate) drive: Drive,
+    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) ring_bytes: Option<usize>,
+    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+    /// With --drive dispatch: the most messages sent between two polls; without it, as many as the ring takes.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) burst: Option<u64>,
+    /// Messages of each sender before the measurement; a tenth of --messages if not given.
+    #[arg(long)]
+    pub(crate) warmup: Option<u64>,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The smallest message that can carry the two times of a schedule.
+pub(crate) const STAMPS_LEN: usize = 16;
+
+impl ClusterArgs {
+    pub(crate) fn members(&self) -> usize {
+        self.members as usize
+    }
+
+    pub(crate) fn warmup(&self) -> u64 {
+        self.warmup.unwrap_or((self.messages / 10).max(1))
+    }
+
+    /// The engine's configuration; it is checked.
+    pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
+        let mut config = config(self.fabric, addresses, self.ring_bytes, self.spin_us);
+        config.busy_poll = self.busy_poll;
+        let most = config.ring_bytes / 2 - 8;
+        if self.size > most {
+            return Err(format!(
+                "--size {} is over the limit of {most} bytes that a ring of {} bytes carries: raise --ring-bytes",
+                self.size, config.ring_bytes
+            )
+            .into());
+        }
+        if self.size > config.max_message() {
+            config.max_message_bytes = Some(self.size);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what cannot be measured.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.rate.is_some() && self.size < STAMPS_LEN {
+            return Err(format!(
+                "--rate needs messages that carry their times: --size {STAMPS_LEN} or more, not {}",
+                self.size
+            )
+            .into());
+        }
+        // Any addresses will do for the other checks.
+        self.config(&crate::crew::sample_addresses(self.fabric, self.members())).map(drop)
+    }
+}
+
+/// A configuration of members 1, 2, ... at `addresses`.
+pub(crate) fn config(
+    fabric: Fabric,
+    addresses: &[String],
+    ring_bytes: Option<usize>,
+    spin_us: Option<u64>,
+) -> galerna::Config {
+    let members = addresses
+        .iter()
+        .zip(1..)
+        .map(|(address, id)| galerna::Member { id: galerna::MemberId(id), address: address.clone() });
+    let mut config = galerna::Config::new("galerna-bench", fabric.into(), members.collect());
+    config.ring_bytes = ring_bytes.unwrap_or(config.ring_bytes);
+    config.spin_us = spin_us.unwrap_or(config.spin_us);
+    config
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct LimitArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    /// Members, each a process.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) members: u64,
+    /// Who of them sends.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) senders: Senders,
+    /// Bytes of each message.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) size: u64,
+    /// Messages of each sender, after the warm-up.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) messages: u64,
+    /// shm: bytes of each sender's ring.
+    #[arg(long, default_value_t = 4 << 20)]
+    pub(crate) ring_bytes: usize,
+    /// Messages of each sender before the measurement; a tenth of --messages if not given.
+    #[arg(long)]
+    pub(crate) warmup: Option<u64>,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl LimitArgs {
+    pub(crate) fn members(&self) -> usize {
+        self.members as usize
+    }
+
+    pub(crate) fn warmup(&self) -> u64 {
+        self.warmup.unwrap_or((self.messages / 10).max(1))
+    }
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct PingPongArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    /// Bytes of each ping and each pong.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) size: u64,
+    /// Round trips, after the warm-up.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) messages: u64,
+    /// Round trips per second, on a fixed schedule; without it, one after the other.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// Look again and again instead of sleeping in the kernel.
+    #[arg(long)]
+    pub(crate) spin: bool,
+    /// Round trips before the measurement; a tenth of --messages if not given.
+    #[arg(long)]
+    pub(crate) warmup: Option<u64>,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl PingPongArgs {
+    pub(crate) fn warmup(&self) -> u64 {
+        self.warmup.unwrap_or((self.messages / 10).max(1))
+    }
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct IdleArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    /// Members, each a process.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) members: u64,
+    /// How long nothing is done.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) ring_bytes: Option<usize>,
+    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a cluster is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Against {
+    /// `galerna-bench limit`.
+    Limit,
+    /// `galerna-bench pingpong`.
+    PingPong,
+    /// `galerna-bench cluster`, of this binary (with other flags) or of another.
+    Cluster(Option<PathBuf>),
+}
+
+fn against(text: &str) -> std::result::Result<Against, String> {
+    match text.split_once(':') {
+        None if text == "limit" => Ok(Against::Limit),
+        None if text == "pingpong" => Ok(Against::PingPong),
+        None if text == "cluster" => Ok(Against::Cluster(None)),
+        Some(("BINARY", path)) if !path.is_empty() => Ok(Against::Cluster(Some(path.into()))),
+        _ => Err("expected limit, pingpong, cluster or BINARY:PATH".to_owned()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Metric {
+    /// Messages per second: a ratio above 1 is better.
+    Throughput,
+    /// The median latency: a ratio below 1 is better.
+    Latency,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// How many pairs of runs; at least 5, so that one disturbed run does not decide.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(5..=1000))]
+    pub(crate) pairs: u64,
+    /// The other side: limit, pingpong, cluster (this binary, with --against-fabric or --with) or BINARY:PATH (a cluster
+    /// of another galerna-bench). With --against-fabric or --with it is cluster if not given, otherwise limit.
+    #[arg(long, value_parser = against)]
+    pub(crate) against: Option<Against>,
+    /// The other side runs on this fabric.
+    #[arg(long, value_enum)]
+    pub(crate) against_fabric: Option<Fabric>,
+    /// Flags that are added for the other side, separated by blanks, e.g. --with "--spin-us 0 --mode ordered".
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
+    pub(crate) with: Option<String>,
+    /// What is compared; latency if the other side is pingpong, otherwise throughput.
+    #[arg(long, value_enum)]
+    pub(crate) metric: Option<Metric>,
+}

@@ -1,0 +1,216 @@
+//! `galerna-bench compare`: two benchmarks in turn, and their ratio pair by pair.
+
+use crate::Result;
+use crate::args::{Against, ClusterArgs, CompareArgs, Fabric, Metric, name};
+use crate::measure::median;
+use crate::report::show;
+use serde::Serialize;
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// One side: a command line, and what its runs found.
+#[derive(Serialize)]
+struct Side {
+    /// Without the path of the program.
+    command: String,
+    #[serde(skip)]
+    program: PathBuf,
+    #[serde(skip)]
+    arguments: Vec<String>,
+    /// The metric, run by run.
+    values: Vec<f64>,
+    median: f64,
+    runs: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct Comparison {
+    kind: &'static str,
+    metric: Metric,
+    /// Of each run of `a` to the run of `b` after it.
+    ratios: Vec<f64>,
+    ratio_median: f64,
+    ratio_min: f64,
+    ratio_max: f64,
+    a: Side,
+    b: Side,
+}
+
+/// Runs it and shows the result.
+pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    args.cluster.check()?;
+    let (against, metric) = other_side(args)?;
+    let exe = std::env::current_exe()?;
+    let mut a = Side::new(exe.clone(), cluster_flags(&args.cluster));
+    let mut b = b_side(args, &against, exe)?;
+    let talks = std::io::stderr().is_terminal();
+    let mut ratios = Vec::new();
+    for pair in 1..=args.pairs {
+        let (x, y) = (a.run(metric)?, b.run(metric)?);
+        ratios.push(x / y);
+        if talks {
+            eprintln!("pair {pair}: {x:.1} / {y:.1} = {:.3}", x / y);
+        }
+    }
+    a.median = median(&a.values);
+    b.median = median(&b.values);
+    let comparison = Comparison {
+        kind: "compare",
+        metric,
+        ratio_median: median(&ratios),
+        ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+        ratio_max: ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        ratios,
+        a,
+        b,
+    };
+    show(&comparison, args.cluster.json, || text(&comparison))
+}
+
+fn other_side(args: &CompareArgs) -> Result<(Against, Metric)> {
+    let varied = args.against_fabric.is_some() || args.with.is_some();
+    let against = args.against.clone().unwrap_or(match varied {
+        true => Against::Cluster(None),
+        false => Against::Limit,
+    });
+    if against == Against::Cluster(None) && !varied {
+        return Err("--against cluster needs --against-fabric or --with: both sides would be the same".into());
+    }
+    let metric = args.metric.unwrap_or(match against {
+        Against::PingPong => Metric::Latency,
+        _ => Metric::Throughput,
+    });
+    match (&against, metric) {
+        (Against::PingPong, Metric::Throughput) => Err("a ping-pong has no throughput: --metric latency".into()),
+        (Against::Limit, Metric::Latency) => {
+            Err("the limit has no latency: --metric throughput, or --against pingpong".into())
+        }
+        _ => Ok((against, metric)),
+    }
+}
+
+fn b_side(args: &CompareArgs, against: &Against, exe: PathBuf) -> Result<Side> {
+    let mut flags = args.cluster.clone();
+    flags.fabric = args.against_fabric.unwrap_or(flags.fabric);
+    let (program, mut arguments) = match against {
+        Against::Limit => (exe, limit_flags(&flags)),
+        Against::PingPong => (exe, pingpong_flags(&flags)),
+        Against::Cluster(None) => (exe, cluster_flags(&flags)),
+        Against::Cluster(Some(path)) => (path.clone(), cluster_flags(&flags)),
+    };
+    let extra = args.with.iter().flat_map(|flags| flags.split_whitespace());
+    arguments.extend(extra.map(str::to_owned));
+    Ok(Side::new(program, arguments))
+}
+
+/// `--name value` pairs.
+fn pairs<const N: usize>(flags: [(&str, Option<String>); N]) -> Vec<String> {
+    let given = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    given.flat_map(|(name, value)| [format!("--{name}"), value]).collect()
+}
+
+fn cluster_flags(args: &ClusterArgs) -> Vec<String> {
+    let mut flags = vec!["cluster".to_owned(), "--json".to_owned()];
+    flags.extend(args.busy_poll.then(|| "--busy-poll".to_owned()));
+    flags.extend(pairs([
+        ("fabric", Some(name(&args.fabric))),
+        ("members", Some(args.members.to_string())),
+        ("senders", Some(name(&args.senders))),
+        ("size", Some(args.size.to_string())),
+        ("messages", Some(args.messages.to_string())),
+        ("mode", Some(name(&args.mode))),
+        ("rate", args.rate.map(|v| v.to_string())),
+        ("drive", Some(name(&args.drive))),
+        ("ring-bytes", args.ring_bytes.map(|v| v.to_string())),
+        ("spin-us", args.spin_us.map(|v| v.to_string())),
+        ("burst", args.burst.map(|v| v.to_string())),
+        ("warmup", args.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.timeout_s.to_string())),
+    ]));
+    flags
+}
+
+fn limit_flags(args: &ClusterArgs) -> Vec<String> {
+    let mut flags = vec!["limit".to_owned(), "--json".to_owned()];
+    flags.extend(pairs([
+        ("fabric", Some(name(&args.fabric))),
+        ("members", Some(args.members.to_string())),
+        ("senders", Some(name(&args.senders))),
+        ("size", Some(args.size.to_string())),
+        ("messages", Some(args.messages.to_string())),
+        ("ring-bytes", args.ring_bytes.filter(|_| args.fabric == Fabric::Shm).map(|v| v.to_string())),
+        ("warmup", args.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.timeout_s.to_string())),
+    ]));
+    flags
+}
+
+fn pingpong_flags(args: &ClusterArgs) -> Vec<String> {
+    let mut flags = vec!["pingpong".to_owned(), "--json".to_owned()];
+    flags.extend(args.busy_poll.then(|| "--spin".to_owned()));
+    flags.extend(pairs([
+        ("fabric", Some(name(&args.fabric))),
+        ("size", Some(args.size.to_string())),
+        ("messages", Some(args.messages.to_string())),
+        ("rate", args.rate.map(|v| v.to_string())),
+        ("warmup", args.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.timeout_s.to_string())),
+    ]));
+    flags
+}
+
+impl Side {
+    fn new(program: PathBuf, arguments: Vec<String>) -> Side {
+        Side {
+            command: arguments.join(" "),
+            program,
+            arguments,
+            values: Vec::new(),
+            median: f64::NAN,
+            runs: Vec::new(),
+        }
+    }
+
+    /// One run: its figure.
+    fn run(&mut self, metric: Metric) -> Result<f64> {
+        let output = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|e| format!("cannot run {}: {e}", self.program.display()))?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("`{}` failed: {}", self.command, why.trim()).into());
+        }
+        let run: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|e| format!("`{}` printed no JSON object: {e}", self.command))?;
+        let figure = match metric {
+            Metric::Throughput => &run["messages_per_second"],
+            Metric::Latency => &run["latency_us"]["p50"],
+        };
+        let figure = figure
+            .as_f64()
+            .ok_or_else(|| format!("`{}` reported no {}; a larger --size?", self.command, name(&metric)))?;
+        self.values.push(figure);
+        self.runs.push(run);
+        Ok(figure)
+    }
+}
+
+fn text(c: &Comparison) -> String {
+    let unit = match c.metric {
+        Metric::Throughput => "messages/s, more is better",
+        Metric::Latency => "µs at the median, less is better",
+    };
+    let mut text = format!("A: {}\nB: {}\n{unit}\n", c.a.command, c.b.command);
+    for (i, ratio) in c.ratios.iter().enumerate() {
+        text += &format!("pair {}: A {:.1}, B {:.1}, A/B {ratio:.3}\n", i + 1, c.a.values[i], c.b.values[i]);
+    }
+    text + &format!(
+        "medians: A {:.1}, B {:.1}; A/B: median {:.3}, least {:.3}, most {:.3}",
+        c.a.median, c.b.median, c.ratio_median, c.ratio_min, c.ratio_max
+    )
+}

@@ -1,0 +1,242 @@
+//! The parent's side: starts one process per member, makes them start together, collects what they report.
+//!
+//! When one fails or a deadline passes, all are killed, and the error names the member.
+
+use crate::Result;
+use crate::args::Fabric;
+use crate::control::{Job, Order, Plan, Word};
+use crate::measure::now_ns;
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Between the order to start and the start.
+const LEAD_NS: u64 = 20_000_000;
+
+/// What a crew is to do.
+pub(crate) struct Task {
+    pub(crate) fabric: Fabric,
+    pub(crate) members: usize,
+    pub(crate) job: Job,
+    pub(crate) timeout: Duration,
+    /// Bytes of shared memory that every member gets; 0 for none.
+    pub(crate) memory_bytes: usize,
+    /// Messages that a member delivers, for the progress bar; 0 for none.
+    pub(crate) deliveries: u64,
+}
+
+/// A folder that is removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Folder> {
+        let path = std::env::temp_dir().join(format!("galerna-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Addresses of the right form where nobody will meet.
+pub(crate) fn sample_addresses(fabric: Fabric, members: usize) -> Vec<String> {
+    let address = |rank| match fabric {
+        Fabric::Tcp => format!("127.0.0.1:{}", 1 + rank),
+        Fabric::Shm => format!("unix:/{rank}"),
+    };
+    (0..members).map(address).collect()
+}
+
+fn addresses(fabric: Fabric, members: usize, folder: &Folder) -> Result<Vec<String>> {
+    if fabric == Fabric::Shm {
+        let path = |rank| format!("unix:{}", folder.0.join(format!("{rank}.sock")).display());
+        return Ok((0..members).map(path).collect());
+    }
+    // All are bound at once, so that no port is given out twice.
+    let listeners = (0..members).map(|_| TcpListener::bind("127.0.0.1:0"));
+    let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
+    let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string());
+    Ok(listeners.iter().map(address).collect::<std::io::Result<_>>()?)
+}
+
+/// Shared memory that the members open by path while the files are held.
+fn memory(members: usize, bytes: usize) -> Result<(Vec<File>, Vec<PathBuf>)> {
+    let files = (0..members).filter(|_| bytes > 0).map(|_| -> Result<File> {
+        let file = File::from(memfd_create("galerna-bench", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(bytes as u64)?;
+        Ok(file)
+    });
+    let files = files.collect::<Result<Vec<_>>>()?;
+    let path = |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    let paths = files.iter().map(path).collect();
+    Ok((files, paths))
+}
+
+/// Runs `task` and returns what the members report, by rank.
+pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Vec<R>> {
+    let folder = Folder::new()?;
+    let addresses = addresses(task.fabric, task.members, &folder)?;
+    let (_files, memory) = memory(task.members, task.memory_bytes)?;
+    let bar = progress_bar(task.deliveries);
+    let mut crew = Crew::new(task.timeout);
+    for rank in 0..task.members {
+        crew.hire(&Plan {
+            rank,
+            addresses: addresses.clone(),
+            memory: memory.clone(),
+            progress: bar.is_some() && rank == 0,
+            job: task.job.clone(),
+        })?;
+    }
+    crew.gather("become ready", None, |word| matches!(word, Word::Ready).then_some(()))?;
+    crew.order(Order::Start(now_ns() + LEAD_NS))?;
+    let values = crew.gather("finish", bar.as_ref(), |word| match word {
+        Word::Done(value) => Some(value),
+        _ => None,
+    })?;
+    crew.order(Order::End)?;
+    crew.dismiss()?;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let reports = values.into_iter().map(serde_json::from_value);
+    Ok(reports.collect::<serde_json::Result<_>>()?)
+}
+
+/// Only for eyes, and only in runs that may be long.
+fn progress_bar(deliveries: u64) -> Option<ProgressBar> {
+    if deliveries == 0 || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let style =
+        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} messages, {per_sec}, {eta} to go").ok()?;
+    Some(ProgressBar::new(deliveries).with_style(style))
+}
+
+struct Crew {
+    workers: Vec<Worker>,
+    lines: Receiver<(usize, Option<String>)>,
+    sender: Sender<(usize, Option<String>)>,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Crew {
+    fn new(timeout: Duration) -> Crew {
+        let (sender, lines) = channel();
+        Crew { workers: Vec::new(), lines, sender, timeout, deadline: Instant::now() + timeout }
+    }
+
+    fn hire(&mut self, plan: &Plan) -> Result<()> {
+        let exe = std::env::current_exe()?;
+        let mut child = Command::new(exe)
+            .arg("member")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot start the process of member {}: {e}", plan.rank + 1))?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("a process without standard streams".into());
+        };
+        let (rank, sender) = (plan.rank, self.sender.clone());
+        std::thread::spawn(move || forward(rank, stdout, &sender));
+        // A child that is gone already is found by `gather`.
+        let _ = tell(&mut stdin, plan);
+        self.workers.push(Worker { child, stdin });
+        Ok(())
+    }
+
+    fn order(&mut self, order: Order) -> Result<()> {
+        for worker in &mut self.workers {
+            // Likewise, except that after the end nobody asks.
+            let _ = tell(&mut worker.stdin, &order);
+        }
+        Ok(())
+    }
+
+    /// Waits until `take` has taken one word of every member.
+    fn gather<T>(&mut self, what: &str, bar: Option<&ProgressBar>, take: impl Fn(Word) -> Option<T>) -> Result<Vec<T>> {
+        let mut taken: Vec<Option<T>> = self.workers.iter().map(|_| None).collect();
+        while taken.iter().any(Option::is_none) {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let (rank, line) = match self.lines.recv_timeout(left) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let late = (0..taken.len()).filter(|&r| taken[r].is_none());
+                    let late = late.map(|r| format!("member {}", r + 1)).collect::<Vec<_>>().join(", ");
+                    let seconds = self.timeout.as_secs();
+                    return Err(format!("after {seconds} s these did not {what}: {late}; see --timeout-s").into());
+                }
+            };
+            let Some(line) = line else {
+                if taken[rank].is_none() {
+                    let status = self.workers[rank].child.wait()?;
+                    return Err(format!("member {} ended before its time: {status}", rank + 1).into());
+                }
+                continue;
+            };
+            match serde_json::from_str(&line) {
+                Ok(Word::Failed(why)) => return Err(format!("member {} failed: {why}", rank + 1).into()),
+                Ok(Word::Progress(delivered)) => bar.iter().for_each(|bar| bar.set_position(delivered)),
+                Ok(word) => taken[rank] = take(word),
+                Err(_) => return Err(format!("member {} said: {line}", rank + 1).into()),
+            }
+        }
+        Ok(taken.into_iter().flatten().collect())
+    }
+
+    /// Waits for the members to go; they have nothing left to do.
+    fn dismiss(mut self) -> Result<()> {
+        let grace = Instant::now() + Duration::from_secs(5);
+        for worker in &mut self.workers {
+            while worker.child.try_wait()?.is_none() && Instant::now() < grace {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // Fails for those that have ended, which is as well.
+            let _ = worker.child.kill();
+            let _ = worker.child.wait();
+        }
+    }
+}
+
+fn tell(stdin: &mut ChildStdin, what: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    Ok(stdin.write_all(&line)?)
+}
+
+fn forward(rank: usize, stdout: ChildStdout, sender: &Sender<(usize, Option<String>)>) {
+    for line in BufReader::new(stdout).lines() {
+        let Ok(line) = line else { break };
+        if sender.send((rank, Some(line))).is_err() {
+            return;
+        }
+    }
+    let _ = sender.send((rank, None));
+}

@@ -1,0 +1,118 @@
+//! `galerna-bench idle`: what a group costs in which nothing happens.
+
+use crate::Result;
+use crate::args::{self, IdleArgs, name};
+use crate::control::{Control, Job, Plan, Word};
+use crate::crew::{self, Task};
+use crate::measure::{Cpu, memory_kib};
+use crate::report::show;
+use galerna::{Delivery, Group, MemberId, Mode, SubgroupId};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Messages of each member before it idles, and how long the group may take for them and to come to rest.
+const MESSAGES: usize = 10;
+const GREETING: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    cpu: Cpu,
+    rss_kib: u64,
+    rss_peak_kib: u64,
+    passes: u64,
+    sleeps: u64,
+    ring_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Idle<'a> {
+    kind: &'static str,
+    flags: &'a IdleArgs,
+    seconds: u64,
+    /// CPU time of all members together, as percent of one core.
+    cpu_percent: f64,
+    cpu_us: u64,
+    /// Of all rings of one member: one per member.
+    rings_mib_per_member: f64,
+    rss_mib: Vec<f64>,
+    rss_peak_mib: Vec<f64>,
+    passes: u64,
+    sleeps: u64,
+}
+
+/// Runs it and shows the result.
+pub(crate) fn run(args: &IdleArgs) -> Result<()> {
+    let members = args.members as usize;
+    let sample = crew::sample_addresses(args.fabric, members);
+    args::config(args.fabric, &sample, args.ring_bytes, args.spin_us).check()?;
+    let reports: Vec<Report> = crew::run(&Task {
+        fabric: args.fabric,
+        members,
+        job: Job::Idle(args.clone()),
+        timeout: Duration::from_secs(args.seconds + 60),
+        memory_bytes: 0,
+        deliveries: 0,
+    })?;
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let cpu_us: u64 = reports.iter().map(|r| r.cpu.total_us()).sum();
+    let idle = Idle {
+        kind: "idle",
+        flags: args,
+        seconds: args.seconds,
+        cpu_percent: cpu_us as f64 / 1e4 / args.seconds as f64,
+        cpu_us,
+        rings_mib_per_member: reports.first().map_or(0, |r| r.ring_bytes * members) as f64 / f64::from(1 << 20),
+        rss_mib: reports.iter().map(|r| mib(r.rss_kib)).collect(),
+        rss_peak_mib: reports.iter().map(|r| mib(r.rss_peak_kib)).collect(),
+        passes: reports.iter().map(|r| r.passes).sum(),
+        sleeps: reports.iter().map(|r| r.sleeps).sum(),
+    };
+    show(&idle, args.json, || text(&idle))
+}
+
+fn text(idle: &Idle<'_>) -> String {
+    format!(
+        "{} members over {} idle for {} s: {:.3} % of one core together ({} µs)\n\
+         memory: rings {:.1} MiB per member; resident [MiB]: {:.1?}\n\
+         {} passes, {} sleeps",
+        idle.flags.members,
+        name(&idle.flags.fabric),
+        idle.seconds,
+        idle.cpu_percent,
+        idle.cpu_us,
+        idle.rings_mib_per_member,
+        idle.rss_mib,
+        idle.passes,
+        idle.sleeps,
+    )
+}
+
+/// See [`crate::control`].
+pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()> {
+    let main = SubgroupId(0);
+    let config = args::config(args.fabric, &plan.addresses, args.ring_bytes, args.spin_us)
+        .with_member(MemberId(plan.rank as u32 + 1));
+    let ring_bytes = config.ring_bytes;
+    let group = Group::join(config, |_: Delivery<'_>| {})?;
+    for _ in 0..MESSAGES {
+        group.send(main, Mode::Safe, b"about to do nothing", GREETING)?;
+    }
+    group.flush(main, 0, GREETING)?;
+    control.say(&Word::Ready)?;
+    control.wait_start();
+    std::thread::sleep(SETTLE);
+    let (before, cpu) = (group.stats(main)?, Cpu::now());
+    std::thread::sleep(Duration::from_secs(args.seconds));
+    let (after, cpu) = (group.stats(main)?, Cpu::now().since(cpu));
+    control.done(&Report {
+        cpu,
+        rss_kib: memory_kib("VmRSS"),
+        rss_peak_kib: memory_kib("VmHWM"),
+        passes: after.passes - before.passes,
+        sleeps: after.sleeps - before.sleeps,
+        ring_bytes,
+    })?;
+    control.wait_end();
+    Ok(())
+}

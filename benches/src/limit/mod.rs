@@ -1,0 +1,149 @@
+//! `galerna-bench limit`: the same processes, fan-out and bytes as a cluster, with no protocol.
+
+mod shm;
+mod tcp;
+
+pub(crate) use shm::{copy, map};
+pub(crate) use tcp::connect;
+
+use crate::Result;
+use crate::args::{Fabric, LimitArgs, name};
+use crate::control::{Control, Job, Plan};
+use crate::crew::{self, Task};
+use crate::measure::{Cpu, memory_kib, now_ns};
+use crate::report::show;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What one member measured.
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    ns: u64,
+    cpu: Cpu,
+    rss_peak_kib: u64,
+    system_calls: u64,
+}
+
+/// Counts of one member that go into its report.
+#[derive(Debug, Default, Clone, Copy)]
+struct Work {
+    system_calls: u64,
+}
+
+#[derive(Serialize)]
+struct Limit<'a> {
+    kind: &'static str,
+    flags: &'a LimitArgs,
+    messages: u64,
+    seconds: f64,
+    messages_per_second: f64,
+    megabytes_per_second: f64,
+    cpu_us_per_message: f64,
+    cpu_cores: f64,
+    wire_bytes_per_payload_byte: f64,
+    system_calls_per_message: f64,
+    rss_peak_mib: f64,
+    members: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    member: usize,
+    seconds: f64,
+    messages_per_second: f64,
+    megabytes_per_second: f64,
+    cpu_us_per_message: f64,
+    cpu_user_seconds: f64,
+    cpu_system_seconds: f64,
+}
+
+/// Runs it and shows the result.
+pub(crate) fn run(args: &LimitArgs) -> Result<()> {
+    let members = args.members();
+    let memory_bytes = match args.fabric {
+        Fabric::Tcp => 0,
+        Fabric::Shm => shm::memory_bytes(args)?,
+    };
+    let reports: Vec<Report> = crew::run(&Task {
+        fabric: args.fabric,
+        members,
+        job: Job::Limit(args.clone()),
+        timeout: Duration::from_secs(args.timeout_s),
+        memory_bytes,
+        deliveries: 0,
+    })?;
+    let messages = args.messages * args.senders.count(members) as u64;
+    let seconds = reports.iter().map(|r| r.ns).max().unwrap_or(0) as f64 / 1e9;
+    let rate = messages as f64 / seconds;
+    let cpu_us = reports.iter().map(|r| r.cpu.total_us()).sum::<u64>() as f64;
+    let deliveries = messages as f64 * members as f64;
+    let limit = Limit {
+        kind: "limit",
+        flags: args,
+        messages,
+        seconds,
+        messages_per_second: rate,
+        megabytes_per_second: rate * args.size as f64 / 1e6,
+        cpu_us_per_message: cpu_us / deliveries,
+        cpu_cores: cpu_us / 1e6 / seconds,
+        wire_bytes_per_payload_byte: 1.0,
+        system_calls_per_message: reports.iter().map(|r| r.system_calls).sum::<u64>() as f64 / deliveries,
+        rss_peak_mib: reports.iter().map(|r| r.rss_peak_kib).max().unwrap_or(0) as f64 / 1024.0,
+        members: (1..).zip(&reports).map(|(m, r)| member(m, args, messages, r)).collect(),
+    };
+    show(&limit, args.json, || text(&limit))
+}
+
+fn member(member: usize, args: &LimitArgs, messages: u64, report: &Report) -> Member {
+    let seconds = report.ns as f64 / 1e9;
+    let rate = messages as f64 / seconds;
+    Member {
+        member,
+        seconds,
+        messages_per_second: rate,
+        megabytes_per_second: rate * args.size as f64 / 1e6,
+        cpu_us_per_message: report.cpu.total_us() as f64 / messages as f64,
+        cpu_user_seconds: report.cpu.user_us as f64 / 1e6,
+        cpu_system_seconds: report.cpu.system_us as f64 / 1e6,
+    }
+}
+
+fn text(limit: &Limit<'_>) -> String {
+    format!(
+        "raw limit of {}, {} members, senders {}, {} bytes, {} messages in {:.3} s\n\
+         throughput: {:.0} messages/s, {:.1} MB/s at every member\n\
+         cost: {:.3} µs of CPU per delivered message ({:.2} cores busy), {:.4} system calls per delivered message",
+        name(&limit.flags.fabric),
+        limit.flags.members,
+        name(&limit.flags.senders),
+        limit.flags.size,
+        limit.messages,
+        limit.seconds,
+        limit.messages_per_second,
+        limit.megabytes_per_second,
+        limit.cpu_us_per_message,
+        limit.cpu_cores,
+        limit.system_calls_per_message,
+    )
+}
+
+/// See [`crate::control`].
+pub(crate) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
+    match args.fabric {
+        Fabric::Tcp => tcp::work(args, plan, control),
+        Fabric::Shm => shm::work(args, plan, control),
+    }
+}
+
+/// Reports what was done since `start_ns`, and waits for the end.
+fn finish(control: &Control, start_ns: u64, cpu: Cpu, work: Work) -> Result<()> {
+    let (end_ns, cpu) = (now_ns(), Cpu::now().since(cpu));
+    control.done(&Report {
+        ns: end_ns.saturating_sub(start_ns),
+        cpu,
+        rss_peak_kib: memory_kib("VmHWM"),
+        system_calls: work.system_calls,
+    })?;
+    control.wait_end();
+    Ok(())
+}

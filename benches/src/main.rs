@@ -1,0 +1,42 @@
+//! Measures Galerna: clusters of processes, the raw limits of the transports under them, and comparisons of the two.
+//!
+//! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), the members
+//! measure ([`member`], [`limit`], [`pingpong`], [`idle`]), and what they report is put together and shown.
+
+mod args;
+mod cluster;
+mod compare;
+mod control;
+mod crew;
+mod idle;
+mod limit;
+mod measure;
+mod member;
+mod pingpong;
+mod report;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// What can go wrong in a tool: a text for its user.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Failure>;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Limit(args) => limit::run(&args),
+        Command::Pingpong(args) => pingpong::run(&args),
+        Command::Idle(args) => idle::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Member => return control::work(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

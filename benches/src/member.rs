@@ -1,0 +1,492 @@
+//! One member of a measured cluster.
+
+use crate::Result;
+use crate::args::{ClusterArgs, Drive, STAMPS_LEN};
+use crate::control::{Control, Plan, Word};
+use crate::measure::{Cpu, Latencies, exact_timers, memory_kib, now_ns, sleep_until};
+use galerna::{Delivery, Driver, Error, Group, Handler, MemberId, Mode, Stats, SubgroupId};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const MAIN: SubgroupId = SubgroupId(0);
+/// How often a member that waits for its parent's word looks for it.
+const CONTROL_TICK: Duration = Duration::from_millis(1);
+/// Longer than any run: the parent gives up first.
+const LONG: Duration = Duration::from_secs(86_400);
+/// Latencies that each sender samples without a schedule.
+const SAMPLES: u64 = 20_000;
+
+/// What one member measured, from the start to its last delivery.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) ns: u64,
+    pub(crate) delivered: u64,
+    pub(crate) cpu: Cpu,
+    pub(crate) rss_peak_kib: u64,
+    pub(crate) counters: Counters,
+    /// From the schedule, or without one from the commit, to the delivery: nanoseconds and how often.
+    pub(crate) latencies: Vec<(u64, u64)>,
+    /// With a schedule: from the commit.
+    pub(crate) from_commit: Vec<(u64, u64)>,
+}
+
+/// The engine's counters over the measured time.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    pub(crate) messages_sent: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) nulls_sent: u64,
+    pub(crate) batches_sent: u64,
+    pub(crate) batches_delivered: u64,
+    pub(crate) passes: u64,
+    pub(crate) sleeps: u64,
+    pub(crate) writes_posted: u64,
+    pub(crate) wire_bytes_sent: u64,
+    pub(crate) system_calls: u64,
+}
+
+impl Counters {
+    fn between(before: &Stats, after: &Stats) -> Counters {
+        Counters {
+            messages_sent: after.messages_sent - before.messages_sent,
+            bytes_sent: after.bytes_sent - before.bytes_sent,
+            nulls_sent: after.nulls_sent - before.nulls_sent,
+            batches_sent: after.batches_sent - before.batches_sent,
+            batches_delivered: after.batches_delivered - before.batches_delivered,
+            passes: after.passes - before.passes,
+            sleeps: after.sleeps - before.sleeps,
+            writes_posted: after.fabric.writes_posted - before.fabric.writes_posted,
+            wire_bytes_sent: after.fabric.bytes_sent - before.fabric.bytes_sent,
+            system_calls: after.fabric.system_calls - before.fabric.system_calls,
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Counters) {
+        self.messages_sent += other.messages_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.nulls_sent += other.nulls_sent;
+        self.batches_sent += other.batches_sent;
+        self.batches_delivered += other.batches_delivered;
+        self.passes += other.passes;
+        self.sleeps += other.sleeps;
+        self.writes_posted += other.writes_posted;
+        self.wire_bytes_sent += other.wire_bytes_sent;
+        self.system_calls += other.system_calls;
+    }
+}
+
+/// What the handler shows to the member's other code.
+#[derive(Default)]
+struct Board {
+    delivered: AtomicU64,
+    /// The warm-up, and all, are delivered, or the group has stopped; under the lock it says more.
+    changed: AtomicBool,
+    marks: Mutex<Marks>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Marks {
+    warm: bool,
+    finish: Option<Finish>,
+    stopped: Option<Error>,
+}
+
+struct Finish {
+    at_ns: u64,
+    cpu: Cpu,
+    latencies: Vec<(u64, u64)>,
+    from_commit: Vec<(u64, u64)>,
+}
+
+impl Board {
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Marks)) {
+        change(&mut self.marks());
+        self.changed.store(true, Ordering::Release);
+        self.bell.notify_all();
+    }
+
+    /// Whether `reached` holds; an error once the group has stopped. Cheap while nothing changes.
+    fn look(&self, reached: fn(&Marks) -> bool) -> Result<bool> {
+        if !self.changed.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let marks = self.marks();
+        match &marks.stopped {
+            Some(error) => Err(error.clone().into()),
+            None => {
+                // The next change, made under the same lock, sets it again.
+                self.changed.store(false, Ordering::Relaxed);
+                Ok(reached(&marks))
+            }
+        }
+    }
+
+    fn wait(&self, reached: fn(&Marks) -> bool) -> Result<()> {
+        let marks = self.bell.wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
+        match &marks.unwrap_or_else(PoisonError::into_inner).stopped {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which deliveries are timed.
+#[derive(Debug, Clone, Copy)]
+enum Probe {
+    None,
+    /// The own messages that carry the time of their commit.
+    Own(MemberId),
+    /// All messages: each carries the time it was due, and that of its commit.
+    All,
+}
+
+/// Counts and times deliveries.
+struct Tally {
+    board: Arc<Board>,
+    delivered: u64,
+    warm: u64,
+    total: u64,
+    next_mark: u64,
+    probe: Probe,
+    latencies: Latencies,
+    from_commit: Latencies,
+}
+
+fn stamp(payload: &[u8], index: usize) -> u64 {
+    let bytes = payload.get(8 * index..8 * index + 8);
+    bytes.map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
+}
+
+impl Tally {
+    fn time(&mut self, message: &Delivery<'_>) {
+        if self.delivered < self.warm {
+            return;
+        }
+        match self.probe {
+            Probe::All => {
+                let now = now_ns();
+                self.latencies.record(now.saturating_sub(stamp(message.payload, 0)));
+                self.from_commit.record(now.saturating_sub(stamp(message.payload, 1)));
+            }
+            Probe::Own(me) if message.sender == me => match stamp(message.payload, 0) {
+                0 => {}
+                committed => self.latencies.record(now_ns().saturating_sub(committed)),
+            },
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn mark(&mut self) {
+        if self.delivered == self.warm {
+            self.next_mark = self.total;
+            return self.board.mark(|marks| marks.warm = true);
+        }
+        let finish = Finish {
+            at_ns: now_ns(),
+            cpu: Cpu::now(),
+            latencies: self.latencies.counts(),
+            from_commit: self.from_commit.counts(),
+        };
+        self.board.mark(|marks| marks.finish = Some(finish));
+    }
+}
+
+impl Handler for Tally {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self.time(&message);
+        self.delivered += 1;
+        self.board.delivered.store(self.delivered, Ordering::Relaxed);
+        if self.delivered == self.next_mark {
+            self.mark();
+        }
+    }
+
+    fn stopped(&mut self, reason: &Error) {
+        let reason = reason.clone();
+        self.board.mark(|marks| marks.stopped = Some(reason));
+    }
+}
+
+/// Fills and commits messages.
+struct Sender<'g> {
+    group: &'g Group,
+    mode: Mode,
+    /// What every message is filled from, its stamps at the front.
+    source: Vec<u8>,
+    sent: u64,
+    burst: u64,
+    /// Every so many messages carry the time of their commit.
+    sample_every: u64,
+    /// The start and the time between two messages, in nanoseconds.
+    schedule: Option<(u64, f64)>,
+}
+
+impl Sender<'_> {
+    /// When the next message is due.
+    fn due_ns(&self, from: u64) -> u64 {
+        self.schedule.map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
+    }
+
+    fn put(&mut self, index: usize, value: u64) {
+        if let Some(place) = self.source.get_mut(8 * index..8 * index + 8) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Puts the times in place that the next message carries.
+    fn stamp(&mut self, due_ns: u64) {
+        if self.schedule.is_some() {
+            self.put(0, due_ns);
+            self.put(1, now_ns());
+        } else if self.sent.is_multiple_of(self.sample_every) {
+            self.put(0, now_ns());
+        } else if self.sent % self.sample_every == 1 {
+            self.put(0, 0);
+        }
+    }
+
+    /// Sends until `target` messages are sent, what the schedule allows is, or the ring is full. True if it sent any.
+    fn send_some(&mut self, from: u64, target: u64) -> Result<bool> {
+        let before = self.sent;
+        let target = target.min(before.saturating_add(self.burst));
+        while self.sent < target {
+            let due_ns = self.due_ns(from);
+            if self.schedule.is_some() && now_ns() < due_ns {
+                break;
+            }
+            match self.group.try_reserve(MAIN, self.source.len()) {
+                Ok(mut place) => {
+                    self.stamp(due_ns);
+                    place.copy_from_slice(&self.source);
+                    place.commit(self.mode);
+                    self.sent += 1;
+                }
+                Err(Error::WouldBlock(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.sent != before)
+    }
+
+    /// Sends until `target` messages are sent, with calls that wait.
+    fn send_all(&mut self, from: u64, target: u64) -> Result<()> {
+        while self.sent < target {
+            let due_ns = self.due_ns(from);
+            if self.schedule.is_some() {
+                sleep_until(due_ns);
+            }
+            let mut place = self.group.reserve(MAIN, self.source.len(), LONG)?;
+            self.stamp(due_ns);
+            place.copy_from_slice(&self.source);
+            place.commit(self.mode);
+            self.sent += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Everything about the run that a member needs at each step.
+struct Run<'a> {
+    args: &'a ClusterArgs,
+    control: &'a Control,
+    board: Arc<Board>,
+    /// Messages that this member sends for the warm-up, and in all.
+    warm: u64,
+    total: u64,
+    spin: Duration,
+    /// Own waits on the descriptor, of which the engine does not know.
+    sleeps: Cell<u64>,
+}
+
+/// See [`crate::control`].
+pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result<()> {
+    exact_timers();
+    let config = args.config(&plan.addresses)?.with_member(MemberId(plan.rank as u32 + 1));
+    let board = Arc::new(Board::default());
+    let senders = args.senders.count(args.members());
+    let (warm, each) = (args.warmup(), args.messages);
+    let probe = match (args.rate, args.size) {
+        (Some(_), _) => Probe::All,
+        (None, size) if size < STAMPS_LEN / 2 => Probe::None,
+        _ => Probe::Own(MemberId(plan.rank as u32 + 1)),
+    };
+    let tally = Tally {
+        board: board.clone(),
+        delivered: 0,
+        warm: warm * senders as u64,
+        total: (warm + each) * senders as u64,
+        next_mark: warm * senders as u64,
+        probe,
+        latencies: Latencies::new()?,
+        from_commit: Latencies::new()?,
+    };
+    if tally.warm == 0 {
+        board.mark(|marks| marks.warm = true);
+    }
+    if plan.progress {
+        let board = board.clone();
+        control.show_progress(move || board.delivered.load(Ordering::Relaxed));
+    }
+    let sends = u64::from(plan.rank < senders);
+    let run = Run {
+        args,
+        control,
+        board,
+        warm: warm * sends,
+        total: (warm + each) * sends,
+        spin: Duration::from_micros(config.spin_us),
+        sleeps: Cell::new(0),
+    };
+    match args.drive {
+        Drive::Dispatch => {
+            let (group, mut driver) = Group::join_driven(config, tally)?;
+            run.dispatch(&group, &mut driver)
+        }
+        Drive::Thread => run.thread(&Group::join(config, tally)?),
+    }
+}
+
+impl Run<'_> {
+    fn sender<'g>(&self, group: &'g Group) -> Sender<'g> {
+        let source = (0..self.args.size).map(|i| i as u8).collect();
+        let mut sender = Sender {
+            group,
+            mode: self.args.mode.into(),
+            source,
+            sent: 0,
+            burst: self.args.burst.unwrap_or(u64::MAX),
+            sample_every: (self.args.messages / SAMPLES).max(1),
+            schedule: None,
+        };
+        sender.put(0, 0);
+        sender
+    }
+
+    fn step_ns(&self) -> Option<f64> {
+        self.args.rate.map(|rate| 1e9 / rate as f64)
+    }
+
+    fn report(&self, start_ns: u64, cpu: Cpu, before: &Stats, after: &Stats) -> Result<()> {
+        let mut counters = Counters::between(before, after);
+        counters.sleeps += self.sleeps.get();
+        let Some(finish) = self.board.marks().finish.take() else {
+            return Err("finished without a mark".into());
+        };
+        self.control.done(&Report {
+            ns: finish.at_ns.saturating_sub(start_ns),
+            delivered: self.args.messages * self.args.senders.count(self.args.members()) as u64,
+            cpu: finish.cpu.since(cpu),
+            rss_peak_kib: memory_kib("VmHWM"),
+            counters,
+            latencies: finish.latencies,
+            from_commit: finish.from_commit,
+        })
+    }
+
+    /// [`Drive::Thread`].
+    fn thread(&self, group: &Group) -> Result<()> {
+        let mut sender = self.sender(group);
+        sender.schedule = self.step_ns().map(|step| (now_ns(), step));
+        sender.send_all(0, self.warm)?;
+        self.board.wait(|marks| marks.warm)?;
+        self.control.say(&Word::Ready)?;
+        let start_ns = self.control.wait_start();
+        sleep_until(start_ns);
+        let (before, cpu) = (group.stats(MAIN)?, Cpu::now());
+        sender.schedule = self.step_ns().map(|step| (start_ns, step));
+        sender.send_all(self.warm, self.total)?;
+        self.board.wait(|marks| marks.finish.is_some())?;
+        self.report(start_ns, cpu, &before, &group.stats(MAIN)?)?;
+        self.control.wait_end();
+        Ok(())
+    }
+
+    /// [`Drive::Dispatch`].
+    fn dispatch(&self, group: &Group, driver: &mut Driver) -> Result<()> {
+        let mut sender = self.sender(group);
+        sender.schedule = self.step_ns().map(|step| (now_ns(), step));
+        self.drive(driver, &mut sender, 0, self.warm, None, |_| self.board.look(|marks| marks.warm))?;
+        self.control.say(&Word::Ready)?;
+        let mut start_ns = None;
+        self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| {
+            start_ns = start_ns.or_else(|| self.control.start_ns());
+            Ok(start_ns.is_some_and(|start| start <= now_ns()))
+        })?;
+        let start_ns = start_ns.unwrap_or(0);
+        let (before, cpu) = (group.stats(MAIN)?, Cpu::now());
+        self.sleeps.set(0);
+        sender.schedule = self.step_ns().map(|step| (start_ns, step));
+        self.drive(driver, &mut sender, self.warm, self.total, None, |_| {
+            self.board.look(|marks| marks.finish.is_some())
+        })?;
+        let after = group.stats(MAIN)?;
+        self.report(start_ns, cpu, &before, &after)?;
+        self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| Ok(self.control.ended()))
+    }
+
+    /// The application's loop: sends what it can up to message `target`, polls, and sleeps when nothing moves, until
+    /// `done`. Messages are due from message `from` on; `tick` is the longest sleep.
+    fn drive(
+        &self,
+        driver: &mut Driver,
+        sender: &mut Sender<'_>,
+        from: u64,
+        target: u64,
+        tick: Option<Duration>,
+        mut done: impl FnMut(&Board) -> Result<bool>,
+    ) -> Result<()> {
+        let mut idle_since = None;
+        loop {
+            let sent = sender.sent < target && sender.send_some(from, target)?;
+            let moved = driver.poll();
+            if done(&self.board)? {
+                return Ok(());
+            }
+            if sent || moved {
+                idle_since = None;
+            } else if self.args.busy_poll {
+                std::thread::yield_now();
+            } else if !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
+                std::thread::yield_now();
+            } else {
+                let due_ns = (sender.schedule.is_some() && sender.sent < target).then(|| sender.due_ns(from));
+                self.sleep(driver, due_ns, tick, || Ok(sender.sent < target && sender.send_some(from, target)?))?;
+                idle_since = None;
+            }
+        }
+    }
+
+    /// Sleeps until the group has something to do, the next message is due, or `tick` has passed.
+    fn sleep(
+        &self,
+        driver: &mut Driver,
+        due_ns: Option<u64>,
+        tick: Option<Duration>,
+        send: impl FnOnce() -> Result<bool>,
+    ) -> Result<()> {
+        let delivered = self.board.delivered.load(Ordering::Relaxed);
+        driver.dispatch()?;
+        // It may have delivered, or freed ring space, and nothing else may come that would end the sleep.
+        if !send()? && self.board.delivered.load(Ordering::Relaxed) == delivered {
+            let due = due_ns.map(|due| Duration::from_nanos(due.saturating_sub(now_ns())));
+            let timeout = due.into_iter().chain(tick).min().map(TimeSpec::from);
+            let mut fds = [PollFd::new(driver.fd(), PollFlags::POLLIN)];
+            self.sleeps.set(self.sleeps.get() + 1);
+            // An interrupted wait is a short one.
+            let _ = ppoll(&mut fds, timeout, None);
+        }
+        driver.disarm();
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! How results are shown: one JSON object, or lines for a reader.
+
+use crate::Result;
+use crate::measure::Summary;
+use serde::Serialize;
+
+/// Prints `report` as JSON, or else `text`.
+pub(crate) fn show(report: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        println!("{}", text());
+    }
+    Ok(())
+}
+
+/// One line of text about a distribution.
+pub(crate) fn latency(what: &str, summary: Option<&Summary>) -> String {
+    summary.map_or_else(String::new, |s| {
+        format!(
+            "\n{what} [µs]: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ({} samples)",
+            s.p50, s.p90, s.p99, s.p99_9, s.max, s.samples
+        )
+    })
+}
+
+/// `a / b`, if that is a number.
+pub(crate) fn ratio(a: f64, b: f64) -> Option<f64> {
+    Some(a / b).filter(|r| r.is_finite())
+}
+
+/// A ratio as text.
+pub(crate) fn shown(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"))
+}

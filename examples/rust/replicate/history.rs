@@ -1,0 +1,60 @@
+//! What a member keeps of the lines delivered to it, and the digests by which members compare.
+
+use sha2::{Digest, Sha256};
+
+/// The lines in the order of their delivery, each with its sender.
+#[derive(Default)]
+pub(crate) struct History {
+    bytes: Vec<u8>,
+    /// Sender and end in `bytes` of each line.
+    lines: Vec<(u32, usize)>,
+}
+
+impl History {
+    pub(crate) fn append(&mut self, sender: u32, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.lines.push((sender, self.bytes.len()));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The digest of the whole history, and that of each sender's lines in it.
+    pub(crate) fn digests(&self, senders: u32) -> Digests {
+        let mut whole = LineDigest::default();
+        let mut by_sender: Vec<_> = (0..senders).map(|_| LineDigest::default()).collect();
+        let mut start = 0;
+        for &(sender, end) in &self.lines {
+            let line = &self.bytes[start..end];
+            whole.add(sender, line);
+            if let Some(own) = by_sender.get_mut(sender as usize) {
+                own.add(sender, line);
+            }
+            start = end;
+        }
+        Digests { whole: whole.finish(), by_sender: by_sender.into_iter().map(LineDigest::finish).collect() }
+    }
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(crate) struct Digests {
+    pub(crate) whole: String,
+    pub(crate) by_sender: Vec<String>,
+}
+
+/// SHA-256 over lines: of each the sender's id (4 bytes, little endian), its bytes, and a line feed.
+#[derive(Default, Clone)]
+pub(crate) struct LineDigest(Sha256);
+
+impl LineDigest {
+    pub(crate) fn add(&mut self, sender: u32, line: &[u8]) {
+        self.0.update(sender.to_le_bytes());
+        self.0.update(line);
+        self.0.update(b"\n");
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

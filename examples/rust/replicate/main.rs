@@ -1,0 +1,29 @@
+//! Replicates the lines of a file over processes on this host. See README.md; the use of Galerna is in `replica.rs`.
+
+mod history;
+mod lines;
+mod member;
+mod members;
+mod options;
+mod progress;
+mod replica;
+mod report;
+mod run;
+
+use clap::Parser;
+use options::{Cli, Role};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Role::Member(member)) = &cli.role {
+        return member::main(member);
+    }
+    match run::run(&cli.run) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

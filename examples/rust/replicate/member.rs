@@ -1,0 +1,119 @@
+//! A member process: sends its share of the lines, keeps all of them, and reports to its parent on standard output.
+
+use crate::lines::Lines;
+use crate::options::Member;
+use crate::replica::{Replica, State};
+use anyhow::{Result, ensure};
+use galerna::{Config, MemberId};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// What a member tells its parent: one line of JSON each.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Lines delivered so far.
+    Progress(usize),
+    /// It has everything and has left.
+    Done(Outcome),
+    /// It could not go on.
+    Failed(String),
+}
+
+/// What a member has at the end.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) lines: usize,
+    /// SHA-256 of its history, and of each sender's lines in it.
+    pub(crate) digest: String,
+    pub(crate) digests_by_sender: Vec<String>,
+    /// From the end of the join to the last delivery.
+    pub(crate) elapsed: Duration,
+    /// p50, p99, p99.9 and the maximum of its latencies; none if it sent nothing.
+    pub(crate) latencies: Option<[Duration; 4]>,
+}
+
+pub(crate) fn main(options: &Member) -> ExitCode {
+    die_with_parent();
+    match run(options) {
+        Ok(outcome) => {
+            report(&Report::Done(outcome));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report(&Report::Failed(format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Member) -> Result<Outcome> {
+    let config = Config::from_file(&options.config)?;
+    let members = u32::try_from(config.members.len())?;
+    let lines = Lines::read(&options.workload, config.max_message())?;
+    let total = lines.len();
+    ensure!(total == options.expect, "the file changed: {total} lines to send, not {}", options.expect);
+    let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
+    let started = Instant::now();
+    let delivered: Result<()> = while_reporting(&replica, || {
+        for number in (options.id as usize..total).step_by(members as usize) {
+            if let Some(rate) = options.workload.rate {
+                let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+            }
+            replica.send(&lines.get(number))?;
+        }
+        Ok(replica.wait_for(total)?)
+    });
+    delivered?;
+    Ok(outcome(replica.leave()?, members, started))
+}
+
+fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
+    state.latencies.sort_unstable();
+    let count = state.latencies.len();
+    let at = |per_mille: usize| state.latencies[(count * per_mille).div_ceil(1000).max(1) - 1];
+    let digests = state.history.digests(members);
+    Outcome {
+        lines: state.history.len(),
+        digest: digests.whole,
+        digests_by_sender: digests.by_sender,
+        elapsed: state.last_delivery.map_or(Duration::ZERO, |last| last - started),
+        latencies: (count > 0).then(|| [at(500), at(990), at(999), at(1000)]),
+    }
+}
+
+/// Runs `work`, and meanwhile reports ten times a second how many lines are delivered.
+fn while_reporting<T>(replica: &Replica, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, is_done) = channel::<()>();
+        scope.spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_millis(100)) {
+                report(&Report::Progress(replica.delivered()));
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+fn report(report: &Report) {
+    let Ok(mut line) = serde_json::to_vec(report) else {
+        return;
+    };
+    line.push(b'\n');
+    // It fails only when the parent is gone, and then this process ends as well.
+    let _ = std::io::stdout().lock().write_all(&line);
+}
+
+/// Ends this process when its standard input ends: the parent holds the other end as long as it lives.
+fn die_with_parent() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        #[allow(clippy::exit, reason = "nobody is left to be told anything")]
+        std::process::exit(1);
+    });
+}

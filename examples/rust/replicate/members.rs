@@ -1,0 +1,115 @@
+//! The member processes as their parent sees them: started, watched, and gone when [`Members`] is dropped.
+
+use crate::member::Report;
+use crate::options::Run;
+use anyhow::{Context, Result};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+
+/// What happens to the parent.
+pub(crate) enum Event {
+    /// Member `.0` says something.
+    Report(usize, Report),
+    /// Member `.0` has closed its standard output: it ends.
+    Ended(usize),
+    /// Ctrl-C, or a request to end.
+    Interrupted,
+}
+
+pub(crate) struct Members(Vec<Child>);
+
+impl Members {
+    /// Starts them all, with the configuration in the file `config`; what they say comes out of `events`.
+    pub(crate) fn start(run: &Run, config: &Path, expect: usize, events: &Sender<Event>) -> Result<Members> {
+        let program = std::env::current_exe().context("cannot find the own program")?;
+        let mut members = Members(Vec::new());
+        for id in 0..run.members {
+            let mut child = Command::new(&program)
+                .args([OsStr::new("member"), OsStr::new("--config"), config.as_os_str()])
+                .args([format!("--id={id}"), format!("--expect={expect}")])
+                .args(run.workload.to_args())
+                // Held until the member is to end: see `die_with_parent`.
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                // Ctrl-C reaches this process alone, which then ends the members.
+                .process_group(0)
+                .spawn()
+                .with_context(|| format!("cannot start member {id}"))?;
+            if run.verbose {
+                // Nobody may read it any more.
+                let _ = writeln!(std::io::stderr(), "member {id}: pid {}", child.id());
+            }
+            let output = child.stdout.take();
+            members.0.push(child);
+            let events = events.clone();
+            std::thread::spawn(move || listen(id as usize, output, &events));
+        }
+        Ok(members)
+    }
+
+    /// How member `id`, which has ended or is about to, came to its end.
+    pub(crate) fn status(&mut self, id: usize) -> Result<ExitStatus> {
+        self.0[id].wait().with_context(|| format!("cannot wait for member {id}"))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn pid(&self, id: usize) -> u32 {
+        self.0[id].id()
+    }
+
+    /// Ends those that still run.
+    pub(crate) fn kill(&mut self) {
+        for child in &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+        }
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.kill();
+        for child in &mut self.0 {
+            let _ = child.wait();
+        }
+    }
+}
+
+fn listen(id: usize, output: Option<ChildStdout>, events: &Sender<Event>) {
+    let lines = output.map(|output| BufReader::new(output).lines());
+    for line in lines.into_iter().flatten().map_while(Result::ok) {
+        if let Ok(report) = serde_json::from_str(&line) {
+            let _ = events.send(Event::Report(id, report));
+        }
+    }
+    let _ = events.send(Event::Ended(id));
+}
+
+/// The configuration of a group of members on this host; `directory` is for their sockets.
+pub(crate) fn config(run: &Run, directory: &Path) -> Result<String> {
+    let kind: galerna::FabricKind = run.fabric.into();
+    let mut text = format!("group = \"replicate\"\nfabric = \"{kind}\"\n");
+    // All are open at once, so that no port is given out twice.
+    let mut listeners = Vec::new();
+    for id in 0..run.members {
+        let address = match kind {
+            galerna::FabricKind::Tcp => {
+                let listener = TcpListener::bind("127.0.0.1:0").context("no free loopback port")?;
+                let address = listener.local_addr()?.to_string();
+                listeners.push(listener);
+                address
+            }
+            galerna::FabricKind::Shm => format!("unix:{}", directory.join(format!("{id}.sock")).display()),
+        };
+        text += &format!("\n[[members]]\nid = {id}\naddress = {address:?}\n");
+    }
+    Ok(text)
+}
