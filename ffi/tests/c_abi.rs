@@ -19,11 +19,7 @@ const RUNS: [Run; 6] = [
     (&["alone.cpp"], &[]),
 ];
 
-const SANITIZE: [&str; 3] = [
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-];
+const SANITIZE: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
 
 /// Builds every program once and makes all runs, each as `wrap` wants it.
 fn run_all(name: &str, link: Link, flags: &[&str], wrap: impl Fn(&Path) -> Command) {
@@ -59,11 +55,7 @@ fn with_sanitizers() {
     let source = support::scratch("sanitizers").join("empty.c");
     std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
     let mut probe = support::compiler(support::Language::C11);
-    probe
-        .args(SANITIZE)
-        .arg(&source)
-        .arg("-o")
-        .arg(source.with_extension("out"));
+    probe.args(SANITIZE).arg(&source).arg("-o").arg(source.with_extension("out"));
     if support::have("the sanitizers' runtime", probe) {
         run_all("sanitized", Link::Static, &SANITIZE, |program| Command::new(program));
     }

@@ -1,4 +1,5 @@
 //! `examples/c/replicate`, built by its Makefile: three processes end with the same history.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 
@@ -23,9 +24,7 @@ fn replicate(folder: &Path) -> PathBuf {
 /// A configuration with addresses that are free.
 fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
     // All listeners are open at once, so that no port is given out twice.
-    let listeners: Vec<_> = (0..members)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
+    let listeners: Vec<_> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let address = |i: usize| match fabric {
         "tcp" => listeners[i].local_addr().unwrap().to_string(),
         _ => {
@@ -35,10 +34,8 @@ fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
         }
     };
     let list = (0..members).map(|i| format!("[[members]]\nid = {}\naddress = \"{}\"\n", i + 1, address(i)));
-    let text = format!(
-        "group = \"replicate\"\nfabric = \"{fabric}\"\nring_bytes = 16384\n{}",
-        list.collect::<String>()
-    );
+    let text =
+        format!("group = \"replicate\"\nfabric = \"{fabric}\"\nring_bytes = 16384\n{}", list.collect::<String>());
     let path = folder.join(format!("{fabric}.toml"));
     std::fs::write(&path, text).unwrap();
     path
@@ -61,11 +58,7 @@ fn run(fabric: &str, members: usize, lines: &str) -> Vec<String> {
     ended
         .map(|output| {
             let text = String::from_utf8(output.stdout).unwrap();
-            assert!(
-                output.status.success(),
-                "{text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
             text
         })
         .collect()
@@ -92,10 +85,7 @@ fn three_members_agree_on_shm() {
 fn the_digest_is_sha256_of_senders_and_lines() {
     // Of 01 00 00 00 "hello" 0a, 01 00 00 00 0a, 01 00 00 00 "no newline" 0a.
     let printed = run("shm", 1, "hello\n\nno newline");
-    assert_eq!(
-        printed,
-        ["3 lines, sha256 27b4aacbd3672644300d0d6549a8d9124d274d3fe5eb8627ad5cdd9e801dc8ef\n"]
-    );
+    assert_eq!(printed, ["3 lines, sha256 27b4aacbd3672644300d0d6549a8d9124d274d3fe5eb8627ad5cdd9e801dc8ef\n"]);
 }
 
 #[test]
@@ -103,9 +93,7 @@ fn the_three_members_of_the_script_agree() {
     let folder = support::scratch("replicate-script");
     let mut script = Command::new(example().join("run.sh"));
     script.env("REPLICATE", replicate(&folder));
-    script
-        .arg(configuration("shm", 3, &folder))
-        .arg(example().join("replicate.c"));
+    script.arg(configuration("shm", 3, &folder)).arg(example().join("replicate.c"));
     let output = support::succeed(script);
     let text = String::from_utf8(output.stdout).unwrap();
     let printed: Vec<_> = text.lines().collect();

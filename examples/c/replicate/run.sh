@@ -3,7 +3,7 @@
 set -eu
 folder=$(dirname "$0")
 config=${1:-$folder/shm.toml}
-file=${2:-$folder/replicate.c}
+file=${2:-$folder/../../data/readings.txt}
 members=
 for member in 1 2 3; do
     "${REPLICATE:-$folder/replicate}" "$config" "$member" "$file" &

@@ -123,7 +123,7 @@ static void queries(galerna_group_t *group)
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_rank(group, NULL));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_rank(group, (size_t *)((char *)&rank + 1)));
     OK(galerna_max_message(group, 0, &most));
-    CHECK(most == 4096);
+    CHECK(most == 4000);
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_max_message(group, 0, NULL));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_max_message(group, 7, &most));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_stats(group, 0, NULL));
@@ -136,17 +136,17 @@ static void queries(galerna_group_t *group)
 
 static void sends(galerna_group_t *group)
 {
-    static const char bytes[4097];
+    static const char bytes[4001];
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)3, "x", 1, 0));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)-1, "x", 1, 0));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0));
     EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0));
-    expect_text("4097");
+    expect_text("4001");
     EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_send(group, 0, GALERNA_MODE_SAFE, bytes, SIZE_MAX, LONG_MS));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_flush(group, 7, 0, 0));
     OK(galerna_send(group, 0, GALERNA_MODE_SAFE, NULL, 0, LONG_MS));
-    OK(galerna_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4096, LONG_MS));
+    OK(galerna_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4000, LONG_MS));
     OK(galerna_send(group, 0, GALERNA_MODE_FIFO, "x", 1, LONG_MS));
     OK(galerna_flush(group, 0, 0, LONG_MS));
 }
@@ -172,7 +172,7 @@ static void reservations(galerna_group_t *group, galerna_group_t *other)
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_abandon(group, NULL));
     reservation.size = sizeof reservation;
     EXPECT(GALERNA_ERR_MISUSE, galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_reserve(group, 0, 4097, 0, &reservation));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_reserve(group, 0, 4001, 0, &reservation));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_reserve(group, 7, 8, 0, &reservation));
     CHECK(reservation.data == NULL);
 

@@ -61,8 +61,8 @@ char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms
     const char *folder = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
     CHECK(text != NULL && members <= MEMBERS_MOST);
     number++;
-    append(text, capacity, "group = \"c-test\"\nfabric = \"%s\"\nring_bytes = 16384\njoin_timeout_ms = %u\n", fabric,
-           join_timeout_ms);
+    append(text, capacity, "group = \"c-test\"\nfabric = \"%s\"\njoin_timeout_ms = %u\n", fabric, join_timeout_ms);
+    append(text, capacity, "ring_bytes = 16384\nmax_message_bytes = 4000\n");
     for (unsigned i = 0; i < members; i++) {
         unsigned port = free_port(&sockets[i]);
         append(text, capacity, "[[members]]\nid = %u\naddress = ", i + 1);
