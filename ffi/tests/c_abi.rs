@@ -10,12 +10,13 @@ use support::Link;
 /// Sources and arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 6] = [
+const RUNS: [Run; 7] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),
     (&["failures.c", "cluster.c"], &["shm"]),
+    (&["handles.c", "cluster.c"], &[]),
     (&["alone.cpp"], &[]),
 ];
 
