@@ -2,7 +2,7 @@
 //! leaves ends it. The table is the one that view changes will grow in.
 //!
 //! Columns: [`INSTALLED`], one above the number of the view that the owner runs; [`LEAVING`], 1 once it has said goodbye;
-//! [`ACCUSED`], the members that the owner cannot work with.
+//! [`ACCUSED`] and [`FAREWELL`], the members on whose account the owner stops.
 
 use crate::fabric::{Fabric, Rank, Source, TableId, TableRows, TableSpec};
 use crate::sst::{Column, Table};
@@ -13,6 +13,8 @@ pub const INSTALLED: Column = Column(0);
 pub const LEAVING: Column = Column(8);
 /// One bit per rank that the owner suspects; it stops for their sake, and says so before its own links go down.
 pub const ACCUSED: Column = Column(16);
+/// One bit per rank that has left in order, so that the owner stops too.
+pub const FAREWELL: Column = Column(24);
 const COLUMNS_LEN: usize = 64;
 
 /// The membership's table.
@@ -23,7 +25,7 @@ pub fn table_spec() -> TableSpec {
 /// The members of view 0 and what they have said of themselves.
 pub struct Membership {
     table: Table,
-    /// Per member whose link ended without a failure of its own: on whose account, its own or the one it accused.
+    /// Per member whose link ended without a failure of its own: on whose account, its own or of one that left.
     departed: Vec<Option<Rank>>,
 }
 
@@ -56,28 +58,40 @@ impl Membership {
         self.table.push(fabric, 0..COLUMNS_LEN, Source::Snapshot);
     }
 
-    /// The link to `peer` is down: true if that is no failure of its own. It said goodbye, or it stopped because of
-    /// another and said so.
+    /// The link to `peer` is down: true if nothing failed. It said goodbye, or it stopped because another did.
     pub fn departed(&mut self, peer: Rank) -> bool {
-        self.departed[peer] = if self.left(peer) { Some(peer) } else { self.accused(peer) };
+        self.departed[peer] = if self.left(peer) { Some(peer) } else { self.first_marked(FAREWELL, peer) };
         self.departed[peer].is_some()
     }
 
     /// Whether `member` has said goodbye.
-    pub fn left(&self, member: Rank) -> bool {
+    fn left(&self, member: Rank) -> bool {
         self.table.load(member, LEAVING) == 1
     }
 
-    /// Shows that this member stops because of `peer`.
+    /// Shows that this member stops because `peer` failed.
     pub fn accuse(&mut self, peer: Rank, fabric: &mut dyn Fabric) {
-        self.table.store(ACCUSED, self.table.load(self.table.me(), ACCUSED) | 1 << peer);
+        self.mark(ACCUSED, peer, fabric);
+    }
+
+    /// Shows that this member stops because `peer` left.
+    pub fn bid_farewell(&mut self, peer: Rank, fabric: &mut dyn Fabric) {
+        self.mark(FAREWELL, peer, fabric);
+    }
+
+    fn mark(&self, column: Column, peer: Rank, fabric: &mut dyn Fabric) {
+        self.table.store(column, self.table.load(self.table.me(), column) | 1 << peer);
         self.table.push(fabric, 0..COLUMNS_LEN, Source::Snapshot);
     }
 
     /// The first member that `by` accuses, if any: when the link to `by` is down, that is why.
-    fn accused(&self, by: Rank) -> Option<Rank> {
-        let accused = self.table.load(by, ACCUSED).trailing_zeros() as Rank;
-        (accused < self.table.members()).then_some(accused)
+    pub fn accused(&self, by: Rank) -> Option<Rank> {
+        self.first_marked(ACCUSED, by)
+    }
+
+    fn first_marked(&self, column: Column, by: Rank) -> Option<Rank> {
+        let first = self.table.load(by, column).trailing_zeros() as Rank;
+        (first < self.table.members()).then_some(first)
     }
 
     /// The members that departed, each with the one on whose account.

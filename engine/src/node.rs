@@ -130,7 +130,12 @@ impl Node {
             // What is still on its way from the others is waited for: see `part`.
             return;
         }
-        self.accuse_and_stop(peer, Error::MemberFailed { member: self.ids[peer], cause });
+        // A peer that stopped because of a third member says so; that one is the culprit.
+        let (culprit, cause) = match self.membership.accused(peer) {
+            Some(third) => (third, format!("member {} reports it", self.ids[peer])),
+            None => (peer, cause),
+        };
+        self.accuse_and_stop(culprit, Error::MemberFailed { member: self.ids[culprit], cause });
     }
 
     fn sever(&mut self, breach: Breach) {
@@ -163,9 +168,7 @@ impl Node {
             self.phase = Phase::Closing;
             return true;
         }
-        let Some((peer, culprit)) = self.membership.gone().next() else {
-            return false;
-        };
+        let Some((_, leaver)) = self.membership.gone().next() else { return false };
         let stops = self.membership.gone().any(|(gone, _)| {
             let delivered = self.multicasts.iter().all(|m| m.delivered() >= m.received_of(gone));
             let all = |m: &Multicast| m.flush_target(m.ring().next_ticket());
@@ -173,12 +176,8 @@ impl Node {
             delivered && (hopeless || self.flushed())
         });
         if stops {
-            let member = self.ids[culprit];
-            let cause = || format!("member {} reports it", self.ids[peer]);
-            let left = self.membership.left(culprit);
-            let error =
-                if left { Error::MemberLeft { member } } else { Error::MemberFailed { member, cause: cause() } };
-            self.accuse_and_stop(culprit, error);
+            self.membership.bid_farewell(leaver, &mut *self.fabric);
+            self.stop(Error::MemberLeft { member: self.ids[leaver] });
         }
         stops
     }

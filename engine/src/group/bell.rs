@@ -1,24 +1,35 @@
 //! How application threads wake a sleeping engine: a flag, and a descriptor that is written only when the flag is up.
 //!
-//! The engine raises the flag, then looks once more for work; a sender commits its work, then looks at the flag. The two
-//! SeqCst fences between the halves make one of them see the other, so no wake-up is lost (checked with loom).
+//! The engine raises the flag, then looks once more for work; a sender commits its work, then looks at the flag. A fence
+//! between the halves on each side makes one of them see the other, so no wake-up is lost (checked with loom). Senders
+//! pass theirs with every message and the engine only before it sleeps, so the engine pays for both where the kernel
+//! offers that (`membarrier`): its fence runs on every core that runs a thread of this process.
 
 use crate::sync::{AtomicBool, Ordering, fence};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 /// The flag.
 pub(super) struct Bell {
     asleep: AtomicBool,
+    /// The engine's fence covers the senders.
+    expedited: bool,
 }
 
 impl Bell {
     pub(super) fn new() -> Bell {
-        Bell { asleep: AtomicBool::new(false) }
+        // loom knows real fences only.
+        let expedited = !cfg!(loom) && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+        Bell { asleep: AtomicBool::new(false), expedited }
     }
 
     /// The engine is about to sleep; it must look for work once more after this.
     pub(super) fn arm(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        if self.expedited {
+            // It cannot fail once the process is registered.
+            let _ = membarrier(MembarrierCommand::PrivateExpedited);
+        }
     }
 
     /// The engine is awake.
@@ -28,7 +39,11 @@ impl Bell {
 
     /// Called after work was committed: whether this caller has to write the descriptor.
     pub(super) fn must_ring(&self) -> bool {
-        fence(Ordering::SeqCst);
+        if self.expedited {
+            std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
         self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
     }
 }

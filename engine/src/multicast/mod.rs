@@ -30,7 +30,7 @@ use publish::Publisher;
 use ring::Geometry;
 use std::ops::Range;
 use std::sync::Arc;
-use stream::Stream;
+use stream::{Head, Stream};
 
 /// The columns of a multicast row.
 pub mod column {
@@ -51,6 +51,8 @@ const HOT: Range<usize> = 0..32;
 pub const COLUMNS_LEN: usize = 64;
 /// Messages handed to the application before the engine looks at the network again.
 const DELIVERIES_PER_PASS: u64 = 8192;
+/// Numbers of the order, nulls included, that one pass goes through.
+const NUMBERS_PER_PASS: u64 = 1 << 20;
 
 /// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +161,7 @@ impl Multicast {
         let geometry = Geometry { base: COLUMNS_LEN, words };
         let row = rows.rows[me].clone();
         let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
+        let streams = rows.rows.iter().map(|row| Stream::new(row.clone(), geometry, origin)).collect();
         let start = order::sequence(origin.index, 0, senders);
         Multicast {
             subgroup,
@@ -166,7 +169,7 @@ impl Multicast {
             table: Table::new(rows, me),
             geometry,
             publisher: Publisher::new(ring, row, me, senders, origin),
-            streams: (0..senders).map(|_| Stream::new(origin)).collect(),
+            streams,
             received: vec![start; senders],
             delivered: vec![start; senders],
             next: start,
@@ -215,11 +218,14 @@ impl Multicast {
     fn take_in(&mut self) -> Result<bool, Breach> {
         let me = self.table.me();
         let mine = order::sequence(self.publisher.messages, me, self.ids.len());
+        // Whatever takes an index that nobody had takes a slot of its sender's ring, which is not free before everybody
+        // has delivered it; nulls fill in up to those.
+        let most = self.index + 2 + (self.ids.len() * self.ring().slots()) as u64;
         let mut progress = false;
         for peer in (0..self.ids.len()).filter(|&r| r != me) {
             let breach = |what| Breach { peer, what };
             let published = self.table.load(peer, column::PUBLISHED);
-            progress |= self.streams[peer].take_in(published, self.geometry).map_err(breach)?;
+            progress |= self.streams[peer].take_in(published, most).map_err(breach)?;
             for (column, known, name) in [
                 (column::RECEIVED, &mut self.received[peer], "received"),
                 (column::DELIVERED, &mut self.delivered[peer], "delivered"),
@@ -269,7 +275,7 @@ impl Multicast {
             self.publisher.posted(ticket);
         }
         self.table.store(column::PUBLISHED, published);
-        self.streams[me].take_in(published, self.geometry).map_err(|what| Breach { peer: me, what })
+        self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
 
     /// Moves the own `received` to what has arrived from everybody.
@@ -298,22 +304,18 @@ impl Multicast {
         let (first, before) = (self.next, self.stats.messages_delivered);
         let stop = before + DELIVERIES_PER_PASS;
         let stable = self.received.iter().copied().min().unwrap_or(0);
-        for sender in 0..self.ids.len() {
-            self.deliver_fifo(sender, stop, sink)?;
-        }
-        while self.next < self.received[me] && self.stats.messages_delivered < stop {
+        let end = self.received[me].min(first + NUMBERS_PER_PASS);
+        while self.next < end && self.stats.messages_delivered < stop {
             let sender = self.turn;
             let stream = &mut self.streams[sender];
             // Otherwise it was a `fifo` message, delivered ahead of its place.
             if stream.next <= self.index {
-                let row = self.table.row(sender);
-                match stream.head(row, self.geometry).map_err(|what| Breach { peer: sender, what })? {
+                match stream.head().map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == self.index => {
                         if head.mode == Mode::Safe && self.next >= stable {
                             break;
                         }
-                        self.hand_over(sender, sink);
-                        self.deliver_fifo(sender, stop, sink)?;
+                        self.hand_over(sender, head, sink);
                     }
                     _ => stream.next = self.index + 1,
                 }
@@ -325,6 +327,9 @@ impl Multicast {
                 self.index += 1;
             }
         }
+        for sender in 0..self.ids.len() {
+            self.deliver_fifo(sender, stop, sink)?;
+        }
         if self.next != first {
             self.delivered[me] = self.next;
             self.table.store(column::DELIVERED, self.next);
@@ -334,15 +339,11 @@ impl Multicast {
         Ok(delivered || self.next != first)
     }
 
-    /// Delivers the `fifo` messages that lead a stream.
+    /// Delivers the `fifo` messages that lead a stream, ahead of the order.
     fn deliver_fifo(&mut self, sender: Rank, stop: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
         while self.stats.messages_delivered < stop {
-            let row = self.table.row(sender);
-            let head = self.streams[sender].head(row, self.geometry);
-            match head.map_err(|what| Breach { peer: sender, what })? {
-                Some(head) if head.mode == Mode::Fifo => {
-                    self.hand_over(sender, sink);
-                }
+            match self.streams[sender].head().map_err(|what| Breach { peer: sender, what })? {
+                Some(head) if head.mode == Mode::Fifo => self.hand_over(sender, head, sink),
                 _ => break,
             }
         }
@@ -351,17 +352,15 @@ impl Multicast {
 
     /// Gives the head of a stream to the application and steps over it.
     #[inline]
-    fn hand_over(&mut self, sender: Rank, sink: &mut dyn FnMut(Delivery<'_>)) {
-        if let Some(head) = self.streams[sender].take_head() {
-            let payload = ring::payload(self.table.row(sender), head.payload.clone());
-            self.stats.messages_delivered += 1;
-            self.stats.bytes_delivered += payload.len() as u64;
-            self.untold_frames += 1;
-            self.untold_words += head.words;
-            let sequence = order::sequence(head.index, sender, self.ids.len());
-            self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
-            sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
-        }
+    fn hand_over(&mut self, sender: Rank, head: Head, sink: &mut dyn FnMut(Delivery<'_>)) {
+        let payload = self.streams[sender].take(head);
+        let sequence = order::sequence(head.index, sender, self.ids.len());
+        self.stats.messages_delivered += 1;
+        self.stats.bytes_delivered += payload.len() as u64;
+        self.untold_frames += 1;
+        self.untold_words += head.words();
+        self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
+        sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
     }
 
     /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.

@@ -4,20 +4,29 @@ use super::Origin;
 use super::frame::{self, Kind, Mode};
 use super::ring::{self, Geometry};
 use crate::fabric::Row;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// The next message of a stream that has arrived and is not delivered; nulls may lie before it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) index: u64,
+    /// Ring position of its frame.
+    word: u32,
+    len: u32,
     pub(super) mode: Mode,
-    /// The payload's place in the sender's row.
-    pub(super) payload: Range<usize>,
-    pub(super) words: u32,
+}
+
+impl Head {
+    /// Words of its frame.
+    pub(super) fn words(self) -> u32 {
+        frame::words(self.len as usize)
+    }
 }
 
 /// See the module.
 pub(super) struct Stream {
+    row: Arc<Row>,
+    geometry: Geometry,
     /// Frames, and messages with the nulls among them, that have arrived.
     frames: u64,
     pub(super) messages: u64,
@@ -36,8 +45,10 @@ fn extend(known: u64, word: u32) -> Option<u64> {
 }
 
 impl Stream {
-    pub(super) fn new(origin: Origin) -> Stream {
+    pub(super) fn new(row: Arc<Row>, geometry: Geometry, origin: Origin) -> Stream {
         Stream {
+            row,
+            geometry,
             frames: origin.index,
             messages: origin.index,
             frames_done: origin.index,
@@ -48,9 +59,9 @@ impl Stream {
     }
 
     /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
-    /// look at the word is enough, whatever the number of frames. True if there was anything.
+    /// look at the word is enough, whatever the number of frames. `most` bounds the messages. True if there was anything.
     #[inline]
-    pub(super) fn take_in(&mut self, published: u64, geometry: Geometry) -> Result<bool, String> {
+    pub(super) fn take_in(&mut self, published: u64, most: u64) -> Result<bool, String> {
         if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
             return Ok(false);
         }
@@ -59,11 +70,14 @@ impl Stream {
         else {
             return Err(format!("its `published` went back: {published:#018x}"));
         };
-        if frames - self.frames_done > u64::from(geometry.words) {
+        if frames - self.frames_done > u64::from(self.geometry.words) {
             return Err(format!(
                 "its `published` claims {} frames, more than its ring holds",
                 frames - self.frames_done
             ));
+        }
+        if messages > most {
+            return Err(format!("its `published` claims {messages} messages, {most} are possible"));
         }
         (self.frames, self.messages) = (frames, messages);
         Ok(true)
@@ -71,32 +85,39 @@ impl Stream {
 
     /// The next message, if one has arrived; steps over padding.
     #[inline]
-    pub(super) fn head(&mut self, row: &Row, geometry: Geometry) -> Result<Option<&Head>, String> {
-        while self.head.is_none() && self.frames_done < self.frames {
-            let header = ring::read_header(row, geometry, self.word)?;
-            let words = frame::words(header.len);
+    pub(super) fn head(&mut self) -> Result<Option<Head>, String> {
+        if self.head.is_none() && self.frames_done < self.frames {
+            self.find_head()?;
+        }
+        Ok(self.head)
+    }
+
+    #[inline]
+    fn find_head(&mut self) -> Result<(), String> {
+        while self.frames_done < self.frames {
+            let header = ring::read_header(&self.row, self.geometry, self.word)?;
             match header.kind {
-                Kind::Padding => self.step(words),
+                Kind::Padding => self.step(frame::words(header.len)),
                 Kind::Message { mode, index } => {
-                    let skipped = u64::from(index.wrapping_sub(self.next as u32));
-                    if self.next + skipped >= self.messages {
+                    let index = self.next + u64::from(index.wrapping_sub(self.next as u32));
+                    if index >= self.messages {
                         return Err(format!("frame {index} lies beyond the {} messages published", self.messages));
                     }
-                    let payload = geometry.payload(self.word, header.len);
-                    self.head = Some(Head { index: self.next + skipped, mode, payload, words });
+                    self.head = Some(Head { index, word: self.word, len: header.len as u32, mode });
+                    break;
                 }
             }
         }
-        Ok(self.head.as_ref())
+        Ok(())
     }
 
-    /// Takes the head, to be delivered now: goes on to the next frame.
+    /// The head is delivered now: goes on to the next frame. The payload is borrowed until the delivery ends.
     #[inline]
-    pub(super) fn take_head(&mut self) -> Option<Head> {
-        let head = self.head.take()?;
+    pub(super) fn take(&mut self, head: Head) -> &[u8] {
+        self.head = None;
         self.next = head.index + 1;
-        self.step(head.words);
-        Some(head)
+        self.step(head.words());
+        ring::payload(&self.row, self.geometry.payload(head.word, head.len as usize))
     }
 
     fn step(&mut self, words: u32) {
@@ -118,14 +139,15 @@ mod tests {
 
     #[test]
     fn what_is_no_stream_is_refused() {
-        let row = Row::anonymous(4096, 64).unwrap();
+        let row = Arc::new(Row::anonymous(4096, 64).unwrap());
         let geometry = Geometry { base: 64, words: 64 };
         let origin = Origin::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
-        let mut stream = Stream::new(origin);
-        assert!(stream.take_in(word(65, 1), geometry).unwrap_err().contains("more than its ring"));
-        assert!(stream.take_in(word(1, 1), geometry).unwrap());
-        assert!(stream.take_in(word(0, 1), geometry).unwrap_err().contains("went back"));
+        let mut stream = Stream::new(row.clone(), geometry, origin);
+        assert!(stream.take_in(word(1, 10), 9).unwrap_err().contains("9 are possible"));
+        assert!(stream.take_in(word(65, 1), 9).unwrap_err().contains("more than its ring"));
+        assert!(stream.take_in(word(1, 1), 9).unwrap());
+        assert!(stream.take_in(word(0, 1), 9).unwrap_err().contains("went back"));
         for (raw, expected) in [
             (600, "passes the ring's end"),
             (3 << 28, "no frame header"),
@@ -133,7 +155,7 @@ mod tests {
             (5 | 1 << 32, "lies beyond"),
         ] {
             row.word(64).store(raw, std::sync::atomic::Ordering::Relaxed);
-            assert!(stream.head(&row, geometry).unwrap_err().contains(expected), "{raw:#x}");
+            assert!(stream.head().unwrap_err().contains(expected), "{raw:#x}");
         }
     }
 }

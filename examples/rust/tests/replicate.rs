@@ -1,5 +1,7 @@
 //! Runs the built example as a user does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -188,6 +190,14 @@ fn long_run(fabric: &str) -> LongRun {
     }
     assert_eq!(pids.len(), 3);
     LongRun { child, stderr, pids, directory, _file: file }
+}
+
+impl Drop for LongRun {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl LongRun {

@@ -1,0 +1,35 @@
+//! Members that all leave at the same time: every leave is in order.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use galerna::{Config, Delivery, FabricKind, Group, Member, MemberId};
+use std::net::TcpListener;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn leave_together() -> Vec<String> {
+    let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let member = |(id, listener): (u32, &TcpListener)| Member {
+        id: MemberId(id),
+        address: listener.local_addr().unwrap().to_string(),
+    };
+    let config = Config::new("leave", FabricKind::Tcp, (0..4).zip(&listeners).map(member).collect());
+    drop(listeners);
+    let leave = |id| {
+        let config = config.clone().with_member(MemberId(id));
+        std::thread::spawn(move || {
+            let group = Group::join(config, |_: Delivery<'_>| {}).map_err(|e| format!("join of {id}: {e}"))?;
+            group.leave(LONG).map_err(|e| format!("leave of {id}: {e}"))
+        })
+    };
+    let leaves: Vec<_> = (0..4).map(leave).collect();
+    let results = leaves.into_iter().map(|leave| leave.join().unwrap());
+    results.filter_map(Result::err).collect()
+}
+
+#[test]
+fn all_leaves_are_in_order() {
+    let errors: Vec<_> = (0..300).flat_map(|_| leave_together()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
