@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::Link;
+use support::{Language, Link};
 
 /// Sources and arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
@@ -27,6 +27,9 @@ fn run_all(name: &str, link: Link, flags: &[&str], wrap: impl Fn(&Path) -> Comma
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
     let mut built: Option<(&[&str], PathBuf)> = None;
     for (sources, arguments) in RUNS {
+        if !support::speaks(Language::of(Path::new(sources[0]))) {
+            continue;
+        }
         let program = match built.take() {
             Some((of, program)) if of == sources => program,
             _ => {
@@ -55,7 +58,7 @@ fn with_the_static_library() {
 fn with_sanitizers() {
     let source = support::scratch("sanitizers").join("empty.c");
     std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
-    let mut probe = support::compiler(support::Language::C11);
+    let mut probe = support::compiler(Language::C11);
     probe.args(SANITIZE).arg(&source).arg("-o").arg(source.with_extension("out"));
     if support::have("the sanitizers' runtime", probe) {
         run_all("sanitized", Link::Static, &SANITIZE, |program| Command::new(program));

@@ -48,16 +48,32 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
+/// The system's compiler.
+fn bare_compiler(language: Language) -> Command {
+    let (variable, default) = match language {
+        Language::C11 => ("CC", "cc"),
+        Language::Cpp17 => ("CXX", "c++"),
+    };
+    Command::new(std::env::var_os(variable).unwrap_or(default.into()))
+}
+
 /// The system's compiler, strict, with the header in reach.
 pub fn compiler(language: Language) -> Command {
-    let (variable, default, standard) = match language {
-        Language::C11 => ("CC", "cc", "-std=c11"),
-        Language::Cpp17 => ("CXX", "c++", "-std=c++17"),
-    };
-    let mut command = Command::new(std::env::var_os(variable).unwrap_or(default.into()));
-    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
+    let mut command = bare_compiler(language);
+    command.arg(match language {
+        Language::C11 => "-std=c11",
+        Language::Cpp17 => "-std=c++17",
+    });
+    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
     command.arg("-I").arg(root().join("include"));
     command
+}
+
+/// Whether there is a compiler for the language; one for C there must be.
+pub fn speaks(language: Language) -> bool {
+    let mut probe = bare_compiler(language);
+    probe.arg("--version");
+    matches!(language, Language::C11) || have("a C++ compiler", probe)
 }
 
 /// Runs a command that must succeed.
