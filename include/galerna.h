@@ -1,9 +1,10 @@
 /*
  * Galerna: an RDMA-first replication engine.
  *
- * Calls return a galerna_result_t; galerna_last_error() has the text of the calling thread's last error. Handles are
- * freed by the call that is named where they are made. Structs that begin with `size` are given
- * the size that the program was compiled with, so that later versions can append fields. No call exits or aborts.
+ * Calls return a galerna_result_t; galerna_last_error() has the text of the calling thread's last
+ * error. The errors that a function lists are those without GALERNA_ERR_. Handles are freed by the
+ * call that is named where they are made. Structs that begin with `size` are given the size that the
+ * program was compiled with, so that later versions can append fields. No call exits or aborts.
  */
 
 #ifndef GALERNA_H
@@ -14,54 +15,96 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
-//
-// Any call may also return GALERNA_ERR_INTERNAL.
+/**
+ * What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
+ *
+ * Any call may also return GALERNA_ERR_INTERNAL.
+ */
 enum galerna_result_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // It is done.
+  /**
+   * It is done.
+   */
   GALERNA_OK = 0,
-  // An argument is NULL where it must not be, misaligned, no value of its enumeration, not UTF-8, or a struct
-  // whose `size` is not the one of this version.
+  /**
+   * An argument is NULL where it must not be, misaligned, no value of its enumeration, not UTF-8, or a struct
+   * whose `size` is not the one of this version.
+   */
   GALERNA_ERR_ARGUMENT = 1,
-  // The handle is NULL, was freed, or never was one.
+  /**
+   * The handle is NULL, was freed, or never was one.
+   */
   GALERNA_ERR_HANDLE = 2,
-  // The configuration is not usable; the text names the key and the value.
+  /**
+   * The configuration is not usable; the text names the key and the value.
+   */
   GALERNA_ERR_CONFIG = 3,
-  // The message exceeds `max_message_bytes`.
+  /**
+   * The message exceeds `max_message_bytes`.
+   */
   GALERNA_ERR_MESSAGE_TOO_LARGE = 4,
-  // The call would have to wait and must not: its timeout is 0, or it was made inside a callback.
+  /**
+   * The call would have to wait and must not: its timeout is 0, or it was made inside a callback.
+   */
   GALERNA_ERR_WOULD_BLOCK = 5,
-  // The timeout passed.
+  /**
+   * The timeout passed.
+   */
   GALERNA_ERR_TIMED_OUT = 6,
-  // Members did not appear before the join deadline; the text names them.
+  /**
+   * Members did not appear before the join deadline; the text names them.
+   */
   GALERNA_ERR_MEMBERS_MISSING = 7,
-  // A member has another configuration; the text says which key differs.
+  /**
+   * A member has another configuration; the text says which key differs.
+   */
   GALERNA_ERR_DISAGREEMENT = 8,
-  // A member refused this one.
+  /**
+   * A member refused this one.
+   */
   GALERNA_ERR_REFUSED = 9,
-  // The member's own address cannot be listened on.
+  /**
+   * The member's own address cannot be listened on.
+   */
   GALERNA_ERR_LISTEN = 10,
-  // The group stopped: a member failed.
+  /**
+   * The group stopped: a member failed.
+   */
   GALERNA_ERR_MEMBER_FAILED = 11,
-  // The group stopped: a member broke the protocol and was severed.
+  /**
+   * The group stopped: a member broke the protocol and was severed.
+   */
   GALERNA_ERR_CONTRACT = 12,
-  // The group stopped: a member left.
+  /**
+   * The group stopped: a member left.
+   */
   GALERNA_ERR_MEMBER_LEFT = 13,
-  // This process has left the group.
+  /**
+   * This process has left the group.
+   */
   GALERNA_ERR_LEFT = 14,
-  // There is no such subgroup.
+  /**
+   * There is no such subgroup.
+   */
   GALERNA_ERR_UNKNOWN_SUBGROUP = 15,
-  // The call cannot be made in this state, from this thread, or from inside a callback.
+  /**
+   * The call cannot be made in this state, from this thread, or from inside a callback.
+   */
   GALERNA_ERR_MISUSE = 16,
-  // The operating system refused something.
+  /**
+   * The operating system refused something.
+   */
   GALERNA_ERR_IO = 17,
-  // The process holds as many handles as it can: free some.
+  /**
+   * The process holds as many handles as it can: free some.
+   */
   GALERNA_ERR_LIMIT = 18,
-  // A defect of this library; please report it, with the text.
+  /**
+   * A defect of this library; please report it, with the text.
+   */
   GALERNA_ERR_INTERNAL = 19,
 };
 #ifndef __cplusplus
@@ -72,17 +115,25 @@ typedef int32_t galerna_result_t;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// When a message may be delivered. One order holds for all modes.
+/**
+ * When a message may be delivered. One order holds for all modes.
+ */
 enum galerna_mode_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+  /**
+   * As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+   */
   GALERNA_MODE_FIFO = 0,
-  // In the total order, as soon as everything before it is here. It can be lost with all members that saw it.
+  /**
+   * In the total order, as soon as everything before it is here. It can be lost with all members that saw it.
+   */
   GALERNA_MODE_ORDERED = 1,
-  // In the total order, once every member has received it.
+  /**
+   * In the total order, once every member has received it.
+   */
   GALERNA_MODE_SAFE = 2,
 };
 #ifndef __cplusplus
@@ -93,101 +144,203 @@ typedef int32_t galerna_mode_t;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash.
+/**
+ * Who makes a group advance.
+ */
+enum galerna_drive_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A thread of the library, which galerna_join() starts; callbacks run in it.
+   */
+  GALERNA_DRIVE_THREAD = 0,
+  /**
+   * The application: it waits until the descriptor of galerna_fd() is readable and calls galerna_dispatch(), in which
+   * the callbacks run. Calls that wait dispatch by themselves meanwhile, so callbacks run in these too.
+   */
+  GALERNA_DRIVE_DISPATCH = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum galerna_drive_t galerna_drive_t;
+#else
+typedef int32_t galerna_drive_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash.
+ */
 typedef struct galerna_config_t galerna_config_t;
 
-// A member of a group. The handle is a number: using one that was freed is an error and no crash.
+/**
+ * A member of a group. The handle is a number: using one that was freed is an error and no crash.
+ */
 typedef struct galerna_group_t galerna_group_t;
 
-// One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
-typedef struct {
-  // Bytes of this struct as the library knows it: later versions append fields.
+/**
+ * One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
+ */
+typedef struct galerna_message_t {
+  /**
+   * Bytes of this struct as the library knows it: later versions append fields.
+   */
   size_t size;
-  // The message's bytes, `length` of them. Never NULL.
+  /**
+   * The message's bytes, `length` of them. Never NULL.
+   */
   const void *payload;
-  // Bytes of the payload.
+  /**
+   * Bytes of the payload.
+   */
   size_t length;
-  // Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+  /**
+   * Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+   */
   uint64_t sequence;
-  // The `id` of the member that sent it.
+  /**
+   * The `id` of the member that sent it.
+   */
   uint32_t sender;
-  // The mode it was sent with.
+  /**
+   * The mode it was sent with.
+   */
   galerna_mode_t mode;
-  // The subgroup.
+  /**
+   * The subgroup.
+   */
   uint16_t subgroup;
 } galerna_message_t;
 
-// What the application wants to hear.
-//
-// Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
-// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait. They must return, not throw and not
-// longjmp. While they run the group does nothing else.
-//
-// Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
-// were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
-// GALERNA_ERR_MISUSE. The other calls are as usual.
-typedef struct {
-  // Set it to sizeof(galerna_callbacks_t).
+/**
+ * What the application wants to hear.
+ *
+ * Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
+ * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait. They must return, not throw and not
+ * longjmp. While they run the group does nothing else.
+ *
+ * Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
+ * were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
+ * GALERNA_ERR_MISUSE. The other calls are as usual.
+ */
+typedef struct galerna_callbacks_t {
+  /**
+   * Set it to sizeof(galerna_callbacks_t).
+   */
   size_t size;
-  // A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
-  void (*deliver)(void *context, const galerna_message_t *message);
-  // The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
-  // not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
+  /**
+   * A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
+   */
+  void (*deliver)(void *context, const struct galerna_message_t *message);
+  /**
+   * The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
+   * not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
+   */
   void (*stopped)(void *context, galerna_result_t code, const char *text);
-  // Passed to the callbacks, which may use it in any thread until the group is freed.
+  /**
+   * Passed to the callbacks, which may use it in any thread until the group is freed.
+   */
   void *context;
 } galerna_callbacks_t;
 
-// Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
-// Until then it holds back this process's later messages.
-//
-// It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
-typedef struct {
-  // Set it to sizeof(galerna_reservation_t).
+/**
+ * Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
+ * Until then it holds back this process's later messages.
+ *
+ * It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
+ */
+typedef struct galerna_reservation_t {
+  /**
+   * Set it to sizeof(galerna_reservation_t).
+   */
   size_t size;
-  // Where the message goes; holds what earlier messages left there. NULL once it is committed or abandoned.
+  /**
+   * Where the message goes; holds what earlier messages left there. NULL once it is committed or abandoned.
+   */
   void *data;
-  // Bytes of the message.
+  /**
+   * Bytes of the message.
+   */
   size_t length;
-  // The library's.
+  /**
+   * The library's.
+   */
   uint32_t private_ticket;
-  // The library's.
+  /**
+   * The library's.
+   */
   uint32_t private_word;
-  // The library's.
+  /**
+   * The library's.
+   */
   uint64_t private_subgroup;
-  // The library's.
+  /**
+   * The library's.
+   */
   uint64_t private_check;
 } galerna_reservation_t;
 
-// Counters of a subgroup since the start, of this member alone.
-typedef struct {
-  // Set it to sizeof(galerna_stats_t).
+/**
+ * Counters of a subgroup since the start, of this member alone.
+ */
+typedef struct galerna_stats_t {
+  /**
+   * Set it to sizeof(galerna_stats_t).
+   */
   size_t size;
-  // Messages sent.
+  /**
+   * Messages sent.
+   */
   uint64_t messages_sent;
-  // Payload bytes of these.
+  /**
+   * Payload bytes of these.
+   */
   uint64_t bytes_sent;
-  // Null messages sent, which keep the order going while this member has nothing to say.
+  /**
+   * Null messages sent, which keep the order going while this member has nothing to say.
+   */
   uint64_t nulls_sent;
-  // Batches in which messages and nulls were published.
+  /**
+   * Batches in which messages and nulls were published.
+   */
   uint64_t batches_sent;
-  // Messages delivered.
+  /**
+   * Messages delivered.
+   */
   uint64_t messages_delivered;
-  // Payload bytes of these.
+  /**
+   * Payload bytes of these.
+   */
   uint64_t bytes_delivered;
-  // Passes of the engine that delivered any.
+  /**
+   * Passes of the engine that delivered any.
+   */
   uint64_t batches_delivered;
-  // Passes of the engine.
+  /**
+   * Passes of the engine.
+   */
   uint64_t passes;
-  // How often the engine slept.
+  /**
+   * How often the engine slept.
+   */
   uint64_t sleeps;
-  // Writes that the transport was given, one per peer.
+  /**
+   * Writes that the transport was given, one per peer.
+   */
   uint64_t fabric_writes_posted;
-  // Bytes put on the wire, headers included; on shared memory the bytes of the ranges that were announced.
+  /**
+   * Bytes put on the wire, headers included; on shared memory the bytes of the ranges that were announced.
+   */
   uint64_t fabric_bytes_sent;
-  // Bytes taken from the wire, headers included; zero on shared memory.
+  /**
+   * Bytes taken from the wire, headers included; zero on shared memory.
+   */
   uint64_t fabric_bytes_received;
-  // System calls that moved data or woke a peer.
+  /**
+   * System calls that moved data or woke a peer.
+   */
   uint64_t fabric_system_calls;
 } galerna_stats_t;
 
@@ -195,212 +348,254 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-// A configuration from TOML text, checked.
-//
-// - `toml`: a string that ends with a zero byte; not kept.
-// - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
-//
-// Any thread. Errors: ARGUMENT (NULL, not UTF-8), CONFIG (the text names the key), LIMIT.
-galerna_result_t galerna_config_from_toml(const char *toml, galerna_config_t **out);
+/**
+ * A configuration from TOML text, checked.
+ *
+ * - `toml`: a string that ends with a zero byte; not kept.
+ * - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+ *
+ * Any thread. Errors: ARGUMENT (NULL, not UTF-8), CONFIG (the text names the key), LIMIT.
+ */
+galerna_result_t galerna_config_from_toml(const char *toml, struct galerna_config_t **out);
 
-// A configuration from a TOML file, checked.
-//
-// - `path`: the file's path, UTF-8, a string that ends with a zero byte; not kept.
-// - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
-//
-// Any thread. Errors: ARGUMENT (NULL, not UTF-8), IO (the file cannot be read), CONFIG (the text names the key), LIMIT.
+/**
+ * A configuration from a TOML file, checked.
+ *
+ * - `path`: the file's path, UTF-8, a string that ends with a zero byte; not kept.
+ * - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+ *
+ * Any thread. Errors: ARGUMENT (NULL, not UTF-8), IO (the file cannot be read), CONFIG (the text names the key), LIMIT.
+ */
 galerna_result_t galerna_config_from_file(const char *path,
-                                          galerna_config_t **out);
+                                          struct galerna_config_t **out);
 
-// Says which of the configured members this process is; otherwise the key `member` does.
-//
-// - `member`: the `id` of one of the configured members.
-//
-// Any thread. Errors: HANDLE, CONFIG (there is no such member).
-galerna_result_t galerna_config_set_member(galerna_config_t *config, uint32_t member);
+/**
+ * Says which of the configured members this process is; otherwise the key `member` does.
+ *
+ * - `member`: the `id` of one of the configured members.
+ *
+ * Any thread. Errors: HANDLE, CONFIG (there is no such member).
+ */
+galerna_result_t galerna_config_set_member(struct galerna_config_t *config, uint32_t member);
 
-// Frees a configuration; groups that were joined with it do not need it any more. NULL and a second free do nothing.
-//
-// Any thread.
-void galerna_config_free(galerna_config_t *config);
+/**
+ * Frees a configuration; groups that were joined with it do not need it any more. NULL and a second free do nothing.
+ *
+ * Any thread.
+ */
+void galerna_config_free(struct galerna_config_t *config);
 
-// The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It becomes readable when there is something to
-// dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
-// is left or freed.
-//
-// - `fd`: takes the descriptor.
-//
-// Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
-galerna_result_t galerna_fd(const galerna_group_t *group,
-                            int32_t *fd);
+/**
+ * The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It becomes readable when there is something to
+ * dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
+ * is left or freed.
+ *
+ * - `fd`: takes the descriptor.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
+ */
+galerna_result_t galerna_fd(const struct galerna_group_t *group,
+                            int *fd);
 
-// Does what there is to do in a group that was joined with GALERNA_DRIVE_DISPATCH, callbacks included, and returns
-// without waiting. In a busy group it returns before all is done; the descriptor is readable then.
-//
-// Any thread, one at a time. Errors: HANDLE, MISUSE (the library drives this group, or inside a callback), WOULD_BLOCK
-// (another thread dispatches at this moment, and does what was to do), LEFT, and the reason why the group stopped.
-galerna_result_t galerna_dispatch(galerna_group_t *group);
+/**
+ * Does what there is to do in a group that was joined with GALERNA_DRIVE_DISPATCH, callbacks included, and returns
+ * without waiting. In a busy group it returns before all is done; the descriptor is readable then.
+ *
+ * Any thread, one at a time. Errors: HANDLE, MISUSE (the library drives this group, or inside a callback), WOULD_BLOCK
+ * (another thread dispatches at this moment, and does what was to do), LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_dispatch(struct galerna_group_t *group);
 
-// Joins a group: meets the other members, and returns when all have met all.
-//
-// - `config`: the configuration, with the own member set; it can be freed afterwards.
-// - `callbacks`: what to call; copied. The context must outlive the group's handle.
-// - `drive`: a galerna_drive_t, who makes the group advance.
-// - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
-//   first callback runs.
-//
-// Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
-// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
-// MISUSE (inside a callback), and the reasons for which a group stops.
-galerna_result_t galerna_join(const galerna_config_t *config,
-                              const galerna_callbacks_t *callbacks,
+/**
+ * Joins a group: meets the other members, and returns when all have met all.
+ *
+ * - `config`: the configuration, with the own member set; it can be freed afterwards.
+ * - `callbacks`: what to call; copied. The context must outlive the group's handle.
+ * - `drive`: a galerna_drive_t, who makes the group advance.
+ * - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
+ *   first callback runs.
+ *
+ * Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
+ * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
+ * MISUSE (inside a callback), and the reasons for which a group stops.
+ */
+galerna_result_t galerna_join(const struct galerna_config_t *config,
+                              const struct galerna_callbacks_t *callbacks,
                               galerna_drive_t drive,
-                              galerna_group_t **out);
+                              struct galerna_group_t **out);
 
-// Leaves the group: accepts nothing more, sends what was accepted, waits until every member has received it and all that
-// was delivered here, and says goodbye. Callbacks go on meanwhile. Afterwards the calls that need the group return
-// GALERNA_ERR_LEFT; the handle is still to be freed.
-//
-// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
-//   see it fail.
-//
-// In a group that has stopped it returns the reason, but GALERNA_OK if that is another member's leave and nothing is
-// lost by it. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the
-// reasons for which a group stops.
-galerna_result_t galerna_leave(galerna_group_t *group,
+/**
+ * Leaves the group: accepts nothing more, sends what was accepted, waits until every member has received it and all that
+ * was delivered here, and says goodbye. Callbacks go on meanwhile. Afterwards the calls that need the group return
+ * GALERNA_ERR_LEFT; the handle is still to be freed.
+ *
+ * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
+ *   see it fail.
+ *
+ * In a group that has stopped it returns the reason, but GALERNA_OK if that is another member's leave and nothing is
+ * lost by it. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the
+ * reasons for which a group stops.
+ */
+galerna_result_t galerna_leave(struct galerna_group_t *group,
                                uint32_t timeout_ms);
 
-// Frees a group's handle; without a galerna_leave() before, the others see this member fail. Calls that wait in other
-// threads return GALERNA_ERR_LEFT. When it returns, no callback runs and none will. Open reservations are gone.
-//
-// NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback, and not while holding
-// a lock that a callback waits for. Errors: HANDLE (it never was one), MISUSE (inside a callback; the group goes on).
-galerna_result_t galerna_group_free(galerna_group_t *group);
+/**
+ * Frees a group's handle; without a galerna_leave() before, the others see this member fail. Calls that wait in other
+ * threads return GALERNA_ERR_LEFT. When it returns, no callback runs and none will. Open reservations are gone.
+ *
+ * NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback, and not while holding
+ * a lock that a callback waits for. Errors: HANDLE (it never was one), MISUSE (inside a callback; the group goes on).
+ */
+galerna_result_t galerna_group_free(struct galerna_group_t *group);
 
-// The members' ids, in the order of their ranks, which is that of the configuration.
-//
-// - `ids`: takes the first `capacity` ids; may be NULL when `capacity` is 0.
-// - `count`: takes the number of members, also when `capacity` is less.
-//
-// Any thread. Errors: HANDLE, ARGUMENT.
-galerna_result_t galerna_members(const galerna_group_t *group,
+/**
+ * The members' ids, in the order of their ranks, which is that of the configuration.
+ *
+ * - `ids`: takes the first `capacity` ids; may be NULL when `capacity` is 0.
+ * - `count`: takes the number of members, also when `capacity` is less.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT.
+ */
+galerna_result_t galerna_members(const struct galerna_group_t *group,
                                  uint32_t *ids,
                                  size_t capacity,
                                  size_t *count);
 
-// The rank of this process among the members; the lowest is 0.
-//
-// - `rank`: takes the rank.
-//
-// Any thread. Errors: HANDLE, ARGUMENT (`rank` is NULL).
-galerna_result_t galerna_rank(const galerna_group_t *group, size_t *rank);
+/**
+ * The rank of this process among the members; the lowest is 0.
+ *
+ * - `rank`: takes the rank.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`rank` is NULL).
+ */
+galerna_result_t galerna_rank(const struct galerna_group_t *group, size_t *rank);
 
-// The largest message of a subgroup, in bytes.
-//
-// - `subgroup`: its number; 0 holds every member.
-// - `bytes`: takes the limit.
-//
-// Any thread. Errors: HANDLE, ARGUMENT (`bytes` is NULL), UNKNOWN_SUBGROUP.
-galerna_result_t galerna_max_message(const galerna_group_t *group,
+/**
+ * The largest message of a subgroup, in bytes.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `bytes`: takes the limit.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`bytes` is NULL), UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_max_message(const struct galerna_group_t *group,
                                      uint16_t subgroup,
                                      size_t *bytes);
 
-// Reserves `length` bytes of the ring, to be filled in place. The order of one process's messages is that of their
-// reservations.
-//
-// - `subgroup`: its number; 0 holds every member.
-// - `length`: bytes of the message.
-// - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
-//   as 0.
-// - `out`: its `size` must be set; takes the reservation. After an error nothing is reserved, and `data` is NULL unless
-//   `out` itself was wrong.
-//
-// Any thread. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE, WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT
-// (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
-galerna_result_t galerna_reserve(galerna_group_t *group,
+/**
+ * Reserves `length` bytes of the ring, to be filled in place. The order of one process's messages is that of their
+ * reservations.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `length`: bytes of the message.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
+ *   as 0.
+ * - `out`: its `size` must be set; takes the reservation. After an error nothing is reserved, and `data` is NULL unless
+ *   `out` itself was wrong.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE, WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT
+ * (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_reserve(struct galerna_group_t *group,
                                  uint16_t subgroup,
                                  size_t length,
                                  uint32_t timeout_ms,
-                                 galerna_reservation_t *out);
+                                 struct galerna_reservation_t *out);
 
-// Sends a reserved message, and clears the reservation.
-//
-// - `reservation`: filled by galerna_reserve() for this group, and not used up.
-// - `mode`: a galerna_mode_t, when the message may be delivered.
-//
-// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open),
-// UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
-galerna_result_t galerna_commit(galerna_group_t *group,
-                                galerna_reservation_t *reservation,
+/**
+ * Sends a reserved message, and clears the reservation.
+ *
+ * - `reservation`: filled by galerna_reserve() for this group, and not used up.
+ * - `mode`: a galerna_mode_t, when the message may be delivered.
+ *
+ * It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open),
+ * UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+ */
+galerna_result_t galerna_commit(struct galerna_group_t *group,
+                                struct galerna_reservation_t *reservation,
                                 galerna_mode_t mode);
 
-// Gives a reservation up, and clears it; nothing is sent.
-//
-// - `reservation`: filled by galerna_reserve() for this group, and not used up.
-//
-// It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP.
-galerna_result_t galerna_abandon(galerna_group_t *group,
-                                 galerna_reservation_t *reservation);
+/**
+ * Gives a reservation up, and clears it; nothing is sent.
+ *
+ * - `reservation`: filled by galerna_reserve() for this group, and not used up.
+ *
+ * It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_abandon(struct galerna_group_t *group,
+                                 struct galerna_reservation_t *reservation);
 
-// A short description of a result code, in English.
-//
-// Returns a static string, never NULL, also for numbers that are no code. Any thread.
+/**
+ * A short description of a result code, in English.
+ *
+ * Returns a static string, never NULL, also for numbers that are no code. Any thread.
+ */
 const char *galerna_strerror(galerna_result_t result);
 
-// The text of the last error in the calling thread: what was wrong, the value, and what to do. Successful calls leave it
-// as it is.
-//
-// Returns a string that is valid until the thread's next call of this function, and empty when no call has failed in
-// this thread. Never NULL. Any thread.
+/**
+ * The text of the last error in the calling thread: what was wrong, the value, and what to do. Successful calls leave it
+ * as it is.
+ *
+ * Returns a string that is valid until the thread's next call of this function, and empty when no call has failed in
+ * this thread. Never NULL. Any thread.
+ */
 const char *galerna_last_error(void);
 
-// The version of the library, as in "1.2.3".
-//
-// Returns a static string. Any thread.
+/**
+ * The version of the library, as in "1.2.3".
+ *
+ * Returns a static string. Any thread.
+ */
 const char *galerna_version(void);
 
-// Sends a copy of `length` bytes. It returns when the message is accepted, not when it is delivered: see
-// galerna_flush().
-//
-// - `subgroup`: its number; 0 holds every member.
-// - `mode`: a galerna_mode_t, when it may be delivered.
-// - `data`: the bytes; may be NULL when `length` is 0. Not kept.
-// - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
-//   as 0.
-//
-// Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
-// WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason
-// why the group stopped.
-galerna_result_t galerna_send(galerna_group_t *group,
+/**
+ * Sends a copy of `length` bytes. It returns when the message is accepted, not when it is delivered: see
+ * galerna_flush().
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `mode`: a galerna_mode_t, when it may be delivered.
+ * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
+ *   as 0.
+ *
+ * Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
+ * WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason
+ * why the group stopped.
+ */
+galerna_result_t galerna_send(struct galerna_group_t *group,
                               uint16_t subgroup,
                               galerna_mode_t mode,
                               const void *data,
                               size_t length,
                               uint32_t timeout_ms);
 
-// Waits until everything that this process has sent, and all that was delivered here, is received by `k` members: no
-// crash of fewer can lose it any more.
-//
-// - `subgroup`: its number; 0 holds every member.
-// - `k`: how many members, this one included; 0, or more than there are, means all.
-// - `timeout_ms`: how long to wait, in milliseconds.
-//
-// Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a
-// callback), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
-galerna_result_t galerna_flush(galerna_group_t *group,
+/**
+ * Waits until everything that this process has sent, and all that was delivered here, is received by `k` members: no
+ * crash of fewer can lose it any more.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `k`: how many members, this one included; 0, or more than there are, means all.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a
+ * callback), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_flush(struct galerna_group_t *group,
                                uint16_t subgroup,
                                size_t k,
                                uint32_t timeout_ms);
 
-// Counters of a subgroup; the library brings them up to date once a pass of its engine. They stay after the leave.
-//
-// - `subgroup`: its number; 0 holds every member.
-// - `stats`: its `size` must be set; takes the counters.
-//
-// Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
-galerna_result_t galerna_stats(const galerna_group_t *group,
+/**
+ * Counters of a subgroup; the library brings them up to date once a pass of its engine. They stay after the leave.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `stats`: its `size` must be set; takes the counters.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_stats(const struct galerna_group_t *group,
                                uint16_t subgroup,
-                               galerna_stats_t *stats);
+                               struct galerna_stats_t *stats);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -24,10 +24,10 @@ pub struct galerna_callbacks_t {
     /// Set it to sizeof(galerna_callbacks_t).
     pub size: usize,
     /// A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
-    pub deliver: Option<extern "C" fn(context: *mut c_void, message: *const galerna_message_t)>,
+    pub deliver: Option<unsafe extern "C" fn(context: *mut c_void, message: *const galerna_message_t)>,
     /// The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
     /// not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
-    pub stopped: Option<extern "C" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
+    pub stopped: Option<unsafe extern "C" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
     /// Passed to the callbacks, which may use it in any thread until the group is freed.
     pub context: *mut c_void,
 }
@@ -56,8 +56,8 @@ pub(crate) fn not_in_callback() -> Result<(), Failure> {
 
 /// The engine's handler that calls C.
 pub(crate) struct Callbacks {
-    deliver: extern "C" fn(*mut c_void, *const galerna_message_t),
-    stopped: Option<extern "C" fn(*mut c_void, galerna_result_t, *const c_char)>,
+    deliver: unsafe extern "C" fn(*mut c_void, *const galerna_message_t),
+    stopped: Option<unsafe extern "C" fn(*mut c_void, galerna_result_t, *const c_char)>,
     context: *mut c_void,
     /// Closes when `galerna_join` has given the application its handle, which callbacks may use.
     joined: Option<Receiver<()>>,
@@ -91,14 +91,16 @@ impl Callbacks {
 impl Handler for Callbacks {
     fn deliver(&mut self, delivery: Delivery<'_>) {
         let message = galerna_message_t::from(delivery);
-        self.run(|callbacks| (callbacks.deliver)(callbacks.context, &raw const message));
+        // SAFETY: the function and its context are the application's, which said so by the struct.
+        self.run(|callbacks| unsafe { (callbacks.deliver)(callbacks.context, &raw const message) });
     }
 
     fn stopped(&mut self, reason: &Error) {
         let text = border::c_string(reason);
         self.run(|callbacks| {
             if let Some(stopped) = callbacks.stopped {
-                stopped(callbacks.context, code_of(reason), text.as_ptr());
+                // SAFETY: as in `deliver`.
+                unsafe { stopped(callbacks.context, code_of(reason), text.as_ptr()) };
             }
         });
     }

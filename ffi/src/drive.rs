@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
 use engine::{Driver, Error};
+use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -33,7 +34,7 @@ pub type RawDrive = i32;
 ///
 /// Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut i32) -> galerna_result_t {
+pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut c_int) -> galerna_result_t {
     border::call(|| {
         // SAFETY: what the documentation asks of `fd`.
         let fd = unsafe { Out::new("fd", fd)? };

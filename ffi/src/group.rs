@@ -115,10 +115,11 @@ pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) ->
         not_in_callback()?;
         let timeout = Duration::from_millis(timeout_ms.into());
         with(group, |member| {
-            Ok(match &member.turn {
-                None => member.group.leave(timeout)?,
-                Some(turn) => turn.leave(timeout, || member.group.abandon())?,
-            })
+            let left = match &member.turn {
+                None => member.group.leave(timeout),
+                Some(turn) => turn.leave(timeout, || member.group.abandon()),
+            };
+            Ok(left?)
         })
     })
 }

@@ -18,7 +18,10 @@ fn the_header_is_up_to_date() {
     bindings.write(&mut made);
     let made = String::from_utf8(made).unwrap();
     if std::env::var_os("GALERNA_BLESS").is_some() {
-        std::fs::write(header(), &made).unwrap();
+        // Replaced at once: the other test reads it meanwhile.
+        let new = header().with_extension("h.new");
+        std::fs::write(&new, &made).unwrap();
+        std::fs::rename(&new, header()).unwrap();
     }
     let kept = std::fs::read_to_string(header()).unwrap_or_default();
     assert!(
@@ -30,7 +33,7 @@ fn the_header_is_up_to_date() {
 #[test]
 fn the_header_compiles_alone() {
     let folder = support::scratch("header");
-    for language in [Language::C11, Language::Cpp17] {
+    for language in [Language::C11, Language::Cpp17].into_iter().filter(|&l| support::speaks(l)) {
         let source = folder.join(format!("alone.{}", language.extension()));
         // Twice, for the include guard.
         std::fs::write(&source, "#include <galerna.h>\n#include <galerna.h>\nextern int nothing;\n").unwrap();

@@ -1,5 +1,6 @@
 //! Building and running C and C++ programs against libgalerna.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -47,16 +48,32 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
+/// The system's compiler.
+fn bare_compiler(language: Language) -> Command {
+    let (variable, default) = match language {
+        Language::C11 => ("CC", "cc"),
+        Language::Cpp17 => ("CXX", "c++"),
+    };
+    Command::new(std::env::var_os(variable).unwrap_or(default.into()))
+}
+
 /// The system's compiler, strict, with the header in reach.
 pub fn compiler(language: Language) -> Command {
-    let (variable, default, standard) = match language {
-        Language::C11 => ("CC", "cc", "-std=c11"),
-        Language::Cpp17 => ("CXX", "c++", "-std=c++17"),
-    };
-    let mut command = Command::new(std::env::var_os(variable).unwrap_or(default.into()));
-    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
+    let mut command = bare_compiler(language);
+    command.arg(match language {
+        Language::C11 => "-std=c11",
+        Language::Cpp17 => "-std=c++17",
+    });
+    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
     command.arg("-I").arg(root().join("include"));
     command
+}
+
+/// Whether there is a compiler for the language; one for C there must be.
+pub fn speaks(language: Language) -> bool {
+    let mut probe = bare_compiler(language);
+    probe.arg("--version");
+    matches!(language, Language::C11) || have("a C++ compiler", probe)
 }
 
 /// Runs a command that must succeed.
@@ -73,7 +90,7 @@ pub fn succeed(mut command: Command) -> Output {
 }
 
 /// The folder with libgalerna.so and libgalerna.a, built once by the cargo that runs this test.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();

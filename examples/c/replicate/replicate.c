@@ -1,0 +1,196 @@
+/*
+ * A replicated line store: every member sends its share of the lines of a file, and all end up with the same history.
+ *
+ * Usage: replicate CONFIG.toml MEMBER FILE
+ *
+ * One thread and an event loop: the calls that wait for ring space, and galerna_dispatch() when the descriptor is
+ * readable, run the callback that appends a line to the history.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "sha256.h"
+
+#include <galerna.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SUBGROUP 0u
+#define TIMEOUT_MS 60000u
+
+/* What every member has the same: for each line its sender's id (4 bytes, little endian), its bytes, a newline. */
+typedef struct {
+    unsigned char *bytes;
+    size_t length;
+    size_t capacity;
+    size_t lines;
+} history_t;
+
+/* The lines of a file, without their newlines. */
+typedef struct {
+    char **text;
+    size_t *length;
+    size_t count;
+} lines_t;
+
+static void fail(const char *what, const char *why)
+{
+    fprintf(stderr, "replicate: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void check(galerna_result_t result, const char *what)
+{
+    if (result != GALERNA_OK) {
+        fail(what, galerna_last_error());
+    }
+}
+
+static void *grow(void *memory, size_t size)
+{
+    void *grown = realloc(memory, size);
+    if (grown == NULL) {
+        fail("memory", "exhausted");
+    }
+    return grown;
+}
+
+static lines_t read_lines(const char *path)
+{
+    lines_t lines = {0};
+    size_t room = 0;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        fail(path, strerror(errno));
+    }
+    for (;;) {
+        char *text = NULL;
+        size_t capacity = 0;
+        ssize_t length = getline(&text, &capacity, file);
+        if (length < 0) {
+            free(text);
+            break;
+        }
+        if (lines.count == room) {
+            room = room == 0 ? 64 : 2 * room;
+            lines.text = grow(lines.text, room * sizeof *lines.text);
+            lines.length = grow(lines.length, room * sizeof *lines.length);
+        }
+        lines.text[lines.count] = text;
+        lines.length[lines.count] = (size_t)length - (text[length - 1] == '\n');
+        lines.count++;
+    }
+    if (ferror(file)) {
+        fail(path, strerror(errno));
+    }
+    fclose(file);
+    return lines;
+}
+
+static void free_lines(lines_t *lines)
+{
+    for (size_t i = 0; i < lines->count; i++) {
+        free(lines->text[i]);
+    }
+    free(lines->text);
+    free(lines->length);
+}
+
+/* Called for every line, in the same order at every member. */
+static void deliver(void *context, const galerna_message_t *message)
+{
+    history_t *history = context;
+    size_t need = history->length + message->length + 5;
+    if (need > history->capacity) {
+        history->capacity = 2 * need;
+        history->bytes = grow(history->bytes, history->capacity);
+    }
+    unsigned char *end = history->bytes + history->length;
+    for (int i = 0; i < 4; i++) {
+        *end++ = (unsigned char)(message->sender >> (8 * i));
+    }
+    memcpy(end, message->payload, message->length);
+    end[message->length] = '\n';
+    history->length = need;
+    history->lines++;
+}
+
+/* Fills the message in place, in the memory that the network reads. */
+static void send_line(galerna_group_t *group, const char *text, size_t length)
+{
+    galerna_reservation_t reservation = {.size = sizeof reservation};
+    check(galerna_reserve(group, SUBGROUP, length, TIMEOUT_MS, &reservation), "reserve");
+    memcpy(reservation.data, text, length);
+    check(galerna_commit(group, &reservation, GALERNA_MODE_SAFE), "commit");
+}
+
+/* Line i is sent by the member whose rank is i modulo the number of members. */
+static void send_share(galerna_group_t *group, const lines_t *lines)
+{
+    size_t rank, members;
+    check(galerna_rank(group, &rank), "rank");
+    check(galerna_members(group, NULL, 0, &members), "members");
+    for (size_t i = rank; i < lines->count; i += members) {
+        send_line(group, lines->text[i], lines->length[i]);
+    }
+}
+
+/* Until all lines are here. Others may be done first, and leave: that ends the group, but nothing is lost. */
+static void receive_all(galerna_group_t *group, const history_t *history, size_t count)
+{
+    struct pollfd waiting = {.events = POLLIN};
+    check(galerna_fd(group, &waiting.fd), "fd");
+    while (history->lines < count) {
+        galerna_result_t result = galerna_dispatch(group);
+        if (history->lines >= count) {
+            break;
+        }
+        check(result, "dispatch");
+        if (poll(&waiting, 1, -1) < 0 && errno != EINTR) {
+            fail("poll", strerror(errno));
+        }
+    }
+}
+
+static uint32_t parse_member(const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long member = strtoul(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || member > UINT32_MAX) {
+        fail(text, "not the id of a member");
+    }
+    return (uint32_t)member;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fprintf(stderr, "usage: replicate CONFIG.toml MEMBER FILE\n");
+        return 2;
+    }
+    history_t history = {0};
+    galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .context = &history};
+    galerna_config_t *config;
+    galerna_group_t *group;
+    lines_t lines = read_lines(argv[3]);
+
+    check(galerna_config_from_file(argv[1], &config), "configuration");
+    check(galerna_config_set_member(config, parse_member(argv[2])), "configuration");
+    check(galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group), "join");
+    galerna_config_free(config);
+
+    send_share(group, &lines);
+    receive_all(group, &history, lines.count);
+    check(galerna_leave(group, TIMEOUT_MS), "leave");
+    galerna_group_free(group);
+
+    char digest[65];
+    sha256_hex(history.bytes, history.length, digest);
+    printf("%zu lines, sha256 %s\n", history.lines, digest);
+    free(history.bytes);
+    free_lines(&lines);
+    return 0;
+}

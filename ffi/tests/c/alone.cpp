@@ -1,0 +1,51 @@
+// The header in C++17: one member alone.
+#include <galerna.h>
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+#include <unistd.h>
+
+namespace {
+
+void deliver(void *context, const galerna_message_t *message)
+{
+    auto *count = static_cast<std::atomic<int> *>(context);
+    *count += message->length == 5 && message->mode == GALERNA_MODE_SAFE;
+}
+
+int failed(const char *what)
+{
+    std::fprintf(stderr, "%s: %s\n", what, galerna_last_error());
+    return 1;
+}
+
+} // namespace
+
+int main()
+{
+    const std::string toml = "group = \"cpp\"\nmember = 1\nfabric = \"shm\"\n"
+                             "members = [{ id = 1, address = \"unix:/tmp/galerna-cpp-" +
+                             std::to_string(getpid()) + ".sock\" }]\n";
+    std::atomic<int> count{0};
+    galerna_config_t *config = nullptr;
+    galerna_group_t *group = nullptr;
+    galerna_callbacks_t callbacks{sizeof callbacks, deliver, nullptr, &count};
+    if (galerna_config_from_toml(toml.c_str(), &config) != GALERNA_OK) {
+        return failed("configuration");
+    }
+    if (galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group) != GALERNA_OK) {
+        return failed("join");
+    }
+    galerna_config_free(config);
+    for (int i = 0; i < 100; i++) {
+        if (galerna_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
+            return failed("send");
+        }
+    }
+    if (galerna_leave(group, 10000) != GALERNA_OK) {
+        return failed("leave");
+    }
+    galerna_group_free(group);
+    return count == 100 ? 0 : 1;
+}

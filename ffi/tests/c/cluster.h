@@ -1,0 +1,68 @@
+/* What the tests share: checks, configurations with free addresses, members that record what they hear. */
+#ifndef CLUSTER_H
+#define CLUSTER_H
+
+#include <galerna.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LONG_MS 60000u
+
+/* Ends the test unless `condition` holds. */
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+/* Ends the test unless `call` returns `expected`. */
+#define EXPECT(expected, call) expect(expected, call, #call, __FILE__, __LINE__)
+#define OK(call) EXPECT(GALERNA_OK, call)
+
+void expect(galerna_result_t expected, galerna_result_t got, const char *call, const char *file, int line);
+
+/* Ends the test unless the last error's text contains `part`. */
+void expect_text(const char *part);
+
+/* A configuration of `members` members with ids 1, 2, ... on "tcp" or "shm"; to be freed with free(). */
+char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms);
+
+/* Joins as member `id` of such a configuration. */
+galerna_result_t join(const char *toml, uint32_t id, const galerna_callbacks_t *callbacks, galerna_drive_t drive,
+                      galerna_group_t **out);
+
+/* What a member has heard. */
+typedef struct {
+    galerna_group_t *group;
+    galerna_drive_t drive;
+    pthread_mutex_t lock;
+    size_t delivered;
+    uint64_t digest;
+    galerna_result_t stopped;
+    char reason[256];
+} member_t;
+
+/* Joins, recording what is heard in `member`. */
+void member_join(member_t *member, const char *toml, uint32_t id, galerna_drive_t drive);
+
+/* Records a message: for callbacks of one's own. */
+void member_deliver(void *member, const galerna_message_t *message);
+void member_stopped(void *member, galerna_result_t code, const char *text);
+
+size_t member_delivered(member_t *member);
+galerna_result_t member_stop_code(member_t *member);
+
+/* Waits until `done` holds, and drives the group meanwhile if that is up to us. */
+void member_wait(member_t *member, bool (*done)(void *), void *argument);
+
+/* Leaves and frees. */
+void member_leave(member_t *member);
+
+#endif

@@ -1,0 +1,82 @@
+//! The programs in `tests/c`, against the shared and the static library: plainly, with the address and undefined
+//! behaviour sanitizers, and under valgrind.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Language, Link};
+
+/// Sources and arguments of a run.
+type Run = (&'static [&'static str], &'static [&'static str]);
+
+const RUNS: [Run; 7] = [
+    (&["arguments.c", "cluster.c"], &[]),
+    (&["exchange.c", "cluster.c"], &["tcp"]),
+    (&["exchange.c", "cluster.c"], &["shm"]),
+    (&["failures.c", "cluster.c"], &["tcp"]),
+    (&["failures.c", "cluster.c"], &["shm"]),
+    (&["handles.c", "cluster.c"], &[]),
+    (&["alone.cpp"], &[]),
+];
+
+const SANITIZE: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+
+/// Builds every program once and makes all runs, each as `wrap` wants it.
+fn run_all(name: &str, link: Link, flags: &[&str], wrap: impl Fn(&Path) -> Command) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+    let mut built: Option<(&[&str], PathBuf)> = None;
+    for (sources, arguments) in RUNS {
+        if !support::speaks(Language::of(Path::new(sources[0]))) {
+            continue;
+        }
+        let program = match built.take() {
+            Some((of, program)) if of == sources => program,
+            _ => {
+                let paths: Vec<_> = sources.iter().map(|s| folder.join(s)).collect();
+                support::build(&format!("{name}-{}", sources[0]), &paths, link, flags)
+            }
+        };
+        let mut command = wrap(&program);
+        command.args(arguments);
+        support::succeed(command);
+        built = Some((sources, program));
+    }
+}
+
+#[test]
+fn with_the_shared_library() {
+    run_all("shared", Link::Shared, &[], |program| Command::new(program));
+}
+
+#[test]
+fn with_the_static_library() {
+    run_all("static", Link::Static, &[], |program| Command::new(program));
+}
+
+#[test]
+fn with_sanitizers() {
+    let source = support::scratch("sanitizers").join("empty.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    let mut probe = support::compiler(Language::C11);
+    probe.args(SANITIZE).arg(&source).arg("-o").arg(source.with_extension("out"));
+    if support::have("the sanitizers' runtime", probe) {
+        run_all("sanitized", Link::Static, &SANITIZE, |program| Command::new(program));
+    }
+}
+
+#[test]
+fn under_valgrind() {
+    let mut probe = Command::new("valgrind");
+    probe.arg("--version");
+    if support::have("valgrind", probe) {
+        run_all("valgrind", Link::Shared, &[], |program| {
+            let mut command = Command::new("valgrind");
+            command.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
+            command.args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"]);
+            // Threads that spin must not starve the one that they wait for.
+            command.arg("--fair-sched=yes").arg(program);
+            command
+        });
+    }
+}
