@@ -7,7 +7,7 @@ use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Event, Fabric, Rank};
 use crate::membership::Membership;
-use crate::multicast::{Breach, Delivery, Multicast, Stats};
+use crate::multicast::{Breach, Delivery, Multicast, Outlook, Stats};
 
 /// Where a node is in its life.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Node {
         match self.phase {
             Phase::Installing => progress |= self.install(now_ms),
             Phase::Running | Phase::Leaving => match self.pass(sink) {
-                Ok(moved) => progress |= moved | self.part(),
+                Ok(moved) => progress |= moved,
                 Err(breach) => {
                     self.sever(breach);
                     progress = true;
@@ -94,6 +94,7 @@ impl Node {
             progress |= multicast.deliver(sink)?;
             multicast.tell(&mut *self.fabric);
         }
+        progress |= self.part()?;
         Ok(progress)
     }
 
@@ -164,32 +165,41 @@ impl Node {
 
     /// Ends of membership: the own leave, once all that it waits for has happened, and those of others. After a member
     /// left, nothing that it had not received can become safe; what it had received still does, and is waited for.
-    fn part(&mut self) -> bool {
+    fn part(&mut self) -> Result<bool, Breach> {
         if matches!(self.phase, Phase::Leaving) && self.flushed() {
             self.membership.leave(&mut *self.fabric);
             self.fabric.close();
             self.phase = Phase::Closing;
-            return true;
+            return Ok(true);
         }
-        let Some((_, leaver)) = self.membership.gone().next() else { return false };
-        let stops = self.membership.gone().any(|(gone, _)| {
-            let delivered = self.multicasts.iter().all(|m| m.delivered() >= m.received_of(gone));
-            let all = |m: &Multicast| m.flush_target(m.ring().next_ticket());
-            let hopeless = self.multicasts.iter().any(|m| all(m).is_none_or(|target| target > m.received_of(gone)));
-            delivered && (hopeless || self.flushed())
-        });
+        let Some((_, leaver)) = self.membership.gone().next() else { return Ok(false) };
+        let mut stops = false;
+        for multicast in &mut self.multicasts {
+            let mut drained = true;
+            let mut lost = false;
+            for (gone, _) in self.membership.gone() {
+                let outlook = multicast.outlook(gone)?;
+                stops |= outlook == Outlook::Stuck;
+                drained &= outlook == Outlook::Drained;
+                lost |= all_so_far(multicast).is_none_or(|target| !multicast.has_received(gone, &target));
+            }
+            stops |= drained;
+            // Others may still be about to tell that they have received what this member sent or was delivered.
+            stops &= lost || all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
+        }
         if stops {
             self.membership.bid_farewell(leaver, &mut *self.fabric);
             self.stop(Error::MemberLeft { member: self.ids[leaver] });
         }
-        stops
+        Ok(stops)
     }
 
-    /// Whether all that was accepted from the application, and all that was delivered here, has reached every member.
+    /// Whether all that was accepted from the application is delivered here, and that and all else that was delivered here
+    /// has reached every member.
     pub fn flushed(&self) -> bool {
         self.multicasts.iter().all(|multicast| {
-            let target = multicast.flush_target(multicast.ring().next_ticket());
-            target.is_some_and(|target| multicast.received_by(0, target))
+            let received = all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
+            received && multicast.delivered_mine()
         })
     }
 
@@ -224,4 +234,9 @@ impl Node {
     pub fn stats(&self, index: usize) -> Stats {
         Stats { fabric: self.fabric.stats(), ..self.multicasts[index].stats() }
     }
+}
+
+/// What a flush that began now would have to reach; `None` while something claimed is not published.
+fn all_so_far(multicast: &Multicast) -> Option<Vec<u64>> {
+    multicast.flush_target(multicast.ring().next_ticket())
 }

@@ -77,7 +77,7 @@ pub enum Source {
 }
 
 /// The most bytes of one [`Source::Snapshot`] write.
-pub const SNAPSHOT_MAX: usize = 256;
+pub const SNAPSHOT_MAX: usize = 1024;
 
 /// Position in the sequence of all writes that one fabric posted, to whatever peer; the first is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -238,6 +238,7 @@ impl Driver {
             Phase::Stopped(reason) if !self.told_stop => {
                 let reason = reason.clone();
                 self.told_stop = true;
+                self.show_stats();
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.stop(&reason);
                 let Driver { shared, handler, .. } = self;
@@ -249,7 +250,10 @@ impl Driver {
                 let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
                 self.shared.end(if flushed { Ok(()) } else { Err(reason) });
             }
-            Phase::Left => self.shared.end(Ok(())),
+            Phase::Left => {
+                self.show_stats();
+                self.shared.end(Ok(()));
+            }
             _ => {}
         }
     }

@@ -20,8 +20,8 @@ pub(super) struct Pending {
     k: usize,
     /// Everything that this process sent has a ticket below this.
     ticket: u32,
-    /// The number in the order below which it all lies, once it is published.
-    target: Option<u64>,
+    /// Per stream, the count that covers it all, once it is published.
+    target: Option<Vec<u64>>,
     done: Arc<AtomicBool>,
 }
 
@@ -70,7 +70,7 @@ impl Pending {
         if self.target.is_none() {
             self.target = multicast.flush_target(self.ticket);
         }
-        let done = self.target.is_some_and(|target| multicast.received_by(self.k, target));
+        let done = self.target.as_ref().is_some_and(|target| multicast.received_by(self.k, target));
         if done {
             self.done.store(true, Ordering::Release);
         }

@@ -21,7 +21,7 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     let me = config.rank()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
     let ids: Vec<_> = config.members.iter().map(|m| m.id).collect();
-    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)];
+    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, ids.len(), config.ring_bytes)];
     let (fabric, mut tables) = connect(config, me, &specs, deadline)?;
     let (Some(ring_rows), Some(membership_rows)) = (tables.pop(), tables.pop()) else {
         return Err(Error::Misuse("the fabric did not make the tables it was asked for"));

@@ -4,8 +4,8 @@
 //! due, push the counters. [`Multicast::deliver`] hands everything deliverable to the application. Neither waits for
 //! anything, and each does all there is to do, so batches form by themselves.
 //!
-//! A row holds four words, which travel together in one small write: `published`, `received`, `delivered` and `wanted`
-//! (see [`column`]); then, at [`COLUMNS_LEN`], the owner's byte ring.
+//! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted` and one `received`
+//! per sender (see [`column`]); then, on the next cache line, the owner's byte ring.
 //!
 //! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
 //! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
@@ -16,6 +16,7 @@ mod frame;
 pub mod order;
 mod publish;
 mod ring;
+mod stability;
 mod stream;
 
 pub use claims::Claim;
@@ -28,7 +29,7 @@ use crate::planted::{self, Bug};
 use crate::sst::Table;
 use publish::Publisher;
 use ring::Geometry;
-use std::ops::Range;
+use stability::{Stability, covers};
 use std::sync::Arc;
 use stream::{Head, Stream};
 
@@ -37,18 +38,27 @@ pub mod column {
     use crate::sst::Column;
     /// Frames (low half) and messages with the nulls among them (high half) on the owner's stream, modulo 2^32 each.
     pub const PUBLISHED: Column = Column(0);
-    /// All messages numbered below this have reached the owner.
-    pub const RECEIVED: Column = Column(8);
     /// All messages numbered below this are done with at the owner: their callbacks have returned.
-    pub const DELIVERED: Column = Column(16);
+    pub const DELIVERED: Column = Column(8);
     /// The owner is short of ring space and wants to be told as soon as all below this is `delivered`.
-    pub const WANTED: Column = Column(24);
+    pub const WANTED: Column = Column(16);
+
+    /// How many messages of a sender's stream, nulls included, have reached the owner.
+    pub const fn received(sender: crate::fabric::Rank) -> Column {
+        Column(24 + 8 * sender)
+    }
 }
 
-/// The columns that one inline write pushes.
-const HOT: Range<usize> = 0..32;
-/// Bytes of the columns: one cache line. The ring follows.
-pub const COLUMNS_LEN: usize = 64;
+/// Bytes of the columns among `senders`; one small write pushes them all.
+const fn hot_len(senders: usize) -> usize {
+    column::received(senders).0
+}
+
+/// Where the ring begins: behind the columns, on a cache line of its own.
+const fn columns_len(senders: usize) -> usize {
+    hot_len(senders).next_multiple_of(64)
+}
+
 /// Messages handed to the application before the engine looks at the network again.
 const DELIVERIES_PER_PASS: u64 = 8192;
 /// Numbers of the order, nulls included, that one pass goes through.
@@ -105,6 +115,17 @@ pub struct Origin {
     pub word: u32,
 }
 
+/// What a subgroup's order can still bring after a member has left: see [`Multicast::outlook`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Something that is here, or that the others will send.
+    More,
+    /// All that the member had received is here and delivered.
+    Drained,
+    /// Nothing: the next number waits for something that only the member could give.
+    Stuck,
+}
+
 /// A peer that did what no correct member does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
@@ -114,10 +135,11 @@ pub struct Breach {
     pub what: String,
 }
 
-/// The table of a subgroup whose senders have rings of `ring_bytes`.
-pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
+/// The table of a subgroup of `senders`, each with a ring of `ring_bytes`.
+pub fn table_spec(subgroup: SubgroupId, senders: usize, ring_bytes: usize) -> TableSpec {
+    let columns_len = columns_len(senders);
     // Table 0 is the membership's.
-    TableSpec { id: TableId(subgroup.0 + 1), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN + ring_bytes }
+    TableSpec { id: TableId(subgroup.0 + 1), columns_len, row_len: columns_len + ring_bytes }
 }
 
 /// See the module.
@@ -128,15 +150,15 @@ pub struct Multicast {
     geometry: Geometry,
     publisher: Publisher,
     streams: Vec<Stream>,
-    /// Each member's `received` and `delivered`, as last read.
-    received: Vec<u64>,
+    stability: Stability,
+    /// Everything numbered below this has arrived here.
+    arrived: u64,
+    /// Each member's `delivered`, as last read.
     delivered: Vec<u64>,
     /// The next number in the order, its sender and its index.
     next: u64,
     turn: Rank,
     index: u64,
-    /// One above the highest number delivered, `fifo` messages ahead of the order included.
-    delivered_horizon: u64,
     /// `next` as the peers know it by `delivered`, and the frames and words of ring handed over since.
     told: u64,
     untold_frames: usize,
@@ -159,8 +181,8 @@ impl Multicast {
         origin: Origin,
     ) -> Multicast {
         let senders = ids.len();
-        let words = ((rows.spec.row_len - COLUMNS_LEN) / frame::WORD) as u32;
-        let geometry = Geometry { base: COLUMNS_LEN, words };
+        let TableSpec { columns_len, row_len, .. } = rows.spec;
+        let geometry = Geometry { base: columns_len, words: ((row_len - columns_len) / frame::WORD) as u32 };
         let row = rows.rows[me].clone();
         let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
         let streams = rows.rows.iter().map(|row| Stream::new(row.clone(), geometry, max_message, origin)).collect();
@@ -172,12 +194,12 @@ impl Multicast {
             geometry,
             publisher: Publisher::new(ring, row, me, senders, origin),
             streams,
-            received: vec![start; senders],
+            stability: Stability::new(senders, origin.index),
+            arrived: start,
             delivered: vec![start; senders],
             next: start,
             turn: 0,
             index: origin.index,
-            delivered_horizon: 0,
             told: start,
             untold_frames: 0,
             untold_words: 0,
@@ -220,7 +242,9 @@ impl Multicast {
     /// Reads the peers' counters.
     fn take_in(&mut self) -> Result<bool, Breach> {
         let me = self.table.me();
-        let mine = order::sequence(self.publisher.messages, me, self.ids.len());
+        let mine = self.publisher.messages;
+        // It cannot have got past a message that I have not published.
+        let next_of_mine = order::sequence(mine, me, self.ids.len());
         // Whatever takes an index that nobody had takes a slot of its sender's ring, which is not free before everybody
         // has delivered it; nulls fill in up to those.
         let most = self.index + 2 + (self.ids.len() * self.ring().slots()) as u64;
@@ -229,18 +253,14 @@ impl Multicast {
             let breach = |what| Breach { peer, what };
             let published = self.table.load(peer, column::PUBLISHED);
             progress |= self.streams[peer].take_in(published, most).map_err(breach)?;
-            for (column, known, name) in [
-                (column::RECEIVED, &mut self.received[peer], "received"),
-                (column::DELIVERED, &mut self.delivered[peer], "delivered"),
-            ] {
-                let value = self.table.load(peer, column);
-                // It cannot have got past a message that I have not published.
-                if value < *known || value > mine {
-                    return Err(breach(format!("its `{name}` is {value}, outside {known}..={mine}")));
-                }
-                progress |= value != *known;
-                *known = value;
+            progress |= self.stability.take_in(&self.table, peer, mine, most).map_err(breach)?;
+            let delivered = self.table.load(peer, column::DELIVERED);
+            let known = &mut self.delivered[peer];
+            if delivered < *known || delivered > next_of_mine {
+                return Err(breach(format!("its `delivered` is {delivered}, outside {known}..={next_of_mine}")));
             }
+            progress |= delivered != *known;
+            *known = delivered;
             self.wanted[peer] = self.table.load(peer, column::WANTED);
         }
         Ok(progress)
@@ -288,21 +308,25 @@ impl Multicast {
         self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
 
-    /// Moves the own `received` to what has arrived from everybody.
+    /// Shows what has arrived from everybody.
     fn count_received(&mut self) -> bool {
         let me = self.table.me();
-        let received = order::contiguous(self.streams.iter().map(|s| s.messages), self.ids.len());
-        let moved = received != self.received[me];
+        let mut moved = false;
+        for (sender, stream) in self.streams.iter().enumerate() {
+            if self.stability.receive(me, sender, stream.messages) {
+                self.table.store(column::received(sender), stream.messages);
+                moved = true;
+            }
+        }
         if moved {
-            self.received[me] = received;
-            self.table.store(column::RECEIVED, received);
+            self.arrived = order::contiguous(self.streams.iter().map(|s| s.messages), self.ids.len());
         }
         moved
     }
 
     fn push(&mut self, fabric: &mut dyn Fabric) {
         let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
-        self.table.push(fabric, HOT, source);
+        self.table.push(fabric, 0..hot_len(self.ids.len()), source);
         self.told = self.next;
         (self.untold_frames, self.untold_words) = (0, 0);
     }
@@ -313,18 +337,24 @@ impl Multicast {
         let me = self.table.me();
         let (first, before) = (self.next, self.stats.messages_delivered);
         let stop = before + DELIVERIES_PER_PASS;
-        let stable = self.received.iter().copied().min().unwrap_or(0);
-        let end = self.received[me].min(first + NUMBERS_PER_PASS);
+        self.stability.refresh();
+        let mut unstable = (0..self.ids.len()).any(|s| self.streams[s].ordered > self.stability.stable(s));
+        let end = self.arrived.min(first + NUMBERS_PER_PASS);
         while self.next < end && self.stats.messages_delivered < stop && !self.much_is_untold() {
             let sender = self.turn;
             let stream = &mut self.streams[sender];
-            // Otherwise it was a `fifo` message, delivered ahead of its place.
-            if stream.next <= self.index {
+            if stream.next > self.index {
+                // A `fifo` message, delivered ahead of its place, or a null before one.
+                unstable |= stream.go_through(self.index) && self.index >= self.stability.stable(sender);
+            } else {
                 match stream.head().map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == self.index => {
-                        if head.mode == Mode::Safe && self.next >= stable {
+                        let safe = head.index < self.stability.stable(sender);
+                        if head.mode == Mode::Safe && (unstable || !safe) {
                             break;
                         }
+                        unstable |= !safe;
+                        stream.ordered = self.index + 1;
                         self.hand_over(sender, head, sink);
                     }
                     _ => stream.next = self.index + 1,
@@ -353,7 +383,10 @@ impl Multicast {
     fn deliver_fifo(&mut self, sender: Rank, stop: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
         while self.stats.messages_delivered < stop {
             match self.streams[sender].head().map_err(|what| Breach { peer: sender, what })? {
-                Some(head) if head.mode == Mode::Fifo => self.hand_over(sender, head, sink),
+                Some(head) if head.mode == Mode::Fifo => {
+                    self.streams[sender].note_ahead(head.index);
+                    self.hand_over(sender, head, sink);
+                }
                 _ => break,
             }
         }
@@ -369,7 +402,6 @@ impl Multicast {
         self.stats.bytes_delivered += payload.len() as u64;
         self.untold_frames += 1;
         self.untold_words += head.words();
-        self.delivered_horizon = self.delivered_horizon.max(sequence + 1);
         sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
     }
 
@@ -386,17 +418,18 @@ impl Multicast {
         self.untold_words >= self.geometry.words / 8 || self.untold_frames >= self.ring().slots() / 8
     }
 
-    /// All messages that this member sent with a ticket below `ticket`, and all it was delivered, have numbers below
-    /// the returned one; `None` while they are not all published.
-    pub fn flush_target(&self, ticket: u32) -> Option<u64> {
-        let mine = order::horizon_of(self.publisher.sent, self.table.me(), self.ids.len());
-        self.publisher.has_published(ticket).then(|| mine.max(self.delivered_horizon))
+    /// Per stream, a count that covers all messages that this member sent with a ticket below `ticket`, and all that it
+    /// was delivered; `None` while they are not all published.
+    pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
+        let mut target: Vec<u64> = self.streams.iter().map(|stream| stream.passed).collect();
+        let mine = &mut target[self.table.me()];
+        *mine = (*mine).max(self.publisher.sent);
+        self.publisher.has_published(ticket).then_some(target)
     }
 
-    /// Whether at least `k` members (0, or more than there are, means all) have received everything below `target`.
-    pub fn received_by(&self, k: usize, target: u64) -> bool {
-        let need = if k == 0 { self.ids.len() } else { k.min(self.ids.len()) };
-        self.received.iter().filter(|&&r| r >= target).count() >= need
+    /// Whether at least `k` members (0, or more than there are, means all) have received what `target` covers.
+    pub fn received_by(&self, k: usize, target: &[u64]) -> bool {
+        self.stability.received_by(k, target)
     }
 
     /// How often ring bytes were given back to the own senders.
@@ -404,14 +437,37 @@ impl Multicast {
         self.freed
     }
 
-    /// Everything below this has been delivered here.
-    pub fn delivered(&self) -> u64 {
-        self.next
+    /// Whether all that this member has sent is delivered here, and with it all that comes before.
+    pub fn delivered_mine(&self) -> bool {
+        self.streams[self.table.me()].passed >= self.publisher.sent
     }
 
-    /// What `member` has received, as far as this member knows.
-    pub fn received_of(&self, member: Rank) -> u64 {
-        self.received[member]
+    /// What the order can still bring after the link to `gone` went down.
+    pub fn outlook(&mut self, gone: Rank) -> Result<Outlook, Breach> {
+        let received = self.stability.of(gone);
+        let (sender, index) = (self.turn, self.index);
+        let stream = &mut self.streams[sender];
+        if stream.next > index {
+            return Ok(Outlook::More);
+        }
+        if index >= stream.messages {
+            let all_here = self.streams.iter().zip(received).all(|(stream, &count)| stream.messages >= count);
+            return Ok(match all_here {
+                _ if sender == gone => Outlook::Stuck,
+                true => Outlook::Drained,
+                false => Outlook::More,
+            });
+        }
+        let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
+        let waits = head.filter(|head| head.index == index && head.mode == Mode::Safe);
+        let lacks = self.streams.iter().zip(received).any(|(stream, &count)| stream.ordered > count);
+        let stuck = waits.is_some_and(|head| lacks || head.index >= received[sender]);
+        Ok(if stuck { Outlook::Stuck } else { Outlook::More })
+    }
+
+    /// Whether `member` has received what `target` covers, as far as is known here.
+    pub fn has_received(&self, member: Rank, target: &[u64]) -> bool {
+        covers(self.stability.of(member), target)
     }
 
     /// Counters so far, but for those of the engine and the fabric.

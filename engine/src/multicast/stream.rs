@@ -4,6 +4,7 @@ use super::Origin;
 use super::frame::{self, Kind, Mode};
 use super::ring::{self, Geometry};
 use crate::fabric::Row;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The next message of a stream that has arrived and is not delivered; nulls may lie before it.
@@ -36,6 +37,12 @@ pub(super) struct Stream {
     word: u32,
     /// Index of the next message or null that is not delivered.
     pub(super) next: u64,
+    /// One above the index of the last message that was delivered.
+    pub(super) passed: u64,
+    /// One above the index of the last message that the order has gone through.
+    pub(super) ordered: u64,
+    /// Indices of the messages that were delivered ahead of the order.
+    ahead: VecDeque<u64>,
     head: Option<Head>,
 }
 
@@ -56,6 +63,9 @@ impl Stream {
             frames_done: origin.index,
             word: origin.word,
             next: origin.index,
+            passed: 0,
+            ordered: 0,
+            ahead: VecDeque::new(),
             head: None,
         }
     }
@@ -116,11 +126,27 @@ impl Stream {
         Ok(())
     }
 
+    /// The head is delivered ahead of the order.
+    pub(super) fn note_ahead(&mut self, index: u64) {
+        self.ahead.push_back(index);
+    }
+
+    /// The order goes through `index`, which was a null or a message delivered ahead. True if it was a message.
+    pub(super) fn go_through(&mut self, index: u64) -> bool {
+        let message = self.ahead.front() == Some(&index);
+        if message {
+            self.ahead.pop_front();
+            self.ordered = index + 1;
+        }
+        message
+    }
+
     /// The head is delivered now: goes on to the next frame. The payload is borrowed until the delivery ends.
     #[inline]
     pub(super) fn take(&mut self, head: Head) -> &[u8] {
         self.head = None;
         self.next = head.index + 1;
+        self.passed = self.next;
         self.step(head.words());
         ring::payload(&self.row, self.geometry.payload(head.word, head.len as usize))
     }

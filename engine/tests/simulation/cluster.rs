@@ -5,9 +5,9 @@ use super::oracle::{Oracle, Sent, content};
 use super::rng::Rng;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
-use crate::fabric::TableSpec;
+use crate::fabric::{Row, TableSpec};
 use crate::membership::{self, Membership};
-use crate::multicast::{self, COLUMNS_LEN, Claim, Mode, Multicast, Origin, Refusal, SendRing, column, order};
+use crate::multicast::{self, Claim, Mode, Multicast, Origin, Refusal, SendRing, column, order};
 use crate::node::{Node, Phase};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,8 +61,9 @@ struct Asked {
     k: usize,
     ticket: u32,
     sent: usize,
-    highest: u64,
-    target: Option<u64>,
+    /// Per stream, one above the index of the last message delivered.
+    delivered: Vec<u64>,
+    target: Option<Vec<u64>>,
     done: bool,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Cluster {
     plan: Plan,
     asked: Vec<Asked>,
     /// Every counter seen so far, to see that none goes back.
-    counters: Vec<[u64; 3]>,
+    counters: Vec<Vec<u64>>,
     report: Report,
     now_ms: u64,
     /// One reservation in so many is dropped.
@@ -109,7 +110,7 @@ impl Cluster {
             _ => ring_bytes / 16,
         };
         let origin = if rng.chance(1, 2) { near_the_wrap(&mut rng) } else { Origin::default() };
-        let spec = multicast::table_spec(SubgroupId(0), ring_bytes);
+        let spec = multicast::table_spec(SubgroupId(0), n, ring_bytes);
         let specs: [TableSpec; 2] = [membership::table_spec(), spec];
         let net = Net::new(n, &specs, rng.next());
         start_counters(&net, n, origin);
@@ -224,9 +225,9 @@ impl Cluster {
         let members = self.actors.len();
         let moved = self.actors[who].node.poll(self.now_ms, &mut |delivery| {
             let world = net.world();
-            let load = |m| world.row(MULTICAST, m).word(column::RECEIVED.0).load(Ordering::Acquire);
-            let received: Vec<u64> = (0..members).map(load).collect();
-            oracle.deliver(who, &delivery, &received);
+            let load = |m, s| world.row(MULTICAST, m).word(column::received(s).0).load(Ordering::Acquire);
+            let stable = (0..members).map(|s| (0..members).map(|m| load(m, s)).min().unwrap());
+            oracle.deliver(who, &delivery, &stable.collect::<Vec<u64>>());
         });
         self.check_flushes(who);
         moved
@@ -282,10 +283,10 @@ impl Cluster {
     }
 
     fn ask_flush(&mut self, member: usize) {
-        let (sent, highest) = (self.oracle.sent[member].len(), self.oracle.highest(member));
+        let (sent, delivered) = (self.oracle.sent[member].len(), self.oracle.passed(member));
         let ticket = self.actors[member].ring.next_ticket();
         let k = self.rng.below(self.actors.len() + 2);
-        self.asked.push(Asked { member, k, ticket, sent, highest, target: None, done: false });
+        self.asked.push(Asked { member, k, ticket, sent, delivered, target: None, done: false });
     }
 
     /// A flush that is done is true: enough members have really received all that it covers.
@@ -294,36 +295,35 @@ impl Cluster {
         let multicast = &self.actors[who].node.multicasts()[0];
         let world = self.net.world();
         for asked in self.asked.iter_mut().filter(|a| a.member == who && !a.done) {
-            asked.target = asked.target.or_else(|| multicast.flush_target(asked.ticket));
-            let Some(target) = asked.target else { continue };
-            assert!(
-                target >= asked.highest,
-                "a flush to {target} leaves out what was delivered below {}",
-                asked.highest
-            );
+            if asked.target.is_none() {
+                asked.target = multicast.flush_target(asked.ticket);
+            }
+            let Some(target) = &asked.target else { continue };
+            let delivered = asked.delivered.iter().zip(target).all(|(delivered, covered)| delivered <= covered);
+            assert!(delivered, "a flush to {target:?} leaves out what was delivered, {:?}", asked.delivered);
             if multicast.received_by(asked.k, target) {
                 asked.done = true;
                 self.report.flushes += 1;
-                let load = |m| world.row(MULTICAST, m).word(column::RECEIVED.0).load(Ordering::Acquire);
-                let have = (0..n).filter(|&m| load(m) >= target).count();
+                let load = |m, s| world.row(MULTICAST, m).word(column::received(s).0).load(Ordering::Acquire);
+                let have = (0..n).filter(|&m| (0..n).all(|s| load(m, s) >= target[s])).count();
                 let need = if asked.k == 0 { n } else { asked.k.min(n) };
-                assert!(have >= need, "flush({}) done, but {have} members have everything below {target}", asked.k);
+                assert!(have >= need, "flush({}) done, but {have} members have {target:?}", asked.k);
             }
         }
     }
 
     /// No counter goes back, in any copy.
     fn check_counters(&mut self) {
+        let columns = column::received(self.actors.len()).0;
         let world = self.net.world();
-        let now: Vec<[u64; 3]> = world
-            .copies(MULTICAST)
-            .map(|row| [0, 8, 16].map(|offset| row.word(offset).load(Ordering::Acquire)))
-            .collect();
+        let words = |row: &Arc<Row>| (0..columns).step_by(8).map(|o| row.word(o).load(Ordering::Acquire)).collect();
+        let now: Vec<Vec<u64>> = world.copies(MULTICAST).map(words).collect();
         for (before, after) in self.counters.iter().zip(&now) {
             let grown = |shift: u32| i64::from((after[0] >> shift) as u32) - i64::from((before[0] >> shift) as u32);
             let forward = |d: i64| d.rem_euclid(1 << 32) < 1 << 31;
             assert!(forward(grown(0)) && forward(grown(32)), "`published` went back: {before:x?} {after:x?}");
-            assert!(before[1] <= after[1] && before[2] <= after[2], "a counter went back: {before:?} {after:?}");
+            let back = before[1..].iter().zip(&after[1..]).any(|(b, a)| a < b);
+            assert!(!back, "a counter went back: {before:?} {after:?}");
         }
         self.counters = now;
     }
@@ -428,7 +428,9 @@ impl Cluster {
                 assert!(asked.done, "a flush never ended");
                 for number in 0..asked.sent {
                     let sequence = self.oracle.sequence_of(asked.member, number).unwrap();
-                    assert!(Some(sequence) < asked.target, "a flush left message {number} out");
+                    let covered = asked.target.as_ref().unwrap()[asked.member];
+                    let n = self.actors.len();
+                    assert!(sequence < order::sequence(covered, asked.member, n), "a flush left message {number} out");
                 }
             }
         }
@@ -464,10 +466,9 @@ fn start_counters(net: &Net, n: usize, origin: Origin) {
     let start = order::sequence(origin.index, 0, n);
     for row in net.world().copies(MULTICAST) {
         row.word(column::PUBLISHED.0).store(index | index << 32, Ordering::Release);
-        row.word(column::RECEIVED.0).store(start, Ordering::Release);
+        (0..n).for_each(|s| row.word(column::received(s).0).store(origin.index, Ordering::Release));
         row.word(column::DELIVERED.0).store(start, Ordering::Release);
     }
-    assert_eq!(COLUMNS_LEN, 64);
 }
 
 /// Some members talk much, some little, some not at all.

@@ -24,6 +24,8 @@ pub(crate) struct Oracle {
     pub(crate) sent: Vec<Vec<Sent>>,
     /// Per member and sender, how many messages were delivered.
     counts: Vec<Vec<usize>>,
+    /// Per member and sender, one above the index of the last of them.
+    passed: Vec<Vec<u64>>,
     /// The one order: number to (sender, place in its order, mode).
     order: BTreeMap<u64, (usize, usize, Mode)>,
     /// Per member, the numbers of its `ordered` and `safe` deliveries.
@@ -36,14 +38,15 @@ impl Oracle {
         Oracle {
             sent: vec![Vec::new(); n],
             counts: vec![vec![0; n]; n],
+            passed: vec![vec![0; n]; n],
             order: BTreeMap::new(),
             histories: vec![Vec::new(); n],
             fifo_overtakes: 0,
         }
     }
 
-    /// Member `at` delivers; `received(m)` is what member m has really received.
-    pub(crate) fn deliver(&mut self, at: usize, delivery: &Delivery<'_>, received: &[u64]) {
+    /// Member `at` delivers; `stable[s]` messages of stream s have really reached every member.
+    pub(crate) fn deliver(&mut self, at: usize, delivery: &Delivery<'_>, stable: &[u64]) {
         let MemberId(id) = delivery.sender;
         let sender = id as usize - 1;
         let number = self.counts[at][sender];
@@ -55,6 +58,7 @@ impl Oracle {
         let wrong = delivery.payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
         assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
         self.counts[at][sender] += 1;
+        self.passed[at][sender] = delivery.sequence / self.sent.len() as u64 + 1;
         let entry = (sender, number, sent.mode);
         let known = *self.order.entry(delivery.sequence).or_insert(entry);
         assert_eq!(known, entry, "{what}: another member delivered something else there");
@@ -67,8 +71,10 @@ impl Oracle {
         }
         self.histories[at].push(delivery.sequence);
         if sent.mode == Mode::Safe {
-            let laggard = received.iter().position(|&r| r <= delivery.sequence);
-            assert!(laggard.is_none(), "{what}: safe, but member {laggard:?} has not received it");
+            // Nothing that anybody was delivered up to here can be lost any more.
+            let below = self.order.range(..=delivery.sequence).map(|(&q, e)| (e.0, q / stable.len() as u64));
+            let loose = below.filter(|&(s, index)| index >= stable[s]).last();
+            assert!(loose.is_none(), "{what}: safe, but not everybody has (stream, index) {loose:?}");
         }
     }
 
@@ -99,9 +105,8 @@ impl Oracle {
         self.order.iter().find(|(_, e)| e.0 == sender && e.1 == number).map(|(&q, _)| q)
     }
 
-    /// One above the highest number that member `at` has delivered.
-    pub(crate) fn highest(&self, at: usize) -> u64 {
-        let mine = |e: &(usize, usize, Mode)| e.1 < self.counts[at][e.0];
-        self.order.iter().rev().find(|(_, e)| mine(e)).map_or(0, |(&q, _)| q + 1)
+    /// Per stream, one above the index of the last message that member `at` has delivered.
+    pub(crate) fn passed(&self, at: usize) -> Vec<u64> {
+        self.passed[at].clone()
     }
 }

@@ -17,7 +17,7 @@ struct Stage {
 
 /// Members with rings of 4,096 bytes that run view 0.
 fn stage(n: usize) -> Stage {
-    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), 4096)];
+    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), n, 4096)];
     let net = Net::new(n, &specs, 7);
     let ids: Vec<MemberId> = (1..=n as u32).map(MemberId).collect();
     let (mut nodes, mut rings) = (Vec::new(), Vec::new());
@@ -97,7 +97,7 @@ fn a_member_that_only_one_has_severed_ends_the_group() {
     s.poll(2);
     s.net.world().drain();
     s.poll(0);
-    s.forge(0, 1, column::RECEIVED.0, 1 << 40);
+    s.forge(0, 1, column::received(0).0, 1 << 40);
     s.poll(0);
     assert!(matches!(s.nodes[0].phase(), Phase::Stopped(Error::Contract { member: MemberId(2), .. })));
     s.settle(&[0, 2]);

@@ -1,0 +1,84 @@
+//! Which messages every member has received: what makes a message safe.
+//!
+//! A row tells how many messages of *each* stream have reached its owner. One contiguous count of the whole order would do
+//! as well, but a step later: it cannot pass the numbers of members that have nothing to say before their nulls arrive,
+//! and those are published at the moment at which the message itself is acknowledged.
+
+use super::column;
+use crate::fabric::Rank;
+use crate::sst::Table;
+
+/// See the module.
+pub(super) struct Stability {
+    /// `received[m][s]`: how many messages of stream `s`, nulls included, have reached member `m`.
+    received: Vec<Vec<u64>>,
+    /// Per stream, the smallest of these; brought up to date by [`Stability::refresh`].
+    stable: Vec<u64>,
+    stale: bool,
+}
+
+impl Stability {
+    pub(super) fn new(members: usize, start: u64) -> Stability {
+        Stability { received: vec![vec![start; members]; members], stable: vec![start; members], stale: false }
+    }
+
+    /// Reads what `peer` tells. It cannot have more of the own stream, `me`, than the `mine` messages published there, nor
+    /// more than `most` of any. True if anything moved.
+    pub(super) fn take_in(&mut self, table: &Table, peer: Rank, mine: u64, most: u64) -> Result<bool, String> {
+        let mut moved = false;
+        for (stream, known) in self.received[peer].iter_mut().enumerate() {
+            let value = table.load(peer, column::received(stream));
+            if value != *known {
+                let most = if stream == table.me() { mine } else { most };
+                if value < *known || value > most {
+                    return Err(format!("its `received` of stream {stream} is {value}, outside {known}..={most}"));
+                }
+                *known = value;
+                moved = true;
+            }
+        }
+        self.stale |= moved;
+        Ok(moved)
+    }
+
+    /// The own member has received `count` messages of `stream`. True if that is new.
+    pub(super) fn receive(&mut self, me: Rank, stream: Rank, count: u64) -> bool {
+        let known = &mut self.received[me][stream];
+        let moved = *known != count;
+        *known = count;
+        self.stale |= moved;
+        moved
+    }
+
+    /// Works out what is stable.
+    pub(super) fn refresh(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            for (stream, stable) in self.stable.iter_mut().enumerate() {
+                *stable = self.received.iter().map(|of| of[stream]).min().unwrap_or(0);
+            }
+        }
+    }
+
+    /// Messages of a stream that every member has received.
+    #[inline]
+    pub(super) fn stable(&self, stream: Rank) -> u64 {
+        self.stable[stream]
+    }
+
+    /// Per stream, how many messages have reached `member`, as far as is known here.
+    pub(super) fn of(&self, member: Rank) -> &[u64] {
+        &self.received[member]
+    }
+
+    /// Whether at least `k` members (0, or more than there are, means all) have `target[s]` messages of each stream.
+    pub(super) fn received_by(&self, k: usize, target: &[u64]) -> bool {
+        let need = if k == 0 { self.received.len() } else { k.min(self.received.len()) };
+        let has = |of: &&Vec<u64>| covers(of, target);
+        self.received.iter().filter(has).count() >= need
+    }
+}
+
+/// Whether `counts` has as much of each stream as `target`.
+pub(super) fn covers(counts: &[u64], target: &[u64]) -> bool {
+    counts.iter().zip(target).all(|(have, want)| have >= want)
+}
