@@ -265,7 +265,8 @@ impl Driver {
 
     /// Sleeps in the kernel until there is something to do, at most `timeout`.
     fn sleep(&mut self, timeout: Option<Duration>) {
-        if !self.arm_and_look() {
+        // The last link may have gone down in this very look, which nothing announces any more.
+        if !self.arm_and_look() && !self.ended() {
             self.block(timeout);
         }
         self.disarm();
