@@ -66,7 +66,10 @@ impl Node {
             Phase::Installing => progress |= self.install(now_ms),
             Phase::Running | Phase::Leaving => match self.pass(sink) {
                 Ok(moved) => progress |= moved | self.part(),
-                Err(breach) => self.sever(breach),
+                Err(breach) => {
+                    self.sever(breach);
+                    progress = true;
+                }
             },
             Phase::Closing => {
                 if self.fabric.closed() {

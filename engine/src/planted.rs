@@ -12,6 +12,10 @@ pub(crate) enum Bug {
     NullOffByOne,
     /// Ring bytes are reused one message before everybody has delivered them.
     ReuseEarly,
+    /// Of the two data writes at a wrap, only the first is waited for before ring bytes are reused.
+    FirstRangeOnly,
+    /// Padding of dropped reservations is not covered by a null.
+    PaddingUncovered,
 }
 
 #[cfg(test)]

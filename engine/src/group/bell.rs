@@ -2,34 +2,25 @@
 //!
 //! The engine raises the flag, then looks once more for work; a sender commits its work, then looks at the flag. A fence
 //! between the halves on each side makes one of them see the other, so no wake-up is lost (checked with loom). Senders
-//! pass theirs with every message and the engine only before it sleeps, so the engine pays for both where the kernel
-//! offers that (`membarrier`): its fence runs on every core that runs a thread of this process.
+//! pass theirs with every message and the engine only before it sleeps.
 
-use crate::sync::{AtomicBool, Ordering, fence};
-use rustix::thread::{MembarrierCommand, membarrier};
+use crate::sync::{AtomicBool, Fence, Ordering};
 
 /// The flag.
 pub(super) struct Bell {
     asleep: AtomicBool,
-    /// The engine's fence covers the senders.
-    expedited: bool,
+    fence: Fence,
 }
 
 impl Bell {
     pub(super) fn new() -> Bell {
-        // loom knows real fences only.
-        let expedited = !cfg!(loom) && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
-        Bell { asleep: AtomicBool::new(false), expedited }
+        Bell { asleep: AtomicBool::new(false), fence: Fence::new() }
     }
 
     /// The engine is about to sleep; it must look for work once more after this.
     pub(super) fn arm(&self) {
         self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.expedited {
-            // It cannot fail once the process is registered.
-            let _ = membarrier(MembarrierCommand::PrivateExpedited);
-        }
+        self.fence.seldom();
     }
 
     /// The engine is awake.
@@ -38,12 +29,9 @@ impl Bell {
     }
 
     /// Called after work was committed: whether this caller has to write the descriptor.
+    #[inline]
     pub(super) fn must_ring(&self) -> bool {
-        if self.expedited {
-            std::sync::atomic::compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
+        self.fence.often();
         self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
     }
 }

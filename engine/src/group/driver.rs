@@ -1,10 +1,10 @@
 //! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
 
 use super::flush::Pending;
-use super::shared::{Shared, millis};
+use super::shared::{Shared, after, millis};
 use crate::config::Config;
 use crate::error::Error;
-use crate::multicast::Delivery;
+use crate::multicast::{Delivery, Multicast};
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,6 +28,8 @@ impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
 
 /// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
 const LINGER_MS: u64 = 1000;
+/// A busy driver shows its counters once in so many passes.
+const PASSES_PER_STATS: u64 = 64;
 /// Passes of one [`Driver::dispatch`], which does not stay for ever in a busy group.
 const PASSES_PER_DISPATCH: usize = 64;
 
@@ -43,6 +45,8 @@ pub struct Driver {
     flushes: Vec<Pending>,
     passes: u64,
     sleeps: u64,
+    /// The node's count of frees, as of the last look.
+    freed: u64,
     told_stop: bool,
     /// When to give up what is left of the links after the end.
     linger_until_ms: Option<u64>,
@@ -73,6 +77,7 @@ impl Driver {
             flushes: Vec::new(),
             passes: 0,
             sleeps: 0,
+            freed: 0,
             told_stop: false,
             linger_until_ms: None,
         })
@@ -135,7 +140,7 @@ impl Driver {
 
     /// Dispatches, and sleeps in between, until `done` says so or `timeout` has passed (then it is false).
     pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         loop {
             let stopped = self.dispatch();
             if done() {
@@ -153,7 +158,7 @@ impl Driver {
     /// [`crate::Group::leave`] for whoever drives the group.
     pub fn leave(mut self, timeout: Duration) -> Result<(), Error> {
         self.shared.begin_leave()?;
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         while !self.ended() {
             if Instant::now() >= deadline {
                 self.shared.end(Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) }));
@@ -182,33 +187,44 @@ impl Driver {
             Ok(moved) => moved,
             Err(panic) => self.panicked(&*panic),
         };
-        moved |= self.serve_handles();
+        if self.shared.take_asked() {
+            self.serve_handles();
+            moved = true;
+        }
         if moved {
-            self.shared.space_freed();
-            self.serve_flushes();
+            self.serve_waiters();
+        }
+        if !moved || self.passes.is_multiple_of(PASSES_PER_STATS) {
+            self.show_stats();
         }
         self.watch_phase();
         moved
     }
 
-    /// Takes what the handles asked for, and shows them the counters.
-    fn serve_handles(&mut self) -> bool {
+    /// Takes what the handles asked for.
+    fn serve_handles(&mut self) {
         let mut state = self.shared.lock();
-        let moved = !state.flushes.is_empty();
         self.flushes.append(&mut state.flushes);
+        if state.leaving {
+            drop(state);
+            self.node.leave();
+        }
+    }
+
+    fn show_stats(&mut self) {
+        let mut state = self.shared.lock();
         for (index, stats) in state.stats.iter_mut().enumerate() {
             *stats = self.node.stats(index);
             (stats.passes, stats.sleeps) = (self.passes, self.sleeps);
         }
-        if state.leaving && matches!(self.node.phase(), Phase::Running) {
-            drop(state);
-            self.node.leave();
-            return true;
-        }
-        moved
     }
 
-    fn serve_flushes(&mut self) {
+    /// Wakes threads that wait for ring space or a flush.
+    fn serve_waiters(&mut self) {
+        let freed = self.node.multicasts().iter().map(Multicast::freed).sum();
+        if std::mem::replace(&mut self.freed, freed) != freed {
+            self.shared.space_freed();
+        }
         let before = self.flushes.len();
         self.flushes.retain_mut(|flush| !flush.check(&self.node));
         if self.flushes.len() != before {
@@ -250,7 +266,7 @@ impl Driver {
         match self.node.phase() {
             Phase::Left => true,
             Phase::Stopped(_) => self.node.closed() || self.linger_until_ms.is_some_and(|until| self.now_ms() >= until),
-            _ => self.shared.lock().abandoned,
+            _ => self.shared.is_abandoned(),
         }
     }
 
@@ -282,10 +298,8 @@ impl Driver {
     /// After a wait on the descriptor, for a loop that goes on with [`Driver::poll`]: until the next
     /// [`Driver::dispatch`] nobody takes the trouble to wake this member.
     pub fn disarm(&mut self) {
-        self.shared.bell.disarm();
+        self.shared.disarm();
         self.node.fabric().disarm();
-        // Would block when nobody rang.
-        let _ = self.shared.event.read();
     }
 
     fn block(&mut self, timeout: Option<Duration>) {

@@ -1,11 +1,11 @@
 //! `flush(k)`: a request that the application makes and the driver fulfils.
 
-use super::shared::Shared;
+use super::shared::{Shared, after};
 use crate::error::Error;
 use crate::node::Node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A flush that has begun.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Flush {
     pub(super) fn start(shared: &Arc<Shared>, subgroup: usize, k: usize, ticket: u32) -> Flush {
         let done = Arc::new(AtomicBool::new(false));
         shared.lock().flushes.push(Pending { subgroup, k, ticket, target: None, done: done.clone() });
-        shared.ring();
+        shared.ask();
         Flush { shared: shared.clone(), done }
     }
 
@@ -51,8 +51,7 @@ impl Flush {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("a flush cannot be waited for in a callback"));
         }
-        let deadline = Instant::now() + timeout;
-        self.shared.wait_until(deadline, "flush", timeout, |state| {
+        self.shared.wait_until(after(timeout), "flush", timeout, |state| {
             if self.is_done() {
                 return Some(Ok(()));
             }

@@ -15,14 +15,14 @@ pub use flush::Flush;
 use crate::config::{Config, MemberId, SubgroupId};
 use crate::error::Error;
 use crate::multicast::{Claim, Mode, SendRing, Stats};
-use shared::Shared;
+use shared::{Shared, after};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A member's handle on its group; clones are the same member. When the last one goes without [`Group::leave`], the
-/// others see this member fail.
+/// others see this member fail. A handler that holds a clone keeps the group alive.
 #[derive(Clone)]
 pub struct Group {
     shared: Arc<Shared>,
@@ -170,7 +170,7 @@ impl Group {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("the leave has begun; it ends after the callback"));
         }
-        let left = self.shared.wait_until(Instant::now() + timeout, "leave", timeout, |state| state.ended.clone());
+        let left = self.shared.wait_until(after(timeout), "leave", timeout, |state| state.ended.clone());
         if matches!(left, Err(Error::TimedOut { .. })) {
             self.shared.abandon();
         }
@@ -187,23 +187,21 @@ impl Group {
     /// error.
     #[doc(hidden)]
     pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<(), Error> {
-        self.open_claim(subgroup, claim)?.commit(claim, mode);
-        self.shared.work();
-        Ok(())
+        let open = self.ring(subgroup)?.commit_if_open(claim, mode);
+        self.was_open(open)
     }
 
     /// Drops a claim from [`Reservation::into_claim`]: for the C ABI.
     #[doc(hidden)]
     pub fn abandon_claim(&self, subgroup: SubgroupId, claim: Claim) -> Result<(), Error> {
-        self.open_claim(subgroup, claim)?.abandon(claim);
-        self.shared.work();
-        Ok(())
+        let open = self.ring(subgroup)?.abandon_if_open(claim);
+        self.was_open(open)
     }
 
-    fn open_claim(&self, subgroup: SubgroupId, claim: Claim) -> Result<&SendRing, Error> {
-        let ring = self.ring(subgroup)?;
-        match ring.is_open(claim) {
-            true => Ok(ring),
+    fn was_open(&self, open: bool) -> Result<(), Error> {
+        self.shared.work();
+        match open {
+            true => Ok(()),
             false => Err(Error::Misuse("the reservation is not open: committed already, or not one of this group")),
         }
     }

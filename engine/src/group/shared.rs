@@ -5,6 +5,7 @@ use super::flush::Pending;
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::{Claim, Refusal, SendRing, Stats};
+use crate::sync::Fence;
 use nix::sys::eventfd::EventFd;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -23,8 +24,16 @@ pub(super) struct Shared {
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
     pub(super) event: EventFd,
+    /// `event` was written since the driver last read it.
+    rung: AtomicBool,
+    /// A handle put something for the driver into `State`.
+    asked: AtomicBool,
     /// Nothing is accepted any more: the group stopped or this process leaves. `State` says why.
     shut: AtomicBool,
+    /// Between a claim and the look at `shut`; between setting `shut` and the look at what was claimed.
+    shut_fence: Fence,
+    /// The driver is to end at once: the last handle is gone, or a leave took too long.
+    abandoned: AtomicBool,
     /// Threads that wait for ring space.
     waiting: AtomicUsize,
     state: Mutex<State>,
@@ -37,8 +46,6 @@ pub(super) struct State {
     pub(super) stopped: Option<Error>,
     /// This process wants to leave.
     pub(super) leaving: bool,
-    /// The last handle is gone, or a leave took too long: the driver ends at once.
-    pub(super) abandoned: bool,
     /// The driver has ended: how the leave went.
     pub(super) ended: Option<Result<(), Error>>,
     /// Grows when ring space was freed while a thread waited for it.
@@ -51,22 +58,18 @@ pub(super) struct State {
 impl Shared {
     pub(super) fn new(ids: Vec<MemberId>, me: usize, rings: Vec<Arc<SendRing>>, event: EventFd) -> Shared {
         let stats = vec![Stats::default(); rings.len()];
-        let state = State {
-            stopped: None,
-            leaving: false,
-            abandoned: false,
-            ended: None,
-            space_epoch: 0,
-            flushes: Vec::new(),
-            stats,
-        };
+        let state = State { stopped: None, leaving: false, ended: None, space_epoch: 0, flushes: Vec::new(), stats };
         Shared {
             ids,
             me,
             rings,
             bell: Bell::new(),
             event,
+            rung: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            shut_fence: Fence::new(),
+            abandoned: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -86,24 +89,54 @@ impl Shared {
         }
     }
 
-    /// Makes the engine look, asleep or not.
+    /// Makes the descriptor readable.
     pub(super) fn ring(&self) {
         // It fails only when the counter is full, and then the descriptor is readable anyway.
         let _ = self.event.write(1);
+        // After the write: the driver would otherwise take the flag, find nothing to read, and then be woken for ever.
+        self.rung.store(true, Ordering::Release);
+    }
+
+    /// The driver is awake.
+    pub(super) fn disarm(&self) {
+        self.bell.disarm();
+        if self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::Acquire) {
+            // Would block if another read has drained it.
+            let _ = self.event.read();
+        }
+    }
+
+    /// Something was put into the state for the driver.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether a handle asked for something since the last call.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Acquire)
     }
 
     pub(super) fn claim(&self, ring: &SendRing, len: usize) -> Result<Claim, Error> {
         if self.shut.load(Ordering::Relaxed) {
             self.check_open()?;
         }
-        ring.claim(len).map_err(|refusal| match refusal {
+        let claim = ring.claim(len).map_err(|refusal| match refusal {
             Refusal::Full => {
                 // The engine asks the others for what frees space.
                 self.work();
                 Error::WouldBlock("the ring is full until the members have delivered earlier messages")
             }
             Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },
-        })
+        })?;
+        // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
+        self.shut_fence.often();
+        if self.shut.load(Ordering::Relaxed) {
+            ring.abandon(claim);
+            self.work();
+            self.check_open()?;
+        }
+        Ok(claim)
     }
 
     /// An error once the group has stopped or this process leaves.
@@ -111,7 +144,7 @@ impl Shared {
         let state = self.lock();
         match &state.stopped {
             Some(reason) => Err(reason.clone()),
-            None if state.leaving || state.abandoned => Err(Error::Left),
+            None if self.shut.load(Ordering::Relaxed) => Err(Error::Left),
             None => Ok(()),
         }
     }
@@ -122,7 +155,7 @@ impl Shared {
         timeout: Duration,
         mut claim: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `space_freed`: either it sees this waiter, or the claim below sees the space.
         fence(Ordering::SeqCst);
@@ -132,10 +165,7 @@ impl Shared {
                 Err(Error::WouldBlock(_)) => {}
                 other => break other,
             }
-            let freed = |state: &State| {
-                let over = state.space_epoch != seen || state.stopped.is_some() || state.leaving || state.abandoned;
-                over.then_some(())
-            };
+            let freed = |state: &State| (state.space_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
             if let Err(error) = self.wait_until(deadline, "waiting for ring space", timeout, freed) {
                 break Err(error);
             }
@@ -144,7 +174,7 @@ impl Shared {
         result
     }
 
-    /// The driver may have freed ring space.
+    /// The driver has freed ring space.
     pub(super) fn space_freed(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -187,30 +217,42 @@ impl Shared {
         if state.leaving {
             return Err(Error::Left);
         }
+        self.shut.store(true, Ordering::Relaxed);
+        self.shut_fence.seldom();
         state.leaving = true;
         drop(state);
-        self.shut.store(true, Ordering::Relaxed);
-        self.ring();
+        self.changed.notify_all();
+        self.ask();
         Ok(())
     }
 
     /// Makes the driver end at once.
     pub(super) fn abandon(&self) {
-        self.lock().abandoned = true;
+        self.abandoned.store(true, Ordering::Relaxed);
         self.shut.store(true, Ordering::Relaxed);
-        self.ring();
+        self.ask();
+    }
+
+    /// Whether the driver is to end at once.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// The group stopped.
     pub(super) fn stop(&self, reason: &Error) {
-        self.lock().stopped.get_or_insert_with(|| reason.clone());
+        let mut state = self.lock();
+        state.stopped.get_or_insert_with(|| reason.clone());
         self.shut.store(true, Ordering::Relaxed);
+        drop(state);
         self.changed.notify_all();
     }
 
     /// The driver has ended.
     pub(super) fn end(&self, result: Result<(), Error>) {
-        self.lock().ended.get_or_insert(result);
+        let mut state = self.lock();
+        state.ended.get_or_insert(result);
+        self.shut.store(true, Ordering::Relaxed);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -235,6 +277,11 @@ impl Shared {
         let _restore = Restore(IN_CALLBACK.replace(std::ptr::from_ref(self)));
         f()
     }
+}
+
+/// The moment `timeout` from now, or a century from now if that is earlier.
+pub(super) fn after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
 }
 
 /// Whole milliseconds, for error texts.

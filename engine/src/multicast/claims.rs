@@ -56,7 +56,12 @@ fn unpack(state: u64) -> (u32, u32) {
     ((state >> 32) as u32, state as u32)
 }
 
-/// Tag in the high half, flags and length in the low half.
+/// The slot of a frame that is claimed and not committed: tagged with the ticket.
+fn open(claim: Claim) -> u64 {
+    u64::from(claim.ticket) << 32 | u64::from(claim.len)
+}
+
+/// The slot of a committed frame: tagged with the ticket plus one; flags and length in the low half.
 fn slot(ticket: u32, len: usize, flags: u8) -> u64 {
     u64::from(ticket.wrapping_add(1)) << 32 | u64::from(flags) << 28 | len as u64
 }
@@ -67,9 +72,9 @@ impl Claims {
         assert!(ring_words.is_power_of_two() && slots.is_power_of_two());
         let slots = (0..slots)
             .map(|i| {
-                // Some tag that the first frame in this slot does not have.
+                // A tag that the first frame in this slot never has.
                 let first = ticket.wrapping_add(i.wrapping_sub(ticket) & (slots - 1));
-                AtomicU64::new(u64::from(first) << 32)
+                AtomicU64::new(u64::from(first.wrapping_sub(1)) << 32)
             })
             .collect();
         Claims {
@@ -96,9 +101,9 @@ impl Claims {
             let room = self.ring_words - (word & (self.ring_words - 1));
             let (pad, tickets) = if need > room { (room, 2) } else { (0, 1) };
             let used = word.wrapping_sub(freed_word);
-            let open = ticket.wrapping_sub(freed_ticket);
+            let under_way = ticket.wrapping_sub(freed_ticket);
             if u64::from(used) + u64::from(pad) + u64::from(need) > u64::from(self.ring_words)
-                || open as usize + tickets > self.slots.len()
+                || under_way as usize + tickets > self.slots.len()
             {
                 self.starved.store(true, Ordering::Relaxed);
                 return None;
@@ -107,12 +112,16 @@ impl Claims {
             if self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
-            if pad == 0 {
-                return Some(Claim { ticket, word, len: len as u32 });
+            if pad > 0 {
+                self.commit(Claim { ticket, word, len: (pad - 1) * WORD as u32 }, PADDING | WRAP);
             }
-            let filler = Claim { ticket, word, len: (pad - 1) * WORD as u32 };
-            self.commit(filler, PADDING | WRAP);
-            return Some(Claim { ticket: ticket.wrapping_add(1), word: word.wrapping_add(pad), len: len as u32 });
+            let claim = Claim {
+                ticket: ticket.wrapping_add(tickets as u32 - 1),
+                word: word.wrapping_add(pad),
+                len: len as u32,
+            };
+            self.slot_of(claim.ticket).store(open(claim), Ordering::Relaxed);
+            return Some(claim);
         }
     }
 
@@ -121,16 +130,12 @@ impl Claims {
         self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }
 
-    /// Whether `claim` can be one that was handed out, is not freed and not committed: for claims that come from C.
-    pub(super) fn is_open(&self, claim: Claim) -> bool {
-        let (freed_word, freed_ticket) = unpack(self.freed.load(Ordering::Acquire));
-        let (head_word, head_ticket) = unpack(self.head.load(Ordering::Acquire));
-        let committed =
-            self.slot_of(claim.ticket).load(Ordering::Acquire) >> 32 == u64::from(claim.ticket.wrapping_add(1));
-        let end = claim.word.wrapping_add(frame::words(claim.len as usize));
-        claim.ticket.wrapping_sub(freed_ticket) < head_ticket.wrapping_sub(freed_ticket)
-            && end.wrapping_sub(freed_word) <= head_word.wrapping_sub(freed_word)
-            && !committed
+    /// As [`Claims::commit`], for a claim that comes from outside: false unless it is open. Only its ticket and length
+    /// matter, and the slot knows both; of two commits of one claim only one succeeds.
+    pub(super) fn commit_if_open(&self, claim: Claim, flags: u8) -> bool {
+        let committed = slot(claim.ticket, claim.len as usize, flags);
+        let slot = self.slot_of(claim.ticket);
+        slot.compare_exchange(open(claim), committed, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// The frame of `ticket`, once it is committed. Engine only.
@@ -207,9 +212,14 @@ mod tests {
             }
             assert_eq!(claim.word, word);
             assert_eq!(claims.committed(ticket), None, "a slot of an earlier lap, or a fresh one, is not committed");
-            assert!(claims.is_open(claim));
-            claims.commit(claim, 1);
-            assert!(!claims.is_open(claim));
+            let forged = Claim { len: claim.len + 1, ..claim };
+            assert!(!claims.commit_if_open(forged, 1), "the length is not the claim's");
+            assert!(claims.commit_if_open(claim, 1));
+            assert!(!claims.commit_if_open(claim, 1), "a second time");
+            assert!(
+                !claims.commit_if_open(Claim { ticket: claim.ticket.wrapping_add(1), ..claim }, 1),
+                "never claimed"
+            );
             word = word.wrapping_add(frame::words(claim.len as usize));
             ticket = ticket.wrapping_add(1);
             claims.free(word, ticket);

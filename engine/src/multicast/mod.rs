@@ -23,7 +23,7 @@ pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
 
 use crate::config::{MemberId, SubgroupId};
-use crate::fabric::{Fabric, Rank, Source, TableId, TableRows, TableSpec};
+use crate::fabric::{Fabric, Rank, Source, TableId, TableRows, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
 use publish::Publisher;
@@ -143,6 +143,8 @@ pub struct Multicast {
     untold_words: u32,
     /// What each member wants to be told.
     wanted: Vec<u64>,
+    /// How often ring bytes were given back to the own senders.
+    freed: u64,
     stats: Stats,
 }
 
@@ -161,7 +163,7 @@ impl Multicast {
         let geometry = Geometry { base: COLUMNS_LEN, words };
         let row = rows.rows[me].clone();
         let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
-        let streams = rows.rows.iter().map(|row| Stream::new(row.clone(), geometry, origin)).collect();
+        let streams = rows.rows.iter().map(|row| Stream::new(row.clone(), geometry, max_message, origin)).collect();
         let start = order::sequence(origin.index, 0, senders);
         Multicast {
             subgroup,
@@ -180,6 +182,7 @@ impl Multicast {
             untold_frames: 0,
             untold_words: 0,
             wanted: vec![0; senders],
+            freed: 0,
             stats: Stats::default(),
         }
     }
@@ -245,11 +248,14 @@ impl Multicast {
 
     /// Reuses ring bytes of messages that every member has delivered.
     fn free(&mut self, fabric: &dyn Fabric) -> bool {
+        let completed = fabric.completed();
         let mut delivered = self.delivered.iter().copied().min().unwrap_or(0);
         if planted::is(Bug::ReuseEarly) {
             delivered += self.ids.len() as u64;
         }
-        self.publisher.free(delivered, fabric.completed())
+        let freed = self.publisher.free(delivered, completed);
+        self.freed += u64::from(freed);
+        freed
     }
 
     /// Posts the data of this pass, then shows it: the data first, its counter in a later write.
@@ -264,16 +270,20 @@ impl Multicast {
         if !wrote && !nulls {
             return Ok(false);
         }
-        let published = self.publisher.word();
+        let published = self.publisher.published_word();
         if planted::is(Bug::CounterBeforeData) {
             self.table.store(column::PUBLISHED, published);
             self.push(fabric);
         }
+        let mut ticket = Ticket::default();
         for i in 0..self.publisher.ranges.len() {
             let range = self.publisher.ranges[i].clone();
-            let ticket = self.table.push(fabric, range, Source::Stable);
-            self.publisher.posted(ticket);
+            ticket = self.table.push(fabric, range, Source::Stable);
+            if planted::is(Bug::FirstRangeOnly) {
+                self.publisher.posted(ticket);
+            }
         }
+        self.publisher.posted(ticket);
         self.table.store(column::PUBLISHED, published);
         self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
@@ -305,7 +315,7 @@ impl Multicast {
         let stop = before + DELIVERIES_PER_PASS;
         let stable = self.received.iter().copied().min().unwrap_or(0);
         let end = self.received[me].min(first + NUMBERS_PER_PASS);
-        while self.next < end && self.stats.messages_delivered < stop {
+        while self.next < end && self.stats.messages_delivered < stop && !self.much_is_untold() {
             let sender = self.turn;
             let stream = &mut self.streams[sender];
             // Otherwise it was a `fifo` message, delivered ahead of its place.
@@ -365,11 +375,15 @@ impl Multicast {
 
     /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
-        let much = self.untold_words >= self.geometry.words / 8 || self.untold_frames >= self.ring().slots() / 8;
         let told = self.told;
-        if much || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
+        if self.much_is_untold() || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
             self.push(fabric);
         }
+    }
+
+    /// An eighth of a ring is done with since the counters last travelled. The pass ends then, too: senders may wait.
+    fn much_is_untold(&self) -> bool {
+        self.untold_words >= self.geometry.words / 8 || self.untold_frames >= self.ring().slots() / 8
     }
 
     /// All messages that this member sent with a ticket below `ticket`, and all it was delivered, have numbers below
@@ -383,6 +397,11 @@ impl Multicast {
     pub fn received_by(&self, k: usize, target: u64) -> bool {
         let need = if k == 0 { self.ids.len() } else { k.min(self.ids.len()) };
         self.received.iter().filter(|&&r| r >= target).count() >= need
+    }
+
+    /// How often ring bytes were given back to the own senders.
+    pub fn freed(&self) -> u64 {
+        self.freed
     }
 
     /// Everything below this has been delivered here.

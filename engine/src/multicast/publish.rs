@@ -6,6 +6,7 @@ use super::frame::{self, Header, Kind, Mode, WORD};
 use super::order;
 use super::ring::SendRing;
 use crate::fabric::{Rank, Row, Ticket};
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl Publisher {
             }
         }
         self.range(start, self.word.wrapping_sub(start));
-        if uncovered {
+        if uncovered && !planted::is(Bug::PaddingUncovered) {
             self.messages += 1;
             self.published.nulls += 1;
         }
@@ -165,7 +166,7 @@ impl Publisher {
         });
     }
 
-    /// The data write that carries the batches of the last [`Publisher::advance`].
+    /// The last of the data writes that carry the batches of the last [`Publisher::advance`].
     pub(super) fn posted(&mut self, ticket: Ticket) {
         for batch in self.batches.iter_mut().rev().take_while(|b| b.ticket == UNPOSTED) {
             batch.ticket = ticket;
@@ -204,7 +205,7 @@ impl Publisher {
     }
 
     /// The `published` word: frames in the low half, messages in the high half, each modulo 2^32.
-    pub(super) fn word(&self) -> u64 {
+    pub(super) fn published_word(&self) -> u64 {
         u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32
     }
 }

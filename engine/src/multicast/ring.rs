@@ -119,11 +119,14 @@ impl SendRing {
         self.claims.commit(claim, PADDING);
     }
 
-    /// Whether a claim that came from outside (the C ABI) is open: handed out, and neither committed nor abandoned.
-    pub fn is_open(&self, claim: Claim) -> bool {
-        claim.len as usize <= self.max_message
-            && frame::words(claim.len as usize) <= self.geometry.room(claim.word)
-            && self.claims.is_open(claim)
+    /// As [`SendRing::commit`] for a claim that comes from outside this language; false unless it is open.
+    pub fn commit_if_open(&self, claim: Claim, mode: Mode) -> bool {
+        claim.len as usize <= self.max_message && self.claims.commit_if_open(claim, mode as u8)
+    }
+
+    /// As [`SendRing::abandon`] for a claim that comes from outside this language; false unless it is open.
+    pub fn abandon_if_open(&self, claim: Claim) -> bool {
+        claim.len as usize <= self.max_message && self.claims.commit_if_open(claim, PADDING)
     }
 
     /// The ticket after the last claim so far.

@@ -27,6 +27,7 @@ impl Head {
 pub(super) struct Stream {
     row: Arc<Row>,
     geometry: Geometry,
+    max_message: usize,
     /// Frames, and messages with the nulls among them, that have arrived.
     frames: u64,
     pub(super) messages: u64,
@@ -45,10 +46,11 @@ fn extend(known: u64, word: u32) -> Option<u64> {
 }
 
 impl Stream {
-    pub(super) fn new(row: Arc<Row>, geometry: Geometry, origin: Origin) -> Stream {
+    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, origin: Origin) -> Stream {
         Stream {
             row,
             geometry,
+            max_message,
             frames: origin.index,
             messages: origin.index,
             frames_done: origin.index,
@@ -103,6 +105,9 @@ impl Stream {
                     if index >= self.messages {
                         return Err(format!("frame {index} lies beyond the {} messages published", self.messages));
                     }
+                    if header.len > self.max_message {
+                        return Err(format!("a message of {} bytes, {} are the limit", header.len, self.max_message));
+                    }
                     self.head = Some(Head { index, word: self.word, len: header.len as u32, mode });
                     break;
                 }
@@ -143,7 +148,7 @@ mod tests {
         let geometry = Geometry { base: 64, words: 64 };
         let origin = Origin::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
-        let mut stream = Stream::new(row.clone(), geometry, origin);
+        let mut stream = Stream::new(row.clone(), geometry, 200, origin);
         assert!(stream.take_in(word(1, 10), 9).unwrap_err().contains("9 are possible"));
         assert!(stream.take_in(word(65, 1), 9).unwrap_err().contains("more than its ring"));
         assert!(stream.take_in(word(1, 1), 9).unwrap());
@@ -153,6 +158,7 @@ mod tests {
             (3 << 28, "no frame header"),
             (1 << 31, "no frame header"),
             (5 | 1 << 32, "lies beyond"),
+            (201, "200 are the limit"),
         ] {
             row.word(64).store(raw, std::sync::atomic::Ordering::Relaxed);
             assert!(stream.head().unwrap_err().contains(expected), "{raw:#x}");

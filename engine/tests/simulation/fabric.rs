@@ -22,10 +22,20 @@ struct Write {
     left: Vec<usize>,
 }
 
+/// A stable write that has landed, but whose sender does not know yet: a real transport may still read its source.
+struct Held {
+    ticket: Ticket,
+    table: usize,
+    range: Range<usize>,
+    /// The source as it was when the write landed.
+    bytes: Vec<u64>,
+}
+
 /// What is under way from one member to another.
 #[derive(Default)]
 struct Link {
     writes: VecDeque<Write>,
+    held: VecDeque<Held>,
     down: bool,
     /// The receiver has been told.
     reported: bool,
@@ -43,7 +53,6 @@ pub(crate) struct World {
     /// Something landed since the member last polled.
     news: Vec<bool>,
     next_ticket: Vec<u64>,
-    armed: Vec<bool>,
     pub(crate) posted: u64,
     rng: Rng,
 }
@@ -65,7 +74,6 @@ impl Net {
             links: (0..n * n).map(|_| Link::default()).collect(),
             news: vec![false; n],
             next_ticket: vec![0; n],
-            armed: vec![false; n],
             posted: 0,
             rng: Rng::new(seed),
         })))
@@ -117,8 +125,13 @@ impl World {
             };
             target.word(offset).store(value, Ordering::Release);
         }
-        if write.left.is_empty() {
-            self.links[from * n + to].writes.pop_front();
+        if write.left.is_empty()
+            && let Some(write) = self.links[from * n + to].writes.pop_front()
+            && write.snapshot.is_none()
+        {
+            let Write { ticket, table, range, .. } = write;
+            let bytes = range.clone().step_by(8).map(|o| source.word(o).load(Ordering::Acquire)).collect();
+            self.links[from * n + to].held.push_back(Held { ticket, table, range, bytes });
         }
         self.news[to] = true;
     }
@@ -129,7 +142,24 @@ impl World {
     }
 
     pub(crate) fn idle(&self) -> bool {
-        self.links.iter().all(|l| l.writes.is_empty())
+        self.links.iter().all(|l| l.writes.is_empty() && (l.down || l.held.is_empty()))
+    }
+
+    /// Tells a sender of some of its stable writes that they are complete.
+    fn complete(&mut self, from: Rank) {
+        for to in (0..self.n).filter(|&to| to != from) {
+            while !self.link(from, to).held.is_empty() && (self.link(from, to).down || self.rng.chance(1, 8)) {
+                let Some(held) = self.link(from, to).held.pop_front() else { break };
+                let row = &self.tables[held.table].1[from].rows[from];
+                let unchanged =
+                    held.range.step_by(8).zip(held.bytes).all(|(o, b)| row.word(o).load(Ordering::Acquire) == b);
+                assert!(
+                    unchanged || self.link(from, to).down,
+                    "member {from} changed the source of a stable write that was not complete"
+                );
+                self.news[from] = true;
+            }
+        }
     }
 
     /// The link between two members breaks: what is under way is lost, from any word on.
@@ -158,6 +188,19 @@ impl World {
         for peer in (0..self.n).filter(|&p| p != member) {
             self.cut(member, peer);
         }
+    }
+
+    /// Everything under way from one member to another lands.
+    pub(crate) fn drain_link(&mut self, from: Rank, to: Rank) {
+        while !self.link(from, to).writes.is_empty() {
+            self.land(from, to, usize::MAX);
+        }
+    }
+
+    /// Member `at`'s copy of `of`'s row, for what a hostile member writes there.
+    pub(crate) fn copy(&mut self, table: usize, at: Rank, of: Rank) -> &Row {
+        self.news[at] = true;
+        &self.tables[table].1[at].rows[of]
     }
 
     /// A member's own row: the truth about it.
@@ -207,7 +250,8 @@ impl Fabric for SimFabric {
     fn completed(&self) -> Ticket {
         let world = self.net.world();
         let open = (0..world.n).filter_map(|to| world.links[self.me * world.n + to].writes.front());
-        let open = open.map(|w| w.ticket.0 - 1).min();
+        let held = (0..world.n).filter_map(|to| world.links[self.me * world.n + to].held.front());
+        let open = open.map(|w| w.ticket.0 - 1).chain(held.map(|h| h.ticket.0 - 1)).min();
         Ticket(open.unwrap_or(world.next_ticket[self.me]))
     }
 
@@ -218,6 +262,7 @@ impl Fabric for SimFabric {
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let mut world = self.net.world();
+        world.complete(self.me);
         for peer in (0..world.n).filter(|&p| p != self.me) {
             let link = world.link(peer, self.me);
             let ended = link.closing && link.writes.is_empty();
@@ -269,13 +314,9 @@ impl Fabric for SimFabric {
         (0..world.n).filter(|&p| p != self.me).all(down)
     }
 
-    fn arm(&mut self) {
-        self.net.world().armed[self.me] = true;
-    }
+    fn arm(&mut self) {}
 
-    fn disarm(&mut self) {
-        self.net.world().armed[self.me] = false;
-    }
+    fn disarm(&mut self) {}
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
