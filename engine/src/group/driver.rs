@@ -194,7 +194,9 @@ impl Driver {
         if moved {
             self.serve_waiters();
         }
-        if !moved || self.passes.is_multiple_of(PASSES_PER_STATS) {
+        // The last ones stay: whoever is told that the group has ended finds all of them.
+        let ending = !matches!(self.node.phase(), Phase::Running);
+        if !moved || ending || self.passes.is_multiple_of(PASSES_PER_STATS) {
             self.show_stats();
         }
         self.watch_phase();
