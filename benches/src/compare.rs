@@ -34,6 +34,10 @@ struct Comparison {
     ratio_median: f64,
     ratio_min: f64,
     ratio_max: f64,
+    /// The same for other figures that both sides have: it says whether the first costs more where the machine was busy.
+    cpu_ratio_median: Option<f64>,
+    p99_ratio_median: Option<f64>,
+    from_commit_ratio_median: Option<f64>,
     a: Side,
     b: Side,
 }
@@ -63,10 +67,21 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratio_max: ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         ratios,
+        cpu_ratio_median: ratio_of(&a, &b, "/cpu_us_per_message"),
+        p99_ratio_median: ratio_of(&a, &b, "/latency_us/p99"),
+        from_commit_ratio_median: ratio_of(&a, &b, "/latency_from_commit_us/p50"),
         a,
         b,
     };
     show(&comparison, args.cluster.json, || text(&comparison))
+}
+
+/// The median ratio of a figure that both sides' runs have.
+fn ratio_of(a: &Side, b: &Side, pointer: &str) -> Option<f64> {
+    let figure = |run: &Value| run.pointer(pointer)?.as_f64();
+    let ratios = a.runs.iter().zip(&b.runs);
+    let ratios: Option<Vec<f64>> = ratios.map(|(x, y)| Some(figure(x)? / figure(y)?)).collect();
+    Some(median(&ratios?)).filter(|r| r.is_finite())
 }
 
 fn other_side(args: &CompareArgs) -> Result<(Against, Metric)> {
@@ -209,8 +224,16 @@ fn text(c: &Comparison) -> String {
     for (i, ratio) in c.ratios.iter().enumerate() {
         text += &format!("pair {}: A {:.1}, B {:.1}, A/B {ratio:.3}\n", i + 1, c.a.values[i], c.b.values[i]);
     }
-    text + &format!(
+    text += &format!(
         "medians: A {:.1}, B {:.1}; A/B: median {:.3}, least {:.3}, most {:.3}",
         c.a.median, c.b.median, c.ratio_median, c.ratio_min, c.ratio_max
-    )
+    );
+    for (what, ratio) in [
+        ("CPU time per message", c.cpu_ratio_median),
+        ("99th percentile", c.p99_ratio_median),
+        ("median latency from commit", c.from_commit_ratio_median),
+    ] {
+        text += &ratio.map_or_else(String::new, |r| format!("\nA/B of {what}: {r:.3}"));
+    }
+    text
 }

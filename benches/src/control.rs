@@ -124,7 +124,7 @@ impl Control {
             self.shared.1.notify_all();
         }
         if !self.ended() {
-            #[expect(clippy::exit, reason = "other threads may be in calls that wait for ever")]
+            #[allow(clippy::exit, reason = "other threads may be in calls that wait for ever")]
             std::process::exit(2);
         }
     }

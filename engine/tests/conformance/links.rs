@@ -18,7 +18,7 @@ fn rounds(peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send
     move |me| {
         let up: Vec<Rank> = peers.iter().copied().filter(|p| me.links_down(*p) == 0).collect();
         let all_have = up.iter().all(|p| me.sees(*p, ACK) == posted);
-        if all_have && posted < last {
+        if all_have && posted < last && me.may_change() {
             posted += 1;
             fill(me.own(), half(posted), posted);
             for &peer in peers {

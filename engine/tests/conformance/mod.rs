@@ -92,6 +92,8 @@ pub(crate) struct Endpoint {
     pub(crate) tables: Vec<TableRows>,
     /// All that its fabric has reported.
     pub(crate) events: Vec<Event>,
+    /// The last stable write: its source, and those before it, may change once it is complete.
+    last_stable: Ticket,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -105,7 +107,7 @@ impl std::fmt::Debug for Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
-        Endpoint { rank, fabric, tables, events: Vec::new() }
+        Endpoint { rank, fabric, tables, events: Vec::new(), last_stable: Ticket::default() }
     }
 
     fn poll(&mut self) -> bool {
@@ -126,8 +128,20 @@ impl Endpoint {
     }
 
     fn write(&mut self, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
-        let id = self.id();
-        self.fabric.write(peer, id, range, source)
+        self.write_to(self.id(), peer, range, source)
+    }
+
+    fn write_to(&mut self, table: TableId, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
+        let ticket = self.fabric.write(peer, table, range, source);
+        if source == Source::Stable {
+            self.last_stable = ticket;
+        }
+        ticket
+    }
+
+    /// Whether the sources of all stable writes may change.
+    fn may_change(&self) -> bool {
+        self.fabric.completed() >= self.last_stable
     }
 
     /// Stores a word of one's own columns and pushes it to `peers`.

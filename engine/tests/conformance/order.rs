@@ -42,7 +42,7 @@ pub(crate) fn data_precedes_its_counter<H: Harness>() {
     let len = |round: u64| 8 * (1 + Random(round).below(DATA / 8));
     let mut posted = 0;
     let writer = move |me: &mut Endpoint| {
-        if me.sees(1, ACK) == posted && posted < ROUNDS {
+        if me.sees(1, ACK) == posted && posted < ROUNDS && me.may_change() {
             posted += 1;
             let range = COLUMNS..COLUMNS + len(posted);
             fill(me.own(), range.clone(), posted);

@@ -19,7 +19,7 @@ pub(crate) fn every_size_arrives<H: Harness>() {
     let last = ranges.len() as u64;
     let mut posted = 0;
     let writer = |me: &mut Endpoint| {
-        if me.sees(1, ACKS) == posted && posted < last {
+        if me.sees(1, ACKS) == posted && posted < last && me.may_change() {
             let range = ranges[posted as usize].clone();
             posted += 1;
             fill(me.own(), range.clone(), posted);
@@ -100,14 +100,14 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
                 }
             }
             let all_have = |round: u64| peers.iter().all(|p| me.sees(*p, ACKS + 64 * rank) == round);
-            if all_have(posted) && posted < ROUNDS {
+            if all_have(posted) && posted < ROUNDS && me.may_change() {
                 posted += 1;
                 let range = COLUMNS..COLUMNS + len(rank, posted);
                 for (table, salt) in [(0, 0), (1, 1 << 40)] {
                     fill(&me.tables[table].rows[rank], range.clone(), posted * 8 + rank as u64 + salt);
                     let id = me.tables[table].spec.id;
                     for &peer in &peers {
-                        me.fabric.write(peer, id, range.clone(), Source::Stable);
+                        me.write_to(id, peer, range.clone(), Source::Stable);
                     }
                 }
                 me.announce(&peers, COUNTER, posted);

@@ -320,7 +320,7 @@ impl Cluster {
             .map(|row| [0, 8, 16].map(|offset| row.word(offset).load(Ordering::Acquire)))
             .collect();
         for (before, after) in self.counters.iter().zip(&now) {
-            let grown = |shift: u32| (after[0] >> shift) as u32 as i64 - (before[0] >> shift) as u32 as i64;
+            let grown = |shift: u32| i64::from((after[0] >> shift) as u32) - i64::from((before[0] >> shift) as u32);
             let forward = |d: i64| d.rem_euclid(1 << 32) < 1 << 31;
             assert!(forward(grown(0)) && forward(grown(32)), "`published` went back: {before:x?} {after:x?}");
             assert!(before[1] <= after[1] && before[2] <= after[2], "a counter went back: {before:?} {after:?}");

@@ -1,17 +1,22 @@
 //! One member of a measured cluster.
 
+mod sender;
+mod tally;
+
 use crate::Result;
 use crate::args::{ClusterArgs, Drive, STAMPS_LEN};
 use crate::control::{Control, Plan, Word};
 use crate::measure::{Cpu, Latencies, exact_timers, memory_kib, now_ns, sleep_until};
-use galerna::{Delivery, Driver, Error, Group, Handler, MemberId, Mode, Stats, SubgroupId};
+use galerna::{Driver, Group, MemberId, Stats, SubgroupId};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use sender::Sender;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tally::{Board, Probe, Tally};
 
 const MAIN: SubgroupId = SubgroupId(0);
 /// How often a member that waits for its parent's word looks for it.
@@ -80,222 +85,6 @@ impl Counters {
     }
 }
 
-/// What the handler shows to the member's other code.
-#[derive(Default)]
-struct Board {
-    delivered: AtomicU64,
-    /// The warm-up, and all, are delivered, or the group has stopped; under the lock it says more.
-    changed: AtomicBool,
-    marks: Mutex<Marks>,
-    bell: Condvar,
-}
-
-#[derive(Default)]
-struct Marks {
-    warm: bool,
-    finish: Option<Finish>,
-    stopped: Option<Error>,
-}
-
-struct Finish {
-    at_ns: u64,
-    cpu: Cpu,
-    latencies: Vec<(u64, u64)>,
-    from_commit: Vec<(u64, u64)>,
-}
-
-impl Board {
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn mark(&self, change: impl FnOnce(&mut Marks)) {
-        change(&mut self.marks());
-        self.changed.store(true, Ordering::Release);
-        self.bell.notify_all();
-    }
-
-    /// Whether `reached` holds; an error once the group has stopped. Cheap while nothing changes.
-    fn look(&self, reached: fn(&Marks) -> bool) -> Result<bool> {
-        if !self.changed.load(Ordering::Acquire) {
-            return Ok(false);
-        }
-        let marks = self.marks();
-        match &marks.stopped {
-            Some(error) => Err(error.clone().into()),
-            None => {
-                // The next change, made under the same lock, sets it again.
-                self.changed.store(false, Ordering::Relaxed);
-                Ok(reached(&marks))
-            }
-        }
-    }
-
-    fn wait(&self, reached: fn(&Marks) -> bool) -> Result<()> {
-        let marks = self.bell.wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
-        match &marks.unwrap_or_else(PoisonError::into_inner).stopped {
-            Some(error) => Err(error.clone().into()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Which deliveries are timed.
-#[derive(Debug, Clone, Copy)]
-enum Probe {
-    None,
-    /// The own messages that carry the time of their commit.
-    Own(MemberId),
-    /// All messages: each carries the time it was due, and that of its commit.
-    All,
-}
-
-/// Counts and times deliveries.
-struct Tally {
-    board: Arc<Board>,
-    delivered: u64,
-    warm: u64,
-    total: u64,
-    next_mark: u64,
-    probe: Probe,
-    latencies: Latencies,
-    from_commit: Latencies,
-}
-
-fn stamp(payload: &[u8], index: usize) -> u64 {
-    let bytes = payload.get(8 * index..8 * index + 8);
-    bytes.map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
-}
-
-impl Tally {
-    fn time(&mut self, message: &Delivery<'_>) {
-        if self.delivered < self.warm {
-            return;
-        }
-        match self.probe {
-            Probe::All => {
-                let now = now_ns();
-                self.latencies.record(now.saturating_sub(stamp(message.payload, 0)));
-                self.from_commit.record(now.saturating_sub(stamp(message.payload, 1)));
-            }
-            Probe::Own(me) if message.sender == me => match stamp(message.payload, 0) {
-                0 => {}
-                committed => self.latencies.record(now_ns().saturating_sub(committed)),
-            },
-            _ => {}
-        }
-    }
-
-    #[cold]
-    fn mark(&mut self) {
-        if self.delivered == self.warm {
-            self.next_mark = self.total;
-            return self.board.mark(|marks| marks.warm = true);
-        }
-        let finish = Finish {
-            at_ns: now_ns(),
-            cpu: Cpu::now(),
-            latencies: self.latencies.counts(),
-            from_commit: self.from_commit.counts(),
-        };
-        self.board.mark(|marks| marks.finish = Some(finish));
-    }
-}
-
-impl Handler for Tally {
-    fn deliver(&mut self, message: Delivery<'_>) {
-        self.time(&message);
-        self.delivered += 1;
-        self.board.delivered.store(self.delivered, Ordering::Relaxed);
-        if self.delivered == self.next_mark {
-            self.mark();
-        }
-    }
-
-    fn stopped(&mut self, reason: &Error) {
-        let reason = reason.clone();
-        self.board.mark(|marks| marks.stopped = Some(reason));
-    }
-}
-
-/// Fills and commits messages.
-struct Sender<'g> {
-    group: &'g Group,
-    mode: Mode,
-    /// What every message is filled from, its stamps at the front.
-    source: Vec<u8>,
-    sent: u64,
-    burst: u64,
-    /// Every so many messages carry the time of their commit.
-    sample_every: u64,
-    /// The start and the time between two messages, in nanoseconds.
-    schedule: Option<(u64, f64)>,
-}
-
-impl Sender<'_> {
-    /// When the next message is due.
-    fn due_ns(&self, from: u64) -> u64 {
-        self.schedule.map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
-    }
-
-    fn put(&mut self, index: usize, value: u64) {
-        if let Some(place) = self.source.get_mut(8 * index..8 * index + 8) {
-            place.copy_from_slice(&value.to_le_bytes());
-        }
-    }
-
-    /// Puts the times in place that the next message carries.
-    fn stamp(&mut self, due_ns: u64) {
-        if self.schedule.is_some() {
-            self.put(0, due_ns);
-            self.put(1, now_ns());
-        } else if self.sent.is_multiple_of(self.sample_every) {
-            self.put(0, now_ns());
-        } else if self.sent % self.sample_every == 1 {
-            self.put(0, 0);
-        }
-    }
-
-    /// Sends until `target` messages are sent, what the schedule allows is, or the ring is full. True if it sent any.
-    fn send_some(&mut self, from: u64, target: u64) -> Result<bool> {
-        let before = self.sent;
-        let target = target.min(before.saturating_add(self.burst));
-        while self.sent < target {
-            let due_ns = self.due_ns(from);
-            if self.schedule.is_some() && now_ns() < due_ns {
-                break;
-            }
-            match self.group.try_reserve(MAIN, self.source.len()) {
-                Ok(mut place) => {
-                    self.stamp(due_ns);
-                    place.copy_from_slice(&self.source);
-                    place.commit(self.mode);
-                    self.sent += 1;
-                }
-                Err(Error::WouldBlock(_)) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(self.sent != before)
-    }
-
-    /// Sends until `target` messages are sent, with calls that wait.
-    fn send_all(&mut self, from: u64, target: u64) -> Result<()> {
-        while self.sent < target {
-            let due_ns = self.due_ns(from);
-            if self.schedule.is_some() {
-                sleep_until(due_ns);
-            }
-            let mut place = self.group.reserve(MAIN, self.source.len(), LONG)?;
-            self.stamp(due_ns);
-            place.copy_from_slice(&self.source);
-            place.commit(self.mode);
-            self.sent += 1;
-        }
-        Ok(())
-    }
-}
-
 /// Everything about the run that a member needs at each step.
 struct Run<'a> {
     args: &'a ClusterArgs,
@@ -326,7 +115,7 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
         delivered: 0,
         warm: warm * senders as u64,
         total: (warm + each) * senders as u64,
-        next_mark: warm * senders as u64,
+        next_mark: if warm == 0 { each } else { warm } * senders as u64,
         probe,
         latencies: Latencies::new()?,
         from_commit: Latencies::new()?,
@@ -455,9 +244,7 @@ impl Run<'_> {
             }
             if sent || moved {
                 idle_since = None;
-            } else if self.args.busy_poll {
-                std::thread::yield_now();
-            } else if !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
+            } else if self.args.busy_poll || self.looks_again(&mut idle_since) {
                 std::thread::yield_now();
             } else {
                 let due_ns = (sender.schedule.is_some() && sender.sent < target).then(|| sender.due_ns(from));
@@ -465,6 +252,11 @@ impl Run<'_> {
                 idle_since = None;
             }
         }
+    }
+
+    /// Whether it has been idle for less than the time of spinning.
+    fn looks_again(&self, idle_since: &mut Option<Instant>) -> bool {
+        !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin
     }
 
     /// Sleeps until the group has something to do, the next message is due, or `tick` has passed.

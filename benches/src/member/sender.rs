@@ -1,0 +1,84 @@
+//! Fills and commits messages, as fast as the ring takes them or on a schedule.
+
+use super::{LONG, MAIN};
+use crate::Result;
+use crate::measure::{now_ns, sleep_until};
+use galerna::{Error, Group, Mode};
+
+/// Fills and commits messages.
+pub(super) struct Sender<'g> {
+    pub(super) group: &'g Group,
+    pub(super) mode: Mode,
+    /// What every message is filled from, its stamps at the front.
+    pub(super) source: Vec<u8>,
+    pub(super) sent: u64,
+    pub(super) burst: u64,
+    /// Every so many messages carry the time of their commit.
+    pub(super) sample_every: u64,
+    /// The start and the time between two messages, in nanoseconds.
+    pub(super) schedule: Option<(u64, f64)>,
+}
+
+impl Sender<'_> {
+    /// When the next message is due.
+    pub(super) fn due_ns(&self, from: u64) -> u64 {
+        self.schedule.map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
+    }
+
+    pub(super) fn put(&mut self, index: usize, value: u64) {
+        if let Some(place) = self.source.get_mut(8 * index..8 * index + 8) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Puts the times in place that the next message carries.
+    fn stamp(&mut self, due_ns: u64) {
+        if self.schedule.is_some() {
+            self.put(0, due_ns);
+            self.put(1, now_ns());
+        } else if self.sent.is_multiple_of(self.sample_every) {
+            self.put(0, now_ns());
+        } else if self.sent % self.sample_every == 1 {
+            self.put(0, 0);
+        }
+    }
+
+    /// Sends until `target` messages are sent, what the schedule allows is, or the ring is full. True if it sent any.
+    pub(super) fn send_some(&mut self, from: u64, target: u64) -> Result<bool> {
+        let before = self.sent;
+        let target = target.min(before.saturating_add(self.burst));
+        while self.sent < target {
+            let due_ns = self.due_ns(from);
+            if self.schedule.is_some() && now_ns() < due_ns {
+                break;
+            }
+            match self.group.try_reserve(MAIN, self.source.len()) {
+                Ok(mut place) => {
+                    self.stamp(due_ns);
+                    place.copy_from_slice(&self.source);
+                    place.commit(self.mode);
+                    self.sent += 1;
+                }
+                Err(Error::WouldBlock(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.sent != before)
+    }
+
+    /// Sends until `target` messages are sent, with calls that wait.
+    pub(super) fn send_all(&mut self, from: u64, target: u64) -> Result<()> {
+        while self.sent < target {
+            let due_ns = self.due_ns(from);
+            if self.schedule.is_some() {
+                sleep_until(due_ns);
+            }
+            let mut place = self.group.reserve(MAIN, self.source.len(), LONG)?;
+            self.stamp(due_ns);
+            place.copy_from_slice(&self.source);
+            place.commit(self.mode);
+            self.sent += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What the handler does with deliveries: it counts and times them, and says when the member has all.
+
+use crate::Result;
+use crate::measure::{Cpu, Latencies, now_ns};
+use galerna::{Delivery, Error, Handler, MemberId};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What the handler shows to the member's other code.
+#[derive(Default)]
+pub(super) struct Board {
+    pub(super) delivered: AtomicU64,
+    /// The warm-up, and all, are delivered, or the group has stopped; under the lock it says more.
+    changed: AtomicBool,
+    marks: Mutex<Marks>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+pub(super) struct Marks {
+    pub(super) warm: bool,
+    pub(super) finish: Option<Finish>,
+    stopped: Option<Error>,
+}
+
+pub(super) struct Finish {
+    pub(super) at_ns: u64,
+    pub(super) cpu: Cpu,
+    pub(super) latencies: Vec<(u64, u64)>,
+    pub(super) from_commit: Vec<(u64, u64)>,
+}
+
+impl Board {
+    pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn mark(&self, change: impl FnOnce(&mut Marks)) {
+        change(&mut self.marks());
+        self.changed.store(true, Ordering::Release);
+        self.bell.notify_all();
+    }
+
+    /// Whether `reached` holds; an error once the group has stopped. Cheap while nothing changes.
+    pub(super) fn look(&self, reached: fn(&Marks) -> bool) -> Result<bool> {
+        if !self.changed.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let marks = self.marks();
+        match &marks.stopped {
+            Some(error) => Err(error.clone().into()),
+            None => {
+                // The next change, made under the same lock, sets it again.
+                self.changed.store(false, Ordering::Relaxed);
+                Ok(reached(&marks))
+            }
+        }
+    }
+
+    pub(super) fn wait(&self, reached: fn(&Marks) -> bool) -> Result<()> {
+        let marks = self.bell.wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
+        match &marks.unwrap_or_else(PoisonError::into_inner).stopped {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which deliveries are timed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Probe {
+    None,
+    /// The own messages that carry the time of their commit.
+    Own(MemberId),
+    /// All messages: each carries the time it was due, and that of its commit.
+    All,
+}
+
+/// Counts and times deliveries.
+pub(super) struct Tally {
+    pub(super) board: Arc<Board>,
+    pub(super) delivered: u64,
+    pub(super) warm: u64,
+    pub(super) total: u64,
+    pub(super) next_mark: u64,
+    pub(super) probe: Probe,
+    pub(super) latencies: Latencies,
+    pub(super) from_commit: Latencies,
+}
+
+fn stamp(payload: &[u8], index: usize) -> u64 {
+    let bytes = payload.get(8 * index..8 * index + 8);
+    bytes.map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
+}
+
+impl Tally {
+    fn time(&mut self, message: &Delivery<'_>) {
+        if self.delivered < self.warm {
+            return;
+        }
+        match self.probe {
+            Probe::All => {
+                let now = now_ns();
+                self.latencies.record(now.saturating_sub(stamp(message.payload, 0)));
+                self.from_commit.record(now.saturating_sub(stamp(message.payload, 1)));
+            }
+            Probe::Own(me) if message.sender == me => match stamp(message.payload, 0) {
+                0 => {}
+                committed => self.latencies.record(now_ns().saturating_sub(committed)),
+            },
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn mark(&mut self) {
+        if self.delivered == self.warm {
+            self.next_mark = self.total;
+            return self.board.mark(|marks| marks.warm = true);
+        }
+        let finish = Finish {
+            at_ns: now_ns(),
+            cpu: Cpu::now(),
+            latencies: self.latencies.counts(),
+            from_commit: self.from_commit.counts(),
+        };
+        self.board.mark(|marks| marks.finish = Some(finish));
+    }
+}
+
+impl Handler for Tally {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self.time(&message);
+        self.delivered += 1;
+        self.board.delivered.store(self.delivered, Ordering::Relaxed);
+        if self.delivered == self.next_mark {
+            self.mark();
+        }
+    }
+
+    fn stopped(&mut self, reason: &Error) {
+        let reason = reason.clone();
+        self.board.mark(|marks| marks.stopped = Some(reason));
+    }
+}

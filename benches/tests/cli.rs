@@ -1,0 +1,151 @@
+//! The command line as a user meets it: every subcommand on both fabrics, and what is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn bench(flags: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_galerna-bench"));
+    command.args(flags.split_whitespace()).output().unwrap()
+}
+
+/// What `flags --json` prints: one object.
+fn json(flags: &str) -> Value {
+    let output = bench(&format!("{flags} --json"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{flags}: {err}");
+    let value: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{flags}: {e}: {out}"));
+    assert!(value.is_object(), "{flags}: {out}");
+    value
+}
+
+fn has_numbers(value: &Value, fields: &[&str]) {
+    for field in fields {
+        let at = field.split('.').fold(value, |v, key| &v[key]);
+        assert!(at.as_f64().is_some_and(f64::is_finite), "`{field}` is {at} in {value}");
+    }
+}
+
+fn refused(flags: &str, why: &str) {
+    let output = bench(flags);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{flags} is not refused");
+    assert!(err.contains(why), "{flags}: expected `{why}` in: {err}");
+}
+
+const COMMON: [&str; 6] =
+    ["messages", "seconds", "messages_per_second", "megabytes_per_second", "cpu_us_per_message", "cpu_cores"];
+
+fn cluster(fabric: &str) {
+    for flags in [
+        "--members 3 --size 100 --messages 2000",
+        "--members 2 --size 70000 --messages 100 --senders one --drive thread --mode ordered",
+        "--members 3 --size 8 --messages 500 --senders half --mode fifo --burst 7 --ring-bytes 65536",
+        "--members 1 --size 0 --messages 100 --warmup 0",
+        "--members 2 --size 1500000 --messages 10 --busy-poll --spin-us 0",
+    ] {
+        let run = json(&format!("cluster --fabric {fabric} --timeout-s 60 {flags}"));
+        assert_eq!(run["kind"], "cluster");
+        has_numbers(&run, &COMMON);
+        has_numbers(&run, &["rss_peak_mib", "counters.sleeps", "counters.passes", "counters.nulls_sent"]);
+        has_numbers(&run, &["messages_per_batch_sent", "messages_per_batch_delivered"]);
+        let members = run["members"].as_array().unwrap();
+        for member in members {
+            assert_eq!(member["delivered"], run["messages"]);
+            has_numbers(member, &["seconds", "cpu_us_per_message", "rss_peak_mib"]);
+        }
+        if run["flags"]["size"].as_u64() >= Some(8) {
+            has_numbers(&run, &["latency_us.p50", "latency_us.p99_9", "latency_us.max"]);
+        }
+        if members.len() > 1 {
+            has_numbers(&run, &["wire_bytes_per_payload_byte"]);
+        }
+    }
+}
+
+#[test]
+fn cluster_over_shm() {
+    cluster("shm");
+}
+
+#[test]
+fn cluster_over_tcp() {
+    cluster("tcp");
+}
+
+#[test]
+fn an_open_loop_times_every_message_at_every_member() {
+    for drive in ["dispatch", "thread"] {
+        let flags = format!("cluster --fabric shm --size 16 --messages 200 --rate 4000 --senders one --drive {drive}");
+        let run = json(&flags);
+        assert_eq!(run["latency_us"]["samples"], 600);
+        assert_eq!(run["latency_from_commit_us"]["samples"], 600);
+    }
+}
+
+#[test]
+fn limits_and_round_trips() {
+    for fabric in ["shm", "tcp"] {
+        for senders in ["all", "one"] {
+            let run = json(&format!("limit --fabric {fabric} --messages 3000 --size 100 --senders {senders}"));
+            assert_eq!(run["kind"], "limit");
+            has_numbers(&run, &COMMON);
+        }
+        for flags in ["--messages 200", "--messages 200 --spin --rate 5000 --size 3000"] {
+            let run = json(&format!("pingpong --fabric {fabric} {flags}"));
+            assert_eq!(run["latency_us"]["samples"], 200);
+            has_numbers(&run, &["latency_us.p50", "latency_us.p99", "cpu_us_per_message"]);
+        }
+    }
+}
+
+#[test]
+fn an_idle_group() {
+    for fabric in ["shm", "tcp"] {
+        let run = json(&format!("idle --fabric {fabric} --seconds 1"));
+        has_numbers(&run, &["cpu_percent", "rings_mib_per_member", "passes", "sleeps"]);
+        assert_eq!(run["rss_mib"].as_array().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn comparisons() {
+    let exe = env!("CARGO_BIN_EXE_galerna-bench");
+    for flags in [
+        "--fabric shm --messages 500 --against limit".to_owned(),
+        "--fabric tcp --messages 500".to_owned(),
+        "--fabric shm --messages 500 --against-fabric tcp".to_owned(),
+        "--fabric shm --messages 500 --with --mode=fifo".to_owned(),
+        format!("--fabric shm --messages 500 --against BINARY:{exe}"),
+        "--fabric tcp --messages 100 --rate 2000 --senders one --against pingpong".to_owned(),
+    ] {
+        let run = json(&format!("compare {flags}"));
+        has_numbers(&run, &["ratio_median", "ratio_min", "ratio_max", "a.median", "b.median"]);
+        has_numbers(&run, &["cpu_ratio_median"]);
+        assert_eq!(run["ratios"].as_array().unwrap().len(), 5);
+        assert_eq!(run["b"]["runs"].as_array().unwrap().len(), 5);
+    }
+}
+
+#[test]
+fn bad_flags_are_refused() {
+    refused("cluster --fabric carrier-pigeon", "carrier-pigeon");
+    refused("cluster", "--fabric");
+    refused("cluster --fabric shm --members 0", "1..=64");
+    refused("cluster --fabric shm --members 65", "1..=64");
+    refused("cluster --fabric shm --size 2097145", "over the limit of 2097144 bytes");
+    refused("cluster --fabric shm --ring-bytes 5000", "power of two");
+    refused("cluster --fabric shm --rate 10 --size 15", "--size 16 or more");
+    refused("limit --fabric shm --size 5000000", "--ring-bytes");
+    refused("compare --fabric shm --pairs 4", "5..=");
+    refused("compare --fabric shm --against nothing", "BINARY:PATH");
+    refused("compare --fabric shm --against cluster", "both sides");
+    refused("compare --fabric shm --against limit --metric latency", "no latency");
+    refused("compare --fabric shm --against BINARY:/does/not/exist", "cannot run");
+    refused("member", "");
+}
+
+#[test]
+fn a_deadline_names_the_late() {
+    refused("cluster --fabric shm --messages 1000000000 --timeout-s 1", "did not become ready: member 1");
+}
