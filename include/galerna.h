@@ -586,7 +586,8 @@ galerna_result_t galerna_flush(struct galerna_group_t *group,
                                uint32_t timeout_ms);
 
 /**
- * Counters of a subgroup; the library brings them up to date once a pass of its engine. They stay after the leave.
+ * Counters of a subgroup. In a busy group they may be some passes of the engine old; an idle one brings them up to date,
+ * and so does the end: they stay after the leave.
  *
  * - `subgroup`: its number; 0 holds every member.
  * - `stats`: its `size` must be set; takes the counters.

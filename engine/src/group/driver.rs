@@ -194,7 +194,9 @@ impl Driver {
         if moved {
             self.serve_waiters();
         }
-        if !moved || self.passes.is_multiple_of(PASSES_PER_STATS) {
+        // The last ones stay: whoever is told that the group has ended finds all of them.
+        let ending = !matches!(self.node.phase(), Phase::Running);
+        if !moved || ending || self.passes.is_multiple_of(PASSES_PER_STATS) {
             self.show_stats();
         }
         self.watch_phase();
@@ -285,7 +287,8 @@ impl Driver {
 
     /// Sleeps in the kernel until there is something to do, at most `timeout`.
     fn sleep(&mut self, timeout: Option<Duration>) {
-        if !self.arm_and_look() {
+        // The last link may have gone down in this very look, which nothing announces any more.
+        if !self.arm_and_look() && !self.ended() {
             self.block(timeout);
         }
         self.disarm();

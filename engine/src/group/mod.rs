@@ -149,7 +149,7 @@ impl Group {
         Ok(Flush::start(&self.shared, usize::from(subgroup.0), k, ring.next_ticket()))
     }
 
-    /// Counters of a subgroup; they are brought up to date once a pass.
+    /// Counters of a subgroup; in a busy group they may be some passes old.
     pub fn stats(&self, subgroup: SubgroupId) -> Result<Stats, Error> {
         self.ring(subgroup)?;
         Ok(self.shared.lock().stats[usize::from(subgroup.0)])
