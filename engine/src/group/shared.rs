@@ -122,9 +122,11 @@ impl Shared {
             self.check_open()?;
         }
         let claim = ring.claim(len).map_err(|refusal| match refusal {
-            Refusal::Full => {
-                // The engine asks the others for what frees space.
-                self.work();
+            Refusal::Full(first) => {
+                if first {
+                    // The engine asks the others for what frees space.
+                    self.work();
+                }
                 Error::WouldBlock("the ring is full until the members have delivered earlier messages")
             }
             Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },

@@ -42,7 +42,7 @@ pub(super) struct Committed {
 pub(super) struct Claims {
     head: CachePadded<AtomicU64>,
     freed: CachePadded<AtomicU64>,
-    /// A claim was refused since the engine last looked.
+    /// A claim was refused since space was last freed.
     starved: AtomicBool,
     slots: Box<[AtomicU64]>,
     ring_words: u32,
@@ -90,9 +90,9 @@ impl Claims {
         &self.slots[ticket as usize & (self.slots.len() - 1)]
     }
 
-    /// Claims a contiguous frame for `len` payload bytes; `None` when the ring is full, which the engine must then be
-    /// told (woken, if it sleeps), so that it asks for what frees space.
-    pub(super) fn claim(&self, len: usize) -> Option<Claim> {
+    /// Claims a contiguous frame for `len` payload bytes. The error says that the ring is full, and is true for the first
+    /// to find it so: the engine must be woken, to ask the others for what frees space.
+    pub(super) fn claim(&self, len: usize) -> Result<Claim, bool> {
         let need = frame::words(len);
         loop {
             let (freed_word, freed_ticket) = unpack(self.freed.load(Ordering::Acquire));
@@ -105,8 +105,7 @@ impl Claims {
             if u64::from(used) + u64::from(pad) + u64::from(need) > u64::from(self.ring_words)
                 || under_way as usize + tickets > self.slots.len()
             {
-                self.starved.store(true, Ordering::Relaxed);
-                return None;
+                return Err(!self.starved.load(Ordering::Relaxed) && !self.starved.swap(true, Ordering::Relaxed));
             }
             let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
             if self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -121,7 +120,7 @@ impl Claims {
                 len: len as u32,
             };
             self.slot_of(claim.ticket).store(open(claim), Ordering::Relaxed);
-            return Some(claim);
+            return Ok(claim);
         }
     }
 
@@ -146,14 +145,16 @@ impl Claims {
             .then_some(Committed { len: (state & frame::PAYLOAD_MAX as u64) as usize, flags: (state >> 28) as u8 & 15 })
     }
 
-    /// Whether a claim was refused since the last call. Engine only.
-    pub(super) fn take_starved(&self) -> bool {
-        self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::Relaxed)
+    /// Whether a claim was refused since space was last freed. Engine only.
+    pub(super) fn starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
     }
 
     /// Gives everything before (`word`, `ticket`) back to claimers. Engine only.
     pub(super) fn free(&self, word: u32, ticket: u32) {
         self.freed.store(pack(word, ticket), Ordering::Release);
+        // Whoever is refused from now on rings again; whoever was refused just before is told of the free.
+        self.starved.store(false, Ordering::Relaxed);
     }
 
     /// The most frames claimed and not freed.
@@ -189,13 +190,14 @@ mod tests {
     #[test]
     fn full_by_bytes_and_by_slots() {
         let claims = Claims::new(16, 4, 0, 0);
-        assert!(claims.claim(8 * 15).is_some());
-        assert!(claims.claim(0).is_none());
+        assert!(claims.claim(8 * 15).is_ok());
+        assert_eq!(claims.claim(0), Err(true));
+        assert_eq!(claims.claim(0), Err(false), "the engine knows already");
         claims.free(16, 1);
         for _ in 0..4 {
-            assert!(claims.claim(0).is_some());
+            assert!(claims.claim(0).is_ok());
         }
-        assert!(claims.claim(0).is_none(), "no slot is left");
+        assert_eq!(claims.claim(0), Err(true), "no slot is left");
     }
 
     #[test]
@@ -275,7 +277,7 @@ mod loom_tests {
 
     fn send(claims: &Claims, memory: &Memory, value: u64) {
         loop {
-            if let Some(claim) = claims.claim(8) {
+            if let Ok(claim) = claims.claim(8) {
                 memory.write(claim.word.wrapping_add(1), value);
                 claims.commit(claim, 0);
                 return;

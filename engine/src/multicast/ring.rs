@@ -71,8 +71,8 @@ pub struct SendRing {
 /// Why no space was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The ring is full: backpressure.
-    Full,
+    /// The ring is full: backpressure. True for the first to find it so: the engine must be woken.
+    Full(bool),
     /// The message is longer than this limit in bytes.
     TooLarge(usize),
 }
@@ -91,7 +91,7 @@ impl SendRing {
         if len > self.max_message {
             return Err(Refusal::TooLarge(self.max_message));
         }
-        self.claims.claim(len).ok_or(Refusal::Full)
+        self.claims.claim(len).map_err(Refusal::Full)
     }
 
     /// The payload of an open claim. It starts as what earlier messages left there.

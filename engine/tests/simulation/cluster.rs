@@ -243,7 +243,7 @@ impl Cluster {
             let Some(&(len, mode)) = actor.todo.last() else { return };
             let claim = match actor.ring.claim(len) {
                 Ok(claim) => claim,
-                Err(Refusal::Full) => {
+                Err(Refusal::Full(_)) => {
                     self.report.backpressure += 1;
                     return;
                 }
