@@ -217,9 +217,11 @@ impl Multicast {
     /// One pass but for the deliveries. True if anything moved.
     pub fn advance(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
         let took_in = self.take_in()?;
+        let starved = self.ring().starved();
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
-        let published = self.publish(fabric, wrote)?;
+        // Senders that waited for space have something to say at once: nulls now would push it back by a round.
+        let published = self.publish(fabric, wrote, !(freed && starved))?;
         let received = self.count_received();
         let wants = self.want();
         if published || received || wants {
@@ -279,14 +281,14 @@ impl Multicast {
     }
 
     /// Posts the data of this pass, then shows it: the data first, its counter in a later write.
-    fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool) -> Result<bool, Breach> {
+    fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool, fill: bool) -> Result<bool, Breach> {
         let me = self.table.me();
         let counts = self.streams.iter().enumerate();
         let counts = counts.map(|(s, stream)| if s == me { self.publisher.messages } else { stream.messages });
         let horizon = order::horizon(counts, self.ids.len());
         let due = order::due(horizon, me, self.ids.len());
         let due = if planted::is(Bug::NullOffByOne) { due.saturating_sub(1) } else { due };
-        let nulls = self.publisher.fill(due);
+        let nulls = fill && self.publisher.fill(due);
         if !wrote && !nulls {
             return Ok(false);
         }

@@ -196,7 +196,7 @@ impl Publisher {
 
     /// The number up to which everybody must deliver before bytes become free, if a sender is short of them.
     pub(super) fn wanted(&self) -> Option<u64> {
-        if self.ring.claims.starved() { self.batches.front().map(|batch| batch.sequence) } else { None }
+        if self.ring.starved() { self.batches.front().map(|batch| batch.sequence) } else { None }
     }
 
     /// Whether everything claimed before `ticket` is on the stream.

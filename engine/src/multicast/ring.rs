@@ -134,6 +134,11 @@ impl SendRing {
         self.claims.next_ticket()
     }
 
+    /// Whether a claim was refused since space was last freed.
+    pub(super) fn starved(&self) -> bool {
+        self.claims.starved()
+    }
+
     /// The most frames that can be open or on their way.
     pub(super) fn slots(&self) -> usize {
         self.claims.slots()
