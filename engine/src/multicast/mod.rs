@@ -310,20 +310,22 @@ impl Multicast {
         self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
 
-    /// Shows what has arrived from everybody.
+    /// Shows what has arrived from everybody. True if peers should hear of it: nulls are acknowledged along with the next
+    /// message, since nobody waits for theirs.
     fn count_received(&mut self) -> bool {
         let me = self.table.me();
-        let mut moved = false;
-        for (sender, stream) in self.streams.iter().enumerate() {
+        let (mut moved, mut tell) = (false, false);
+        for (sender, stream) in self.streams.iter_mut().enumerate() {
             if self.stability.receive(me, sender, stream.messages) {
                 self.table.store(column::received(sender), stream.messages);
                 moved = true;
+                tell |= stream.acknowledge();
             }
         }
         if moved {
             self.arrived = order::contiguous(self.streams.iter().map(|s| s.messages), self.ids.len());
         }
-        moved
+        tell
     }
 
     fn push(&mut self, fabric: &mut dyn Fabric) {

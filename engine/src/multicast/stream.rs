@@ -32,6 +32,8 @@ pub(super) struct Stream {
     /// Frames, and messages with the nulls among them, that have arrived.
     frames: u64,
     pub(super) messages: u64,
+    /// Frames that the own `received` covers.
+    acknowledged: u64,
     /// Frames stepped over, and the ring position of the next one.
     frames_done: u64,
     word: u32,
@@ -60,6 +62,7 @@ impl Stream {
             max_message,
             frames: origin.index,
             messages: origin.index,
+            acknowledged: origin.index,
             frames_done: origin.index,
             word: origin.word,
             next: origin.index,
@@ -93,6 +96,11 @@ impl Stream {
         }
         (self.frames, self.messages) = (frames, messages);
         Ok(true)
+    }
+
+    /// What has arrived is acknowledged now. True if frames are among it, not only nulls.
+    pub(super) fn acknowledge(&mut self) -> bool {
+        std::mem::replace(&mut self.acknowledged, self.frames) != self.frames
     }
 
     /// The next message, if one has arrived; steps over padding.
