@@ -59,6 +59,22 @@ impl Row {
         unsafe { self.map.as_mut_ptr().add(range.start) }
     }
 
+    /// Tells the processor that the cache line at `offset` is going to be written, so that it takes the line from whoever
+    /// holds it while other work goes on. A hint: out of range, or on another architecture, it does nothing.
+    #[inline]
+    pub(crate) fn expect_write(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if offset < self.map.len() {
+            // SAFETY: in range; the instruction changes nothing that a program can see and traps on no x86-64 processor.
+            unsafe {
+                let line = self.map.as_ptr().add(offset);
+                std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
     /// Copies whole words into the columns, each store Release, so that a reader who sees a word with Acquire also sees
     /// what was stored before it.
     ///

@@ -87,6 +87,7 @@ impl Group {
         Ok(self.ring(subgroup)?.max_message())
     }
 
+    #[inline]
     fn ring(&self, subgroup: SubgroupId) -> Result<&Arc<SendRing>, Error> {
         self.shared.rings.get(usize::from(subgroup.0)).ok_or(Error::UnknownSubgroup(subgroup))
     }
@@ -122,10 +123,12 @@ impl Group {
     }
 
     /// Reserves `len` bytes of the ring, or says [`Error::WouldBlock`] when it is full.
+    #[inline]
     pub fn try_reserve(&self, subgroup: SubgroupId, len: usize) -> Result<Reservation<'_>, Error> {
         self.claim(self.ring(subgroup)?, len)
     }
 
+    #[inline]
     fn claim<'g>(&'g self, ring: &'g SendRing, len: usize) -> Result<Reservation<'g>, Error> {
         let claim = self.shared.claim(ring, len)?;
         Ok(Reservation { shared: &self.shared, ring, claim, open: true })
@@ -219,6 +222,7 @@ pub struct Reservation<'g> {
 
 impl Reservation<'_> {
     /// Sends the message.
+    #[inline]
     pub fn commit(mut self, mode: Mode) {
         self.open = false;
         self.ring.commit(self.claim, mode);
@@ -235,12 +239,14 @@ impl Reservation<'_> {
 
 impl Deref for Reservation<'_> {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.ring.bytes(self.claim)
     }
 }
 
 impl DerefMut for Reservation<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.ring.bytes_mut(&mut self.claim)
     }

@@ -117,11 +117,29 @@ impl Shared {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Acquire)
     }
 
+    #[inline]
     pub(super) fn claim(&self, ring: &SendRing, len: usize) -> Result<Claim, Error> {
-        if self.shut.load(Ordering::Relaxed) {
-            self.check_open()?;
+        match ring.claim(len) {
+            Ok(claim) => {
+                // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
+                self.shut_fence.often();
+                if !self.shut.load(Ordering::Relaxed) {
+                    return Ok(claim);
+                }
+                ring.abandon(claim);
+                self.work();
+                Err(self.check_open().err().unwrap_or(Error::Left))
+            }
+            Err(refusal) => Err(self.refused(refusal, len)),
         }
-        let claim = ring.claim(len).map_err(|refusal| match refusal {
+    }
+
+    #[cold]
+    fn refused(&self, refusal: Refusal, len: usize) -> Error {
+        if let Err(reason) = self.check_open() {
+            return reason;
+        }
+        match refusal {
             Refusal::Full(first) => {
                 if first {
                     // The engine asks the others for what frees space.
@@ -130,15 +148,7 @@ impl Shared {
                 Error::WouldBlock("the ring is full until the members have delivered earlier messages")
             }
             Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },
-        })?;
-        // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
-        self.shut_fence.often();
-        if self.shut.load(Ordering::Relaxed) {
-            ring.abandon(claim);
-            self.work();
-            self.check_open()?;
         }
-        Ok(claim)
     }
 
     /// An error once the group has stopped or this process leaves.

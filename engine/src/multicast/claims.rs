@@ -92,6 +92,7 @@ impl Claims {
 
     /// Claims a contiguous frame for `len` payload bytes. The error says that the ring is full, and is true for the first
     /// to find it so: the engine must be woken, to ask the others for what frees space.
+    #[inline]
     pub(super) fn claim(&self, len: usize) -> Result<Claim, bool> {
         let need = frame::words(len);
         loop {
@@ -125,6 +126,7 @@ impl Claims {
     }
 
     /// Hands a claimed frame, filled, to the engine.
+    #[inline]
     pub(super) fn commit(&self, claim: Claim, flags: u8) {
         self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }

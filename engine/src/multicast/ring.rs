@@ -37,6 +37,11 @@ impl Geometry {
     }
 }
 
+/// How far ahead lines are fetched: farther than the stores of a few messages take.
+const AHEAD_BYTES: usize = 1024;
+/// Frames longer than this are left to the processor, which sees the stream by itself.
+const AHEAD_MOST_WORDS: u32 = 64;
+
 /// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
 #[inline]
 pub(super) fn read_header(row: &Row, geometry: Geometry, word: u32) -> Result<Header, String> {
@@ -85,13 +90,29 @@ impl SendRing {
         SendRing { claims: Claims::new(geometry.words, slots, origin.0, origin.1), row, geometry, max_message }
     }
 
+    /// Fetches the cache lines that the next frames will be written to. On shared memory readers on other cores hold them,
+    /// and the next claim's compare-and-swap waits until all stores before it, this payload's among them, have theirs.
+    #[inline]
+    fn look_ahead(&self, claim: Claim) {
+        let words = frame::words(claim.len as usize);
+        if words <= AHEAD_MOST_WORDS {
+            let start = self.geometry.offset(claim.word) + AHEAD_BYTES;
+            for offset in (start..start + words as usize * WORD).step_by(64) {
+                self.row.expect_write(offset);
+            }
+        }
+    }
+
     /// Reserves `len` payload bytes. The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]:
     /// one that stays open holds back this process's later messages.
+    #[inline]
     pub fn claim(&self, len: usize) -> Result<Claim, Refusal> {
         if len > self.max_message {
             return Err(Refusal::TooLarge(self.max_message));
         }
-        self.claims.claim(len).map_err(Refusal::Full)
+        let claim = self.claims.claim(len).map_err(Refusal::Full)?;
+        self.look_ahead(claim);
+        Ok(claim)
     }
 
     /// The payload of an open claim. It starts as what earlier messages left there.
@@ -101,6 +122,7 @@ impl SendRing {
 
     /// The payload of an open claim, to be filled; the exclusive borrow of the claim stands for that of the bytes.
     #[allow(clippy::mut_from_ref, reason = "claims are disjoint, and each is borrowed mutably")]
+    #[inline]
     pub(crate) fn bytes_mut<'a>(&'a self, claim: &'a mut Claim) -> &'a mut [u8] {
         let range = self.geometry.payload(claim.word, claim.len as usize);
         let len = range.len();
@@ -110,6 +132,7 @@ impl SendRing {
     }
 
     /// Sends a claimed message.
+    #[inline]
     pub fn commit(&self, claim: Claim, mode: Mode) {
         self.claims.commit(claim, mode as u8);
     }

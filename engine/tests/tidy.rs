@@ -1,0 +1,95 @@
+//! Keeps the house clean: what no compiler checks.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+
+/// Longest source file, in lines; tests may be longer.
+const LINES_MAX: usize = 500;
+/// Where `unsafe` may stand.
+const UNSAFE_ROOMS: [&str; 4] = ["engine/src/fabric/", "engine/src/sst/", "engine/src/multicast/ring.rs", "ffi/"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with("target") && !name.starts_with('.') {
+            sources(&path, found);
+        } else if ["rs", "c", "h", "hpp", "cpp", "sh", "toml", "md"].iter().any(|e| name.ends_with(&format!(".{e}"))) {
+            found.push(path);
+        }
+    }
+}
+
+/// Calls `complain` for every source file with its path from the root and its text.
+fn each(mut check: impl FnMut(&str, &str, &mut Vec<String>)) {
+    let (mut found, mut complaints) = (Vec::new(), Vec::new());
+    sources(&root(), &mut found);
+    assert!(found.len() > 50, "the sources are not where they were");
+    for path in found {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        check(&name, &text, &mut complaints);
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    each(|name, text, complaints| {
+        let lines = text.lines().count();
+        if name.ends_with(".rs") && !name.contains("/tests") && lines > LINES_MAX {
+            complaints.push(format!("{name} has {lines} lines, more than {LINES_MAX}: is it still one purpose?"));
+        }
+    });
+}
+
+#[test]
+fn unsafe_stays_in_its_rooms() {
+    each(|name, text, complaints| {
+        // The raw limit of shared memory is measured on shared memory.
+        let limit = name == "benches/src/limit/shm.rs";
+        let allowed = limit
+            || UNSAFE_ROOMS.iter().any(|room| name.starts_with(room))
+            || name.contains("tests/")
+            || text.contains("mod loom_tests");
+        let word = ["unsafe ", "{"].concat();
+        if name.ends_with(".rs") && !allowed && text.contains(&word) {
+            complaints.push(format!("{name} has an unsafe block"));
+        }
+    });
+}
+
+#[test]
+fn every_source_file_belongs_to_a_module() {
+    each(|name, _, complaints| {
+        let Some((folder, file)) = name.rsplit_once('/') else { return };
+        let stem = file.trim_end_matches(".rs");
+        if !name.ends_with(".rs") || !folder.contains("/src") || ["lib", "main", "mod"].contains(&stem) {
+            return;
+        }
+        let declared = |parent: &str| {
+            let text = std::fs::read_to_string(root().join(parent)).unwrap_or_default();
+            text.lines().any(|line| line.trim_end().ends_with(&format!("mod {stem};")))
+        };
+        let parents = ["mod.rs", "lib.rs", "main.rs"].map(|parent| format!("{folder}/{parent}"));
+        if !parents.iter().any(|p| declared(p)) && !declared(&format!("{folder}.rs")) {
+            complaints.push(format!("{name} is declared nowhere"));
+        }
+    });
+}
+
+#[test]
+fn no_unfinished_business() {
+    each(|name, text, complaints| {
+        for (number, line) in text.lines().enumerate() {
+            let marks = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["dbg", "!("]].map(|m| m.concat());
+            if marks.iter().any(|mark| line.contains(mark.as_str())) {
+                complaints.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    });
+}
