@@ -228,7 +228,12 @@ impl Fabric for SimFabric {
         let ticket = Ticket(world.next_ticket[self.me]);
         let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
         let (spec, copies) = &world.tables[index];
-        assert!(range.start % 8 == 0 && range.end % 8 == 0 && range.start < range.end && range.end <= spec.row_len);
+        assert!(
+            range.start.is_multiple_of(8)
+                && range.end.is_multiple_of(8)
+                && range.start < range.end
+                && range.end <= spec.row_len
+        );
         assert!(range.end <= spec.columns_len || range.start >= spec.columns_len, "crosses the columns' end");
         let row = &copies[self.me].rows[self.me];
         let snapshot = (source == Source::Snapshot).then(|| {

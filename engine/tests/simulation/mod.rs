@@ -62,7 +62,7 @@ fn every_seed_keeps_the_guarantees() {
                     return total;
                 }
                 total.add(&run_or_say(seed));
-                if (seed + 1 - first) % 20_000 == 0 {
+                if (seed + 1 - first).is_multiple_of(20_000) {
                     println!("{} seeds, {:.0} s", seed + 1 - first, started.elapsed().as_secs_f64());
                 }
             }

@@ -73,7 +73,7 @@ impl Oracle {
         if sent.mode == Mode::Safe {
             // Nothing that anybody was delivered up to here can be lost any more.
             let below = self.order.range(..=delivery.sequence).map(|(&q, e)| (e.0, q / stable.len() as u64));
-            let loose = below.filter(|&(s, index)| index >= stable[s]).last();
+            let loose = below.rev().find(|&(s, index)| index >= stable[s]);
             assert!(loose.is_none(), "{what}: safe, but not everybody has (stream, index) {loose:?}");
         }
     }
