@@ -12,6 +12,7 @@
 //! by `wanted`. So a full ring never waits for ever, and a message delivered costs no write of its own.
 
 mod claims;
+mod deliver;
 mod frame;
 pub mod order;
 mod publish;
@@ -20,6 +21,7 @@ mod stability;
 mod stream;
 
 pub use claims::Claim;
+pub use deliver::Outlook;
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
 
@@ -31,7 +33,7 @@ use publish::Publisher;
 use ring::Geometry;
 use stability::{Stability, covers};
 use std::sync::Arc;
-use stream::{Head, Stream};
+use stream::Stream;
 
 /// The columns of a multicast row.
 pub mod column {
@@ -58,11 +60,6 @@ const fn hot_len(senders: usize) -> usize {
 const fn columns_len(senders: usize) -> usize {
     hot_len(senders).next_multiple_of(64)
 }
-
-/// Messages handed to the application before the engine looks at the network again.
-const DELIVERIES_PER_PASS: u64 = 8192;
-/// Numbers of the order, nulls included, that one pass goes through.
-const NUMBERS_PER_PASS: u64 = 1 << 20;
 
 /// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
 #[derive(Debug, Clone, Copy)]
@@ -113,17 +110,6 @@ pub struct Origin {
     pub ticket: u32,
     /// Ring position of the first frame, in words.
     pub word: u32,
-}
-
-/// What a subgroup's order can still bring after a member has left: see [`Multicast::outlook`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outlook {
-    /// Something that is here, or that the others will send.
-    More,
-    /// All that the member had received is here and delivered.
-    Drained,
-    /// Nothing: the next number waits for something that only the member could give.
-    Stuck,
 }
 
 /// A peer that did what no correct member does.
@@ -335,91 +321,19 @@ impl Multicast {
         (self.untold_frames, self.untold_words) = (0, 0);
     }
 
-    /// Delivers what its mode allows, in the order, up to a bound of messages; `fifo` messages as soon as they lead
-    /// their stream. True if anything was delivered or skipped.
-    pub fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
-        let me = self.table.me();
-        let (first, before) = (self.next, self.stats.messages_delivered);
-        let stop = before + DELIVERIES_PER_PASS;
-        self.stability.refresh();
-        let mut unstable = (0..self.ids.len()).any(|s| self.streams[s].ordered > self.stability.stable(s));
-        let end = self.arrived.min(first + NUMBERS_PER_PASS);
-        while self.next < end && self.stats.messages_delivered < stop && !self.much_is_untold() {
-            let sender = self.turn;
-            let stream = &mut self.streams[sender];
-            if stream.next > self.index {
-                // A `fifo` message, delivered ahead of its place, or a null before one.
-                unstable |= stream.go_through(self.index) && self.index >= self.stability.stable(sender);
-            } else {
-                match stream.head().map_err(|what| Breach { peer: sender, what })? {
-                    Some(head) if head.index == self.index => {
-                        let safe = head.index < self.stability.stable(sender);
-                        if head.mode == Mode::Safe && (unstable || !safe) {
-                            break;
-                        }
-                        unstable |= !safe;
-                        stream.ordered = self.index + 1;
-                        self.hand_over(sender, head, sink);
-                    }
-                    _ => stream.next = self.index + 1,
-                }
-            }
-            self.next += 1;
-            self.turn += 1;
-            if self.turn == self.ids.len() {
-                self.turn = 0;
-                self.index += 1;
-            }
-        }
-        for sender in 0..self.ids.len() {
-            self.deliver_fifo(sender, stop, sink)?;
-        }
-        if self.next != first {
-            self.delivered[me] = self.next;
-            self.table.store(column::DELIVERED, self.next);
-        }
-        let delivered = self.stats.messages_delivered != before;
-        self.stats.batches_delivered += u64::from(delivered);
-        Ok(delivered || self.next != first)
-    }
-
-    /// Delivers the `fifo` messages that lead a stream, ahead of the order.
-    fn deliver_fifo(&mut self, sender: Rank, stop: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
-        while self.stats.messages_delivered < stop {
-            match self.streams[sender].head().map_err(|what| Breach { peer: sender, what })? {
-                Some(head) if head.mode == Mode::Fifo => {
-                    self.streams[sender].note_ahead(head.index);
-                    self.hand_over(sender, head, sink);
-                }
-                _ => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the head of a stream to the application and steps over it.
-    #[inline]
-    fn hand_over(&mut self, sender: Rank, head: Head, sink: &mut dyn FnMut(Delivery<'_>)) {
-        let payload = self.streams[sender].take(head);
-        let sequence = order::sequence(head.index, sender, self.ids.len());
-        self.stats.messages_delivered += 1;
-        self.stats.bytes_delivered += payload.len() as u64;
-        self.untold_frames += 1;
-        self.untold_words += head.words();
-        sink(Delivery { subgroup: self.subgroup, sender: self.ids[sender], sequence, mode: head.mode, payload });
-    }
-
     /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+        let (frames, words) = self.tell_at();
+        let much = self.untold_frames >= frames || self.untold_words >= words;
         let told = self.told;
-        if self.much_is_untold() || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
+        if much || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
             self.push(fabric);
         }
     }
 
-    /// An eighth of a ring is done with since the counters last travelled. The pass ends then, too: senders may wait.
-    fn much_is_untold(&self) -> bool {
-        self.untold_words >= self.geometry.words / 8 || self.untold_frames >= self.ring().slots() / 8
+    /// So many frames or words done with since the counters last travelled are worth a push: an eighth of a ring.
+    fn tell_at(&self) -> (usize, u32) {
+        (self.ring().slots() / 8, self.geometry.words / 8)
     }
 
     /// Per stream, a count that covers all messages that this member sent with a ticket below `ticket`, and all that it
@@ -444,29 +358,6 @@ impl Multicast {
     /// Whether all that this member has sent is delivered here, and with it all that comes before.
     pub fn delivered_mine(&self) -> bool {
         self.streams[self.table.me()].passed >= self.publisher.sent
-    }
-
-    /// What the order can still bring after the link to `gone` went down.
-    pub fn outlook(&mut self, gone: Rank) -> Result<Outlook, Breach> {
-        let received = self.stability.of(gone);
-        let (sender, index) = (self.turn, self.index);
-        let stream = &mut self.streams[sender];
-        if stream.next > index {
-            return Ok(Outlook::More);
-        }
-        if index >= stream.messages {
-            let all_here = self.streams.iter().zip(received).all(|(stream, &count)| stream.messages >= count);
-            return Ok(match all_here {
-                _ if sender == gone => Outlook::Stuck,
-                true => Outlook::Drained,
-                false => Outlook::More,
-            });
-        }
-        let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
-        let waits = head.filter(|head| head.index == index && head.mode == Mode::Safe);
-        let lacks = self.streams.iter().zip(received).any(|(stream, &count)| stream.ordered > count);
-        let stuck = waits.is_some_and(|head| lacks || head.index >= received[sender]);
-        Ok(if stuck { Outlook::Stuck } else { Outlook::More })
     }
 
     /// Whether `member` has received what `target` covers, as far as is known here.
