@@ -243,10 +243,10 @@ fn header(kind: u8, reserved: u8, table: u16, len: u32, offset: u64) -> Vec<u8> 
     wire
 }
 
-/// A write of the columns `published` (frames, messages), `received` and `delivered`.
+/// A write of the columns `published` (frames, messages), `delivered`, `wanted` and `received` of the first sender.
 fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8> {
     let published = u64::from(frames) | u64::from(messages) << 32;
-    write(1, 0, &[published, received, delivered].map(u64::to_le_bytes).concat())
+    write(1, 0, &[published, delivered, 0, received, 0, 0].map(u64::to_le_bytes).concat())
 }
 
 /// What the rogue writes first: that it runs the view, as a correct member does.
@@ -313,7 +313,7 @@ fn breaches() -> Vec<(Vec<u8>, &'static str)> {
         (columns(u32::MAX, 0, 0, 0), "`published` went back"),
         (columns(0, u32::MAX, 0, 0), "`published` went back"),
         (columns(8193, 8193, 0, 0), "claims 8193 frames, more than its ring holds"),
-        (columns(0, 0, 1000, 0), "its `received` is 1000"),
+        (columns(0, 0, 1000, 0), "its `received` of stream 0 is 1000"),
         (columns(0, 0, 0, u64::MAX), "its `delivered` is 18446744073709551615"),
     ]
 }
