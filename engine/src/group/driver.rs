@@ -28,8 +28,6 @@ impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
 
 /// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
 const LINGER_MS: u64 = 1000;
-/// A busy driver shows its counters once in so many passes.
-const PASSES_PER_STATS: u64 = 64;
 /// Passes of one [`Driver::dispatch`], which does not stay for ever in a busy group.
 const PASSES_PER_DISPATCH: usize = 64;
 
@@ -193,10 +191,7 @@ impl Driver {
         }
         if moved {
             self.serve_waiters();
-        }
-        // The last ones stay: whoever is told that the group has ended finds all of them.
-        let ending = !matches!(self.node.phase(), Phase::Running);
-        if !moved || ending || self.passes.is_multiple_of(PASSES_PER_STATS) {
+            // Before anybody is told that the group has ended, too.
             self.show_stats();
         }
         self.watch_phase();
@@ -240,7 +235,6 @@ impl Driver {
             Phase::Stopped(reason) if !self.told_stop => {
                 let reason = reason.clone();
                 self.told_stop = true;
-                self.show_stats();
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.stop(&reason);
                 let Driver { shared, handler, .. } = self;
@@ -252,10 +246,7 @@ impl Driver {
                 let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
                 self.shared.end(if flushed { Ok(()) } else { Err(reason) });
             }
-            Phase::Left => {
-                self.show_stats();
-                self.shared.end(Ok(()));
-            }
+            Phase::Left => self.shared.end(Ok(())),
             _ => {}
         }
     }
@@ -310,6 +301,7 @@ impl Driver {
 
     fn block(&mut self, timeout: Option<Duration>) {
         self.sleeps += 1;
+        self.show_stats();
         let timeout = match (timeout, self.linger_until_ms) {
             (None, None) => EpollTimeout::NONE,
             (timeout, linger) => {

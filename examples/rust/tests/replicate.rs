@@ -152,11 +152,11 @@ fn a_missing_file() {
 #[test]
 fn a_line_over_the_limit() {
     let mut bytes = b"short\n".to_vec();
-    bytes.resize(bytes.len() + (1 << 20) + 1, b'x');
+    bytes.resize(bytes.len() + (2 << 20) - 7, b'x');
     let file = file(&bytes);
-    fails(&run(&[], Some(file.path())), &["line 2 of", "1048577 bytes", "limit of 1048576"]);
+    fails(&run(&[], Some(file.path())), &["line 2 of", "2097145 bytes", "limit of 2097144"]);
     assert_eq!(table(&run(&["--size", "10"], Some(file.path()))).len(), 3);
-    fails(&run(&["--size", "1048577"], Some(file.path())), &["--size 1048577", "limit of 1048576"]);
+    fails(&run(&["--size", "2097145"], Some(file.path())), &["--size 2097145", "limit of 2097144"]);
 }
 
 /// A run that would last for hours, once its members have met; their pids; its temporary directory.
