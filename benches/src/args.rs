@@ -338,8 +338,8 @@ pub(crate) struct IdleArgs {
 pub(crate) enum Against {
     /// `galerna-bench limit`.
     Limit,
-    /// `galerna-bench pingpong`.
-    PingPong,
+    /// `galerna-bench pingpong`, at the rate of the cluster or as fast as it goes.
+    PingPong { paced: bool },
     /// `galerna-bench cluster`, of this binary (with other flags) or of another.
     Cluster(Option<PathBuf>),
 }
@@ -347,10 +347,11 @@ pub(crate) enum Against {
 fn against(text: &str) -> std::result::Result<Against, String> {
     match text.split_once(':') {
         None if text == "limit" => Ok(Against::Limit),
-        None if text == "pingpong" => Ok(Against::PingPong),
+        None if text == "pingpong" => Ok(Against::PingPong { paced: true }),
+        None if text == "pingpong-unpaced" => Ok(Against::PingPong { paced: false }),
         None if text == "cluster" => Ok(Against::Cluster(None)),
         Some(("BINARY", path)) if !path.is_empty() => Ok(Against::Cluster(Some(path.into()))),
-        _ => Err("expected limit, pingpong, cluster or BINARY:PATH".to_owned()),
+        _ => Err("expected limit, pingpong, pingpong-unpaced, cluster or BINARY:PATH".to_owned()),
     }
 }
 
@@ -370,7 +371,7 @@ pub(crate) struct CompareArgs {
     /// How many pairs of runs; at least 5, so that one disturbed run does not decide.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(5..=1000))]
     pub(crate) pairs: u64,
-    /// The other side: limit, pingpong, cluster (this binary, with --against-fabric or --with) or BINARY:PATH (a cluster
+    /// The other side: limit, pingpong (at the same --rate), pingpong-unpaced (one ping after the other), cluster (this binary, with --against-fabric or --with) or BINARY:PATH (a cluster
     /// of another galerna-bench). With --against-fabric or --with it is cluster if not given, otherwise limit.
     #[arg(long, value_parser = against)]
     pub(crate) against: Option<Against>,

@@ -94,11 +94,11 @@ fn other_side(args: &CompareArgs) -> Result<(Against, Metric)> {
         return Err("--against cluster needs --against-fabric or --with: both sides would be the same".into());
     }
     let metric = args.metric.unwrap_or(match against {
-        Against::PingPong => Metric::Latency,
+        Against::PingPong { .. } => Metric::Latency,
         _ => Metric::Throughput,
     });
     match (&against, metric) {
-        (Against::PingPong, Metric::Throughput) => Err("a ping-pong has no throughput: --metric latency".into()),
+        (Against::PingPong { .. }, Metric::Throughput) => Err("a ping-pong has no throughput: --metric latency".into()),
         (Against::Limit, Metric::Latency) => {
             Err("the limit has no latency: --metric throughput, or --against pingpong".into())
         }
@@ -111,7 +111,10 @@ fn b_side(args: &CompareArgs, against: &Against, exe: PathBuf) -> Result<Side> {
     flags.fabric = args.against_fabric.unwrap_or(flags.fabric);
     let (program, mut arguments) = match against {
         Against::Limit => (exe, limit_flags(&flags)),
-        Against::PingPong => (exe, pingpong_flags(&flags)),
+        Against::PingPong { paced } => {
+            flags.rate = flags.rate.filter(|_| *paced);
+            (exe, pingpong_flags(&flags))
+        }
         Against::Cluster(None) => (exe, cluster_flags(&flags)),
         Against::Cluster(Some(path)) => (path.clone(), cluster_flags(&flags)),
     };

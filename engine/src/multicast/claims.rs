@@ -231,7 +231,7 @@ mod tests {
     }
 }
 
-/// Explored exhaustively: `RUSTFLAGS="--cfg loom" cargo test --release -p galerna --lib loom_`.
+/// Explored by loom: `RUSTFLAGS="--cfg loom" cargo test --release -p galerna --lib loom_`.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
@@ -288,9 +288,16 @@ mod loom_tests {
         }
     }
 
+    /// All schedules with at most three preemptions: more would take hours, and find what these find.
+    fn model(check: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(check);
+    }
+
     #[test]
     fn loom_two_senders_and_the_engine() {
-        loom::model(|| {
+        model(|| {
             // Near the wrap of both halves of `head`, so that the model covers it.
             let claims = Arc::new(Claims::new(4, 4, u32::MAX, u32::MAX - 3));
             let memory = Arc::new(Memory::new(4));
@@ -312,9 +319,7 @@ mod loom_tests {
 
     #[test]
     fn loom_ring_bytes_are_reused_only_when_freed() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        model(|| {
             let claims = Arc::new(Claims::new(2, 2, 0, 0));
             let memory = Arc::new(Memory::new(2));
             let sender = {
