@@ -94,7 +94,7 @@ impl Node {
             progress |= multicast.deliver(sink)?;
             multicast.tell(&mut *self.fabric);
         }
-        progress |= self.part()?;
+        progress |= self.part(progress)?;
         Ok(progress)
     }
 
@@ -165,28 +165,32 @@ impl Node {
 
     /// Ends of membership: the own leave, once all that it waits for has happened, and those of others. After a member
     /// left, nothing that it had not received can become safe; what it had received still does, and is waited for.
-    fn part(&mut self) -> Result<bool, Breach> {
-        if matches!(self.phase, Phase::Leaving) && self.flushed() {
+    /// `delivered`: this pass has moved something.
+    fn part(&mut self, delivered: bool) -> Result<bool, Breach> {
+        let held = self.multicasts.iter().any(Multicast::holds_nulls);
+        if matches!(self.phase, Phase::Leaving) && self.flushed() && !held {
             self.membership.leave(&mut *self.fabric);
             self.fabric.close();
             self.phase = Phase::Closing;
             return Ok(true);
         }
         let Some((_, leaver)) = self.membership.gone().next() else { return Ok(false) };
-        let mut stops = false;
+        let alone = self.membership.gone().count() + 1 == self.ids.len();
+        let (mut ends, mut settled) = (false, true);
         for multicast in &mut self.multicasts {
-            let mut drained = true;
-            let mut lost = false;
+            let (mut drained, mut lost) = (true, false);
             for (gone, _) in self.membership.gone() {
                 let outlook = multicast.outlook(gone)?;
-                stops |= outlook == Outlook::Stuck;
+                ends |= outlook == Outlook::Stuck;
                 drained &= outlook == Outlook::Drained;
                 lost |= all_so_far(multicast).is_none_or(|target| !multicast.has_received(gone, &target));
             }
-            stops |= drained;
+            ends |= drained;
             // Others may still be about to tell that they have received what this member sent or was delivered.
-            stops &= lost || all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
+            settled &= lost || all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
         }
+        // Whatever a last one claimed to have received, nobody is left to send it: what came is delivered above.
+        let stops = settled && (ends || alone && !delivered);
         if stops {
             self.membership.bid_farewell(leaver, &mut *self.fabric);
             self.stop(Error::MemberLeft { member: self.ids[leaver] });

@@ -236,15 +236,15 @@ impl Driver {
                 let reason = reason.clone();
                 self.told_stop = true;
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
-                self.shared.stop(&reason);
+                self.shared.shut();
+                // Whoever would have left now has lost nothing by another's being faster.
+                let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
+                self.shared.stop(&reason, if flushed { Ok(()) } else { Err(reason.clone()) });
                 let Driver { shared, handler, .. } = self;
                 let told = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.stopped(&reason))));
                 if told.is_err() {
                     tracing::error!("the application's `stopped` callback panicked");
                 }
-                // Whoever would have left now has lost nothing by another's being faster.
-                let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
-                self.shared.end(if flushed { Ok(()) } else { Err(reason) });
             }
             Phase::Left => self.shared.end(Ok(())),
             _ => {}

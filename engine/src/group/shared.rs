@@ -229,8 +229,7 @@ impl Shared {
         if state.leaving {
             return Err(Error::Left);
         }
-        self.shut.store(true, Ordering::Relaxed);
-        self.shut_fence.seldom();
+        self.shut();
         state.leaving = true;
         drop(state);
         self.changed.notify_all();
@@ -250,11 +249,17 @@ impl Shared {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The group stopped.
-    pub(super) fn stop(&self, reason: &Error) {
+    /// The group stops: nothing is accepted any more, and whoever looks at what was claimed sees all of it.
+    pub(super) fn shut(&self) {
+        self.shut.store(true, Ordering::Relaxed);
+        self.shut_fence.seldom();
+    }
+
+    /// The group stopped, for this reason; `ended` is what a leave, or a flush, of now would say.
+    pub(super) fn stop(&self, reason: &Error, ended: Result<(), Error>) {
         let mut state = self.lock();
         state.stopped.get_or_insert_with(|| reason.clone());
-        self.shut.store(true, Ordering::Relaxed);
+        state.ended.get_or_insert(ended);
         drop(state);
         self.changed.notify_all();
     }

@@ -1,7 +1,7 @@
 //! The walk along the order: hands over what its mode allows, skips nulls, stops at what is not safe yet.
 
 use super::frame::Mode;
-use super::{Breach, Delivery, Multicast, column};
+use super::{Breach, Delivery, Multicast, column, order};
 use crate::fabric::Rank;
 
 /// Messages handed to the application before the engine looks at the network again.
@@ -105,7 +105,7 @@ impl Multicast {
                 stream.note_ahead(head.index);
                 let payload = stream.take(head);
                 walk.count(head.words(), payload);
-                let sequence = super::order::sequence(head.index, sender, senders);
+                let sequence = order::sequence(head.index, sender, senders);
                 let (subgroup, sender) = (self.subgroup, self.ids[sender]);
                 sink(Delivery { subgroup, sender, sequence, mode: head.mode, payload });
             }
@@ -122,8 +122,9 @@ impl Multicast {
             return Ok(Outlook::More);
         }
         if index >= stream.messages {
-            let all_here = self.streams.iter().zip(received).all(|(stream, &count)| stream.messages >= count);
-            return Ok(match all_here {
+            // What `gone` had received may be here and still wait for a null that is on its way.
+            let horizon = order::horizon(received.iter().copied(), received.len());
+            return Ok(match self.next >= horizon {
                 _ if sender == gone => Outlook::Stuck,
                 true => Outlook::Drained,
                 false => Outlook::More,

@@ -153,6 +153,8 @@ pub struct Multicast {
     wanted: Vec<u64>,
     /// How often ring bytes were given back to the own senders.
     freed: u64,
+    /// The nulls that are due were held back in the last pass.
+    holds_nulls: bool,
     stats: Stats,
 }
 
@@ -191,6 +193,7 @@ impl Multicast {
             untold_words: 0,
             wanted: vec![0; senders],
             freed: 0,
+            holds_nulls: false,
             stats: Stats::default(),
         }
     }
@@ -207,7 +210,8 @@ impl Multicast {
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
         // Senders that waited for space have something to say at once: nulls now would push it back by a round.
-        let published = self.publish(fabric, wrote, !(freed && starved))?;
+        self.holds_nulls = freed && starved && !self.holds_nulls;
+        let published = self.publish(fabric, wrote, !self.holds_nulls)?;
         let received = self.count_received();
         let wants = self.want();
         if published || received || wants {
@@ -326,7 +330,8 @@ impl Multicast {
         let (frames, words) = self.tell_at();
         let much = self.untold_frames >= frames || self.untold_words >= words;
         let told = self.told;
-        if much || self.wanted.iter().any(|wanted| (told + 1..=self.next).contains(wanted)) {
+        let peers = self.wanted.iter().enumerate().filter(|&(member, _)| member != self.table.me());
+        if much || peers.into_iter().any(|(_, wanted)| (told + 1..=self.next).contains(wanted)) {
             self.push(fabric);
         }
     }
@@ -358,6 +363,11 @@ impl Multicast {
     /// Whether all that this member has sent is delivered here, and with it all that comes before.
     pub fn delivered_mine(&self) -> bool {
         self.streams[self.table.me()].passed >= self.publisher.sent
+    }
+
+    /// Whether nulls are held back that others wait for.
+    pub fn holds_nulls(&self) -> bool {
+        self.holds_nulls
     }
 
     /// Whether `member` has received what `target` covers, as far as is known here.

@@ -51,6 +51,12 @@ enum Plan {
     Kill(usize),
     /// One leaves in the middle.
     Leave(usize),
+    /// Two leave in the middle.
+    LeaveLeave(usize, usize),
+    /// One leaves, a link breaks.
+    LeaveCut(usize, usize, usize),
+    /// One leaves, another dies.
+    LeaveKill(usize, usize),
     /// Everybody leaves as soon as it has delivered everything.
     AllLeave,
 }
@@ -76,6 +82,10 @@ struct Actor {
     open: Vec<(Claim, Option<usize>)>,
     paused: usize,
     dead: bool,
+    /// The driver would not sleep: the last pass moved something, or something was asked of it since.
+    awake: bool,
+    /// A flush was asked for since the last pass.
+    asked: bool,
     /// Wants to leave as soon as it runs.
     leaves: bool,
 }
@@ -130,18 +140,22 @@ impl Cluster {
                     open: Vec::new(),
                     paused: 0,
                     dead: false,
+                    awake: true,
+                    asked: false,
                     leaves: false,
                 }
             })
             .collect();
         let keep = [2, 12, 40][rng.below(3)];
-        let plan = match rng.below(8) {
-            0 if n > 1 => Plan::Kill(rng.below(n)),
-            1 if n > 1 => {
-                let a = rng.below(n);
-                Plan::Cut(a, (a + 1 + rng.below(n - 1)) % n)
-            }
-            2 => Plan::Leave(rng.below(n)),
+        let a = rng.below(n);
+        let b = (a + 1 + rng.below(n.max(2) - 1)) % n;
+        let plan = match rng.below(11) {
+            0 if n > 1 => Plan::Kill(a),
+            1 if n > 1 => Plan::Cut(a, b),
+            4 if n > 1 => Plan::LeaveLeave(a, b),
+            5 if n > 1 => Plan::LeaveKill(a, b),
+            6 if n > 1 => Plan::LeaveCut(rng.below(n), a, b),
+            2 => Plan::Leave(a),
             3 => Plan::AllLeave,
             _ => Plan::Calm,
         };
@@ -163,7 +177,24 @@ impl Cluster {
     pub(crate) fn run(mut self) -> Report {
         let steps = 200 + self.rng.below(1500);
         let fault_at = self.rng.below(steps);
+        let second = match self.plan {
+            Plan::LeaveLeave(..) | Plan::LeaveKill(..) | Plan::LeaveCut(..) => {
+                (fault_at + self.rng.below(100)).min(steps - 1)
+            }
+            _ => steps,
+        };
         for step in 0..steps {
+            if step == second {
+                match self.plan {
+                    Plan::LeaveLeave(_, b) => self.start_leave(b),
+                    Plan::LeaveCut(_, a, b) => self.net.world().cut(a, b),
+                    Plan::LeaveKill(_, b) => {
+                        self.actors[b].dead = true;
+                        self.net.world().kill(b);
+                    }
+                    _ => {}
+                }
+            }
             if step == fault_at {
                 self.fault();
             }
@@ -181,14 +212,20 @@ impl Cluster {
                 self.actors[member].dead = true;
                 self.net.world().kill(member);
             }
-            Plan::Leave(member) => {
-                // What is not accepted by now never will be.
-                self.actors[member].todo.clear();
-                self.close_claims(member);
-                self.actors[member].leaves = true;
-            }
+            Plan::Leave(member)
+            | Plan::LeaveLeave(member, _)
+            | Plan::LeaveKill(member, _)
+            | Plan::LeaveCut(member, ..) => self.start_leave(member),
             Plan::Calm | Plan::AllLeave => {}
         }
+    }
+
+    fn start_leave(&mut self, member: usize) {
+        // What is not accepted by now never will be.
+        self.actors[member].todo.clear();
+        self.close_claims(member);
+        self.actors[member].leaves = true;
+        self.actors[member].awake = true;
     }
 
     fn step(&mut self) {
@@ -200,7 +237,7 @@ impl Cluster {
                 if self.actors[who].paused > 0 {
                     self.actors[who].paused -= 1;
                 } else {
-                    self.poll(who);
+                    self.poll_if_awake(who);
                 }
             }
             40..=79 => {
@@ -212,6 +249,13 @@ impl Cluster {
             98 => self.ask_flush(who),
             _ => self.check_counters(),
         }
+    }
+
+    /// As a driver does that sleeps when a pass moves nothing.
+    fn poll_if_awake(&mut self, who: usize) -> bool {
+        // That the last own write has gone out wakes a closing member; the simulated fabric does not tell.
+        let closing = matches!(self.actors[who].node.phase(), Phase::Closing);
+        (closing || self.actors[who].awake || self.net.world().wakes(who)) && self.poll(who)
     }
 
     fn poll(&mut self, who: usize) -> bool {
@@ -229,7 +273,11 @@ impl Cluster {
             let stable = (0..members).map(|s| (0..members).map(|m| load(m, s)).min().unwrap());
             oracle.deliver(who, &delivery, &stable.collect::<Vec<u64>>());
         });
-        self.check_flushes(who);
+        let asked = std::mem::take(&mut self.actors[who].asked);
+        if moved || asked {
+            self.check_flushes(who);
+        }
+        self.actors[who].awake = moved || asked;
         moved
     }
 
@@ -243,7 +291,8 @@ impl Cluster {
             let Some(&(len, mode)) = actor.todo.last() else { return };
             let claim = match actor.ring.claim(len) {
                 Ok(claim) => claim,
-                Err(Refusal::Full(_)) => {
+                Err(Refusal::Full(first)) => {
+                    actor.awake |= first;
                     self.report.backpressure += 1;
                     return;
                 }
@@ -266,6 +315,7 @@ impl Cluster {
     /// Fills and commits, or drops, every open claim, in any order.
     fn close_claims(&mut self, who: usize) {
         let actor = &mut self.actors[who];
+        actor.awake |= !actor.open.is_empty();
         self.rng.shuffle(&mut actor.open);
         for (mut claim, number) in actor.open.drain(..) {
             let Some(number) = number else {
@@ -286,6 +336,8 @@ impl Cluster {
         let (sent, delivered) = (self.oracle.sent[member].len(), self.oracle.passed(member));
         let ticket = self.actors[member].ring.next_ticket();
         let k = self.rng.below(self.actors.len() + 2);
+        self.actors[member].awake = true;
+        self.actors[member].asked = true;
         self.asked.push(Asked { member, k, ticket, sent, delivered, target: None, done: false });
     }
 
@@ -342,7 +394,7 @@ impl Cluster {
                 self.close_claims(who);
             }
             for who in 0..n {
-                moved |= self.poll(who);
+                moved |= self.poll_if_awake(who);
                 moved |= self.leave_when_done(who);
             }
             moved |= !self.net.world().idle();
@@ -364,11 +416,20 @@ impl Cluster {
         let leaves = self.plan == Plan::AllLeave && all_sent && self.oracle.has_all(who);
         let news = leaves && !self.actors[who].leaves;
         self.actors[who].leaves |= leaves;
+        self.actors[who].awake |= news;
         news
     }
 
     fn check_end(&mut self) {
         self.oracle.check_prefixes();
+        if matches!(self.plan, Plan::Leave(_) | Plan::LeaveLeave(..)) {
+            let of = |f: fn(&Phase) -> bool| {
+                (0..self.actors.len()).filter(|&w| f(self.actors[w].node.phase())).collect::<Vec<_>>()
+            };
+            let left = of(|p| matches!(p, Phase::Left));
+            let stopped = of(|p| matches!(p, Phase::Stopped(_)));
+            self.oracle.check_uniform(&left, &stopped);
+        }
         self.check_silence();
         let stopped = |a: &Actor| match a.node.phase() {
             Phase::Stopped(error) => Some(error.clone()),
@@ -399,6 +460,34 @@ impl Cluster {
                     _ => panic!("member {who} goes on without {dead}: {phase:?}"),
                 },
                 Plan::Kill(_) => {}
+                Plan::LeaveLeave(a, b) => {
+                    let left = matches!(phase, Phase::Left) && [a, b].contains(&who);
+                    let named = matches!(stopped(actor), Some(Error::MemberLeft { member })
+                        if [a, b].contains(&(member.0 as usize - 1)) && member.0 as usize - 1 != who);
+                    assert!(left || named, "member {who}: {phase:?} {:?}", self.plan);
+                    for leaver in [a, b] {
+                        if named && matches!(self.actors[leaver].node.phase(), Phase::Left) {
+                            assert!(self.oracle.has_all_of(who, leaver), "{who} misses messages of {leaver}");
+                        }
+                    }
+                }
+                Plan::LeaveCut(l, a, b) => {
+                    let fine = match stopped(actor) {
+                        Some(Error::MemberFailed { member, .. }) => [a, b].contains(&(member.0 as usize - 1)),
+                        Some(Error::MemberLeft { member }) => member.0 as usize - 1 == l,
+                        _ => who == l && matches!(phase, Phase::Left),
+                    };
+                    assert!(fine, "member {who}: {phase:?} {:?}", self.plan);
+                }
+                Plan::LeaveKill(_, dead) if who == dead => {}
+                Plan::LeaveKill(a, dead) => {
+                    let fine = match stopped(actor) {
+                        Some(Error::MemberFailed { member, .. }) => member.0 as usize - 1 == dead,
+                        Some(Error::MemberLeft { member }) => member.0 as usize - 1 == a,
+                        _ => who == a && matches!(phase, Phase::Left),
+                    };
+                    assert!(fine, "member {who}: {phase:?} {:?}", self.plan);
+                }
                 Plan::Leave(leaver) if who == leaver => assert!(matches!(phase, Phase::Left), "{phase:?}"),
                 Plan::Leave(leaver) => {
                     let named =
@@ -441,8 +530,9 @@ impl Cluster {
         }
         self.report.deliveries = self.oracle.delivered();
         self.report.fifo_overtakes = self.oracle.fifo_overtakes;
-        self.report.failures = u64::from(matches!(self.plan, Plan::Cut(..) | Plan::Kill(_)));
-        self.report.leaves = u64::from(matches!(self.plan, Plan::Leave(_) | Plan::AllLeave));
+        self.report.failures =
+            u64::from(matches!(self.plan, Plan::Cut(..) | Plan::Kill(_) | Plan::LeaveKill(..) | Plan::LeaveCut(..)));
+        self.report.leaves = u64::from(matches!(self.plan, Plan::Leave(_) | Plan::LeaveLeave(..) | Plan::AllLeave));
         self.report.writes = self.net.world().posted;
     }
 }

@@ -136,6 +136,17 @@ impl World {
         self.news[to] = true;
     }
 
+    /// Whether something is there that wakes a sleeping member.
+    pub(crate) fn wakes(&self, me: Rank) -> bool {
+        let others = || (0..self.n).filter(|&p| p != me);
+        self.news[me]
+            || others().any(|p| !self.links[me * self.n + p].held.is_empty())
+            || others().any(|p| {
+                let link = &self.links[p * self.n + me];
+                !link.reported && !link.severed && (link.down || link.closing && link.writes.is_empty())
+            })
+    }
+
     /// Everything under way lands.
     pub(crate) fn drain(&mut self) {
         while self.step() {}

@@ -109,4 +109,20 @@ impl Oracle {
     pub(crate) fn passed(&self, at: usize) -> Vec<u64> {
         self.passed[at].clone()
     }
+
+    /// What a safe delivery and a successful leave promise: every stopped survivor has it too.
+    pub(crate) fn check_uniform(&self, left: &[usize], stopped: &[usize]) {
+        for &at in stopped {
+            for by in 0..self.histories.len() {
+                for q in &self.histories[by] {
+                    let must = left.contains(&by) || self.order[q].2 == Mode::Safe;
+                    assert!(
+                        !must || self.histories[at].contains(q),
+                        "number {q} of {:?} was delivered by {by} (left {left:?}) and not by {at}",
+                        self.order[q]
+                    );
+                }
+            }
+        }
+    }
 }
