@@ -61,6 +61,22 @@ enum Plan {
     AllLeave,
 }
 
+impl Plan {
+    /// Who may be named as having left, and as having failed.
+    fn causes(self, members: usize) -> (Vec<usize>, Vec<usize>) {
+        match self {
+            Plan::Calm => (vec![], vec![]),
+            Plan::Cut(a, b) => (vec![], vec![a, b]),
+            Plan::Kill(dead) => (vec![], vec![dead]),
+            Plan::Leave(leaver) => (vec![leaver], vec![]),
+            Plan::LeaveLeave(a, b) => (vec![a, b], vec![]),
+            Plan::LeaveCut(leaver, a, b) => (vec![leaver], vec![a, b]),
+            Plan::LeaveKill(leaver, dead) => (vec![leaver], vec![dead]),
+            Plan::AllLeave => ((0..members).collect(), vec![]),
+        }
+    }
+}
+
 /// A flush that a member asked for.
 struct Asked {
     member: usize,
@@ -422,82 +438,44 @@ impl Cluster {
 
     fn check_end(&mut self) {
         self.oracle.check_prefixes();
-        if matches!(self.plan, Plan::Leave(_) | Plan::LeaveLeave(..)) {
-            let of = |f: fn(&Phase) -> bool| {
-                (0..self.actors.len()).filter(|&w| f(self.actors[w].node.phase())).collect::<Vec<_>>()
-            };
-            let left = of(|p| matches!(p, Phase::Left));
-            let stopped = of(|p| matches!(p, Phase::Stopped(_)));
+        let of = |is: fn(&Phase) -> bool| {
+            let all = self.actors.iter().enumerate();
+            all.filter(|(_, a)| is(a.node.phase())).map(|(who, _)| who).collect::<Vec<_>>()
+        };
+        let (left, stopped) = (of(|p| matches!(p, Phase::Left)), of(|p| matches!(p, Phase::Stopped(_))));
+        let (leavers, failed) = self.plan.causes(self.actors.len());
+        if failed.is_empty() {
             self.oracle.check_uniform(&left, &stopped);
         }
-        self.check_silence();
-        let stopped = |a: &Actor| match a.node.phase() {
-            Phase::Stopped(error) => Some(error.clone()),
-            _ => None,
-        };
-        for (who, actor) in self.actors.iter().enumerate() {
-            let phase = actor.node.phase();
-            match self.plan {
-                Plan::Calm => {
-                    assert!(matches!(phase, Phase::Running), "member {who}: {phase:?}");
-                    assert!(self.oracle.has_all(who), "member {who} has not delivered everything");
-                }
-                Plan::AllLeave => {
-                    // One that has everything can see another leave before it leaves itself.
-                    let after_another =
-                        matches!(stopped(actor), Some(Error::MemberLeft { .. })) && actor.node.flushed();
-                    assert!(after_another || matches!(phase, Phase::Left), "member {who}: {phase:?}");
-                    assert!(self.oracle.has_all(who), "member {who} left before it had delivered everything");
-                }
-                Plan::Cut(a, b) => match stopped(actor) {
-                    Some(Error::MemberFailed { member, .. }) => {
-                        assert!([a, b].contains(&(member.0 as usize - 1)), "member {who} accuses {member}");
-                    }
-                    _ => panic!("member {who} goes on without the link {a}-{b}: {phase:?}"),
-                },
-                Plan::Kill(dead) if who != dead => match stopped(actor) {
-                    Some(Error::MemberFailed { member, .. }) => assert_eq!(member.0 as usize - 1, dead),
-                    _ => panic!("member {who} goes on without {dead}: {phase:?}"),
-                },
-                Plan::Kill(_) => {}
-                Plan::LeaveLeave(a, b) => {
-                    let left = matches!(phase, Phase::Left) && [a, b].contains(&who);
-                    let named = matches!(stopped(actor), Some(Error::MemberLeft { member })
-                        if [a, b].contains(&(member.0 as usize - 1)) && member.0 as usize - 1 != who);
-                    assert!(left || named, "member {who}: {phase:?} {:?}", self.plan);
-                    for leaver in [a, b] {
-                        if named && matches!(self.actors[leaver].node.phase(), Phase::Left) {
-                            assert!(self.oracle.has_all_of(who, leaver), "{who} misses messages of {leaver}");
-                        }
-                    }
-                }
-                Plan::LeaveCut(l, a, b) => {
-                    let fine = match stopped(actor) {
-                        Some(Error::MemberFailed { member, .. }) => [a, b].contains(&(member.0 as usize - 1)),
-                        Some(Error::MemberLeft { member }) => member.0 as usize - 1 == l,
-                        _ => who == l && matches!(phase, Phase::Left),
-                    };
-                    assert!(fine, "member {who}: {phase:?} {:?}", self.plan);
-                }
-                Plan::LeaveKill(_, dead) if who == dead => {}
-                Plan::LeaveKill(a, dead) => {
-                    let fine = match stopped(actor) {
-                        Some(Error::MemberFailed { member, .. }) => member.0 as usize - 1 == dead,
-                        Some(Error::MemberLeft { member }) => member.0 as usize - 1 == a,
-                        _ => who == a && matches!(phase, Phase::Left),
-                    };
-                    assert!(fine, "member {who}: {phase:?} {:?}", self.plan);
-                }
-                Plan::Leave(leaver) if who == leaver => assert!(matches!(phase, Phase::Left), "{phase:?}"),
-                Plan::Leave(leaver) => {
-                    let named =
-                        matches!(stopped(actor), Some(Error::MemberLeft { member }) if member.0 as usize - 1 == leaver);
-                    assert!(named, "member {who}: {phase:?}");
-                    assert!(self.oracle.has_all_of(who, leaver), "member {who} misses messages of the leaver");
-                }
-            }
+        for who in (0..self.actors.len()).filter(|&w| !self.actors[w].dead) {
+            self.check_member_end(who, &leavers, &failed);
+            // Who left before need not have waited for it.
+            let stays = failed.is_empty() && stopped.contains(&who);
+            let lacks = left.iter().find(|&&leaver| stays && !self.oracle.has_all_of(who, leaver));
+            assert!(lacks.is_none(), "member {who} misses messages of the leaver {lacks:?}");
         }
+        self.check_silence();
         self.finish_report();
+    }
+
+    /// A member ends as the plan has it, and names one of those on whose account.
+    fn check_member_end(&self, who: usize, leavers: &[usize], failed: &[usize]) {
+        let actor = &self.actors[who];
+        let phase = actor.node.phase();
+        let among = |causes: &[usize], member: &MemberId| causes.contains(&(member.0 as usize - 1));
+        let fine = match phase {
+            Phase::Running => self.plan == Plan::Calm,
+            Phase::Left => leavers.contains(&who),
+            Phase::Stopped(Error::MemberFailed { member, .. }) => among(failed, member),
+            Phase::Stopped(Error::MemberLeft { member }) => among(leavers, member) && member.0 as usize - 1 != who,
+            _ => false,
+        };
+        assert!(fine, "member {who} ends as {phase:?}, {:?}", self.plan);
+        if matches!(self.plan, Plan::Calm | Plan::AllLeave) {
+            assert!(self.oracle.has_all(who), "member {who} has not delivered everything");
+            // One that has everything can see another leave before it leaves itself: it has lost nothing.
+            assert!(!matches!(phase, Phase::Stopped(_)) || actor.node.flushed(), "member {who}: {phase:?}");
+        }
     }
 
     /// A quiet group sends nothing.
