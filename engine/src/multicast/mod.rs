@@ -5,7 +5,7 @@
 //! anything, and each does all there is to do, so batches form by themselves.
 //!
 //! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted` and one `received`
-//! per sender (see [`column`]); then, on the next cache line, the owner's byte ring.
+//! per sender (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
 //!
 //! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
 //! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
