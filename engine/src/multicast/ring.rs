@@ -56,8 +56,8 @@ pub(super) fn read_header(row: &Row, geometry: Geometry, word: u32) -> Result<He
 /// The payload of a frame that has arrived.
 ///
 /// The bytes stay as they are until this member shows them as `delivered`, which it does after the borrow ends: a sender
-/// reuses ring bytes only when everybody has delivered them. Another process that breaks this rule on shared memory can
-/// change what is read, never where.
+/// reuses ring bytes only when everybody has delivered them. A process that breaks this rule on shared memory can change
+/// what is read while it is read, never where: members of a group trust each other that far.
 #[inline]
 pub(super) fn payload(row: &Row, range: Range<usize>) -> &[u8] {
     let len = range.len();
