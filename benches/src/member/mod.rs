@@ -236,6 +236,7 @@ impl Run<'_> {
         mut done: impl FnMut(&Board) -> Result<bool>,
     ) -> Result<()> {
         let mut idle_since = None;
+        let mut idle = 0u32;
         loop {
             let sent = sender.sent < target && sender.send_some(from, target)?;
             let moved = driver.poll();
@@ -244,7 +245,10 @@ impl Run<'_> {
             }
             if sent || moved {
                 idle_since = None;
-            } else if self.args.busy_poll || self.looks_again(&mut idle_since) {
+            } else if self.args.busy_poll {
+                idle += 1;
+                if idle.is_multiple_of(256) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            } else if self.looks_again(&mut idle_since) {
                 std::thread::yield_now();
             } else {
                 let due_ns = (sender.schedule.is_some() && sender.sent < target).then(|| sender.due_ns(from));

@@ -28,6 +28,8 @@ impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
 
 /// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
 const LINGER_MS: u64 = 1000;
+/// A driver that never sleeps offers its core to others once in so many idle passes.
+const PASSES_PER_YIELD: u64 = 256;
 /// Passes of one [`Driver::dispatch`], which does not stay for ever in a busy group.
 const PASSES_PER_DISPATCH: usize = 64;
 
@@ -104,7 +106,12 @@ impl Driver {
             if self.pass() {
                 idle_since = None;
             } else if self.busy_poll {
-                std::thread::yield_now();
+                // The core is its own, but a neighbour that needs it after all is let in now and then.
+                if self.passes.is_multiple_of(PASSES_PER_YIELD) {
+                    std::thread::yield_now()
+                } else {
+                    std::hint::spin_loop()
+                }
             } else if !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
                 // Others may need this core to produce what is waited for.
                 std::thread::yield_now();
