@@ -58,6 +58,25 @@ pub struct TableSpec {
     pub row_len: usize,
 }
 
+impl TableSpec {
+    /// Holds a write to the contract of [`Fabric::write`].
+    ///
+    /// # Panics
+    /// If the write breaks it: an error of this library.
+    #[inline]
+    pub(crate) fn check_write(&self, range: &Range<usize>, source: Source) {
+        let TableSpec { id, columns_len, row_len } = *self;
+        let Range { start, end } = *range;
+        assert!(start <= end && end <= row_len, "{range:?} of {id:?}, whose rows have {row_len} bytes");
+        assert!(
+            start.is_multiple_of(8) && end.is_multiple_of(8),
+            "{range:?} of {id:?} is no whole number of aligned words"
+        );
+        assert!(start >= columns_len || end <= columns_len, "{range:?} of {id:?} crosses {columns_len}");
+        assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {id:?}");
+    }
+}
+
 /// A table's memory at one member: row `r` belongs to the member of rank `r`.
 #[derive(Clone)]
 pub struct TableRows {

@@ -23,7 +23,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn from_bits(bits: u32) -> Option<Mode> {
+    pub(super) fn from_bits(bits: u32) -> Option<Mode> {
         [Mode::Fifo, Mode::Ordered, Mode::Safe].get(bits as usize).copied()
     }
 }

@@ -131,11 +131,8 @@ impl Publisher {
     }
 
     fn kind(&self, flags: u8) -> Kind {
-        let mode = match flags & 3 {
-            0 => Mode::Fifo,
-            1 => Mode::Ordered,
-            _ => Mode::Safe,
-        };
+        // They come from `SendRing::commit`, so they are a mode's.
+        let mode = Mode::from_bits(u32::from(flags & 3)).unwrap_or(Mode::Safe);
         match flags & PADDING {
             0 => Kind::Message { mode, index: self.messages as u32 },
             _ => Kind::Padding,

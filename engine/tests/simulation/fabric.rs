@@ -2,9 +2,7 @@
 //! any delay, independently of other links; the source of a `Stable` write is read as late as it lands.
 
 use super::rng::Rng;
-use crate::fabric::{
-    Event, Fabric, FabricStats, Rank, Row, SNAPSHOT_MAX, Source, TableId, TableRows, TableSpec, Ticket,
-};
+use crate::fabric::{Event, Fabric, FabricStats, Rank, Row, Source, TableId, TableRows, TableSpec, Ticket};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -242,18 +240,11 @@ impl Fabric for SimFabric {
         let ticket = Ticket(world.next_ticket[self.me]);
         let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
         let (spec, copies) = &world.tables[index];
-        assert!(
-            range.start.is_multiple_of(8)
-                && range.end.is_multiple_of(8)
-                && range.start < range.end
-                && range.end <= spec.row_len
-        );
-        assert!(range.end <= spec.columns_len || range.start >= spec.columns_len, "crosses the columns' end");
+        assert!(!range.is_empty(), "{range:?} of {table:?} is nothing to write");
+        spec.check_write(&range, source);
         let row = &copies[self.me].rows[self.me];
-        let snapshot = (source == Source::Snapshot).then(|| {
-            assert!(range.len() <= SNAPSHOT_MAX);
-            range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect()
-        });
+        let snapshot = (source == Source::Snapshot)
+            .then(|| range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect());
         let mut left: Vec<usize> = range.clone().step_by(8).collect();
         world.rng.shuffle(&mut left);
         let link = &mut world.links[self.me * world.n + peer];

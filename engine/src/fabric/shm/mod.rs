@@ -25,7 +25,7 @@ mod wake;
 
 pub use setup::{PeerFault, SetupError};
 
-use super::{Event, Fabric, FabricStats, Rank, Row, SNAPSHOT_MAX, Source, TableId, TableRows, TableSpec, Ticket};
+use super::{Event, Fabric, FabricStats, Rank, Row, Source, TableId, TableRows, TableSpec, Ticket};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use sealed::Spare;
@@ -219,8 +219,9 @@ impl ShmFabric {
 
 impl Fabric for ShmFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let spec = self.specs.iter().find(|spec| spec.id == table);
-        assert!(spec.is_some_and(|spec| fits(spec, &range, source)), "{source:?} write of {range:?} of {table:?}");
+        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
+        assert!(index < self.specs.len(), "there is no {table:?}");
+        self.specs[index].check_write(&range, source);
         let target = &mut self.peers[peer];
         if target.link.is_some() {
             target.dirty = true;
@@ -305,12 +306,4 @@ impl Drop for ShmFabric {
             self.drop_link(peer);
         }
     }
-}
-
-/// Whether a write keeps to the contract.
-fn fits(spec: &TableSpec, range: &Range<usize>, source: Source) -> bool {
-    let whole_words = range.start.is_multiple_of(8) && range.end.is_multiple_of(8);
-    let inside = range.start <= range.end && range.end <= spec.row_len;
-    let crosses = range.start < spec.columns_len && range.end > spec.columns_len;
-    inside && whole_words && !crosses && (source == Source::Stable || range.len() <= SNAPSHOT_MAX)
 }

@@ -122,16 +122,8 @@ impl Fabric for TcpFabric {
     fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
         assert!(index < self.specs.len(), "there is no {table:?}");
-        let TableSpec { columns_len, row_len, .. } = self.specs[index];
-        let Range { start, end } = range;
-        assert!(start <= end && end <= row_len, "{range:?} of {table:?}, whose rows have {row_len} bytes");
-        assert!(
-            start.is_multiple_of(8) && end.is_multiple_of(8),
-            "{range:?} of {table:?} is no whole number of aligned words"
-        );
-        assert!(start >= columns_len || end <= columns_len, "{range:?} of {table:?} crosses {columns_len}");
-        assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {table:?}");
-
+        self.specs[index].check_write(&range, source);
+        let start = range.start;
         let link = match self.links.get_mut(peer) {
             Some(Some(link)) if link.takes_writes() && !self.closing && !range.is_empty() => link,
             _ => return Ticket(self.posted),
