@@ -2,8 +2,10 @@
 //!
 //! # Contract
 //!
-//! * A *table* has one [`Row`] per member slot. Every member holds a copy of every row; only its owner writes a row, in
-//!   its own memory, and pushes ranges of it with [`Fabric::write`] to the same place of its peers' copies.
+//! * Each process of a group has a *slot*, and in every *table* the [`Row`] of that slot. Rows last as long as the process
+//!   does: views come and go over the same memory. A process is known to another once it is *attached*
+//!   ([`Fabric::attach`]); then each holds a copy of the other's rows. Only its owner writes a row, in its own memory, and
+//!   pushes ranges of it with [`Fabric::write`] to the same place of its peers' copies.
 //! * **Order.** Writes to one peer become visible there in the order they were posted. Inside one write no order holds
 //!   and a reader may see part of it; only an aligned 8-byte word is atomic, and only in the *columns*, the first
 //!   [`TableSpec::columns_len`] bytes of a row. What follows them is *data*: bytes without any order of their own.
@@ -16,8 +18,13 @@
 //!   store to one's own row is itself visible: what must not be seen yet is kept outside the row.
 //! * **Ownership.** A peer can write its own rows only. A write out of range, to an unknown table, or one that crosses the
 //!   end of the columns is a breach: the peer is severed and reported.
+//! * **Fetch.** [`Fabric::fetch`] copies data of any row from a peer's memory to the own copy of that row: for recovery, when
+//!   the row's owner is gone. The peer's protocol takes no part in it. The owner's row must be attached at both; a fetch
+//!   ends with [`Event::Fetched`], or with the link.
 //! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
-//!   readable at the address it had.
+//!   readable at the address it had, here and by `fetch`, until the slot is attached anew.
+//! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is
+//!   to learn that the others go on without it.
 //! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
 //!   before it broke has become visible.
 //! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing, any later write of a peer, or a
@@ -36,12 +43,20 @@ mod conformance;
 
 pub use memory::Row;
 
+use crate::error::Error;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// A member's position in the view, 0 for the first.
 pub type Rank = usize;
+
+/// A process's place in every table, below [`SLOTS`]; it keeps it from its join to its end, whatever its rank.
+pub type Slot = usize;
+
+/// How many slots there are.
+pub const SLOTS: usize = crate::config::MEMBERS_MAX;
 
 /// A table's number, the same at every member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,13 +92,16 @@ impl TableSpec {
     }
 }
 
-/// A table's memory at one member: row `r` belongs to the member of rank `r`.
-#[derive(Clone)]
-pub struct TableRows {
-    /// The shape that was asked for.
-    pub spec: TableSpec,
-    /// One row per rank. The own row is the only one this process may write.
-    pub rows: Vec<Arc<Row>>,
+/// What leads to a peer, once both ends have made sure of each other; the next byte on it is the fabric's.
+#[derive(Debug)]
+pub enum Connection {
+    /// For [`tcp::TcpFabric`].
+    Tcp(TcpStream),
+    /// For [`shm::ShmFabric`]: made by [`shm::Offer::exchange`].
+    Shm(shm::Prepared),
+    /// For the simulated fabric.
+    #[cfg(test)]
+    Simulated,
 }
 
 /// What holds for the source of a write between its posting and its completion.
@@ -108,16 +126,27 @@ pub enum Event {
     /// The link broke by itself: the peer's process died, closed it, or the network gave up.
     LinkDown {
         /// The peer.
-        peer: Rank,
+        peer: Slot,
         /// What was observed.
         cause: String,
     },
     /// The peer broke the contract; it is severed already.
     Breach {
         /// The peer.
-        peer: Rank,
+        peer: Slot,
         /// What it did.
         what: String,
+    },
+    /// What [`Fabric::fetch`] was asked for is in the own copy.
+    Fetched {
+        /// The peer that was asked.
+        peer: Slot,
+        /// The arguments of the call.
+        table: TableId,
+        /// See `table`.
+        owner: Slot,
+        /// See `table`.
+        range: Range<usize>,
     },
 }
 
@@ -136,12 +165,21 @@ pub struct FabricStats {
 
 /// The contract of the module's documentation. Calls for a peer that is down or severed do nothing.
 pub trait Fabric: Send {
+    /// Makes the process at the other end of `connection` the peer in `peer`, and returns its rows in the order of the
+    /// tables, all zero but for what it has written. Who had the slot before is severed; its rows stay with whoever still
+    /// holds them.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for the own slot, one out of range, or a connection of another fabric; [`Error::Io`] when the system
+    /// refuses memory or descriptors.
+    fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error>;
+
     /// Queues a write of `range` of one's own row of `table` to the same place of `peer`'s copy.
     ///
     /// # Panics
     /// If the range is out of the row, crosses the end of the columns, is no whole number of aligned words, or is a
     /// snapshot of more than [`SNAPSHOT_MAX`] bytes: errors of the caller, which is this library.
-    fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket;
+    fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket;
 
     /// Starts all writes queued since the last call, with as few system calls or doorbells as the transport allows.
     fn submit(&mut self);
@@ -156,8 +194,17 @@ pub trait Fabric: Send {
     /// have landed or been sent.
     fn poll(&mut self, events: &mut Vec<Event>) -> bool;
 
+    /// Copies `range`, whole words of the data of `owner`'s row of `table`, from `peer`'s memory: see *Fetch*.
+    ///
+    /// # Panics
+    /// If the range is not of the data, or the owner is not attached: errors of the caller, which is this library.
+    fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>);
+
     /// Ends the link to `peer`: see the contract.
-    fn sever(&mut self, peer: Rank);
+    fn sever(&mut self, peer: Slot);
+
+    /// Ends the link to `peer` once it has heard what is queued for it: see the contract.
+    fn release(&mut self, peer: Slot);
 
     /// Announces the orderly end: everything queued is sent, then the peers see the links go down.
     /// Until [`Fabric::closed`], `poll` must go on being called.
