@@ -67,28 +67,36 @@ pub enum Error {
         /// What the system said, and what to do.
         reason: String,
     },
-    /// A member died, or the link to it broke; the group has stopped.
-    #[error("the group stopped: member {member} failed: {cause}")]
-    MemberFailed {
-        /// The member that failed.
-        member: MemberId,
-        /// What was observed.
-        cause: String,
-    },
-    /// A member broke the protocol's contract and was severed; the group has stopped.
-    #[error("the group stopped: member {member} broke the protocol and was severed: {what}")]
+    /// A member broke the protocol's contract while the group was being set up.
+    #[error("member {member} broke the protocol and was severed: {what}")]
     Contract {
         /// The member that was severed.
         member: MemberId,
         /// What it did.
         what: String,
     },
-    /// A member left; with fixed membership the group ends there.
-    #[error("the group stopped: member {member} left")]
-    MemberLeft {
-        /// The member that left.
-        member: MemberId,
+    /// This process is not among the members that can decide: what it would do now, the others would not do.
+    #[error(
+        "the group stopped here: this process is cut off from more than half of view {view}, and no decision came within {after_ms} ms; start it again to join anew"
+    )]
+    Partitioned {
+        /// The last view.
+        view: u64,
+        /// `partition_timeout_ms`.
+        after_ms: u64,
     },
+    /// The others went on without this process: they could not reach it for a while, or it stood still. What it was
+    /// delivered as `ordered` or `fifo` at the end may be known to nobody else.
+    #[error(
+        "this process was removed from the group, which went on to view {view} without it; start it again to join anew"
+    )]
+    Removed {
+        /// The view that it is not in.
+        view: u64,
+    },
+    /// The engine contradicts itself: please report it.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
     /// This process left the group before the call.
     #[error("this process has left the group")]
     Left,

@@ -3,22 +3,30 @@
 //! The node owns no thread, clock, socket or file: the fabric, the time and the application's callback are passed in, so
 //! the simulator runs this very code.
 
+mod ending;
+
 use crate::config::MemberId;
 use crate::error::Error;
-use crate::fabric::{Event, Fabric, Rank};
-use crate::membership::Membership;
-use crate::multicast::{Breach, Delivery, Multicast, Outlook, Stats};
+use crate::fabric::{Connection, Event, Fabric, Row, Slot};
+use crate::membership::{Admission, Membership, Peer, Refusal, Settings, View, ViewChange};
+use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Stats};
+use ending::Fetches;
+use std::sync::Arc;
 
 /// Where a node is in its life.
 #[derive(Debug, Clone)]
 pub enum Phase {
-    /// Waits until every member runs view 0.
-    Installing,
-    /// Sends and delivers.
+    /// A founder: waits until every member runs view 0.
+    Founding,
+    /// Waits to be named in a view.
+    Joining,
+    /// Sends and delivers; a view change does not end that.
     Running,
-    /// Sends what was accepted, and waits until every member has received it and all that was delivered here.
+    /// Publishes what was accepted, and asks the others to go on without it.
     Leaving,
-    /// Has said goodbye; waits for the links to go down.
+    /// Is in the group no more; stays until the others know it.
+    Parting,
+    /// Waits for the links to go down.
     Closing,
     /// Has left.
     Left,
@@ -28,89 +36,202 @@ pub enum Phase {
 
 /// See the module.
 pub struct Node {
-    ids: Vec<MemberId>,
     fabric: Box<dyn Fabric>,
     membership: Membership,
-    multicasts: Vec<Multicast>,
+    multicast: Multicast,
+    settings: Settings,
     phase: Phase,
     events: Vec<Event>,
-    install_by_ms: u64,
-    install_timeout_ms: u64,
+    /// When the present phase is given up.
+    until_ms: u64,
+    fetches: Fetches,
+    changes: Vec<ViewChange>,
+    now_ms: u64,
 }
 
 impl Node {
-    /// A node of view 0 with members `ids` in rank order; it shows itself installed at once. It stops when not all
-    /// others do so within `install_timeout_ms` from `now_ms`.
+    /// A process that is in no view yet, over its fabric and its rows there (the membership's and the subgroup's).
     pub fn new(
-        ids: Vec<MemberId>,
-        mut fabric: Box<dyn Fabric>,
-        mut membership: Membership,
-        multicasts: Vec<Multicast>,
+        me: Peer,
+        fabric: Box<dyn Fabric>,
+        row: Arc<Row>,
+        multicast: Multicast,
+        settings: Settings,
         now_ms: u64,
-        install_timeout_ms: u64,
     ) -> Node {
-        membership.install(&mut *fabric);
-        fabric.submit();
-        let phase = Phase::Installing;
-        let install_by_ms = now_ms.saturating_add(install_timeout_ms);
-        let events = Vec::new();
-        Node { ids, fabric, membership, multicasts, phase, events, install_by_ms, install_timeout_ms }
+        Node {
+            fabric,
+            membership: Membership::new(me, row, settings, now_ms),
+            multicast,
+            settings,
+            phase: Phase::Joining,
+            events: Vec::new(),
+            until_ms: now_ms.saturating_add(settings.join_timeout_ms),
+            fetches: Fetches::default(),
+            changes: Vec::new(),
+            now_ms,
+        }
     }
 
-    /// One pass: lets writes land, advances every subgroup, delivers, pushes counters. `now_ms` is any monotone clock in
-    /// milliseconds. True if anything moved, so that another pass is worth its while.
+    /// Links this process with `peer`, at the other end of `connection`.
+    pub fn attach(&mut self, peer: Peer, connection: Connection) -> Result<(), Error> {
+        let member = |view: &View| view.rank_of(peer.slot).is_some_and(|rank| view.members[rank].peer != peer);
+        if peer.slot == self.membership.me().slot || self.membership.view().is_some_and(member) {
+            return Err(Error::Misuse("a link to a slot that another process holds"));
+        }
+        self.membership.link_down(peer.slot, &mut *self.fabric);
+        let mut rows = self.fabric.attach(peer.slot, connection)?.into_iter();
+        let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
+            return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
+        };
+        self.multicast.attach(peer.slot, multicast);
+        self.membership.attach(peer, membership, &mut *self.fabric);
+        self.membership.tell(&mut *self.fabric);
+        self.fabric.submit();
+        Ok(())
+    }
+
+    /// Begins view 0 with all `founders`, by rank, who are linked already; it shows so at once, and runs once all others do.
+    /// `origin` is that of every founder's subgroup.
+    pub fn found(&mut self, founders: &[Peer], origin: Origin, now_ms: u64) {
+        let view = View::first(founders, origin.index);
+        let start = End { messages: origin.index, frames: origin.index, word: origin.word };
+        let seat = |peer: &Peer| Seat { slot: peer.slot, id: peer.id, start };
+        let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order };
+        self.phase = Phase::Founding;
+        self.until_ms = now_ms.saturating_add(self.settings.join_timeout_ms);
+        match self.multicast.enter(&layout, &mut *self.fabric) {
+            Ok(()) => self.membership.found(view, &mut *self.fabric),
+            Err(breach) => self.breach(breach),
+        }
+        self.membership.tell(&mut *self.fabric);
+        self.fabric.submit();
+    }
+
+    /// One pass: lets writes land, advances, delivers, pushes counters, and goes a step on where an epoch ends. `now_ms` is
+    /// any monotone clock in milliseconds. True if anything moved, so that another pass is worth its while.
     pub fn poll(&mut self, now_ms: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> bool {
+        self.now_ms = now_ms;
         let mut progress = self.fabric.poll(&mut self.events);
         progress |= self.take_events();
-        match self.phase {
-            Phase::Installing => progress |= self.install(now_ms),
-            Phase::Running | Phase::Leaving => match self.pass(sink) {
-                Ok(moved) => progress |= moved,
-                Err(breach) => {
-                    self.sever(breach);
-                    progress = true;
-                }
-            },
-            Phase::Closing => {
-                if self.fabric.closed() {
-                    self.phase = Phase::Left;
-                    progress = true;
-                }
+        let moved = match self.phase {
+            Phase::Founding => self.wait_for_founders(),
+            Phase::Joining => self.wait_for_view(),
+            Phase::Running | Phase::Leaving => self.pass(sink),
+            Phase::Parting => self.part(),
+            // A peer that stands still does not hold up whoever leaves.
+            Phase::Closing if self.fabric.closed() || now_ms >= self.until_ms => {
+                self.phase = Phase::Left;
+                Ok(true)
             }
-            Phase::Left | Phase::Stopped(_) => {}
+            Phase::Closing | Phase::Left | Phase::Stopped(_) => Ok(false),
+        };
+        match moved {
+            Ok(moved) => progress |= moved,
+            Err(breach) => {
+                self.breach(breach);
+                progress = true;
+            }
         }
+        self.membership.tell(&mut *self.fabric);
         self.fabric.submit();
         progress
     }
 
+    /// When the next pass is due even if nothing arrives.
+    pub fn next_pass_ms(&self) -> u64 {
+        let look = self.membership.next_look_ms();
+        match self.phase {
+            Phase::Running | Phase::Leaving if self.membership.is_wedged() => {
+                // An attempt that is over is made again at the next look.
+                let attempt = self.membership.next_attempt_ms();
+                if attempt > self.now_ms { look.min(attempt) } else { look }
+            }
+            Phase::Left | Phase::Stopped(_) => u64::MAX,
+            _ => look,
+        }
+    }
+
     fn pass(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
-        let mut progress = false;
-        for multicast in &mut self.multicasts {
-            progress |= multicast.advance(&mut *self.fabric)?;
+        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        for slot in self.membership.expired(self.now_ms) {
+            self.fabric.release(slot);
+            self.membership.link_down(slot, &mut *self.fabric);
         }
-        // What peers wait for leaves before the callbacks run.
-        self.fabric.submit();
-        for multicast in &mut self.multicasts {
-            progress |= multicast.deliver(sink)?;
-            multicast.tell(&mut *self.fabric);
+        let leaves = matches!(self.phase, Phase::Leaving) && self.multicast.has_published_all();
+        if leaves {
+            self.membership.ask_to_leave(&mut *self.fabric);
         }
-        progress |= self.part(progress)?;
+        if self.membership.must_wedge(leaves) {
+            let ends = self.multicast.wedge()?;
+            self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
+            progress = true;
+        }
+        if self.membership.is_decided() {
+            progress |= self.end_epoch(sink)?;
+        } else if self.membership.is_wedged() {
+            progress |= self.deliver(sink)?;
+            progress |= self.step_epoch()?;
+        } else {
+            progress |= self.stream(sink)?;
+        }
         Ok(progress)
     }
 
-    fn install(&mut self, now_ms: u64) -> bool {
-        if self.membership.installed() {
-            self.phase = Phase::Running;
-            return true;
-        }
-        if now_ms < self.install_by_ms {
-            return false;
-        }
+    /// The data plane's pass.
+    fn stream(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+        let membership = &self.membership;
+        let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.standing(slot))?;
+        // What peers wait for leaves before the callbacks run.
+        self.fabric.submit();
+        progress |= self.deliver(sink)?;
+        self.multicast.tell(&mut *self.fabric);
+        Ok(progress)
+    }
+
+    /// Delivers. On shared memory a sender that has gone on without this member may reuse what it would read.
+    fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+        let membership = &self.membership;
+        let gone_on = |slot| membership.has_gone_on(slot);
+        self.multicast.deliver(if self.fabric.shares_rows() { Some(&gone_on) } else { None }, sink)
+    }
+
+    fn wait_for_founders(&mut self) -> Result<bool, Breach> {
+        let progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         let missing = self.membership.not_installed();
-        let missing = missing.iter().map(|&r| format!("member {} (met, but it has not met all others)", self.ids[r]));
-        let missing = missing.collect::<Vec<_>>().join(", ");
-        self.stop(Error::Missing { missing, after_ms: self.install_timeout_ms });
-        true
+        if missing.is_empty() || self.membership.somebody_wedged() {
+            self.phase = Phase::Running;
+            if let Some(view) = self.membership.view() {
+                let joined = view.members.iter().map(|member| member.peer).collect();
+                self.changes.push(ViewChange { view: view.clone(), joined, departed: Vec::new() });
+            }
+            return Ok(true);
+        }
+        // A founder that is gone before it has met all others may have met some: they tell soon, or nobody will.
+        if self.membership.has_suspicions() {
+            self.until_ms = self.until_ms.min(self.now_ms.saturating_add(self.settings.failure_timeout_ms));
+        }
+        if self.now_ms >= self.until_ms {
+            let missing = missing.iter().map(|peer| format!("member {} (met, but it has not met all others)", peer.id));
+            let missing = missing.collect::<Vec<_>>().join(", ");
+            self.stop(Error::Missing { missing, after_ms: self.settings.join_timeout_ms });
+            return Ok(true);
+        }
+        Ok(progress)
+    }
+
+    fn wait_for_view(&mut self) -> Result<bool, Breach> {
+        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        if self.membership.is_invited() {
+            self.membership.accept_invitation(&mut *self.fabric);
+            self.enter()?;
+            self.phase = Phase::Running;
+            progress = true;
+        } else if self.now_ms >= self.until_ms {
+            self.stop(Error::TimedOut { what: "join", after_ms: self.settings.join_timeout_ms });
+            progress = true;
+        }
+        Ok(progress)
     }
 
     fn take_events(&mut self) -> bool {
@@ -121,36 +242,49 @@ impl Node {
                 continue;
             }
             match event {
-                Event::LinkDown { peer, cause } => self.link_down(peer, cause),
-                Event::Breach { peer, what } => self.sever(Breach { peer, what }),
+                Event::LinkDown { peer, cause } => {
+                    tracing::debug!(slot = peer, cause, "link down");
+                    self.lost(peer);
+                }
+                Event::Breach { peer, what } => {
+                    tracing::warn!(slot = peer, what, "severed");
+                    self.lost(peer);
+                }
+                Event::Fetched { peer, owner, range, .. } => self.fetches.done(peer, owner, &range),
             }
         }
         self.events = events;
         any
     }
 
-    fn link_down(&mut self, peer: Rank, cause: String) {
-        if self.membership.departed(peer) {
-            // What is still on its way from the others is waited for: see `part`.
-            return;
-        }
-        // A peer that stopped because of a third member says so; that one is the culprit.
-        let (culprit, cause) = match self.membership.accused(peer) {
-            Some(third) => (third, format!("member {} reports it", self.ids[peer])),
-            None => (peer, cause),
+    fn lost(&mut self, slot: Slot) {
+        self.membership.link_down(slot, &mut *self.fabric);
+        self.fetches.lost(slot);
+    }
+
+    /// A member did what no correct member does: it is severed, and the others learn that this one cannot work with it.
+    fn breach(&mut self, breach: Breach) {
+        let peer = self.membership.view().and_then(|view| view.members.get(breach.peer)).map(|member| member.peer);
+        let Some(peer) = peer else {
+            return self.stop(Error::Misuse("a member showed something that is no part of the protocol"));
         };
-        self.accuse_and_stop(culprit, Error::MemberFailed { member: self.ids[culprit], cause });
-    }
-
-    fn sever(&mut self, breach: Breach) {
-        self.fabric.sever(breach.peer);
-        let error = Error::Contract { member: self.ids[breach.peer], what: breach.what };
-        self.accuse_and_stop(breach.peer, error);
-    }
-
-    fn accuse_and_stop(&mut self, peer: Rank, error: Error) {
-        self.membership.accuse(peer, &mut *self.fabric);
-        self.stop(error);
+        if peer == self.membership.me() {
+            return self.stop(Error::Internal(breach.what));
+        }
+        if !self.membership.is_linked(peer) {
+            // What is left of it is no use: on shared memory, because it has gone on without this member.
+            return match self.membership.has_gone_on(peer.slot) {
+                true => self.stop_removed(),
+                false => self.stop(Error::Contract { member: peer.id, what: breach.what }),
+            };
+        }
+        tracing::warn!(member = peer.id.0, what = breach.what, "severed");
+        self.fabric.sever(peer.slot);
+        self.membership.link_down(peer.slot, &mut *self.fabric);
+        self.fetches.lost(peer.slot);
+        if matches!(self.phase, Phase::Joining | Phase::Founding) {
+            self.stop(Error::Contract { member: peer.id, what: breach.what });
+        }
     }
 
     fn stop(&mut self, error: Error) {
@@ -163,50 +297,6 @@ impl Node {
         self.stop(error);
     }
 
-    /// Ends of membership: the own leave, once all that it waits for has happened, and those of others. After a member
-    /// left, nothing that it had not received can become safe; what it had received still does, and is waited for.
-    /// `delivered`: this pass has moved something.
-    fn part(&mut self, delivered: bool) -> Result<bool, Breach> {
-        let held = self.multicasts.iter().any(Multicast::holds_nulls);
-        if matches!(self.phase, Phase::Leaving) && self.flushed() && !held {
-            self.membership.leave(&mut *self.fabric);
-            self.fabric.close();
-            self.phase = Phase::Closing;
-            return Ok(true);
-        }
-        let Some((_, leaver)) = self.membership.gone().next() else { return Ok(false) };
-        let alone = self.membership.gone().count() + 1 == self.ids.len();
-        let (mut ends, mut settled) = (false, true);
-        for multicast in &mut self.multicasts {
-            let (mut drained, mut lost) = (true, false);
-            for (gone, _) in self.membership.gone() {
-                let outlook = multicast.outlook(gone)?;
-                ends |= outlook == Outlook::Stuck;
-                drained &= outlook == Outlook::Drained;
-                lost |= all_so_far(multicast).is_none_or(|target| !multicast.has_received(gone, &target));
-            }
-            ends |= drained;
-            // Others may still be about to tell that they have received what this member sent or was delivered.
-            settled &= lost || all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
-        }
-        // Whatever a last one claimed to have received, nobody is left to send it: what came is delivered above.
-        let stops = settled && (ends || alone && !delivered);
-        if stops {
-            self.membership.bid_farewell(leaver, &mut *self.fabric);
-            self.stop(Error::MemberLeft { member: self.ids[leaver] });
-        }
-        Ok(stops)
-    }
-
-    /// Whether all that was accepted from the application is delivered here, and that and all else that was delivered here
-    /// has reached every member.
-    pub fn flushed(&self) -> bool {
-        self.multicasts.iter().all(|multicast| {
-            let received = all_so_far(multicast).is_some_and(|target| multicast.received_by(0, &target));
-            received && multicast.delivered_mine()
-        })
-    }
-
     /// Begins to leave: nothing is accepted from the application any more, which its caller sees to.
     pub fn leave(&mut self) {
         if matches!(self.phase, Phase::Running) {
@@ -214,9 +304,46 @@ impl Node {
         }
     }
 
+    /// The application's state is in: this process may become a voter.
+    pub fn ready(&mut self) {
+        self.membership.ready(&mut *self.fabric);
+    }
+
+    /// Gives a joiner a place, if this member leads the group.
+    pub fn admit(&mut self, id: MemberId, incarnation: u64) -> Result<Admission, Refusal> {
+        match self.phase {
+            Phase::Running => self.membership.admit(id, incarnation, self.now_ms),
+            _ => Err(Refusal::Busy("this member is not in the group, or leaves it")),
+        }
+    }
+
+    /// Accuses the member in `slot`, whatever is known of it.
+    #[cfg(test)]
+    pub(crate) fn suspect(&mut self, slot: Slot) {
+        if let Some(rank) = self.view().and_then(|view| view.rank_of(slot)) {
+            self.membership.suspect(rank, &mut *self.fabric);
+        }
+    }
+
+    /// Whether the present view's epoch is ending here.
+    pub fn is_between_views(&self) -> bool {
+        self.membership.is_wedged() || self.membership.is_decided()
+    }
+
+    /// The view changes since the last call: each belongs before the deliveries of its view, and after those of the one
+    /// before, all of which were made.
+    pub fn take_changes(&mut self) -> Vec<ViewChange> {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Where it is in its life.
     pub fn phase(&self) -> &Phase {
         &self.phase
+    }
+
+    /// The present view; `None` before the first.
+    pub fn view(&self) -> Option<&View> {
+        self.membership.view()
     }
 
     /// Whether all links are down: nothing is left to poll for.
@@ -224,9 +351,9 @@ impl Node {
         self.fabric.closed()
     }
 
-    /// The subgroups, by number.
-    pub fn multicasts(&self) -> &[Multicast] {
-        &self.multicasts
+    /// The subgroup of all members.
+    pub fn multicast(&self) -> &Multicast {
+        &self.multicast
     }
 
     /// The fabric, for whoever waits on its descriptor.
@@ -234,13 +361,8 @@ impl Node {
         &mut *self.fabric
     }
 
-    /// Counters of subgroup `index` with those of the fabric.
-    pub fn stats(&self, index: usize) -> Stats {
-        Stats { fabric: self.fabric.stats(), ..self.multicasts[index].stats() }
+    /// Counters of the subgroup with those of the fabric.
+    pub fn stats(&self) -> Stats {
+        Stats { fabric: self.fabric.stats(), ..self.multicast.stats() }
     }
-}
-
-/// What a flush that began now would have to reach; `None` while something claimed is not published.
-fn all_so_far(multicast: &Multicast) -> Option<Vec<u64>> {
-    multicast.flush_target(multicast.ring().next_ticket())
 }

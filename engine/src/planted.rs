@@ -16,6 +16,24 @@ pub(crate) enum Bug {
     FirstRangeOnly,
     /// Padding of dropped reservations is not covered by a null.
     PaddingUncovered,
+    /// A row is used although its owner has wedged the view.
+    LateLook,
+    /// The trim is the least that a candidate has, not the most.
+    TrimByMinimum,
+    /// The leader proposes before all candidates are flushed.
+    ProposeUnflushed,
+    /// A new leader proposes its own value although another may have been decided.
+    IgnoreAccepted,
+    /// A value is accepted although a higher ballot was promised.
+    AcceptAfterPromise,
+    /// Acceptances of different ballots are counted together.
+    MajorityAcrossBallots,
+    /// The promise is shown before the accepted record.
+    PromiseBeforeAccepted,
+    /// A fetched frame is delivered before the decision.
+    FetchedEarly,
+    /// What a member that was removed writes after the decision is delivered.
+    LateWrite,
 }
 
 #[cfg(test)]

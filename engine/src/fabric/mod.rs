@@ -99,9 +99,9 @@ pub enum Connection {
     Tcp(TcpStream),
     /// For [`shm::ShmFabric`]: made by [`shm::Offer::exchange`].
     Shm(shm::Prepared),
-    /// For the simulated fabric.
+    /// For the simulated fabric: the number of the process.
     #[cfg(test)]
-    Simulated,
+    Simulated(usize),
 }
 
 /// What holds for the source of a write between its posting and its completion.
@@ -221,6 +221,11 @@ pub trait Fabric: Send {
 
     /// Becomes readable when there is something to poll; `None` on a fabric that has no descriptor (the simulated one).
     fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether a row is one memory for all, so that it changes under its readers whenever its owner stores.
+    fn shares_rows(&self) -> bool {
+        false
+    }
 
     /// Counters for the application.
     fn stats(&self) -> FabricStats;

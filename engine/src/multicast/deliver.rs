@@ -1,24 +1,13 @@
 //! The walk along the order: hands over what its mode allows, skips nulls, stops at what is not safe yet.
 
 use super::frame::Mode;
-use super::{Breach, Delivery, Multicast, column, order};
-use crate::fabric::Rank;
+use super::{Breach, Delivery, Multicast, column};
+use crate::fabric::{Rank, Slot};
 
 /// Messages handed to the application before the engine looks at the network again.
 const DELIVERIES_PER_PASS: usize = 8192;
 /// Numbers of the order, nulls included, that one pass goes through.
 const NUMBERS_PER_PASS: u64 = 1 << 20;
-
-/// What a subgroup's order can still bring after a member has left: see [`Multicast::outlook`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outlook {
-    /// Something that is here, or that the others will send.
-    More,
-    /// All that the member had received is here and delivered.
-    Drained,
-    /// Nothing: the next number waits for something that only the member could give.
-    Stuck,
-}
 
 /// Where the walk is, and what it has handed over: kept apart from the rest of the state, because a loop over small
 /// messages is as fast as its variables stay in registers.
@@ -33,37 +22,60 @@ struct Walk {
 
 impl Multicast {
     /// Delivers what its mode allows, in the order, up to a bound of messages; `fifo` messages as soon as they lead
-    /// their stream. True if anything was delivered or skipped.
-    pub fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+    /// their stream. `gone_on` is asked before each whether what its sender's row holds is still what was sent. True if
+    /// anything was delivered or skipped.
+    pub fn deliver(
+        &mut self,
+        gone_on: Option<&dyn Fn(Slot) -> bool>,
+        sink: &mut dyn FnMut(Delivery<'_>),
+    ) -> Result<bool, Breach> {
         self.stability.refresh();
         let first = self.next;
+        if self.senders() == 0 {
+            return Ok(false);
+        }
         let mut walk = Walk { next: first, turn: self.turn, index: self.index, frames: 0, words: 0, bytes: 0 };
-        let walked = self.walk(&mut walk, sink);
+        let walked = self.walk(&mut walk, gone_on, sink);
         (self.next, self.turn, self.index) = (walk.next, walk.turn, walk.index);
-        let passed = walked.and_then(|()| self.pass_fifo(&mut walk, sink));
+        let passed = walked.and_then(|()| self.pass_fifo(&mut walk, gone_on, sink));
         self.untold_frames += walk.frames;
         self.untold_words += walk.words;
         self.stats.messages_delivered += walk.frames as u64;
         self.stats.bytes_delivered += walk.bytes;
         self.stats.batches_delivered += u64::from(walk.frames > 0);
         if self.next != first {
-            self.delivered[self.table.me()] = self.next;
+            self.delivered[self.me] = self.next;
             self.table.store(column::DELIVERED, self.next);
         }
         passed.map(|()| walk.frames > 0 || self.next != first)
     }
 
     /// Goes along the order until something has to be waited for, or enough was handed over to look around.
-    fn walk(&mut self, walk: &mut Walk, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
-        let senders = self.ids.len();
+    fn walk(
+        &mut self,
+        walk: &mut Walk,
+        gone_on: Option<&dyn Fn(Slot) -> bool>,
+        sink: &mut dyn FnMut(Delivery<'_>),
+    ) -> Result<(), Breach> {
+        let senders = self.senders();
+        // At the end of an epoch everything decided is delivered, whatever its mode, and what nobody has is skipped.
+        let all = self.ending;
         let end = self.arrived.min(walk.next + NUMBERS_PER_PASS);
         // The pass ends when `delivered` is worth telling: senders may wait for it.
         let (tell_frames, tell_words) = self.tell_at();
-        let most_frames = DELIVERIES_PER_PASS.min(tell_frames.saturating_sub(self.untold_frames));
-        let most_words = tell_words.saturating_sub(self.untold_words);
+        let (most_frames, most_words) = match all {
+            true => (DELIVERIES_PER_PASS, u32::MAX),
+            false => (
+                DELIVERIES_PER_PASS.min(tell_frames.saturating_sub(self.untold_frames)),
+                tell_words.saturating_sub(self.untold_words),
+            ),
+        };
         let mut unstable = (0..senders).any(|s| self.streams[s].ordered > self.stability.stable(s));
         while walk.next < end && walk.frames < most_frames && walk.words < most_words {
             let (sender, index) = (walk.turn, walk.index);
+            if gone_on.is_some_and(|gone_on| gone_on(self.seats[sender].slot)) {
+                break;
+            }
             let stream = &mut self.streams[sender];
             if stream.next > index {
                 // A `fifo` message, delivered ahead of its place, or a null before one.
@@ -72,15 +84,16 @@ impl Multicast {
                 match stream.head().map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == index => {
                         let safe = index < self.stability.stable(sender);
-                        if head.mode == Mode::Safe && (unstable || !safe) {
+                        if head.mode == Mode::Safe && (unstable || !safe) && !all {
                             break;
                         }
                         unstable |= !safe;
                         stream.ordered = index + 1;
                         let payload = stream.take(head);
                         walk.count(head.words(), payload);
-                        let (subgroup, sender) = (self.subgroup, self.ids[sender]);
-                        sink(Delivery { subgroup, sender, sequence: walk.next, mode: head.mode, payload });
+                        let (subgroup, sender) = (self.subgroup, self.seats[sender].id);
+                        let view = self.view;
+                        sink(Delivery { subgroup, view, sender, sequence: walk.next, mode: head.mode, payload });
                     }
                     _ => stream.next = index + 1,
                 }
@@ -96,45 +109,29 @@ impl Multicast {
     }
 
     /// Delivers the `fifo` messages that lead their streams, ahead of the order.
-    fn pass_fifo(&mut self, walk: &mut Walk, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
-        let senders = self.ids.len();
+    fn pass_fifo(
+        &mut self,
+        walk: &mut Walk,
+        gone_on: Option<&dyn Fn(Slot) -> bool>,
+        sink: &mut dyn FnMut(Delivery<'_>),
+    ) -> Result<(), Breach> {
+        let (order, view) = (self.order, self.view);
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             while walk.frames < DELIVERIES_PER_PASS {
+                if gone_on.is_some_and(|gone_on| gone_on(self.seats[sender].slot)) {
+                    break;
+                }
                 let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
                 let Some(head) = head.filter(|head| head.mode == Mode::Fifo) else { break };
                 stream.note_ahead(head.index);
                 let payload = stream.take(head);
                 walk.count(head.words(), payload);
-                let sequence = order::sequence(head.index, sender, senders);
-                let (subgroup, sender) = (self.subgroup, self.ids[sender]);
-                sink(Delivery { subgroup, sender, sequence, mode: head.mode, payload });
+                let sequence = order.sequence(head.index, sender);
+                let (subgroup, sender) = (self.subgroup, self.seats[sender].id);
+                sink(Delivery { subgroup, view, sender, sequence, mode: head.mode, payload });
             }
         }
         Ok(())
-    }
-
-    /// What the order can still bring after the link to `gone` went down.
-    pub fn outlook(&mut self, gone: Rank) -> Result<Outlook, Breach> {
-        let received = self.stability.of(gone);
-        let (sender, index) = (self.turn, self.index);
-        let stream = &mut self.streams[sender];
-        if stream.next > index {
-            return Ok(Outlook::More);
-        }
-        if index >= stream.messages {
-            // What `gone` had received may be here and still wait for a null that is on its way.
-            let horizon = order::horizon(received.iter().copied(), received.len());
-            return Ok(match self.next >= horizon {
-                _ if sender == gone => Outlook::Stuck,
-                true => Outlook::Drained,
-                false => Outlook::More,
-            });
-        }
-        let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
-        let waits = head.filter(|head| head.index == index && head.mode == Mode::Safe);
-        let lacks = self.streams.iter().zip(received).any(|(stream, &count)| stream.ordered > count);
-        let stuck = waits.is_some_and(|head| lacks || head.index >= received[sender]);
-        Ok(if stuck { Outlook::Stuck } else { Outlook::More })
     }
 }
 

@@ -5,14 +5,19 @@
 //! anything, and each does all there is to do, so batches form by themselves.
 //!
 //! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted` and one `received`
-//! per sender (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
+//! per slot (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
 //!
 //! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
 //! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
 //! by `wanted`. So a full ring never waits for ever, and a message delivered costs no write of its own.
+//!
+//! Views come and go over one row: counters, indices, numbers and ring positions go on ([`order`]). So a view change
+//! registers nothing, exchanges nothing and moves no bytes: frames that were not published, and reservations that are
+//! open, stay where they are and go out in the next view ([`epoch`]).
 
 mod claims;
 mod deliver;
+mod epoch;
 mod frame;
 pub mod order;
 mod publish;
@@ -21,17 +26,18 @@ mod stability;
 mod stream;
 
 pub use claims::Claim;
-pub use deliver::Outlook;
+pub use epoch::{End, Layout, Missing, Seat, Standing};
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
 
 use crate::config::{MemberId, SubgroupId};
-use crate::fabric::{Fabric, Rank, Source, TableId, TableRows, TableSpec, Ticket};
+use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
+use order::Order;
 use publish::Publisher;
 use ring::Geometry;
-use stability::{Stability, covers};
+use stability::Stability;
 use std::sync::Arc;
 use stream::Stream;
 
@@ -45,30 +51,26 @@ pub mod column {
     /// The owner is short of ring space and wants to be told as soon as all below this is `delivered`.
     pub const WANTED: Column = Column(16);
 
-    /// How many messages of a sender's stream, nulls included, have reached the owner.
-    pub const fn received(sender: crate::fabric::Rank) -> Column {
-        Column(24 + 8 * sender)
+    /// All messages of the stream of the process in `slot` below this index, nulls included, have reached the owner.
+    pub const fn received(slot: crate::fabric::Slot) -> Column {
+        Column(24 + 8 * slot)
     }
 }
 
-/// Bytes of the columns among `senders`; one small write pushes them all.
-const fn hot_len(senders: usize) -> usize {
-    column::received(senders).0
-}
-
 /// Where the ring begins: behind the columns, on a cache line of its own.
-const fn columns_len(senders: usize) -> usize {
-    hot_len(senders).next_multiple_of(64)
-}
+const COLUMNS_LEN: usize = column::received(SLOTS).0.next_multiple_of(64);
 
 /// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// The subgroup.
     pub subgroup: SubgroupId,
+    /// The view it is delivered in.
+    pub view: u64,
     /// Who sent it.
     pub sender: MemberId,
-    /// Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+    /// Its number in the subgroup's total order, which goes on from view to view; numbers are skipped where a sender had
+    /// nothing to say.
     pub sequence: u64,
     /// The mode it was sent with.
     pub mode: Mode,
@@ -101,10 +103,10 @@ pub struct Stats {
     pub fabric: crate::fabric::FabricStats,
 }
 
-/// Where the counters of a view begin: all zero, but for tests of their wrap-around.
+/// Where the counters of the first view begin: all zero, but for tests of their wrap-around.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin {
-    /// Index of each sender's first message, and the count of its frames so far.
+    /// Index of each sender's first message.
     pub index: u64,
     /// Ticket of the first claim.
     pub ticket: u32,
@@ -121,22 +123,36 @@ pub struct Breach {
     pub what: String,
 }
 
-/// The table of a subgroup of `senders`, each with a ring of `ring_bytes`.
-pub fn table_spec(subgroup: SubgroupId, senders: usize, ring_bytes: usize) -> TableSpec {
-    let columns_len = columns_len(senders);
+/// The table of a subgroup whose members each have a ring of `ring_bytes`.
+pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
     // Table 0 is the membership's.
-    TableSpec { id: TableId(subgroup.0 + 1), columns_len, row_len: columns_len + ring_bytes }
+    TableSpec { id: TableId(subgroup.0 + 1), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN + ring_bytes }
 }
 
 /// See the module.
 pub struct Multicast {
     subgroup: SubgroupId,
-    ids: Vec<MemberId>,
     table: Table,
     geometry: Geometry,
     publisher: Publisher,
+    /// The view, its members by rank, the own rank among them, and the others' slots.
+    view: u64,
+    seats: Vec<Seat>,
+    me: Rank,
+    peers: Vec<Slot>,
+    order: Order,
+    /// Bytes of the columns that this view's members use.
+    hot_len: usize,
     streams: Vec<Stream>,
     stability: Stability,
+    /// Which members have been seen in this view.
+    entered: Vec<bool>,
+    /// Nothing is published or taken in any more in this view.
+    wedged: bool,
+    /// The epoch's end is decided: what is left is delivered.
+    ending: bool,
+    /// Where each stream ends of which what is missing has been fetched; see [`epoch`].
+    flushed: Vec<End>,
     /// Everything numbered below this has arrived here.
     arrived: u64,
     /// Each member's `delivered`, as last read.
@@ -155,47 +171,64 @@ pub struct Multicast {
     freed: u64,
     /// The nulls that are due were held back in the last pass.
     holds_nulls: bool,
+    /// A peer's `received`, as just read.
+    told_received: Vec<u64>,
     stats: Stats,
 }
 
 impl Multicast {
-    /// The subgroup of all `ids`, in rank order, over the table that the fabric made for [`table_spec`].
+    /// The subgroup over the own `row` of the table of [`table_spec`], with no members yet: messages are accepted, and go
+    /// out once [`Multicast::enter`] says who there is.
     pub fn new(
         subgroup: SubgroupId,
-        ids: Vec<MemberId>,
-        rows: TableRows,
-        me: Rank,
+        spec: TableSpec,
+        me: Slot,
+        row: Arc<Row>,
         max_message: usize,
         origin: Origin,
     ) -> Multicast {
-        let senders = ids.len();
-        let TableSpec { columns_len, row_len, .. } = rows.spec;
-        let geometry = Geometry { base: columns_len, words: ((row_len - columns_len) / frame::WORD) as u32 };
-        let row = rows.rows[me].clone();
+        let geometry = Geometry { base: COLUMNS_LEN, words: ((spec.row_len - COLUMNS_LEN) / frame::WORD) as u32 };
         let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
-        let streams = rows.rows.iter().map(|row| Stream::new(row.clone(), geometry, max_message, origin)).collect();
-        let start = order::sequence(origin.index, 0, senders);
         Multicast {
             subgroup,
-            ids,
-            table: Table::new(rows, me),
+            table: Table::new(spec, me, row.clone()),
             geometry,
-            publisher: Publisher::new(ring, row, me, senders, origin),
-            streams,
-            stability: Stability::new(senders, origin.index),
-            arrived: start,
-            delivered: vec![start; senders],
-            next: start,
+            publisher: Publisher::new(ring, row, origin),
+            view: 0,
+            seats: Vec::new(),
+            me: 0,
+            peers: Vec::new(),
+            order: Order { senders: 0, base: 0, first: 0 },
+            hot_len: 0,
+            streams: Vec::new(),
+            stability: Stability::new(0, 0),
+            entered: Vec::new(),
+            wedged: false,
+            ending: false,
+            flushed: Vec::new(),
+            arrived: 0,
+            delivered: Vec::new(),
+            next: 0,
             turn: 0,
-            index: origin.index,
-            told: start,
+            index: 0,
+            told: 0,
             untold_frames: 0,
             untold_words: 0,
-            wanted: vec![0; senders],
+            wanted: Vec::new(),
             freed: 0,
             holds_nulls: false,
+            told_received: Vec::new(),
             stats: Stats::default(),
         }
+    }
+
+    /// The row of the process that was attached in `slot`.
+    pub fn attach(&mut self, slot: Slot, row: Arc<Row>) {
+        self.table.attach(slot, row);
+    }
+
+    pub(super) fn senders(&self) -> usize {
+        self.seats.len()
     }
 
     /// The senders' side of the own ring, for any thread.
@@ -203,9 +236,12 @@ impl Multicast {
         &self.publisher.ring
     }
 
-    /// One pass but for the deliveries. True if anything moved.
-    pub fn advance(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
-        let took_in = self.take_in()?;
+    /// One pass but for the deliveries. `standing` tells where a peer is, each time it is asked. True if anything moved.
+    pub fn advance(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
+        if self.wedged || self.seats.is_empty() {
+            return Ok(false);
+        }
+        let took_in = self.take_in(standing)?;
         let starved = self.ring().starved();
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
@@ -222,7 +258,7 @@ impl Multicast {
 
     /// Asks the peers for what frees ring space, if a sender is short of it.
     fn want(&mut self) -> bool {
-        let me = self.table.me();
+        let me = self.me;
         let Some(wanted) = self.publisher.wanted().filter(|&wanted| wanted > self.wanted[me]) else {
             return false;
         };
@@ -232,30 +268,59 @@ impl Multicast {
     }
 
     /// Reads the peers' counters.
-    fn take_in(&mut self) -> Result<bool, Breach> {
-        let me = self.table.me();
-        let mine = self.publisher.messages;
-        // It cannot have got past a message that I have not published.
-        let next_of_mine = order::sequence(mine, me, self.ids.len());
-        // Whatever takes an index that nobody had takes a slot of its sender's ring, which is not free before everybody
-        // has delivered it; nulls fill in up to those.
-        let most = self.index + 2 + (self.ids.len() * self.ring().slots()) as u64;
+    fn take_in(&mut self, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
         let mut progress = false;
-        for peer in (0..self.ids.len()).filter(|&r| r != me) {
-            let breach = |what| Breach { peer, what };
-            let published = self.table.load(peer, column::PUBLISHED);
-            progress |= self.streams[peer].take_in(published, most).map_err(breach)?;
-            progress |= self.stability.take_in(&self.table, peer, mine, most).map_err(breach)?;
-            let delivered = self.table.load(peer, column::DELIVERED);
-            let known = &mut self.delivered[peer];
-            if delivered < *known || delivered > next_of_mine {
-                return Err(breach(format!("its `delivered` is {delivered}, outside {known}..={next_of_mine}")));
+        for peer in 0..self.senders() {
+            if peer == self.me {
+                continue;
             }
-            progress |= delivered != *known;
-            *known = delivered;
-            self.wanted[peer] = self.table.load(peer, column::WANTED);
+            let slot = self.seats[peer].slot;
+            if !self.entered[peer] {
+                // What its row shows is of an earlier view, or of none.
+                if standing(slot) == Standing::Behind {
+                    continue;
+                }
+                self.entered[peer] = true;
+                progress = true;
+            }
+            let published = self.table.load(slot, column::PUBLISHED);
+            let delivered = self.table.load(slot, column::DELIVERED);
+            let wanted = self.table.load(slot, column::WANTED);
+            for (told, seat) in self.told_received.iter_mut().zip(&self.seats) {
+                *told = self.table.load(slot, column::received(seat.slot));
+            }
+            // After the look: on shared memory the row may already be a later view's, or that of one that goes on without
+            // this member. Whoever wedges says so before its row moves on.
+            if standing(slot) == Standing::Gone && !planted::is(Bug::LateLook) {
+                continue;
+            }
+            progress |= self.take_in_row(peer, published, delivered).map_err(|what| Breach { peer, what })?;
+            self.wanted[peer] = wanted;
         }
         Ok(progress)
+    }
+
+    /// Takes in what one peer's row showed: the two words, and `told_received`.
+    fn take_in_row(&mut self, peer: Rank, published: u64, delivered: u64) -> Result<bool, String> {
+        let mine = self.publisher.messages;
+        // It cannot have got past a message that I have not published.
+        let next_of_mine = self.order.sequence(mine, self.me);
+        let most = self.most();
+        let mut progress = self.streams[peer].take_in(published, most)?;
+        progress |= self.stability.take_in(&self.told_received, peer, self.me, mine, most)?;
+        let known = &mut self.delivered[peer];
+        if delivered < *known || delivered > next_of_mine {
+            return Err(format!("its `delivered` is {delivered}, outside {known}..={next_of_mine}"));
+        }
+        progress |= delivered != *known;
+        *known = delivered;
+        Ok(progress)
+    }
+
+    /// No stream has messages from this index on: whatever takes an index that nobody had takes a slot of its sender's
+    /// ring, which is not free before everybody has delivered it; nulls fill in up to those.
+    fn most(&self) -> u64 {
+        self.index + 2 + (self.senders() * self.ring().slots()) as u64
     }
 
     /// Reuses ring bytes of messages that every member has delivered.
@@ -263,7 +328,7 @@ impl Multicast {
         let completed = fabric.completed();
         let mut delivered = self.delivered.iter().copied().min().unwrap_or(0);
         if planted::is(Bug::ReuseEarly) {
-            delivered += self.ids.len() as u64;
+            delivered += self.senders() as u64;
         }
         let freed = self.publisher.free(delivered, completed);
         self.freed += u64::from(freed);
@@ -272,11 +337,10 @@ impl Multicast {
 
     /// Posts the data of this pass, then shows it: the data first, its counter in a later write.
     fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool, fill: bool) -> Result<bool, Breach> {
-        let me = self.table.me();
+        let me = self.me;
         let counts = self.streams.iter().enumerate();
         let counts = counts.map(|(s, stream)| if s == me { self.publisher.messages } else { stream.messages });
-        let horizon = order::horizon(counts, self.ids.len());
-        let due = order::due(horizon, me, self.ids.len());
+        let due = self.order.due(self.order.horizon(counts), me);
         let due = if planted::is(Bug::NullOffByOne) { due.saturating_sub(1) } else { due };
         let nulls = fill && self.publisher.fill(due);
         if !wrote && !nulls {
@@ -290,7 +354,7 @@ impl Multicast {
         let mut ticket = Ticket::default();
         for i in 0..self.publisher.ranges.len() {
             let range = self.publisher.ranges[i].clone();
-            ticket = self.table.push(fabric, range, Source::Stable);
+            ticket = self.table.push(fabric, &self.peers, range, Source::Stable);
             if planted::is(Bug::FirstRangeOnly) {
                 self.publisher.posted(ticket);
             }
@@ -303,34 +367,37 @@ impl Multicast {
     /// Shows what has arrived from everybody. True if peers should hear of it: nulls are acknowledged along with the next
     /// message, since nobody waits for theirs.
     fn count_received(&mut self) -> bool {
-        let me = self.table.me();
+        let me = self.me;
         let (mut moved, mut tell) = (false, false);
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             if self.stability.receive(me, sender, stream.messages) {
-                self.table.store(column::received(sender), stream.messages);
+                self.table.store(column::received(self.seats[sender].slot), stream.messages);
                 moved = true;
                 tell |= stream.acknowledge();
             }
         }
         if moved {
-            self.arrived = order::contiguous(self.streams.iter().map(|s| s.messages), self.ids.len());
+            self.arrived = self.order.contiguous(self.streams.iter().map(|s| s.messages));
         }
         tell
     }
 
     fn push(&mut self, fabric: &mut dyn Fabric) {
         let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
-        self.table.push(fabric, 0..hot_len(self.ids.len()), source);
+        self.table.push(fabric, &self.peers, 0..self.hot_len, source);
         self.told = self.next;
         (self.untold_frames, self.untold_words) = (0, 0);
     }
 
     /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+        if self.wedged {
+            return;
+        }
         let (frames, words) = self.tell_at();
         let much = self.untold_frames >= frames || self.untold_words >= words;
         let told = self.told;
-        let peers = self.wanted.iter().enumerate().filter(|&(member, _)| member != self.table.me());
+        let peers = self.wanted.iter().enumerate().filter(|&(member, _)| member != self.me);
         if much || peers.into_iter().any(|(_, wanted)| (told + 1..=self.next).contains(wanted)) {
             self.push(fabric);
         }
@@ -341,11 +408,11 @@ impl Multicast {
         (self.ring().slots() / 8, self.geometry.words / 8)
     }
 
-    /// Per stream, a count that covers all messages that this member sent with a ticket below `ticket`, and all that it
-    /// was delivered; `None` while they are not all published.
+    /// Per stream of this view, a count that covers all messages that this member sent with a ticket below `ticket`, and
+    /// all that it was delivered; `None` while they are not all published.
     pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
         let mut target: Vec<u64> = self.streams.iter().map(|stream| stream.passed).collect();
-        let mine = &mut target[self.table.me()];
+        let mine = target.get_mut(self.me)?;
         *mine = (*mine).max(self.publisher.sent);
         self.publisher.has_published(ticket).then_some(target)
     }
@@ -360,19 +427,9 @@ impl Multicast {
         self.freed
     }
 
-    /// Whether all that this member has sent is delivered here, and with it all that comes before.
-    pub fn delivered_mine(&self) -> bool {
-        self.streams[self.table.me()].passed >= self.publisher.sent
-    }
-
-    /// Whether nulls are held back that others wait for.
-    pub fn holds_nulls(&self) -> bool {
-        self.holds_nulls
-    }
-
-    /// Whether `member` has received what `target` covers, as far as is known here.
-    pub fn has_received(&self, member: Rank, target: &[u64]) -> bool {
-        covers(self.stability.of(member), target)
+    /// Whether everything that was claimed so far is published.
+    pub fn has_published_all(&self) -> bool {
+        self.publisher.has_published(self.ring().next_ticket())
     }
 
     /// Counters so far, but for those of the engine and the fabric.

@@ -1,34 +1,50 @@
-//! The arithmetic of the round-robin order: message `i` of the sender of rank `s` among `S` has number `i * S + s`.
+//! The arithmetic of the round-robin order of one view: message `i` of the sender of rank `s` among `S` has number
+//! `first + (i - base) * S + s`. Indices and numbers go on from view to view: `base` is above all indices, and `first`
+//! above all numbers, of the views before.
 
 use crate::fabric::Rank;
 
-/// Number of message `index` of `sender`.
-#[inline]
-pub fn sequence(index: u64, sender: Rank, senders: usize) -> u64 {
-    index * senders as u64 + sender as u64
+/// The order of one view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// How many senders.
+    pub senders: usize,
+    /// Index of each sender's first message.
+    pub base: u64,
+    /// Number of the first message of rank 0.
+    pub first: u64,
 }
 
-/// All numbers below this have arrived, when `counts[s]` messages of each sender have, nulls included.
-pub fn contiguous(counts: impl IntoIterator<Item = u64>, senders: usize) -> u64 {
-    counts.into_iter().enumerate().map(|(s, count)| sequence(count, s, senders)).min().unwrap_or(0)
-}
+impl Order {
+    /// Number of message `index` of `sender`.
+    #[inline]
+    pub fn sequence(self, index: u64, sender: Rank) -> u64 {
+        self.first + (index - self.base) * self.senders as u64 + sender as u64
+    }
 
-/// One above the number of the last of `count` messages of `sender`; 0 when there is none.
-#[inline]
-pub fn horizon_of(count: u64, sender: Rank, senders: usize) -> u64 {
-    if count == 0 { 0 } else { sequence(count - 1, sender, senders) + 1 }
-}
+    /// All numbers below this have arrived, when the messages below `counts[s]` of each sender have, nulls included.
+    pub fn contiguous(self, counts: impl IntoIterator<Item = u64>) -> u64 {
+        counts.into_iter().enumerate().map(|(s, count)| self.sequence(count, s)).min().unwrap_or(self.first)
+    }
 
-/// One above the highest number seen, when `counts[s]` messages of each sender are; 0 when there is none.
-pub fn horizon(counts: impl IntoIterator<Item = u64>, senders: usize) -> u64 {
-    counts.into_iter().enumerate().map(|(s, count)| horizon_of(count, s, senders)).max().unwrap_or(0)
-}
+    /// One above the number of the last of the messages below `count` of `sender`; `first` when there is none.
+    #[inline]
+    pub fn horizon_of(self, count: u64, sender: Rank) -> u64 {
+        if count == self.base { self.first } else { self.sequence(count - 1, sender) + 1 }
+    }
 
-/// How many messages `sender` must have published, nulls included, so that it has every number of its own below the
-/// highest one seen: the null rule. It fills the order up to what is seen and never beyond, so nulls provoke no nulls
-/// that their cause did not provoke already, and a quiet group stays silent.
-pub fn due(horizon: u64, sender: Rank, senders: usize) -> u64 {
-    horizon.saturating_sub(1).saturating_sub(sender as u64).div_ceil(senders as u64)
+    /// One above the highest number seen, when the messages below `counts[s]` of each sender are; `first` when none is.
+    pub fn horizon(self, counts: impl IntoIterator<Item = u64>) -> u64 {
+        counts.into_iter().enumerate().map(|(s, count)| self.horizon_of(count, s)).max().unwrap_or(self.first)
+    }
+
+    /// Up to which index `sender` must have published, nulls included, so that it has every number of its own below the
+    /// highest one seen: the null rule. It fills the order up to what is seen and never beyond, so nulls provoke no nulls
+    /// that their cause did not provoke already, and a quiet group stays silent.
+    pub fn due(self, horizon: u64, sender: Rank) -> u64 {
+        let seen = horizon - self.first;
+        self.base + seen.saturating_sub(1).saturating_sub(sender as u64).div_ceil(self.senders as u64)
+    }
 }
 
 #[cfg(test)]
@@ -40,11 +56,12 @@ mod tests {
     fn the_null_rule_as_the_protocol_words_it() {
         // When message (i, s') has been seen, s must have published i + 1 messages if s < s', i if s > s'.
         for senders in 1..6 {
+            let order = Order { senders, base: 70, first: 1000 };
             for seen in 0..senders {
-                for index in 0..5u64 {
-                    let horizon = sequence(index, seen, senders) + 1;
+                for index in 70..75u64 {
+                    let horizon = order.sequence(index, seen) + 1;
                     for s in (0..senders).filter(|&s| s != seen) {
-                        assert_eq!(due(horizon, s, senders), if s < seen { index + 1 } else { index });
+                        assert_eq!(order.due(horizon, s), if s < seen { index + 1 } else { index });
                     }
                 }
             }
@@ -53,12 +70,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nulls_provoke_no_nulls(counts in prop::collection::vec(0u64..50, 1..8)) {
-            let n = counts.len();
-            let before = horizon(counts.iter().copied(), n);
-            let filled: Vec<u64> = (0..n).map(|s| counts[s].max(due(before, s, n))).collect();
-            prop_assert_eq!(horizon(filled.iter().copied(), n), before);
-            prop_assert_eq!(contiguous(filled.iter().copied(), n), before, "everything seen can be delivered");
+        fn nulls_provoke_no_nulls(counts in prop::collection::vec(7u64..50, 1..8)) {
+            let order = Order { senders: counts.len(), base: 7, first: 3 };
+            let before = order.horizon(counts.iter().copied());
+            let filled: Vec<u64> = counts.iter().enumerate().map(|(s, &c)| c.max(order.due(before, s))).collect();
+            prop_assert_eq!(order.horizon(filled.iter().copied()), before);
+            prop_assert_eq!(order.contiguous(filled.iter().copied()), before, "everything seen can be delivered");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The engine's side of the own ring: publishes the contiguous committed prefix and frees what everybody has delivered.
 
-use super::Origin;
 use super::claims::{PADDING, WRAP};
 use super::frame::{self, Header, Kind, Mode, WORD};
-use super::order;
+use super::order::Order;
 use super::ring::SendRing;
+use super::{End, Origin};
 use crate::fabric::{Rank, Row, Ticket};
 use crate::planted::{self, Bug};
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub(super) struct Publisher {
     pub(super) ring: Arc<SendRing>,
     row: Arc<Row>,
     me: Rank,
-    senders: usize,
+    order: Order,
     /// Ticket and position of the next frame to publish.
     ticket: u32,
     word: u32,
@@ -57,23 +57,34 @@ pub(super) struct Published {
 }
 
 impl Publisher {
-    pub(super) fn new(ring: Arc<SendRing>, row: Arc<Row>, me: Rank, senders: usize, origin: Origin) -> Publisher {
+    pub(super) fn new(ring: Arc<SendRing>, row: Arc<Row>, origin: Origin) -> Publisher {
         let batch_words = (ring.geometry.words / 16).max(1);
         Publisher {
             ring,
             row,
-            me,
-            senders,
+            me: 0,
+            order: Order { senders: 1, base: origin.index, first: 0 },
             ticket: origin.ticket,
             word: origin.word,
             frames: origin.index,
             messages: origin.index,
-            sent: 0,
+            sent: origin.index,
             batches: VecDeque::with_capacity(64),
             batch_words,
             ranges: Vec::with_capacity(2),
             published: Published::default(),
         }
+    }
+
+    /// A view begins: what is committed and not published goes out in it, after the frames of the views before.
+    pub(super) fn enter(&mut self, order: Order, me: Rank) {
+        (self.order, self.me) = (order, me);
+        (self.messages, self.sent) = (order.base, order.base);
+    }
+
+    /// Where the own stream ends.
+    pub(super) fn end(&self) -> End {
+        End { messages: self.messages, frames: self.frames, word: self.word }
     }
 
     /// Gives headers to everything committed and collects the byte ranges to push. True if there is anything.
@@ -155,7 +166,7 @@ impl Publisher {
             self.batches.pop_back();
         }
         self.batches.push_back(Batch {
-            sequence: order::horizon_of(self.messages, self.me, self.senders),
+            sequence: self.order.horizon_of(self.messages, self.me),
             ticket: UNPOSTED,
             start_word,
             end_word: self.word,

@@ -4,9 +4,7 @@
 //! as well, but a step later: it cannot pass the numbers of members that have nothing to say before their nulls arrive,
 //! and those are published at the moment at which the message itself is acknowledged.
 
-use super::column;
 use crate::fabric::Rank;
-use crate::sst::Table;
 
 /// See the module.
 pub(super) struct Stability {
@@ -22,14 +20,13 @@ impl Stability {
         Stability { received: vec![vec![start; members]; members], stable: vec![start; members], stale: false }
     }
 
-    /// Reads what `peer` tells. It cannot have more of the own stream, `me`, than the `mine` messages published there, nor
-    /// more than `most` of any. True if anything moved.
-    pub(super) fn take_in(&mut self, table: &Table, peer: Rank, mine: u64, most: u64) -> Result<bool, String> {
+    /// Takes in what `peer` tells. It cannot have more of the own stream, `me`, than the `mine` messages published there,
+    /// nor more than `most` of any. True if anything moved.
+    pub(super) fn take_in(&mut self, told: &[u64], peer: Rank, me: Rank, mine: u64, most: u64) -> Result<bool, String> {
         let mut moved = false;
-        for (stream, known) in self.received[peer].iter_mut().enumerate() {
-            let value = table.load(peer, column::received(stream));
+        for (stream, (known, &value)) in self.received[peer].iter_mut().zip(told).enumerate() {
             if value != *known {
-                let most = if stream == table.me() { mine } else { most };
+                let most = if stream == me { mine } else { most };
                 if value < *known || value > most {
                     return Err(format!("its `received` of stream {stream} is {value}, outside {known}..={most}"));
                 }
@@ -65,11 +62,6 @@ impl Stability {
         self.stable[stream]
     }
 
-    /// Per stream, how many messages have reached `member`, as far as is known here.
-    pub(super) fn of(&self, member: Rank) -> &[u64] {
-        &self.received[member]
-    }
-
     /// Whether at least `k` members (0, or more than there are, means all) have `target[s]` messages of each stream.
     pub(super) fn received_by(&self, k: usize, target: &[u64]) -> bool {
         let need = if k == 0 { self.received.len() } else { k.min(self.received.len()) };
@@ -79,6 +71,6 @@ impl Stability {
 }
 
 /// Whether `counts` has as much of each stream as `target`.
-pub(super) fn covers(counts: &[u64], target: &[u64]) -> bool {
+fn covers(counts: &[u64], target: &[u64]) -> bool {
     counts.iter().zip(target).all(|(have, want)| have >= want)
 }

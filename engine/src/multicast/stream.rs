@@ -1,10 +1,11 @@
 //! One sender's stream as a member reads it: what has arrived, and the frames in their order.
 
-use super::Origin;
+use super::End;
 use super::frame::{self, Kind, Mode};
 use super::ring::{self, Geometry};
 use crate::fabric::Row;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The next message of a stream that has arrived and is not delivered; nulls may lie before it.
@@ -55,22 +56,68 @@ fn extend(known: u64, word: u32) -> Option<u64> {
 }
 
 impl Stream {
-    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, origin: Origin) -> Stream {
+    /// A stream that begins behind `start`, in a view whose first index is `start.messages`.
+    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, start: End) -> Stream {
         Stream {
             row,
             geometry,
             max_message,
-            frames: origin.index,
-            messages: origin.index,
-            acknowledged: origin.index,
-            frames_done: origin.index,
-            word: origin.word,
-            next: origin.index,
-            passed: 0,
-            ordered: 0,
+            frames: start.frames,
+            messages: start.messages,
+            acknowledged: start.frames,
+            frames_done: start.frames,
+            word: start.word,
+            next: start.messages,
+            passed: start.messages,
+            ordered: start.messages,
             ahead: VecDeque::new(),
             head: None,
         }
+    }
+
+    /// Where it ends, as far as it has arrived.
+    pub(super) fn end(&self) -> Result<End, String> {
+        let done = End { messages: self.messages, frames: self.frames_done, word: self.word };
+        self.walk(done, self.frames)
+    }
+
+    /// Goes from `from` along the headers of frames that are here, up to `frames` of them: where that is.
+    pub(super) fn walk(&self, from: End, frames: u64) -> Result<End, String> {
+        let mut word = from.word;
+        for _ in from.frames..frames {
+            let header = ring::read_header(&self.row, self.geometry, word)?;
+            word = word.wrapping_add(frame::words(header.len));
+        }
+        Ok(End { messages: from.messages, frames, word })
+    }
+
+    /// The bytes of the row between two ends, the later of which is at most a ring ahead.
+    pub(super) fn between(&self, from: u32, to: u32) -> impl Iterator<Item = Range<usize>> {
+        let words = to.wrapping_sub(from);
+        let first = words.min(self.geometry.room(from));
+        let part = |word: u32, words: u32| {
+            let start = self.geometry.offset(word);
+            start..start + words as usize * frame::WORD
+        };
+        [part(from, first), part(from.wrapping_add(first), words - first)].into_iter().filter(|range| !range.is_empty())
+    }
+
+    /// The epoch ends: this is all that there will be of it.
+    pub(super) fn finish(&mut self, trim: End) {
+        (self.frames, self.messages) = (trim.frames, trim.messages);
+    }
+
+    /// A view begins, all of the one before is delivered: steps over what lies at its end and is no message.
+    pub(super) fn restart(mut self, start: End) -> Result<Stream, String> {
+        while self.frames_done < self.frames {
+            let header = ring::read_header(&self.row, self.geometry, self.word)?;
+            self.step(frame::words(header.len));
+        }
+        if self.frames != start.frames || self.word != start.word {
+            let at = format!("frame {} at ring word {}", self.frames, self.word);
+            return Err(format!("its stream ends with {at} here, with {} at {} as decided", start.frames, start.word));
+        }
+        Ok(Stream::new(self.row, self.geometry, self.max_message, start))
     }
 
     /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
@@ -180,9 +227,9 @@ mod tests {
     fn what_is_no_stream_is_refused() {
         let row = Arc::new(Row::anonymous(4096, 64).unwrap());
         let geometry = Geometry { base: 64, words: 64 };
-        let origin = Origin::default();
+        let start = End::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
-        let mut stream = Stream::new(row.clone(), geometry, 200, origin);
+        let mut stream = Stream::new(row.clone(), geometry, 200, start);
         assert!(stream.take_in(word(1, 10), 9).unwrap_err().contains("9 are possible"));
         assert!(stream.take_in(word(65, 1), 9).unwrap_err().contains("more than its ring"));
         assert!(stream.take_in(word(1, 1), 9).unwrap());

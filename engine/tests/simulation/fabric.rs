@@ -1,23 +1,31 @@
 //! The simulated fabric: per-link order and nothing more. Writes land word by word in any order within one write, with
-//! any delay, independently of other links; the source of a `Stable` write is read as late as it lands.
+//! any delay, independently of other links; the source of a `Stable` write is read as late as it lands. Or, for a whole
+//! world, shared memory: every store is seen at once, and rows are read where they are.
 
 use super::rng::Rng;
-use crate::fabric::{Event, Fabric, FabricStats, Rank, Row, Source, TableId, TableRows, TableSpec, Ticket};
+use crate::error::Error;
+use crate::fabric::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A write on its way.
-struct Write {
-    ticket: Ticket,
-    table: usize,
-    range: Range<usize>,
-    /// The bytes of a snapshot; a stable write has none and reads its source as it lands.
-    snapshot: Option<Vec<u64>>,
-    /// Word offsets still to land, in the order in which they will.
-    left: Vec<usize>,
+/// What is on its way.
+enum Item {
+    Write {
+        ticket: Ticket,
+        table: usize,
+        range: Range<usize>,
+        /// The bytes of a snapshot; a stable write has none and reads its source as it lands.
+        snapshot: Option<Vec<u64>>,
+        /// Word offsets still to land, in the order in which they will.
+        left: Vec<usize>,
+    },
+    /// A fetch on its way to the memory it asks.
+    Ask { table: usize, owner: Slot, range: Range<usize> },
+    /// And back.
+    Answer { table: usize, owner: Slot, range: Range<usize>, words: Vec<u64>, left: Vec<usize> },
 }
 
 /// A stable write that has landed, but whose sender does not know yet: a real transport may still read its source.
@@ -29,29 +37,46 @@ struct Held {
     bytes: Vec<u64>,
 }
 
-/// What is under way from one member to another.
+/// What is under way from one process to another.
 #[derive(Default)]
 struct Link {
-    writes: VecDeque<Write>,
+    items: VecDeque<Item>,
     held: VecDeque<Held>,
     down: bool,
-    /// The receiver has been told.
+    /// The receiver has been told, or does not want to know.
     reported: bool,
     /// The sender closed: down once everything has landed.
     closing: bool,
+    /// The receiver lets nothing land any more.
     severed: bool,
+    /// Nothing moves for now, and nobody learns of anything.
+    stalled: bool,
+}
+
+/// One process's memory.
+struct Memory {
+    slot: Slot,
+    /// By table: its own row.
+    own: Vec<Arc<Row>>,
+    /// By slot: which process is attached there, and by table its copy of that one's row.
+    copies: Vec<Option<(usize, Vec<Arc<Row>>)>>,
+    /// Something landed since it last polled.
+    news: bool,
+    next_ticket: u64,
+    fetched: Vec<Event>,
+    dead: bool,
 }
 
 /// All memory and links of a simulated cluster.
 pub(crate) struct World {
-    n: usize,
-    /// `tables[t].1[m]`: member m's copy of table t.
-    tables: Vec<(TableSpec, Vec<TableRows>)>,
-    links: Vec<Link>,
-    /// Something landed since the member last polled.
-    news: Vec<bool>,
-    next_ticket: Vec<u64>,
+    specs: Vec<TableSpec>,
+    shared: bool,
+    memories: Vec<Memory>,
+    /// From a process to another.
+    links: Vec<Vec<Link>>,
+    /// Writes of anything but heartbeats.
     pub(crate) posted: u64,
+    pub(crate) fetches: u64,
     rng: Rng,
 }
 
@@ -60,21 +85,10 @@ pub(crate) struct World {
 pub(crate) struct Net(Arc<Mutex<World>>);
 
 impl Net {
-    pub(crate) fn new(n: usize, specs: &[TableSpec], seed: u64) -> Net {
-        let rows = |spec: &TableSpec| TableRows {
-            spec: *spec,
-            rows: (0..n).map(|_| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap())).collect(),
-        };
-        let tables = specs.iter().map(|spec| (*spec, (0..n).map(|_| rows(spec)).collect())).collect();
-        Net(Arc::new(Mutex::new(World {
-            n,
-            tables,
-            links: (0..n * n).map(|_| Link::default()).collect(),
-            news: vec![false; n],
-            next_ticket: vec![0; n],
-            posted: 0,
-            rng: Rng::new(seed),
-        })))
+    pub(crate) fn new(specs: &[TableSpec], shared: bool, seed: u64) -> Net {
+        let (memories, links, rng) = (Vec::new(), Vec::new(), Rng::new(seed));
+        let specs = specs.to_vec();
+        Net(Arc::new(Mutex::new(World { specs, shared, memories, links, posted: 0, fetches: 0, rng })))
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -82,246 +96,402 @@ impl Net {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Member `me`'s fabric and tables.
-    pub(crate) fn endpoint(&self, me: Rank) -> (SimFabric, Vec<TableRows>) {
-        let tables = self.world().tables.iter().map(|(_, copies)| copies[me].clone()).collect();
-        (SimFabric { net: self.clone(), me, closed: false }, tables)
+    /// A new process in `slot`: its number, its fabric and its rows.
+    pub(crate) fn process(&self, slot: Slot) -> (usize, SimFabric, Vec<Arc<Row>>) {
+        let mut world = self.world();
+        let own = world.new_rows();
+        let copies = (0..SLOTS).map(|_| None).collect();
+        let me = world.memories.len();
+        world.memories.push(Memory {
+            slot,
+            own: own.clone(),
+            copies,
+            news: false,
+            next_ticket: 0,
+            fetched: vec![],
+            dead: false,
+        });
+        world.links.iter_mut().for_each(|links| links.push(Link::default()));
+        world.links.push((0..=me).map(|_| Link::default()).collect());
+        (me, SimFabric { net: self.clone(), me, closed: false }, own)
     }
 }
 
 impl World {
-    fn link(&mut self, from: Rank, to: Rank) -> &mut Link {
-        &mut self.links[from * self.n + to]
+    fn new_rows(&self) -> Vec<Arc<Row>> {
+        let row = |spec: &TableSpec| Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap());
+        self.specs.iter().map(row).collect()
+    }
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from][to]
+    }
+
+    /// The process that `me` has attached in a slot.
+    fn process_in(&self, me: usize, slot: Slot) -> Option<usize> {
+        self.memories[me].copies[slot].as_ref().map(|(process, _)| *process)
+    }
+
+    /// Whether `me` has attached that very process.
+    fn attached(&self, me: usize, process: usize) -> bool {
+        self.process_in(me, self.memories[process].slot) == Some(process)
+    }
+
+    fn can_move(&self, from: usize, to: usize) -> bool {
+        let link = &self.links[from][to];
+        !link.items.is_empty() && !link.stalled && self.attached(to, from)
     }
 
     /// Lets some words of some links land. False if nothing is under way.
     pub(crate) fn step(&mut self) -> bool {
-        let busy: Vec<usize> = (0..self.links.len()).filter(|&l| !self.links[l].writes.is_empty()).collect();
+        let n = self.memories.len();
+        let pairs = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
+        let busy: Vec<_> = pairs.filter(|&(from, to)| self.can_move(from, to)).collect();
         if busy.is_empty() {
             return false;
         }
-        let link = busy[self.rng.below(busy.len())];
-        // Mostly whole writes, sometimes a few words.
-        let words = if self.rng.chance(1, 3) { 1 + self.rng.below(4) } else { usize::MAX };
-        self.land(link / self.n, link % self.n, words);
+        let (from, to) = busy[self.rng.below(busy.len())];
+        // Mostly whole writes, sometimes a part.
+        let left = match self.links[from][to].items.front() {
+            Some(Item::Write { left, .. } | Item::Answer { left, .. }) => left.len(),
+            _ => 0,
+        };
+        let words = if self.rng.chance(1, 3) { 1 + self.rng.below(left.max(1)) } else { usize::MAX };
+        self.land(from, to, words);
         true
     }
 
-    /// Lets up to `words` words of the oldest write of a link land.
-    fn land(&mut self, from: Rank, to: Rank, words: usize) {
-        let (n, tables) = (self.n, &self.tables);
-        let Some(write) = self.links[from * n + to].writes.front_mut() else {
-            return;
-        };
-        let (_, copies) = &tables[write.table];
-        let (source, target) = (&copies[from].rows[from], &copies[to].rows[from]);
-        for _ in 0..words.min(write.left.len()) {
-            let offset = write.left.pop().unwrap();
-            let value = match &write.snapshot {
-                Some(words) => words[(offset - write.range.start) / 8],
-                None => source.word(offset).load(Ordering::Acquire),
-            };
-            target.word(offset).store(value, Ordering::Release);
+    /// Lets up to `words` words of the oldest item of a link land.
+    fn land(&mut self, from: usize, to: usize, words: usize) {
+        let from_slot = self.memories[from].slot;
+        let Some(item) = self.links[from][to].items.front_mut() else { return };
+        match item {
+            Item::Write { table, range, snapshot, left, .. } => {
+                let Some((_, copies)) = &self.memories[to].copies[from_slot] else { return };
+                let (source, target) = (&self.memories[from].own[*table], &copies[*table]);
+                for _ in 0..words.min(left.len()) {
+                    let offset = left.pop().unwrap();
+                    let value = match snapshot {
+                        Some(words) => words[(offset - range.start) / 8],
+                        None => source.word(offset).load(Ordering::Acquire),
+                    };
+                    target.word(offset).store(value, Ordering::Release);
+                }
+                if !left.is_empty() {
+                    return;
+                }
+            }
+            Item::Ask { table, owner, range } => {
+                let (table, owner, range) = (*table, *owner, range.clone());
+                let memory = &self.memories[to];
+                let row = if owner == memory.slot { &memory.own } else { &memory.copies[owner].as_ref().unwrap().1 };
+                let words = range.clone().step_by(8).map(|o| row[table].word(o).load(Ordering::Acquire)).collect();
+                let mut left: Vec<usize> = range.clone().step_by(8).collect();
+                self.rng.shuffle(&mut left);
+                self.links[to][from].items.push_back(Item::Answer { table, owner, range, words, left });
+            }
+            Item::Answer { table, owner, range, words: bytes, left } => {
+                let (_, rows) = self.memories[to].copies[*owner].as_ref().unwrap();
+                for _ in 0..words.min(left.len()) {
+                    let offset = left.pop().unwrap();
+                    rows[*table].word(offset).store(bytes[(offset - range.start) / 8], Ordering::Release);
+                }
+                if !left.is_empty() {
+                    return;
+                }
+                let (table, owner, range) = (self.specs[*table].id, *owner, range.clone());
+                self.memories[to].fetched.push(Event::Fetched { peer: from_slot, table, owner, range });
+            }
         }
-        if write.left.is_empty()
-            && let Some(write) = self.links[from * n + to].writes.pop_front()
-            && write.snapshot.is_none()
+        self.landed(from, to);
+    }
+
+    fn landed(&mut self, from: usize, to: usize) {
+        let item = self.links[from][to].items.pop_front();
+        if let Some(Item::Write { ticket, table, range, snapshot: None, .. }) = item
             // A column that guards nothing may change meanwhile; that one that guards data must not is for the protocol's
             // own checks to show.
-            && write.range.start >= tables[write.table].0.columns_len
+            && range.start >= self.specs[table].columns_len
         {
-            let Write { ticket, table, range, .. } = write;
+            let source = &self.memories[from].own[table];
             let bytes = range.clone().step_by(8).map(|o| source.word(o).load(Ordering::Acquire)).collect();
-            self.links[from * n + to].held.push_back(Held { ticket, table, range, bytes });
+            self.links[from][to].held.push_back(Held { ticket, table, range, bytes });
         }
-        self.news[to] = true;
+        self.memories[to].news = true;
     }
 
-    /// Whether something is there that wakes a sleeping member.
-    pub(crate) fn wakes(&self, me: Rank) -> bool {
-        let others = || (0..self.n).filter(|&p| p != me);
-        self.news[me]
-            || others().any(|p| !self.links[me * self.n + p].held.is_empty())
-            || others().any(|p| {
-                let link = &self.links[p * self.n + me];
-                !link.reported && !link.severed && (link.down || link.closing && link.writes.is_empty())
-            })
+    fn others(&self, me: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.memories.len()).filter(move |&p| p != me)
     }
 
-    /// Everything under way lands.
+    /// Whether something is there that wakes a sleeping process.
+    pub(crate) fn wakes(&self, me: usize) -> bool {
+        self.memories[me].news
+            || self.others(me).any(|p| !self.links[me][p].held.is_empty())
+            || self.others(me).any(|p| self.has_ended(p, me))
+    }
+
+    /// The link from `peer` has ended, and `me` does not know.
+    fn has_ended(&self, peer: usize, me: usize) -> bool {
+        let link = &self.links[peer][me];
+        let ended = link.down || link.closing && link.items.is_empty();
+        ended && !link.reported && !link.severed && !link.stalled && self.attached(me, peer)
+    }
+
+    /// Everything under way lands, but on links that are stalled.
     pub(crate) fn drain(&mut self) {
         while self.step() {}
     }
 
     pub(crate) fn idle(&self) -> bool {
-        self.links.iter().all(|l| l.writes.is_empty() && (l.down || l.held.is_empty()))
+        let n = self.memories.len();
+        (0..n).all(|from| (0..n).all(|to| !self.can_move(from, to)))
     }
 
     /// Tells a sender of some of its stable writes that they are complete.
-    fn complete(&mut self, from: Rank) {
-        for to in (0..self.n).filter(|&to| to != from) {
+    fn complete(&mut self, from: usize) {
+        for to in self.others(from) {
             while !self.link(from, to).held.is_empty() && (self.link(from, to).down || self.rng.chance(1, 8)) {
                 let Some(held) = self.link(from, to).held.pop_front() else { break };
-                let row = &self.tables[held.table].1[from].rows[from];
+                let row = &self.memories[from].own[held.table];
                 let unchanged =
                     held.range.step_by(8).zip(held.bytes).all(|(o, b)| row.word(o).load(Ordering::Acquire) == b);
                 assert!(
                     unchanged || self.link(from, to).down,
-                    "member {from} changed the source of a stable write that was not complete"
+                    "process {from} changed the source of a stable write that was not complete"
                 );
-                self.news[from] = true;
+                self.memories[from].news = true;
             }
         }
     }
 
-    /// The link between two members breaks: what is under way is lost, from any word on.
-    pub(crate) fn cut(&mut self, a: Rank, b: Rank) {
+    /// The link between two processes breaks: what is under way is lost, from any word on.
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
         for (from, to) in [(a, b), (b, a)] {
             let words = self.rng.below(64);
-            if self.rng.chance(1, 2) {
+            if self.rng.chance(1, 2) && self.can_move(from, to) {
                 self.land(from, to, words);
             }
             let link = self.link(from, to);
-            link.writes.clear();
+            link.items.clear();
             link.down = true;
-            self.news[to] = true;
+            self.memories[to].news = true;
         }
     }
 
-    /// The process of a member ends; what it gave to the network still lands.
-    pub(crate) fn end(&mut self, member: Rank) {
-        for peer in (0..self.n).filter(|&p| p != member) {
-            self.link(member, peer).closing = true;
+    /// Nothing moves from one process to another any more, or again.
+    pub(crate) fn stall(&mut self, from: usize, to: usize, stalled: bool) {
+        self.link(from, to).stalled = stalled;
+        self.memories[to].news = true;
+    }
+
+    /// The process ends; what it gave to the network still lands.
+    pub(crate) fn end(&mut self, process: usize) {
+        for peer in self.others(process) {
+            self.link(process, peer).closing = true;
         }
     }
 
-    /// The process of a member dies: what it posted may still land, in part.
-    pub(crate) fn kill(&mut self, member: Rank) {
-        for peer in (0..self.n).filter(|&p| p != member) {
-            self.cut(member, peer);
+    /// Nobody waits for these writes to complete any more, so what they carry is taken now.
+    fn take_sources(&mut self, from: usize, to: usize) {
+        let own = &self.memories[from].own;
+        for item in &mut self.links[from][to].items {
+            if let Item::Write { table, range, snapshot, .. } = item {
+                let row = &own[*table];
+                let words =
+                    || range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect();
+                snapshot.get_or_insert_with(words);
+            }
+        }
+        self.links[from][to].held.clear();
+    }
+
+    /// The process dies: what it posted may still land, in part.
+    pub(crate) fn kill(&mut self, process: usize) {
+        self.memories[process].dead = true;
+        for peer in self.others(process) {
+            self.cut(process, peer);
         }
     }
 
-    /// Everything under way from one member to another lands.
-    pub(crate) fn drain_link(&mut self, from: Rank, to: Rank) {
-        while !self.link(from, to).writes.is_empty() {
+    /// Everything under way from one process to another lands.
+    pub(crate) fn drain_link(&mut self, from: usize, to: usize) {
+        while self.can_move(from, to) {
             self.land(from, to, usize::MAX);
         }
     }
 
-    /// Member `at`'s copy of `of`'s row, for what a hostile member writes there.
-    pub(crate) fn copy(&mut self, table: usize, at: Rank, of: Rank) -> &Row {
-        self.news[at] = true;
-        &self.tables[table].1[at].rows[of]
+    /// Process `at`'s copy of the row of the process in slot `of`, for what a hostile one writes there.
+    pub(crate) fn copy(&mut self, table: usize, at: usize, of: Slot) -> &Row {
+        self.memories[at].news = true;
+        &self.memories[at].copies[of].as_ref().unwrap().1[table]
     }
 
-    /// A member's own row: the truth about it.
-    pub(crate) fn row(&self, table: usize, member: Rank) -> &Row {
-        &self.tables[table].1[member].rows[member]
+    /// A process's own row: the truth about it.
+    pub(crate) fn row(&self, table: usize, process: usize) -> &Row {
+        &self.memories[process].own[table]
     }
 
     /// Every copy of every row of a table.
     pub(crate) fn copies(&self, table: usize) -> impl Iterator<Item = &Arc<Row>> {
-        self.tables[table].1.iter().flat_map(|copy| &copy.rows)
+        let own = self.memories.iter().map(move |memory| &memory.own[table]);
+        own.chain(self.memories.iter().flat_map(move |m| m.copies.iter().flatten().map(move |(_, rows)| &rows[table])))
     }
 }
 
-/// One member's end.
+/// One process's end.
 pub(crate) struct SimFabric {
     net: Net,
-    me: Rank,
+    me: usize,
     closed: bool,
 }
 
+impl SimFabric {
+    /// Ends both directions with `peer`; what comes from it does not land any more.
+    fn drop_incoming(&self, world: &mut World, peer: usize) {
+        let link = world.link(peer, self.me);
+        link.items.clear();
+        (link.down, link.severed) = (true, true);
+        world.memories[peer].news = true;
+    }
+}
+
 impl Fabric for SimFabric {
-    fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
+    fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        let Connection::Simulated(process) = connection else { return Err(Error::Misuse("no simulated connection")) };
+        let mut world = self.net.world();
+        if peer >= SLOTS || world.memories[self.me].slot == peer || world.memories[process].slot != peer {
+            return Err(Error::Misuse("not the slot of that process"));
+        }
+        let rows = if world.shared { world.memories[process].own.clone() } else { world.new_rows() };
+        if let Some(former) = world.process_in(self.me, peer) {
+            self.drop_incoming(&mut world, former);
+            world.link(self.me, former).items.clear();
+            world.link(self.me, former).down = true;
+        }
+        world.memories[self.me].copies[peer] = Some((process, rows.clone()));
+        world.memories[self.me].news = true;
+        if world.memories[process].dead {
+            world.cut(self.me, process);
+        }
+        Ok(rows)
+    }
+
+    fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let world = &mut *self.net.world();
-        world.next_ticket[self.me] += 1;
-        let ticket = Ticket(world.next_ticket[self.me]);
-        let index = world.tables.iter().position(|(spec, _)| spec.id == table).unwrap();
-        let (spec, copies) = &world.tables[index];
+        let me = self.me;
+        world.memories[me].next_ticket += 1;
+        let ticket = Ticket(world.memories[me].next_ticket);
+        let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
         assert!(!range.is_empty(), "{range:?} of {table:?} is nothing to write");
-        spec.check_write(&range, source);
-        let row = &copies[self.me].rows[self.me];
+        world.specs[index].check_write(&range, source);
+        let Some(process) = world.process_in(me, peer) else { return ticket };
+        let row = &world.memories[me].own[index];
         let snapshot = (source == Source::Snapshot)
             .then(|| range.clone().step_by(8).map(|offset| row.word(offset).load(Ordering::Acquire)).collect());
         let mut left: Vec<usize> = range.clone().step_by(8).collect();
+        if world.shared {
+            left.clear();
+        }
         world.rng.shuffle(&mut left);
-        let link = &mut world.links[self.me * world.n + peer];
-        if peer != self.me && !link.down && !link.severed && !link.closing {
-            link.writes.push_back(Write { ticket, table: index, range, snapshot, left });
-            world.posted += 1;
+        let link = &mut world.links[me][process];
+        if !link.down && !link.closing {
+            let heartbeat = index == 0 && range == (0..8);
+            link.items.push_back(Item::Write { ticket, table: index, range, snapshot, left });
+            world.posted += u64::from(!heartbeat);
         }
         ticket
+    }
+
+    fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
+        let mut world = self.net.world();
+        let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
+        assert!(range.start >= world.specs[index].columns_len && range.end <= world.specs[index].row_len);
+        assert!(world.memories[self.me].copies[owner].is_some(), "nobody was attached in slot {owner}");
+        world.fetches += 1;
+        let Some(process) = world.process_in(self.me, peer) else { return };
+        if world.shared {
+            world.memories[self.me].fetched.push(Event::Fetched { peer, table, owner, range });
+        } else if !world.link(self.me, process).down {
+            world.link(self.me, process).items.push_back(Item::Ask { table: index, owner, range });
+        }
     }
 
     fn submit(&mut self) {}
 
     fn completed(&self) -> Ticket {
         let world = self.net.world();
-        let open = (0..world.n).filter_map(|to| world.links[self.me * world.n + to].writes.front());
-        let held = (0..world.n).filter_map(|to| world.links[self.me * world.n + to].held.front());
-        let open = open.map(|w| w.ticket.0 - 1).chain(held.map(|h| h.ticket.0 - 1)).min();
-        Ticket(open.unwrap_or(world.next_ticket[self.me]))
+        let first = |to: usize| {
+            let link = &world.links[self.me][to];
+            let open = link.items.iter().find_map(|item| match item {
+                Item::Write { ticket, snapshot: None, .. } => Some(ticket.0 - 1),
+                _ => None,
+            });
+            open.into_iter().chain(link.held.front().map(|held| held.ticket.0 - 1)).min()
+        };
+        let open = world.others(self.me).filter_map(first).min();
+        Ticket(open.unwrap_or(world.memories[self.me].next_ticket))
     }
 
     fn has_unsent(&self) -> bool {
         let world = self.net.world();
-        (0..world.n).any(|to| !world.links[self.me * world.n + to].writes.is_empty())
+        world.others(self.me).any(|to| !world.links[self.me][to].items.is_empty())
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let mut world = self.net.world();
         world.complete(self.me);
-        for peer in (0..world.n).filter(|&p| p != self.me) {
-            let link = world.link(peer, self.me);
-            let ended = link.closing && link.writes.is_empty();
-            if (link.down || ended) && !link.reported && !link.severed {
-                let cut = link.down;
-                link.down = true;
-                link.reported = true;
-                // What was queued before the own close still goes out; otherwise the end of one side ends the other.
-                if cut || !self.closed {
-                    world.link(self.me, peer).down = true;
-                    world.link(self.me, peer).writes.clear();
-                }
-                if !self.closed {
-                    events.push(Event::LinkDown { peer, cause: "the link went down".into() });
-                }
-                world.news[self.me] = true;
+        events.append(&mut world.memories[self.me].fetched);
+        for peer in world.others(self.me) {
+            if !world.has_ended(peer, self.me) {
+                continue;
             }
+            let cut = world.link(peer, self.me).down;
+            let link = world.link(peer, self.me);
+            (link.down, link.reported) = (true, true);
+            // What was queued before the own close still goes out; otherwise the end of one side ends the other.
+            if cut || !self.closed {
+                world.link(self.me, peer).down = true;
+                world.link(self.me, peer).items.clear();
+            }
+            if !self.closed {
+                let peer = world.memories[peer].slot;
+                events.push(Event::LinkDown { peer, cause: "the link went down".into() });
+            }
+            world.memories[self.me].news = true;
         }
-        std::mem::take(&mut world.news[self.me])
+        std::mem::take(&mut world.memories[self.me].news)
     }
 
-    fn sever(&mut self, peer: Rank) {
-        if peer != self.me {
-            let mut world = self.net.world();
-            for (from, to) in [(peer, self.me), (self.me, peer)] {
-                let link = world.link(from, to);
-                link.writes.clear();
-                link.down = true;
-            }
-            world.link(peer, self.me).severed = true;
-            world.news[peer] = true;
+    fn sever(&mut self, peer: Slot) {
+        let mut world = self.net.world();
+        if let Some(process) = world.process_in(self.me, peer) {
+            self.drop_incoming(&mut world, process);
+            let link = world.link(self.me, process);
+            link.items.clear();
+            link.down = true;
+        }
+    }
+
+    fn release(&mut self, peer: Slot) {
+        let mut world = self.net.world();
+        if let Some(process) = world.process_in(self.me, peer) {
+            self.drop_incoming(&mut world, process);
+            world.link(self.me, process).closing = true;
+            world.take_sources(self.me, process);
         }
     }
 
     fn close(&mut self) {
         self.closed = true;
         let mut world = self.net.world();
-        for peer in (0..world.n).filter(|&p| p != self.me) {
-            world.link(self.me, peer).closing = true;
-        }
+        world.end(self.me);
     }
 
     fn closed(&self) -> bool {
         let world = self.net.world();
-        let down = |p: Rank| {
-            let (theirs, mine) = (&world.links[p * world.n + self.me], &world.links[self.me * world.n + p]);
-            theirs.down && mine.writes.is_empty()
-        };
-        (0..world.n).filter(|&p| p != self.me).all(down)
+        let ended = |p: usize| world.links[p][self.me].down && world.links[self.me][p].items.is_empty();
+        world.others(self.me).all(|p| !world.attached(self.me, p) || ended(p))
     }
 
     fn arm(&mut self) {}
@@ -332,7 +502,11 @@ impl Fabric for SimFabric {
         None
     }
 
+    fn shares_rows(&self) -> bool {
+        self.net.world().shared
+    }
+
     fn stats(&self) -> FabricStats {
-        FabricStats { writes_posted: self.net.world().next_ticket[self.me], ..FabricStats::default() }
+        FabricStats { writes_posted: self.net.world().memories[self.me].next_ticket, ..FabricStats::default() }
     }
 }

@@ -1,8 +1,8 @@
-//! What must hold, checked at each delivery and at the end of a run.
+//! What must hold, checked at each delivery, at each view change and at the end of a run.
 
-use crate::config::MemberId;
+use crate::membership::ViewChange;
 use crate::multicast::{Delivery, Mode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A message as its sender made it.
 #[derive(Debug, Clone, Copy)]
@@ -18,111 +18,207 @@ pub(crate) fn content(sender: usize, number: usize, at: usize) -> u8 {
     (mixed ^ (mixed >> 17)) as u8
 }
 
+/// A message by its sender and its place in the sender's order.
+type Message = (usize, usize);
+
+/// A delivery that waits until it is known which messages came before it.
+struct Early {
+    sender: usize,
+    view: u64,
+    sequence: u64,
+    mode: Mode,
+    payload: Vec<u8>,
+}
+
+/// One process's past.
+#[derive(Default)]
+struct Past {
+    /// Per sender, how many messages were delivered; `None` until it is known what a joiner's state covers.
+    counts: Option<Vec<usize>>,
+    early: Vec<Early>,
+    /// Per view: number to message, and the order of the deliveries that have one.
+    views: BTreeMap<u64, (BTreeMap<u64, Message>, Vec<u64>)>,
+    /// The view it runs.
+    view: Option<u64>,
+}
+
+/// What a view's survivors have in common.
+struct End {
+    counts: Vec<usize>,
+    all: BTreeMap<u64, Message>,
+    ordered: Vec<u64>,
+}
+
 /// See the module.
+#[derive(Default)]
 pub(crate) struct Oracle {
     /// Per sender, its messages in FIFO order.
     pub(crate) sent: Vec<Vec<Sent>>,
-    /// Per member and sender, how many messages were delivered.
-    counts: Vec<Vec<usize>>,
-    /// Per member and sender, one above the index of the last of them.
-    passed: Vec<Vec<u64>>,
-    /// The one order: number to (sender, place in its order, mode).
-    order: BTreeMap<u64, (usize, usize, Mode)>,
-    /// Per member, the numbers of its `ordered` and `safe` deliveries.
-    histories: Vec<Vec<u64>>,
+    pasts: Vec<Past>,
+    /// The one order: view and number to message.
+    order: BTreeMap<(u64, u64), (Message, Mode)>,
+    /// What somebody was delivered as safe.
+    safe: BTreeSet<(u64, u64)>,
+    /// The one change to each view.
+    changes: BTreeMap<u64, ViewChange>,
+    ends: BTreeMap<u64, End>,
     pub(crate) fifo_overtakes: u64,
+    pub(crate) deliveries: u64,
 }
 
 impl Oracle {
-    pub(crate) fn new(n: usize) -> Oracle {
-        Oracle {
-            sent: vec![Vec::new(); n],
-            counts: vec![vec![0; n]; n],
-            passed: vec![vec![0; n]; n],
-            order: BTreeMap::new(),
-            histories: vec![Vec::new(); n],
-            fifo_overtakes: 0,
+    /// A new process; a founder begins with nothing delivered, a joiner with what its first view's state covers.
+    pub(crate) fn add(&mut self, founder: bool) {
+        self.sent.push(Vec::new());
+        let mut past = Past::default();
+        if founder {
+            past.counts = Some(Vec::new());
         }
+        self.pasts.push(past);
     }
 
-    /// Member `at` delivers; `stable[s]` messages of stream s have really reached every member.
-    pub(crate) fn deliver(&mut self, at: usize, delivery: &Delivery<'_>, stable: &[u64]) {
-        let MemberId(id) = delivery.sender;
-        let sender = id as usize - 1;
-        let number = self.counts[at][sender];
-        let what = format!("member {at}, sequence {}, message {number} of sender {sender}", delivery.sequence);
+    /// Process `at` delivers a message of process `sender`.
+    pub(crate) fn deliver(&mut self, at: usize, sender: usize, delivery: &Delivery<'_>) {
+        let early = Early {
+            sender,
+            view: delivery.view,
+            sequence: delivery.sequence,
+            mode: delivery.mode,
+            payload: delivery.payload.to_vec(),
+        };
+        self.deliveries += 1;
+        assert_eq!(self.pasts[at].view, Some(delivery.view), "process {at}: a delivery of another view than its own");
+        if self.pasts[at].counts.is_some() { self.take(at, early) } else { self.pasts[at].early.push(early) }
+    }
+
+    fn take(&mut self, at: usize, it: Early) {
+        let Early { sender, view, sequence, mode, payload } = it;
+        let past = &mut self.pasts[at];
+        let counts = past.counts.as_mut().unwrap();
+        counts.resize(self.sent.len(), 0);
+        let number = counts[sender];
+        counts[sender] += 1;
+        let what = format!("process {at}, view {view}, sequence {sequence}, message {number} of sender {sender}");
         let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
         assert!(sent.committed, "{what}: delivered before it was committed");
-        assert_eq!(delivery.payload.len(), sent.len, "{what}: length");
-        assert_eq!(delivery.mode, sent.mode, "{what}: mode");
-        let wrong = delivery.payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
+        assert_eq!(payload.len(), sent.len, "{what}: length");
+        assert_eq!(mode, sent.mode, "{what}: mode");
+        let wrong = payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
         assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
-        self.counts[at][sender] += 1;
-        self.passed[at][sender] = delivery.sequence / self.sent.len() as u64 + 1;
-        let entry = (sender, number, sent.mode);
-        let known = *self.order.entry(delivery.sequence).or_insert(entry);
+        let entry = ((sender, number), mode);
+        let known = *self.order.entry((view, sequence)).or_insert(entry);
         assert_eq!(known, entry, "{what}: another member delivered something else there");
-        if sent.mode == Mode::Fifo {
-            self.fifo_overtakes += u64::from(self.histories[at].last().is_none_or(|&last| last < delivery.sequence));
+        let (all, ordered) = past.views.entry(view).or_default();
+        assert!(all.insert(sequence, entry.0).is_none(), "{what}: twice");
+        if mode == Mode::Fifo {
+            self.fifo_overtakes += u64::from(ordered.last().is_none_or(|&last| last < sequence));
             return;
         }
-        if let Some(&last) = self.histories[at].last() {
-            assert!(last < delivery.sequence, "{what}: after {last}");
+        if let Some(&last) = ordered.last() {
+            assert!(last < sequence, "{what}: after {last}");
         }
-        self.histories[at].push(delivery.sequence);
-        if sent.mode == Mode::Safe {
-            // Nothing that anybody was delivered up to here can be lost any more.
-            let below = self.order.range(..=delivery.sequence).map(|(&q, e)| (e.0, q / stable.len() as u64));
-            let loose = below.rev().find(|&(s, index)| index >= stable[s]);
-            assert!(loose.is_none(), "{what}: safe, but not everybody has (stream, index) {loose:?}");
+        ordered.push(sequence);
+        if mode == Mode::Safe {
+            self.safe.insert((view, sequence));
         }
     }
 
-    /// Total order: every history is a prefix of the one order.
-    pub(crate) fn check_prefixes(&self) {
-        let all: Vec<u64> = self.order.iter().filter(|(_, e)| e.2 != Mode::Fifo).map(|(&q, _)| q).collect();
-        for (member, history) in self.histories.iter().enumerate() {
-            assert_eq!(history[..], all[..history.len()], "member {member}: its history is no prefix");
+    /// Process `at` begins a view.
+    pub(crate) fn install(&mut self, at: usize, change: &ViewChange) {
+        let number = change.view.number;
+        let known = self.changes.entry(number).or_insert_with(|| change.clone());
+        assert_eq!(known, change, "process {at}: two decisions about view {number}");
+        assert!(
+            change.view.members.iter().any(|m| m.peer.incarnation == at as u64 + 1),
+            "process {at} is not in {number}"
+        );
+        let before = self.pasts[at].view.replace(number);
+        if number == 0 {
+            return;
         }
-    }
-
-    /// Whether member `at` has delivered everything that was sent.
-    pub(crate) fn has_all(&self, at: usize) -> bool {
-        (0..self.sent.len()).all(|sender| self.has_all_of(at, sender))
-    }
-
-    /// Whether member `at` has delivered everything that `sender` sent.
-    pub(crate) fn has_all_of(&self, at: usize, sender: usize) -> bool {
-        self.counts[at][sender] == self.sent[sender].len()
-    }
-
-    pub(crate) fn delivered(&self) -> u64 {
-        self.counts.iter().flatten().map(|&c| c as u64).sum()
-    }
-
-    /// The number that message `number` of `sender` got, once anybody has delivered it.
-    pub(crate) fn sequence_of(&self, sender: usize, number: usize) -> Option<u64> {
-        self.order.iter().find(|(_, e)| e.0 == sender && e.1 == number).map(|(&q, _)| q)
-    }
-
-    /// Per stream, one above the index of the last message that member `at` has delivered.
-    pub(crate) fn passed(&self, at: usize) -> Vec<u64> {
-        self.passed[at].clone()
-    }
-
-    /// What a safe delivery and a successful leave promise: every stopped survivor has it too.
-    pub(crate) fn check_uniform(&self, left: &[usize], stopped: &[usize]) {
-        for &at in stopped {
-            for by in 0..self.histories.len() {
-                for q in &self.histories[by] {
-                    let must = left.contains(&by) || self.order[q].2 == Mode::Safe;
-                    assert!(
-                        !must || self.histories[at].contains(q),
-                        "number {q} of {:?} was delivered by {by} (left {left:?}) and not by {at}",
-                        self.order[q]
-                    );
+        match before {
+            Some(before) => {
+                assert_eq!(before + 1, number, "process {at} skips a view");
+                self.end_view(at, before);
+            }
+            None => {
+                if let Some(end) = self.ends.get(&(number - 1)) {
+                    self.pasts[at].counts = Some(end.counts.clone());
                 }
             }
         }
+    }
+
+    /// Process `at` goes on from view `number`: those who do have delivered the same in it.
+    pub(crate) fn end_view(&mut self, at: usize, number: u64) {
+        let senders = self.sent.len();
+        let past = &mut self.pasts[at];
+        // A joiner that has left its first view before anybody told what came before: nothing to compare yet.
+        let Some(counts) = &mut past.counts else { return };
+        counts.resize(senders, 0);
+        let counts = counts.clone();
+        let (all, ordered) = past.views.entry(number).or_default().clone();
+        if let Some(end) = self.ends.get_mut(&number) {
+            end.counts.resize(senders, 0);
+            assert_eq!(end.all, all, "process {at}: other messages in view {number} than another that went on from it");
+            assert_eq!(end.ordered, ordered, "process {at}: another order in view {number}");
+            assert_eq!(end.counts, counts, "process {at}: a gap before the end of view {number}");
+            return;
+        }
+        self.ends.insert(number, End { counts: counts.clone(), all, ordered });
+        let waiting: Vec<usize> = (0..self.pasts.len())
+            .filter(|&p| {
+                let past = &self.pasts[p];
+                past.counts.is_none() && past.view.is_some() && self.first_view(p) == Some(number + 1)
+            })
+            .collect();
+        for process in waiting {
+            self.pasts[process].counts = Some(counts.clone());
+            for early in std::mem::take(&mut self.pasts[process].early) {
+                self.take(process, early);
+            }
+        }
+    }
+
+    /// The first view that names the process.
+    fn first_view(&self, process: usize) -> Option<u64> {
+        let names = |change: &ViewChange| change.view.members.iter().any(|m| m.peer.incarnation == process as u64 + 1);
+        self.changes.values().find(|change| names(change)).map(|change| change.view.number)
+    }
+
+    /// What anybody was delivered as safe, those who went on were delivered too, and before it the same in the same order.
+    pub(crate) fn check_uniform(&self) {
+        for (view, end) in &self.ends {
+            let safe: Vec<u64> = self.safe.range((*view, 0)..=(*view, u64::MAX)).map(|&(_, q)| q).collect();
+            let lost = safe.iter().find(|q| !end.all.contains_key(q));
+            assert!(lost.is_none(), "number {lost:?} of view {view} was delivered as safe, and lost");
+            for (process, past) in self.pasts.iter().enumerate() {
+                let Some((_, ordered)) = past.views.get(view) else { continue };
+                let last_safe = ordered.iter().rposition(|q| safe.contains(q)).map_or(0, |i| i + 1);
+                assert!(
+                    end.ordered.starts_with(&ordered[..last_safe]),
+                    "process {process}: its history of view {view} is no prefix up to its last safe message"
+                );
+            }
+        }
+    }
+
+    /// Those who run the last view have delivered the same in it.
+    pub(crate) fn check_last(&mut self, running: &[usize]) {
+        for &at in running {
+            if let Some(view) = self.pasts[at].view {
+                self.end_view(at, view);
+            }
+        }
+    }
+
+    /// Whether process `at` has delivered everything that `sender` sent.
+    pub(crate) fn has_all_of(&self, at: usize, sender: usize) -> bool {
+        let count = self.pasts[at].counts.as_ref().and_then(|counts| counts.get(sender));
+        count.copied().unwrap_or(0) == self.sent[sender].iter().filter(|sent| sent.committed).count()
+    }
+
+    pub(crate) fn views(&self) -> u64 {
+        self.changes.len() as u64
     }
 }

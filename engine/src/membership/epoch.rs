@@ -1,0 +1,287 @@
+//! The end of an epoch, up to its decision: suspicions, wedge, flush.
+
+use super::candidates::candidates;
+use super::paxos::Leader;
+use super::row::{self, Ballot, Record, Shown};
+use super::view::{Member, Value, View};
+use super::{Membership, Peer};
+use crate::fabric::{Fabric, Rank, Slot};
+use crate::multicast::order::Order;
+use crate::multicast::{Breach, End};
+use crate::planted::{self, Bug};
+
+/// What this process knows of the present epoch.
+pub(super) struct Epoch {
+    /// By accuser's rank: whom it accuses, a bit per rank; read in any row, and own.
+    edges: Vec<u64>,
+    /// By rank: what each row shows; the own one at the own rank.
+    pub(super) shown: Vec<Shown>,
+    pub(super) leader: Leader,
+    pub(super) decided: Option<Value>,
+    pub(super) wedged_ms: Option<u64>,
+}
+
+impl Epoch {
+    pub(super) fn new(seed: u64) -> Epoch {
+        Epoch { edges: Vec::new(), shown: Vec::new(), leader: Leader::new(seed), decided: None, wedged_ms: None }
+    }
+
+    pub(super) fn begin(&mut self, members: usize) {
+        self.edges = vec![0; members];
+        self.shown = vec![Shown::default(); members];
+        self.leader.begin();
+        self.decided = None;
+        self.wedged_ms = None;
+    }
+}
+
+/// What the data plane is to fetch before the flush is done: a stream that ends at `end` somewhere, and who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose stream, by rank.
+    pub stream: Rank,
+    /// Where it is to end here too.
+    pub end: End,
+    /// The slot to fetch from; `None` when the stream's sender has shown that all of it is here.
+    pub from: Option<Slot>,
+}
+
+impl Membership {
+    /// Accuses the member of `rank`. True if that is new.
+    pub fn suspect(&mut self, rank: Rank, fabric: &mut dyn Fabric) -> bool {
+        let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
+        let accused = self.epoch.edges[me] | 1 << rank;
+        self.add_edges(me, accused, fabric)
+    }
+
+    /// Takes note of accusations, and passes them on.
+    fn add_edges(&mut self, accuser: Rank, accused: u64, fabric: &mut dyn Fabric) -> bool {
+        let known = &mut self.epoch.edges[accuser];
+        let all = *known | accused;
+        if std::mem::replace(known, all) == all {
+            return false;
+        }
+        self.store_and_push(row::EDGES.at(accuser), all, fabric);
+        true
+    }
+
+    /// Whether anybody accuses anybody.
+    pub fn has_suspicions(&self) -> bool {
+        self.epoch.edges.iter().any(|&accused| accused != 0)
+    }
+
+    /// The members that can go on together, a bit per rank.
+    pub(super) fn candidates(&self) -> u64 {
+        let edges = &self.epoch.edges;
+        let accusers = |of: usize| (0..edges.len()).filter(move |&by| edges[by] >> of & 1 == 1);
+        let symmetric: Vec<u64> =
+            (0..edges.len()).map(|of| accusers(of).fold(edges[of], |bits, by| bits | 1 << by)).collect();
+        let found = candidates(&symmetric, self.voters());
+        match self.my_rank() {
+            Some(me) if self.settings.lone_survivor && edges.len() == 2 && found == 0 => 1 << me,
+            _ => found,
+        }
+    }
+
+    fn voters(&self) -> u64 {
+        let members = self.view.iter().flat_map(|view| &view.members).enumerate();
+        members.fold(0, |bits, (rank, member)| bits | u64::from(member.voter) << rank)
+    }
+
+    /// The lowest-ranked candidate leads the epoch's end.
+    pub(super) fn is_leader(&self) -> bool {
+        let candidates = self.candidates();
+        candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
+    }
+
+    /// Whether the epoch has to end. `leaves`: this process has published all that it accepted, and wants to go.
+    pub fn must_wedge(&self, leaves: bool) -> bool {
+        if self.epoch.wedged_ms.is_some() {
+            return false;
+        }
+        let for_others = || self.is_leader() && (self.has_ready_learner() || !self.complete_joiners().is_empty());
+        self.has_suspicions() || leaves || self.somebody_wedged() || for_others()
+    }
+
+    fn has_ready_learner(&self) -> bool {
+        let mut members = self.view.iter().flat_map(|view| &view.members);
+        members.any(|member| !member.voter && self.table.load(member.peer.slot, row::READY) == 1)
+    }
+
+    /// Whether this member has wedged and knows no decision.
+    pub fn is_wedged(&self) -> bool {
+        self.epoch.wedged_ms.is_some() && self.epoch.decided.is_none()
+    }
+
+    /// Whether the epoch's decision is known here.
+    pub fn is_decided(&self) -> bool {
+        self.epoch.decided.is_some()
+    }
+
+    /// The streams have stopped here, and end like this: shows it.
+    pub fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
+        self.epoch.wedged_ms = Some(now_ms);
+        self.write(Record::Wedge, &row::end_words(&ends), fabric);
+        if let Some(me) = self.my_rank() {
+            self.epoch.shown[me].wedged = Some(ends);
+        }
+    }
+
+    /// Reads what the row in `slot` shows of this epoch. True if it was anything new.
+    pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+        let Some(view) = &self.view else { return Ok(false) };
+        let (number, members) = (view.number, view.members.len());
+        let Some(rank) = view.rank_of(slot) else { return Ok(false) };
+        let breach = |row::Malformed(what): row::Malformed| Breach { peer: rank, what: what.to_owned() };
+        if self.epoch.decided.is_none()
+            && let Some(value) = row::decided(&self.table, slot, number).map_err(breach)?
+        {
+            self.learn(value, fabric);
+        }
+        let Some(shown) = row::read(&self.table, slot, number, members).map_err(breach)? else { return Ok(true) };
+        for (accuser, &accused) in shown.edges.iter().enumerate() {
+            let everybody = u64::MAX >> (64 - members);
+            self.add_edges(accuser, accused & everybody & !(1 << accuser), fabric);
+        }
+        self.epoch.shown[rank] = shown;
+        Ok(true)
+    }
+
+    /// What the flush aims at, by rank of the stream, once every candidate has wedged: the most that any of them has.
+    fn target(&self, candidates: u64) -> Option<Vec<End>> {
+        let shown = &self.epoch.shown;
+        let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
+        if candidates == 0 || !ranks().all(|rank| shown[rank].wedged.is_some()) {
+            return None;
+        }
+        let vectors = || ranks().flat_map(|rank| shown[rank].wedged.iter().chain(&shown[rank].flushed));
+        let most = |stream: Rank| vectors().map(|ends| ends[stream]).max_by_key(|end| (end.frames, end.messages));
+        let least = |stream: Rank| vectors().map(|ends| ends[stream]).min_by_key(|end| (end.frames, end.messages));
+        let end = |stream| if planted::is(Bug::TrimByMinimum) { least(stream) } else { most(stream) };
+        (0..shown.len()).map(end).collect()
+    }
+
+    /// What this member still has to take care of, given what it has: `None` while some candidate has not wedged, or if it
+    /// is none itself.
+    pub fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
+        let candidates = self.candidates();
+        self.my_rank().filter(|me| candidates >> me & 1 == 1)?;
+        let target = self.target(candidates)?;
+        let shown = &self.epoch.shown;
+        let lacks = target
+            .iter()
+            .enumerate()
+            .filter(|&(stream, end)| end.frames > have[stream].frames || end.messages > have[stream].messages);
+        let wanted = lacks.map(|(stream, &end)| {
+            let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
+            // A sender's frames lie before its wedge in the order of its writes.
+            let here = candidates >> stream & 1 == 1;
+            let source = (0..shown.len())
+                .filter(|rank| candidates >> rank & 1 == 1)
+                .find(|&rank| has(&shown[rank].wedged) || has(&shown[rank].flushed));
+            let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
+            Wanted { stream, end, from }
+        });
+        Some(wanted.collect())
+    }
+
+    /// This member has everything that the candidates have: shows so, if that is new.
+    pub fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
+        let Some(me) = self.my_rank() else { return false };
+        if self.epoch.shown[me].flushed.as_deref() == Some(have) {
+            return false;
+        }
+        self.write(Record::Flush, &row::end_words(have), fabric);
+        self.epoch.shown[me].flushed = Some(have.to_vec());
+        true
+    }
+
+    /// What the leader would propose: once all candidates, a majority, have flushed to the same ends.
+    pub(super) fn own_value(&self) -> Option<Value> {
+        let view = self.view.as_ref()?;
+        let candidates = self.candidates();
+        if !self.is_leader() || !view.is_majority(candidates, self.settings.lone_survivor) {
+            return None;
+        }
+        let target = self.target(candidates)?;
+        let flushed = |rank: Rank| self.epoch.shown[rank].flushed.as_ref() == Some(&target);
+        let all = (0..view.members.len()).filter(|rank| candidates >> rank & 1 == 1).all(flushed);
+        if !all && !planted::is(Bug::ProposeUnflushed) {
+            return None;
+        }
+        Some(self.value(view, candidates, &target))
+    }
+
+    fn value(&self, view: &View, candidates: u64, target: &[End]) -> Value {
+        let shows = |slot: Slot, column| self.table.load(slot, column) == 1;
+        let leaves = |rank: Rank| shows(view.members[rank].peer.slot, row::LEAVING);
+        let left =
+            (0..view.members.len()).filter(|&r| candidates >> r & 1 == 1 && leaves(r)).fold(0, |b, r| b | 1u64 << r);
+        let stays = view.members.iter().enumerate().filter(|(r, _)| (candidates & !left) >> r & 1 == 1);
+        let mut members: Vec<Member> =
+            stays.map(|(_, m)| Member { peer: m.peer, voter: m.voter || shows(m.peer.slot, row::READY) }).collect();
+        if members.iter().any(|member| member.voter) {
+            let mut joiners = self.complete_joiners();
+            joiners.sort_by_key(|peer| peer.id);
+            members.extend(joiners.into_iter().map(|peer| Member { peer, voter: false }));
+        } else {
+            // Nobody is left who has the state: the group ends.
+            members.clear();
+        }
+        let base = target.iter().map(|end| end.messages).fold(view.order.base, u64::max);
+        let first = view.order.horizon(target.iter().map(|end| end.messages));
+        let order = Order { senders: members.len(), base, first };
+        let trims = view.members.iter().zip(target).map(|(member, &end)| (member.peer, end)).collect();
+        Value { view: View { number: view.number + 1, members, order }, trims, left }
+    }
+
+    /// The decision of this epoch: passed on before anything follows from it.
+    pub(super) fn learn(&mut self, value: Value, fabric: &mut dyn Fabric) {
+        self.write(Record::Decision(self.number()), &value.encode(), fabric);
+        self.epoch.decided = Some(value);
+    }
+
+    /// Where the streams of the present view end, by rank, once decided; `None` if this process is to deliver no more of it.
+    pub fn trim(&self) -> Option<Vec<End>> {
+        let value = self.epoch.decided.as_ref()?;
+        let (me, rank) = (self.me, self.my_rank()?);
+        let goes_on = self.is_in_next() || value.left >> rank & 1 == 1;
+        let mine = value.trims.get(rank).is_some_and(|(peer, _)| *peer == me);
+        (goes_on && mine).then(|| value.trims.iter().map(|&(_, end)| end).collect())
+    }
+
+    /// Whether this process is a member of the view that was decided.
+    pub fn is_in_next(&self) -> bool {
+        let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
+        next.map(|member| member.peer).any(|peer| peer == self.me)
+    }
+
+    /// Whether every member of the decided view is known to have learnt of the decision, or cannot be told any more: then a
+    /// process that has left may go.
+    pub fn all_know(&self) -> bool {
+        let number = self.number();
+        let knows = |peer: Peer| !self.is_linked(peer) || self.table.load(peer.slot, row::DECIDED) > number;
+        let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
+        next.map(|member| member.peer).filter(|&peer| peer != self.me).all(knows)
+    }
+
+    /// For how long this member has waited for a decision; everybody else being unreachable, there is nothing to wait for.
+    pub fn has_no_primary(&self, now_ms: u64) -> bool {
+        let Some(wedged_ms) = self.epoch.wedged_ms.filter(|_| self.epoch.decided.is_none()) else { return false };
+        let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return false };
+        let alone = self.watched.is_empty() && !view.is_majority(1 << me, self.settings.lone_survivor);
+        alone || now_ms.saturating_sub(wedged_ms) >= self.settings.partition_timeout_ms
+    }
+
+    /// Whether a peer has gone on so far that the decision of this view is not to be had any more.
+    pub fn is_left_behind(&self) -> bool {
+        let number = self.number();
+        self.epoch.decided.is_none()
+            && self.watched.iter().any(|&slot| self.table.load(slot, row::INSTALLED) > number + 2)
+    }
+
+    /// The ballots and the promise that this member has shown.
+    pub(super) fn promise(&self) -> Ballot {
+        self.my_rank().map_or(Ballot::default(), |me| self.epoch.shown[me].promise)
+    }
+}

@@ -1,0 +1,127 @@
+//! Those who come: the leader gives each a slot; once every member and every other joiner is linked with it, the next
+//! value names it.
+
+use super::row::{self, Malformed};
+use super::view::Value;
+use super::{Membership, Peer};
+use crate::config::MemberId;
+use crate::fabric::{Fabric, SLOTS, Slot};
+use crate::multicast::Breach;
+
+/// A joiner that the leader has given a slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) peer: Peer,
+    until_ms: u64,
+}
+
+/// A place in the group, for a process that has still to link itself with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Its place.
+    pub peer: Peer,
+    /// Whom it has to link with: the members, and others that are joining.
+    pub others: Vec<Peer>,
+}
+
+/// Why a process gets no place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// This process does not decide it; ask this member, if one is known.
+    NotLeader(Option<Peer>),
+    /// A view change is under way, or a former life of the same member is still in the view: ask again.
+    Busy(&'static str),
+    /// No slot is free.
+    Full,
+}
+
+impl Membership {
+    /// Gives a joiner a place, if this member leads.
+    pub fn admit(&mut self, id: MemberId, incarnation: u64, now_ms: u64) -> Result<Admission, Refusal> {
+        let Some(view) = &self.view else { return Err(Refusal::NotLeader(None)) };
+        if !self.is_leader() {
+            let leader = (self.candidates().trailing_zeros() as usize).min(view.members.len());
+            return Err(Refusal::NotLeader(view.members.get(leader).map(|member| member.peer)));
+        }
+        if self.epoch.wedged_ms.is_some() {
+            return Err(Refusal::Busy("a view change is under way"));
+        }
+        let members: Vec<Peer> = view.members.iter().map(|member| member.peer).collect();
+        if members.iter().any(|peer| peer.id == id) {
+            return Err(Refusal::Busy("a member of this id is in the group: if it is dead, its removal is under way"));
+        }
+        // A process that asks again has given its former attempt up.
+        self.pending.retain(|pending| pending.peer.id != id);
+        let others: Vec<Peer> = members.iter().copied().chain(self.pending.iter().map(|p| p.peer)).collect();
+        let taken = |slot: &Slot| others.iter().any(|peer| peer.slot == *slot);
+        // The longest unused first: a joiner that gave up may still knock at some members' doors.
+        let slots = (0..SLOTS).map(|n| (self.next_slot + n) % SLOTS);
+        let slot = slots.into_iter().find(|slot| !taken(slot)).ok_or(Refusal::Full)?;
+        self.next_slot = slot + 1;
+        let peer = Peer { slot, id, incarnation };
+        self.pending.push(Pending { peer, until_ms: now_ms.saturating_add(self.settings.join_timeout_ms) });
+        Ok(Admission { peer, others })
+    }
+
+    /// Joiners that have taken too long: their links are to be released.
+    pub fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
+        let (late, rest) = self.pending.iter().partition(|pending| now_ms >= pending.until_ms);
+        self.pending = rest;
+        let late: Vec<Pending> = late;
+        late.into_iter()
+            .map(|pending| pending.peer)
+            .filter(|&peer| self.is_linked(peer))
+            .map(|peer| peer.slot)
+            .collect()
+    }
+
+    /// The joiners that are linked with every candidate and with each other.
+    pub(super) fn complete_joiners(&self) -> Vec<Peer> {
+        let Some(view) = self.view.as_ref().filter(|_| !self.pending.is_empty()) else { return Vec::new() };
+        let candidates = self.candidates();
+        let members = view.members.iter().enumerate().filter(|(rank, _)| candidates >> rank & 1 == 1);
+        let mut group: Vec<Peer> = members.map(|(_, member)| member.peer).collect();
+        let old = group.len();
+        for joiner in self.pending.iter().map(|pending| pending.peer) {
+            let both = |other: &Peer| self.shows_link(*other, joiner) && self.shows_link(joiner, *other);
+            if group.iter().all(both) {
+                group.push(joiner);
+            }
+        }
+        group.split_off(old)
+    }
+
+    fn shows_link(&self, from: Peer, to: Peer) -> bool {
+        let mine = from == self.me || self.is_linked(from);
+        mine && self.table.load(from.slot, row::LINKED.at(to.slot)) == to.incarnation
+    }
+
+    /// A process without a view looks for one that was decided and names it.
+    pub(super) fn look_for_invitation(&mut self) -> Result<bool, Breach> {
+        for i in 0..self.audience.len() {
+            let slot = self.audience[i];
+            let shown = self.table.load(slot, row::DECIDED);
+            if shown == 0 || self.invited.is_some() {
+                continue;
+            }
+            let value: Option<Value> = row::decided(&self.table, slot, shown - 1)
+                .map_err(|Malformed(what)| Breach { peer: slot, what: what.into() })?;
+            let me = self.me;
+            self.invited = value.filter(|value| value.view.members.iter().any(|member| member.peer == me));
+        }
+        Ok(self.invited.is_some())
+    }
+
+    /// Whether this process, which has no view, is named in one that was decided.
+    pub fn is_invited(&self) -> bool {
+        self.view.is_none() && self.invited.is_some()
+    }
+
+    /// Passes a joiner's own view on, before it goes on.
+    pub fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
+        if let Some(value) = &self.invited {
+            let (words, of) = (value.encode(), value.view.number - 1);
+            self.write(row::Record::Decision(of), &words, fabric);
+        }
+    }
+}

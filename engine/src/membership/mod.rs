@@ -1,0 +1,380 @@
+//! Who is in the group: views, and the epochs between them.
+//!
+//! A view lasts until a member suspects another, leaves, or the leader has somebody to take in. Then its members *wedge*:
+//! each stops its streams and shows where they end for it. The members that none of the others accuses, the *candidates*,
+//! fetch from each other what one of them has and another lacks, and agree by Paxos, over rows of the table, on one
+//! value: the next view, and where every stream ends. Everyone delivers up to there, and begins the next view.
+//!
+//! [`Membership`] holds what the row of this process shows, and what it has read in the others'. It owns no clock, no
+//! randomness and no I/O: [`crate::node::Node`] drives it, with the data plane beside it.
+
+mod candidates;
+mod detector;
+mod epoch;
+mod joining;
+mod paxos;
+mod row;
+mod view;
+
+pub use epoch::Wanted;
+pub use joining::{Admission, Refusal};
+pub use row::table_spec;
+pub use view::{Departure, Member, Peer, View};
+
+use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
+use crate::multicast::{Breach, End, Layout, Seat, Standing};
+use crate::sst::{Column, Table};
+use detector::Detector;
+use epoch::Epoch;
+use joining::Pending;
+use row::Record;
+use std::sync::Arc;
+use view::Value;
+
+/// How patient a member is, and what it may do alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// A member whose engine stands still for so long is suspected.
+    pub failure_timeout_ms: u64,
+    /// An epoch that has not ended after so long leaves this member without a primary partition.
+    pub partition_timeout_ms: u64,
+    /// How long those who come may take: the founders to meet, a joiner to be taken in.
+    pub join_timeout_ms: u64,
+    /// Of two voters one alone goes on. Both may do so at once: the application must rule that out by other means.
+    pub lone_survivor: bool,
+    /// Seeds the pauses between attempts of leaders that got in each other's way.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            failure_timeout_ms: 2000,
+            partition_timeout_ms: 10_000,
+            join_timeout_ms: 30_000,
+            lone_survivor: false,
+            seed: 0,
+        }
+    }
+}
+
+/// What happened between two views.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewChange {
+    /// The view that begins.
+    pub view: View,
+    /// Its members that were not in the one before.
+    pub joined: Vec<Peer>,
+    /// The members of the one before that are not in it, and why.
+    pub departed: Vec<(Peer, Departure)>,
+}
+
+/// A process that is linked with this one.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    peer: Peer,
+    up: bool,
+    /// Its `CHANGES` as of the last look; it begins at one that no row shows.
+    changes: u64,
+}
+
+/// See the module.
+pub struct Membership {
+    table: Table,
+    me: Peer,
+    settings: Settings,
+    view: Option<View>,
+    /// By slot.
+    links: Vec<Option<Link>>,
+    /// The slots whose links are up.
+    audience: Vec<Slot>,
+    /// The slots of the view's other members that are linked, for the look at each pass.
+    watched: Vec<Slot>,
+    detector: Detector,
+    epoch: Epoch,
+    pending: Vec<Pending>,
+    /// One above the slot that was linked last.
+    next_slot: Slot,
+    /// A joiner's view, once it is decided.
+    invited: Option<Value>,
+    /// Something was pushed that `CHANGES` does not tell yet.
+    changed: bool,
+}
+
+impl Membership {
+    /// For process `me` with its `row` of the table of [`table_spec`].
+    pub fn new(me: Peer, row: Arc<Row>, settings: Settings, now_ms: u64) -> Membership {
+        Membership {
+            table: Table::new(table_spec(), me.slot, row),
+            me,
+            settings,
+            view: None,
+            links: vec![None; SLOTS],
+            audience: Vec::new(),
+            watched: Vec::new(),
+            detector: Detector::new(now_ms),
+            epoch: Epoch::new(settings.seed),
+            pending: Vec::new(),
+            next_slot: me.slot + 1,
+            invited: None,
+            changed: false,
+        }
+    }
+
+    /// The present view; `None` before the first.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// This process.
+    pub fn me(&self) -> Peer {
+        self.me
+    }
+
+    fn number(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.number)
+    }
+
+    fn my_rank(&self) -> Option<Rank> {
+        self.view.as_ref().and_then(|view| view.rank_of(self.me.slot))
+    }
+
+    /// The slot of the member of `rank`.
+    pub fn slot_of(&self, rank: Rank) -> Option<Slot> {
+        self.view.as_ref()?.members.get(rank).map(|member| member.peer.slot)
+    }
+
+    /// Whether the link to `peer` is up, and leads to that very process.
+    pub fn is_linked(&self, peer: Peer) -> bool {
+        peer == self.me || self.links[peer.slot].is_some_and(|link| link.up && link.peer == peer)
+    }
+
+    /// `peer` is linked now, and `row` is its row.
+    pub fn attach(&mut self, peer: Peer, row: Arc<Row>, fabric: &mut dyn Fabric) {
+        self.table.attach(peer.slot, row);
+        self.links[peer.slot] = Some(Link { peer, up: true, changes: u64::MAX });
+        self.detector.heard(peer.slot);
+        self.next_slot = peer.slot + 1;
+        self.count_links();
+        // It knows nothing of this row yet; what guards a record comes after it. Records of the epoch are not for it: it is in
+        // no view yet.
+        let decisions = row::DECISION.0..table_spec().columns_len;
+        if self.table.load(self.me.slot, row::DECIDED) > 0 {
+            self.table.push(fabric, &[peer.slot], decisions, Source::Snapshot);
+        }
+        self.table.push(fabric, &[peer.slot], 0..row::WEDGE.0, Source::Snapshot);
+        self.store_and_push(row::LINKED.at(peer.slot), peer.incarnation, fabric);
+    }
+
+    /// The link to the process in `slot` is down, or it was severed. True if that ends the view.
+    pub fn link_down(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> bool {
+        let Some(link) = self.links[slot].as_mut().filter(|link| link.up) else { return false };
+        link.up = false;
+        let peer = link.peer;
+        self.count_links();
+        self.pending.retain(|pending| pending.peer != peer);
+        self.store_and_push(row::LINKED.at(slot), 0, fabric);
+        let rank = self.view.as_ref().and_then(|view| view.members.iter().position(|m| m.peer == peer));
+        rank.is_some_and(|rank| self.suspect(rank, fabric))
+    }
+
+    fn count_links(&mut self) {
+        let up = |slot: &Slot| self.links[*slot].is_some_and(|link| link.up);
+        self.audience = (0..SLOTS).filter(up).collect();
+        let members = self.view.iter().flat_map(|view| &view.members);
+        let members = members.map(|m| m.peer).filter(|&peer| peer != self.me && self.is_linked(peer));
+        self.watched = members.map(|peer| peer.slot).collect();
+    }
+
+    /// Where the member in `slot` is, seen from this view.
+    #[inline]
+    pub fn standing(&self, slot: Slot) -> Standing {
+        let view = self.number();
+        if self.table.load(slot, row::INSTALLED) < view + 1 {
+            Standing::Behind
+        } else if self.table.load(slot, row::WEDGED) > view {
+            Standing::Gone
+        } else {
+            Standing::Here
+        }
+    }
+
+    /// Whether the member in `slot` has begun a later view.
+    #[inline]
+    pub fn has_gone_on(&self, slot: Slot) -> bool {
+        self.table.load(slot, row::INSTALLED) > self.number() + 1
+    }
+
+    fn store_and_push(&mut self, column: Column, value: u64, fabric: &mut dyn Fabric) {
+        self.table.store(column, value);
+        self.table.push(fabric, &self.audience, column.0..column.0 + 8, Source::Snapshot);
+        self.changed = true;
+    }
+
+    /// Writes a record of the own row, then what guards it.
+    fn write(&mut self, record: Record, words: &[u64], fabric: &mut dyn Fabric) {
+        let me = self.me.slot;
+        let (place, guard, value) = record.place(self.number(), |column| self.table.load(me, column));
+        for (n, &word) in words.iter().enumerate() {
+            self.table.store(place.at(n), word);
+        }
+        self.table.push(fabric, &self.audience, place.0..place.at(words.len()).0, Source::Snapshot);
+        self.store_and_push(guard, value, fabric);
+    }
+
+    /// Tells the peers that there is something to look at, last of all.
+    pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+        if std::mem::take(&mut self.changed) {
+            let count = self.table.load(self.me.slot, row::CHANGES) + 1;
+            self.store_and_push(row::CHANGES, count, fabric);
+            self.changed = false;
+        }
+    }
+
+    /// Shows that this process runs `view`. What the data plane shows of it was pushed before.
+    fn show_installed(&mut self, fabric: &mut dyn Fabric) {
+        let shown = self.number() + 1;
+        self.store_and_push(row::INSTALLED, shown, fabric);
+        self.store_and_push(row::EPOCH, shown, fabric);
+    }
+
+    /// The founders' view, with all of them linked: this process runs it, and shows so.
+    pub fn found(&mut self, view: View, fabric: &mut dyn Fabric) {
+        self.begin(view);
+        self.show_installed(fabric);
+    }
+
+    fn begin(&mut self, view: View) {
+        self.epoch.begin(view.members.len());
+        self.view = Some(view);
+        self.count_links();
+        self.detector.begin();
+        for link in self.links.iter_mut().flatten() {
+            // What it shows of this view may have been there before.
+            link.changes = u64::MAX;
+        }
+        let members = &self.view;
+        self.pending.retain(|pending| !members.iter().any(|v| v.members.iter().any(|m| m.peer == pending.peer)));
+    }
+
+    /// The founders that have not met all others yet.
+    pub fn not_installed(&self) -> Vec<Peer> {
+        let members = self.view.iter().flat_map(|view| &view.members).map(|member| member.peer);
+        members.filter(|peer| self.table.load(peer.slot, row::INSTALLED) == 0).collect()
+    }
+
+    /// Whether some member has wedged the present view: then all have installed it.
+    pub fn somebody_wedged(&self) -> bool {
+        let view = self.number();
+        self.watched.iter().any(|&slot| self.table.load(slot, row::WEDGED) > view)
+    }
+
+    /// Looks at the rows and the time. True if anything new was seen.
+    pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+        let mut news = self.observe_rows(fabric)?;
+        if self.detector.beat(now_ms, self.settings.failure_timeout_ms) {
+            let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
+            self.table.store(row::HEARTBEAT, beats);
+            self.table.push(fabric, &self.audience, row::HEARTBEAT.0..8, Source::Snapshot);
+            news |= self.suspect_the_silent(now_ms, fabric);
+        }
+        Ok(news)
+    }
+
+    fn suspect_the_silent(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        let table = &self.table;
+        let load = |slot| table.load(slot, row::HEARTBEAT);
+        let silent = self.detector.silent(now_ms, self.settings.failure_timeout_ms, &self.watched, load);
+        let mut news = false;
+        for slot in silent {
+            if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
+                news |= self.suspect(rank, fabric);
+            }
+        }
+        news
+    }
+
+    /// When [`Membership::observe`] has something to do even if nothing arrives.
+    pub fn next_look_ms(&self) -> u64 {
+        self.detector.next_beat_ms(self.settings.failure_timeout_ms)
+    }
+
+    fn observe_rows(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+        let mut news = false;
+        if self.view.is_none() {
+            return self.look_for_invitation();
+        }
+        for i in 0..self.watched.len() {
+            let slot = self.watched[i];
+            let changes = self.table.load(slot, row::CHANGES);
+            let Some(link) = self.links[slot].as_mut().filter(|link| link.changes != changes) else { continue };
+            link.changes = changes;
+            news |= self.read_row(slot, fabric)?;
+        }
+        Ok(news)
+    }
+
+    /// Says that this process wants to leave.
+    pub fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
+        if self.table.load(self.me.slot, row::LEAVING) == 0 {
+            self.store_and_push(row::LEAVING, 1, fabric);
+        }
+    }
+
+    /// Says that this process has the group's state.
+    pub fn ready(&mut self, fabric: &mut dyn Fabric) {
+        if self.table.load(self.me.slot, row::READY) == 0 {
+            self.store_and_push(row::READY, 1, fabric);
+        }
+    }
+
+    /// The next view begins here, which was decided. What it begins with, for the data plane, which is to push what it shows
+    /// before [`Membership::installed`].
+    pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(Layout, ViewChange, Vec<Slot>)> {
+        let value = self.epoch.decided.take().or_else(|| self.invited.take())?;
+        let change = ViewChange {
+            view: value.view.clone(),
+            joined: value.joined().collect(),
+            departed: value.departed().collect(),
+        };
+        let start =
+            |peer: Peer| value.trims.iter().find(|(old, _)| *old == peer).map_or(End::default(), |&(_, end)| end);
+        let members = value.view.members.iter().map(|member| member.peer);
+        let seats = members.map(|peer| Seat { slot: peer.slot, id: peer.id, start: start(peer) }).collect();
+        let layout = Layout { view: value.view.number, seats, order: value.view.order };
+        // The row is about no epoch while it is being cleared.
+        self.store_and_push(row::EPOCH, 0, fabric);
+        for offset in row::GUARDS.step_by(8) {
+            self.table.store(Column(offset), 0);
+        }
+        self.table.push(fabric, &self.audience, row::GUARDS, Source::Snapshot);
+        let gone = change
+            .departed
+            .iter()
+            .map(|(peer, _)| *peer)
+            .filter(|peer| self.links[peer.slot].is_some_and(|l| l.peer == *peer));
+        let gone: Vec<Slot> = gone.map(|peer| peer.slot).collect();
+        self.begin(value.view);
+        Some((layout, change, gone))
+    }
+
+    /// The processes in `gone` are not in the view: their links are of no use any more.
+    pub fn forget(&mut self, gone: &[Slot], fabric: &mut dyn Fabric) {
+        for &slot in gone {
+            self.links[slot] = None;
+            self.store_and_push(row::LINKED.at(slot), 0, fabric);
+        }
+        self.count_links();
+    }
+
+    /// The data plane is in the new view too: shows so, and accuses whom there is no link with.
+    pub fn installed(&mut self, fabric: &mut dyn Fabric) {
+        self.show_installed(fabric);
+        let members: Vec<Peer> = self.view.iter().flat_map(|view| &view.members).map(|m| m.peer).collect();
+        for (rank, peer) in members.into_iter().enumerate() {
+            if !self.is_linked(peer) {
+                self.suspect(rank, fabric);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Single-decree Paxos over rows: one decision per epoch, among the old view's voters.
+//!
+//! Nothing is sent to anyone: a leader shows its ballot as its own promise, members that see it promise too; it shows the
+//! value, members that see it accept; whoever sees a majority of acceptances of one ballot has learnt the decision.
+
+use super::Membership;
+use super::row::{self, Ballot, Record};
+use super::view::Value;
+use crate::fabric::{Fabric, Rank};
+use crate::planted::{self, Bug};
+
+/// The first pause of a leader that was overtaken, in milliseconds; it doubles up to `PAUSE_MAX_MS`.
+const PAUSE_MS: u64 = 8;
+const PAUSE_MAX_MS: u64 = 512;
+
+/// How far a leader's attempt has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    /// Waits for promises of this ballot.
+    Prepared(Ballot),
+    /// Has shown the value of this ballot.
+    Proposed(Ballot),
+}
+
+/// A leader's side of the epoch.
+pub(super) struct Leader {
+    stage: Stage,
+    /// When to give the present attempt up, or to make the next one.
+    until_ms: u64,
+    pause_ms: u64,
+    /// State of the pauses' randomness.
+    random: u64,
+}
+
+impl Leader {
+    pub(super) fn new(seed: u64) -> Leader {
+        Leader { stage: Stage::Idle, until_ms: 0, pause_ms: PAUSE_MS, random: seed | 1 }
+    }
+
+    pub(super) fn begin(&mut self) {
+        (self.stage, self.until_ms, self.pause_ms) = (Stage::Idle, 0, PAUSE_MS);
+    }
+
+    /// A random pause, the longer the more attempts came before it.
+    fn pause(&mut self, now_ms: u64) {
+        // xorshift: any spread will do.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.until_ms = now_ms + self.pause_ms + self.random % self.pause_ms;
+        self.pause_ms = (2 * self.pause_ms).min(PAUSE_MAX_MS);
+    }
+}
+
+impl Membership {
+    /// One step of the decision. True if anything moved.
+    pub fn decide(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        let Some(me) = self.my_rank() else { return false };
+        let mut moved = self.promise_others(me, fabric);
+        moved |= self.lead(me, now_ms, fabric);
+        moved |= self.accept_others(me, fabric);
+        if let Some(value) = self.chosen() {
+            self.learn(value, fabric);
+            moved = true;
+        }
+        moved
+    }
+
+    /// When [`Membership::decide`] has something to do even if nothing arrives.
+    pub fn next_attempt_ms(&self) -> u64 {
+        self.epoch.leader.until_ms
+    }
+
+    /// Promises the highest ballot that its own leader shows.
+    fn promise_others(&mut self, me: Rank, fabric: &mut dyn Fabric) -> bool {
+        let shown = self.epoch.shown.iter().enumerate().filter(|&(rank, _)| rank != me);
+        let asked =
+            shown.map(|(rank, shown)| (rank, shown.promise)).filter(|&(rank, b)| b == Ballot::new(b.attempt(), rank));
+        match asked.map(|(_, ballot)| ballot).max() {
+            Some(ballot) if ballot > self.promise() => {
+                self.show_promise(me, ballot, fabric);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn show_promise(&mut self, me: Rank, ballot: Ballot, fabric: &mut dyn Fabric) {
+        self.epoch.shown[me].promise = ballot;
+        self.store_and_push(row::PROMISE, ballot.0, fabric);
+    }
+
+    /// Accepts the highest value shown by its own leader, unless a higher ballot was promised.
+    fn accept_others(&mut self, me: Rank, fabric: &mut dyn Fabric) -> bool {
+        let shown = self.epoch.shown.iter().enumerate().filter(|&(rank, _)| rank != me);
+        let proposed = shown.filter_map(|(rank, shown)| shown.proposed.as_ref().map(|p| (rank, p)));
+        let proposed = proposed.filter(|(rank, (ballot, _))| *ballot == Ballot::new(ballot.attempt(), *rank));
+        let Some((_, (ballot, value))) = proposed.max_by_key(|(_, (ballot, _))| *ballot) else { return false };
+        let accepted = self.epoch.shown[me].accepted.as_ref().map_or(Ballot::default(), |(ballot, _)| *ballot);
+        let late = *ballot < self.promise() && !planted::is(Bug::AcceptAfterPromise);
+        if late || *ballot <= accepted {
+            return false;
+        }
+        let (ballot, value) = (*ballot, value.clone());
+        self.accept(me, ballot, value, fabric);
+        true
+    }
+
+    fn accept(&mut self, me: Rank, ballot: Ballot, value: Value, fabric: &mut dyn Fabric) {
+        let promise = ballot.max(self.promise());
+        if planted::is(Bug::PromiseBeforeAccepted) {
+            self.show_promise(me, promise, fabric);
+            self.tell(fabric);
+        }
+        self.write(Record::Accept, &row::ballot_words(ballot, &value), fabric);
+        self.epoch.shown[me].accepted = Some((ballot, value));
+        if promise > self.promise() {
+            // In a write after the record: a leader that sees the promise sees what was accepted before.
+            self.show_promise(me, promise, fabric);
+        }
+    }
+
+    /// The value that a majority has accepted in one ballot.
+    fn chosen(&self) -> Option<Value> {
+        let view = self.view.as_ref()?;
+        let accepted = || self.epoch.shown.iter().enumerate().filter_map(|(r, s)| s.accepted.as_ref().map(|a| (r, a)));
+        accepted().find_map(|(_, (ballot, value))| {
+            let same = |(_, (other, theirs)): &(Rank, &(Ballot, Value))| {
+                other == ballot || planted::is(Bug::MajorityAcrossBallots) && theirs.view.number == value.view.number
+            };
+            let ranks = accepted().filter(same).fold(0, |bits, (rank, _)| bits | 1u64 << rank);
+            view.is_majority(ranks, self.settings.lone_survivor).then(|| value.clone())
+        })
+    }
+
+    /// The leader's step.
+    fn lead(&mut self, me: Rank, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        let highest = self.epoch.shown.iter().map(|shown| shown.promise).max().unwrap_or_default();
+        let ballot = match &self.epoch.leader.stage {
+            Stage::Idle => return self.prepare(me, highest, now_ms, fabric),
+            Stage::Prepared(ballot) | Stage::Proposed(ballot) => *ballot,
+        };
+        if highest > ballot || now_ms >= self.epoch.leader.until_ms {
+            // Overtaken, or somebody it counted on is gone.
+            self.epoch.leader.stage = Stage::Idle;
+            self.epoch.leader.pause(now_ms);
+            return true;
+        }
+        self.epoch.leader.stage == Stage::Prepared(ballot) && self.propose(me, ballot, now_ms, fabric)
+    }
+
+    fn prepare(&mut self, me: Rank, highest: Ballot, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        if now_ms < self.epoch.leader.until_ms {
+            return false;
+        }
+        let Some(value) = self.own_value() else { return false };
+        let first = Ballot::new(1, 0);
+        if me == 0 && highest < first {
+            // The lowest ballot there is: nobody can have accepted anything before it.
+            self.show(me, first, value, now_ms, fabric);
+            return true;
+        }
+        let ballot = Ballot::new(highest.attempt() + 1, me);
+        self.show_promise(me, ballot, fabric);
+        self.epoch.leader.stage = Stage::Prepared(ballot);
+        self.epoch.leader.pause(now_ms);
+        true
+    }
+
+    /// With promises of a majority: proposes what may have been decided before, or else the own value.
+    fn propose(&mut self, me: Rank, ballot: Ballot, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        let shown = self.epoch.shown.iter().enumerate();
+        let promised: Vec<Rank> = shown.filter(|(_, shown)| shown.promise == ballot).map(|(rank, _)| rank).collect();
+        let ranks = promised.iter().fold(0, |bits, rank| bits | 1u64 << rank);
+        if !self.view.as_ref().is_some_and(|view| view.is_majority(ranks, self.settings.lone_survivor)) {
+            return false;
+        }
+        let accepted = promised.iter().filter_map(|&rank| self.epoch.shown[rank].accepted.as_ref());
+        let adopted = accepted.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value.clone());
+        let adopted = if planted::is(Bug::IgnoreAccepted) { None } else { adopted };
+        let Some(value) = adopted.or_else(|| self.own_value()) else { return false };
+        self.show(me, ballot, value, now_ms, fabric);
+        true
+    }
+
+    /// Accepts the own value, then shows the proposal.
+    fn show(&mut self, me: Rank, ballot: Ballot, value: Value, now_ms: u64, fabric: &mut dyn Fabric) {
+        self.accept(me, ballot, value.clone(), fabric);
+        self.write(Record::Propose, &row::ballot_words(ballot, &value), fabric);
+        self.epoch.leader.stage = Stage::Proposed(ballot);
+        self.epoch.leader.pause(now_ms);
+    }
+}

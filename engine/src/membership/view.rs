@@ -1,0 +1,184 @@
+//! Views, and the values that the epochs' decisions agree on.
+
+use crate::config::MemberId;
+use crate::fabric::{Rank, SLOTS, Slot};
+use crate::multicast::End;
+use crate::multicast::order::Order;
+
+/// A process in a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The place of its rows.
+    pub slot: Slot,
+    /// Its number.
+    pub id: MemberId,
+    /// The random number of its process's life.
+    pub incarnation: u64,
+}
+
+/// A member of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its process.
+    pub peer: Peer,
+    /// Whether it counts for majorities; one that has joined does once its state is in.
+    pub voter: bool,
+}
+
+/// A view: who is in the group, in rank order, the oldest members first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// 0 for the first, one more for each that follows.
+    pub number: u64,
+    /// The members by rank. The lowest rank is the natural leader, where an application wants one.
+    pub members: Vec<Member>,
+    /// The order of its messages.
+    pub order: Order,
+}
+
+impl View {
+    /// The view that the founders begin with, all of them voters.
+    pub fn first(founders: &[Peer], base: u64) -> View {
+        let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
+        View { number: 0, members, order: Order { senders: founders.len(), base, first: base * founders.len() as u64 } }
+    }
+
+    /// The rank of the process in `slot`.
+    pub fn rank_of(&self, slot: Slot) -> Option<Rank> {
+        self.members.iter().position(|member| member.peer.slot == slot)
+    }
+
+    /// The members' numbers by rank.
+    pub fn ids(&self) -> Vec<MemberId> {
+        self.members.iter().map(|member| member.peer.id).collect()
+    }
+
+    /// Whether `ranks`, a bit each, are more than half of the voters. With `lone` one of two is enough.
+    pub(super) fn is_majority(&self, ranks: u64, lone: bool) -> bool {
+        let voters = self.members.iter().filter(|member| member.voter).count();
+        let votes = self.members.iter().enumerate().filter(|(rank, m)| m.voter && ranks >> rank & 1 == 1).count();
+        2 * votes > voters || lone && voters == 2 && votes == 1
+    }
+}
+
+/// Why a member is not in the next view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It asked to.
+    Left,
+    /// It failed, or could not be worked with.
+    Failed,
+}
+
+/// What the members of a view decide when its epoch ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Value {
+    /// The next view.
+    pub(super) view: View,
+    /// By rank of the old view: who it was, and where its stream ends.
+    pub(super) trims: Vec<(Peer, End)>,
+    /// Bits of the old view's ranks that left in order.
+    pub(super) left: u64,
+}
+
+/// Words of an encoded value, at most.
+pub(super) const VALUE_WORDS: usize = 8 + 2 * SLOTS + 5 * SLOTS;
+
+impl Value {
+    /// The value as words of a row.
+    pub(super) fn encode(&self) -> Vec<u64> {
+        let View { number, members, order } = &self.view;
+        let voters = members.iter().enumerate().fold(0, |bits, (rank, m)| bits | u64::from(m.voter) << rank);
+        let counts = members.len() as u64 | (self.trims.len() as u64) << 32;
+        let mut words = vec![counts, *number, order.base, order.first, voters, self.left];
+        let name = |peer: &Peer| [u64::from(peer.id.0) | (peer.slot as u64) << 32, peer.incarnation];
+        for member in members {
+            words.extend(name(&member.peer));
+        }
+        for (peer, end) in &self.trims {
+            words.extend(name(peer));
+            words.extend([end.messages, end.frames, u64::from(end.word)]);
+        }
+        words
+    }
+
+    /// How many words the value takes whose first word is `first`; at most [`VALUE_WORDS`].
+    pub(super) fn words(first: u64) -> usize {
+        let (members, trims) = (first as u32 as usize, (first >> 32) as usize);
+        (6 + 2 * members.min(SLOTS) + 5 * trims.min(SLOTS)).min(VALUE_WORDS)
+    }
+
+    /// `None` if the words are no value.
+    pub(super) fn decode(words: &[u64]) -> Option<Value> {
+        let [counts, number, base, first, voters, left, ..] = *words else { return None };
+        let (count, trimmed) = (counts as u32 as usize, (counts >> 32) as usize);
+        if count > SLOTS || trimmed > SLOTS || words.len() != Value::words(counts) {
+            return None;
+        }
+        let peer = |name: &[u64]| {
+            let (slot, id) = ((name[0] >> 32) as usize, MemberId(name[0] as u32));
+            (slot < SLOTS).then_some(Peer { slot, id, incarnation: name[1] })
+        };
+        let (seats, ends) = words[6..].split_at(2 * count);
+        let members = seats
+            .chunks_exact(2)
+            .enumerate()
+            .map(|(rank, name)| Some(Member { peer: peer(name)?, voter: voters >> rank & 1 == 1 }));
+        let members: Vec<Member> = members.collect::<Option<_>>()?;
+        let trims = ends.chunks_exact(5).map(|end| {
+            let word = u32::try_from(end[4]).ok()?;
+            Some((peer(end)?, End { messages: end[2], frames: end[3], word }))
+        });
+        let trims: Vec<_> = trims.collect::<Option<_>>()?;
+        let slots = members.iter().fold(0u64, |bits, m| bits | 1 << m.peer.slot);
+        if slots.count_ones() as usize != count {
+            return None;
+        }
+        let order = Order { senders: count, base, first };
+        Some(Value { view: View { number, members, order }, trims, left })
+    }
+
+    /// The next view's members that were not in the old one.
+    pub(super) fn joined(&self) -> impl Iterator<Item = Peer> {
+        let old = |peer: &Peer| self.trims.iter().any(|(before, _)| before == peer);
+        self.view.members.iter().map(|member| member.peer).filter(move |peer| !old(peer))
+    }
+
+    /// The old view's members that are not in the next one, and why.
+    pub(super) fn departed(&self) -> impl Iterator<Item = (Peer, Departure)> {
+        let stays = |peer: &Peer| self.view.members.iter().any(|member| member.peer == *peer);
+        self.trims.iter().enumerate().filter(move |(_, (peer, _))| !stays(peer)).map(|(rank, &(peer, _))| {
+            (peer, if self.left >> rank & 1 == 1 { Departure::Left } else { Departure::Failed })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(slot: usize) -> Peer {
+        Peer { slot, id: MemberId(slot as u32 + 100), incarnation: 7 * slot as u64 }
+    }
+
+    proptest! {
+        #[test]
+        fn values_survive_and_nothing_else_does(count in 0..=SLOTS, trimmed in 1..=SLOTS, voters: u64, left: u64, cut: usize) {
+            let members = (0..count).map(|s| Member { peer: peer(s), voter: voters >> s & 1 == 1 }).collect();
+            let order = Order { senders: count, base: voters, first: left };
+            let view = View { number: 9, members, order };
+            let trims = (0..trimmed).map(|s| (peer(s), End { messages: left, frames: voters, word: s as u32 })).collect();
+            let value = Value { view, trims, left };
+            let words = value.encode();
+            prop_assert_eq!(words.len(), Value::words(words[0]));
+            prop_assert_eq!(Value::decode(&words), Some(value));
+            prop_assert_eq!(Value::decode(&words[..cut % words.len()]), None);
+        }
+
+        #[test]
+        fn garbage_is_no_value_or_a_harmless_one(words in prop::collection::vec(any::<u64>(), 0..40)) {
+            let _ = Value::decode(&words);
+        }
+    }
+}
