@@ -34,6 +34,7 @@
 
 pub mod meet;
 mod memory;
+mod peers;
 pub mod shm;
 pub mod tcp;
 
@@ -89,6 +90,20 @@ impl TableSpec {
         );
         assert!(start >= columns_len || end <= columns_len, "{range:?} of {id:?} crosses {columns_len}");
         assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {id:?}");
+    }
+
+    /// Holds a range to the contract of [`Fabric::fetch`].
+    ///
+    /// # Panics
+    /// If the range breaks it: an error of this library.
+    pub(crate) fn check_fetch(&self, range: &Range<usize>) {
+        let TableSpec { id, columns_len, row_len } = *self;
+        let Range { start, end } = *range;
+        assert!(columns_len <= start && start < end && end <= row_len, "{range:?} of {id:?} is no range of its data");
+        assert!(
+            start.is_multiple_of(8) && end.is_multiple_of(8),
+            "{range:?} of {id:?} is no whole number of aligned words"
+        );
     }
 }
 
@@ -197,7 +212,7 @@ pub trait Fabric: Send {
     /// Copies `range`, whole words of the data of `owner`'s row of `table`, from `peer`'s memory: see *Fetch*.
     ///
     /// # Panics
-    /// If the range is not of the data, or the owner is not attached: errors of the caller, which is this library.
+    /// If the range is empty or not of the data, or the owner was never attached: errors of the caller, which is this library.
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>);
 
     /// Ends the link to `peer`: see the contract.
