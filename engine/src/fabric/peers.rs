@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(peers.remove(17), Some(117));
         for (slot, there) in [(0, false), (5, true), (17, false), (63, true), (64, false), (usize::MAX, false)] {
             assert_eq!(peers.contains(slot), there);
-            assert_eq!(peers.get_mut(slot).copied(), there.then_some(100 + slot));
+            assert_eq!(peers.get_mut(slot).copied(), there.then(|| 100 + slot));
         }
         assert_eq!(peers.remove(usize::MAX), None);
         peers.insert(17, 117);
