@@ -19,12 +19,15 @@
 //! * **Ownership.** A peer can write its own rows only. A write out of range, to an unknown table, or one that crosses the
 //!   end of the columns is a breach: the peer is severed and reported.
 //! * **Fetch.** [`Fabric::fetch`] copies data of any row from a peer's memory to the own copy of that row: for recovery, when
-//!   the row's owner is gone. The peer's protocol takes no part in it. The owner's row must be attached at both; a fetch
-//!   ends with [`Event::Fetched`], or with the link.
+//!   the row's owner is gone. The peer's protocol takes no part in it, and the bytes are those that its row holds at some
+//!   time between the call and the event. The owner's row must be attached at both (a request for another is a breach),
+//!   and by one process: a fetch keeps to the rows that it found at either end. It ends with [`Event::Fetched`], or with
+//!   the link; fetches from one peer end in the order of the calls. It starts with the next [`Fabric::submit`].
 //! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
 //!   readable at the address it had, here and by `fetch`, until the slot is attached anew.
 //! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is
-//!   to learn that the others go on without it.
+//!   to learn that the others go on without it. Nobody waits for that: the sources may change as if it had been sent, the
+//!   slot may be attached anew, and nothing is reported of it any more. While the fabric is polled it goes on.
 //! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
 //!   before it broke has become visible.
 //! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing, any later write of a peer, or a
@@ -225,7 +228,8 @@ pub trait Fabric: Send {
     /// Until [`Fabric::closed`], `poll` must go on being called.
     fn close(&mut self);
 
-    /// True once every link is down.
+    /// True once every link is down. A released one counts while its peer takes what was queued for it, and not when it
+    /// takes nothing for the moment: it may be stopped.
     fn closed(&self) -> bool;
 
     /// Prepares for sleep: see *Wake*.
