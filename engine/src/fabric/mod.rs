@@ -19,12 +19,15 @@
 //! * **Ownership.** A peer can write its own rows only. A write out of range, to an unknown table, or one that crosses the
 //!   end of the columns is a breach: the peer is severed and reported.
 //! * **Fetch.** [`Fabric::fetch`] copies data of any row from a peer's memory to the own copy of that row: for recovery, when
-//!   the row's owner is gone. The peer's protocol takes no part in it. The owner's row must be attached at both; a fetch
-//!   ends with [`Event::Fetched`], or with the link.
+//!   the row's owner is gone. The peer's protocol takes no part in it, and the bytes are those that its row holds at some
+//!   time between the call and the event. The owner's row must be attached at both (a request for another is a breach),
+//!   and by one process: a fetch keeps to the rows that it found at either end. It ends with [`Event::Fetched`], or with
+//!   the link; fetches from one peer end in the order of the calls. It starts with the next [`Fabric::submit`].
 //! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
 //!   readable at the address it had, here and by `fetch`, until the slot is attached anew.
 //! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is
-//!   to learn that the others go on without it.
+//!   to learn that the others go on without it. Nobody waits for that: the sources may change as if it had been sent, the
+//!   slot may be attached anew, and nothing is reported of it any more. While the fabric is polled it goes on.
 //! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
 //!   before it broke has become visible.
 //! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing, any later write of a peer, or a
@@ -34,6 +37,7 @@
 
 pub mod meet;
 mod memory;
+mod peers;
 pub mod shm;
 pub mod tcp;
 
@@ -89,6 +93,20 @@ impl TableSpec {
         );
         assert!(start >= columns_len || end <= columns_len, "{range:?} of {id:?} crosses {columns_len}");
         assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {id:?}");
+    }
+
+    /// Holds a range to the contract of [`Fabric::fetch`].
+    ///
+    /// # Panics
+    /// If the range breaks it: an error of this library.
+    pub(crate) fn check_fetch(&self, range: &Range<usize>) {
+        let TableSpec { id, columns_len, row_len } = *self;
+        let Range { start, end } = *range;
+        assert!(columns_len <= start && start < end && end <= row_len, "{range:?} of {id:?} is no range of its data");
+        assert!(
+            start.is_multiple_of(8) && end.is_multiple_of(8),
+            "{range:?} of {id:?} is no whole number of aligned words"
+        );
     }
 }
 
@@ -197,7 +215,7 @@ pub trait Fabric: Send {
     /// Copies `range`, whole words of the data of `owner`'s row of `table`, from `peer`'s memory: see *Fetch*.
     ///
     /// # Panics
-    /// If the range is not of the data, or the owner is not attached: errors of the caller, which is this library.
+    /// If the range is empty or not of the data, or the owner was never attached: errors of the caller, which is this library.
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>);
 
     /// Ends the link to `peer`: see the contract.
@@ -210,7 +228,8 @@ pub trait Fabric: Send {
     /// Until [`Fabric::closed`], `poll` must go on being called.
     fn close(&mut self);
 
-    /// True once every link is down.
+    /// True once every link is down. A released one counts while its peer takes what was queued for it, and not when it
+    /// takes nothing for the moment: it may be stopped.
     fn closed(&self) -> bool;
 
     /// Prepares for sleep: see *Wake*.

@@ -4,7 +4,7 @@ use super::driver::{Driver, Handler};
 use super::shared::Shared;
 use crate::config::{Config, FabricKind, SubgroupId};
 use crate::error::Error;
-use crate::fabric::{Fabric, Rank, TableRows, meet, shm, tcp};
+use crate::fabric::{Connection, Fabric, Row, Slot, TableSpec, meet, shm, tcp};
 use crate::membership::{self, Membership};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
@@ -40,26 +40,47 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     Ok((shared, driver))
 }
 
-fn connect(
-    config: &Config,
-    me: Rank,
-    specs: &[crate::fabric::TableSpec],
-    deadline: Instant,
-) -> Result<(Box<dyn Fabric>, Vec<TableRows>), Error> {
+/// A fabric whose peers are attached.
+struct Connected {
+    fabric: Box<dyn Fabric>,
+    /// The own row of each table.
+    own: Vec<Arc<Row>>,
+    /// The rows of each peer, in the order of the tables.
+    peers: Vec<(Slot, Vec<Arc<Row>>)>,
+}
+
+impl Connected {
+    fn new(mut fabric: Box<dyn Fabric>, own: Vec<Arc<Row>>, links: Vec<(Slot, Connection)>) -> Result<Self, Error> {
+        let attach = |(slot, link)| fabric.attach(slot, link).map(|rows| (slot, rows));
+        let peers = links.into_iter().map(attach).collect::<Result<_, _>>()?;
+        Ok(Connected { fabric, own, peers })
+    }
+}
+
+/// Meets the founders, whose slots are their ranks.
+fn connect(config: &Config, me: Slot, specs: &[TableSpec], deadline: Instant) -> Result<Connected, Error> {
     let incarnation = RandomState::new().hash_one((std::process::id(), me));
     match config.fabric {
         FabricKind::Tcp => {
             let met = meet::meet_tcp(config, me, incarnation, deadline)?;
-            let (fabric, tables) = tcp::TcpFabric::new(me, met.streams, specs)?;
-            Ok((Box::new(fabric), tables))
+            let links = by_slot(met.streams).map(|(slot, stream)| (slot, Connection::Tcp(stream))).collect();
+            let (fabric, own) = tcp::TcpFabric::new(me, specs)?;
+            Connected::new(Box::new(fabric), own, links)
         }
         FabricKind::Shm => {
             let met = meet::meet_unix(config, me, incarnation, deadline)?;
-            let (fabric, tables) =
-                shm::ShmFabric::new(me, met.streams, specs, deadline).map_err(|e| set_up_error(config, e))?;
-            Ok((Box::new(fabric), tables))
+            let (fabric, own, offer) = shm::ShmFabric::new(me, specs)?;
+            let prepared = offer.exchange(by_slot(met.streams).collect(), deadline);
+            let prepared = prepared.map_err(|e| set_up_error(config, e))?.into_iter();
+            let links = prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect();
+            Connected::new(Box::new(fabric), own, links)
         }
     }
+}
+
+/// The streams that there are, with their slots.
+fn by_slot<S>(streams: Vec<Option<S>>) -> impl Iterator<Item = (Slot, S)> {
+    streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)))
 }
 
 fn set_up_error(config: &Config, error: shm::SetupError) -> Error {

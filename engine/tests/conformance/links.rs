@@ -2,19 +2,23 @@
 
 use super::*;
 
-const COUNTER: usize = 0;
-const ACK: usize = 64;
-const HALF: usize = 32 << 10;
+pub(super) const COUNTER: usize = 0;
+pub(super) const ACK: usize = 64;
+pub(super) const HALF: usize = 32 << 10;
 
 /// Rounds alternate between two halves of the data, so that the last counted round is whole at any instant.
-fn half(round: u64) -> Range<usize> {
+pub(super) fn half(round: u64) -> Range<usize> {
     let start = COLUMNS + HALF * (round % 2) as usize;
     start..start + HALF
 }
 
 /// Writes rounds of data and counter, each when those peers that are up have acknowledged the one before.
-fn rounds(peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send {
-    let mut posted = 0;
+pub(super) fn rounds(peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send {
+    rounds_after(0, peers, last)
+}
+
+/// As [`rounds`], but the first is the one after `posted`.
+pub(super) fn rounds_after(mut posted: u64, peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send {
     move |me| {
         let up: Vec<Rank> = peers.iter().copied().filter(|p| me.links_down(*p) == 0).collect();
         let all_have = up.iter().all(|p| me.sees(*p, ACK) == posted);
@@ -32,7 +36,7 @@ fn rounds(peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send
 }
 
 /// Checks what `writer` counts and tells `peers`. Returns the counter.
-fn acknowledge(me: &mut Endpoint, writer: Rank, peers: &[Rank]) -> u64 {
+pub(super) fn acknowledge(me: &mut Endpoint, writer: Rank, peers: &[Rank]) -> u64 {
     let counter = me.sees(writer, COUNTER);
     if me.own().word(ACK).load(Ordering::Relaxed) != counter {
         assert_filled(me.row(writer), half(counter), counter);
@@ -41,7 +45,7 @@ fn acknowledge(me: &mut Endpoint, writer: Rank, peers: &[Rank]) -> u64 {
     counter
 }
 
-fn image(row: &Row) -> Vec<u64> {
+pub(super) fn image(row: &Row) -> Vec<u64> {
     (0..row.len()).step_by(8).map(|offset| row.word(offset).load(Ordering::Relaxed)).collect()
 }
 
@@ -58,7 +62,7 @@ pub(crate) fn nothing_lands_after_sever<H: Harness>() {
                 // The writer has the acknowledgement or soon will: the cut falls anywhere in its next round.
                 me.fabric.submit();
                 (0..random.below(1000)).for_each(|_| std::hint::spin_loop());
-                me.fabric.sever(0);
+                me.sever(0);
                 assert_eq!(me.row(0).ptr(0..0), address);
                 let counter = me.sees(0, COUNTER);
                 if counter > 0 {
@@ -88,7 +92,7 @@ pub(crate) fn severing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     run(&mut harness, &mut members, vec![until_down(), until_down(), until_down()]);
     let me = &mut members[0];
     for peer in [3, 3, 0, 0, 1, 1] {
-        me.fabric.sever(peer);
+        me.sever(peer);
     }
     let before = me.fabric.stats().bytes_sent;
     for peer in [3, 0, 1] {
@@ -105,10 +109,10 @@ pub(crate) fn severing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     members.iter().for_each(Endpoint::no_breach);
 }
 
-/// Posts `count` slots of data, each with its counter, to all `peers`.
-fn post_slots(me: &mut Endpoint, peers: &[Rank], count: u64) {
+/// Posts `count` pieces of data, each with its counter, to all `peers`.
+pub(super) fn post_pieces(me: &mut Endpoint, peers: &[Rank], count: u64) {
     for round in 1..=count {
-        let range = slot(round);
+        let range = piece(round);
         fill(me.own(), range.clone(), round);
         for &peer in peers {
             me.write(peer, range.clone(), Source::Stable);
@@ -117,29 +121,29 @@ fn post_slots(me: &mut Endpoint, peers: &[Rank], count: u64) {
     }
 }
 
-const SLOTS: u64 = 256;
-const SLOT: usize = 8192;
+pub(super) const PIECES: u64 = 256;
+pub(super) const PIECE: usize = 8192;
 
-fn slot(round: u64) -> Range<usize> {
-    let start = COLUMNS + (round - 1) as usize * SLOT;
-    start..start + SLOT
+fn piece(round: u64) -> Range<usize> {
+    let start = COLUMNS + (round - 1) as usize * PIECE;
+    start..start + PIECE
 }
 
-fn assert_all_slots(me: &Endpoint, writer: Rank) {
-    assert_eq!(me.sees(writer, COUNTER), SLOTS, "member {} lacks rounds of member {writer}", me.rank);
-    for round in 1..=SLOTS {
-        assert_filled(me.row(writer), slot(round), round);
+pub(super) fn assert_all_pieces(me: &Endpoint, writer: Rank) {
+    assert_eq!(me.sees(writer, COUNTER), PIECES, "member {} lacks rounds of member {writer}", me.rank);
+    for round in 1..=PIECES {
+        assert_filled(me.row(writer), piece(round), round);
     }
 }
 
 /// A member dies with much of what it sent still on its way: each survivor has it all when it hears of the death, and
 /// hears of it once.
 pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
-    let (mut harness, mut members) = H::cluster(4, &[table(1, SLOTS as usize * SLOT)]);
+    let (mut harness, mut members) = H::cluster(4, &[table(1, PIECES as usize * PIECE)]);
     let mut posted = false;
     let doomed = move |me: &mut Endpoint| {
         if !std::mem::replace(&mut posted, true) {
-            post_slots(me, &[0, 1, 3], SLOTS);
+            post_pieces(me, &[0, 1, 3], PIECES);
         }
         !me.fabric.has_unsent()
     };
@@ -148,7 +152,7 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
     let act = |me: &mut Endpoint| {
         let down = me.links_down(2) > 0;
         if down {
-            assert_all_slots(me, 2);
+            assert_all_pieces(me, 2);
         }
         down
     };
@@ -156,18 +160,18 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
     settle(&mut harness, &mut members);
     for member in &members {
         assert_eq!(member.events.len(), 1, "{:?}", member.events);
-        assert_all_slots(member, 2);
+        assert_all_pieces(member, 2);
         assert!(!member.fabric.closed());
     }
 }
 
 /// One member queues much and closes at once; it goes on polling, and so do the others.
 pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
-    let (mut harness, mut members) = H::cluster(2, &[table(1, SLOTS as usize * SLOT)]);
+    let (mut harness, mut members) = H::cluster(2, &[table(1, PIECES as usize * PIECE)]);
     let mut posted = false;
     let leaver = move |me: &mut Endpoint| {
         if !std::mem::replace(&mut posted, true) {
-            post_slots(me, &[1], SLOTS);
+            post_pieces(me, &[1], PIECES);
             me.fabric.close();
         }
         me.fabric.closed()
@@ -175,7 +179,7 @@ pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
     let other = |me: &mut Endpoint| {
         let down = me.links_down(0) > 0;
         if down {
-            assert_all_slots(me, 0);
+            assert_all_pieces(me, 0);
         }
         down && me.fabric.closed()
     };
@@ -188,13 +192,13 @@ pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
 
 /// Everyone queues much and closes at once: all of it arrives, and everyone ends.
 pub(crate) fn all_can_close_at_once<H: Harness>() {
-    let (mut harness, mut members) = H::cluster(3, &[table(1, SLOTS as usize * SLOT)]);
+    let (mut harness, mut members) = H::cluster(3, &[table(1, PIECES as usize * PIECE)]);
     let act = |rank: Rank| {
         let mut posted = false;
         move |me: &mut Endpoint| {
             if !std::mem::replace(&mut posted, true) {
                 let peers: Vec<Rank> = (0..3).filter(|r| *r != rank).collect();
-                post_slots(me, &peers, SLOTS);
+                post_pieces(me, &peers, PIECES);
                 me.fabric.close();
             }
             me.fabric.closed()
@@ -202,7 +206,7 @@ pub(crate) fn all_can_close_at_once<H: Harness>() {
     };
     run(&mut harness, &mut members, (0..3).map(|rank| Box::new(act(rank)) as Act<'_>).collect());
     for member in &members {
-        (0..3).for_each(|writer| assert_all_slots(member, writer));
+        (0..3).for_each(|writer| assert_all_pieces(member, writer));
         member.no_breach();
     }
 }

@@ -41,3 +41,29 @@ pub(crate) fn bad_ranges_panic_and_harm_nothing<H: Harness>() {
     }
     members.iter().for_each(Endpoint::no_breach);
 }
+
+/// Each is refused by a panic, and the fabric works on.
+pub(crate) fn bad_fetches_panic_and_harm_nothing<H: Harness>() {
+    let (mut harness, mut members) = H::cluster(2, &[table(1, 4096)]);
+    let end = COLUMNS + 4096;
+    let bad = [
+        ("of columns", 1, 0..8),
+        ("over the end of the columns", 1, COLUMNS - 8..COLUMNS + 8),
+        ("over the end of the row", 1, end - 8..end + 8),
+        ("far out", 1, usize::MAX - 15..usize::MAX - 7),
+        ("of nothing", 1, COLUMNS..COLUMNS),
+        ("start not aligned", 1, COLUMNS + 4..COLUMNS + 16),
+        ("end not aligned", 1, COLUMNS..COLUMNS + 12),
+        ("of the own row", 0, COLUMNS..end),
+        ("of nobody's row", 2, COLUMNS..end),
+    ];
+    for (what, owner, range) in bad {
+        let me = &mut members[0];
+        let refused = catch_unwind(AssertUnwindSafe(|| me.fetch(1, owner, range))).is_err();
+        assert!(refused, "a fetch {what} was taken");
+    }
+    members[0].fetch(1, 1, COLUMNS..end);
+    let fetcher = |me: &mut Endpoint| me.fetched(1).len() == 1;
+    run(&mut harness, &mut members, vec![Box::new(fetcher), idle()]);
+    members.iter().for_each(Endpoint::no_breach);
+}

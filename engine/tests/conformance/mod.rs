@@ -3,6 +3,8 @@
 //! It is compiled into the library's unit tests, because the simulated fabric exists there only. A fabric joins in with
 //! a [`Harness`] and one line, `conformance!(name, Harness);`.
 //!
+//! Tests name members by rank; to their fabric each is a slot, which is another number ([`SLOT_OF`]).
+//!
 //! A test is a set of *acts*, one per member: a closure that is called after every poll of its member and returns true
 //! when it is done ([`run`]). Members of a real fabric run in threads of their own, those of the simulated one in turn.
 
@@ -37,7 +39,20 @@ macro_rules! conformance {
                 wake::no_wake_up_is_lost_with_many_writers
                 wake::a_death_wakes_a_sleeper
                 wake::an_idle_fabric_is_not_readable
+                wake::fetches_wake_both_ends
+                wake::a_release_wakes_a_sleeper
                 misuse::bad_ranges_panic_and_harm_nothing
+                misuse::bad_fetches_panic_and_harm_nothing
+                attach::whoever_comes_late_takes_part
+                attach::a_slot_attached_anew_starts_at_zero
+                attach::bad_slots_and_connections_are_refused
+                fetch::a_dead_members_data_come_from_another
+                fetch::data_come_from_their_owner
+                fetch::a_fetch_from_a_peer_that_dies_ends_with_the_link
+                fetch::a_fetch_from_nobody_does_nothing
+                release::what_was_queued_arrives_then_the_link_ends
+                release::a_released_peer_that_does_not_read_blocks_nobody
+                release::releasing_twice_or_oneself_or_the_dead_is_harmless
             );
         }
     };
@@ -51,9 +66,12 @@ macro_rules! conformance {
     };
 }
 
+mod attach;
+mod fetch;
 mod links;
 mod misuse;
 mod order;
+mod release;
 mod shm;
 mod sim;
 mod sizes;
@@ -66,15 +84,25 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 /// Bytes of the columns of every table of the suite.
 const COLUMNS: usize = 4096;
 
-/// How the suite makes members that are connected by one fabric.
+/// The slots of the members, by rank.
+const SLOT_OF: [Slot; 6] = [5, 0, 63, 17, 2, 40];
+
+/// How the suite makes processes that are connected by one fabric.
 pub(crate) trait Harness: Sized {
     /// The fabric has descriptors and runs by itself, each member in its thread.
     const HAS_FD: bool;
     /// A store to one's own row is itself visible, without being pushed.
     const SHARED: bool;
 
-    /// Members of ranks 0 to `members`, connected, in the order of their ranks.
-    fn cluster(members: usize, specs: &[TableSpec]) -> (Self, Vec<Endpoint>);
+    /// A world without processes, in which all have these tables.
+    fn new(specs: &[TableSpec]) -> Self;
+
+    /// A new process in `slot`, attached to nobody. Whoever is in that slot already goes on.
+    fn process(&mut self, slot: Slot) -> Endpoint;
+
+    /// Both ends of a new link between the newest processes in slots `a` and `b`, that of `a` first. Each attaches its own
+    /// when it likes.
+    fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2];
 
     /// Lets the world go on a bit; for a fabric that does not do so by itself.
     fn step(&mut self) {}
@@ -83,13 +111,28 @@ pub(crate) trait Harness: Sized {
     fn kill(&mut self, endpoint: Endpoint) {
         drop(endpoint);
     }
+
+    /// Members of ranks 0 to `members`, each attached to all others, in the order of their ranks.
+    fn cluster(members: usize, specs: &[TableSpec]) -> (Self, Vec<Endpoint>) {
+        let mut harness = Self::new(specs);
+        let mut endpoints: Vec<_> = SLOT_OF[..members].iter().map(|slot| harness.process(*slot)).collect();
+        for (a, b) in pairs(members) {
+            let [of_a, of_b] = harness.link(SLOT_OF[a], SLOT_OF[b]);
+            endpoints[a].attach(b, of_a);
+            endpoints[b].attach(a, of_b);
+        }
+        (harness, endpoints)
+    }
 }
 
 /// One member.
 pub(crate) struct Endpoint {
-    pub(crate) rank: Rank,
+    pub(crate) slot: Slot,
+    rank: Rank,
     pub(crate) fabric: Box<dyn Fabric>,
-    pub(crate) tables: Vec<TableRows>,
+    specs: Vec<TableSpec>,
+    /// By rank, then by table; none of whom it never attached.
+    rows: Vec<Vec<Arc<Row>>>,
     /// All that its fabric has reported.
     pub(crate) events: Vec<Event>,
     /// The last stable write: its source, and those before it, may change once it is complete.
@@ -98,7 +141,8 @@ pub(crate) struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let firsts: Vec<_> = (0..self.tables[0].rows.len()).map(|r| [self.sees(r, 0), self.sees(r, 64)]).collect();
+        let known = (0..self.rows.len()).filter(|r| !self.rows[*r].is_empty());
+        let firsts: Vec<_> = known.map(|r| (r, self.sees(r, 0), self.sees(r, 64))).collect();
         let (unsent, completed) = (self.fabric.has_unsent(), self.fabric.completed());
         write!(f, "{:?}, words 0 and 64 of each row {firsts:?}, ", self.events)?;
         write!(f, "unsent {unsent}, {completed:?}, {:?}", self.fabric.stats())
@@ -106,8 +150,18 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(rank: Rank, fabric: Box<dyn Fabric>, tables: Vec<TableRows>) -> Endpoint {
-        Endpoint { rank, fabric, tables, events: Vec::new(), last_stable: Ticket::default() }
+    /// A process in `slot`, one of [`SLOT_OF`], with the fabric's `own` row of each table.
+    pub(crate) fn new(slot: Slot, fabric: Box<dyn Fabric>, own: Vec<Arc<Row>>, specs: &[TableSpec]) -> Endpoint {
+        let Some(rank) = SLOT_OF.iter().position(|s| *s == slot) else { panic!("slot {slot} has no rank") };
+        let mut rows = vec![Vec::new(); SLOT_OF.len()];
+        rows[rank] = own;
+        let specs = specs.to_vec();
+        Endpoint { slot, rank, fabric, specs, rows, events: Vec::new(), last_stable: Ticket::default() }
+    }
+
+    fn attach(&mut self, peer: Rank, connection: Connection) {
+        self.rows[peer] = self.fabric.attach(SLOT_OF[peer], connection).unwrap();
+        assert_eq!(self.rows[peer].len(), self.specs.len());
     }
 
     fn poll(&mut self) -> bool {
@@ -116,27 +170,50 @@ impl Endpoint {
 
     /// The row of `rank` in the first table.
     fn row(&self, rank: Rank) -> &Row {
-        &self.tables[0].rows[rank]
+        &self.rows[rank][0]
     }
 
     fn own(&self) -> &Row {
         self.row(self.rank)
     }
 
-    fn id(&self) -> TableId {
-        self.tables[0].spec.id
-    }
-
     fn write(&mut self, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
-        self.write_to(self.id(), peer, range, source)
+        self.write_to(0, peer, range, source)
     }
 
-    fn write_to(&mut self, table: TableId, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
-        let ticket = self.fabric.write(peer, table, range, source);
+    /// Writes to the table with this index.
+    fn write_to(&mut self, table: usize, peer: Rank, range: Range<usize>, source: Source) -> Ticket {
+        let ticket = self.fabric.write(SLOT_OF[peer], self.specs[table].id, range, source);
         if source == Source::Stable {
             self.last_stable = ticket;
         }
         ticket
+    }
+
+    fn sever(&mut self, peer: Rank) {
+        self.fabric.sever(SLOT_OF[peer]);
+    }
+
+    fn release(&mut self, peer: Rank) {
+        self.fabric.release(SLOT_OF[peer]);
+    }
+
+    /// Fetches from the first table.
+    fn fetch(&mut self, peer: Rank, owner: Rank, range: Range<usize>) {
+        self.fabric.fetch(SLOT_OF[peer], self.specs[0].id, SLOT_OF[owner], range);
+    }
+
+    /// What was fetched from `peer` of the first table, in order: whose, and which range.
+    fn fetched(&self, peer: Rank) -> Vec<(Rank, Range<usize>)> {
+        let of = |slot: Slot| SLOT_OF.iter().position(|s| *s == slot).unwrap();
+        let mut list = Vec::new();
+        for event in &self.events {
+            if let Event::Fetched { peer: from, table, owner, range } = event {
+                assert_eq!(*table, self.specs[0].id);
+                list.extend((of(*from) == peer).then(|| (of(*owner), range.clone())));
+            }
+        }
+        list
     }
 
     /// Whether the sources of all stable writes may change.
@@ -158,7 +235,7 @@ impl Endpoint {
     }
 
     fn links_down(&self, peer: Rank) -> usize {
-        self.events.iter().filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == peer)).count()
+        self.events.iter().filter(|e| matches!(e, Event::LinkDown { peer: p, .. } if *p == SLOT_OF[peer])).count()
     }
 
     fn no_breach(&self) {
@@ -269,7 +346,12 @@ fn act_until(
             done.fetch_add(1, Ordering::Release);
         }
         if !found {
-            assert!(Instant::now() < deadline, "member {} waits for ever: {endpoint:?}", endpoint.rank);
+            assert!(
+                Instant::now() < deadline,
+                "member {} in slot {} waits for ever: {endpoint:?}",
+                endpoint.rank,
+                endpoint.slot
+            );
             thread::yield_now();
         }
     }

@@ -110,25 +110,25 @@ pub(crate) fn words_of_columns_are_never_torn<H: Harness>() {
 /// may arrive before the data that it guards.
 pub(crate) fn a_snapshot_is_taken_when_it_is_posted<H: Harness>() {
     const ROUNDS: u64 = 3000;
-    const SLOTS: u64 = 64;
-    const SLOT: usize = 4096;
-    let (mut harness, mut members) = H::cluster(2, &[table(1, SLOTS as usize * SLOT)]);
-    let slot = |round: u64| {
-        let start = COLUMNS + (round % SLOTS) as usize * SLOT;
-        start..start + SLOT
+    const PIECES: u64 = 64;
+    const PIECE: usize = 4096;
+    let (mut harness, mut members) = H::cluster(2, &[table(1, PIECES as usize * PIECE)]);
+    let piece = |round: u64| {
+        let start = COLUMNS + (round % PIECES) as usize * PIECE;
+        start..start + PIECE
     };
     let mut random = Random(4);
     let mut posted = 0;
-    let mut tickets = [Ticket(0); SLOTS as usize];
+    let mut tickets = [Ticket(0); PIECES as usize];
     let writer = move |me: &mut Endpoint| {
-        for _ in 0..=random.below(SLOTS as usize) {
+        for _ in 0..=random.below(PIECES as usize) {
             let next = posted + 1;
-            let used = tickets[(next % SLOTS) as usize];
-            if next > ROUNDS || next > me.sees(1, ACK) + SLOTS || me.fabric.completed() < used {
+            let used = tickets[(next % PIECES) as usize];
+            if next > ROUNDS || next > me.sees(1, ACK) + PIECES || me.fabric.completed() < used {
                 break;
             }
-            fill(me.own(), slot(next), next);
-            tickets[(next % SLOTS) as usize] = me.write(1, slot(next), Source::Stable);
+            fill(me.own(), piece(next), next);
+            tickets[(next % PIECES) as usize] = me.write(1, piece(next), Source::Stable);
             me.announce(&[1], COUNTER, next);
             posted = next;
         }
@@ -138,7 +138,7 @@ pub(crate) fn a_snapshot_is_taken_when_it_is_posted<H: Harness>() {
     let reader = move |me: &mut Endpoint| {
         let counter = me.sees(0, COUNTER);
         for round in seen + 1..=counter {
-            assert_filled(me.row(0), slot(round), round);
+            assert_filled(me.row(0), piece(round), round);
         }
         if counter > seen {
             seen = counter;

@@ -1,40 +1,43 @@
 //! The suite on shared memory.
 
 use super::*;
-use crate::fabric::shm::ShmFabric;
+use crate::fabric::shm::{Offer, Prepared, ShmFabric};
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 
-pub(crate) struct Shm;
+pub(crate) struct Shm {
+    specs: Vec<TableSpec>,
+    /// Of the newest process in each slot.
+    offers: HashMap<Slot, Offer>,
+}
 
 impl Harness for Shm {
     const HAS_FD: bool = true;
     const SHARED: bool = true;
 
-    fn cluster(members: usize, specs: &[TableSpec]) -> (Shm, Vec<Endpoint>) {
-        let deadline = Instant::now() + WATCHDOG;
-        let endpoints = thread::scope(|scope| {
-            let make = |(rank, links)| {
-                scope.spawn(move || {
-                    let (fabric, tables) = ShmFabric::new(rank, links, specs, deadline).unwrap();
-                    Endpoint::new(rank, Box::new(fabric), tables)
-                })
-            };
-            let threads: Vec<_> = mesh(members).into_iter().enumerate().map(make).collect();
-            threads.into_iter().map(|t| t.join().unwrap()).collect()
-        });
-        (Shm, endpoints)
+    fn new(specs: &[TableSpec]) -> Shm {
+        Shm { specs: specs.to_vec(), offers: HashMap::new() }
     }
-}
 
-/// `mesh[a][b]` is a's end of the stream to b.
-fn mesh(members: usize) -> Vec<Vec<Option<UnixStream>>> {
-    let mut mesh: Vec<Vec<_>> = (0..members).map(|_| (0..members).map(|_| None).collect()).collect();
-    for (a, b) in pairs(members) {
-        let (of_a, of_b) = UnixStream::pair().unwrap();
-        mesh[a][b] = Some(of_a);
-        mesh[b][a] = Some(of_b);
+    fn process(&mut self, slot: Slot) -> Endpoint {
+        let (fabric, own, offer) = ShmFabric::new(slot, &self.specs).unwrap();
+        self.offers.insert(slot, offer);
+        Endpoint::new(slot, Box::new(fabric), own, &self.specs)
     }
-    mesh
+
+    fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
+        let deadline = Instant::now() + WATCHDOG;
+        let (of_a, of_b) = UnixStream::pair().unwrap();
+        let exchange = |me: Slot, peer: Slot, stream| -> Prepared {
+            let (found, prepared) = self.offers[&me].exchange(vec![(peer, stream)], deadline).unwrap().remove(0);
+            assert_eq!(found, peer);
+            prepared
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| exchange(b, a, of_b));
+            [exchange(a, b, of_a), other.join().unwrap()].map(Connection::Shm)
+        })
+    }
 }
 
 conformance!(on_shm, Shm);

@@ -26,7 +26,7 @@ impl Harness for Sim {
     }
 
     fn kill(&mut self, endpoint: Endpoint) {
-        self.0.world().end(endpoint.rank);
+        self.0.world().end(endpoint.slot);
     }
 }
 

@@ -93,8 +93,8 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
                 let counter = me.sees(peer, COUNTER);
                 if counter != seen[peer] {
                     let range = COLUMNS..COLUMNS + len(peer, counter);
-                    assert_filled(&me.tables[0].rows[peer], range.clone(), counter * 8 + peer as u64);
-                    assert_filled(&me.tables[1].rows[peer], range, counter * 8 + peer as u64 + (1 << 40));
+                    assert_filled(&me.rows[peer][0], range.clone(), counter * 8 + peer as u64);
+                    assert_filled(&me.rows[peer][1], range, counter * 8 + peer as u64 + (1 << 40));
                     seen[peer] = counter;
                     me.announce(&[peer], ACKS + 64 * peer, counter);
                 }
@@ -104,10 +104,9 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
                 posted += 1;
                 let range = COLUMNS..COLUMNS + len(rank, posted);
                 for (table, salt) in [(0, 0), (1, 1 << 40)] {
-                    fill(&me.tables[table].rows[rank], range.clone(), posted * 8 + rank as u64 + salt);
-                    let id = me.tables[table].spec.id;
+                    fill(&me.rows[rank][table], range.clone(), posted * 8 + rank as u64 + salt);
                     for &peer in &peers {
-                        me.write_to(id, peer, range.clone(), Source::Stable);
+                        me.write_to(table, peer, range.clone(), Source::Stable);
                     }
                 }
                 me.announce(&peers, COUNTER, posted);

@@ -2,43 +2,56 @@
 
 use super::*;
 use crate::fabric::tcp::TcpFabric;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
-pub(crate) struct V4;
-pub(crate) struct V6;
-
-impl Harness for V4 {
-    const HAS_FD: bool = true;
-    const SHARED: bool = false;
-
-    fn cluster(members: usize, specs: &[TableSpec]) -> (V4, Vec<Endpoint>) {
-        (V4, connect(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), members, specs))
-    }
+/// Processes that are connected by a listener of their own.
+pub(crate) struct Tcp {
+    specs: Vec<TableSpec>,
+    listener: TcpListener,
 }
 
-impl Harness for V6 {
-    const HAS_FD: bool = true;
-    const SHARED: bool = false;
-
-    fn cluster(members: usize, specs: &[TableSpec]) -> (V6, Vec<Endpoint>) {
-        (V6, connect(&TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(), members, specs))
+impl Tcp {
+    fn at(address: impl Into<IpAddr>, specs: &[TableSpec]) -> Tcp {
+        Tcp { specs: specs.to_vec(), listener: TcpListener::bind((address.into(), 0)).unwrap() }
     }
-}
 
-fn connect(listener: &TcpListener, members: usize, specs: &[TableSpec]) -> Vec<Endpoint> {
-    let address = listener.local_addr().unwrap();
-    let mut mesh: Vec<Vec<_>> = (0..members).map(|_| (0..members).map(|_| None).collect()).collect();
-    for (a, b) in pairs(members) {
+    fn process(&mut self, slot: Slot) -> Endpoint {
+        let (fabric, own) = TcpFabric::new(slot, &self.specs).unwrap();
+        Endpoint::new(slot, Box::new(fabric), own, &self.specs)
+    }
+
+    fn link(&mut self) -> [Connection; 2] {
         // One at a time, so that the stream accepted is the one that was connected.
-        mesh[a][b] = Some(TcpStream::connect(address).unwrap());
-        mesh[b][a] = Some(listener.accept().unwrap().0);
+        let near = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        [near, self.listener.accept().unwrap().0].map(Connection::Tcp)
     }
-    let make = |(rank, links)| {
-        let (fabric, tables) = TcpFabric::new(rank, links, specs).unwrap();
-        Endpoint::new(rank, Box::new(fabric), tables)
-    };
-    mesh.into_iter().enumerate().map(make).collect()
 }
+
+macro_rules! harness {
+    ($name:ident, $address:expr) => {
+        pub(crate) struct $name(Tcp);
+
+        impl Harness for $name {
+            const HAS_FD: bool = true;
+            const SHARED: bool = false;
+
+            fn new(specs: &[TableSpec]) -> $name {
+                $name(Tcp::at($address, specs))
+            }
+
+            fn process(&mut self, slot: Slot) -> Endpoint {
+                self.0.process(slot)
+            }
+
+            fn link(&mut self, _: Slot, _: Slot) -> [Connection; 2] {
+                self.0.link()
+            }
+        }
+    };
+}
+
+harness!(V4, Ipv4Addr::LOCALHOST);
+harness!(V6, Ipv6Addr::LOCALHOST);
 
 conformance!(on_ipv4, V4);
 conformance!(on_ipv6, V6);

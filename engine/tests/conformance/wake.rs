@@ -190,3 +190,55 @@ pub(crate) fn an_idle_fabric_is_not_readable<H: Harness>() {
     assert_eq!(sent_since, sent);
     assert!(members.iter().all(|m| m.events.is_empty()));
 }
+
+/// Whoever asks sleeps until the answer is in, and whoever answers sleeps but for that.
+pub(crate) fn fetches_wake_both_ends<H: Harness>() {
+    const ROUNDS: usize = 500;
+    if !H::HAS_FD {
+        return;
+    }
+    let (_harness, members) = H::cluster(2, &[table(1, 1 << 20)]);
+    let play = |mut me: Endpoint| {
+        let mut random = Random(51 + me.rank as u64);
+        if me.rank == 1 {
+            sleep_until(&mut me, &mut random, |me| me.sees(0, COUNTER) == 1);
+            return me;
+        }
+        for round in 1..=ROUNDS {
+            let len = 8 << random.below(18);
+            me.fetch(1, 1, COLUMNS..COLUMNS + len.min(1 << 20));
+            me.fabric.submit();
+            sleep_until(&mut me, &mut random, |me| me.fetched(1).len() == round);
+        }
+        me.announce(&[1], COUNTER, 1);
+        me.fabric.submit();
+        me.events.clear();
+        me
+    };
+    play_in_threads(members, play);
+}
+
+/// A sleeper learns of its release, and of what was written for it before.
+pub(crate) fn a_release_wakes_a_sleeper<H: Harness>() {
+    if !H::HAS_FD {
+        return;
+    }
+    let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
+    settle(&mut harness, &mut members);
+    members[1].fabric.arm();
+    while members[1].poll() {}
+    members[0].announce(&[1], COUNTER, 1);
+    members[0].release(1);
+    while members[1].events.is_empty() {
+        sleep(&members[1]);
+        members[1].poll();
+    }
+    assert_eq!((members[1].links_down(0), members[1].events.len()), (1, 1));
+    assert_eq!(members[1].sees(0, COUNTER), 1);
+    for member in &mut members {
+        while member.poll() {}
+        member.poll();
+        assert!(!readable(member, Duration::ZERO), "a link that has ended keeps the member awake");
+    }
+    assert_eq!(members[0].events, []);
+}

@@ -1,11 +1,11 @@
 //! Set-up: every pair of members hands each other its memory and a descriptor to be woken by.
 //!
-//! One message each way, of a length both sides know: [`MAGIC`], the sender's rank, the number of members, the number of
-//! tables, then per table its number, columns and row length, each a native-endian word. With its first byte travel the
-//! header page, the eventfd by which the receiver wakes the sender, and one memfd per table. All peers are served by one
-//! loop without blocking, so that members can be made in any order and at any speed.
+//! One message each way, of a length both sides know: [`MAGIC`], the sender's slot, the receiver's, the number of slots,
+//! the number of tables, then per table its number, columns and row length, each a native-endian word. With its first
+//! byte travel the header page, the eventfd by which the receiver wakes the sender, and one memfd per table. All peers
+//! are served by one loop without blocking, so that they can come in any order and at any speed.
 
-use super::super::{Rank, TableSpec};
+use super::super::{SLOTS, Slot, TableSpec};
 use super::scm;
 use super::{PeerFault, SetupError};
 use crate::error::Error;
@@ -17,16 +17,16 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// "galerna" and the version of this message.
-pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x01");
+pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x02");
 /// Words before the tables.
-const HEAD_WORDS: usize = 4;
+const HEAD_WORDS: usize = 5;
 const WORDS_PER_TABLE: usize = 3;
 /// Descriptors before the tables'.
 pub(super) const FDS_BEFORE_TABLES: usize = 2;
 
 /// What a peer gave us, not yet looked at but for its number.
 pub(super) struct Met {
-    pub(super) peer: Rank,
+    pub(super) peer: Slot,
     pub(super) stream: UnixStream,
     /// We sleep on it, the peer writes it.
     pub(super) wakes_me: EventFd,
@@ -37,18 +37,21 @@ pub(super) struct Met {
 /// One exchange under way.
 struct Party {
     met: Met,
+    /// What it is told: as many bytes as it is expected to say.
+    hello: Vec<u8>,
     sent: usize,
+    expected: Hello,
     heard: Vec<u8>,
 }
 
-/// What all peers are told, and what all must say but for the rank.
+/// What one process says to another.
 struct Hello {
     words: Vec<u64>,
 }
 
 impl Hello {
-    fn new(rank: Rank, members: usize, specs: &[TableSpec]) -> Hello {
-        let mut words = vec![MAGIC, rank as u64, members as u64, specs.len() as u64];
+    fn new(from: Slot, to: Slot, specs: &[TableSpec]) -> Hello {
+        let mut words = vec![MAGIC, from as u64, to as u64, SLOTS as u64, specs.len() as u64];
         for spec in specs {
             words.extend([u64::from(spec.id.0), spec.columns_len as u64, spec.row_len as u64]);
         }
@@ -70,9 +73,10 @@ impl Hello {
             }
             return Err(match i {
                 0 => format!("its first bytes are {bytes:x?}, which is not Galerna's shared-memory set-up"),
-                1 => format!("it says that its rank is {found}"),
-                2 => format!("it counts {found} members, not {wanted}"),
-                3 => format!("it has {found} tables, not {wanted}"),
+                1 => format!("it says that its slot is {found}, not {wanted}"),
+                2 => format!("it speaks to slot {found}, which is not this process's {wanted}"),
+                3 => format!("it counts {found} slots, not {wanted}"),
+                4 => format!("it has {found} tables, not {wanted}"),
                 _ => {
                     let (table, word) = ((i - HEAD_WORDS) / WORDS_PER_TABLE, (i - HEAD_WORDS) % WORDS_PER_TABLE);
                     let key = ["number", "length of the columns", "length of a row"][word];
@@ -86,47 +90,46 @@ impl Hello {
 
 /// Exchanges `own` (header page, then one memfd per table) with every peer.
 pub(super) fn exchange(
-    me: Rank,
-    links: Vec<Option<UnixStream>>,
+    me: Slot,
+    links: Vec<(Slot, UnixStream)>,
     specs: &[TableSpec],
     own: &[BorrowedFd<'_>],
     deadline: Instant,
 ) -> Result<Vec<Met>, SetupError> {
-    let members = links.len();
     let mut parties = Vec::new();
-    for (peer, stream) in links.into_iter().enumerate() {
-        let Some(stream) = stream else { continue };
+    for (peer, stream) in links {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wakes_me = EventFd::from_flags(flags).map_err(|e| SetupError::local("cannot create an eventfd", e))?;
-        parties.push(Party { met: Met { peer, stream, wakes_me, fds: Vec::new() }, sent: 0, heard: Vec::new() });
+        let hello = Hello::new(me, peer, specs).bytes();
+        let expected = Hello::new(peer, me, specs);
+        let met = Met { peer, stream, wakes_me, fds: Vec::new() };
+        parties.push(Party { met, hello, sent: 0, expected, heard: Vec::new() });
     }
-    let hello = Hello::new(me, members, specs).bytes();
     let fds_wanted = FDS_BEFORE_TABLES + specs.len();
     loop {
         for party in &mut parties {
-            let expected = Hello::new(party.met.peer, members, specs);
-            let result = party.send(&hello, own).and_then(|()| party.receive(&expected, hello.len(), fds_wanted));
+            let result = party.send(own).and_then(|()| party.receive(fds_wanted));
             result.map_err(|what| SetupError::Peer(PeerFault { peer: party.met.peer, what }))?;
         }
-        if parties.iter().all(|p| p.done(hello.len())) {
+        if parties.iter().all(Party::done) {
             return Ok(parties.into_iter().map(|p| p.met).collect());
         }
-        wait(&parties, hello.len(), deadline)?;
+        wait(&parties, deadline)?;
     }
 }
 
 /// Sleeps until a peer can go on.
-fn wait(parties: &[Party], whole: usize, deadline: Instant) -> Result<(), SetupError> {
-    let unfinished = || parties.iter().filter(|p| !p.done(whole));
+fn wait(parties: &[Party], deadline: Instant) -> Result<(), SetupError> {
+    let unfinished = || parties.iter().filter(|p| !p.done());
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        let faults = unfinished().map(|p| PeerFault { peer: p.met.peer, what: p.obstacle(whole) });
+        let faults = unfinished().map(|p| PeerFault { peer: p.met.peer, what: p.obstacle() });
         return Err(SetupError::Missing(faults.collect()));
     }
     let interest = |p: &Party| {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLOUT, p.sent < whole);
-        flags.set(PollFlags::POLLIN, p.heard.len() < whole);
+        flags.set(PollFlags::POLLOUT, p.sent < p.hello.len());
+        flags.set(PollFlags::POLLIN, p.heard.len() < p.hello.len());
         flags
     };
     let mut fds: Vec<_> = unfinished().map(|p| PollFd::new(p.met.stream.as_fd(), interest(p))).collect();
@@ -139,11 +142,13 @@ fn wait(parties: &[Party], whole: usize, deadline: Instant) -> Result<(), SetupE
 }
 
 impl Party {
-    fn done(&self, whole: usize) -> bool {
+    fn done(&self) -> bool {
+        let whole = self.hello.len();
         self.sent == whole && self.heard.len() == whole
     }
 
-    fn obstacle(&self, whole: usize) -> String {
+    fn obstacle(&self) -> String {
+        let whole = self.hello.len();
         match self.heard.len() {
             0 => "it is connected, but sent nothing".to_owned(),
             heard if heard < whole => format!("it sent only {heard} of {whole} bytes"),
@@ -151,14 +156,14 @@ impl Party {
         }
     }
 
-    fn send(&mut self, hello: &[u8], own: &[BorrowedFd<'_>]) -> Result<(), String> {
-        while self.sent < hello.len() {
+    fn send(&mut self, own: &[BorrowedFd<'_>]) -> Result<(), String> {
+        while self.sent < self.hello.len() {
             let mut fds = Vec::new();
             if self.sent == 0 {
                 fds.extend_from_slice(own);
                 fds.insert(1, self.met.wakes_me.as_fd());
             }
-            match scm::send(self.met.stream.as_fd(), &hello[self.sent..], &fds) {
+            match scm::send(self.met.stream.as_fd(), &self.hello[self.sent..], &fds) {
                 Ok(n) => self.sent += n,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
@@ -168,7 +173,8 @@ impl Party {
         Ok(())
     }
 
-    fn receive(&mut self, expected: &Hello, whole: usize, fds_wanted: usize) -> Result<(), String> {
+    fn receive(&mut self, fds_wanted: usize) -> Result<(), String> {
+        let whole = self.hello.len();
         let mut buffer = vec![0; whole];
         while self.heard.len() < whole {
             // Never more than the message: what follows it is none of ours.
@@ -181,7 +187,7 @@ impl Party {
                 Err(Errno::EMFILE) => return Err("this process has too few descriptors for its memory".to_owned()),
                 Err(e) => return Err(format!("the link broke during set-up: {e}")),
             }
-            expected.check(&self.heard)?;
+            self.expected.check(&self.heard)?;
             if self.met.fds.len() > fds_wanted {
                 return Err(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len()));
             }

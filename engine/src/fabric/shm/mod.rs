@@ -1,7 +1,8 @@
 //! Members on one host share their rows: a push is the owner's store, and one copy serves all readers.
 //!
-//! [`ShmFabric::new`] takes one connected unix stream per peer and exchanges memory over it; then the streams only tell
-//! that the peer is alive.
+//! [`ShmFabric::new`] makes the own memory and its [`Offer`]. With that any thread exchanges memory with peers, over one
+//! connected unix stream each; [`Fabric::attach`] puts what came of it in service. Then the stream only tells that the
+//! peer is alive.
 //!
 //! * Each member keeps its rows in sealed memory that it alone can write. [`Fabric::write`] therefore moves nothing: it
 //!   notes who is to be told. [`Fabric::submit`] tells: one counter per peer in the member's *header page*, and a system
@@ -12,7 +13,12 @@
 //! * A [`Source::Stable`] write is *completed* at once, since nothing is copied; but its source is what the peers read.
 //!   When its bytes may be reused is the protocol's business (everyone has delivered them).
 //! * [`Fabric::sever`] copies the peer's rows and puts the copies in their place. A link that is down leaves the peer's
-//!   memory mapped: a dead process writes nothing, and one that lives on is severed when its view ends.
+//!   memory mapped: a dead process writes nothing, and one that lives on is severed when its view ends, or when another
+//!   gets its slot.
+//! * [`Fabric::release`] tells the peer what was written for it, then severs it. The peer goes on mapping the own rows,
+//!   and may see later stores; it cannot tell them from earlier ones.
+//! * [`Fabric::fetch`] moves nothing either: what the owner stored is in the map of its row already. It is done at the
+//!   next poll. Of an owner that was severed here there is what the copy holds.
 //! * Calling a store of [`Row`] on a peer's row faults: those maps are read-only.
 
 mod exchange;
@@ -23,10 +29,12 @@ mod setup;
 mod tests;
 mod wake;
 
-pub use setup::{PeerFault, SetupError};
+pub use setup::{Offer, PeerFault, Prepared, SetupError};
 
-use super::{Event, Fabric, FabricStats, Rank, Row, Source, TableId, TableRows, TableSpec, Ticket};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+use super::peers::Peers;
+use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
+use crate::error::Error;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use sealed::Spare;
 use std::io;
@@ -35,44 +43,48 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
 use wake::Header;
 
 /// A poll that has no reason to look at the descriptors does so once in so many calls.
 const LOOK_EVERY: u32 = 128;
-/// What the epoll says of an eventfd; of a stream it says the peer's rank.
+/// What the epoll says of an eventfd; of a stream it says the peer's slot.
 const WAKE_TOKEN: u64 = u64::MAX;
 
 /// The fabric of members on one host. See the module's documentation.
 pub struct ShmFabric {
-    me: Rank,
+    me: Slot,
     specs: Vec<TableSpec>,
     own: Header,
-    peers: Vec<Peer>,
+    /// What the peers got.
+    offer: Offer,
+    links: Peers<Link>,
+    /// By slot; none where nobody was attached.
+    memory: Vec<Option<Memory>>,
     posted: u64,
-    /// Some peer is dirty.
+    /// Some link is dirty.
     dirty: bool,
     armed: bool,
     /// The next poll looks at the descriptors.
     look: bool,
     closing: bool,
     polls: u32,
+    /// Fetches since the last poll, each an [`Event::Fetched`].
+    fetched: Vec<(Slot, Event)>,
     epoll: Epoll,
     /// Room for what the epoll reports.
     ready: Vec<EpollEvent>,
     stats: FabricStats,
 }
 
-#[derive(Default)]
-struct Peer {
-    /// `None` once it is down or severed, and for this member.
-    link: Option<Link>,
-    /// Its rows in the order of the tables, until they are severed, each with what will take its place then.
-    rows: Vec<(Arc<Row>, Spare)>,
-    /// Something was written for it since the last submit.
-    dirty: bool,
+/// A peer's memory, for as long as nobody else has its slot.
+struct Memory {
+    /// In the order of the tables.
+    rows: Vec<Arc<Row>>,
+    /// What will take their place when they are severed; empty once that has happened.
+    spares: Vec<Spare>,
 }
 
+/// A peer that is up.
 struct Link {
     stream: UnixStream,
     header: Header,
@@ -83,40 +95,67 @@ struct Link {
     woken: u64,
     /// The peer's posts to us that a poll has seen.
     seen: u64,
+    /// Something was written for it since the last submit.
+    dirty: bool,
 }
 
 impl ShmFabric {
-    /// Exchanges memory and wake-up descriptors with every peer until `deadline`.
+    /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
     ///
-    /// `links[r]` is a connected unix stream to the member of rank r (`None` for `me`); the next byte on it, in either
-    /// direction, is this fabric's. Members may be made in any order; every peer must be making its own meanwhile.
-    pub fn new(
-        me: Rank,
-        links: Vec<Option<UnixStream>>,
-        specs: &[TableSpec],
-        deadline: Instant,
-    ) -> Result<(ShmFabric, Vec<TableRows>), SetupError> {
-        setup::set_up(me, links, specs, deadline)
-    }
-
-    fn from_parts(me: Rank, specs: Vec<TableSpec>, own: Header, peers: Vec<Peer>, epoll: Epoll) -> ShmFabric {
-        // A stream and an eventfd per peer.
-        let ready = vec![EpollEvent::empty(); (2 * peers.len()).max(1)];
-        ShmFabric {
+    /// # Errors
+    /// [`Error::Misuse`] for a slot or tables that cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    pub fn new(me: Slot, specs: &[TableSpec]) -> Result<(ShmFabric, Vec<Arc<Row>>, Offer), Error> {
+        let (offer, own, rows) = Offer::create(me, specs)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(|e| Error::io("shared memory: cannot create an epoll", e))?;
+        let fabric = ShmFabric {
             me,
-            specs,
+            specs: specs.to_vec(),
             own,
-            peers,
+            offer: offer.clone(),
+            links: Peers::new(),
+            memory: (0..SLOTS).map(|_| None).collect(),
             posted: 0,
             dirty: false,
             armed: false,
             look: false,
             closing: false,
             polls: 0,
+            fetched: Vec::new(),
             epoll,
-            ready,
+            // A stream and an eventfd per peer.
+            ready: vec![EpollEvent::empty(); 2 * SLOTS],
             stats: FabricStats::default(),
-        }
+        };
+        Ok((fabric, rows, offer))
+    }
+
+    /// The index of a table.
+    ///
+    /// # Panics
+    /// If there is no such table: an error of this library.
+    fn index(&self, table: TableId) -> usize {
+        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
+        assert!(index < self.specs.len(), "there is no {table:?}");
+        index
+    }
+
+    /// Listens to a link that is to become the one of `peer`.
+    fn listen(&self, peer: Slot, link: &Link) -> nix::Result<()> {
+        let stream_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        self.epoll.add(&link.stream, EpollEvent::new(stream_events, peer as u64))?;
+        // Edge-triggered: every write of the peer makes the epoll readable once, and nothing need ever be read. So nobody
+        // who shares the descriptor can block us in a read.
+        let wake_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let listened = self.epoll.add(&link.wakes_me, EpollEvent::new(wake_events, WAKE_TOKEN));
+        listened.inspect_err(|_| self.ignore(link))
+    }
+
+    /// Takes a link's descriptors out of the epoll.
+    fn ignore(&self, link: &Link) {
+        // By name, not by closing: a forked child may hold the descriptors too.
+        let _ = self.epoll.delete(&link.stream);
+        let _ = self.epoll.delete(&link.wakes_me);
     }
 
     /// Tells the peers that something was stored for them, and wakes those that sleep. True if there was anything.
@@ -124,15 +163,14 @@ impl ShmFabric {
         if !std::mem::take(&mut self.dirty) {
             return false;
         }
-        for (rank, _) in self.peers.iter().enumerate().filter(|(_, peer)| peer.dirty) {
-            self.own.post(rank);
+        for (peer, _) in self.links.iter().filter(|(_, link)| link.dirty) {
+            self.own.post(peer);
         }
         Header::fence_posts();
-        for peer in &mut self.peers {
-            if !std::mem::take(&mut peer.dirty) {
+        for (_, link) in self.links.iter_mut() {
+            if !std::mem::take(&mut link.dirty) {
                 continue;
             }
-            let Some(link) = &mut peer.link else { continue };
             let Some(generation) = link.header.sleeping() else {
                 continue;
             };
@@ -149,7 +187,7 @@ impl ShmFabric {
     /// True if a peer has posted since the last call.
     fn collect(&mut self) -> bool {
         let mut found = false;
-        for link in self.peers.iter_mut().filter_map(|peer| peer.link.as_mut()) {
+        for (_, link) in self.links.iter_mut() {
             let posts = link.header.posts(self.me);
             found |= posts != link.seen;
             link.seen = posts;
@@ -165,7 +203,7 @@ impl ShmFabric {
         let mut woken = false;
         for event in &ready[..n] {
             match usize::try_from(event.data()) {
-                Ok(rank) if rank < self.peers.len() => self.hear(rank, events),
+                Ok(peer) if peer < SLOTS => self.hear(peer, events),
                 _ => woken = true,
             }
         }
@@ -179,8 +217,8 @@ impl ShmFabric {
 
     /// The peer's stream is readable or has ended: what it stored before is visible already, as we learn it from the
     /// kernel after it stored.
-    fn hear(&mut self, peer: Rank, events: &mut Vec<Event>) {
-        let Some(link) = &self.peers[peer].link else { return };
+    fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
         let mut byte = [0_u8];
         // SAFETY: receives into one byte that is alive.
         let n = unsafe { libc::recv(link.stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
@@ -206,25 +244,42 @@ impl ShmFabric {
         }
     }
 
-    fn drop_link(&mut self, peer: Rank) {
-        let Some(link) = self.peers[peer].link.take() else {
-            return;
-        };
-        // By name, not by closing: a forked child may hold the descriptors too.
-        let _ = self.epoll.delete(&link.stream);
-        let _ = self.epoll.delete(&link.wakes_me);
-        let _ = link.stream.shutdown(Shutdown::Both);
+    fn drop_link(&mut self, peer: Slot) {
+        if let Some(link) = self.links.remove(peer) {
+            self.ignore(&link);
+            let _ = link.stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
 impl Fabric for ShmFabric {
-    fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
-        assert!(index < self.specs.len(), "there is no {table:?}");
+    fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        let Connection::Shm(prepared) = connection else {
+            return Err(Error::Misuse("shared memory needs a peer's memory"));
+        };
+        // The exchange has refused the own slot and those out of range.
+        if prepared.peer != peer || !prepared.has(&self.offer) {
+            return Err(Error::Misuse("shared memory: this was exchanged for another slot, or with another's offer"));
+        }
+        let Prepared { link, rows, .. } = prepared;
+        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot listen to a peer", e))?;
+        self.sever(peer);
+        if self.closing {
+            let _ = link.stream.shutdown(Shutdown::Write);
+        }
+        self.links.insert(peer, link);
+        // It may have gone already.
+        self.look = true;
+        let (rows, spares): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        self.memory[peer] = Some(Memory { rows: rows.clone(), spares });
+        Ok(rows)
+    }
+
+    fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
+        let index = self.index(table);
         self.specs[index].check_write(&range, source);
-        let target = &mut self.peers[peer];
-        if target.link.is_some() {
-            target.dirty = true;
+        if let Some(link) = self.links.get_mut(peer) {
+            link.dirty = true;
             self.dirty = true;
             self.posted += 1;
             self.stats.writes_posted += 1;
@@ -242,7 +297,7 @@ impl Fabric for ShmFabric {
     }
 
     fn has_unsent(&self) -> bool {
-        self.dirty && self.peers.iter().any(|peer| peer.dirty && peer.link.is_some())
+        self.dirty && self.links.iter().any(|(_, link)| link.dirty)
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
@@ -253,30 +308,52 @@ impl Fabric for ShmFabric {
             self.look = false;
             self.look(events);
         }
+        if !self.fetched.is_empty() {
+            let links = &self.links;
+            events.extend(self.fetched.drain(..).filter(|(peer, _)| links.contains(*peer)).map(|(_, event)| event));
+        }
         self.collect() || sent || events.len() > before
     }
 
-    fn sever(&mut self, peer: Rank) {
-        // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
-        for (row, spare) in self.peers[peer].rows.drain(..) {
-            if let Err(error) = spare.replace(&row) {
-                // Needs a process at the kernel's limit of maps.
-                tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
+    fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
+        let index = self.index(table);
+        self.specs[index].check_fetch(&range);
+        assert!(self.memory.get(owner).is_some_and(Option::is_some), "slot {owner} is not attached");
+        if self.links.contains(peer) {
+            self.fetched.push((peer, Event::Fetched { peer, table, owner, range }));
+        }
+    }
+
+    fn sever(&mut self, peer: Slot) {
+        // Another may get the slot before the next poll.
+        self.fetched.retain(|(asked, _)| *asked != peer);
+        if let Some(Some(Memory { rows, spares })) = self.memory.get_mut(peer) {
+            // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
+            for (row, spare) in rows.iter().zip(spares.drain(..)) {
+                if let Err(error) = spare.replace(row) {
+                    // Needs a process at the kernel's limit of maps.
+                    tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
+                }
             }
         }
         self.drop_link(peer);
     }
 
+    fn release(&mut self, peer: Slot) {
+        self.announce();
+        self.sever(peer);
+    }
+
     fn close(&mut self) {
         self.announce();
         self.closing = true;
-        for link in self.peers.iter().filter_map(|peer| peer.link.as_ref()) {
+        for (_, link) in self.links.iter() {
             let _ = link.stream.shutdown(Shutdown::Write);
         }
     }
 
     fn closed(&self) -> bool {
-        self.peers.iter().all(|peer| peer.link.is_none())
+        self.links.is_empty()
     }
 
     fn arm(&mut self) {
@@ -302,7 +379,7 @@ impl Fabric for ShmFabric {
 
 impl Drop for ShmFabric {
     fn drop(&mut self) {
-        for peer in 0..self.peers.len() {
+        while let Some((peer, _)) = self.links.at(0) {
             self.drop_link(peer);
         }
     }

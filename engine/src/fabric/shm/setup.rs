@@ -1,22 +1,21 @@
-//! From connected streams to a fabric: own memory, the exchange, and the check of what the peers gave.
+//! From connected streams to peers: own memory, the exchange, and the check of what the peers gave.
 
-use super::super::{Rank, Row, TableRows, TableSpec};
+use super::super::{Row, SLOTS, Slot, TableSpec};
 use super::exchange::{FDS_BEFORE_TABLES, Met, exchange};
 use super::sealed::{self, Spare};
 use super::wake::{HEADER_LEN, Header};
-use super::{Link, Peer, ShmFabric, scm};
-use crate::config::MEMBERS_MAX;
+use super::{Link, scm};
 use crate::error::Error;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::stat::fstat;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why the fabric could not be set up.
+/// Why memory could not be exchanged.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SetupError {
     /// A peer did something that it must not do, or its link broke.
@@ -32,10 +31,10 @@ pub enum SetupError {
 
 /// What was observed of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the member of rank {peer}: {what}")]
+#[error("the process in slot {peer}: {what}")]
 pub struct PeerFault {
     /// The peer.
-    pub peer: Rank,
+    pub peer: Slot,
     /// What it did, or failed to do.
     pub what: String,
 }
@@ -46,89 +45,122 @@ impl SetupError {
     }
 }
 
-pub(super) fn set_up(
-    me: Rank,
-    links: Vec<Option<UnixStream>>,
-    specs: &[TableSpec],
-    deadline: Instant,
-) -> Result<(ShmFabric, Vec<TableRows>), SetupError> {
-    check_arguments(me, &links, specs)?;
-    let members = links.len();
-    let create = |len, columns_len| {
-        sealed::create(len, columns_len)
-            .map_err(|e| SetupError::local(&format!("cannot create a row of {len} bytes"), e))
-    };
-    let (header_fd, header) = create(HEADER_LEN, HEADER_LEN)?;
-    let mut own_fds = vec![header_fd];
-    let mut own_rows = Vec::new();
-    for spec in specs {
-        let (fd, row) = create(spec.row_len, spec.columns_len)?;
-        own_fds.push(fd);
-        own_rows.push(Arc::new(row));
-    }
-    let own: Vec<_> = own_fds.iter().map(AsFd::as_fd).collect();
-    let epoll =
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| SetupError::local("cannot create an epoll", e))?;
-    let mut peers: Vec<Peer> = (0..members).map(|_| Peer::default()).collect();
-    for met in exchange(me, links, specs, &own, deadline)? {
-        let rank = met.peer;
-        peers[rank] = connect(met, specs, &epoll)?;
-    }
-    let mut tables = Vec::new();
-    for (i, (spec, own_row)) in specs.iter().zip(&own_rows).enumerate() {
-        // A peer's rows are in the order of the tables, and only this member has none.
-        let row = |peer: &Peer| peer.rows.get(i).map_or_else(|| own_row.clone(), |(row, _)| row.clone());
-        tables.push(TableRows { spec: *spec, rows: peers.iter().map(row).collect() });
-    }
-    Ok((ShmFabric::from_parts(me, specs.to_vec(), Header(header), peers, epoll), tables))
+/// What a process gives its peers to map, for any thread: clones are the same. See [`Offer::exchange`].
+#[derive(Debug, Clone)]
+pub struct Offer(Arc<Offered>);
+
+#[derive(Debug)]
+struct Offered {
+    me: Slot,
+    specs: Vec<TableSpec>,
+    /// The header page, then one memfd per table.
+    fds: Vec<OwnedFd>,
 }
 
-fn check_arguments(me: Rank, links: &[Option<UnixStream>], specs: &[TableSpec]) -> Result<(), SetupError> {
-    let misuse = |what| Err(SetupError::Local(Error::Misuse(what)));
-    if links.len() > MEMBERS_MAX {
-        return misuse("shared memory: more members than a group can have");
+/// A peer's memory, checked and mapped: what [`super::super::Fabric::attach`] takes.
+pub struct Prepared {
+    pub(super) peer: Slot,
+    pub(super) link: Link,
+    /// Its rows in the order of the tables, each with what will take its place when it is severed.
+    pub(super) rows: Vec<(Arc<Row>, Spare)>,
+    /// What the peer got in return.
+    given: Offer,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("peer", &self.peer).finish_non_exhaustive()
     }
-    if me >= links.len() || links.iter().enumerate().any(|(rank, link)| link.is_none() != (rank == me)) {
-        return misuse("shared memory: every member but this one needs a link");
+}
+
+impl Prepared {
+    /// Whether the peer maps the memory of `offer`.
+    pub(super) fn has(&self, offer: &Offer) -> bool {
+        Arc::ptr_eq(&self.given.0, &offer.0)
+    }
+}
+
+impl Offer {
+    /// Makes the memory of the process in slot `me`: what the peers get, the header page and the rows.
+    pub(super) fn create(me: Slot, specs: &[TableSpec]) -> Result<(Offer, Header, Vec<Arc<Row>>), Error> {
+        check_arguments(me, specs)?;
+        let create = |len, columns_len| {
+            sealed::create(len, columns_len)
+                .map_err(|e| Error::io(format!("shared memory: cannot create a row of {len} bytes"), e))
+        };
+        let (header_fd, header) = create(HEADER_LEN, HEADER_LEN)?;
+        let mut fds = vec![header_fd];
+        let mut rows = Vec::new();
+        for spec in specs {
+            let (fd, row) = create(spec.row_len, spec.columns_len)?;
+            fds.push(fd);
+            rows.push(Arc::new(row));
+        }
+        Ok((Offer(Arc::new(Offered { me, specs: specs.to_vec(), fds })), Header(header), rows))
+    }
+
+    /// Exchanges memory and wake-up descriptors with the processes in these slots, all at once, until `deadline`.
+    ///
+    /// Each stream is connected to the process in its slot, and the next byte on it, in either direction, is this
+    /// fabric's. The peers may come in any order; each must be making the same exchange meanwhile.
+    ///
+    /// # Errors
+    /// [`SetupError::Peer`] for the first peer that gives something wrong: nobody is exchanged with then.
+    pub fn exchange(
+        &self,
+        links: Vec<(Slot, UnixStream)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
+        let Offered { me, ref specs, ref fds } = *self.0;
+        for (i, (peer, _)) in links.iter().enumerate() {
+            if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
+                return Err(SetupError::Local(Error::Misuse("shared memory: one link for each slot but the own one")));
+            }
+        }
+        let own: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let met = exchange(me, links, specs, &own, deadline)?;
+        met.into_iter().map(|met| Ok((met.peer, self.prepare(met)?))).collect()
+    }
+
+    /// Checks and maps what the peer gave.
+    fn prepare(&self, met: Met) -> Result<Prepared, SetupError> {
+        let Met { peer, stream, wakes_me, fds } = met;
+        let fault = |what| SetupError::Peer(PeerFault { peer, what });
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(|| fault("it passed too few descriptors".to_owned()));
+        let open = |fd: OwnedFd, len, columns_len| -> Result<Row, SetupError> {
+            sealed::open(fd.as_fd(), len, columns_len).map_err(fault)
+        };
+        let header = Header(open(next()?, HEADER_LEN, HEADER_LEN)?);
+        let wakes_peer = next()?;
+        let mut rows = Vec::new();
+        for spec in &self.0.specs {
+            let row = open(next()?, spec.row_len, spec.columns_len)?;
+            let spare = Spare::new(spec.row_len).map_err(|e| SetupError::local("cannot reserve address space", e))?;
+            rows.push((Arc::new(row), spare));
+        }
+        let wakes_peer = wake_handle(wakes_peer, fault)?;
+        let link = Link { stream, header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
+        Ok(Prepared { peer, link, rows, given: self.clone() })
+    }
+}
+
+fn check_arguments(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
+    if me >= SLOTS {
+        return Err(Error::Misuse("shared memory: a slot is below 64"));
     }
     if specs.len() > scm::FDS_MAX - FDS_BEFORE_TABLES {
-        return misuse("shared memory: more tables than descriptors fit in one message");
+        return Err(Error::Misuse("shared memory: more tables than descriptors fit in one message"));
     }
     let fits = |s: &TableSpec| {
         s.row_len > 0 && s.row_len.is_multiple_of(64) && s.columns_len.is_multiple_of(64) && s.columns_len <= s.row_len
     };
     if !specs.iter().all(fits) {
-        return misuse("shared memory: a table's lengths are not multiples of 64, or its columns exceed its row");
+        return Err(Error::Misuse(
+            "shared memory: a table's lengths are not multiples of 64, or its columns exceed its row",
+        ));
     }
     Ok(())
-}
-
-/// Checks and maps what the peer gave, and listens to its link.
-fn connect(met: Met, specs: &[TableSpec], epoll: &Epoll) -> Result<Peer, SetupError> {
-    let Met { peer, stream, wakes_me, fds } = met;
-    let fault = |what| SetupError::Peer(PeerFault { peer, what });
-    let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(|| fault("it passed too few descriptors".to_owned()));
-    let open = |fd: OwnedFd, len, columns_len| -> Result<Row, SetupError> {
-        sealed::open(fd.as_fd(), len, columns_len).map_err(fault)
-    };
-    let header = Header(open(next()?, HEADER_LEN, HEADER_LEN)?);
-    let wakes_peer = next()?;
-    let mut rows = Vec::new();
-    for spec in specs {
-        let row = open(next()?, spec.row_len, spec.columns_len)?;
-        let spare = Spare::new(spec.row_len).map_err(|e| SetupError::local("cannot reserve address space", e))?;
-        rows.push((Arc::new(row), spare));
-    }
-    let listen = |e| SetupError::local("cannot listen to a peer", e);
-    let stream_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-    epoll.add(&stream, EpollEvent::new(stream_events, peer as u64)).map_err(listen)?;
-    // Edge-triggered: every write of the peer makes the epoll readable once, and nothing need ever be read. So nobody
-    // who shares the descriptor can block us in a read.
-    let wake_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-    epoll.add(&wakes_me, EpollEvent::new(wake_events, super::WAKE_TOKEN)).map_err(listen)?;
-    let link = Link { stream, header, wakes_me, wakes_peer: wake_handle(wakes_peer, fault)?, woken: 0, seen: 0 };
-    Ok(Peer { link: Some(link), rows, dirty: false })
 }
 
 /// The peer's eventfd, whose write must neither block us nor raise SIGPIPE.

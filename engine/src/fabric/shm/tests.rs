@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SPEC: TableSpec = TableSpec { id: TableId(5), columns_len: 64, row_len: 8192 };
 
@@ -28,7 +28,11 @@ fn memfd(len: u64, seal: SealFlag) -> OwnedFd {
     fd
 }
 
-/// A member of rank 1 of two that says and passes what a test wants; by default, what is right.
+/// The slots of who is tested, and of the other.
+const ME: Slot = 5;
+const PEER: Slot = 1;
+
+/// The process in slot [`PEER`], which says and passes what a test wants; by default, what is right.
 struct Fake {
     stream: UnixStream,
     words: Vec<u64>,
@@ -38,7 +42,16 @@ struct Fake {
 impl Fake {
     fn new() -> (Fake, UnixStream) {
         let (stream, theirs) = UnixStream::pair().unwrap();
-        let words = vec![MAGIC, 1, 2, 1, u64::from(SPEC.id.0), SPEC.columns_len as u64, SPEC.row_len as u64];
+        let words = vec![
+            MAGIC,
+            PEER as u64,
+            ME as u64,
+            64,
+            1,
+            u64::from(SPEC.id.0),
+            SPEC.columns_len as u64,
+            SPEC.row_len as u64,
+        ];
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
         let header = sealed::create(HEADER_LEN, HEADER_LEN).unwrap().0;
         let row = sealed::create(SPEC.row_len, SPEC.columns_len).unwrap().0;
@@ -52,36 +65,49 @@ impl Fake {
     }
 }
 
-fn meet(theirs: UnixStream, deadline: Instant) -> Result<(ShmFabric, Vec<TableRows>), SetupError> {
-    ShmFabric::new(0, vec![None, Some(theirs)], &[SPEC], deadline)
+/// A fabric with its own row and its peer's.
+struct End {
+    fabric: ShmFabric,
+    own: Arc<Row>,
+    row: Arc<Row>,
 }
 
-/// What member 0 has against a fake.
+fn exchange(me: Slot, peer: Slot, stream: UnixStream) -> Result<End, SetupError> {
+    let (mut fabric, own, offer) = ShmFabric::new(me, &[SPEC]).unwrap();
+    let (of, prepared) = offer.exchange(vec![(peer, stream)], patient())?.remove(0);
+    let rows = fabric.attach(of, Connection::Shm(prepared)).unwrap();
+    Ok(End { fabric, own: own[0].clone(), row: rows[0].clone() })
+}
+
+fn meet(theirs: UnixStream) -> Result<End, SetupError> {
+    exchange(ME, PEER, theirs)
+}
+
+/// What a process has against a fake.
 fn fault(spoil: impl FnOnce(&mut Fake)) -> String {
     let (mut fake, theirs) = Fake::new();
     spoil(&mut fake);
     fake.say(0..8 * fake.words.len());
-    match meet(theirs, patient()) {
-        Err(SetupError::Peer(PeerFault { peer: 1, what })) => what,
+    match meet(theirs) {
+        Err(SetupError::Peer(PeerFault { peer: PEER, what })) => what,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("the fake was taken"),
     }
 }
 
-fn pair() -> [(ShmFabric, TableRows); 2] {
+/// The ends in slots [`ME`] and [`PEER`].
+fn pair() -> [End; 2] {
     let (a, b) = UnixStream::pair().unwrap();
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| ShmFabric::new(1, vec![Some(b), None], &[SPEC], patient()).unwrap());
-        let (fabric, mut tables) = meet(a, patient()).unwrap();
-        let (other, mut others) = other.join().unwrap();
-        [(fabric, tables.remove(0)), (other, others.remove(0))]
+        let other = scope.spawn(|| exchange(PEER, ME, b).unwrap());
+        [meet(a).unwrap(), other.join().unwrap()]
     })
 }
 
 #[test]
 fn a_right_fake_is_taken_even_in_single_bytes() {
     let (fake, theirs) = Fake::new();
-    let joined = std::thread::spawn(move || meet(theirs, patient()).map(|_| ()));
+    let joined = std::thread::spawn(move || meet(theirs).map(|_| ()));
     for byte in 0..8 * fake.words.len() {
         fake.say(byte..byte + 1);
         std::thread::yield_now();
@@ -133,12 +159,13 @@ fn wrong_descriptors_are_refused_and_none_leaks() {
 fn a_peer_that_says_something_else_is_refused() {
     for (word, value, expected) in [
         (0, 0x0a0d_5448_5454_5047, "not Galerna's"),
-        (1, 0, "its rank is 0"),
-        (2, 3, "3 members, not 2"),
-        (3, 7, "7 tables, not 1"),
-        (4, 6, "number of its table at position 0 is 6, not 5"),
-        (5, 128, "length of the columns of its table at position 0 is 128, not 64"),
-        (6, 1 << 50, "length of a row of its table"),
+        (1, 0, "its slot is 0, not 1"),
+        (2, 63, "it speaks to slot 63, which is not this process's 5"),
+        (3, 128, "128 slots, not 64"),
+        (4, 7, "7 tables, not 1"),
+        (5, 6, "number of its table at position 0 is 6, not 5"),
+        (6, 128, "length of the columns of its table at position 0 is 128, not 64"),
+        (7, 1 << 50, "length of a row of its table"),
     ] {
         let what = fault(|fake| fake.words[word] = value);
         assert!(what.contains(expected), "{what}");
@@ -150,46 +177,84 @@ fn a_peer_that_goes_away_or_keeps_silent_is_named() {
     let (fake, theirs) = Fake::new();
     fake.say(0..20);
     drop(fake);
-    let error = meet(theirs, patient()).err().unwrap().to_string();
-    assert!(error.contains("the member of rank 1: "), "{error}");
+    let error = meet(theirs).err().unwrap().to_string();
+    assert!(error.contains("the process in slot 1: "), "{error}");
 
     let (fake, theirs) = Fake::new();
     fake.say(0..20);
     let (_silent, other) = UnixStream::pair().unwrap();
     let deadline = Instant::now() + Duration::from_millis(20);
-    let links = vec![None, Some(theirs), Some(other)];
-    // The fake counts two members; it falls silent in the middle of that word.
-    let Err(error) = ShmFabric::new(0, links, &[SPEC], deadline) else { panic!("nobody was there") };
+    let (_fabric, _own, offer) = ShmFabric::new(ME, &[SPEC]).unwrap();
+    let links = vec![(PEER, theirs), (63, other)];
+    let Err(error) = offer.exchange(links, deadline) else { panic!("nobody was there") };
     let SetupError::Missing(faults) = error else { panic!("{error}") };
-    assert_eq!(faults[0], PeerFault { peer: 1, what: "it sent only 20 of 56 bytes".into() });
-    assert_eq!(faults[1], PeerFault { peer: 2, what: "it is connected, but sent nothing".into() });
+    assert_eq!(faults[0], PeerFault { peer: PEER, what: "it sent only 20 of 64 bytes".into() });
+    assert_eq!(faults[1], PeerFault { peer: 63, what: "it is connected, but sent nothing".into() });
 }
 
 #[test]
 fn arguments_are_checked() {
-    let (a, _b) = UnixStream::pair().unwrap();
-    let misuse = |links, specs: &[TableSpec]| {
-        let result = ShmFabric::new(0, links, specs, patient());
-        assert!(matches!(result, Err(SetupError::Local(Error::Misuse(_)))));
+    let misuse = |me, specs: &[TableSpec]| assert!(matches!(ShmFabric::new(me, specs), Err(Error::Misuse(_))));
+    misuse(SLOTS, &[SPEC]);
+    misuse(0, &[TableSpec { row_len: 0, columns_len: 0, ..SPEC }]);
+    misuse(0, &[TableSpec { columns_len: 8, ..SPEC }]);
+    misuse(0, &[TableSpec { columns_len: 16_384, ..SPEC }]);
+    misuse(0, &vec![SPEC; 300]);
+    let (fabric, rows, offer) = ShmFabric::new(SLOTS - 1, &[SPEC]).unwrap();
+    assert!(fabric.closed() && rows.len() == 1 && rows[0].len() == SPEC.row_len);
+    assert!(offer.exchange(vec![], patient()).unwrap().is_empty());
+    for slots in [vec![SLOTS - 1], vec![SLOTS], vec![3, 4, 3]] {
+        let links = slots.into_iter().map(|slot| (slot, UnixStream::pair().unwrap().0)).collect();
+        assert!(matches!(offer.exchange(links, patient()), Err(SetupError::Local(Error::Misuse(_)))));
+    }
+}
+
+#[test]
+fn memory_is_attached_where_it_was_exchanged_for() {
+    let [End { fabric: mut other, .. }, _peer] = pair();
+    let (mut fabric, _own, offer) = ShmFabric::new(ME, &[SPEC]).unwrap();
+    let refused = |fabric: &mut ShmFabric, slot| {
+        let (fake, theirs) = Fake::new();
+        fake.say(0..64);
+        let (_, prepared) = offer.exchange(vec![(PEER, theirs)], patient()).unwrap().remove(0);
+        assert!(matches!(fabric.attach(slot, Connection::Shm(prepared)), Err(Error::Misuse(_))));
     };
-    misuse(vec![None, None], &[SPEC]);
-    misuse(vec![Some(a)], &[SPEC]);
-    misuse(vec![], &[SPEC]);
-    misuse(vec![None], &[TableSpec { row_len: 0, columns_len: 0, ..SPEC }]);
-    misuse(vec![None], &[TableSpec { columns_len: 8, ..SPEC }]);
-    misuse(vec![None], &[TableSpec { columns_len: 16_384, ..SPEC }]);
-    misuse(vec![None], &vec![SPEC; 300]);
-    let (fabric, tables) = ShmFabric::new(0, vec![None], &[SPEC], patient()).unwrap();
-    assert!(fabric.closed() && tables[0].rows.len() == 1);
+    refused(&mut fabric, 2);
+    refused(&mut fabric, SLOTS);
+    refused(&mut other, PEER);
+    assert!(fabric.closed() && !other.closed());
+}
+
+#[test]
+fn all_exchange_with_all_at_once() {
+    const SLOTS_USED: [Slot; 4] = [63, 0, 17, 5];
+    let ends = SLOTS_USED.map(|slot| ShmFabric::new(slot, &[SPEC]).unwrap());
+    let mut links: [Vec<(Slot, UnixStream)>; 4] = Default::default();
+    for a in 0..4 {
+        for b in 0..a {
+            let (of_a, of_b) = UnixStream::pair().unwrap();
+            links[a].push((SLOTS_USED[b], of_a));
+            links[b].push((SLOTS_USED[a], of_b));
+        }
+    }
+    std::thread::scope(|scope| {
+        for ((_, _, offer), links) in ends.iter().zip(links) {
+            scope.spawn(|| {
+                let asked: Vec<_> = links.iter().map(|(slot, _)| *slot).collect();
+                let prepared = offer.clone().exchange(links, patient()).unwrap();
+                assert_eq!(prepared.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), asked);
+            });
+        }
+    });
 }
 
 #[test]
 fn a_peer_cannot_write_or_shrink_our_row() {
     let (fake, theirs) = Fake::new();
-    fake.say(0..56);
-    let (_fabric, _tables) = meet(theirs, patient()).unwrap();
+    fake.say(0..64);
+    let _end = meet(theirs).unwrap();
     let mut fds = Vec::new();
-    assert_eq!(scm::receive(fake.stream.as_fd(), &mut [0; 56], &mut fds), Ok(56));
+    assert_eq!(scm::receive(fake.stream.as_fd(), &mut [0; 64], &mut fds), Ok(64));
     let len = NonZeroUsize::new(SPEC.row_len).unwrap();
     let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a map at an address of the kernel's choice; it is refused anyhow.
@@ -200,39 +265,39 @@ fn a_peer_cannot_write_or_shrink_our_row() {
 
 #[test]
 fn a_byte_after_set_up_is_a_breach() {
-    let [(mut a, rows), (b, others)] = pair();
-    others.rows[1].word(0).store(1, Ordering::Release);
-    (&b.peers[0].link.as_ref().unwrap().stream).write_all(b"!").unwrap();
+    let [End { fabric: mut a, row, .. }, End { fabric: mut b, own, .. }] = pair();
+    own.word(0).store(1, Ordering::Release);
+    (&b.links.get_mut(ME).unwrap().stream).write_all(b"!").unwrap();
     let mut events = Vec::new();
     // Neither armed nor idle: noticed all the same.
     for _ in 0..LOOK_EVERY {
-        a.write(1, SPEC.id, 0..8, Source::Snapshot);
+        a.write(PEER, SPEC.id, 0..8, Source::Snapshot);
         a.poll(&mut events);
     }
-    assert!(matches!(&events[..], [Event::Breach { peer: 1, what }] if what.contains("byte 33")), "{events:?}");
-    others.rows[1].word(0).store(2, Ordering::Release);
-    assert_eq!(rows.rows[1].word(0).load(Ordering::Acquire), 1, "a severed peer's store is seen");
+    assert!(matches!(&events[..], [Event::Breach { peer: PEER, what }] if what.contains("byte 33")), "{events:?}");
+    own.word(0).store(2, Ordering::Release);
+    assert_eq!(row.word(0).load(Ordering::Acquire), 1, "a severed peer's store is seen");
     assert!(a.closed());
 }
 
 #[test]
 fn a_dead_peer_is_noticed_in_a_bounded_number_of_polls() {
-    let [(mut a, _rows), (b, _others)] = pair();
+    let [End { fabric: mut a, .. }, b] = pair();
     drop(b);
     let mut events = Vec::new();
     for _ in 0..LOOK_EVERY {
         a.poll(&mut events);
     }
-    assert!(matches!(&events[..], [Event::LinkDown { peer: 1, .. }]), "{events:?}");
+    assert!(matches!(&events[..], [Event::LinkDown { peer: PEER, .. }]), "{events:?}");
 }
 
 #[test]
 fn a_sleeper_is_woken_once_per_sleep() {
-    let [(mut a, _rows), (mut b, _others)] = pair();
+    let [End { fabric: mut a, .. }, End { fabric: mut b, .. }] = pair();
     let mut events = Vec::new();
     let mut post = |times: usize| {
         for _ in 0..times {
-            a.write(1, SPEC.id, 0..8, Source::Snapshot);
+            a.write(PEER, SPEC.id, 0..8, Source::Snapshot);
             a.submit();
         }
         a.stats().system_calls
@@ -254,13 +319,12 @@ fn a_sleeper_is_woken_once_per_sleep() {
 
 #[test]
 fn a_row_that_was_severed_outlives_the_fabric_and_keeps_its_bytes() {
-    let [(mut a, rows), (b, others)] = pair();
-    let (row, own) = (&rows.rows[1], &others.rows[1]);
+    let [End { fabric: mut a, row, .. }, End { fabric: b, own, .. }] = pair();
     for offset in (0..SPEC.row_len).step_by(8) {
         own.word(offset).store(offset as u64 + 1, Ordering::Release);
     }
     let lent = row.word(4096);
-    a.sever(1);
+    a.sever(PEER);
     drop((a, b));
     for offset in (0..SPEC.row_len).step_by(8) {
         own.word(offset).store(0, Ordering::Release);
@@ -273,8 +337,8 @@ fn a_row_that_was_severed_outlives_the_fabric_and_keeps_its_bytes() {
 fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
     use std::sync::atomic::AtomicBool;
     for _ in 0..20 {
-        let [(mut a, rows), (_b, others)] = pair();
-        let (row, own, over) = (&rows.rows[1], &others.rows[1], AtomicBool::new(false));
+        let [End { fabric: mut a, row, .. }, End { fabric: _b, own, .. }] = pair();
+        let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for round in 1.. {
@@ -288,7 +352,7 @@ fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
             while row.word(0).load(Ordering::Relaxed) < 3 {
                 std::thread::yield_now();
             }
-            a.sever(1);
+            a.sever(PEER);
             over.store(true, Ordering::Relaxed);
         });
         let counter = row.word(0).load(Ordering::Acquire);

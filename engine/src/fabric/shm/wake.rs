@@ -11,17 +11,16 @@
 //! | fence | fence |
 //! | load the peer's generation; odd: write its eventfd | load the peers' `posts`; changed: do not sleep |
 
-use super::super::{Rank, Row};
-use crate::config::MEMBERS_MAX;
+use super::super::{Row, SLOTS, Slot};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of the page.
 pub(super) const HEADER_LEN: usize = 4096;
 /// The generation of the owner's sleep: odd while it sleeps.
 const GENERATION: usize = 0;
-/// One word per rank, how often the owner posted to it; apart from the generation, which others read when they post.
+/// One word per slot, how often the owner posted to it; apart from the generation, which others read when they post.
 const POSTS: usize = 128;
-const _: () = assert!(POSTS + 8 * MEMBERS_MAX <= HEADER_LEN);
+const _: () = assert!(POSTS + 8 * SLOTS <= HEADER_LEN);
 
 /// One member's header page, its own or a peer's.
 pub(super) struct Header(pub(super) Row);
@@ -29,12 +28,12 @@ pub(super) struct Header(pub(super) Row);
 impl Header {
     /// Announces to `peer` that something was stored. The caller is the page's owner, and calls
     /// [`Header::fence_posts`] before it asks whether the peer sleeps.
-    pub(super) fn post(&self, peer: Rank) {
+    pub(super) fn post(&self, peer: Slot) {
         post(self.0.word(POSTS + 8 * peer));
     }
 
     /// How often the page's owner has posted to `me`; what it stored before is visible.
-    pub(super) fn posts(&self, me: Rank) -> u64 {
+    pub(super) fn posts(&self, me: Slot) -> u64 {
         posts(self.0.word(POSTS + 8 * me))
     }
 

@@ -1,8 +1,11 @@
 //! One connection, from its first byte to its end.
 
+use super::Tables;
+use super::fetch::Dealings;
 use super::receive::{Inbox, Received};
 use super::send::{Outbox, Sent};
-use crate::fabric::{FabricStats, Row, TableSpec};
+use super::wire::Place;
+use crate::fabric::{Event, FabricStats, Row, Slot};
 use nix::sys::epoll::EpollFlags;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -54,6 +57,11 @@ impl Link {
         }
     }
 
+    /// Asks the peer for `place`, whose data go to `row`.
+    pub(super) fn ask(&mut self, place: Place, row: Arc<Row>) {
+        self.inbox.ask(place, row, &mut self.outbox);
+    }
+
     /// True while writes may be queued.
     pub(super) fn takes_writes(&self) -> bool {
         self.broken.is_none()
@@ -76,13 +84,16 @@ impl Link {
     /// Receives and sends one pass. Returns how the link ended, if it did.
     pub(super) fn serve(
         &mut self,
-        own: &[Arc<Row>],
-        specs: &[TableSpec],
+        peer: Slot,
+        tables: &Tables,
         closing: bool,
+        events: &mut Vec<Event>,
         stats: &mut FabricStats,
     ) -> Option<End> {
         if self.readable && !self.peer_ended {
-            match self.inbox.receive(self.stream.as_fd(), specs, self.hung_up, stats) {
+            let mute = self.own_ended || self.broken.is_some();
+            let mut dealings = Dealings { peer, tables, outbox: &mut self.outbox, mute, events };
+            match self.inbox.receive(self.stream.as_fd(), self.hung_up, &mut dealings, stats) {
                 Received::More => {}
                 Received::Drained => self.readable = false,
                 Received::End => self.peer_ended = true,
@@ -91,7 +102,7 @@ impl Link {
             }
         }
         if !self.peer_ended || closing {
-            self.send(own, closing, stats);
+            self.send(&tables.own, closing, stats);
         }
         match (&self.broken, self.peer_ended) {
             (_, false) => None,

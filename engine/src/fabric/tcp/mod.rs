@@ -1,40 +1,58 @@
 //! The contract over one non-blocking TCP connection per pair of members, for networks without RDMA.
 //!
-//! Whoever has connected the members hands the connections to [`TcpFabric::new`]; from then on they carry writes and
-//! nothing else, each a header of 16 bytes, `{kind u8 = 1, reserved u8 = 0, table u16, len u32, offset u64}` little
-//! endian, and its bytes. A header names no row: a connection carries the row of the peer at its other end, so no peer
-//! can write another's.
+//! [`TcpFabric::attach`](Fabric::attach) takes a connection whose two ends have made sure of each other; from then on it
+//! carries writes, requests and answers, each a header of 16 bytes and what it announces (see `wire`). The header of a
+//! write names no row: a connection carries the row of the peer at its other end, so no peer can write another's.
 //!
 //! TCP keeps the order, and one thread takes the bytes in: data go from the socket straight to their place, columns as
 //! whole words, each after everything that was posted before it.
+//!
+//! A fetch is a request and its answer. The peer answers in its `poll`, from the row as it is when the kernel takes the
+//! bytes; it holds the row meanwhile, whoever gets the slot. Each end keeps to the rows that were attached at the call.
+//!
+//! A released link goes on in the background: what is queued for it no longer concerns [`Fabric::completed`] and
+//! [`Fabric::has_unsent`], as it is copied. A released peer that takes nothing, since it is stopped or far behind, holds
+//! up nobody: it counts as gone in [`Fabric::closed`], and when the fabric is dropped it has lost the rest.
 
+mod fetch;
 mod link;
+mod parting;
 mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use super::{Event, Fabric, FabricStats, Rank, Row, SNAPSHOT_MAX, Source, TableId, TableRows, TableSpec, Ticket};
+use super::peers::Peers;
+use super::{
+    Connection, Event, Fabric, FabricStats, Row, SLOTS, SNAPSHOT_MAX, Slot, Source, TableId, TableSpec, Ticket,
+};
 use crate::error::Error;
 use link::{End, Link};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use parting::Parting;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use wire::Place;
 
 /// Most links that one poll hears of; the next one hears of the others.
 const EVENTS: usize = 64;
 
+/// Most released links that are still served; one more ends the oldest.
+const PARTING_MAX: usize = SLOTS;
+
 /// The TCP fabric. See the module's documentation.
 pub struct TcpFabric {
-    specs: Vec<TableSpec>,
-    /// The own row of each table.
-    own: Vec<Arc<Row>>,
-    /// By rank; none for this member and where the link is down.
-    links: Vec<Option<Link>>,
-    /// Edge-triggered, with the rank as its data.
+    me: Slot,
+    tables: Tables,
+    links: Peers<Link>,
+    /// Released, oldest first.
+    parting: Vec<Parting>,
+    /// The token of the next released link; those below [`SLOTS`] are of the links that are up.
+    next_token: u64,
+    /// Edge-triggered, with a token as its data.
     epoll: Epoll,
     ready: Box<[EpollEvent; EVENTS]>,
     /// Writes posted so far: the last ticket.
@@ -43,53 +61,51 @@ pub struct TcpFabric {
     stats: FabricStats,
 }
 
+/// All rows that this process knows.
+struct Tables {
+    specs: Vec<TableSpec>,
+    /// The own row of each table.
+    own: Vec<Arc<Row>>,
+    /// By slot, and the own ones among them; empty where nobody was attached.
+    rows: Vec<Vec<Arc<Row>>>,
+}
+
+impl Tables {
+    /// The index of a table.
+    ///
+    /// # Panics
+    /// If there is no such table: an error of this library.
+    fn index(&self, table: TableId) -> usize {
+        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
+        assert!(index < self.specs.len(), "there is no {table:?}");
+        index
+    }
+}
+
 impl TcpFabric {
-    /// A fabric over established connections, and the tables it fills. `links[r]` leads to the member of rank `r`, and
-    /// is none for `me`; another that is none counts as down. The next byte of each, in both directions, is the fabric's.
+    /// A fabric without peers for the process in slot `me`, and its rows in the order of `specs`.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for ranks or tables that cannot be, [`Error::Io`] when the system refuses memory or descriptors.
-    pub fn new(
-        me: Rank,
-        links: Vec<Option<TcpStream>>,
-        specs: &[TableSpec],
-    ) -> Result<(TcpFabric, Vec<TableRows>), Error> {
-        check(me, &links, specs)?;
-        let mut tables = Vec::with_capacity(specs.len());
-        for &spec in specs {
-            let row = || Row::anonymous(spec.row_len, spec.columns_len).map(Arc::new);
-            let rows = (0..links.len()).map(|_| row()).collect::<Result<_, _>>();
-            let rows = rows.map_err(|e| Error::io(format!("cannot map rows of {} bytes", spec.row_len), e))?;
-            tables.push(TableRows { spec, rows });
-        }
-        let rows_of = |rank: Rank| tables.iter().map(|table| table.rows[rank].clone()).collect::<Vec<_>>();
-
+    /// [`Error::Misuse`] for a slot or tables that cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    pub fn new(me: Slot, specs: &[TableSpec]) -> Result<(TcpFabric, Vec<Arc<Row>>), Error> {
+        check(me, specs)?;
+        let own = make_rows(specs)?;
+        let mut rows = vec![Vec::new(); SLOTS];
+        rows[me].clone_from(&own);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::io("cannot create an epoll", e))?;
-        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        let mut ready_links = Vec::with_capacity(links.len());
-        for (rank, stream) in links.into_iter().enumerate() {
-            ready_links.push(match stream {
-                None => None,
-                Some(stream) => {
-                    let fail = |e| Error::io(format!("cannot prepare the connection to rank {rank}"), e);
-                    stream.set_nonblocking(true).map_err(fail)?;
-                    stream.set_nodelay(true).map_err(fail)?;
-                    epoll.add(&stream, EpollEvent::new(interest, rank as u64)).map_err(|e| fail(e.into()))?;
-                    Some(Link::new(stream, rows_of(rank)))
-                }
-            });
-        }
         let fabric = TcpFabric {
-            specs: specs.to_vec(),
-            own: rows_of(me),
-            links: ready_links,
+            me,
+            tables: Tables { specs: specs.to_vec(), own: own.clone(), rows },
+            links: Peers::new(),
+            parting: Vec::new(),
+            next_token: SLOTS as u64,
             epoll,
             ready: Box::new([EpollEvent::empty(); EVENTS]),
             posted: 0,
             closing: false,
             stats: FabricStats::default(),
         };
-        Ok((fabric, tables))
+        Ok((fabric, own))
     }
 
     /// Asks the kernel which links changed.
@@ -97,35 +113,75 @@ impl TcpFabric {
         match self.epoll.wait(&mut self.ready[..], EpollTimeout::ZERO) {
             Ok(count) => {
                 for event in &self.ready[..count] {
-                    if let Some(Some(link)) = self.links.get_mut(event.data() as usize) {
-                        link.note(event.events());
+                    let (token, flags) = (event.data(), event.events());
+                    if token < SLOTS as u64 {
+                        self.links.get_mut(token as Slot).into_iter().for_each(|link| link.note(flags));
+                    } else {
+                        self.parting.iter_mut().filter(|link| link.token == token).for_each(|link| link.note(flags));
                     }
                 }
             }
             Err(nix::errno::Errno::EINTR) => {}
             // Not known to happen; without it every link has to be tried.
-            Err(_) => self.links.iter_mut().flatten().for_each(|link| link.note(EpollFlags::all())),
+            Err(_) => {
+                self.links.iter_mut().for_each(|(_, link)| link.note(EpollFlags::all()));
+                self.parting.iter_mut().for_each(|link| link.note(EpollFlags::all()));
+            }
         }
     }
 
     /// Drops the connection to `peer` with all that is queued for it.
-    fn drop_link(&mut self, peer: Rank) {
-        if let Some(link) = self.links.get_mut(peer).and_then(Option::take) {
-            // Closing alone would not do it if someone else holds a duplicate of the descriptor.
-            let _ = self.epoll.delete(&link.stream);
-            let _ = link.stream.shutdown(Shutdown::Both);
+    fn drop_link(&mut self, peer: Slot) {
+        if let Some(link) = self.links.remove(peer) {
+            self.end(&link.stream);
+        }
+    }
+
+    fn end(&self, stream: &TcpStream) {
+        // Closing alone would not do it if someone else holds a duplicate of the descriptor.
+        let _ = self.epoll.delete(stream);
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    /// Serves the released links.
+    fn serve_parting(&mut self) {
+        let mut place = 0;
+        while let Some(link) = self.parting.get_mut(place) {
+            if link.serve(&self.tables.own, &mut self.stats) {
+                let link = self.parting.remove(place);
+                self.end(&link.stream);
+            } else {
+                place += 1;
+            }
         }
     }
 }
 
 impl Fabric for TcpFabric {
-    fn write(&mut self, peer: Rank, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
-        assert!(index < self.specs.len(), "there is no {table:?}");
-        self.specs[index].check_write(&range, source);
+    fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        if peer >= SLOTS || peer == self.me {
+            return Err(Error::Misuse("a peer's slot is below 64 and not the own one"));
+        }
+        let Connection::Tcp(stream) = connection else {
+            return Err(Error::Misuse("a TCP fabric needs a TCP connection"));
+        };
+        let rows = make_rows(&self.tables.specs)?;
+        let fail = |e| Error::io(format!("cannot prepare the connection to slot {peer}"), e);
+        stream.set_nonblocking(true).map_err(fail)?;
+        stream.set_nodelay(true).map_err(fail)?;
+        self.epoll.add(&stream, EpollEvent::new(interest(), peer as u64)).map_err(|e| fail(e.into()))?;
+        self.drop_link(peer);
+        self.links.insert(peer, Link::new(stream, rows.clone()));
+        self.tables.rows[peer].clone_from(&rows);
+        Ok(rows)
+    }
+
+    fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
+        let index = self.tables.index(table);
+        self.tables.specs[index].check_write(&range, source);
         let start = range.start;
         let link = match self.links.get_mut(peer) {
-            Some(Some(link)) if link.takes_writes() && !self.closing && !range.is_empty() => link,
+            Some(link) if link.takes_writes() && !self.closing && !range.is_empty() => link,
             _ => return Ticket(self.posted),
         };
         self.posted += 1;
@@ -134,7 +190,7 @@ impl Fabric for TcpFabric {
             // A stable source may be taken at any time: at once is cheapest when it is small.
             let mut bytes = [0; SNAPSHOT_MAX];
             let bytes = &mut bytes[..range.len()];
-            self.own[index].load_words(start, bytes);
+            self.tables.own[index].load_words(start, bytes);
             link.outbox.push_copy(table, range, bytes);
         } else {
             link.outbox.push_direct(table, index, range, self.posted);
@@ -143,29 +199,29 @@ impl Fabric for TcpFabric {
     }
 
     fn submit(&mut self) {
-        for link in self.links.iter_mut().flatten() {
-            link.send(&self.own, self.closing, &mut self.stats);
+        for (_, link) in self.links.iter_mut() {
+            link.send(&self.tables.own, self.closing, &mut self.stats);
         }
     }
 
     fn completed(&self) -> Ticket {
-        let first_direct = self.links.iter().flatten().filter_map(|link| link.outbox.first_direct()).min();
+        let first_direct = self.links.iter().filter_map(|(_, link)| link.outbox.first_direct()).min();
         Ticket(first_direct.map_or(self.posted, |ticket| ticket - 1))
     }
 
     fn has_unsent(&self) -> bool {
-        self.links.iter().flatten().any(|link| !link.outbox.is_empty())
+        self.links.iter().any(|(_, link)| !link.outbox.is_empty())
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         self.note_ready();
         let moved = |stats: &FabricStats| (stats.bytes_received, stats.bytes_sent);
         let before = moved(&self.stats);
-        let mut more = false;
-        for peer in 0..self.links.len() {
-            let Some(link) = &mut self.links[peer] else { continue };
-            let Some(end) = link.serve(&self.own, &self.specs, self.closing, &mut self.stats) else {
+        let (mut more, mut place) = (false, 0);
+        while let Some((peer, link)) = self.links.at(place) {
+            let Some(end) = link.serve(peer, &self.tables, self.closing, events, &mut self.stats) else {
                 more |= link.has_work();
+                place += 1;
                 continue;
             };
             self.drop_link(peer);
@@ -176,11 +232,44 @@ impl Fabric for TcpFabric {
                 End::Breach(what) => events.push(Event::Breach { peer, what }),
             }
         }
+        if !self.parting.is_empty() {
+            self.serve_parting();
+            more |= self.parting.iter().any(Parting::is_sending);
+        }
         more || moved(&self.stats) != before
     }
 
-    fn sever(&mut self, peer: Rank) {
+    fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
+        let index = self.tables.index(table);
+        self.tables.specs[index].check_fetch(&range);
+        let row = self.tables.rows.get(owner).filter(|_| owner != self.me).and_then(|rows| rows.get(index)).cloned();
+        assert!(row.is_some(), "slot {owner} is not attached");
+        let place = Place { table: index, id: table, owner, range };
+        if let (Some(link), Some(row), false) = (self.links.get_mut(peer), row, self.closing)
+            && link.takes_writes()
+        {
+            link.ask(place, row);
+        }
+    }
+
+    fn sever(&mut self, peer: Slot) {
         self.drop_link(peer);
+    }
+
+    fn release(&mut self, peer: Slot) {
+        let Some(link) = self.links.remove(peer) else { return };
+        let mut event = EpollEvent::new(interest(), self.next_token);
+        let over = self.epoll.modify(&link.stream, &mut event).is_err();
+        let mut link = Parting::new(link, self.next_token, &self.tables.own);
+        self.next_token += 1;
+        if over || link.serve(&self.tables.own, &mut self.stats) {
+            return self.end(&link.stream);
+        }
+        if self.parting.len() == PARTING_MAX {
+            let oldest = self.parting.remove(0);
+            self.end(&oldest.stream);
+        }
+        self.parting.push(link);
     }
 
     fn close(&mut self) {
@@ -189,7 +278,7 @@ impl Fabric for TcpFabric {
     }
 
     fn closed(&self) -> bool {
-        self.links.iter().all(Option::is_none)
+        self.links.is_empty() && !self.parting.iter().any(Parting::is_sending)
     }
 
     // The epoll is readable whenever a socket has something new, whether somebody sleeps on it or not.
@@ -206,10 +295,34 @@ impl Fabric for TcpFabric {
     }
 }
 
-/// Refuses what cannot be a group or a table.
-fn check(me: Rank, links: &[Option<TcpStream>], specs: &[TableSpec]) -> Result<(), Error> {
-    if !links.get(me).is_some_and(Option::is_none) {
-        return Err(Error::Misuse("a TCP fabric needs one link per rank, and none to its own"));
+impl Drop for TcpFabric {
+    fn drop(&mut self) {
+        for link in &mut self.parting {
+            // Bytes left unread would cost the peer what the kernel still has for it.
+            let _ = link.discard(&mut self.stats);
+        }
+    }
+}
+
+/// What the epoll tells of a socket.
+fn interest() -> EpollFlags {
+    EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET
+}
+
+/// One row of each table.
+fn make_rows(specs: &[TableSpec]) -> Result<Vec<Arc<Row>>, Error> {
+    let row = |spec: &TableSpec| {
+        Row::anonymous(spec.row_len, spec.columns_len)
+            .map(Arc::new)
+            .map_err(|e| Error::io(format!("cannot map a row of {} bytes", spec.row_len), e))
+    };
+    specs.iter().map(row).collect()
+}
+
+/// Refuses what cannot be a slot or a table.
+fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
+    if me >= SLOTS {
+        return Err(Error::Misuse("a slot is below 64"));
     }
     for (i, spec) in specs.iter().enumerate() {
         if specs[..i].iter().any(|other| other.id == spec.id) {

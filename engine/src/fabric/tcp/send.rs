@@ -1,6 +1,7 @@
 //! What is queued for one peer: small writes as bytes, large stable ones as ranges of the own row, in posting order.
+//! Answers to its requests are ranges of the rows it asked for.
 
-use super::wire::{self, HEADER_LEN};
+use super::wire::{self, HEADER_LEN, Place};
 use crate::fabric::{FabricStats, Row, TableId};
 use std::collections::VecDeque;
 use std::io;
@@ -14,14 +15,21 @@ const PASS_BYTES: usize = 1 << 20;
 /// Parts of one system call. Small writes share parts, so these are enough for many of them.
 const PARTS: usize = 256;
 
-/// Buffered bytes, then a range of the own row. Only the last segment can be without a range.
+/// Buffered bytes, then a range of a source. Only the last segment can be without a range.
 struct Segment {
     buffered: usize,
-    /// Index of the table.
-    table: usize,
     direct: Range<usize>,
-    /// The ticket of the write that `direct` belongs to.
-    ticket: u64,
+    source: Bytes,
+}
+
+/// Where the range of a segment lies.
+enum Bytes {
+    /// In the own row of the table with this index, for the write with this ticket.
+    Own { table: usize, ticket: u64 },
+    /// In any row: an answer.
+    Row(Arc<Row>),
+    /// In a copy.
+    Copy(Box<[u8]>),
 }
 
 /// The sending side of a link.
@@ -30,6 +38,8 @@ pub(super) struct Outbox {
     segments: VecDeque<Segment>,
     /// The write that was queued last, if all of it is in `bytes`.
     last: Option<(TableId, Range<usize>)>,
+    /// Segments that are answers.
+    answers: usize,
 }
 
 /// How a pass ended.
@@ -44,7 +54,8 @@ pub(super) enum Sent {
 
 impl Outbox {
     pub(super) fn new() -> Outbox {
-        Outbox { bytes: VecDeque::with_capacity(4096), segments: VecDeque::with_capacity(64), last: None }
+        let (bytes, segments) = (VecDeque::with_capacity(4096), VecDeque::with_capacity(64));
+        Outbox { bytes, segments, last: None, answers: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,11 +65,21 @@ impl Outbox {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.segments.clear();
+        self.answers = 0;
     }
 
     /// The first ticket whose source the kernel has still to read.
     pub(super) fn first_direct(&self) -> Option<u64> {
-        self.segments.front().filter(|segment| !segment.direct.is_empty()).map(|segment| segment.ticket)
+        // Only answers are passed over, which are few.
+        self.segments.iter().filter(|segment| !segment.direct.is_empty()).find_map(|segment| match segment.source {
+            Bytes::Own { ticket, .. } => Some(ticket),
+            _ => None,
+        })
+    }
+
+    /// Answers that the kernel has not taken to their last byte.
+    pub(super) fn answers(&self) -> usize {
+        self.answers
     }
 
     /// Queues a write whose bytes are copied.
@@ -71,7 +92,7 @@ impl Outbox {
             self.bytes.range_mut(from..).zip(bytes).for_each(|(old, new)| *old = *new);
             return;
         }
-        self.bytes.extend(&wire::encode(id, &range));
+        self.bytes.extend(&wire::write(id, &range));
         self.bytes.extend(bytes);
         self.tail().buffered += wire_len;
         self.last = Some((id, range));
@@ -79,19 +100,48 @@ impl Outbox {
 
     /// Queues a write whose bytes the kernel takes from the own row of the table with this index.
     pub(super) fn push_direct(&mut self, id: TableId, table: usize, range: Range<usize>, ticket: u64) {
-        self.bytes.extend(&wire::encode(id, &range));
+        let header = wire::write(id, &range);
+        self.push_range(header, range, Bytes::Own { table, ticket });
+    }
+
+    /// Queues a request.
+    pub(super) fn push_request(&mut self, place: &Place) {
+        self.bytes.extend(&wire::request(place));
+        self.last = None;
+        self.tail().buffered += HEADER_LEN;
+    }
+
+    /// Queues an answer, whose bytes the kernel takes from `row`.
+    pub(super) fn push_answer(&mut self, place: &Place, row: Arc<Row>) {
+        self.answers += 1;
+        self.push_range(wire::answer(place), place.range.clone(), Bytes::Row(row));
+    }
+
+    fn push_range(&mut self, header: [u8; HEADER_LEN], range: Range<usize>, source: Bytes) {
+        self.bytes.extend(&header);
         self.last = None;
         let tail = self.tail();
         tail.buffered += HEADER_LEN;
-        tail.table = table;
         tail.direct = range;
-        tail.ticket = ticket;
+        tail.source = source;
+    }
+
+    /// Copies what the kernel has still to take from the own rows: from here on their writes are complete.
+    pub(super) fn copy_own(&mut self, rows: &[Arc<Row>]) {
+        for Segment { direct, source, .. } in &mut self.segments {
+            let Bytes::Own { table, .. } = *source else { continue };
+            let from = rows[table].ptr(direct.clone());
+            // SAFETY: `Row::ptr` checked the range, and the row is mapped; the source of a stable write does not change.
+            let bytes = unsafe { std::slice::from_raw_parts(from, direct.len()) };
+            *source = Bytes::Copy(bytes.into());
+            *direct = 0..bytes.len();
+        }
     }
 
     /// The segment that takes more buffered bytes.
     fn tail(&mut self) -> &mut Segment {
         if self.segments.back().is_none_or(|segment| !segment.direct.is_empty()) {
-            self.segments.push_back(Segment { buffered: 0, table: 0, direct: 0..0, ticket: 0 });
+            self.segments.push_back(Segment { buffered: 0, direct: 0..0, source: Bytes::Own { table: 0, ticket: 0 } });
         }
         let last = self.segments.len() - 1;
         &mut self.segments[last]
@@ -138,7 +188,12 @@ impl Outbox {
                 &raw const back[range.start.max(front.len()) - front.len()..range.end.max(front.len()) - front.len()],
             );
             if !segment.direct.is_empty() {
-                let start = rows[segment.table].ptr(segment.direct.clone());
+                let range = segment.direct.clone();
+                let start = match &segment.source {
+                    Bytes::Own { table, .. } => rows[*table].ptr(range),
+                    Bytes::Row(row) => row.ptr(range),
+                    Bytes::Copy(bytes) => bytes[range].as_ptr(),
+                };
                 parts.push(std::ptr::slice_from_raw_parts(start, segment.direct.len()));
             }
             if parts.left == 0 || parts.used + 3 > PARTS {
@@ -149,7 +204,7 @@ impl Outbox {
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.list.as_mut_ptr();
         message.msg_iovlen = parts.used as _;
-        // SAFETY: every part lies in `self.bytes` or in a mapped row, both of which outlive the call; the kernel only
+        // SAFETY: every part lies in `self` or in a mapped row, both of which outlive the call; the kernel only
         // reads them, and the source of a stable write does not change before it completes.
         let taken = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
         (left - parts.left, usize::try_from(taken).map_err(|_| io::Error::last_os_error()))
@@ -169,7 +224,8 @@ impl Outbox {
             if segment.buffered > 0 || !segment.direct.is_empty() {
                 break;
             }
-            self.segments.pop_front();
+            let gone = self.segments.pop_front();
+            self.answers -= usize::from(gone.is_some_and(|segment| matches!(segment.source, Bytes::Row(_))));
         }
         self.bytes.drain(..buffered);
     }

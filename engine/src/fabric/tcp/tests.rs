@@ -1,5 +1,6 @@
 //! What the shared conformance suite cannot see: the bytes on the wire, and peers that send others.
 
+mod fetches;
 mod queues;
 
 use super::*;
@@ -22,10 +23,17 @@ fn connected(address: &str) -> (TcpStream, TcpStream) {
     (near, listener.accept().unwrap().0)
 }
 
-/// Rank 0 of three; rank 1 is in the test's hands, rank 2 is down.
+/// The subject's slot.
+const ME: Slot = 5;
+/// Whose slot is in the test's hands.
+const PEER: Slot = 1;
+/// Who was severed; its rows are still there.
+const THIRD: Slot = 2;
+
 struct Subject {
     fabric: TcpFabric,
-    tables: Vec<TableRows>,
+    /// The own row of each table, those of [`PEER`] and those of [`THIRD`].
+    rows: [Vec<Arc<Row>>; 3],
     peer: TcpStream,
     events: Vec<Event>,
 }
@@ -36,8 +44,11 @@ impl Subject {
     }
 
     fn over((near, peer): (TcpStream, TcpStream), specs: &[TableSpec]) -> Subject {
-        let (fabric, tables) = TcpFabric::new(0, vec![None, Some(near), None], specs).unwrap();
-        Subject { fabric, tables, peer, events: vec![] }
+        let (mut fabric, own) = TcpFabric::new(ME, specs).unwrap();
+        let of_peer = fabric.attach(PEER, Connection::Tcp(near)).unwrap();
+        let of_third = fabric.attach(THIRD, Connection::Tcp(connected("127.0.0.1:0").0)).unwrap();
+        fabric.sever(THIRD);
+        Subject { fabric, rows: [own, of_peer, of_third], peer, events: vec![] }
     }
 
     /// Sleeps on the descriptor whenever a poll found nothing, so that a lost wake-up is a test that hangs.
@@ -55,8 +66,9 @@ impl Subject {
         self.poll_until(|s| s.fabric.stats().bytes_received == want || !s.events.is_empty());
     }
 
-    fn row(&self, table: usize, rank: Rank) -> Vec<u8> {
-        contents(&self.tables[table].rows[rank])
+    /// Whose as in `rows`.
+    fn row(&self, table: usize, whose: usize) -> Vec<u8> {
+        contents(&self.rows[whose][table])
     }
 
     fn cause(&self) -> &str {
@@ -130,6 +142,15 @@ fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
         };
         let (columns, row) = (specs[table].columns_len as u128, specs[table].row_len as u128);
         let words = len > 0 && len.is_multiple_of(8) && offset.is_multiple_of(8);
+        if header[0] == 2 {
+            // A request, which has no bytes and changes nothing here.
+            let known = [ME, PEER, THIRD].contains(&usize::from(header[1]));
+            if !known || !words || offset < columns || offset + len > row {
+                return (rows, true);
+            }
+            stream = rest;
+            continue;
+        }
         let crosses = offset < columns && offset + len > columns;
         if header[..2] != [1, 0] || !words || crosses || offset + len > row {
             return (rows, true);
@@ -148,8 +169,8 @@ fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
 fn assert_rows(subject: &Subject, want: &[Vec<u8>]) {
     for (table, want) in want.iter().enumerate() {
         assert!(subject.row(table, 1) == *want, "the peer's row of table {table}");
-        for rank in [0, 2] {
-            assert!(subject.row(table, rank).iter().all(|&byte| byte == 0), "row {rank} of table {table}");
+        for whose in [0, 2] {
+            assert!(subject.row(table, whose).iter().all(|&byte| byte == 0), "row {whose} of table {table}");
         }
     }
 }
@@ -157,7 +178,7 @@ fn assert_rows(subject: &Subject, want: &[Vec<u8>]) {
 #[test]
 fn breaches_are_severed_and_told() {
     let cases = [
-        (header(2, 0, 1, 8, 0), "unknown kind 2"),
+        (header(4, 0, 1, 8, 0), "unknown kind 4"),
         (header(0, 0, 1, 8, 0), "unknown kind 0"),
         (header(1, 9, 1, 8, 0), "reserved byte is 9"),
         (header(1, 0, 2, 8, 0), "unknown table 2"),
@@ -258,7 +279,7 @@ fn a_send_that_fails_leaves_what_arrived_to_be_read() {
     reset(&mut subject);
     // The socket knows of the reset, the fabric does not yet.
     sleep(&subject.fabric);
-    while subject.fabric.links[1].as_ref().unwrap().takes_writes() {
+    while subject.fabric.links.get_mut(PEER).unwrap().takes_writes() {
         subject.fabric.write(1, TABLE, 128..64 << 10, Source::Stable);
         subject.fabric.submit();
     }
@@ -275,7 +296,7 @@ fn ipv6() {
     let mut subject = Subject::over(connected("[::1]:0"), &SPECS);
     subject.deliver(&valid_stream());
     assert_rows(&subject, &model(&valid_stream(), &SPECS).0);
-    fill(&subject.tables[0].rows[0], 1);
+    fill(&subject.rows[0][0], 1);
     subject.fabric.write(1, TABLE, 128..1024, Source::Stable);
     subject.fabric.submit();
     let mut got = vec![0; 16 + 896];
@@ -301,16 +322,17 @@ fn columns_and_data_larger_than_any_buffer() {
 
 #[test]
 fn impossible_arguments_are_refused() {
-    let refused = |me, links, spec: &[TableSpec]| matches!(TcpFabric::new(me, links, spec), Err(Error::Misuse(_)));
+    let refused = |me, spec: &[TableSpec]| matches!(TcpFabric::new(me, spec), Err(Error::Misuse(_)));
     let spec = |columns_len, row_len| TableSpec { id: TABLE, columns_len, row_len };
-    assert!(refused(1, vec![None], &SPECS));
-    assert!(refused(0, vec![Some(connected("127.0.0.1:0").0)], &SPECS));
+    assert!(refused(SLOTS, &SPECS));
+    assert!(refused(usize::MAX, &SPECS));
     for bad in [spec(0, 0), spec(128, 64), spec(8, 64), spec(64, 100), spec(64, 1 << 32)] {
-        assert!(refused(0, vec![None], &[bad]), "{bad:?}");
+        assert!(refused(0, &[bad]), "{bad:?}");
     }
-    assert!(refused(0, vec![None], &[spec(64, 64), spec(64, 128)]));
-    let (alone, _) = TcpFabric::new(0, vec![None], &SPECS).unwrap();
+    assert!(refused(0, &[spec(64, 64), spec(64, 128)]));
+    let (alone, rows) = TcpFabric::new(SLOTS - 1, &SPECS).unwrap();
     assert!(alone.closed());
+    assert_eq!(rows.iter().map(|row| row.len()).collect::<Vec<_>>(), [64 << 10, 64]);
 }
 
 #[test]
@@ -324,7 +346,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let words = prop_oneof![Just(0u64), Just(1), 0..40u64, Just(8191), Just(8192), Just(u64::MAX / 8)];
     let valid = (prop_oneof![Just(1u16), Just(7)], 0..16u64, 1..9u64, any::<u8>())
         .prop_map(|(table, at, len, seed)| frame(table, at * 8, &pattern(len as usize * 8, seed)));
-    let near = (0..3u8, 0..2u8, 0..9u16, words, 0..40u32, -1..2i8, any::<u8>()).prop_map(
+    let near = (0..4u8, 0..6u8, 0..9u16, words, 0..40u32, -1..2i8, any::<u8>()).prop_map(
         |(kind, reserved, table, at, len, skew, seed)| {
             let offset = (at * 8).wrapping_add_signed(i64::from(skew));
             let mut bytes = header(kind, reserved, table, len * 8, offset);

@@ -1,12 +1,19 @@
-//! The 16 bytes before each write on the wire: `{kind u8, reserved u8, table u16, len u32, offset u64}`, little endian.
+//! The 16 bytes before everything on the wire: `{kind u8, owner u8, table u16, len u32, offset u64}`, little endian.
+//!
+//! | kind | `owner` | what it is | what follows |
+//! |---|---|---|---|
+//! | 1 | 0 | a write to the sender's row | `len` bytes |
+//! | 2 | a slot | a request for data of that slot's row | nothing |
+//! | 3 | a slot | the answer to a request, word for word the same otherwise | `len` bytes |
 
-use crate::fabric::{TableId, TableSpec};
+use crate::fabric::{Slot, TableId, TableSpec};
 use std::ops::Range;
 
 pub(super) const HEADER_LEN: usize = 16;
 
-/// The one kind of header: a write of `len` bytes, which follow, at `offset` of the sender's row of `table`.
-pub(super) const KIND_WRITE: u8 = 1;
+const KIND_WRITE: u8 = 1;
+const KIND_REQUEST: u8 = 2;
+const KIND_ANSWER: u8 = 3;
 
 /// The longest row whose ranges a header can name.
 pub(super) const ROW_LEN_MAX: usize = u32::MAX as usize;
@@ -20,49 +27,92 @@ pub(super) struct Target {
     pub(super) range: Range<usize>,
     /// Columns, which are stored as words, rather than data.
     pub(super) columns: bool,
+    /// An answer, which goes to the row it was asked for, and not to the peer's.
+    pub(super) answer: bool,
+}
+
+/// Data of a row, as requests and answers name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Index of the table among the specs, not its number.
+    pub(super) table: usize,
+    pub(super) id: TableId,
+    /// Not checked but for the row that it must have.
+    pub(super) owner: Slot,
+    pub(super) range: Range<usize>,
+}
+
+/// What a peer says next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Header {
+    Write(Target),
+    Request(Place),
+    Answer(Place),
 }
 
 /// The header of a write of `range`, which lies in a row of at most [`ROW_LEN_MAX`] bytes.
-pub(super) fn encode(table: TableId, range: &Range<usize>) -> [u8; HEADER_LEN] {
+pub(super) fn write(table: TableId, range: &Range<usize>) -> [u8; HEADER_LEN] {
+    encode(KIND_WRITE, 0, table, range)
+}
+
+/// The header that asks for `place`.
+pub(super) fn request(place: &Place) -> [u8; HEADER_LEN] {
+    encode(KIND_REQUEST, place.owner, place.id, &place.range)
+}
+
+/// The header of the bytes of `place`.
+pub(super) fn answer(place: &Place) -> [u8; HEADER_LEN] {
+    encode(KIND_ANSWER, place.owner, place.id, &place.range)
+}
+
+fn encode(kind: u8, owner: Slot, table: TableId, range: &Range<usize>) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
-    header[0] = KIND_WRITE;
+    header[0] = kind;
+    header[1] = owner as u8;
     header[2..4].copy_from_slice(&table.0.to_le_bytes());
     header[4..8].copy_from_slice(&(range.len() as u32).to_le_bytes());
     header[8..].copy_from_slice(&(range.start as u64).to_le_bytes());
     header
 }
 
-/// What a peer's header asks for, or how it breaks the contract.
-pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<Target, String> {
-    let [kind, reserved, t0, t1, l0, l1, l2, l3, offset @ ..] = *header;
+/// What a peer's header says, or how it breaks the contract.
+pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<Header, String> {
+    let [kind, owner, t0, t1, l0, l1, l2, l3, offset @ ..] = *header;
     let id = u16::from_le_bytes([t0, t1]);
     let len = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
     let offset = u64::from_le_bytes(offset);
-    if kind != KIND_WRITE {
-        return Err(format!("a header of the unknown kind {kind}"));
-    }
-    if reserved != 0 {
-        return Err(format!("a header whose reserved byte is {reserved}, not 0"));
+    let name = match kind {
+        KIND_WRITE => "a write",
+        KIND_REQUEST => "a request",
+        KIND_ANSWER => "an answer",
+        _ => return Err(format!("a header of the unknown kind {kind}")),
+    };
+    if kind == KIND_WRITE && owner != 0 {
+        return Err(format!("a header whose reserved byte is {owner}, not 0"));
     }
     let Some(table) = specs.iter().position(|spec| spec.id.0 == id) else {
-        return Err(format!("a write to the unknown table {id}"));
+        return Err(format!("{name} of the unknown table {id}"));
     };
     let TableSpec { columns_len, row_len, .. } = specs[table];
+    let what = || format!("{name} of {len} bytes at {offset} of table {id}");
     if len == 0 || !len.is_multiple_of(8) || !offset.is_multiple_of(8) {
-        return Err(format!(
-            "a write of {len} bytes at {offset} of table {id}, which is no whole number of aligned words"
-        ));
+        return Err(format!("{}, which is no whole number of aligned words", what()));
     }
     let Some(end) = offset.checked_add(len).filter(|&end| end <= row_len as u64) else {
-        return Err(format!("a write of {len} bytes at {offset} of table {id}, whose rows have {row_len} bytes"));
+        return Err(format!("{}, whose rows have {row_len} bytes", what()));
     };
     // Both fit: they are at most `row_len`.
     let range = offset as usize..end as usize;
     let columns = range.start < columns_len;
-    if columns && range.end > columns_len {
-        return Err(format!(
-            "a write of {len} bytes at {offset} of table {id}, across the end of its columns at {columns_len}"
-        ));
+    if kind == KIND_WRITE {
+        if columns && range.end > columns_len {
+            return Err(format!("{}, across the end of its columns at {columns_len}", what()));
+        }
+        return Ok(Header::Write(Target { table, range, columns, answer: false }));
     }
-    Ok(Target { table, range, columns })
+    if columns {
+        return Err(format!("{}, whose data begin at {columns_len}", what()));
+    }
+    let place = Place { table, id: TableId(id), owner: Slot::from(owner), range };
+    Ok(if kind == KIND_REQUEST { Header::Request(place) } else { Header::Answer(place) })
 }
