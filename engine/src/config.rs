@@ -78,6 +78,18 @@ pub struct Config {
     /// How long `join` waits for the other members, in milliseconds.
     #[serde(default = "default_join_timeout_ms")]
     pub join_timeout_ms: u64,
+    /// A member whose engine stands still for so long, in milliseconds, is removed from the group. One whose process dies
+    /// is removed at once.
+    #[serde(default = "default_failure_timeout_ms")]
+    pub failure_timeout_ms: u64,
+    /// How long a member that cannot reach more than half of the group waits before it stops, in milliseconds.
+    #[serde(default = "default_partition_timeout_ms")]
+    pub partition_timeout_ms: u64,
+    /// Of two members, one goes on alone when the other is gone. The risk: when only the link between them breaks, both
+    /// go on, each for itself, and their histories differ from then on. Only for pairs whose link cannot break alone, or
+    /// where something outside sees to it that one of the two is really dead.
+    #[serde(default)]
+    pub lone_survivor: bool,
     /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
     #[serde(default = "default_spin_us")]
     pub spin_us: u64,
@@ -104,6 +116,14 @@ fn default_join_timeout_ms() -> u64 {
     30_000
 }
 
+fn default_failure_timeout_ms() -> u64 {
+    2000
+}
+
+fn default_partition_timeout_ms() -> u64 {
+    10_000
+}
+
 fn default_spin_us() -> u64 {
     20
 }
@@ -119,6 +139,9 @@ impl Config {
             ring_bytes: default_ring_bytes(),
             max_message_bytes: None,
             join_timeout_ms: default_join_timeout_ms(),
+            failure_timeout_ms: default_failure_timeout_ms(),
+            partition_timeout_ms: default_partition_timeout_ms(),
+            lone_survivor: false,
             spin_us: default_spin_us(),
             busy_poll: false,
         }
@@ -194,6 +217,16 @@ impl Config {
                 self.ring_bytes
             ));
         }
+        if !(10..=3_600_000).contains(&self.failure_timeout_ms) {
+            let value = self.failure_timeout_ms;
+            return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));
+        }
+        if self.partition_timeout_ms < self.failure_timeout_ms {
+            return fail(format!(
+                "`partition_timeout_ms` is {}, less than `failure_timeout_ms`, which is {}",
+                self.partition_timeout_ms, self.failure_timeout_ms
+            ));
+        }
         Ok(())
     }
 
@@ -221,6 +254,9 @@ impl Config {
             ("number of members".to_owned(), self.members.len().to_string()),
             ("ring_bytes".to_owned(), self.ring_bytes.to_string()),
             ("max_message_bytes".to_owned(), self.max_message().to_string()),
+            ("failure_timeout_ms".to_owned(), self.failure_timeout_ms.to_string()),
+            ("partition_timeout_ms".to_owned(), self.partition_timeout_ms.to_string()),
+            ("lone_survivor".to_owned(), self.lone_survivor.to_string()),
         ];
         for (rank, member) in self.members.iter().enumerate() {
             pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));

@@ -34,7 +34,7 @@ mod sync;
 
 pub use config::{Config, FabricKind, Member, MemberId, SubgroupId};
 pub use error::Error;
-pub use group::{Driver, Flush, Group, Handler, Reservation};
+pub use group::{Driver, Flush, Group, Handler, Reservation, View};
 pub use multicast::{Delivery, Mode, Stats};
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Node {
         if peer.slot == self.membership.me().slot || self.membership.view().is_some_and(member) {
             return Err(Error::Misuse("a link to a slot that another process holds"));
         }
-        self.membership.link_down(peer.slot, &mut *self.fabric);
+        self.membership.link_down(peer.slot, "another process has its place", &mut *self.fabric);
         let mut rows = self.fabric.attach(peer.slot, connection)?.into_iter();
         let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
             return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
@@ -156,7 +156,7 @@ impl Node {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         for slot in self.membership.expired(self.now_ms) {
             self.fabric.release(slot);
-            self.membership.link_down(slot, &mut *self.fabric);
+            self.lost(slot, "it did not complete its join in time");
         }
         let leaves = matches!(self.phase, Phase::Leaving) && self.multicast.has_published_all();
         if leaves {
@@ -242,13 +242,9 @@ impl Node {
                 continue;
             }
             match event {
-                Event::LinkDown { peer, cause } => {
-                    tracing::debug!(slot = peer, cause, "link down");
-                    self.lost(peer);
-                }
+                Event::LinkDown { peer, cause } => self.lost(peer, &cause),
                 Event::Breach { peer, what } => {
-                    tracing::warn!(slot = peer, what, "severed");
-                    self.lost(peer);
+                    self.lost(peer, &format!("it broke the protocol and was severed: {what}"));
                 }
                 Event::Fetched { peer, owner, range, .. } => self.fetches.done(peer, owner, &range),
             }
@@ -257,8 +253,8 @@ impl Node {
         any
     }
 
-    fn lost(&mut self, slot: Slot) {
-        self.membership.link_down(slot, &mut *self.fabric);
+    fn lost(&mut self, slot: Slot, what: &str) {
+        self.membership.link_down(slot, what, &mut *self.fabric);
         self.fetches.lost(slot);
     }
 
@@ -278,10 +274,8 @@ impl Node {
                 false => self.stop(Error::Contract { member: peer.id, what: breach.what }),
             };
         }
-        tracing::warn!(member = peer.id.0, what = breach.what, "severed");
         self.fabric.sever(peer.slot);
-        self.membership.link_down(peer.slot, &mut *self.fabric);
-        self.fetches.lost(peer.slot);
+        self.lost(peer.slot, &format!("it broke the protocol and was severed: {}", breach.what));
         if matches!(self.phase, Phase::Joining | Phase::Founding) {
             self.stop(Error::Contract { member: peer.id, what: breach.what });
         }
@@ -321,7 +315,7 @@ impl Node {
     #[cfg(test)]
     pub(crate) fn suspect(&mut self, slot: Slot) {
         if let Some(rank) = self.view().and_then(|view| view.rank_of(slot)) {
-            self.membership.suspect(rank, &mut *self.fabric);
+            self.membership.suspect(rank, "for a test", &mut *self.fabric);
         }
     }
 
@@ -334,6 +328,11 @@ impl Node {
     /// before, all of which were made.
     pub fn take_changes(&mut self) -> Vec<ViewChange> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// What was observed of members since the last call that speaks against them.
+    pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+        self.membership.take_faults()
     }
 
     /// Where it is in its life.

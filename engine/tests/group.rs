@@ -131,17 +131,23 @@ fn shm_fifo_alone() {
 }
 
 #[test]
-fn a_member_that_goes_without_leaving_is_named() {
+fn the_others_go_on_when_a_member_fails() {
     for fabric in [FabricKind::Tcp, FabricKind::Shm] {
         let mut members = join_all(&config(fabric, 3));
         drop(members.remove(1));
         for (group, _) in &members {
-            wait_for("the group to stop", || group.stopped().is_some());
-            let reason = group.stopped().unwrap();
-            assert!(matches!(reason, Error::MemberFailed { member: MemberId(2), .. }), "{fabric}: {reason}");
-            let refused = group.try_send(MAIN, Mode::Safe, b"too late").unwrap_err();
-            assert!(matches!(refused, Error::MemberFailed { .. }), "{refused}");
-            assert!(matches!(group.flush(MAIN, 0, LONG), Err(Error::MemberFailed { .. })));
+            wait_for("the next view", || group.view().number == 1);
+            let view = group.view();
+            assert_eq!(
+                (&view.members, &view.failed),
+                (&vec![MemberId(1), MemberId(3)], &vec![MemberId(2)]),
+                "{fabric}"
+            );
+            group.send(MAIN, Mode::Safe, b"we go on", LONG).unwrap();
+            group.flush(MAIN, 0, LONG).unwrap();
+        }
+        for (_, history) in &members {
+            wait_for("both messages", || history.lock().unwrap().len() == 2);
         }
     }
 }
@@ -158,9 +164,32 @@ fn a_leaver_is_named_and_loses_nothing() {
         assert!(matches!(leaver.try_send(MAIN, Mode::Safe, b"x"), Err(Error::Left)));
         assert!(matches!(leaver.leave(LONG), Err(Error::Left)));
         for (group, history) in &members {
-            wait_for("the group to stop", || group.stopped().is_some());
-            assert!(matches!(group.stopped(), Some(Error::MemberLeft { member: MemberId(1) })));
+            wait_for("the next view", || group.view().number == 1);
+            assert_eq!(group.view().left, [MemberId(1)]);
             assert_eq!(history.lock().unwrap().len(), 500);
+        }
+    }
+}
+
+/// Neither of two can know whether the other is dead or only cut off.
+#[test]
+fn one_of_two_stops_unless_it_is_told_to_go_on() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        for lone_survivor in [false, true] {
+            let mut members = join_all(&Config { lone_survivor, ..config(fabric, 2) });
+            drop(members.remove(0));
+            let (group, _) = &members[0];
+            if lone_survivor {
+                wait_for("the next view", || group.view().members == [MemberId(2)]);
+                group.send(MAIN, Mode::Safe, b"alone", LONG).unwrap();
+                group.flush(MAIN, 0, LONG).unwrap();
+            } else {
+                wait_for("the group to stop", || group.stopped().is_some());
+                assert!(matches!(group.stopped(), Some(Error::Partitioned { view: 0, .. })), "{:?}", group.stopped());
+                let refused = group.try_send(MAIN, Mode::Safe, b"too late").unwrap_err();
+                assert!(matches!(refused, Error::Partitioned { .. }), "{refused}");
+                assert!(matches!(group.flush(MAIN, 0, LONG), Err(Error::Partitioned { .. })));
+            }
         }
     }
 }

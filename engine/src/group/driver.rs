@@ -1,30 +1,18 @@
 //! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
 
 use super::flush::Pending;
+use super::handler::Handler;
 use super::shared::{Shared, after, millis};
+use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
-use crate::multicast::{Delivery, Multicast};
+use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What an application wants to hear. Any closure that takes a [`Delivery`] is one.
-pub trait Handler: Send {
-    /// A message, in the order of the subgroup. It may send; it must not wait (blocking calls answer as their `try_` kin).
-    fn deliver(&mut self, message: Delivery<'_>);
-    /// The group stopped, for this reason; nothing more is delivered. Called once.
-    fn stopped(&mut self, _reason: &Error) {}
-}
-
-impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
-    fn deliver(&mut self, message: Delivery<'_>) {
-        self(message);
-    }
-}
 
 /// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
 const LINGER_MS: u64 = 1000;
@@ -86,7 +74,7 @@ impl Driver {
     /// Waits until every member runs view 0, or the node stops because of its deadline. Nothing is delivered in here: the
     /// application has no handle yet.
     pub(super) fn install(&mut self) -> Result<(), Error> {
-        while matches!(self.node.phase(), Phase::Installing) {
+        while matches!(self.node.phase(), Phase::Founding | Phase::Joining) {
             if !self.pass() {
                 self.sleep(Some(Duration::from_millis(20)));
             }
@@ -192,6 +180,7 @@ impl Driver {
             Ok(moved) => moved,
             Err(panic) => self.panicked(&*panic),
         };
+        self.tell_views();
         if self.shared.take_asked() {
             self.serve_handles();
             moved = true;
@@ -203,6 +192,22 @@ impl Driver {
         }
         self.watch_phase();
         moved
+    }
+
+    /// Tells the application of the views that began in this pass: their deliveries come in later ones.
+    fn tell_views(&mut self) {
+        for (member, what) in self.node.take_faults() {
+            tracing::warn!(member = member.0, what, "suspected");
+            self.shared.lock().faults.insert(member, what);
+        }
+        for change in self.node.take_changes() {
+            let view = Arc::new(View::new(&change));
+            self.shared.lock().view = view.clone();
+            let Driver { shared, handler, .. } = self;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.view(&view)))) {
+                self.panicked(&*panic);
+            }
+        }
     }
 
     /// Takes what the handles asked for.
@@ -217,15 +222,15 @@ impl Driver {
 
     fn show_stats(&mut self) {
         let mut state = self.shared.lock();
-        for (index, stats) in state.stats.iter_mut().enumerate() {
-            *stats = self.node.stats(index);
+        for stats in &mut state.stats {
+            *stats = self.node.stats();
             (stats.passes, stats.sleeps) = (self.passes, self.sleeps);
         }
     }
 
     /// Wakes threads that wait for ring space or a flush.
     fn serve_waiters(&mut self) {
-        let freed = self.node.multicasts().iter().map(Multicast::freed).sum();
+        let freed = self.node.multicast().freed();
         if std::mem::replace(&mut self.freed, freed) != freed {
             self.shared.space_freed();
         }
@@ -244,9 +249,7 @@ impl Driver {
                 self.told_stop = true;
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
-                // Whoever would have left now has lost nothing by another's being faster.
-                let flushed = matches!(reason, Error::MemberLeft { .. }) && self.node.flushed();
-                self.shared.stop(&reason, if flushed { Ok(()) } else { Err(reason.clone()) });
+                self.shared.stop(&reason);
                 let Driver { shared, handler, .. } = self;
                 let told = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.stopped(&reason))));
                 if told.is_err() {
@@ -309,15 +312,12 @@ impl Driver {
     fn block(&mut self, timeout: Option<Duration>) {
         self.sleeps += 1;
         self.show_stats();
-        let timeout = match (timeout, self.linger_until_ms) {
-            (None, None) => EpollTimeout::NONE,
-            (timeout, linger) => {
-                let linger = linger.map(|until| until.saturating_sub(self.now_ms()));
-                let ms = timeout.map(millis).into_iter().chain(linger).min().unwrap_or(0);
-                // Rounded up, so that a short wait is not a busy one.
-                EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO)
-            }
-        };
+        // Heartbeats go on while nothing else happens.
+        let due_ms = self.node.next_pass_ms().min(self.linger_until_ms.unwrap_or(u64::MAX));
+        let left_ms = due_ms.saturating_sub(self.now_ms());
+        let ms = timeout.map(millis).into_iter().fold(left_ms, u64::min);
+        // Rounded up, so that a short wait is not a busy one.
+        let timeout = EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO);
         let mut events = [EpollEvent::empty(); 2];
         // An interrupted wait is a short one.
         let _ = self.epoll.wait(&mut events, timeout);

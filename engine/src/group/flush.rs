@@ -16,26 +16,20 @@ pub struct Flush {
 
 /// The driver's side of it.
 pub(super) struct Pending {
-    subgroup: usize,
     k: usize,
     /// Everything that this process sent has a ticket below this.
     ticket: u32,
-    /// Per stream, the count that covers it all, once it is published.
-    target: Option<Vec<u64>>,
+    /// The view in which it is all published, and per stream the count that covers it.
+    target: Option<(u64, Vec<u64>)>,
     done: Arc<AtomicBool>,
 }
 
 impl Flush {
-    pub(super) fn start(shared: &Arc<Shared>, subgroup: usize, k: usize, ticket: u32) -> Flush {
+    pub(super) fn start(shared: &Arc<Shared>, k: usize, ticket: u32) -> Flush {
         let done = Arc::new(AtomicBool::new(false));
-        shared.lock().flushes.push(Pending { subgroup, k, ticket, target: None, done: done.clone() });
+        shared.lock().flushes.push(Pending { k, ticket, target: None, done: done.clone() });
         shared.ask();
         Flush { shared: shared.clone(), done }
-    }
-
-    /// A flush that had nothing to wait for.
-    pub(super) fn done(shared: &Arc<Shared>) -> Flush {
-        Flush { shared: shared.clone(), done: Arc::new(AtomicBool::new(true)) }
     }
 
     /// Whether what the flush covers has been received as asked.
@@ -66,11 +60,15 @@ impl Flush {
 impl Pending {
     /// True once it is fulfilled.
     pub(super) fn check(&mut self, node: &Node) -> bool {
-        let multicast = &node.multicasts()[self.subgroup];
+        let (multicast, Some(view)) = (node.multicast(), node.view().map(|view| view.number)) else { return false };
         if self.target.is_none() {
-            self.target = multicast.flush_target(self.ticket);
+            self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
         }
-        let done = self.target.as_ref().is_some_and(|target| multicast.received_by(self.k, target));
+        // What an ended view brought has been received by all who went on.
+        let done = self
+            .target
+            .as_ref()
+            .is_some_and(|(published_in, target)| *published_in < view || multicast.received_by(self.k, target));
         if done {
             self.done.store(true, Ordering::Release);
         }

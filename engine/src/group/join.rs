@@ -1,11 +1,12 @@
 //! From a configuration to a running node: meet, register memory, show oneself installed, wait for the others.
 
-use super::driver::{Driver, Handler};
+use super::driver::Driver;
+use super::handler::Handler;
 use super::shared::Shared;
 use crate::config::{Config, FabricKind, SubgroupId};
 use crate::error::Error;
 use crate::fabric::{Connection, Fabric, Row, Slot, TableSpec, meet, shm, tcp};
-use crate::membership::{self, Membership};
+use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,54 +19,57 @@ const EVERYBODY: SubgroupId = SubgroupId(0);
 
 pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
-    let me = config.rank()?;
+    let rank = config.rank()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
-    let ids: Vec<_> = config.members.iter().map(|m| m.id).collect();
-    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, ids.len(), config.ring_bytes)];
-    let (fabric, mut tables) = connect(config, me, &specs, deadline)?;
-    let (Some(ring_rows), Some(membership_rows)) = (tables.pop(), tables.pop()) else {
-        return Err(Error::Misuse("the fabric did not make the tables it was asked for"));
-    };
-    let membership = Membership::new(membership_rows, me);
-    let everybody = Multicast::new(EVERYBODY, ids.clone(), ring_rows, me, config.max_message(), Origin::default());
+    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)];
+    let Connected { fabric, own, links, founders } = connect(config, rank, &specs, deadline)?;
+    let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
+    let me = founders[rank];
+    let everybody = Multicast::new(EVERYBODY, specs[1], me.slot, ring_row, config.max_message(), Origin::default());
     let rings = vec![everybody.ring().clone()];
     let left = deadline.saturating_duration_since(Instant::now());
-    let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    let node = Node::new(ids.clone(), fabric, membership, vec![everybody], 0, left_ms);
+    let settings = Settings {
+        failure_timeout_ms: config.failure_timeout_ms,
+        partition_timeout_ms: config.partition_timeout_ms,
+        join_timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        lone_survivor: config.lone_survivor,
+        seed: me.incarnation,
+    };
+    let mut node = Node::new(me, fabric, row, everybody, settings, 0);
+    for (slot, connection) in links {
+        node.attach(founders[slot], connection)?;
+    }
+    node.found(&founders, Origin::default(), 0);
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(|e| Error::io("cannot make an event descriptor", e))?;
-    let shared = Arc::new(Shared::new(ids, me, rings, event));
+    let shared = Arc::new(Shared::new(me.id, rings, event));
     let mut driver = Driver::new(node, shared.clone(), handler, config)?;
     driver.install()?;
     Ok((shared, driver))
 }
 
-/// A fabric whose peers are attached.
+/// Founders that have met: the fabric, the own rows, and what leads to the others.
 struct Connected {
     fabric: Box<dyn Fabric>,
-    /// The own row of each table.
     own: Vec<Arc<Row>>,
-    /// The rows of each peer, in the order of the tables.
-    peers: Vec<(Slot, Vec<Arc<Row>>)>,
-}
-
-impl Connected {
-    fn new(mut fabric: Box<dyn Fabric>, own: Vec<Arc<Row>>, links: Vec<(Slot, Connection)>) -> Result<Self, Error> {
-        let attach = |(slot, link)| fabric.attach(slot, link).map(|rows| (slot, rows));
-        let peers = links.into_iter().map(attach).collect::<Result<_, _>>()?;
-        Ok(Connected { fabric, own, peers })
-    }
+    links: Vec<(Slot, Connection)>,
+    /// By rank.
+    founders: Vec<Peer>,
 }
 
 /// Meets the founders, whose slots are their ranks.
 fn connect(config: &Config, me: Slot, specs: &[TableSpec], deadline: Instant) -> Result<Connected, Error> {
     let incarnation = RandomState::new().hash_one((std::process::id(), me));
+    let founders = |incarnations: Vec<u64>| {
+        let ids = config.members.iter().map(|member| member.id).enumerate();
+        ids.zip(incarnations).map(|((slot, id), incarnation)| Peer { slot, id, incarnation }).collect()
+    };
     match config.fabric {
         FabricKind::Tcp => {
             let met = meet::meet_tcp(config, me, incarnation, deadline)?;
             let links = by_slot(met.streams).map(|(slot, stream)| (slot, Connection::Tcp(stream))).collect();
             let (fabric, own) = tcp::TcpFabric::new(me, specs)?;
-            Connected::new(Box::new(fabric), own, links)
+            Ok(Connected { fabric: Box::new(fabric), own, links, founders: founders(met.incarnations) })
         }
         FabricKind::Shm => {
             let met = meet::meet_unix(config, me, incarnation, deadline)?;
@@ -73,7 +77,7 @@ fn connect(config: &Config, me: Slot, specs: &[TableSpec], deadline: Instant) ->
             let prepared = offer.exchange(by_slot(met.streams).collect(), deadline);
             let prepared = prepared.map_err(|e| set_up_error(config, e))?.into_iter();
             let links = prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect();
-            Connected::new(Box::new(fabric), own, links)
+            Ok(Connected { fabric: Box::new(fabric), own, links, founders: founders(met.incarnations) })
         }
     }
 }

@@ -6,11 +6,15 @@
 mod bell;
 mod driver;
 mod flush;
+mod handler;
 mod join;
 mod shared;
+mod view;
 
-pub use driver::{Driver, Handler};
+pub use driver::Driver;
 pub use flush::Flush;
+pub use handler::Handler;
+pub use view::View;
 
 use crate::config::{Config, MemberId, SubgroupId};
 use crate::error::Error;
@@ -54,7 +58,7 @@ impl Group {
     pub fn join(config: Config, handler: impl Handler + 'static) -> Result<Group, Error> {
         let (shared, driver) = join::join(&config, Box::new(handler))?;
         let thread = std::thread::Builder::new()
-            .name(format!("galerna-{}", shared.ids[shared.me]))
+            .name(format!("galerna-{}", shared.me))
             .spawn(move || driver.run())
             .map_err(|e| Error::io("cannot start the engine's thread", e))?;
         Ok(Group::new(shared, Some(thread)))
@@ -72,14 +76,20 @@ impl Group {
         Group { shared, _engine: Arc::new(engine) }
     }
 
-    /// The members' ids in rank order. The lowest rank is the natural leader, where an application wants one.
-    pub fn members(&self) -> &[MemberId] {
-        &self.shared.ids
+    /// The view that the application was told of last.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.lock().view.clone()
     }
 
-    /// The rank of this process among [`Group::members`].
-    pub fn rank(&self) -> usize {
+    /// This process's number.
+    pub fn member(&self) -> MemberId {
         self.shared.me
+    }
+
+    /// What this process last observed of a member that spoke against it: why it suspected it, or who did. For people; other
+    /// members may have observed something else.
+    pub fn fault(&self, member: MemberId) -> Option<String> {
+        self.shared.lock().faults.get(&member).cloned()
     }
 
     /// Largest message of a subgroup, in bytes.
@@ -145,11 +155,9 @@ impl Group {
     pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
         if let Err(reason) = self.shared.check_open() {
-            // Everything had reached every member before the group ended because one of them left.
-            let flushed = matches!(reason, Error::MemberLeft { .. }) && self.shared.ended_well();
-            return if flushed { Ok(Flush::done(&self.shared)) } else { Err(reason) };
+            return Err(reason);
         }
-        Ok(Flush::start(&self.shared, usize::from(subgroup.0), k, ring.next_ticket()))
+        Ok(Flush::start(&self.shared, k, ring.next_ticket()))
     }
 
     /// Counters of a subgroup; in a busy group they may be some passes old.
@@ -163,8 +171,8 @@ impl Group {
         self.shared.lock().stopped.clone()
     }
 
-    /// Accepts nothing more, sends what was accepted, waits until every member has received it and all that was
-    /// delivered here, and says goodbye. Afterwards every call answers [`Error::Left`].
+    /// Accepts nothing more, sends what was accepted, and asks the others to go on without this process: they do so in a
+    /// next view, and have been delivered all that this one has sent. Afterwards every call answers [`Error::Left`].
     ///
     /// If `timeout` passes first, the process leaves all the same, and the others see it fail. With
     /// [`Group::join_driven`], use [`Driver::leave`].

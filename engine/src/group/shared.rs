@@ -2,12 +2,14 @@
 
 use super::bell::Bell;
 use super::flush::Pending;
+use super::view::View;
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::{Claim, Refusal, SendRing, Stats};
 use crate::sync::Fence;
 use nix::sys::eventfd::EventFd;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +21,7 @@ thread_local! {
 
 /// See the module.
 pub(super) struct Shared {
-    pub(super) ids: Vec<MemberId>,
-    pub(super) me: usize,
+    pub(super) me: MemberId,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
     pub(super) event: EventFd,
@@ -53,14 +54,26 @@ pub(super) struct State {
     /// New flushes, for the driver to take.
     pub(super) flushes: Vec<Pending>,
     pub(super) stats: Vec<Stats>,
+    /// What was last observed of each member that spoke against it.
+    pub(super) faults: HashMap<MemberId, String>,
+    /// The view that the application was told of last.
+    pub(super) view: Arc<View>,
 }
 
 impl Shared {
-    pub(super) fn new(ids: Vec<MemberId>, me: usize, rings: Vec<Arc<SendRing>>, event: EventFd) -> Shared {
+    pub(super) fn new(me: MemberId, rings: Vec<Arc<SendRing>>, event: EventFd) -> Shared {
         let stats = vec![Stats::default(); rings.len()];
-        let state = State { stopped: None, leaving: false, ended: None, space_epoch: 0, flushes: Vec::new(), stats };
+        let state = State {
+            stopped: None,
+            leaving: false,
+            ended: None,
+            space_epoch: 0,
+            flushes: Vec::new(),
+            stats,
+            faults: HashMap::new(),
+            view: Arc::default(),
+        };
         Shared {
-            ids,
             me,
             rings,
             bell: Bell::new(),
@@ -255,11 +268,11 @@ impl Shared {
         self.shut_fence.seldom();
     }
 
-    /// The group stopped, for this reason; `ended` is what a leave, or a flush, of now would say.
-    pub(super) fn stop(&self, reason: &Error, ended: Result<(), Error>) {
+    /// The group stopped, for this reason.
+    pub(super) fn stop(&self, reason: &Error) {
         let mut state = self.lock();
         state.stopped.get_or_insert_with(|| reason.clone());
-        state.ended.get_or_insert(ended);
+        state.ended.get_or_insert_with(|| Err(reason.clone()));
         drop(state);
         self.changed.notify_all();
     }
@@ -271,11 +284,6 @@ impl Shared {
         self.shut.store(true, Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
-    }
-
-    /// The driver has ended, and all that was accepted or delivered here has reached every member.
-    pub(super) fn ended_well(&self) -> bool {
-        matches!(self.lock().ended, Some(Ok(())))
     }
 
     /// Whether this thread is in a callback of this group.

@@ -47,11 +47,15 @@ pub struct Wanted {
 }
 
 impl Membership {
-    /// Accuses the member of `rank`. True if that is new.
-    pub fn suspect(&mut self, rank: Rank, fabric: &mut dyn Fabric) -> bool {
+    /// Accuses the member of `rank`, because of `what`. True if that is new.
+    pub fn suspect(&mut self, rank: Rank, what: &str, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
         let accused = self.epoch.edges[me] | 1 << rank;
-        self.add_edges(me, accused, fabric)
+        let new = self.add_edges(me, accused, fabric);
+        if new {
+            self.note_fault(rank, what.to_owned());
+        }
+        new
     }
 
     /// Takes note of accusations, and passes them on.
@@ -141,10 +145,24 @@ impl Membership {
         let Some(shown) = row::read(&self.table, slot, number, members).map_err(breach)? else { return Ok(true) };
         for (accuser, &accused) in shown.edges.iter().enumerate() {
             let everybody = u64::MAX >> (64 - members);
-            self.add_edges(accuser, accused & everybody & !(1 << accuser), fabric);
+            let accused = accused & everybody & !(1 << accuser);
+            let heard = accused & !self.epoch.edges[accuser];
+            if self.add_edges(accuser, accused, fabric) {
+                self.note_accusations(accuser, heard);
+            }
         }
         self.epoch.shown[rank] = shown;
         Ok(true)
+    }
+
+    /// Others' accusations, of members that this one has nothing against.
+    fn note_accusations(&mut self, accuser: Rank, accused: u64) {
+        let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return };
+        let accused = accused & !self.epoch.edges[me];
+        let what = format!("member {} suspects it", view.members[accuser].peer.id);
+        for rank in (0..view.members.len()).filter(|rank| accused >> rank & 1 == 1).collect::<Vec<_>>() {
+            self.note_fault(rank, what.clone());
+        }
     }
 
     /// What the flush aims at, by rank of the stream, once every candidate has wedged: the most that any of them has.

@@ -21,6 +21,7 @@ pub use joining::{Admission, Refusal};
 pub use row::table_spec;
 pub use view::{Departure, Member, Peer, View};
 
+use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
 use crate::multicast::{Breach, End, Layout, Seat, Standing};
 use crate::sst::{Column, Table};
@@ -97,6 +98,8 @@ pub struct Membership {
     next_slot: Slot,
     /// A joiner's view, once it is decided.
     invited: Option<Value>,
+    /// What was observed of members that speaks against them.
+    faults: Vec<(MemberId, String)>,
     /// Something was pushed that `CHANGES` does not tell yet.
     changed: bool,
 }
@@ -117,6 +120,7 @@ impl Membership {
             pending: Vec::new(),
             next_slot: me.slot + 1,
             invited: None,
+            faults: Vec::new(),
             changed: false,
         }
     }
@@ -166,16 +170,17 @@ impl Membership {
         self.store_and_push(row::LINKED.at(peer.slot), peer.incarnation, fabric);
     }
 
-    /// The link to the process in `slot` is down, or it was severed. True if that ends the view.
-    pub fn link_down(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> bool {
-        let Some(link) = self.links[slot].as_mut().filter(|link| link.up) else { return false };
-        link.up = false;
-        let peer = link.peer;
+    /// The link to the process in `slot` is down, because of `what`. True if that ends the view.
+    pub fn link_down(&mut self, slot: Slot, what: &str, fabric: &mut dyn Fabric) -> bool {
+        let Some(peer) = self.links[slot].filter(|link| link.up).map(|link| link.peer) else { return false };
+        // Its last words: it may have gone because it knew the decision. If they are none, it is suspected anyway.
+        let _ = self.read_row(slot, fabric);
+        self.links[slot] = Some(Link { peer, up: false, changes: 0 });
         self.count_links();
         self.pending.retain(|pending| pending.peer != peer);
         self.store_and_push(row::LINKED.at(slot), 0, fabric);
         let rank = self.view.as_ref().and_then(|view| view.members.iter().position(|m| m.peer == peer));
-        rank.is_some_and(|rank| self.suspect(rank, fabric))
+        rank.is_some_and(|rank| self.suspect(rank, what, fabric))
     }
 
     fn count_links(&mut self) {
@@ -288,7 +293,8 @@ impl Membership {
         let mut news = false;
         for slot in silent {
             if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
-                news |= self.suspect(rank, fabric);
+                let what = format!("its engine has stood still for {} ms", self.settings.failure_timeout_ms);
+                news |= self.suspect(rank, &what, fabric);
             }
         }
         news
@@ -312,6 +318,17 @@ impl Membership {
             news |= self.read_row(slot, fabric)?;
         }
         Ok(news)
+    }
+
+    /// What was observed of members since the last call that speaks against them.
+    pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+        std::mem::take(&mut self.faults)
+    }
+
+    fn note_fault(&mut self, rank: Rank, what: String) {
+        if let Some(member) = self.view.as_ref().and_then(|view| view.members.get(rank)) {
+            self.faults.push((member.peer.id, what));
+        }
     }
 
     /// Says that this process wants to leave.
@@ -373,7 +390,7 @@ impl Membership {
         let members: Vec<Peer> = self.view.iter().flat_map(|view| &view.members).map(|m| m.peer).collect();
         for (rank, peer) in members.into_iter().enumerate() {
             if !self.is_linked(peer) {
-                self.suspect(rank, fabric);
+                self.suspect(rank, "there is no link to it", fabric);
             }
         }
     }

@@ -52,11 +52,8 @@ const ENDS_WORDS: usize = 3 * SLOTS;
 /// Words of a ballot with its value.
 const BALLOT_WORDS: usize = 1 + VALUE_WORDS;
 
-/// The head and the guards of the epoch: what a new epoch clears.
+/// The guards of the epoch: what a new one clears.
 pub(super) const GUARDS: std::ops::Range<usize> = PROMISE.0..LINKED.0;
-/// The first line, which has the words that are looked at all the time.
-pub(super) const HEAD: std::ops::Range<usize> = 0..64;
-
 /// The membership's table.
 pub fn table_spec() -> TableSpec {
     let len = END.0.next_multiple_of(64);

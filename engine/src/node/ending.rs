@@ -119,7 +119,8 @@ impl Node {
         let Some(slot) = slow.map(|fetch| fetch.from) else { return false };
         self.fetches.clear();
         let rank = self.membership.view().and_then(|view| view.rank_of(slot));
-        rank.is_some_and(|rank| self.membership.suspect(rank, &mut *self.fabric))
+        let what = "it did not answer when its memory was asked for";
+        rank.is_some_and(|rank| self.membership.suspect(rank, what, &mut *self.fabric))
     }
 
     fn own_breach(&self, what: String) -> Breach {

@@ -138,7 +138,7 @@ pub(crate) fn bad_slots_and_connections_are_refused<H: Harness>() {
         assert!(matches!(members[0].fabric.attach(slot, link), Err(Error::Misuse(_))), "slot {slot}");
     }
     let foreign = if H::HAS_FD && !H::SHARED {
-        Connection::Simulated
+        Connection::Simulated(0)
     } else {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         Connection::Tcp(TcpStream::connect(listener.local_addr().unwrap()).unwrap())

@@ -302,7 +302,8 @@ impl Cluster {
         }
         let sure = |incarnation: u64| {
             let actor = incarnation as usize - 1;
-            !self.actors[actor].dead && !self.actors[actor].doubtful && !lost.contains(&actor)
+            let it = &self.actors[actor];
+            !it.dead && !it.doubtful && !it.leaves && !lost.contains(&actor)
         };
         // Some may still be in an earlier view.
         let views = self.actors.iter().filter(|actor| !actor.ended()).filter_map(|actor| actor.node.view());
@@ -477,7 +478,6 @@ impl Cluster {
             return false;
         }
         self.say(|| format!("{member} leaves"));
-        self.doubt(&[member]);
         // What is not accepted by now never will be.
         self.actors[member].todo.clear();
         self.close_claims(member);
@@ -751,6 +751,7 @@ impl Cluster {
                 _ => panic!("{who} ends as {phase:?}{}", self.describe()),
             }
             let fine = actor.dead || actor.doubtful || actor.ended() && !self.plan.careful || actor.runs();
+            let fine = fine || matches!(phase, Phase::Left);
             let late = matches!(phase, Phase::Stopped(Error::TimedOut { .. }));
             assert!(fine || late, "{who} ends as {phase:?}, without a reason{}", self.describe());
         }

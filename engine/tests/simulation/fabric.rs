@@ -129,7 +129,7 @@ impl World {
 
     /// The process that `me` has attached in a slot.
     fn process_in(&self, me: usize, slot: Slot) -> Option<usize> {
-        self.memories[me].copies[slot].as_ref().map(|(process, _)| *process)
+        self.memories[me].copies.get(slot)?.as_ref().map(|(process, _)| *process)
     }
 
     /// Whether `me` has attached that very process.
@@ -406,13 +406,13 @@ impl Fabric for SimFabric {
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
         let mut world = self.net.world();
         let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
-        assert!(range.start >= world.specs[index].columns_len && range.end <= world.specs[index].row_len);
+        world.specs[index].check_fetch(&range);
         assert!(world.memories[self.me].copies[owner].is_some(), "nobody was attached in slot {owner}");
         world.fetches += 1;
         let Some(process) = world.process_in(self.me, peer) else { return };
         if world.shared {
             world.memories[self.me].fetched.push(Event::Fetched { peer, table, owner, range });
-        } else if !world.link(self.me, process).down {
+        } else if !world.link(self.me, process).down && !world.link(self.me, process).closing {
             world.link(self.me, process).items.push_back(Item::Ask { table: index, owner, range });
         }
     }
@@ -435,7 +435,7 @@ impl Fabric for SimFabric {
 
     fn has_unsent(&self) -> bool {
         let world = self.net.world();
-        world.others(self.me).any(|to| !world.links[self.me][to].items.is_empty())
+        world.others(self.me).any(|to| !world.links[self.me][to].items.is_empty() && !world.links[self.me][to].closing)
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {

@@ -1,0 +1,46 @@
+//! What an application is called for.
+
+use super::view::View;
+use crate::error::Error;
+use crate::multicast::Delivery;
+use std::io::Read;
+
+/// What an application wants to hear, and how its state travels to a process that joins. Any closure that takes a
+/// [`Delivery`] is one, of an application without state.
+///
+/// All calls come from one thread at a time, and none may wait for the group: blocking calls answer as their `try_` kin. A
+/// call that lasts longer than `failure_timeout_ms` makes this process look dead to the others.
+pub trait Handler: Send {
+    /// A message, in the order of the subgroup.
+    fn deliver(&mut self, message: Delivery<'_>);
+
+    /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
+    fn view(&mut self, _view: &View) {}
+
+    /// The group stopped here, for this reason; nothing more is delivered. Called once.
+    fn stopped(&mut self, _reason: &Error) {}
+
+    /// The application's state as of now, after everything it was delivered, for a process that joins. It is read in another
+    /// thread, while further messages are delivered here, so it must not change with them; and this call must be short: hand
+    /// out a copy, or something that shares what does not change.
+    fn snapshot(&mut self) -> std::io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(std::io::empty()))
+    }
+
+    /// This process joins: takes another member's state in place of its own, before anything is delivered. It is called
+    /// again, from the start, when the member that sends it dies in the middle; what an earlier call took is void then.
+    ///
+    /// An application without state need not implement it; one that is sent a state all the same refuses it.
+    fn restore(&mut self, state: &mut dyn Read) -> std::io::Result<()> {
+        match state.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(std::io::Error::other("the group's application has state, and this one has no `restore`")),
+        }
+    }
+}
+
+impl<F: FnMut(Delivery<'_>) + Send> Handler for F {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self(message);
+    }
+}
