@@ -2,11 +2,12 @@
 
 use super::flush::Pending;
 use super::handler::Handler;
+use super::newcomer::Newcomer;
+use super::reception::Reception;
 use super::shared::{Shared, after, millis};
 use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
-use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,9 +24,12 @@ const PASSES_PER_DISPATCH: usize = 64;
 
 /// Runs a member's node: see [`crate::Group::join_driven`].
 pub struct Driver {
-    node: Node,
-    shared: Arc<Shared>,
-    handler: Box<dyn Handler>,
+    pub(super) node: Node,
+    pub(super) shared: Arc<Shared>,
+    /// Away while it takes the group's state.
+    pub(super) handler: Option<Box<dyn Handler>>,
+    pub(super) newcomer: Newcomer,
+    pub(super) reception: Reception,
     epoll: Epoll,
     started: Instant,
     spin: Duration,
@@ -45,6 +49,7 @@ impl Driver {
         mut node: Node,
         shared: Arc<Shared>,
         handler: Box<dyn Handler>,
+        reception: Reception,
         config: &Config,
     ) -> Result<Driver, Error> {
         let failed = |e| Error::io("cannot make an epoll descriptor", e);
@@ -57,7 +62,9 @@ impl Driver {
         Ok(Driver {
             node,
             shared,
-            handler,
+            handler: Some(handler),
+            newcomer: Newcomer::new(config),
+            reception,
             epoll,
             started: Instant::now(),
             spin: Duration::from_micros(config.spin_us),
@@ -71,20 +78,30 @@ impl Driver {
         })
     }
 
-    /// Waits until every member runs view 0, or the node stops because of its deadline. Nothing is delivered in here: the
-    /// application has no handle yet.
-    pub(super) fn install(&mut self) -> Result<(), Error> {
-        while matches!(self.node.phase(), Phase::Founding | Phase::Joining) {
+    /// Waits until this process runs in a view, and has the group's state if it joined, or until `give_up` says that it has
+    /// waited enough (then it is false).
+    pub(super) fn install(&mut self, mut give_up: impl FnMut() -> bool) -> Result<bool, Error> {
+        loop {
+            match self.node.phase() {
+                Phase::Stopped(reason) => {
+                    let reason = reason.clone();
+                    self.linger();
+                    return Err(reason);
+                }
+                Phase::Joining if give_up() => return Ok(false),
+                Phase::Founding | Phase::Joining => {}
+                _ if self.newcomer.is_new() => {}
+                _ => return Ok(true),
+            }
             if !self.pass() {
                 self.sleep(Some(Duration::from_millis(20)));
             }
         }
-        if let Phase::Stopped(reason) = self.node.phase() {
-            let reason = reason.clone();
-            self.linger();
-            return Err(reason);
-        }
-        Ok(())
+    }
+
+    /// Gives the attempt up: the others see this process go.
+    pub(super) fn into_handler(mut self) -> Option<Box<dyn Handler>> {
+        self.handler.take()
     }
 
     /// The engine thread: until the group stops or this process leaves.
@@ -171,12 +188,16 @@ impl Driver {
     /// One pass of the node and of what the handles asked for.
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
-        let Driver { node, shared, handler, .. } = self;
+        let mut moved = self.newcomer.is_new() && self.welcome();
+        let Driver { node, shared, handler, newcomer, .. } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            shared.as_callback(|| node.poll(now_ms, &mut |delivery| handler.deliver(delivery)))
+            shared.as_callback(|| match handler.as_mut().filter(|_| !newcomer.is_new()) {
+                Some(handler) => node.poll(now_ms, &mut |delivery| handler.deliver(delivery)),
+                None => newcomer.poll(node, now_ms),
+            })
         }));
         self.passes += 1;
-        let mut moved = match polled {
+        moved |= match polled {
             Ok(moved) => moved,
             Err(panic) => self.panicked(&*panic),
         };
@@ -202,11 +223,28 @@ impl Driver {
         }
         for change in self.node.take_changes() {
             let view = Arc::new(View::new(&change));
-            self.shared.lock().view = view.clone();
-            let Driver { shared, handler, .. } = self;
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.view(&view)))) {
-                self.panicked(&*panic);
+            self.reception.begin(&change);
+            if self.newcomer.needs_state(self.node.is_voter()) {
+                self.take_state();
             }
+            if self.newcomer.begin(&view) {
+                continue;
+            }
+            self.tell_view(&view);
+        }
+    }
+
+    pub(super) fn tell_view(&mut self, view: &Arc<View>) {
+        self.shared.lock().view = view.clone();
+        self.call(|handler| handler.view(view));
+    }
+
+    /// Calls the application, if it is here.
+    pub(super) fn call(&mut self, f: impl FnOnce(&mut dyn Handler)) {
+        let Driver { shared, handler, .. } = self;
+        let Some(handler) = handler else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| f(&mut **handler)))) {
+            self.panicked(&*panic);
         }
     }
 
@@ -214,9 +252,14 @@ impl Driver {
     fn serve_handles(&mut self) {
         let mut state = self.shared.lock();
         self.flushes.append(&mut state.flushes);
-        if state.leaving {
-            drop(state);
+        let visits = std::mem::take(&mut state.visits);
+        let leaving = state.leaving;
+        drop(state);
+        if leaving {
             self.node.leave();
+        }
+        for visit in visits {
+            self.receive(visit);
         }
     }
 
@@ -250,18 +293,14 @@ impl Driver {
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
-                let Driver { shared, handler, .. } = self;
-                let told = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.stopped(&reason))));
-                if told.is_err() {
-                    tracing::error!("the application's `stopped` callback panicked");
-                }
+                self.call(|handler| handler.stopped(&reason));
             }
             Phase::Left => self.shared.end(Ok(())),
             _ => {}
         }
     }
 
-    fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
+    pub(super) fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned());
         self.node.fail(Error::CallbackPanicked(text));

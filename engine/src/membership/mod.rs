@@ -204,10 +204,16 @@ impl Membership {
         }
     }
 
-    /// Whether the member in `slot` has begun a later view.
+    /// Whether the member in `slot` may reuse what this one has still to deliver: it has begun a later view, and one after
+    /// that if this one is in the next, too.
     #[inline]
     pub fn has_gone_on(&self, slot: Slot) -> bool {
-        self.table.load(slot, row::INSTALLED) > self.number() + 1
+        self.table.load(slot, row::INSTALLED) > self.number() + 1 + u64::from(self.epoch.decided.is_some())
+    }
+
+    /// Whether some member has gone on like that: then this one is not among them.
+    pub fn is_outrun(&self) -> bool {
+        self.view.iter().flat_map(|view| &view.members).any(|member| self.has_gone_on(member.peer.slot))
     }
 
     fn store_and_push(&mut self, column: Column, value: u64, fabric: &mut dyn Fabric) {

@@ -138,8 +138,10 @@ impl Node {
             self.fetches.clear();
             self.multicast.end(&trim);
         }
-        self.multicast.deliver(None, sink)?;
-        if self.multicast.has_ended() {
+        self.deliver(sink)?;
+        if self.fabric.shares_rows() && self.membership.is_outrun() {
+            self.stop_removed();
+        } else if self.multicast.has_ended() {
             if self.membership.is_in_next() {
                 self.enter()?;
             } else {

@@ -510,6 +510,9 @@ impl Cluster {
             let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
             oracle.deliver(who, sender.peer.incarnation as usize - 1, &delivery);
         });
+        for (member, what) in self.actors[who].node.take_faults() {
+            self.say(|| format!("{who} has it against {member} that {what}"));
+        }
         for change in self.actors[who].node.take_changes() {
             if self.trace {
                 println!(
