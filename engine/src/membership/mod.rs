@@ -204,11 +204,11 @@ impl Membership {
         }
     }
 
-    /// Whether the member in `slot` may reuse what this one has still to deliver: it has begun a later view, and one after
-    /// that if this one is in the next, too.
+    /// Whether the member in `slot` may reuse what this one has still to deliver: it has begun the next view, and, if this
+    /// one is in that too, the one after it.
     #[inline]
     pub fn has_gone_on(&self, slot: Slot) -> bool {
-        self.table.load(slot, row::INSTALLED) > self.number() + 1 + u64::from(self.epoch.decided.is_some())
+        self.table.load(slot, row::INSTALLED) > self.number() + 1 + u64::from(self.is_in_next())
     }
 
     /// Whether some member has gone on like that: then this one is not among them.

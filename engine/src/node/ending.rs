@@ -139,12 +139,14 @@ impl Node {
             self.multicast.end(&trim);
         }
         self.deliver(sink)?;
-        if self.fabric.shares_rows() && self.membership.is_outrun() {
+        let outrun = self.fabric.shares_rows() && self.membership.is_outrun();
+        if outrun && self.membership.is_in_next() {
             self.stop_removed();
-        } else if self.multicast.has_ended() {
+        } else if outrun || self.multicast.has_ended() {
             if self.membership.is_in_next() {
                 self.enter()?;
             } else {
+                // On shared memory the others do not wait until one that leaves has read all of their last messages.
                 self.until_ms = self.now_ms.saturating_add(self.settings.failure_timeout_ms);
                 self.phase = Phase::Parting;
             }
