@@ -154,7 +154,7 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
     for (slot, connection) in links {
         node.attach(founders[slot], connection)?;
     }
-    node.found(&founders, Origin::default(), 0);
+    node.found(&founders, Origin::default());
     let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
     let me = founders[rank];
     let sign = Sign { group: config.group.clone(), group_id: incarnations[0], agreed: config.agreed(), me, offer };

@@ -306,6 +306,11 @@ impl Membership {
         news
     }
 
+    /// The time between two heartbeats.
+    pub fn beat_ms(&self) -> u64 {
+        detector::beat_ms(self.settings.failure_timeout_ms)
+    }
+
     /// When [`Membership::observe`] has something to do even if nothing arrives.
     pub fn next_look_ms(&self) -> u64 {
         self.detector.next_beat_ms(self.settings.failure_timeout_ms)
