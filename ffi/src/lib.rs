@@ -26,3 +26,7 @@ mod send;
 mod snapshot;
 mod stats;
 mod view;
+
+#[cfg(test)]
+#[path = "../tests/unit/state.rs"]
+mod state_tests;
