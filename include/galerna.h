@@ -106,6 +106,10 @@ enum galerna_result_t
    * The group stopped here: the others went on without this process, which they could not reach or which stood still.
    */
   GALERNA_ERR_REMOVED = 21,
+  /**
+   * This process joined, but could not take the group's state.
+   */
+  GALERNA_ERR_STATE_TRANSFER = 22,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -53,6 +53,8 @@ pub enum galerna_result_t {
     GALERNA_ERR_PARTITIONED = 20,
     /// The group stopped here: the others went on without this process, which they could not reach or which stood still.
     GALERNA_ERR_REMOVED = 21,
+    /// This process joined, but could not take the group's state.
+    GALERNA_ERR_STATE_TRANSFER = 22,
 }
 
 /// A short description of a result code, in English.
@@ -86,7 +88,7 @@ pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
     const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 22] = [
+    const TEXTS: [&CStr; 23] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -109,6 +111,7 @@ fn describe(result: RawResult) -> &'static CStr {
         c"internal error",
         c"cut off from more than half of the group",
         c"removed from the group",
+        c"the group's state could not be taken",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)

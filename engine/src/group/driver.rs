@@ -10,6 +10,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct Driver {
     pub(super) newcomer: Newcomer,
     pub(super) reception: Reception,
     epoll: Epoll,
+    /// Makes the descriptor readable when a pass is due, for applications that wait on it themselves.
+    timer: TimerFd,
     started: Instant,
     spin: Duration,
     busy_poll: bool,
@@ -59,6 +63,9 @@ impl Driver {
         if let Some(fd) = node.fabric().fd() {
             epoll.add(fd, readable()).map_err(failed)?;
         }
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
+        let timer = timer.map_err(|e| Error::io("cannot make a timer", e))?;
+        epoll.add(&timer, readable()).map_err(failed)?;
         Ok(Driver {
             node,
             shared,
@@ -66,6 +73,7 @@ impl Driver {
             newcomer: Newcomer::new(config),
             reception,
             epoll,
+            timer,
             started: Instant::now(),
             spin: Duration::from_micros(config.spin_us),
             busy_poll: config.busy_poll,
@@ -135,12 +143,25 @@ impl Driver {
     /// done; the descriptor is readable then. An error is the reason why the group stopped.
     pub fn dispatch(&mut self) -> Result<(), Error> {
         self.disarm();
+        // Readable again when it is set again.
+        let _ = self.timer.unset();
         let idle = (0..PASSES_PER_DISPATCH).any(|_| !self.pass());
         // Armed, the node looks once more: what came before is found now, what comes later makes the descriptor readable.
         if !idle || self.arm_and_look() {
             self.shared.ring();
+        } else {
+            self.set_timer();
         }
         self.shared.lock().stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Heartbeats go on while the application waits on the descriptor.
+    fn set_timer(&self) {
+        let due_ms = self.node.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
+        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
+            tracing::error!(%error, "cannot set a timer: heartbeats depend on the application's calls");
+        }
     }
 
     /// One pass, for applications that call again at once and never wait on the descriptor. True if anything moved.
@@ -357,7 +378,7 @@ impl Driver {
         let ms = timeout.map(millis).into_iter().fold(left_ms, u64::min);
         // Rounded up, so that a short wait is not a busy one.
         let timeout = EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO);
-        let mut events = [EpollEvent::empty(); 2];
+        let mut events = [EpollEvent::empty(); 3];
         // An interrupted wait is a short one.
         let _ = self.epoll.wait(&mut events, timeout);
     }
