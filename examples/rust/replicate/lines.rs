@@ -45,6 +45,11 @@ impl Lines {
         self.ends.len() * self.repeat
     }
 
+    /// Which of them member `id` of `members` sends.
+    pub(crate) fn share(&self, id: u32, members: u32) -> impl ExactSizeIterator<Item = usize> {
+        (id as usize..self.len()).step_by(members as usize)
+    }
+
     /// Line `number` of the run, counted from 0.
     pub(crate) fn get(&self, number: usize) -> Cow<'_, [u8]> {
         let number = number % self.ends.len();
@@ -70,7 +75,7 @@ impl Lines {
     pub(crate) fn digests_by_sender(&self, members: u32) -> Vec<String> {
         let of = |sender: u32| {
             let mut digest = LineDigest::default();
-            for number in (sender as usize..self.len()).step_by(members as usize) {
+            for number in self.share(sender, members) {
                 digest.add(sender, &self.get(number));
             }
             digest.finish()

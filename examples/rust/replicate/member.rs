@@ -3,7 +3,7 @@
 use crate::lines::Lines;
 use crate::options::Member;
 use crate::replica::{Replica, State};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use galerna::{Config, MemberId};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -58,17 +58,33 @@ fn run(options: &Member) -> Result<Outcome> {
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
     let delivered: Result<()> = while_reporting(&replica, || {
-        for number in (options.id as usize..total).step_by(members as usize) {
+        for number in lines.share(options.id, members) {
             if let Some(rate) = options.workload.rate {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
             }
+            check(replica.failed(), &replica)?;
             replica.send(&lines.get(number))?;
         }
-        Ok(replica.wait_for(total)?)
+        wait_for_all(&replica, &lines, members)
     });
     delivered?;
     Ok(outcome(replica.leave()?, members, started))
+}
+
+/// Waits until every line of every member is here.
+fn wait_for_all(replica: &Replica, lines: &Lines, members: u32) -> Result<()> {
+    let has_all = |state: &State| (0..members).all(|id| state.history.of(id) == lines.share(id, members).len());
+    let lost = replica.wait_for(|state| match has_all(state) {
+        true => Some(None),
+        false => state.failed.first().copied().map(Some),
+    })?;
+    check(lost, replica)
+}
+
+/// The group goes on without a member that failed, but its lines are not complete.
+fn check(failed: Option<u32>, replica: &Replica) -> Result<()> {
+    failed.map_or(Ok(()), |id| bail!("member {id} failed: {}", replica.fault(id)))
 }
 
 fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {

@@ -1,7 +1,7 @@
 //! One replica of a list of lines: everything this example does with Galerna is in this file.
 
 use crate::history::History;
-use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId};
+use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     /// From the call of `send` to the own delivery, of each line that this member sent.
     pub(crate) latencies: Vec<Duration>,
     pub(crate) last_delivery: Option<Instant>,
+    /// The members that failed, as the views told.
+    pub(crate) failed: Vec<u32>,
     stopped: Option<Error>,
 }
 
@@ -54,6 +56,11 @@ impl Handler for Callbacks {
         {
             state.latencies.push(now - sent_at);
         }
+        self.store.changed.notify_all();
+    }
+
+    fn view(&mut self, view: &View) {
+        self.store.lock().failed.extend(view.failed.iter().map(|member| member.0));
         self.store.changed.notify_all();
     }
 
@@ -85,16 +92,29 @@ impl Replica {
         self.store.lock().history.len()
     }
 
-    /// Waits until `lines` lines are delivered, or the group stops before that.
-    pub(crate) fn wait_for(&self, lines: usize) -> Result<(), Error> {
-        let pending = |state: &mut State| state.history.len() < lines && state.stopped.is_none();
-        let waited = self.store.changed.wait_while(self.store.lock(), pending);
-        let state = waited.unwrap_or_else(PoisonError::into_inner);
-        match &state.stopped {
-            // Another member that has everything may have left, which stops the group: nothing is missing.
-            Some(reason) if state.history.len() < lines => Err(reason.clone()),
-            _ => Ok(()),
+    /// The first member that failed.
+    pub(crate) fn failed(&self) -> Option<u32> {
+        self.store.lock().failed.first().copied()
+    }
+
+    /// Waits until `reached` says something about the state, or the group stops before that.
+    pub(crate) fn wait_for<T>(&self, mut reached: impl FnMut(&State) -> Option<T>) -> Result<T, Error> {
+        let mut state = self.store.lock();
+        loop {
+            // What is reached is reached, even if the group has stopped since.
+            if let Some(value) = reached(&state) {
+                return Ok(value);
+            }
+            if let Some(reason) = &state.stopped {
+                return Err(reason.clone());
+            }
+            state = self.store.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What this member knows of the failure of another.
+    pub(crate) fn fault(&self, member: u32) -> String {
+        self.group.fault(MemberId(member)).unwrap_or_else(|| "others could not reach it".to_owned())
     }
 
     /// Leaves once everything that this member sent has reached all; returns what was delivered to it.
