@@ -49,6 +49,8 @@ pub struct Wanted {
     pub end: End,
     /// The slot to fetch from; `None` when the stream's sender has shown that all of it is here.
     pub from: Option<Slot>,
+    /// Who says so, by rank.
+    pub shown_by: Rank,
 }
 
 impl Membership {
@@ -202,13 +204,14 @@ impl Membership {
             .filter(|&(stream, end)| end.frames > have[stream].frames || end.messages > have[stream].messages);
         let wanted = lacks.map(|(stream, &end)| {
             let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
+            let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
             // A sender's frames lie before its wedge in the order of its writes.
-            let here = candidates >> stream & 1 == 1;
-            let source = (0..shown.len())
-                .filter(|rank| candidates >> rank & 1 == 1)
-                .find(|&rank| has(&shown[rank].wedged) || has(&shown[rank].flushed));
+            let here = candidates >> stream & 1 == 1 && has(&shown[stream].wedged);
+            // What others flushed they have from somebody who wedged with it.
+            let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
+            let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
             let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
-            Wanted { stream, end, from }
+            Wanted { stream, end, from, shown_by: if here { stream } else { source.unwrap_or(stream) } }
         });
         Some(wanted.collect())
     }
