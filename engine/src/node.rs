@@ -259,6 +259,9 @@ impl Node {
                 Event::LinkDown { peer, cause } => self.lost(peer, &cause),
                 Event::Breach { peer, what } => {
                     self.lost(peer, &format!("it broke the protocol and was severed: {what}"));
+                    if matches!(self.phase, Phase::Founding) {
+                        self.stop_founding(peer, what);
+                    }
                 }
                 Event::Fetched { peer, owner, range, .. } => self.fetches.done(peer, owner, &range),
             }
@@ -292,6 +295,14 @@ impl Node {
         self.lost(peer.slot, &format!("it broke the protocol and was severed: {}", breach.what));
         if matches!(self.phase, Phase::Joining | Phase::Founding) {
             self.stop(Error::Contract { member: peer.id, what: breach.what });
+        }
+    }
+
+    /// Without one of them the founders do not begin.
+    fn stop_founding(&mut self, slot: Slot, what: String) {
+        let members = self.membership.view().into_iter().flat_map(|view| &view.members);
+        if let Some(member) = members.map(|m| m.peer).find(|peer| peer.slot == slot).map(|peer| peer.id) {
+            self.stop(Error::Contract { member, what });
         }
     }
 
