@@ -6,7 +6,7 @@ use super::rng::Rng;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
-use crate::membership::{self, Peer, Settings, View};
+use crate::membership::{self, Member, Peer, Settings, View};
 use crate::multicast::{self, Claim, Mode, Multicast, Origin, Refusal, SendRing, column};
 use crate::node::{Node, Phase};
 use std::collections::HashMap;
@@ -730,7 +730,13 @@ impl Cluster {
         let alive = |incarnation: u64| !self.actors[incarnation as usize - 1].ended();
         self.actors.iter().filter(|a| !a.ended()).all(|a| {
             let Some(view) = a.node.view() else { return false };
-            let all = view.members.iter().all(|m| alive(m.peer.incarnation) && m.voter);
+            // A member that cannot be heard is going to be found out.
+            let heard = |incarnation: u64| {
+                let other = &self.actors[incarnation as usize - 1];
+                !self.net.world().is_stalled(other.process, a.process)
+            };
+            let all = |m: &Member| alive(m.peer.incarnation) && m.voter && heard(m.peer.incarnation);
+            let all = view.members.iter().all(all);
             a.runs() && !a.node.is_between_views() && all && a.todo.is_empty() && !a.leaves
         })
     }
@@ -751,7 +757,10 @@ impl Cluster {
                 _ => panic!("{who} ends as {phase:?}{}", self.describe()),
             }
             let fine = actor.dead || actor.doubtful || actor.ended() && !self.plan.careful || actor.runs();
-            let fine = fine || matches!(phase, Phase::Left);
+            // Of two that accuse each other either may go.
+            let removed =
+                matches!(phase, Phase::Stopped(Error::Removed { .. })) && self.actors.iter().any(|a| a.doubtful);
+            let fine = fine || removed || matches!(phase, Phase::Left);
             let late = matches!(phase, Phase::Stopped(Error::TimedOut { .. }));
             assert!(fine || late, "{who} ends as {phase:?}, without a reason{}", self.describe());
         }

@@ -285,6 +285,10 @@ impl World {
         self.memories[to].news = true;
     }
 
+    pub(crate) fn is_stalled(&self, from: usize, to: usize) -> bool {
+        self.links[from][to].stalled
+    }
+
     /// The process ends; what it gave to the network still lands.
     pub(crate) fn end(&mut self, process: usize) {
         for peer in self.others(process) {
