@@ -23,6 +23,11 @@ impl History {
         self.counts[sender] += 1;
     }
 
+    /// Bytes of all lines.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Lines of one sender.
     pub(crate) fn of(&self, sender: u32) -> usize {
         self.counts.get(sender as usize).copied().unwrap_or(0)

@@ -1,6 +1,7 @@
 //! One replica of a list of lines: everything this example does with Galerna is in this file.
 
 use crate::history::History;
+use crate::views::Views;
 use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,8 +33,7 @@ pub(crate) struct State {
     /// From the call of `send` to the own delivery, of each line that this member sent.
     pub(crate) latencies: Vec<Duration>,
     pub(crate) last_delivery: Option<Instant>,
-    /// The members that failed, as the views told.
-    pub(crate) failed: Vec<u32>,
+    pub(crate) views: Views,
     stopped: Option<Error>,
 }
 
@@ -51,6 +51,7 @@ impl Handler for Callbacks {
         let mut state = self.store.lock();
         state.history.append(message.sender.0, message.payload);
         state.last_delivery = Some(now);
+        state.views.delivery(now);
         if message.sender == self.me
             && let Ok(sent_at) = self.sent_at.try_recv()
         {
@@ -60,7 +61,7 @@ impl Handler for Callbacks {
     }
 
     fn view(&mut self, view: &View) {
-        self.store.lock().failed.extend(view.failed.iter().map(|member| member.0));
+        self.store.lock().views.begins(view);
         self.store.changed.notify_all();
     }
 
@@ -92,9 +93,9 @@ impl Replica {
         self.store.lock().history.len()
     }
 
-    /// The first member that failed.
-    pub(crate) fn failed(&self) -> Option<u32> {
-        self.store.lock().failed.first().copied()
+    /// The first member that failed, but for `expected`.
+    pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
+        self.store.lock().failed(expected)
     }
 
     /// Waits until `reached` says something about the state, or the group stops before that.
@@ -121,6 +122,13 @@ impl Replica {
     pub(crate) fn leave(self) -> Result<State, Error> {
         self.group.leave(PATIENCE)?;
         Ok(std::mem::take(&mut *self.store.lock()))
+    }
+}
+
+impl State {
+    /// See [`Replica::failed`].
+    pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
+        self.views.failed().find(|&id| Some(id) != expected)
     }
 }
 
