@@ -42,6 +42,14 @@ pub(crate) enum Command {
     /// What a group costs that does nothing, driven by the library's thread: CPU time and memory.
     #[command(args_override_self = true)]
     Idle(IdleArgs),
+    /// How long a group pauses when a member is killed, as its survivors see it.
+    ///
+    /// Every member sends safe messages, and one is killed with SIGKILL; for each kill the whole group is started anew.
+    /// Figures are of each survivor: detection, from the kill to its first notice of it; installation, from there to its
+    /// next view; gap, the longest pause between two deliveries from the kill to the first message of the next view; next
+    /// delivery, from the notice; back, from the kill to the first delivery in the next view.
+    #[command(args_override_self = true)]
+    Failover(FailoverArgs),
     /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
     #[command(args_override_self = true)]
     Compare(CompareArgs),
@@ -331,6 +339,73 @@ pub(crate) struct IdleArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whom a failover kills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Victim {
+    /// The last member.
+    Follower,
+    /// The first member, which leads view changes.
+    Leader,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct FailoverArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    /// Members, each a process. A group of two does not survive the death of one.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=64))]
+    pub(crate) members: u64,
+    /// Who is killed.
+    #[arg(long, value_enum, default_value = "follower")]
+    pub(crate) victim: Victim,
+    /// How often; the group is started anew for each.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) kills: u64,
+    /// Bytes of each message.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) size: usize,
+    /// Messages per second of each member; without it, as many as the ring takes.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// How long the members send before one is killed, in ms; up to half as much again is added at random.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub(crate) warmup_ms: u64,
+    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) ring_bytes: Option<usize>,
+    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+    /// Give a kill up after so many seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl FailoverArgs {
+    /// The rank of whom is killed.
+    pub(crate) fn victim(&self) -> usize {
+        match self.victim {
+            Victim::Leader => 0,
+            Victim::Follower => self.members as usize - 1,
+        }
+    }
+
+    /// The engine's configuration; it is checked.
+    pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
+        let mut config = config(self.fabric, addresses, self.ring_bytes, self.spin_us);
+        if self.size > config.max_message() {
+            config.max_message_bytes = Some(self.size);
+        }
+        config.check()?;
+        Ok(config)
+    }
 }
 
 /// What a cluster is compared with.

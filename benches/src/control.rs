@@ -4,8 +4,8 @@
 //! ([`Order::Start`]), says [`Word::Done`] with what it measured, and goes on serving the others until [`Order::End`].
 //! When the parent is gone, so is the member.
 
-use crate::args::{ClusterArgs, IdleArgs, LimitArgs, PingPongArgs};
-use crate::{Result, idle, limit, member, pingpong};
+use crate::args::{ClusterArgs, FailoverArgs, IdleArgs, LimitArgs, PingPongArgs};
+use crate::{Result, failover, idle, limit, member, pingpong};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ pub(crate) enum Job {
     Limit(LimitArgs),
     PingPong(PingPongArgs),
     Idle(IdleArgs),
+    Failover(FailoverArgs),
 }
 
 /// From the parent, after the plan.
@@ -155,5 +156,6 @@ fn obey(control: &Control) -> Result<()> {
         Job::Limit(args) => limit::work(args, &plan, control),
         Job::PingPong(args) => pingpong::work(args, &plan, control),
         Job::Idle(args) => idle::work(args, &plan, control),
+        Job::Failover(args) => failover::member::work(args, &plan, control),
     }
 }

@@ -87,33 +87,15 @@ fn memory(members: usize, bytes: usize) -> Result<(Vec<File>, Vec<PathBuf>)> {
 
 /// Runs `task` and returns what the members report, by rank.
 pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Vec<R>> {
-    let folder = Folder::new()?;
-    let addresses = addresses(task.fabric, task.members, &folder)?;
-    let (_files, memory) = memory(task.members, task.memory_bytes)?;
     let bar = progress_bar(task.deliveries);
-    let mut crew = Crew::new(task.timeout);
-    for rank in 0..task.members {
-        crew.hire(&Plan {
-            rank,
-            addresses: addresses.clone(),
-            memory: memory.clone(),
-            progress: bar.is_some() && rank == 0,
-            job: task.job.clone(),
-        })?;
-    }
-    crew.gather("become ready", None, |word| matches!(word, Word::Ready).then_some(()))?;
+    let mut crew = Crew::start(task, bar.is_some())?;
+    crew.get_ready()?;
     crew.order(Order::Start(now_ns() + LEAD_NS))?;
-    let values = crew.gather("finish", bar.as_ref(), |word| match word {
-        Word::Done(value) => Some(value),
-        _ => None,
-    })?;
-    crew.order(Order::End)?;
-    crew.dismiss()?;
+    let reports = crew.finish(bar.as_ref())?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let reports = values.into_iter().map(serde_json::from_value);
-    Ok(reports.collect::<serde_json::Result<_>>()?)
+    Ok(reports)
 }
 
 /// Only for eyes, and only in runs that may be long.
@@ -126,23 +108,80 @@ fn progress_bar(deliveries: u64) -> Option<ProgressBar> {
     Some(ProgressBar::new(deliveries).with_style(style))
 }
 
-struct Crew {
+/// The members' processes; those that still run are killed when it is dropped.
+pub(crate) struct Crew {
     workers: Vec<Worker>,
     lines: Receiver<(usize, Option<String>)>,
     sender: Sender<(usize, Option<String>)>,
     timeout: Duration,
     deadline: Instant,
+    /// Held for the members.
+    _folder: Folder,
+    _files: Vec<File>,
 }
 
 struct Worker {
     child: Child,
     stdin: ChildStdin,
+    /// It was killed: nothing is expected of it.
+    killed: bool,
 }
 
 impl Crew {
-    fn new(timeout: Duration) -> Crew {
+    /// Starts the members; the first of them says how far it is, if it `shows_progress`.
+    pub(crate) fn start(task: &Task, shows_progress: bool) -> Result<Crew> {
         let (sender, lines) = channel();
-        Crew { workers: Vec::new(), lines, sender, timeout, deadline: Instant::now() + timeout }
+        let folder = Folder::new()?;
+        let addresses = addresses(task.fabric, task.members, &folder)?;
+        let (files, memory) = memory(task.members, task.memory_bytes)?;
+        let mut crew = Crew {
+            workers: Vec::new(),
+            lines,
+            sender,
+            timeout: task.timeout,
+            deadline: Instant::now() + task.timeout,
+            _folder: folder,
+            _files: files,
+        };
+        for rank in 0..task.members {
+            crew.hire(&Plan {
+                rank,
+                addresses: addresses.clone(),
+                memory: memory.clone(),
+                progress: shows_progress && rank == 0,
+                job: task.job.clone(),
+            })?;
+        }
+        Ok(crew)
+    }
+
+    /// Waits until all are ready.
+    pub(crate) fn get_ready(&mut self) -> Result<()> {
+        self.gather("become ready", None, |word| matches!(word, Word::Ready).then_some(())).map(drop)
+    }
+
+    /// Waits for what the members report, by rank but for those that were killed, and ends them.
+    pub(crate) fn finish<R: DeserializeOwned>(mut self, bar: Option<&ProgressBar>) -> Result<Vec<R>> {
+        let values = self.gather("finish", bar, |word| match word {
+            Word::Done(value) => Some(value),
+            _ => None,
+        })?;
+        self.order(Order::End)?;
+        self.dismiss()?;
+        let reports = values.into_iter().map(serde_json::from_value);
+        Ok(reports.collect::<serde_json::Result<_>>()?)
+    }
+
+    /// Kills a member with SIGKILL. Returns when, by [`now_ns`]: just before the call.
+    pub(crate) fn kill(&mut self, rank: usize) -> Result<u64> {
+        let worker = &mut self.workers[rank];
+        if let Some(status) = worker.child.try_wait()? {
+            return Err(format!("member {} ended before its time: {status}", rank + 1).into());
+        }
+        worker.killed = true;
+        let at_ns = now_ns();
+        worker.child.kill()?;
+        Ok(at_ns)
     }
 
     fn hire(&mut self, plan: &Plan) -> Result<()> {
@@ -160,11 +199,11 @@ impl Crew {
         std::thread::spawn(move || forward(rank, stdout, &sender));
         // A child that is gone already is found by `gather`.
         let _ = tell(&mut stdin, plan);
-        self.workers.push(Worker { child, stdin });
+        self.workers.push(Worker { child, stdin, killed: false });
         Ok(())
     }
 
-    fn order(&mut self, order: Order) -> Result<()> {
+    pub(crate) fn order(&mut self, order: Order) -> Result<()> {
         for worker in &mut self.workers {
             // Likewise, except that after the end nobody asks.
             let _ = tell(&mut worker.stdin, &order);
@@ -172,20 +211,23 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits until `take` has taken one word of every member.
+    /// Waits until `take` has taken one word of every member that was not killed.
     fn gather<T>(&mut self, what: &str, bar: Option<&ProgressBar>, take: impl Fn(Word) -> Option<T>) -> Result<Vec<T>> {
         let mut taken: Vec<Option<T>> = self.workers.iter().map(|_| None).collect();
-        while taken.iter().any(Option::is_none) {
+        while (0..taken.len()).any(|rank| taken[rank].is_none() && !self.workers[rank].killed) {
             let left = self.deadline.saturating_duration_since(Instant::now());
             let (rank, line) = match self.lines.recv_timeout(left) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let late = (0..taken.len()).filter(|&r| taken[r].is_none());
+                    let late = (0..taken.len()).filter(|&r| taken[r].is_none() && !self.workers[r].killed);
                     let late = late.map(|r| format!("member {}", r + 1)).collect::<Vec<_>>().join(", ");
                     let seconds = self.timeout.as_secs();
                     return Err(format!("after {seconds} s these did not {what}: {late}; see --timeout-s").into());
                 }
             };
+            if self.workers[rank].killed {
+                continue;
+            }
             let Some(line) = line else {
                 if taken[rank].is_none() {
                     let status = self.workers[rank].child.wait()?;
@@ -204,7 +246,7 @@ impl Crew {
     }
 
     /// Waits for the members to go; they have nothing left to do.
-    fn dismiss(mut self) -> Result<()> {
+    fn dismiss(&mut self) -> Result<()> {
         let grace = Instant::now() + Duration::from_secs(5);
         for worker in &mut self.workers {
             while worker.child.try_wait()?.is_none() && Instant::now() < grace {

@@ -1,13 +1,14 @@
 //! Measures Galerna: clusters of processes, the raw limits of the transports under them, and comparisons of the two.
 //!
 //! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), the members
-//! measure ([`member`], [`limit`], [`pingpong`], [`idle`]), and what they report is put together and shown.
+//! measure ([`member`], [`limit`], [`pingpong`], [`idle`], [`failover`]), and what they report is put together and shown.
 
 mod args;
 mod cluster;
 mod compare;
 mod control;
 mod crew;
+mod failover;
 mod idle;
 mod limit;
 mod measure;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Limit(args) => limit::run(&args),
         Command::Pingpong(args) => pingpong::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Failover(args) => failover::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Member => return control::work(),
     };

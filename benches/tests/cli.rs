@@ -109,6 +109,34 @@ fn an_idle_group() {
 }
 
 #[test]
+fn failovers() {
+    for fabric in ["shm", "tcp"] {
+        for (victim, flags) in [("follower", "--warmup-ms 50"), ("leader", "--members 4 --rate 2000 --size 1000")] {
+            let run = json(&format!("failover --fabric {fabric} --kills 2 --victim {victim} {flags}"));
+            assert_eq!((&run["kind"], run["kills"].as_u64()), (&Value::from("failover"), Some(2)));
+            let survivors = 2 * (run["flags"]["members"].as_u64().unwrap() - 1);
+            for figure in ["detection_us", "installation_us", "gap_us", "next_delivery_us", "back_us"] {
+                has_numbers(&run[figure], &["median", "p99", "min", "max"]);
+                assert_eq!(run[figure]["samples"].as_u64(), Some(survivors), "{figure}");
+            }
+            let notices = run["notices"].as_object().unwrap();
+            assert_eq!(notices.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), survivors);
+        }
+    }
+}
+
+#[test]
+fn a_failover_as_text() {
+    let output = bench("failover --fabric shm --kills 1 --warmup-ms 20");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    for part in ["1 kills of the follower over shm, 3 members", "median", "detection", "gap", "first notices: "] {
+        assert!(out.contains(part), "`{part}` is missing in: {out}");
+    }
+    assert!(err.contains("1 of 1 kills"), "{err}");
+}
+
+#[test]
 fn comparisons() {
     let exe = env!("CARGO_BIN_EXE_galerna-bench");
     for flags in [
@@ -137,6 +165,10 @@ fn bad_flags_are_refused() {
     refused("cluster --fabric shm --ring-bytes 5000", "power of two");
     refused("cluster --fabric shm --rate 10 --size 15", "--size 16 or more");
     refused("limit --fabric shm --size 5000000", "--ring-bytes");
+    refused("failover --fabric shm --members 2", "3..=64");
+    refused("failover --fabric shm --kills 0", "1..=");
+    refused("failover --fabric shm --victim bystander", "leader");
+    refused("failover --fabric shm --size 2097145", "`max_message_bytes`");
     refused("compare --fabric shm --pairs 4", "5..=");
     refused("compare --fabric shm --against nothing", "BINARY:PATH");
     refused("compare --fabric shm --against cluster", "both sides");

@@ -171,14 +171,14 @@ impl Node {
             self.membership.ask_to_leave(&mut *self.fabric);
         }
         if self.membership.must_wedge(leaves) {
-            let ends = self.multicast.wedge()?;
+            let ends = self.multicast.wedge();
             self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
             progress = true;
         }
         if self.membership.is_decided() {
             progress |= self.end_epoch(sink)?;
         } else if self.membership.is_wedged() {
-            progress |= self.deliver(sink)?;
+            progress |= self.deliver_rest(sink)?;
             progress |= self.step_epoch()?;
         } else {
             progress |= self.stream(sink)?;
@@ -202,6 +202,20 @@ impl Node {
         let membership = &self.membership;
         let gone_on = |slot| membership.has_gone_on(slot);
         self.multicast.deliver(if self.fabric.shares_rows() { Some(&gone_on) } else { None }, sink)
+    }
+
+    /// Delivers while the epoch ends. What a severed member left that is no stream waits for the decision: it may not reach
+    /// that far, or others have something else there.
+    fn deliver_rest(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+        let delivered = self.deliver(sink);
+        let severed = |rank: usize| {
+            let member = self.membership.view().and_then(|view| view.members.get(rank));
+            member.is_some_and(|m| !self.membership.is_linked(m.peer) && !self.membership.has_gone_on(m.peer.slot))
+        };
+        match delivered {
+            Err(breach) if severed(breach.peer) => Ok(false),
+            other => other,
+        }
     }
 
     fn wait_for_founders(&mut self) -> Result<bool, Breach> {
@@ -253,6 +267,9 @@ impl Node {
                 Event::LinkDown { peer, cause } => self.lost(peer, &cause),
                 Event::Breach { peer, what } => {
                     self.lost(peer, &format!("it broke the protocol and was severed: {what}"));
+                    if matches!(self.phase, Phase::Founding) {
+                        self.stop_founding(peer, what);
+                    }
                 }
                 Event::Fetched { peer, owner, range, .. } => self.fetches.done(peer, owner, &range),
             }
@@ -286,6 +303,14 @@ impl Node {
         self.lost(peer.slot, &format!("it broke the protocol and was severed: {}", breach.what));
         if matches!(self.phase, Phase::Joining | Phase::Founding) {
             self.stop(Error::Contract { member: peer.id, what: breach.what });
+        }
+    }
+
+    /// Without one of them the founders do not begin.
+    fn stop_founding(&mut self, slot: Slot, what: String) {
+        let members = self.membership.view().into_iter().flat_map(|view| &view.members);
+        if let Some(member) = members.map(|m| m.peer).find(|peer| peer.slot == slot).map(|peer| peer.id) {
+            self.stop(Error::Contract { member, what });
         }
     }
 

@@ -1,16 +1,14 @@
 //! Bad input of every kind, through the public API: a clear error each, no crash, nothing half-done.
 //!
-//! Peers that break the protocol are played by a [`Rogue`]: it joins as a correct member does, and then writes what it
-//! likes on its connections (`{kind u8, reserved u8, table u16, len u32, offset u64}`, little endian, and the bytes).
+//! Members that break the protocol are in `rogues.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use galerna::fabric::meet::meet_tcp;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
@@ -47,18 +45,6 @@ fn says(error: &Error, parts: &[&str]) {
     let text = error.to_string();
     for part in parts {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
-    }
-}
-
-/// Why the group stopped, once it has.
-fn stopped(group: &Group) -> Error {
-    let deadline = Instant::now() + LONG;
-    loop {
-        if let Some(reason) = group.stopped() {
-            return reason;
-        }
-        assert!(Instant::now() < deadline, "the group goes on");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -220,207 +206,4 @@ fn an_impostor_at_a_members_address() {
         assert!(matches!(error, Error::Missing { .. } | Error::Refused { .. }), "{error}");
         says(&error, &["member 10", &config.members[0].address]);
     }
-}
-
-/// Member 20 of three, played by the test.
-struct Rogue {
-    /// To the members 10 and 30.
-    to: [TcpStream; 2],
-}
-
-/// A write as it travels.
-fn write(table: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut wire = header(1, 0, table, u32::try_from(bytes.len()).unwrap(), offset);
-    wire.extend_from_slice(bytes);
-    wire
-}
-
-fn header(kind: u8, reserved: u8, table: u16, len: u32, offset: u64) -> Vec<u8> {
-    let mut wire = vec![kind, reserved];
-    wire.extend(table.to_le_bytes());
-    wire.extend(len.to_le_bytes());
-    wire.extend(offset.to_le_bytes());
-    wire
-}
-
-/// A write of the columns `published` (frames, messages), `delivered`, `wanted` and `received` of the first sender.
-fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8> {
-    let published = u64::from(frames) | u64::from(messages) << 32;
-    write(1, 0, &[published, delivered, 0, received, 0, 0].map(u64::to_le_bytes).concat())
-}
-
-/// What the rogue writes first: that it runs the view, as a correct member does.
-fn installed() -> Vec<u8> {
-    write(0, 0, &[1u64, 0, 0, 0, 0, 0, 0, 0].map(u64::to_le_bytes).concat())
-}
-
-/// Starts the members 10 and 30, and meets them; their joins go on.
-fn meet_rogue(config: &Config) -> (Rogue, [JoinHandle<Result<Group, Error>>; 2]) {
-    let joins = [joining(config, 10), joining(config, 30)];
-    let me = config.clone().with_member(MemberId(20));
-    let met = meet_tcp(&me, 1, 4711, Instant::now() + LONG).unwrap();
-    let mut to = met.streams.into_iter().flatten();
-    let to = [to.next().unwrap(), to.next().unwrap()];
-    (Rogue { to }, joins)
-}
-
-fn join_rogue() -> (Rogue, [Group; 2]) {
-    let (mut rogue, joins) = meet_rogue(&config(3));
-    for stream in &mut rogue.to {
-        stream.write_all(&installed()).unwrap();
-    }
-    (rogue, joins.map(|join| join.join().unwrap().unwrap()))
-}
-
-/// Sends `bytes` to the first `victims` of the members 10 and 30, then perhaps the end of the stream to 10. Returns why
-/// they stopped.
-fn misbehave(bytes: &[u8], victims: usize, and_close: bool) -> [Error; 2] {
-    let (mut rogue, groups) = join_rogue();
-    for stream in &mut rogue.to[..victims] {
-        // It may be severed before the last byte is out.
-        let _ = stream.write_all(bytes);
-    }
-    if and_close {
-        rogue.to[0].shutdown(Shutdown::Write).unwrap();
-    }
-    let reasons = [stopped(&groups[0]), stopped(&groups[1])];
-    for (group, reason) in groups.iter().zip(&reasons) {
-        let error = refused(group.send(MAIN, Mode::Safe, b"too late", LONG));
-        assert_eq!(error.to_string(), reason.to_string());
-        assert_eq!(refused(group.flush(MAIN, 0, LONG)).to_string(), reason.to_string());
-        refused(group.leave(LONG));
-    }
-    reasons
-}
-
-/// What breaks the protocol, and what is said of it.
-fn breaches() -> Vec<(Vec<u8>, &'static str)> {
-    let row_len = 64 + RING_BYTES as u64;
-    vec![
-        (header(7, 0, 1, 8, 0), "unknown kind 7"),
-        (header(1, 9, 1, 8, 0), "reserved byte is 9"),
-        (header(1, 0, 5, 8, 0), "unknown table 5"),
-        (header(1, 0, 1, 0, 64), "0 bytes at 64"),
-        (header(1, 0, 1, 12, 64), "no whole number of aligned words"),
-        (header(1, 0, 1, 8, 68), "no whole number of aligned words"),
-        (header(1, 0, 1, 8, row_len), "whose rows have 65600 bytes"),
-        (header(1, 0, 1, u32::MAX - 7, 64), "whose rows have 65600 bytes"),
-        (header(1, 0, 1, 16, u64::MAX - 7), "whose rows have 65600 bytes"),
-        (header(1, 0, 1, 128, 0), "across the end of its columns at 64"),
-        (header(1, 0, 0, 72, 0), "whose rows have 64 bytes"),
-        (noise(1, 100_000), "unknown kind"),
-        (vec![0xff; 100_000], "unknown kind 255"),
-        (columns(u32::MAX, 0, 0, 0), "`published` went back"),
-        (columns(0, u32::MAX, 0, 0), "`published` went back"),
-        (columns(8193, 8193, 0, 0), "claims 8193 frames, more than its ring holds"),
-        (columns(0, 0, 1000, 0), "its `received` of stream 0 is 1000"),
-        (columns(0, 0, 0, u64::MAX), "its `delivered` is 18446744073709551615"),
-    ]
-}
-
-/// The same, in what a counter has made known before: whoever has seen that waits for more of it.
-fn breaches_in_frames() -> Vec<(Vec<u8>, &'static str)> {
-    let frame = |word: u64| [write(1, 64, &word.to_le_bytes()), columns(1, 1, 0, 0)].concat();
-    vec![
-        (frame(3 << 28), "no frame header"),
-        (frame(1 << 31), "no frame header"),
-        (frame((RING_BYTES as u64) + 8), "passes the ring's end"),
-        (frame(8 | 5 << 32), "frame 5 lies beyond the 1 messages published"),
-    ]
-}
-
-fn is_contract(error: &Error, expected: &str) {
-    let named = matches!(error, Error::Contract { member: MemberId(20), .. });
-    assert!(named, "{expected}: {error}");
-    says(error, &["member 20", expected]);
-}
-
-fn is_told(error: &Error, expected: &str) {
-    let named = matches!(error, Error::MemberFailed { member: MemberId(20), .. });
-    assert!(named, "{expected}: {error}");
-    says(error, &["member 20", "member 10 reports it"]);
-}
-
-#[test]
-fn a_member_that_breaks_the_protocol_is_severed_and_named_everywhere() {
-    for (bytes, expected) in breaches() {
-        println!("{expected}");
-        let [direct, told] = misbehave(&bytes, 1, false);
-        is_contract(&direct, expected);
-        is_told(&told, expected);
-    }
-}
-
-#[test]
-fn frames_that_are_none_sever_their_sender() {
-    for (bytes, expected) in breaches_in_frames() {
-        println!("{expected}");
-        let reasons = misbehave(&bytes, 2, false);
-        for reason in &reasons {
-            match reason {
-                // The other was faster.
-                Error::MemberFailed { .. } => says(reason, &["member 20", "reports it"]),
-                _ => is_contract(reason, expected),
-            }
-        }
-        assert!(reasons.iter().any(|r| matches!(r, Error::Contract { .. })));
-    }
-}
-
-#[test]
-fn frames_that_are_none_name_their_sender_everywhere() {
-    for (bytes, expected) in breaches_in_frames() {
-        println!("{expected}");
-        let [direct, told] = misbehave(&bytes, 1, false);
-        is_contract(&direct, expected);
-        is_told(&told, expected);
-    }
-}
-
-#[test]
-fn a_member_that_breaks_off_is_named_everywhere() {
-    let half_header = header(1, 0, 1, 8, 0)[..9].to_vec();
-    let half_write = write(1, 64, &[7; 4096])[..2000].to_vec();
-    for (bytes, expected) in [
-        (half_header, "in the middle of a write"),
-        (half_write, "in the middle of a write"),
-        (Vec::new(), "closed the connection"),
-    ] {
-        let reasons = misbehave(&bytes, 1, true);
-        for reason in &reasons {
-            assert!(matches!(reason, Error::MemberFailed { member: MemberId(20), .. }), "{expected}: {reason}");
-        }
-        says(&reasons[0], &["member 20", expected]);
-        says(&reasons[1], &["member 20", "member 10 reports it"]);
-    }
-}
-
-/// Writes garbage to member 10 instead of what installs the view. Returns why the joins of 10 and 30 failed.
-fn garbage_in_the_join() -> [Error; 2] {
-    let mut config = config(3);
-    config.join_timeout_ms = 4_000;
-    let (mut rogue, joins) = meet_rogue(&config);
-    rogue.to[0].write_all(&noise(2, 1000)).unwrap();
-    joins.map(|join| refused(join.join().unwrap()))
-}
-
-#[test]
-fn garbage_before_the_view_is_installed_ends_the_join() {
-    let [first, third] = garbage_in_the_join();
-    is_contract(&first, "unknown kind");
-    says(&third, &["member 20"]);
-}
-
-#[test]
-fn garbage_before_the_view_is_installed_is_told_to_others() {
-    is_told(&garbage_in_the_join()[1], "garbage in the join");
-}
-
-/// A correct member publishes only nulls that are due. One that claims two thousand million of them must not keep the
-/// others from noticing anything else.
-#[test]
-fn a_flood_of_nulls_is_a_breach() {
-    let [direct, told] = misbehave(&columns(0, u32::MAX / 2, 0, 0), 1, false);
-    is_contract(&direct, "messages, ");
-    is_told(&told, "messages, ");
 }

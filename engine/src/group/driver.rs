@@ -236,11 +236,13 @@ impl Driver {
         moved
     }
 
-    /// Tells the application of the views that began in this pass: their deliveries come in later ones.
+    /// Tells the application whom this pass spoke against, and of the views that began in it: their deliveries come in later
+    /// ones.
     fn tell_views(&mut self) {
         for (member, what) in self.node.take_faults() {
             tracing::warn!(member = member.0, what, "suspected");
-            self.shared.lock().faults.insert(member, what);
+            self.shared.lock().faults.insert(member, what.clone());
+            self.call(|handler| handler.suspected(member, &what));
         }
         for change in self.node.take_changes() {
             let view = Arc::new(View::new(&change));

@@ -1,6 +1,7 @@
 //! What an application is called for.
 
 use super::view::View;
+use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::Delivery;
 use std::io::Read;
@@ -16,6 +17,10 @@ pub trait Handler: Send {
 
     /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
     fn view(&mut self, _view: &View) {}
+
+    /// This process has something against a member, or has heard that another has; `what` is for people. A view without the
+    /// member follows, if enough of the others can go on together: until then it is in the group.
+    fn suspected(&mut self, _member: MemberId, _what: &str) {}
 
     /// The group stopped here, for this reason; nothing more is delivered. Called once.
     fn stopped(&mut self, _reason: &Error) {}

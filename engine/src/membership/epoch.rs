@@ -26,6 +26,11 @@ impl Epoch {
         Epoch { edges: Vec::new(), shown: Vec::new(), leader: Leader::new(seed), decided: None, wedged_ms: None }
     }
 
+    /// Whom the member of rank `me`, this one, accuses.
+    pub(super) fn own_edges(&self, me: Rank) -> u64 {
+        self.edges[me]
+    }
+
     pub(super) fn begin(&mut self, members: usize) {
         self.edges = vec![0; members];
         self.shown = vec![Shown::default(); members];
@@ -44,6 +49,8 @@ pub struct Wanted {
     pub end: End,
     /// The slot to fetch from; `None` when the stream's sender has shown that all of it is here.
     pub from: Option<Slot>,
+    /// Who says so, by rank.
+    pub shown_by: Rank,
 }
 
 impl Membership {
@@ -137,12 +144,17 @@ impl Membership {
         let (number, members) = (view.number, view.members.len());
         let Some(rank) = view.rank_of(slot) else { return Ok(false) };
         let breach = |row::Malformed(what): row::Malformed| Breach { peer: rank, what: what.to_owned() };
+        self.check_words(slot).map_err(breach)?;
         if self.epoch.decided.is_none()
             && let Some(value) = row::decided(&self.table, slot, number).map_err(breach)?
         {
+            if !value.follows(view, self.settings.lone_survivor) {
+                return Err(breach(row::Malformed("a decision that does not follow from the view")));
+            }
             self.learn(value, fabric);
         }
         let Some(shown) = row::read(&self.table, slot, number, members).map_err(breach)? else { return Ok(true) };
+        self.check_shown(&shown).map_err(breach)?;
         for (accuser, &accused) in shown.edges.iter().enumerate() {
             let everybody = u64::MAX >> (64 - members);
             let accused = accused & everybody & !(1 << accuser);
@@ -192,13 +204,14 @@ impl Membership {
             .filter(|&(stream, end)| end.frames > have[stream].frames || end.messages > have[stream].messages);
         let wanted = lacks.map(|(stream, &end)| {
             let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
+            let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
             // A sender's frames lie before its wedge in the order of its writes.
-            let here = candidates >> stream & 1 == 1;
-            let source = (0..shown.len())
-                .filter(|rank| candidates >> rank & 1 == 1)
-                .find(|&rank| has(&shown[rank].wedged) || has(&shown[rank].flushed));
+            let here = candidates >> stream & 1 == 1 && has(&shown[stream].wedged);
+            // What others flushed they have from somebody who wedged with it.
+            let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
+            let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
             let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
-            Wanted { stream, end, from }
+            Wanted { stream, end, from, shown_by: if here { stream } else { source.unwrap_or(stream) } }
         });
         Some(wanted.collect())
     }
@@ -294,8 +307,7 @@ impl Membership {
     /// Whether a peer has gone on so far that the decision of this view is not to be had any more.
     pub fn is_left_behind(&self) -> bool {
         let number = self.number();
-        self.epoch.decided.is_none()
-            && self.watched.iter().any(|&slot| self.table.load(slot, row::INSTALLED) > number + 2)
+        self.epoch.decided.is_none() && self.watched.iter().any(|&slot| self.has_installed(slot, number + 2))
     }
 
     /// The ballots and the promise that this member has shown.

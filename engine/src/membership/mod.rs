@@ -9,6 +9,7 @@
 //! randomness and no I/O: [`crate::node::Node`] drives it, with the data plane beside it.
 
 mod candidates;
+mod check;
 mod detector;
 mod epoch;
 mod joining;

@@ -72,6 +72,10 @@ impl Ballot {
     pub(super) fn attempt(self) -> u64 {
         self.0 >> 8
     }
+
+    pub(super) fn rank(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
 }
 
 /// What a peer shows of the end of an epoch.

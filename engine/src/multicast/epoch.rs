@@ -69,14 +69,12 @@ pub struct Missing {
 
 impl Multicast {
     /// Stops publishing and taking in. Where each stream ends here, by rank; the own one with all that is put on it.
-    pub fn wedge(&mut self) -> Result<Vec<End>, Breach> {
+    pub fn wedge(&mut self) -> Vec<End> {
         self.wedged = true;
-        self.flushed.clear();
-        for (rank, stream) in self.streams.iter().enumerate() {
-            let end = if rank == self.me { Ok(self.publisher.end()) } else { stream.end() };
-            self.flushed.push(end.map_err(|what| Breach { peer: rank, what })?);
-        }
-        Ok(self.flushed.clone())
+        let streams = self.streams.iter().enumerate();
+        let ends = streams.map(|(rank, stream)| if rank == self.me { self.publisher.end() } else { stream.end() });
+        self.flushed = ends.collect();
+        self.flushed.clone()
     }
 
     /// Whether `end` can be the end of `stream` at any member.
@@ -106,7 +104,8 @@ impl Multicast {
     pub fn raise(&mut self, stream: Rank, target: End) -> Result<(), String> {
         let here = self.flushed[stream];
         if target.frames > here.frames {
-            let end = self.streams[stream].walk(here, target.frames)?;
+            let (end, walked) = self.streams[stream].walk(target.frames, here.messages.max(target.messages));
+            walked?;
             if end.word != target.word {
                 return Err(format!(
                     "stream {stream} should end at ring word {}, its frames at {}",

@@ -1,7 +1,7 @@
 //! One sender's stream as a member reads it: what has arrived, and the frames in their order.
 
 use super::End;
-use super::frame::{self, Kind, Mode};
+use super::frame::{self, Header, Kind, Mode};
 use super::ring::{self, Geometry};
 use crate::fabric::Row;
 use std::collections::VecDeque;
@@ -75,20 +75,42 @@ impl Stream {
         }
     }
 
-    /// Where it ends, as far as it has arrived.
-    pub(super) fn end(&self) -> Result<End, String> {
-        let done = End { messages: self.messages, frames: self.frames_done, word: self.word };
-        self.walk(done, self.frames)
+    /// Where it ends, as far as it has arrived, and is a stream.
+    pub(super) fn end(&self) -> End {
+        let (end, _) = self.walk(self.frames, self.messages);
+        end
     }
 
-    /// Goes from `from` along the headers of frames that are here, up to `frames` of them: where that is.
-    pub(super) fn walk(&self, from: End, frames: u64) -> Result<End, String> {
-        let mut word = from.word;
-        for _ in from.frames..frames {
-            let header = ring::read_header(&self.row, self.geometry, word)?;
+    /// Goes along the frames that are not done with, up to `frames` in all of `messages` messages: where that is, or where
+    /// something lies that is no frame, and what.
+    pub(super) fn walk(&self, frames: u64, messages: u64) -> (End, Result<(), String>) {
+        let (mut done, mut word, mut next) = (self.frames_done, self.word, self.next);
+        let end = |frames, word| End { messages, frames, word };
+        while done < frames {
+            let (header, index) = match self.frame(word, next, messages) {
+                Ok(frame) => frame,
+                Err(what) => return (end(done, word), Err(what)),
+            };
+            next = index.map_or(next, |index| index + 1);
             word = word.wrapping_add(frame::words(header.len));
+            done += 1;
         }
-        Ok(End { messages: from.messages, frames, word })
+        (end(done, word), Ok(()))
+    }
+
+    /// The frame at `word` with the index of its message, if it is one, which is at least `next`.
+    #[inline]
+    fn frame(&self, word: u32, next: u64, messages: u64) -> Result<(Header, Option<u64>), String> {
+        let header = ring::read_header(&self.row, self.geometry, word)?;
+        let Kind::Message { index, .. } = header.kind else { return Ok((header, None)) };
+        let index = next + u64::from(index.wrapping_sub(next as u32));
+        if index >= messages {
+            return Err(format!("frame {index} lies beyond the {messages} messages published"));
+        }
+        if header.len > self.max_message {
+            return Err(format!("a message of {} bytes, {} are the limit", header.len, self.max_message));
+        }
+        Ok((header, Some(index)))
     }
 
     /// The bytes of the row between two ends, the later of which is at most a ring ahead.
@@ -162,21 +184,12 @@ impl Stream {
     #[inline]
     fn find_head(&mut self) -> Result<(), String> {
         while self.frames_done < self.frames {
-            let header = ring::read_header(&self.row, self.geometry, self.word)?;
-            match header.kind {
-                Kind::Padding => self.step(frame::words(header.len)),
-                Kind::Message { mode, index } => {
-                    let index = self.next + u64::from(index.wrapping_sub(self.next as u32));
-                    if index >= self.messages {
-                        return Err(format!("frame {index} lies beyond the {} messages published", self.messages));
-                    }
-                    if header.len > self.max_message {
-                        return Err(format!("a message of {} bytes, {} are the limit", header.len, self.max_message));
-                    }
-                    self.head = Some(Head { index, word: self.word, len: header.len as u32, mode });
-                    break;
-                }
+            let (header, index) = self.frame(self.word, self.next, self.messages)?;
+            if let (Kind::Message { mode, .. }, Some(index)) = (header.kind, index) {
+                self.head = Some(Head { index, word: self.word, len: header.len as u32, mode });
+                break;
             }
+            self.step(frame::words(header.len));
         }
         Ok(())
     }

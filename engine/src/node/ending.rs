@@ -76,9 +76,8 @@ impl Node {
         }
         for want in &wanted {
             if !self.multicast.is_possible(want.stream, want.end) {
-                let what =
-                    format!("a member shows that stream {} ends at {:?}, which cannot be", want.stream, want.end);
-                return Err(self.own_breach(what));
+                let what = format!("it shows that stream {} ends at {:?}, which cannot be", want.stream, want.end);
+                return Err(Breach { peer: want.shown_by, what });
             }
         }
         if self.fetches.plan != wanted {
@@ -87,7 +86,8 @@ impl Node {
             let plan = std::mem::take(&mut self.fetches.plan);
             for want in plan {
                 // What was fetched is in its place; it is not delivered before the decision says so.
-                self.multicast.raise(want.stream, want.end).map_err(|what| self.own_breach(what))?;
+                let raised = self.multicast.raise(want.stream, want.end);
+                raised.map_err(|what| Breach { peer: want.shown_by, what })?;
             }
         } else {
             return Ok(self.suspect_slow_sources());
@@ -121,11 +121,6 @@ impl Node {
         let rank = self.membership.view().and_then(|view| view.rank_of(slot));
         let what = "it did not answer when its memory was asked for";
         rank.is_some_and(|rank| self.membership.suspect(rank, what, &mut *self.fabric))
-    }
-
-    fn own_breach(&self, what: String) -> Breach {
-        let me = self.membership.me().slot;
-        Breach { peer: self.membership.view().and_then(|view| view.rank_of(me)).unwrap_or(0), what }
     }
 
     /// One step once the decision is known: delivers up to it, then goes on to the next view, or out of the group.

@@ -221,3 +221,37 @@ fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
     assert!(phases.iter().all(|phase| matches!(phase, Phase::Running)), "{phases:?}");
     assert_eq!((s.view(0), s.view(1)), (1, 1));
 }
+
+/// Padding that a reader has stepped over, but whose null it has not delivered, is not done with.
+#[test]
+fn dropped_reservations_are_freed_in_a_quiet_group() {
+    let mut s = stage(3, 4096, false);
+    assert!(s.send(1, 8, 1, Mode::Safe));
+    s.poll(1);
+    s.net.world().drain_link(1, 0);
+    s.poll(0);
+    for _ in 0..4 {
+        let claim = s.rings[0].claim(1000).unwrap();
+        s.rings[0].abandon(claim);
+    }
+    s.poll(0);
+    s.net.world().drain_link(0, 1);
+    s.poll(1);
+    s.run(&[0, 1, 2], 20);
+    let _ = s.rings[0].claim(1000);
+    s.run(&[0, 1, 2], 20);
+    assert!(s.rings[0].claim(1000).is_ok(), "all is delivered, and the ring stays full");
+}
+
+/// One word of a peer must not keep the engine busy, nor claim what cannot be.
+#[test]
+fn a_flood_of_nulls_is_a_breach() {
+    let mut s = stage(3, 4096, false);
+    let published = multicast::column::PUBLISHED.0;
+    s.net.world().copy(1, 1, 0).word(published).store(((1 << 31) - 1) << 32, std::sync::atomic::Ordering::Release);
+    s.poll(1);
+    let faults = s.node(1).take_faults();
+    assert!(faults.iter().any(|(member, what)| *member == MemberId(1) && what.contains("possible")), "{faults:?}");
+    s.run(&[0, 1, 2], 20);
+    assert_eq!((s.view(1), s.view(2)), (1, 1), "the others go on without it");
+}

@@ -8,12 +8,29 @@ pub(crate) struct History {
     bytes: Vec<u8>,
     /// Sender and end in `bytes` of each line.
     lines: Vec<(u32, usize)>,
+    /// Lines of each sender.
+    counts: Vec<usize>,
 }
 
 impl History {
     pub(crate) fn append(&mut self, sender: u32, line: &[u8]) {
         self.bytes.extend_from_slice(line);
         self.lines.push((sender, self.bytes.len()));
+        let sender = sender as usize;
+        if self.counts.len() <= sender {
+            self.counts.resize(sender + 1, 0);
+        }
+        self.counts[sender] += 1;
+    }
+
+    /// Bytes of all lines.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Lines of one sender.
+    pub(crate) fn of(&self, sender: u32) -> usize {
+        self.counts.get(sender as usize).copied().unwrap_or(0)
     }
 
     pub(crate) fn len(&self) -> usize {

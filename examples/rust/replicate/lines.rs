@@ -45,6 +45,11 @@ impl Lines {
         self.ends.len() * self.repeat
     }
 
+    /// Which of them member `id` of `members` sends.
+    pub(crate) fn share(&self, id: u32, members: u32) -> impl ExactSizeIterator<Item = usize> {
+        (id as usize..self.len()).step_by(members as usize)
+    }
+
     /// Line `number` of the run, counted from 0.
     pub(crate) fn get(&self, number: usize) -> Cow<'_, [u8]> {
         let number = number % self.ends.len();
@@ -61,20 +66,12 @@ impl Lines {
         }
     }
 
-    /// Bytes of all lines that are sent.
-    pub(crate) fn total_bytes(&self) -> usize {
-        (0..self.ends.len()).map(|n| self.get(n).len()).sum::<usize>() * self.repeat
-    }
-
-    /// What every member's digest of each sender's lines must be: line i is sent by member i mod `members`.
-    pub(crate) fn digests_by_sender(&self, members: u32) -> Vec<String> {
-        let of = |sender: u32| {
-            let mut digest = LineDigest::default();
-            for number in (sender as usize..self.len()).step_by(members as usize) {
-                digest.add(sender, &self.get(number));
-            }
-            digest.finish()
-        };
-        (0..members).map(of).collect()
+    /// What every member's digest of the first `count` lines of a sender must be.
+    pub(crate) fn digest_of(&self, sender: u32, members: u32, count: usize) -> String {
+        let mut digest = LineDigest::default();
+        for number in self.share(sender, members).take(count) {
+            digest.add(sender, &self.get(number));
+        }
+        digest.finish()
     }
 }

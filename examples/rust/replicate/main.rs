@@ -1,6 +1,7 @@
 //! Replicates the lines of a file over processes on this host. See README.md; the use of Galerna is in `replica.rs`.
 
 mod history;
+mod judge;
 mod lines;
 mod member;
 mod members;
@@ -9,6 +10,7 @@ mod progress;
 mod replica;
 mod report;
 mod run;
+mod views;
 
 use clap::Parser;
 use options::{Cli, Role};

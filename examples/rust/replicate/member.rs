@@ -3,7 +3,8 @@
 use crate::lines::Lines;
 use crate::options::Member;
 use crate::replica::{Replica, State};
-use anyhow::{Result, ensure};
+use crate::views::Seen;
+use anyhow::{Result, bail, ensure};
 use galerna::{Config, MemberId};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -26,6 +27,9 @@ pub(crate) enum Report {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) lines: usize,
+    pub(crate) bytes: usize,
+    pub(crate) lines_by_sender: Vec<usize>,
+    pub(crate) views: Vec<Seen>,
     /// SHA-256 of its history, and of each sender's lines in it.
     pub(crate) digest: String,
     pub(crate) digests_by_sender: Vec<String>,
@@ -58,17 +62,35 @@ fn run(options: &Member) -> Result<Outcome> {
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
     let delivered: Result<()> = while_reporting(&replica, || {
-        for number in (options.id as usize..total).step_by(members as usize) {
+        for number in lines.share(options.id, members) {
             if let Some(rate) = options.workload.rate {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
             }
+            check(replica.failed(options.victim), &replica)?;
             replica.send(&lines.get(number))?;
         }
-        Ok(replica.wait_for(total)?)
+        wait_for_all(&replica, &lines, members, options.victim)
     });
     delivered?;
     Ok(outcome(replica.leave()?, members, started))
+}
+
+/// Waits until every line of every member is here; of the victim, all that there will be.
+fn wait_for_all(replica: &Replica, lines: &Lines, members: u32, victim: Option<u32>) -> Result<()> {
+    let is_whole = |state: &State, id: u32| state.history.of(id) == lines.share(id, members).len();
+    let is_gone = |state: &State, id: u32| victim == Some(id) && state.views.failed().any(|failed| failed == id);
+    let has_all = |state: &State| (0..members).all(|id| is_whole(state, id) || is_gone(state, id));
+    let lost = replica.wait_for(|state| match has_all(state) {
+        true => Some(None),
+        false => state.failed(victim).map(Some),
+    })?;
+    check(lost, replica)
+}
+
+/// The group goes on without a member that failed, but its lines are not complete.
+fn check(failed: Option<u32>, replica: &Replica) -> Result<()> {
+    failed.map_or(Ok(()), |id| bail!("member {id} failed: {}", replica.fault(id)))
 }
 
 fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
@@ -78,6 +100,9 @@ fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
     let digests = state.history.digests(members);
     Outcome {
         lines: state.history.len(),
+        bytes: state.history.bytes(),
+        lines_by_sender: (0..members).map(|id| state.history.of(id)).collect(),
+        views: state.views.seen,
         digest: digests.whole,
         digests_by_sender: digests.by_sender,
         elapsed: state.last_delivery.map_or(Duration::ZERO, |last| last - started),

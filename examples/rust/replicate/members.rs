@@ -1,7 +1,7 @@
 //! The member processes as their parent sees them: started, watched, and gone when [`Members`] is dropped.
 
 use crate::member::Report;
-use crate::options::Run;
+use crate::options::{Run, Workload};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -23,33 +23,63 @@ pub(crate) enum Event {
 
 pub(crate) struct Members(Vec<Child>);
 
-impl Members {
-    /// Starts them all, with the configuration in the file `config`; what they say comes out of `events`.
-    pub(crate) fn start(run: &Run, config: &Path, expect: usize, events: &Sender<Event>) -> Result<Members> {
+/// What all members are started with.
+pub(crate) struct Launch<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) workload: &'a Workload,
+    /// The file with the configuration.
+    pub(crate) config: &'a Path,
+    /// Lines in the file.
+    pub(crate) expect: usize,
+    pub(crate) victim: Option<u32>,
+    /// Where what they say comes out.
+    pub(crate) events: &'a Sender<Event>,
+}
+
+impl Launch<'_> {
+    /// Starts the process of member `id`.
+    fn member(&self, id: u32) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find the own program")?;
+        let mut child = Command::new(&program)
+            .args([OsStr::new("member"), OsStr::new("--config"), self.config.as_os_str()])
+            .args([format!("--id={id}"), format!("--expect={}", self.expect)])
+            .args(self.victim.map(|victim| format!("--victim={victim}")))
+            .args(self.workload.to_args())
+            // Held until the member is to end: see `die_with_parent`.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C reaches this process alone, which then ends the members.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start member {id}"))?;
+        if self.run.verbose {
+            // Nobody may read it any more.
+            let _ = writeln!(std::io::stderr(), "member {id}: pid {}", child.id());
+        }
+        let (output, events) = (child.stdout.take(), self.events.clone());
+        std::thread::spawn(move || listen(id as usize, output, &events));
+        Ok(child)
+    }
+}
+
+impl Members {
+    /// Starts them all.
+    pub(crate) fn start(launch: &Launch<'_>) -> Result<Members> {
         let mut members = Members(Vec::new());
-        for id in 0..run.members {
-            let mut child = Command::new(&program)
-                .args([OsStr::new("member"), OsStr::new("--config"), config.as_os_str()])
-                .args([format!("--id={id}"), format!("--expect={expect}")])
-                .args(run.workload.to_args())
-                // Held until the member is to end: see `die_with_parent`.
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                // Ctrl-C reaches this process alone, which then ends the members.
-                .process_group(0)
-                .spawn()
-                .with_context(|| format!("cannot start member {id}"))?;
-            if run.verbose {
-                // Nobody may read it any more.
-                let _ = writeln!(std::io::stderr(), "member {id}: pid {}", child.id());
-            }
-            let output = child.stdout.take();
-            members.0.push(child);
-            let events = events.clone();
-            std::thread::spawn(move || listen(id as usize, output, &events));
+        for id in 0..launch.run.members {
+            members.0.push(launch.member(id)?);
         }
         Ok(members)
+    }
+
+    /// Kills member `id` with SIGKILL; false if it has ended by itself.
+    pub(crate) fn kill_one(&mut self, id: usize) -> Result<bool> {
+        let child = &mut self.0[id];
+        let runs = child.try_wait().with_context(|| format!("cannot look at member {id}"))?.is_none();
+        if runs {
+            child.kill().with_context(|| format!("cannot kill member {id}"))?;
+        }
+        Ok(runs)
     }
 
     /// How member `id`, which has ended or is about to, came to its end.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::{FabricKind, Mode, config::MEMBERS_MAX};
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ const DEFAULT_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/reading
 /// Replicates the lines of a file over member processes on this host, and checks that all have the same history.
 ///
 /// Line i is sent by member i mod N; every member keeps every line. At the end all histories are compared by their
-/// SHA-256, and speed and latency are shown. The exit code is 1 if anything differs or a member dies.
+/// SHA-256, and speed and latency are shown. The exit code is 1 if anything differs, or a member dies that --kill does not
+/// name.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -37,6 +39,10 @@ pub(crate) struct Run {
     /// Number of member processes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     pub(crate) members: u32,
+    /// Kill a member with SIGKILL in mid-stream, the last or the one with this id: the others go on without it. Without
+    /// `--rate` the lines are sent over some seconds. Needs 3 members or more.
+    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
+    pub(crate) kill: Option<Option<u32>>,
     /// Print the process id of each member.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -51,6 +57,9 @@ pub(crate) struct Member {
     /// Lines that the parent found in the file.
     #[arg(long)]
     pub(crate) expect: usize,
+    /// Whose failure is no reason to give up.
+    #[arg(long)]
+    pub(crate) victim: Option<u32>,
     #[command(flatten)]
     pub(crate) workload: Workload,
 }
@@ -115,6 +124,17 @@ impl From<DeliveryMode> for Mode {
 /// The name by which clap knows a value.
 pub(crate) fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+impl Run {
+    /// Who is to be killed.
+    pub(crate) fn victim(&self) -> Result<Option<u32>> {
+        let Some(kill) = self.kill else { return Ok(None) };
+        let id = kill.unwrap_or(self.members - 1);
+        ensure!(self.members >= 3, "--kill needs 3 members or more: of {} the rest is no majority", self.members);
+        ensure!(id < self.members, "--kill={id}: the members are 0 to {}", self.members - 1);
+        Ok(Some(id))
+    }
 }
 
 impl Workload {

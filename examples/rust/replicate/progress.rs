@@ -24,6 +24,11 @@ impl Progress {
         Progress { total, delivered: vec![0; members], bar, said: Instant::now() }
     }
 
+    /// Nothing more is expected of a member.
+    pub(crate) fn forget(&mut self, member: usize) {
+        self.delivered[member] = usize::MAX;
+    }
+
     pub(crate) fn update(&mut self, member: usize, delivered: usize) {
         self.delivered[member] = delivered;
         let everywhere = self.delivered.iter().copied().min().unwrap_or(0);

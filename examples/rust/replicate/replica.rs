@@ -1,7 +1,8 @@
 //! One replica of a list of lines: everything this example does with Galerna is in this file.
 
 use crate::history::History;
-use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId};
+use crate::views::Views;
+use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub(crate) struct State {
     /// From the call of `send` to the own delivery, of each line that this member sent.
     pub(crate) latencies: Vec<Duration>,
     pub(crate) last_delivery: Option<Instant>,
+    pub(crate) views: Views,
     stopped: Option<Error>,
 }
 
@@ -49,11 +51,17 @@ impl Handler for Callbacks {
         let mut state = self.store.lock();
         state.history.append(message.sender.0, message.payload);
         state.last_delivery = Some(now);
+        state.views.delivery(now);
         if message.sender == self.me
             && let Ok(sent_at) = self.sent_at.try_recv()
         {
             state.latencies.push(now - sent_at);
         }
+        self.store.changed.notify_all();
+    }
+
+    fn view(&mut self, view: &View) {
+        self.store.lock().views.begins(view);
         self.store.changed.notify_all();
     }
 
@@ -85,22 +93,42 @@ impl Replica {
         self.store.lock().history.len()
     }
 
-    /// Waits until `lines` lines are delivered, or the group stops before that.
-    pub(crate) fn wait_for(&self, lines: usize) -> Result<(), Error> {
-        let pending = |state: &mut State| state.history.len() < lines && state.stopped.is_none();
-        let waited = self.store.changed.wait_while(self.store.lock(), pending);
-        let state = waited.unwrap_or_else(PoisonError::into_inner);
-        match &state.stopped {
-            // Another member that has everything may have left, which stops the group: nothing is missing.
-            Some(reason) if state.history.len() < lines => Err(reason.clone()),
-            _ => Ok(()),
+    /// The first member that failed, but for `expected`.
+    pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
+        self.store.lock().failed(expected)
+    }
+
+    /// Waits until `reached` says something about the state, or the group stops before that.
+    pub(crate) fn wait_for<T>(&self, mut reached: impl FnMut(&State) -> Option<T>) -> Result<T, Error> {
+        let mut state = self.store.lock();
+        loop {
+            // What is reached is reached, even if the group has stopped since.
+            if let Some(value) = reached(&state) {
+                return Ok(value);
+            }
+            if let Some(reason) = &state.stopped {
+                return Err(reason.clone());
+            }
+            state = self.store.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What this member knows of the failure of another.
+    pub(crate) fn fault(&self, member: u32) -> String {
+        self.group.fault(MemberId(member)).unwrap_or_else(|| "others could not reach it".to_owned())
     }
 
     /// Leaves once everything that this member sent has reached all; returns what was delivered to it.
     pub(crate) fn leave(self) -> Result<State, Error> {
         self.group.leave(PATIENCE)?;
         Ok(std::mem::take(&mut *self.store.lock()))
+    }
+}
+
+impl State {
+    /// See [`Replica::failed`].
+    pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
+        self.views.failed().find(|&id| Some(id) != expected)
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::lines::Lines;
 use crate::member::Outcome;
 use crate::options::{DeliveryMode, Run, name};
+use crate::run::Victim;
 use std::time::Duration;
 
 /// The members' histories, the throughput, and the latencies.
-pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[Outcome]) {
+pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) {
     println!(
         "{} lines of {}, {} members, fabric {}, mode {}\n",
         lines.len(),
@@ -16,22 +17,23 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[Outcome]) {
         name(run.workload.mode)
     );
     println!("{:>6}  {:>9}  SHA-256 of its history", "member", "lines");
-    for (id, outcome) in outcomes.iter().enumerate() {
+    for (id, outcome) in outcomes {
         println!("{id:>6}  {:>9}  {}", outcome.lines, outcome.digest);
     }
-    let slowest = outcomes.iter().map(|o| o.elapsed).max().unwrap_or_default();
+    let slowest = outcomes.iter().map(|(_, o)| o.elapsed).max().unwrap_or_default();
+    let most = |of: fn(&Outcome) -> usize| outcomes.iter().map(|(_, o)| of(o)).max().unwrap_or(0) as f64;
     if !slowest.is_zero() {
         let seconds = slowest.as_secs_f64();
         println!(
             "\nthroughput: {:.0} lines/s, {:.2} MB/s, until the slowest member had all after {}",
-            lines.len() as f64 / seconds,
-            lines.total_bytes() as f64 / 1e6 / seconds,
+            most(|o| o.lines) / seconds,
+            most(|o| o.bytes) / 1e6 / seconds,
             time(slowest)
         );
     }
     println!("\nlatency, from the call of send to the own delivery:");
     println!("{:>6}  {:>10}  {:>10}  {:>10}  {:>10}", "member", "p50", "p99", "p99.9", "max");
-    for (id, outcome) in outcomes.iter().enumerate() {
+    for (id, outcome) in outcomes {
         match outcome.latencies {
             Some(latencies) => {
                 let [p50, p99, p999, max] = latencies.map(time);
@@ -40,6 +42,33 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[Outcome]) {
             None => println!("{id:>6}  sent nothing"),
         }
     }
+}
+
+/// The views, as the survivors of a kill report them.
+pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
+    println!("\n{victim} was killed with SIGKILL. The views since, as the others report them:");
+    println!("{:>6}  {:>4}  {:>14}  {:>17}  members", "member", "view", "after the kill", "deliveries paused");
+    for (id, outcome) in outcomes {
+        for seen in outcome.views.iter().filter(|seen| seen.number > 0) {
+            let killed = victim.killed.unwrap_or_default();
+            let changes = [("joined", &seen.joined), ("left", &seen.left), ("failed", &seen.failed)];
+            let changes = changes.iter().filter(|(_, ids)| !ids.is_empty());
+            let changes: Vec<_> = changes.map(|(what, ids)| format!("{} {what}", list(ids))).collect();
+            let (after, pause) = (time(seen.at.saturating_sub(killed)), time(seen.pause_after(killed)));
+            let members = list(&seen.members);
+            println!("{id:>6}  {:>4}  {after:>14}  {pause:>17}  {members}: {}", seen.number, changes.join("; "));
+        }
+    }
+}
+
+fn list(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What became of a victim's lines.
+pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome, lines: &Lines, members: u32) -> String {
+    let (has, share) = (outcome.lines_by_sender[victim.id as usize], lines.share(victim.id, members).len());
+    format!("They have every line of each other once, and the first {has} of the {share} lines of {victim}.")
 }
 
 /// What was found to be equal.

@@ -235,6 +235,38 @@ fn a_member_that_dies_is_named() {
     }
 }
 
+/// Runs with a member killed in mid-stream: what it printed.
+fn killed(args: &[&str], lines: usize, survivors: usize) -> String {
+    let file = numbered(lines);
+    let output = run(args, Some(file.path()));
+    let rows = table(&output);
+    assert_eq!(rows.len(), survivors);
+    assert!(rows.iter().all(|row| row.0 == rows[0].0 && row.0 < lines), "{rows:?}");
+    assert!(args.contains(&"fifo") || rows.iter().all(|row| row.1 == rows[0].1), "{rows:?}");
+    text(&output.stdout)
+}
+
+#[test]
+fn a_member_that_is_killed_on_purpose() {
+    for fabric in ["shm", "tcp"] {
+        for (kill, members, failed) in [("--kill", "3", "0, 1: 2 failed"), ("--kill=0", "4", "1, 2, 3: 0 failed")] {
+            let survivors = members.parse::<usize>().unwrap() - 1;
+            let out = killed(&[kill, "--members", members, "--fabric", fabric], 3000, survivors);
+            assert_eq!(out.matches(failed).count(), survivors, "{out}");
+            assert!(out.contains("deliveries paused") && out.contains("every line of each other once"), "{out}");
+        }
+        killed(&["--kill=1", "--mode", "fifo", "--fabric", fabric, "--rate", "2000"], 3000, 2);
+    }
+}
+
+#[test]
+fn a_kill_that_cannot_be() {
+    fails(&run(&["--kill", "--members", "2"], None), &["--kill needs 3 members or more"]);
+    fails(&run(&["--kill=3"], None), &["--kill=3", "members are 0 to 2"]);
+    let file = numbered(10);
+    fails(&run(&["--kill", "--rate", "100000"], Some(file.path())), &["before member 2 could be killed", "--rate"]);
+}
+
 #[test]
 fn an_interrupt_ends_everything() {
     for name in ["-INT", "-TERM"] {

@@ -1,0 +1,519 @@
+//! Members that break the protocol, through the public API: the others name and remove them, and go on.
+//!
+//! A [`Rogue`] is played by the test: it joins as a correct member does, and then writes what it likes on its connections
+//! (`{kind u8, owner u8, table u16, len u32, offset u64}`, little endian, and the bytes).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use galerna::fabric::meet::meet_tcp;
+use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const MAIN: SubgroupId = SubgroupId(0);
+const LONG: Duration = Duration::from_secs(30);
+const ROGUE: MemberId = MemberId(20);
+
+/// Table 0, the membership's: its words, as `membership/row.rs` has them.
+mod row {
+    pub(crate) const CHANGES: u64 = 8;
+    pub(crate) const EPOCH: u64 = 16;
+    pub(crate) const INSTALLED: u64 = 24;
+    pub(crate) const WEDGED: u64 = 32;
+    pub(crate) const DECIDED: u64 = 40;
+    pub(crate) const LEAVING: u64 = 48;
+    pub(crate) const PROMISE: u64 = 64;
+    pub(crate) const ACCEPTED: u64 = 72;
+    pub(crate) const PROPOSED: u64 = 80;
+    pub(crate) const FLUSHED: u64 = 88;
+    pub(crate) const EDGES: u64 = 96;
+    const LINKED: u64 = EDGES + 8 * 64;
+    pub(crate) const WEDGE: u64 = LINKED + 8 * 64;
+    const ENDS: u64 = 8 * 3 * 64;
+    const VALUE: u64 = 8 * (8 + 2 * 64 + 5 * 64);
+    /// Records with two places: the second, which the counter 1 guards.
+    pub(crate) const FLUSH: u64 = WEDGE + 2 * ENDS;
+    pub(crate) const ACCEPT: u64 = WEDGE + 3 * ENDS + 8 + VALUE;
+    pub(crate) const PROPOSE: u64 = ACCEPT + 2 * (8 + VALUE);
+    pub(crate) const DECISION: u64 = PROPOSE + 8 + VALUE;
+    pub(crate) const LEN: u64 = DECISION + 2 * VALUE;
+}
+
+/// Table 1, the subgroup's: where its columns end, its ring, and a row.
+const COLUMNS_LEN: u64 = 576;
+const RING_BYTES: u64 = 64 << 10;
+const ROW_LEN: u64 = COLUMNS_LEN + RING_BYTES;
+
+/// Members 10, 20 and 30, on free ports of this host.
+fn config() -> Config {
+    let listeners = [10, 20, 30].map(|id| (id, TcpListener::bind("127.0.0.1:0").unwrap()));
+    let member = |(id, listener): &(u32, TcpListener)| Member {
+        id: MemberId(*id),
+        address: listener.local_addr().unwrap().to_string(),
+    };
+    let mut config = Config::new("rogues", FabricKind::Tcp, listeners.iter().map(member).collect());
+    config.ring_bytes = RING_BYTES as usize;
+    config.join_timeout_ms = 20_000;
+    config
+}
+
+/// A correct member, and what it was delivered.
+struct Correct {
+    group: Group,
+    delivered: Arc<Mutex<Vec<(MemberId, Vec<u8>)>>>,
+}
+
+fn joining(config: &Config, id: u32) -> JoinHandle<Result<Correct, Error>> {
+    let config = config.clone().with_member(MemberId(id));
+    std::thread::spawn(move || {
+        let delivered = Arc::new(Mutex::new(Vec::new()));
+        let log = delivered.clone();
+        let deliver = move |m: Delivery<'_>| log.lock().unwrap().push((m.sender, m.payload.to_vec()));
+        Ok(Correct { group: Group::join(config, deliver)?, delivered })
+    })
+}
+
+/// Waits until `reached` says something.
+fn eventually<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(value) = reached() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Member 20 of three.
+struct Rogue {
+    /// To the members 10 and 30.
+    to: [TcpStream; 2],
+    /// The random numbers of the members' processes, by rank.
+    incarnations: Vec<u64>,
+}
+
+/// A write as it travels.
+fn write(table: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut wire = header(1, 0, table, u32::try_from(bytes.len()).unwrap(), offset);
+    wire.extend_from_slice(bytes);
+    wire
+}
+
+fn header(kind: u8, owner: u8, table: u16, len: u32, offset: u64) -> Vec<u8> {
+    let mut wire = vec![kind, owner];
+    wire.extend(table.to_le_bytes());
+    wire.extend(len.to_le_bytes());
+    wire.extend(offset.to_le_bytes());
+    wire
+}
+
+/// A write of words to the membership's row.
+fn words(offset: u64, words: &[u64]) -> Vec<u8> {
+    write(0, offset, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// A record, its guard, and the word that makes the others look.
+fn record(place: u64, record: &[u64], guard: u64, value: u64) -> Vec<u8> {
+    [words(place, record), words(guard, &[value]), words(row::CHANGES, &[2])].concat()
+}
+
+/// One word, and the one that makes the others look.
+fn word(offset: u64, value: u64) -> Vec<u8> {
+    [words(offset, &[value]), words(row::CHANGES, &[2])].concat()
+}
+
+/// A write of the columns `published` (frames, messages), `delivered`, `wanted` and `received` of the first sender.
+fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8> {
+    let published = u64::from(frames) | u64::from(messages) << 32;
+    write(1, 0, &[published, delivered, 0, received, 0, 0].map(u64::to_le_bytes).concat())
+}
+
+/// Bytes that are the same at every run.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// Starts the members 10 and 30, and meets them; their joins go on.
+fn meet_rogue(config: &Config) -> (Rogue, [JoinHandle<Result<Correct, Error>>; 2]) {
+    let joins = [joining(config, 10), joining(config, 30)];
+    let me = config.clone().with_member(ROGUE);
+    let met = meet_tcp(&me, 1, 4711, Instant::now() + LONG).unwrap();
+    let mut to = met.streams.into_iter().flatten();
+    let to = [to.next().unwrap(), to.next().unwrap()];
+    (Rogue { to, incarnations: met.incarnations }, joins)
+}
+
+/// A group of three, in which members 10 and 30 have sent a message that the rogue has not acknowledged.
+fn join_rogue() -> (Rogue, [Correct; 2]) {
+    let (mut rogue, joins) = meet_rogue(&config());
+    for stream in &mut rogue.to {
+        for (offset, value) in [(row::INSTALLED, 1), (row::EPOCH, 1), (row::CHANGES, 1)] {
+            stream.write_all(&words(offset, &[value])).unwrap();
+        }
+    }
+    let members = joins.map(|join| join.join().unwrap().map_err(|e| e.to_string()).unwrap());
+    for member in &members {
+        member.group.send(MAIN, Mode::Safe, b"before", LONG).unwrap();
+    }
+    (rogue, members)
+}
+
+impl Rogue {
+    /// Sends `bytes` to the first `victims` of the members 10 and 30.
+    fn write(&mut self, bytes: &[u8], victims: usize) {
+        for stream in &mut self.to[..victims] {
+            // It may be severed before the last byte is out, or no longer be read.
+            stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let _ = stream.write_all(bytes);
+        }
+    }
+
+    /// The words of a value: the next view, and where the streams of the present one end.
+    fn value(&self, number: u64, members: &[usize], ends: &[[u64; 3]], left: u64) -> Vec<u64> {
+        let name = |rank: usize| [10 * (rank as u64 + 1) | (rank as u64) << 32, self.incarnations[rank]];
+        let counts = members.len() as u64 | (ends.len() as u64) << 32;
+        let mut words = vec![counts, number, 100, 1000, u64::MAX, left];
+        members.iter().for_each(|&rank| words.extend(name(rank)));
+        for (rank, end) in ends.iter().enumerate() {
+            words.extend(name(rank));
+            words.extend(end);
+        }
+        words
+    }
+}
+
+/// Asserts that both go on without the rogue: in view 1, with equal histories, and with messages from both sides. Returns
+/// what each of them says of it.
+fn go_on(members: &[Correct; 2]) -> [String; 2] {
+    for (member, id) in members.iter().zip([10, 30]) {
+        eventually(&format!("member {id} does not go on"), || {
+            assert!(member.group.stopped().is_none(), "member {id} stopped: {}", member.group.stopped().unwrap());
+            (member.group.view().number > 0).then_some(())
+        });
+        let view = member.group.view();
+        assert_eq!((view.number, &view.members[..]), (1, &[MemberId(10), MemberId(30)][..]), "member {id}");
+        assert_eq!((&view.failed[..], &view.left[..]), (&[ROGUE][..], &[][..]), "member {id}");
+    }
+    for member in members {
+        member.group.send(MAIN, Mode::Safe, b"after", LONG).unwrap();
+        member.group.flush(MAIN, 0, LONG).unwrap();
+    }
+    let own = |log: &[(MemberId, Vec<u8>)]| log.iter().filter(|(sender, _)| *sender != ROGUE).count();
+    let logs = members.each_ref().map(|member| {
+        eventually("messages are missing", || {
+            let log = member.delivered.lock().unwrap().clone();
+            (own(&log) >= 4).then_some(log)
+        })
+    });
+    assert_eq!(logs[0], logs[1]);
+    assert_eq!(own(&logs[0]), 4);
+    members.each_ref().map(|member| member.group.fault(ROGUE).expect("its fault is known"))
+}
+
+/// Sends `bytes` to the first `victims` of the members 10 and 30, then perhaps the end of the stream to 10. Returns what
+/// each says of it, having gone on.
+fn misbehave(bytes: &[u8], victims: usize, and_close: bool) -> [String; 2] {
+    let (mut rogue, members) = join_rogue();
+    rogue.write(bytes, victims);
+    if and_close {
+        rogue.to[0].shutdown(Shutdown::Write).unwrap();
+    }
+    go_on(&members)
+}
+
+#[track_caller]
+fn says(fault: &str, expected: &str) {
+    assert!(fault.contains(expected), "`{expected}` is missing in: {fault}");
+}
+
+#[track_caller]
+fn is_severed(fault: &str, expected: &str) {
+    says(fault, "it broke the protocol and was severed: ");
+    says(fault, expected);
+}
+
+/// Every case to member 10 alone: it severs the rogue, and member 30 hears of it.
+fn severed_by_one(cases: Vec<(Vec<u8>, &'static str)>) {
+    for (bytes, expected) in cases {
+        println!("{expected}");
+        let [direct, told] = misbehave(&bytes, 1, false);
+        is_severed(&direct, expected);
+        says(&told, "member 10 suspects it");
+    }
+}
+
+/// Every case to both.
+fn severed_by_both(cases: Vec<(Vec<u8>, &'static str)>) {
+    for (bytes, expected) in cases {
+        println!("{expected}");
+        let faults = misbehave(&bytes, 2, false);
+        println!("{faults:?}");
+        assert!(severed_for(&faults, expected), "`{expected}`: {faults:?}");
+    }
+}
+
+/// Whether one of the two severed the rogue for this; the other may have stopped looking at it when it heard so, and have
+/// missed its heartbeats then.
+fn severed_for(faults: &[String; 2], expected: &str) -> bool {
+    let severed =
+        |fault: &String| fault.contains("it broke the protocol and was severed: ") && fault.contains(expected);
+    let other = |fault: &String| fault.contains("suspects it") || fault.contains("stood still");
+    faults.iter().any(severed) && faults.iter().all(|fault| severed(fault) || other(fault))
+}
+
+/// What is no write, request or answer.
+fn breaches_of_the_fabric() -> Vec<(Vec<u8>, &'static str)> {
+    let request = |owner, len, offset| header(2, owner, 1, len, offset);
+    vec![
+        (header(7, 0, 1, 8, 0), "unknown kind 7"),
+        (header(1, 9, 1, 8, 0), "reserved byte is 9"),
+        (header(1, 0, 5, 8, 0), "unknown table 5"),
+        (header(1, 0, 1, 0, COLUMNS_LEN), "0 bytes at 576"),
+        (header(1, 0, 1, 12, COLUMNS_LEN), "no whole number of aligned words"),
+        (header(1, 0, 1, 8, COLUMNS_LEN + 4), "no whole number of aligned words"),
+        (header(1, 0, 1, 8, ROW_LEN), "whose rows have 66112 bytes"),
+        (header(1, 0, 1, u32::MAX - 7, COLUMNS_LEN), "whose rows have 66112 bytes"),
+        (header(1, 0, 1, 16, u64::MAX - 7), "whose rows have 66112 bytes"),
+        (header(1, 0, 1, 640, 0), "across the end of its columns at 576"),
+        (header(1, 0, 0, 8, row::LEN), "whose rows have 27648 bytes"),
+        (noise(1, 100_000), "unknown kind"),
+        (vec![0xff; 100_000], "unknown kind 255"),
+        (request(0, 8, ROW_LEN), "whose rows have 66112 bytes"),
+        (request(0, 8, 0), "a request of 8 bytes at 0 of table 1, whose data begin at 576"),
+        (header(2, 0, 0, 8, 0), "a request of 8 bytes at 0 of table 0"),
+        (request(2, 0, COLUMNS_LEN), "0 bytes at 576"),
+        (request(40, 8, COLUMNS_LEN), "a request for the row of slot 40, which nobody has here"),
+        (request(255, 8, COLUMNS_LEN), "a request for the row of slot 255, which nobody has here"),
+        (request(2, RING_BYTES as u32, COLUMNS_LEN).repeat(2000), "more than 64 requests at once"),
+        (header(3, 2, 1, 8, COLUMNS_LEN), "which was not asked for"),
+    ]
+}
+
+#[test]
+fn what_no_fabric_sends_severs_its_sender() {
+    severed_by_one(breaches_of_the_fabric());
+}
+
+/// Counters that cannot be.
+fn breaches_in_counters() -> Vec<(Vec<u8>, &'static str)> {
+    vec![
+        (columns(u32::MAX, 0, 0, 0), "`published` went back"),
+        (columns(0, u32::MAX, 0, 0), "`published` went back"),
+        (columns(8193, 8193, 0, 0), "claims 8193 frames, more than its ring holds"),
+        (columns(0, 0, 1000, 0), "its `received` of stream 0 is 1000"),
+        (columns(0, 0, 0, u64::MAX), "its `delivered` is 18446744073709551615"),
+        // A correct member publishes only nulls that are due. One that claims two thousand million of them must not keep
+        // the others from noticing anything else.
+        (columns(0, u32::MAX / 2, 0, 0), "messages, "),
+    ]
+}
+
+#[test]
+fn counters_that_cannot_be_sever_their_sender() {
+    severed_by_one(breaches_in_counters());
+    severed_by_both(breaches_in_counters());
+}
+
+/// Frames that are none, which a counter has made known before: whoever has seen that waits for more of them.
+fn breaches_in_frames() -> Vec<(Vec<u8>, &'static str)> {
+    let frame = |word: u64| [write(1, COLUMNS_LEN, &word.to_le_bytes()), columns(1, 1, 0, 0)].concat();
+    vec![
+        (frame(3 << 28), "no frame header"),
+        (frame(1 << 31), "no frame header"),
+        (frame(RING_BYTES + 8), "passes the ring's end"),
+        (frame(8 | 5 << 32), "frame 5 lies beyond the 1 messages published"),
+    ]
+}
+
+#[test]
+fn frames_that_are_none_sever_their_sender_at_one() {
+    severed_by_one(breaches_in_frames());
+}
+
+#[test]
+fn frames_that_are_none_sever_their_sender_at_both() {
+    severed_by_both(breaches_in_frames());
+}
+
+#[test]
+fn a_member_that_breaks_off_is_named_everywhere() {
+    let half_header = header(1, 0, 1, 8, 0)[..9].to_vec();
+    let half_write = write(1, COLUMNS_LEN, &[7; 4096])[..2000].to_vec();
+    for (bytes, expected) in [
+        (half_header, "in the middle of a write"),
+        (half_write, "in the middle of a write"),
+        (Vec::new(), "closed the connection"),
+    ] {
+        let [direct, told] = misbehave(&bytes, 1, true);
+        says(&direct, expected);
+        says(&told, "member 10 suspects it");
+    }
+}
+
+/// Writes garbage to member 10 instead of what installs the view. Returns why the joins of 10 and 30 failed.
+#[test]
+fn garbage_before_the_view_is_installed_ends_the_join() {
+    let mut config = config();
+    config.join_timeout_ms = 15_000;
+    let (mut rogue, joins) = meet_rogue(&config);
+    let began = Instant::now();
+    rogue.to[0].write_all(&noise(2, 1000)).unwrap();
+    let [first, third] = joins.map(|join| join.join().unwrap().map(|_| ()).expect_err("it was to be refused"));
+    assert!(matches!(first, Error::Contract { member: ROGUE, .. }), "{first}");
+    says(&first.to_string(), "unknown kind");
+    says(&third.to_string(), "member 20");
+    assert!(began.elapsed() < Duration::from_millis(config.join_timeout_ms), "the others are not told");
+}
+
+/// What no correct member shows of a view's end: each is severed at once.
+type Case = (&'static str, Box<dyn Fn(&Rogue) -> Vec<u8>>, &'static str);
+
+fn case(name: &'static str, make: impl Fn(&Rogue) -> Vec<u8> + 'static, expected: &'static str) -> Case {
+    (name, Box::new(make), expected)
+}
+
+/// Runs each case to one and to both of the others: they are to go on, and to say what is expected, if it is not empty.
+fn survived(cases: Vec<Case>) {
+    for (name, make, expected) in cases {
+        for victims in [1, 2] {
+            println!("{name}, to {victims}");
+            let (mut rogue, members) = join_rogue();
+            let bytes = make(&rogue);
+            rogue.write(&bytes, victims);
+            let faults = go_on(&members);
+            println!("{faults:?}");
+            assert!(expected.is_empty() || severed_for(&faults, expected), "{name}: `{expected}`: {faults:?}");
+        }
+    }
+}
+
+const NO_VALUE: &str = "a record of a ballot that holds no value";
+const NO_DECISION: &str = "a decision that is no value";
+const NOT_NEXT: &str = "that does not follow from the view";
+const NO_BALLOT: &str = "a ballot that nobody made";
+/// The ballot that the rogue, of rank 1, may make.
+const BALLOT: u64 = 5 << 8 | 1;
+
+#[test]
+fn ballots_without_a_value() {
+    let too_many = [BALLOT, 65 | 3 << 32, 1, 0, 0, 0, 0];
+    let bad_slot = [BALLOT, 1, 1, 0, 0, 1, 0, 10 | 64 << 32, 0];
+    let twice = [BALLOT, 2, 1, 0, 0, 1, 0, 10, 0, 10, 0];
+    survived(vec![
+        case("accepted, zeros", |_| word(row::ACCEPTED, 1), NOT_NEXT),
+        case("accepted, too many members", move |_| record(row::ACCEPT, &too_many, row::ACCEPTED, 1), NO_VALUE),
+        case("accepted, a slot that is none", move |_| record(row::ACCEPT, &bad_slot, row::ACCEPTED, 1), NO_VALUE),
+        case("proposed, a slot twice", move |_| record(row::PROPOSE, &twice, row::PROPOSED, 1), NO_VALUE),
+        case("proposed, all ones", |_| record(row::PROPOSE, &[u64::MAX; 457], row::PROPOSED, 1), NO_VALUE),
+    ]);
+}
+
+#[test]
+fn values_that_do_not_follow() {
+    let ends = [[0; 3]; 3];
+    let proposed = |value: Vec<u64>| record(row::PROPOSE, &[vec![BALLOT], value].concat(), row::PROPOSED, 1);
+    let with_wedge = move |value| [record(row::WEDGE, &[0; 9], row::WEDGED, 1), proposed(value)].concat();
+    survived(vec![
+        case("proposes nobody", move |rogue| with_wedge(rogue.value(1, &[], &ends, 0)), NOT_NEXT),
+        case("proposes itself", move |rogue| with_wedge(rogue.value(1, &[1], &ends, 0)), NOT_NEXT),
+        case("proposes another number", move |rogue| with_wedge(rogue.value(7, &[0, 1, 2], &ends, 0)), NOT_NEXT),
+        case("proposes no ends", move |rogue| with_wedge(rogue.value(1, &[0, 1, 2], &[], 0)), NOT_NEXT),
+    ]);
+}
+
+#[test]
+fn decisions_that_are_none() {
+    let ends = [[0; 3]; 3];
+    let decided = |value: Vec<u64>| record(row::DECISION, &value, row::DECIDED, 1);
+    survived(vec![
+        case("zeros", |_| word(row::DECIDED, 1), NO_DECISION),
+        case("all ones", |_| record(row::DECISION, &[u64::MAX; 456], row::DECIDED, 1), NO_DECISION),
+        case("of the next view", |_| word(row::DECIDED, 2), "has not installed"),
+        case("of a view far away", |_| word(row::DECIDED, u64::MAX), "has not installed"),
+        case("another number", move |rogue| decided(rogue.value(7, &[0, 2], &ends, 0)), NO_DECISION),
+        case("names nobody", move |rogue| decided(rogue.value(1, &[], &ends, 0)), NOT_NEXT),
+        case("names one", move |rogue| decided(rogue.value(1, &[1], &ends, 0)), NOT_NEXT),
+        case("names no ends", move |rogue| decided(rogue.value(1, &[0, 1, 2], &[], 0)), NOT_NEXT),
+    ]);
+}
+
+#[test]
+fn ends_that_cannot_be() {
+    let wedged = |ends: [u64; 9]| record(row::WEDGE, &ends, row::WEDGED, 1);
+    let flushed = move |ends: [u64; 9]| [wedged([0; 9]), record(row::FLUSH, &ends, row::FLUSHED, 1)].concat();
+    let own = [0, 0, 0, 9000, 9000, 9000, 0, 0, 0];
+    let of_first = [1000, 1000, 1000, 0, 0, 0, 0, 0, 0];
+    // Member 10 cannot know it, and asks the rogue for the rest: silence is what it is removed for.
+    let a_bit_of_third = [0, 0, 0, 0, 0, 0, 2, 2, 4];
+    survived(vec![
+        case("more than its ring", move |_| wedged(own), "ends"),
+        case("more than member 10 published", move |_| wedged(of_first), "ends"),
+        case("a bit more than member 30 published", move |_| wedged(a_bit_of_third), ""),
+        case("all ones", move |_| wedged([u64::MAX; 9]), "ends"),
+        case("flushed more than its ring", move |_| flushed(own), "ends"),
+        case("flushed more than member 10 published", move |_| flushed(of_first), "ends"),
+        case("flushed a bit more than member 30 published", move |_| flushed(a_bit_of_third), ""),
+    ]);
+}
+
+/// Frames that lie within its ring, but are not there: all zeros are frames of no bytes.
+#[test]
+fn ends_of_frames_that_were_never_written() {
+    let frames = |word: u64, messages: u64, frames: u64, at: u64| {
+        let ends = [0, 0, 0, messages, frames, at, 0, 0, 0];
+        [write(1, COLUMNS_LEN, &word.to_le_bytes()), record(row::WEDGE, &ends, row::WEDGED, 1)].concat()
+    };
+    survived(vec![
+        case("no header", move |_| frames(3 << 28, 1, 1, 1), "header"),
+        case("another place", move |_| frames(8, 1, 1, 9), "end"),
+    ]);
+}
+
+#[test]
+fn words_that_cannot_be() {
+    let wedge = || record(row::WEDGE, &[0; 9], row::WEDGED, 1);
+    let and_wedge = move |bytes: Vec<u8>| [bytes, wedge()].concat();
+    survived(vec![
+        case("accuses members that there are not", |_| word(row::EDGES + 8, u64::MAX << 3), ""),
+        case("promises another's ballot", move |_| and_wedge(word(row::PROMISE, 9 << 8)), NO_BALLOT),
+        case("promises a ballot of nobody", move |_| and_wedge(word(row::PROMISE, 9 << 8 | 77)), NO_BALLOT),
+        case("promises the last ballot", move |_| and_wedge(word(row::PROMISE, u64::MAX)), NO_BALLOT),
+        case("promises its own last ballot", move |_| and_wedge(word(row::PROMISE, u64::MAX << 8 | 1)), NO_BALLOT),
+        case("is far ahead", move |_| and_wedge(word(row::INSTALLED, 1000)), ""),
+        case("is in no view", move |_| and_wedge(word(row::INSTALLED, 0)), ""),
+        case("is in another epoch", move |_| and_wedge(word(row::EPOCH, 1000)), "has not installed"),
+        case("has wedged another view", |_| word(row::WEDGED, u64::MAX), "has not installed"),
+        case("leaves and stays", |_| word(row::LEAVING, 77), ""),
+    ]);
+}
+
+#[test]
+fn an_accusation_that_member_10_never_made() {
+    severed_by_one(vec![(word(row::EDGES, 1 << 2), "an accusation that this process never made")]);
+}
+
+#[test]
+fn a_row_of_noise() {
+    for seed in 10..20 {
+        println!("seed {seed}");
+        let (mut rogue, members) = join_rogue();
+        let mut bytes = noise(seed, row::LEN as usize);
+        if seed % 2 == 0 {
+            // Of this view.
+            for (word, value) in [(row::EPOCH, 1u64), (row::INSTALLED, 1), (row::WEDGED, 1)] {
+                bytes[word as usize..word as usize + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        rogue.write(&[write(0, 0, &bytes), words(row::CHANGES, &[3])].concat(), 2);
+        println!("{:?}", go_on(&members));
+    }
+}

@@ -1,0 +1,37 @@
+//! What must hold at the end.
+
+use crate::lines::Lines;
+use crate::member::Outcome;
+use crate::options::{DeliveryMode, Run};
+use crate::run::Victim;
+use anyhow::{Result, ensure};
+
+/// Every member that went on to the end must have every line of every other such member once, of a victim its first lines,
+/// as many as the others have, and the same history.
+pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)], victim: Option<&Victim>) -> Result<()> {
+    let Some((first, reference)) = outcomes.first() else { return Ok(()) };
+    for (id, outcome) in outcomes {
+        for sender in 0..run.members {
+            let (share, has) = (lines.share(sender, run.members).len(), outcome.lines_by_sender[sender as usize]);
+            let expected = match victim {
+                Some(victim) if victim.id == sender => reference.lines_by_sender[sender as usize].min(share),
+                _ => share,
+            };
+            ensure!(has == expected, "member {id} has {has} lines of member {sender} instead of {expected}");
+            let (theirs, expected) =
+                (&outcome.digests_by_sender[sender as usize], lines.digest_of(sender, run.members, has));
+            ensure!(
+                *theirs == expected,
+                "member {id} has other lines of member {sender} than the file: SHA-256 {theirs}, not {expected}"
+            );
+        }
+        // Each sender's lines are right. In `fifo` mode no more is promised.
+        ensure!(
+            run.workload.mode == DeliveryMode::Fifo || outcome.digest == reference.digest,
+            "the histories differ: SHA-256 {} at member {first}, {} at member {id}",
+            reference.digest,
+            outcome.digest
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The views that a member saw, and how long deliveries paused around each.
+
+use galerna::View;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A view, as a member reports it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) number: u64,
+    pub(crate) members: Vec<u32>,
+    pub(crate) joined: Vec<u32>,
+    pub(crate) left: Vec<u32>,
+    pub(crate) failed: Vec<u32>,
+    /// When it began, since 1970: all processes of a host agree on it.
+    pub(crate) at: Duration,
+    /// Pauses between two deliveries up to the first in this view: when each ended, and how long it was. Of two, the earlier
+    /// is here only if it was the longer.
+    pub(crate) pauses: VecDeque<(Duration, Duration)>,
+}
+
+impl Seen {
+    /// The longest pause that ended after `time`.
+    pub(crate) fn pause_after(&self, time: Duration) -> Duration {
+        self.pauses.iter().find(|(end, _)| *end >= time).map(|(_, pause)| *pause).unwrap_or_default()
+    }
+}
+
+/// All views so far.
+#[derive(Default)]
+pub(crate) struct Views {
+    pub(crate) seen: Vec<Seen>,
+    last_delivery: Option<Instant>,
+    /// See [`Seen::pauses`].
+    pauses: VecDeque<(Duration, Duration)>,
+    /// Nothing was delivered in the last view yet.
+    open: bool,
+}
+
+impl Views {
+    pub(crate) fn delivery(&mut self, now: Instant) {
+        let pause = self.last_delivery.replace(now).map_or(Duration::ZERO, |last| now - last);
+        while self.pauses.back().is_some_and(|(_, earlier)| *earlier <= pause) {
+            self.pauses.pop_back();
+        }
+        self.pauses.push_back((since_1970(), pause));
+        if std::mem::take(&mut self.open)
+            && let Some(seen) = self.seen.last_mut()
+        {
+            seen.pauses = self.pauses.clone();
+        }
+    }
+
+    pub(crate) fn begins(&mut self, view: &View) {
+        let ids = |members: &[galerna::MemberId]| members.iter().map(|member| member.0).collect();
+        self.seen.push(Seen {
+            number: view.number,
+            members: ids(&view.members),
+            joined: ids(&view.joined),
+            left: ids(&view.left),
+            failed: ids(&view.failed),
+            at: since_1970(),
+            pauses: self.pauses.clone(),
+        });
+        self.open = true;
+    }
+
+    /// The members that failed, whom the views are without.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = u32> {
+        self.seen.iter().flat_map(|seen| &seen.failed).copied()
+    }
+}
+
+pub(crate) fn since_1970() -> Duration {
+    // It fails only on a host whose clock is before that.
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
