@@ -3,8 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// A message as one life was told it: its number in the order, and mode, sender, life, running number.
-type Message = (u64, String);
+/// A message as one life was told it: its number in the order, and what it is.
+type Message = (u64, What);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct What {
+    mode: char,
+    sender: u32,
+    life: u32,
+    number: u64,
+}
+
+impl What {
+    fn parse(words: &[&str]) -> What {
+        let [mode, sender, life, number] = *words else { panic!("a line of another form: {words:?}") };
+        let (sender, life) = (sender.parse().unwrap(), life.parse().unwrap());
+        What { mode: mode.chars().next().unwrap(), sender, life, number: number.parse().unwrap() }
+    }
+}
 
 /// What one life was told between two views.
 #[derive(Default)]
@@ -45,7 +61,7 @@ impl History {
             match words[0] {
                 "M" => {
                     let (view, sequence) = (words[1].parse().unwrap(), words[2].parse().unwrap());
-                    history.message(view, (sequence, words[3..].join(" ")), &mut ordered, problems);
+                    history.message(view, (sequence, What::parse(&words[3..])), &mut ordered, problems);
                 }
                 "V" => {
                     history.view(&words, restored);
@@ -78,7 +94,7 @@ impl History {
         let Some(epoch) = self.epochs.last_mut().filter(|epoch| epoch.view == view) else {
             return problems.push(format!("{name}: message {message:?} of view {view} is not in that view"));
         };
-        if !message.1.starts_with('f') && ordered.replace(message.0).is_some_and(|last| last >= message.0) {
+        if message.1.mode != 'f' && ordered.replace(message.0).is_some_and(|last| last >= message.0) {
             problems.push(format!("{name}: view {view}: {message:?} after #{ordered:?}"));
         }
         if let Some(again) = epoch.messages.replace(message) {
@@ -129,15 +145,15 @@ fn check_views(histories: &[History], problems: &mut Vec<String>) {
 
 /// No place in the order holds two messages.
 fn check_places(histories: &[History], problems: &mut Vec<String>) {
-    let mut places: HashMap<(u64, u64), (&str, &str)> = HashMap::new();
+    let mut places: HashMap<(u64, u64), (What, &str)> = HashMap::new();
     for history in histories {
         for epoch in &history.epochs {
             for (sequence, message) in &epoch.messages {
                 let name = history.name.as_str();
-                let (first, by) = places.entry((epoch.view, *sequence)).or_insert((message, name));
-                if first != message {
+                let (first, by) = places.entry((epoch.view, *sequence)).or_insert((*message, name));
+                if *first != *message {
                     let place = format!("view {} #{sequence}", epoch.view);
-                    problems.push(format!("{place} is `{first}` for {by}, `{message}` for {name}"));
+                    problems.push(format!("{place} is {first:?} for {by}, {message:?} for {name}"));
                 }
             }
         }
@@ -157,7 +173,7 @@ fn check_epoch(histories: &[History], view: u64, complete: &dyn Fn(&History) -> 
         }
         let mut extra = epoch.messages.difference(&reference.messages);
         let known = has_all(&(*history, *epoch));
-        if let Some(message) = extra.find(|message| known || message.1.starts_with('s')) {
+        if let Some(message) = extra.find(|message| known || message.1.mode == 's') {
             problems.push(format!("view {view}: {name} has {message:?}, which {by}, that went on, has not"));
         }
     }

@@ -101,18 +101,21 @@ fn disturb(run: &mut Run, id: u32, at_ms: u64, alone: bool) {
     let short = between(50, timeout_ms * 3 / 4);
     let long = between(2 * timeout_ms, 7 * timeout_ms);
     let again = between(100, 2 * timeout_ms);
+    let (mute, deaf) = [(true, true), (true, false), (false, true)][run.rng.below(3)];
     let doom = Step::Doom(if alone { 2 } else { 4 });
-    let steps = match run.rng.below(9) {
+    let steps = match run.rng.below(10) {
         0 => vec![(at_ms, Step::Kill)],
         1 => vec![(at_ms, Step::Stop), (short, Step::Continue)],
         2 => vec![(at_ms, doom), (at_ms, Step::Stop), (long, Step::Continue)],
         3 => vec![(at_ms, Step::Leave)],
-        4 => vec![(at_ms, Step::CutOff), (short, Step::Heal)],
-        5 => vec![(at_ms, doom), (at_ms, Step::CutOff), (long, Step::Heal)],
+        4 => vec![(at_ms, Step::Cut { mute, deaf }), (short, Step::Heal)],
+        5 => vec![(at_ms, doom), (at_ms, Step::Cut { mute, deaf }), (long, Step::Heal)],
         // The second time it may be about to join.
         6 => vec![(at_ms, Step::Kill), (again, Step::Kill)],
         7 => vec![(at_ms, Step::Kill), (again, Step::Stop), (again + timeout_ms * 3 / 2, Step::Continue)],
-        _ => vec![(at_ms, Step::Leave), (at_ms + short % 20, Step::Kill)],
+        8 => vec![(at_ms, Step::Leave), (at_ms + short % 20, Step::Kill)],
+        // What it was told last, and what it said last, is known to nobody else.
+        _ => vec![(at_ms, Step::Cut { mute, deaf }), (short, Step::Kill), (short + 20, Step::Heal)],
     };
     run.plan_steps(id, &steps);
 }

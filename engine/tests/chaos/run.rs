@@ -24,8 +24,11 @@ pub(crate) enum Step {
     Stop,
     Continue,
     Leave,
-    /// Nothing gets through between it and all others.
-    CutOff,
+    /// Nothing gets through between it and all others: of what it says, or of what they say to it, or both.
+    Cut {
+        mute: bool,
+        deaf: bool,
+    },
     Heal,
     /// Nothing gets through from it to the other.
     Hold(u32),
@@ -55,6 +58,7 @@ enum Fate {
     Final(u64),
 }
 
+#[derive(Default)]
 struct Place {
     pub(crate) id: u32,
     life: Option<Life>,
@@ -69,6 +73,9 @@ struct Place {
     /// Something was done to this life.
     disturbed: bool,
     stopped: bool,
+    cut: bool,
+    /// It was told to send a last message, and has sent so many.
+    asked: bool,
     sent: Option<u64>,
     report: Option<String>,
 }
@@ -113,20 +120,7 @@ impl Run {
             std::fs::write(folder.join(format!("member-{id}.toml")), config).unwrap();
         }
         let (sink, said) = channel();
-        let place = |id| Place {
-            id,
-            life: None,
-            lives: 0,
-            since_view: None,
-            founder: false,
-            view: None,
-            fate: None,
-            start_at: Some(Instant::now()),
-            disturbed: false,
-            stopped: false,
-            sent: None,
-            report: None,
-        };
+        let place = |id| Place { id, start_at: Some(Instant::now()), ..Place::default() };
         let log = File::create(folder.join("events.log")).unwrap();
         let mut run = Run {
             log,
@@ -219,20 +213,7 @@ impl Run {
         let number = place.lives;
         let life = Life::start(id, number, clock, &folder, &sink);
         let pid = life.pid();
-        *place = Place {
-            id,
-            life: Some(life),
-            lives: number,
-            since_view: None,
-            founder: false,
-            view: None,
-            fate: None,
-            start_at: None,
-            disturbed: false,
-            stopped: false,
-            sent: None,
-            report: None,
-        };
+        *place = Place { id, life: Some(life), lives: number, ..Place::default() };
         self.network.is_process(id, pid);
         self.note(&format!("{id}.{number} starts"));
     }
@@ -251,6 +232,9 @@ impl Run {
             "joined" => {
                 place.since_view = Some(first.parse().unwrap());
                 place.founder = second == "founder";
+                if place.founder && life > 1 {
+                    self.problem(format!("{id}.{life} has founded the group anew"));
+                }
             }
             "view" => {
                 place.view = Some((first.parse().unwrap(), second.to_owned()));
@@ -304,6 +288,12 @@ impl Run {
             (Step::Kill, Some(life)) => {
                 life.signal(Signal::SIGKILL);
                 place.fate = Some(Fate::Killed);
+                // What a cut holds of a dead process gets nowhere any more.
+                if std::mem::take(&mut place.cut) {
+                    self.others(id).for_each(|other| {
+                        self.network.break_pair(id, other);
+                    });
+                }
             }
             (Step::Stop, Some(life)) => {
                 life.signal(Signal::SIGSTOP);
@@ -311,10 +301,17 @@ impl Run {
             }
             (Step::Continue, Some(life)) if place.stopped => life.signal(Signal::SIGCONT),
             (Step::Leave, Some(life)) => life.tell("leave"),
-            (Step::CutOff, _) => self.others(id).for_each(|other| {
-                self.network.hold(id, other);
-                self.network.hold(other, id);
-            }),
+            (Step::Cut { mute, deaf }, _) => {
+                place.cut = true;
+                self.others(id).for_each(|other| {
+                    if mute {
+                        self.network.hold(id, other);
+                    }
+                    if deaf {
+                        self.network.hold(other, id);
+                    }
+                });
+            }
             (Step::Heal, _) => self.others(id).for_each(|other| {
                 self.network.let_through(id, other);
                 self.network.let_through(other, id);
@@ -405,28 +402,27 @@ impl Run {
 
     /// Stops the load, and waits until every message of those who are there is delivered to all.
     pub(crate) fn quiesce(&mut self) {
-        for place in &mut self.places {
-            place.life.iter_mut().for_each(|life| life.tell("last"));
-        }
-        if !self.go_on(PATIENCE, |run| run.places.iter().all(|place| place.sent.is_some())) && self.problems.is_empty()
-        {
-            self.problem(format!("not all could send a last message within {PATIENCE:?}"));
-        }
         let until = Instant::now() + PATIENCE;
         while self.problems.is_empty() {
+            // Somebody may be suspected for being slow even now, and come back.
+            self.settle("the load");
             for place in &mut self.places {
+                let Some(life) = &mut place.life else { continue };
+                if !std::mem::replace(&mut place.asked, true) {
+                    life.tell("last");
+                }
                 place.report = None;
-                place.life.iter_mut().for_each(|life| life.tell("report"));
+                life.tell("report");
             }
-            self.go_on(PATIENCE, |run| run.places.iter().all(|place| place.report.is_some()));
-            if self.problems.is_empty() && self.is_all_delivered() {
+            self.go_on(Duration::from_secs(2), |run| run.places.iter().all(|place| place.report.is_some()));
+            if self.is_all_delivered() {
                 break;
             }
             if Instant::now() >= until {
-                let reports: Vec<_> = self.places.iter().map(|p| format!("{}: {:?}", p.id, p.report)).collect();
+                let reports: Vec<_> =
+                    self.places.iter().map(|p| format!("{} sent {:?}: {:?}", p.id, p.sent, p.report)).collect();
                 self.problem(format!("not all is delivered after {PATIENCE:?}: {}", reports.join("; ")));
             }
-            self.go_on(Duration::from_millis(100), |_| false);
         }
         self.note(&format!("quiet: {:?}", self.places[0].report));
     }
