@@ -1,5 +1,5 @@
-//! The configuration: one TOML file, the same for every member but for `member`. Every key with its default and unit is
-//! in the repository's `README.md`; unknown keys are errors.
+//! The configuration: one TOML file, the same for every member but for `member` and `listen`. Every key with its default
+//! and unit is in the repository's `README.md`; unknown keys are errors.
 
 use crate::error::Error;
 use serde::Deserialize;
@@ -67,6 +67,9 @@ pub struct Config {
     pub member: Option<MemberId>,
     /// Where the others find this process, if it is none of `members`: it joins the running group.
     pub address: Option<String>,
+    /// Where this process listens, if not where the others find it: behind an address translation, a container's published
+    /// port, or on all interfaces (`0.0.0.0:PORT`). Of the same form as an address.
+    pub listen: Option<String>,
     /// The transport.
     #[serde(default = "default_fabric")]
     pub fabric: FabricKind,
@@ -145,6 +148,7 @@ impl Config {
             group: group.into(),
             member: None,
             address: None,
+            listen: None,
             fabric,
             members,
             ring_bytes: default_ring_bytes(),
@@ -209,6 +213,11 @@ impl Config {
         }
     }
 
+    /// Where to listen, for a process that the others find at `own`.
+    pub(crate) fn listens_at<'c>(&'c self, own: &'c str) -> &'c str {
+        self.listen.as_deref().unwrap_or(own)
+    }
+
     /// Checks every value but `member`, which [`Config::own`] checks.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |what: String| Err(Error::Config(what));
@@ -227,13 +236,16 @@ impl Config {
             if !addresses.insert(&member.address) {
                 return fail(format!("two members have the address {}", member.address));
             }
-            self.check_address(member)?;
+            self.check_address(&member.address, &format!("address `{}` of member {}", member.address, member.id))?;
         }
         if let (Some(id), Some(address)) = (self.member, &self.address) {
             if addresses.contains(address) {
                 return fail(format!("`address` is {address}, which is that of a listed member"));
             }
-            self.check_address(&Member { id, address: address.clone() })?;
+            self.check_address(address, &format!("address `{address}` of member {id}"))?;
+        }
+        if let Some(listen) = &self.listen {
+            self.check_address(listen, &format!("`listen` is `{listen}`"))?;
         }
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
             return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
@@ -259,11 +271,11 @@ impl Config {
         Ok(())
     }
 
-    fn check_address(&self, member: &Member) -> Result<(), Error> {
-        let unix = member.address.strip_prefix("unix:");
+    fn check_address(&self, address: &str, whose: &str) -> Result<(), Error> {
+        let unix = address.strip_prefix("unix:");
         let what = match (self.fabric, unix) {
             (FabricKind::Tcp, Some(_)) => "fabric `tcp` needs HOST:PORT",
-            (FabricKind::Tcp, None) => match member.address.rsplit_once(':') {
+            (FabricKind::Tcp, None) => match address.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0) => return Ok(()),
                 _ => "expected HOST:PORT, with a port from 1 to 65535",
             },
@@ -272,7 +284,7 @@ impl Config {
             (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
             (FabricKind::Shm, Some(_)) => return Ok(()),
         };
-        Err(Error::Config(format!("address `{}` of member {}: {what}", member.address, member.id)))
+        Err(Error::Config(format!("{whose}: {what}")))
     }
 
     /// What all members must agree on, as (key, value) pairs in a fixed order.

@@ -60,10 +60,13 @@ fn config() -> Config {
     config
 }
 
+/// Who sent it, and its bytes.
+type Delivered = Vec<(MemberId, Vec<u8>)>;
+
 /// A correct member, and what it was delivered.
 struct Correct {
     group: Group,
-    delivered: Arc<Mutex<Vec<(MemberId, Vec<u8>)>>>,
+    delivered: Arc<Mutex<Delivered>>,
 }
 
 fn joining(config: &Config, id: u32) -> JoinHandle<Result<Correct, Error>> {
@@ -179,7 +182,7 @@ impl Rogue {
 
     /// The words of a value: the next view, and where the streams of the present one end.
     fn value(&self, number: u64, members: &[usize], ends: &[[u64; 3]], left: u64) -> Vec<u64> {
-        let name = |rank: usize| [10 * (rank as u64 + 1) | (rank as u64) << 32, self.incarnations[rank]];
+        let name = |rank: usize| [(10 * (rank as u64 + 1)) | ((rank as u64) << 32), self.incarnations[rank]];
         let counts = members.len() as u64 | (ends.len() as u64) << 32;
         let mut words = vec![counts, number, 100, 1000, u64::MAX, left];
         members.iter().for_each(|&rank| words.extend(name(rank)));

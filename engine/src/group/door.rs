@@ -32,8 +32,8 @@ pub(super) enum Visit {
     Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
     /// To be attached.
     Link { place: Place, connection: Connection },
-    /// The application's state.
-    State { reply: SyncSender<io::Result<Snapshot>> },
+    /// The application's state, of this view or a later one.
+    State { view: u64, reply: SyncSender<io::Result<Snapshot>> },
 }
 
 /// A state, and what it covers.
@@ -140,7 +140,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
             wire::answer(&mut socket, &reply)
         }
         Request::Link { group_id, from, to } => link(socket, sign, shared, group_id, from, &to),
-        Request::State { group_id } if group_id == sign.group_id => give_state(socket, shared),
+        Request::State { group_id, view } if group_id == sign.group_id => give_state(socket, shared, view),
         Request::State { .. } => wire::answer(&mut socket, &other_group(sign)),
     }
 }
@@ -183,9 +183,9 @@ pub(super) fn connection(socket: Socket, peer: usize, offer: Option<&shm::Offer>
     Ok(Connection::Shm(one.1))
 }
 
-fn give_state(mut socket: Socket, shared: &Shared) -> io::Result<()> {
+fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> {
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.visit(Visit::State { reply });
+    shared.visit(Visit::State { view, reply });
     let snapshot = answer.recv_timeout(STEP_TIME).map_err(|_| io::Error::other("the driver did not answer"));
     match snapshot.and_then(|given| given) {
         Ok(Snapshot { view, next, mut state }) => {
@@ -194,5 +194,29 @@ fn give_state(mut socket: Socket, shared: &Shared) -> io::Result<()> {
             socket.flush()
         }
         Err(error) => wire::answer(&mut socket, &Reply::Refused { reason: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, FabricKind, Member};
+    use crate::group::Group;
+    use crate::multicast::Delivery;
+
+    #[test]
+    fn no_state_is_handed_out_that_ends_before_the_newcomer_begins() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let member = Member { id: MemberId(1), address: address.clone() };
+        let config = Config::new("door", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
+        let _group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
+        let ask = |request| wire::ask(&address, &request, STEP_TIME).unwrap().1;
+        let (group, agreed, address) = ("door".to_owned(), config.agreed(), "127.0.0.1:1".to_owned());
+        let admitted = ask(Request::Join { group, agreed, id: 2, incarnation: 7, address });
+        let Reply::Admitted { group_id, .. } = admitted else { panic!("{admitted:?}") };
+        let present = ask(Request::State { group_id, view: 0 });
+        assert!(matches!(present, Reply::State { view: 0, .. }), "{present:?}");
+        let next = ask(Request::State { group_id, view: 1 });
+        assert!(matches!(&next, Reply::Refused { reason } if reason.contains("view 1")), "{next:?}");
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     config.check()?;
     let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
-    let listening = listen::listen(address)?;
+    let listening = listen::listen(config.listens_at(address))?;
     if let Some(rank) = rank.filter(|_| !anybody_runs(config, id)) {
         match found(config, rank, deadline, listening) {
             Ok(founded) => {
@@ -51,7 +51,7 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
             Err(Error::AlreadyRuns { .. }) => {}
             Err(error) => return Err(error),
         }
-        return enter(config, handler, deadline, listen::listen(address)?);
+        return enter(config, handler, deadline, listen::listen(config.listens_at(address))?);
     }
     enter(config, handler, deadline, listening)
 }
@@ -206,7 +206,7 @@ fn enter(
             Attempt::Again(back, obstacle) if Instant::now() < deadline => {
                 tracing::debug!(obstacle, "join");
                 handler = back;
-                listening = listen::listen(address)?;
+                listening = listen::listen(config.listens_at(address))?;
             }
             Attempt::Again(_, missing) => return Err(Error::Missing { missing, after_ms: config.join_timeout_ms }),
         }

@@ -89,10 +89,11 @@ impl Driver {
         let Some(view) = self.node.view() else { return };
         // The lowest rank leads, and has enough to do.
         let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
+        let number = view.number;
         let sources = voters.filter_map(|peer| self.reception.address_of(peer)).collect();
         let shared = self.shared.clone();
         let (group_id, deadline) = (self.reception.group_id(), self.newcomer.deadline);
-        match transfer::start(handler, sources, group_id, deadline, move || shared.ask()) {
+        match transfer::start(handler, sources, (group_id, number), deadline, move || shared.ask()) {
             Ok(receiver) => self.newcomer.stage = Stage::Transfer(receiver),
             Err(error) => self.node.fail(Error::io("cannot start the thread that takes the state", error)),
         }

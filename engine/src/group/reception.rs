@@ -57,8 +57,8 @@ impl Driver {
                 }
                 Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
             },
-            Visit::State { reply } => {
-                let snapshot = self.snapshot();
+            Visit::State { view, reply } => {
+                let snapshot = self.snapshot(view);
                 let _ = reply.send(snapshot);
             }
         }
@@ -86,11 +86,16 @@ impl Driver {
         }
     }
 
-    fn snapshot(&mut self) -> io::Result<Snapshot> {
+    /// The state, for a process that has heard nothing before view `first`.
+    fn snapshot(&mut self, first: u64) -> io::Result<Snapshot> {
         if !self.node.is_voter() || self.newcomer.is_new() {
             return Err(io::Error::other("this member does not have the whole state itself"));
         }
         let (view, next) = self.node.delivered();
+        if view < first {
+            // What this member has still to deliver of its view would reach the other in no way.
+            return Err(io::Error::other(format!("this member has not begun view {first} yet")));
+        }
         let mut given: Option<io::Result<Box<dyn Read + Send>>> = None;
         self.call(|handler| given = Some(handler.snapshot()));
         let state = given.unwrap_or_else(|| Err(io::Error::other("the application's `snapshot` panicked")))?;

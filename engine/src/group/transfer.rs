@@ -116,17 +116,17 @@ pub(super) struct Covered {
 }
 
 /// Takes the state from one of `sources`, the next one when one fails, in a thread; `done` is called when the result is
-/// there.
+/// there. `wanted` is the group, and the view that the state must cover the begin of.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
     sources: Vec<String>,
-    group_id: u64,
+    wanted: (u64, u64),
     deadline: Instant,
     done: impl FnOnce() + Send + 'static,
 ) -> io::Result<Receiver<Restored>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
-        let result = take(&mut *handler, &sources, group_id, deadline);
+        let result = take(&mut *handler, &sources, wanted, deadline);
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -134,11 +134,16 @@ pub(super) fn start(
     Ok(receiver)
 }
 
-fn take(handler: &mut dyn Handler, sources: &[String], group_id: u64, deadline: Instant) -> Result<Covered, String> {
+fn take(
+    handler: &mut dyn Handler,
+    sources: &[String],
+    wanted: (u64, u64),
+    deadline: Instant,
+) -> Result<Covered, String> {
     let mut obstacle = "there is no member to take it from".to_owned();
     loop {
         for source in sources {
-            match take_from(handler, source, group_id) {
+            match take_from(handler, source, wanted) {
                 Ok(covered) => return Ok(covered),
                 Err(error) => obstacle = format!("from {source}: {error}"),
             }
@@ -154,8 +159,8 @@ fn take(handler: &mut dyn Handler, sources: &[String], group_id: u64, deadline: 
     }
 }
 
-fn take_from(handler: &mut dyn Handler, source: &str, group_id: u64) -> io::Result<Covered> {
-    let (socket, reply) = wire::ask(source, &Request::State { group_id }, STEP_TIME)?;
+fn take_from(handler: &mut dyn Handler, source: &str, (group_id, view): (u64, u64)) -> io::Result<Covered> {
+    let (socket, reply) = wire::ask(source, &Request::State { group_id, view }, STEP_TIME)?;
     let (view, next) = match reply {
         Reply::State { view, next } => (view, next),
         Reply::Refused { reason } => return Err(io::Error::other(reason)),

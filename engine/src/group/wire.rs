@@ -43,8 +43,8 @@ pub(super) enum Request {
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
     /// This very connection for the fabric.
     Link { group_id: u64, from: Place, to: Place },
-    /// The application's state.
-    State { group_id: u64 },
+    /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
+    State { group_id: u64, view: u64 },
 }
 
 /// What is answered.

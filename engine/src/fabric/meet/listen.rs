@@ -18,7 +18,7 @@ pub(crate) struct Listening {
     _file: Option<SocketFile>,
 }
 
-/// Listens on a member's own address, `HOST:PORT` or `unix:PATH`.
+/// Listens on an address of this host, `HOST:PORT` or `unix:PATH`: the member's own, or its `listen`.
 pub(crate) fn listen(address: &str) -> Result<Listening, Error> {
     let (socket, file) = match address.strip_prefix("unix:") {
         Some(path) => listen_unix(Path::new(path)).map(|(socket, file)| (socket, Some(file))),
@@ -43,7 +43,10 @@ fn listen_tcp(address: &str) -> Result<Socket, String> {
                     .to_owned());
             }
             Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
-                reason = format!("{} is no address of this host; correct it in `members`", candidate.ip());
+                reason = format!(
+                    "{} is no address of this host; correct it in `members`, or say in `listen` where to listen instead",
+                    candidate.ip()
+                );
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 reason = format!("{e}: choose a port above 1023 in `members`");

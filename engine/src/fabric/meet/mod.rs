@@ -79,7 +79,7 @@ fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
     let count = config.members.len();
     let own = config.members.get(rank);
     let own = own.ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
-    listen::listen(&own.address)
+    listen::listen(config.listens_at(&own.address))
 }
 
 /// As [`meet_tcp`] or [`meet_unix`], on a socket that listens already; gives up with [`Error::AlreadyRuns`] when `runs` says

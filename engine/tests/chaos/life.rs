@@ -1,0 +1,75 @@
+//! A member's process as the test holds it.
+
+use crate::member::{Clock, MEMBER, Role};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::Sender;
+
+/// What a life said: a line without its `@`, or nothing at its end.
+pub(crate) struct Said {
+    pub(crate) id: u32,
+    pub(crate) life: u32,
+    pub(crate) line: Option<String>,
+}
+
+/// Ends with its process.
+pub(crate) struct Life {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Life {
+    pub(crate) fn start(id: u32, life: u32, clock: Clock, folder: &Path, sink: &Sender<Said>) -> Life {
+        let role = Role { id, life, clock, folder: folder.to_path_buf() };
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "member_process", "--nocapture", "--test-threads=1"])
+            .env(MEMBER, role.encode())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(role.file("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let sink = sink.clone();
+        std::thread::spawn(move || {
+            // The harness of the tests prints lines of its own, and its words before the first of ours.
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some((_, line)) = line.split_once('@') {
+                    let _ = sink.send(Said { id, life, line: Some(line.to_owned()) });
+                }
+            }
+            let _ = sink.send(Said { id, life, line: None });
+        });
+        Life { child, stdin }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Not waited for yet, so the number is still its own.
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    pub(crate) fn tell(&mut self, command: &str) {
+        // It may have ended.
+        let _ = writeln!(self.stdin, "{command}");
+    }
+
+    /// How it ended.
+    pub(crate) fn reap(&mut self) -> String {
+        self.child.wait().unwrap().to_string()
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
