@@ -71,17 +71,9 @@ enum galerna_result_t
    */
   GALERNA_ERR_LISTEN = 10,
   /**
-   * The group stopped: a member failed.
-   */
-  GALERNA_ERR_MEMBER_FAILED = 11,
-  /**
-   * The group stopped: a member broke the protocol and was severed.
+   * A member broke the protocol while the group was being set up, and was severed.
    */
   GALERNA_ERR_CONTRACT = 12,
-  /**
-   * The group stopped: a member left.
-   */
-  GALERNA_ERR_MEMBER_LEFT = 13,
   /**
    * This process has left the group.
    */
@@ -106,6 +98,18 @@ enum galerna_result_t
    * A defect of this library; please report it, with the text.
    */
   GALERNA_ERR_INTERNAL = 19,
+  /**
+   * The group stopped here: this process is cut off from more than half of the members.
+   */
+  GALERNA_ERR_PARTITIONED = 20,
+  /**
+   * The group stopped here: the others went on without this process, which they could not reach or which stood still.
+   */
+  GALERNA_ERR_REMOVED = 21,
+  /**
+   * This process joined, but could not take the group's state.
+   */
+  GALERNA_ERR_STATE_TRANSFER = 22,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -181,6 +185,12 @@ typedef struct galerna_config_t galerna_config_t;
 typedef struct galerna_group_t galerna_group_t;
 
 /**
+ * What a `restore` callback reads from, in its thread and until it returns. The handle is a number: later, or elsewhere,
+ * it is an error and no crash.
+ */
+typedef struct galerna_reader_t galerna_reader_t;
+
+/**
  * One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
  */
 typedef struct galerna_message_t {
@@ -197,7 +207,8 @@ typedef struct galerna_message_t {
    */
   size_t length;
   /**
-   * Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+   * Its number in the subgroup's total order; it goes on from view to view, and numbers are skipped where a
+   * sender had nothing to say.
    */
   uint64_t sequence;
   /**
@@ -212,18 +223,110 @@ typedef struct galerna_message_t {
    * The subgroup.
    */
   uint16_t subgroup;
+  /**
+   * The number of the view that it is delivered in.
+   */
+  uint64_t view;
 } galerna_message_t;
 
 /**
- * What the application wants to hear.
+ * Who is in the group, and how it came to be so: the same at every member, between the same two messages.
+ *
+ * Each list is a pointer to the ids and their number; the pointers are never NULL. In a callback they are valid until it
+ * returns; after galerna_group_view(), until galerna_view_free().
+ */
+typedef struct galerna_view_t {
+  /**
+   * Set it to sizeof(galerna_view_t). In a callback, bytes of this struct as the library knows it.
+   */
+  size_t size;
+  /**
+   * 0 for the first view, one more for each that follows.
+   */
+  uint64_t number;
+  /**
+   * The members in the order of their ranks, the oldest first. The lowest rank, `members[0]`, is the natural leader,
+   * where an application wants one.
+   */
+  const uint32_t *members;
+  /**
+   * How many.
+   */
+  size_t member_count;
+  /**
+   * This process's index in `members`.
+   */
+  size_t rank;
+  /**
+   * Members that were not in the view before.
+   */
+  const uint32_t *joined;
+  /**
+   * How many.
+   */
+  size_t joined_count;
+  /**
+   * Members of the view before that asked to leave.
+   */
+  const uint32_t *left;
+  /**
+   * How many.
+   */
+  size_t left_count;
+  /**
+   * Members of the view before that died, stood still or could not be reached; see galerna_group_fault().
+   */
+  const uint32_t *failed;
+  /**
+   * How many.
+   */
+  size_t failed_count;
+  /**
+   * The library's.
+   */
+  void *private_handle;
+} galerna_view_t;
+
+/**
+ * An application's state as of one moment: how to read it, and how to free it.
+ *
+ * Both functions run in a thread of the library, while further messages are delivered, but never at the same time. They
+ * count as callbacks: see galerna_callbacks_t.
+ */
+typedef struct galerna_snapshot_t {
+  /**
+   * Bytes of this struct as the library knows it: later versions append fields.
+   */
+  size_t size;
+  /**
+   * Passed to the functions.
+   */
+  void *context;
+  /**
+   * Puts the next bytes of the state into `buffer`, at most `length` of them, and returns how many; 0 at the end of the
+   * state. A negative number says that it cannot be read: the joining member is refused. Must be set.
+   */
+  ptrdiff_t (*read)(void *context, void *buffer, size_t length);
+  /**
+   * The state is not needed any more, read to its end or not. Called once. May be left NULL.
+   */
+  void (*free)(void *context);
+} galerna_snapshot_t;
+
+/**
+ * What the application wants to hear, and how its state travels to a process that joins.
  *
  * Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
- * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait. They must return, not throw and not
- * longjmp. While they run the group does nothing else.
+ * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
+ * inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
+ * else, and after `failure_timeout_ms` of it this process looks dead to the others.
  *
  * Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
  * were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
  * GALERNA_ERR_MISUSE. The other calls are as usual.
+ *
+ * An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
+ * no state: its joining members begin with the messages that follow.
  */
 typedef struct galerna_callbacks_t {
   /**
@@ -243,6 +346,25 @@ typedef struct galerna_callbacks_t {
    * Passed to the callbacks, which may use it in any thread until the group is freed.
    */
   void *context;
+  /**
+   * A view begins: between the last message of the one before and the first of its own, the same two at every member.
+   * `view` is valid until the callback returns. May be NULL.
+   */
+  void (*view)(void *context, const struct galerna_view_t *view);
+  /**
+   * A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
+   * another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
+   * or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
+   * nothing is freed. NULL together with `restore`.
+   */
+  int (*snapshot)(void *context, struct galerna_snapshot_t *snapshot);
+  /**
+   * This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
+   * anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
+   * it cannot. Called again, from the start, when the member that sends the state dies in the middle: what an earlier
+   * call took is void then. NULL together with `snapshot`.
+   */
+  int (*restore)(void *context, struct galerna_reader_t *reader);
 } galerna_callbacks_t;
 
 /**
@@ -390,6 +512,9 @@ void galerna_config_free(struct galerna_config_t *config);
  * dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
  * is left or freed.
  *
+ * Time passing does not make it readable: dispatch also when nothing has come for a fifth of `failure_timeout_ms` (400 ms
+ * by default), so that the others do not take this process for dead, and it sees who stands still.
+ *
  * - `fd`: takes the descriptor.
  *
  * Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
@@ -407,13 +532,13 @@ galerna_result_t galerna_fd(const struct galerna_group_t *group,
 galerna_result_t galerna_dispatch(struct galerna_group_t *group);
 
 /**
- * Joins a group: meets the other members, and returns when all have met all.
+ * Joins a group: meets the other members, and returns when all have met all, and the `view` callback was told so.
  *
  * - `config`: the configuration, with the own member set; it can be freed afterwards.
  * - `callbacks`: what to call; copied. The context must outlive the group's handle.
  * - `drive`: a galerna_drive_t, who makes the group advance.
  * - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
- *   first callback runs.
+ *   first callback runs, but for `restore`.
  *
  * Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
  * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
@@ -425,16 +550,15 @@ galerna_result_t galerna_join(const struct galerna_config_t *config,
                               struct galerna_group_t **out);
 
 /**
- * Leaves the group: accepts nothing more, sends what was accepted, waits until every member has received it and all that
- * was delivered here, and says goodbye. Callbacks go on meanwhile. Afterwards the calls that need the group return
- * GALERNA_ERR_LEFT; the handle is still to be freed.
+ * Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
+ * do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
+ * Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
  *
  * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
  *   see it fail.
  *
- * In a group that has stopped it returns the reason, but GALERNA_OK if that is another member's leave and nothing is
- * lost by it. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the
- * reasons for which a group stops.
+ * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the reason why
+ * the group stopped.
  */
 galerna_result_t galerna_leave(struct galerna_group_t *group,
                                uint32_t timeout_ms);
@@ -449,26 +573,30 @@ galerna_result_t galerna_leave(struct galerna_group_t *group,
 galerna_result_t galerna_group_free(struct galerna_group_t *group);
 
 /**
- * The members' ids, in the order of their ranks, which is that of the configuration.
+ * This process's number: the `id` that it has in the configuration.
  *
- * - `ids`: takes the first `capacity` ids; may be NULL when `capacity` is 0.
- * - `count`: takes the number of members, also when `capacity` is less.
+ * - `member`: takes the number.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`member` is NULL).
+ */
+galerna_result_t galerna_group_member(const struct galerna_group_t *group, uint32_t *member);
+
+/**
+ * What this process last observed of a member that spoke against it: why it suspected it, or who did. For people: other
+ * members may have observed something else.
+ *
+ * - `member`: its number; of one that nothing is known against, or that is none, the text is empty.
+ * - `text`: takes at most `capacity` bytes of the text, the zero byte at the end included; may be NULL when `capacity` is
+ *   0.
+ * - `length`: takes the bytes of the whole text, without the zero byte; may be NULL.
  *
  * Any thread. Errors: HANDLE, ARGUMENT.
  */
-galerna_result_t galerna_members(const struct galerna_group_t *group,
-                                 uint32_t *ids,
-                                 size_t capacity,
-                                 size_t *count);
-
-/**
- * The rank of this process among the members; the lowest is 0.
- *
- * - `rank`: takes the rank.
- *
- * Any thread. Errors: HANDLE, ARGUMENT (`rank` is NULL).
- */
-galerna_result_t galerna_rank(const struct galerna_group_t *group, size_t *rank);
+galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
+                                     uint32_t member,
+                                     char *text,
+                                     size_t capacity,
+                                     size_t *length);
 
 /**
  * The largest message of a subgroup, in bytes.
@@ -481,6 +609,21 @@ galerna_result_t galerna_rank(const struct galerna_group_t *group, size_t *rank)
 galerna_result_t galerna_max_message(const struct galerna_group_t *group,
                                      uint16_t subgroup,
                                      size_t *bytes);
+
+/**
+ * Reads the next bytes of a state: `length` of them, or fewer at its end.
+ *
+ * - `reader`: what the `restore` callback was given.
+ * - `buffer`: takes the bytes; may be NULL when `length` is 0.
+ * - `got`: takes their number; less than `length` only at the end of the state, and 0 after an error.
+ *
+ * It waits for the sender. Only in the thread of the callback, until that returns. Errors: HANDLE, ARGUMENT, IO (the state
+ * ends here unfinished: its sender died, or could not read it; let the callback return an error).
+ */
+galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
+                                     void *buffer,
+                                     size_t length,
+                                     size_t *got);
 
 /**
  * Reserves `length` bytes of the ring, to be filled in place. The order of one process's messages is that of their
@@ -597,6 +740,23 @@ galerna_result_t galerna_flush(struct galerna_group_t *group,
 galerna_result_t galerna_stats(const struct galerna_group_t *group,
                                uint16_t subgroup,
                                struct galerna_stats_t *stats);
+
+/**
+ * The view that the application was told of last; also after the leave, and in a group that has stopped.
+ *
+ * - `view`: its `size` must be set; takes the view, to be freed with galerna_view_free(). After an error it holds nothing.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+ */
+galerna_result_t galerna_group_view(const struct galerna_group_t *group,
+                                    struct galerna_view_t *view);
+
+/**
+ * Frees what galerna_group_view() filled in, and clears it. NULL, a second free, and the free of a copy do nothing.
+ *
+ * Any thread.
+ */
+void galerna_view_free(struct galerna_view_t *view);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -65,10 +65,13 @@ pub struct Config {
     pub group: String,
     /// Which of `members` this process is. May be left out of the file and set by [`Config::with_member`].
     pub member: Option<MemberId>,
+    /// Where the others find this process, if it is none of `members`: it joins the running group.
+    pub address: Option<String>,
     /// The transport.
     #[serde(default = "default_fabric")]
     pub fabric: FabricKind,
-    /// All members, in the order of their ranks; the same list at every member. At most [`MEMBERS_MAX`].
+    /// The founders, in the order of their ranks in the first view; the same list at every member, also of one that joins
+    /// later: it asks them for the way. At most [`MEMBERS_MAX`].
     pub members: Vec<Member>,
     /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
     #[serde(default = "default_ring_bytes")]
@@ -90,6 +93,9 @@ pub struct Config {
     /// where something outside sees to it that one of the two is really dead.
     #[serde(default)]
     pub lone_survivor: bool,
+    /// What a process that joins keeps of the messages that come while it takes the group's state, in bytes, at most.
+    #[serde(default = "default_join_backlog_bytes")]
+    pub join_backlog_bytes: usize,
     /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
     #[serde(default = "default_spin_us")]
     pub spin_us: u64,
@@ -124,6 +130,10 @@ fn default_partition_timeout_ms() -> u64 {
     10_000
 }
 
+fn default_join_backlog_bytes() -> usize {
+    256 << 20
+}
+
 fn default_spin_us() -> u64 {
     20
 }
@@ -134,6 +144,7 @@ impl Config {
         Config {
             group: group.into(),
             member: None,
+            address: None,
             fabric,
             members,
             ring_bytes: default_ring_bytes(),
@@ -142,6 +153,7 @@ impl Config {
             failure_timeout_ms: default_failure_timeout_ms(),
             partition_timeout_ms: default_partition_timeout_ms(),
             lone_survivor: false,
+            join_backlog_bytes: default_join_backlog_bytes(),
             spin_us: default_spin_us(),
             busy_poll: false,
         }
@@ -176,17 +188,28 @@ impl Config {
         self.max_message_bytes.unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
     }
 
-    /// The rank of this process.
-    pub fn rank(&self) -> Result<usize, Error> {
+    /// This process: its number, where the others find it, and its rank among the founders, if it is one.
+    pub fn own(&self) -> Result<(MemberId, &str, Option<usize>), Error> {
         let id = self.member.ok_or_else(|| {
-            Error::Config("`member` is missing: set it to the id that this process has in `members`".into())
+            Error::Config(
+                "`member` is missing: set it to the id that this process has, or is to have, in the group".into(),
+            )
         })?;
-        self.members.iter().position(|m| m.id == id).ok_or_else(|| {
-            Error::Config(format!("`member` is {id}, which is none of the {} listed members", self.members.len()))
-        })
+        let listed = self.members.iter().position(|m| m.id == id);
+        match (listed, &self.address) {
+            (Some(rank), None) => Ok((id, &self.members[rank].address, Some(rank))),
+            (None, Some(address)) => Ok((id, address, None)),
+            (Some(_), Some(_)) => Err(Error::Config(format!(
+                "`address` is for a process that is not listed, but member {id} is among `members`: leave one of them out"
+            ))),
+            (None, None) => Err(Error::Config(format!(
+                "`member` is {id}, which is none of the {} listed members: to join a running group, say in `address` where the others find this process",
+                self.members.len()
+            ))),
+        }
     }
 
-    /// Checks every value but `member`, which [`Config::rank`] checks.
+    /// Checks every value but `member`, which [`Config::own`] checks.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |what: String| Err(Error::Config(what));
         if self.group.is_empty() || self.group.len() > 255 {
@@ -205,6 +228,12 @@ impl Config {
                 return fail(format!("two members have the address {}", member.address));
             }
             self.check_address(member)?;
+        }
+        if let (Some(id), Some(address)) = (self.member, &self.address) {
+            if addresses.contains(address) {
+                return fail(format!("`address` is {address}, which is that of a listed member"));
+            }
+            self.check_address(&Member { id, address: address.clone() })?;
         }
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
             return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));

@@ -59,6 +59,16 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// A process that was to found the group found that it runs already. [`crate::Group::join`] then joins it instead; only
+    /// who meets by hand sees this.
+    #[error("the group runs already: member {member} is in it")]
+    AlreadyRuns {
+        /// Who said so.
+        member: MemberId,
+    },
+    /// This process joined, but could not take the group's state.
+    #[error("join: the group's state could not be taken: {0}")]
+    StateTransfer(String),
     /// The member's own address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Listen {

@@ -46,6 +46,9 @@ pub struct Node {
     until_ms: u64,
     fetches: Fetches,
     changes: Vec<ViewChange>,
+    /// The time as of the last pass, and how much of it this process was running: its own pauses hold nothing against
+    /// others, and end none of its deadlines.
+    clock_ms: u64,
     now_ms: u64,
 }
 
@@ -69,6 +72,7 @@ impl Node {
             until_ms: now_ms.saturating_add(settings.join_timeout_ms),
             fetches: Fetches::default(),
             changes: Vec::new(),
+            clock_ms: now_ms,
             now_ms,
         }
     }
@@ -93,13 +97,13 @@ impl Node {
 
     /// Begins view 0 with all `founders`, by rank, who are linked already; it shows so at once, and runs once all others do.
     /// `origin` is that of every founder's subgroup.
-    pub fn found(&mut self, founders: &[Peer], origin: Origin, now_ms: u64) {
+    pub fn found(&mut self, founders: &[Peer], origin: Origin) {
         let view = View::first(founders, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
         let seat = |peer: &Peer| Seat { slot: peer.slot, id: peer.id, start };
         let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order };
         self.phase = Phase::Founding;
-        self.until_ms = now_ms.saturating_add(self.settings.join_timeout_ms);
+        self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         match self.multicast.enter(&layout, &mut *self.fabric) {
             Ok(()) => self.membership.found(view, &mut *self.fabric),
             Err(breach) => self.breach(breach),
@@ -111,7 +115,10 @@ impl Node {
     /// One pass: lets writes land, advances, delivers, pushes counters, and goes a step on where an epoch ends. `now_ms` is
     /// any monotone clock in milliseconds. True if anything moved, so that another pass is worth its while.
     pub fn poll(&mut self, now_ms: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> bool {
-        self.now_ms = now_ms;
+        // A process that runs makes a pass at each heartbeat at least.
+        let elapsed_ms = now_ms.saturating_sub(self.clock_ms).min(3 * self.membership.beat_ms() / 2 + 1);
+        self.clock_ms = now_ms;
+        self.now_ms += elapsed_ms;
         let mut progress = self.fabric.poll(&mut self.events);
         progress |= self.take_events();
         let moved = match self.phase {
@@ -120,7 +127,7 @@ impl Node {
             Phase::Running | Phase::Leaving => self.pass(sink),
             Phase::Parting => self.part(),
             // A peer that stands still does not hold up whoever leaves.
-            Phase::Closing if self.fabric.closed() || now_ms >= self.until_ms => {
+            Phase::Closing if self.fabric.closed() || self.now_ms >= self.until_ms => {
                 self.phase = Phase::Left;
                 Ok(true)
             }
@@ -138,18 +145,19 @@ impl Node {
         progress
     }
 
-    /// When the next pass is due even if nothing arrives.
+    /// When the next pass is due even if nothing arrives, by the clock of [`Node::poll`].
     pub fn next_pass_ms(&self) -> u64 {
         let look = self.membership.next_look_ms();
-        match self.phase {
+        let due = match self.phase {
             Phase::Running | Phase::Leaving if self.membership.is_wedged() => {
                 // An attempt that is over is made again at the next look.
                 let attempt = self.membership.next_attempt_ms();
                 if attempt > self.now_ms { look.min(attempt) } else { look }
             }
-            Phase::Left | Phase::Stopped(_) => u64::MAX,
+            Phase::Left | Phase::Stopped(_) => return u64::MAX,
             _ => look,
-        }
+        };
+        self.clock_ms.saturating_add(due.saturating_sub(self.now_ms))
     }
 
     fn pass(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
@@ -321,6 +329,17 @@ impl Node {
         if matches!(self.phase, Phase::Running) {
             self.phase = Phase::Leaving;
         }
+    }
+
+    /// What has been delivered here, for a state of now: the view, and by slot the index of the next message.
+    pub fn delivered(&self) -> (u64, Vec<(Slot, u64)>) {
+        (self.view().map_or(0, |view| view.number), self.multicast.next_by_slot())
+    }
+
+    /// Whether this process votes in the present view: its state is whole then.
+    pub fn is_voter(&self) -> bool {
+        let me = self.membership.me();
+        self.view().is_some_and(|view| view.members.iter().any(|member| member.peer == me && member.voter))
     }
 
     /// The application's state is in: this process may become a voter.

@@ -64,6 +64,31 @@ pub(crate) unsafe fn text<'a>(name: &'static str, pointer: *const c_char) -> Res
     text.to_str().map_err(|_| Failure::Argument(name, "is not UTF-8"))
 }
 
+/// Copies a text to C, as much of it as there is room for, with a zero byte at the end.
+///
+/// # Safety
+/// NULL, or memory for `capacity` bytes that nobody else uses meanwhile.
+pub(crate) unsafe fn copy_text(
+    name: &'static str,
+    place: *mut c_char,
+    capacity: usize,
+    text: &CStr,
+) -> Result<(), Failure> {
+    let Some(room) = capacity.checked_sub(1) else { return Ok(()) };
+    if place.is_null() {
+        return Err(Failure::Argument(name, "is NULL"));
+    }
+    // Cut between two characters.
+    let whole = text.to_str().unwrap_or_default();
+    let end = (0..=room.min(whole.len())).rev().find(|&end| whole.is_char_boundary(end)).unwrap_or(0);
+    // SAFETY: `end` is below `capacity`, and both texts are bytes; the rest is the caller's promise.
+    unsafe {
+        place.copy_from_nonoverlapping(text.as_ptr(), end);
+        place.add(end).write(0);
+    }
+    Ok(())
+}
+
 /// A place of C's that a result is written to. It may be uninitialised, so it is never a reference.
 pub(crate) struct Out<T>(NonNull<T>);
 

@@ -3,21 +3,30 @@
 use crate::border::{self, Versioned};
 use crate::failure::{Failure, code_of};
 use crate::message::galerna_message_t;
+use crate::reader::{self, galerna_reader_t};
 use crate::result::galerna_result_t;
-use engine::{Delivery, Error, Handler};
+use crate::snapshot::{State, galerna_snapshot_t};
+use crate::view::{Ids, galerna_view_t};
+use engine::{Delivery, Error, Handler, MemberId, View};
 use std::cell::Cell;
-use std::ffi::{c_char, c_void};
-use std::sync::mpsc::Receiver;
+use std::ffi::{c_char, c_int, c_void};
+use std::io::Read;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::ThreadId;
 
-/// What the application wants to hear.
+/// What the application wants to hear, and how its state travels to a process that joins.
 ///
 /// Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
-/// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait. They must return, not throw and not
-/// longjmp. While they run the group does nothing else.
+/// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
+/// inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
+/// else, and after `failure_timeout_ms` of it this process looks dead to the others.
 ///
 /// Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
 /// were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
 /// GALERNA_ERR_MISUSE. The other calls are as usual.
+///
+/// An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
+/// no state: its joining members begin with the messages that follow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_callbacks_t {
@@ -30,6 +39,19 @@ pub struct galerna_callbacks_t {
     pub stopped: Option<unsafe extern "C" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
     /// Passed to the callbacks, which may use it in any thread until the group is freed.
     pub context: *mut c_void,
+    /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
+    /// `view` is valid until the callback returns. May be NULL.
+    pub view: Option<unsafe extern "C" fn(context: *mut c_void, view: *const galerna_view_t)>,
+    /// A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
+    /// another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
+    /// or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
+    /// nothing is freed. NULL together with `restore`.
+    pub snapshot: Option<unsafe extern "C" fn(context: *mut c_void, snapshot: *mut galerna_snapshot_t) -> c_int>,
+    /// This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
+    /// anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
+    /// it cannot. Called again, from the start, when the member that sends the state dies in the middle: what an earlier
+    /// call took is void then. NULL together with `snapshot`.
+    pub restore: Option<unsafe extern "C" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
 }
 
 // SAFETY: `repr(C)`, the size first; a nullable function pointer, as any C caller fills it, is a valid `Option`.
@@ -54,12 +76,65 @@ pub(crate) fn not_in_callback() -> Result<(), Failure> {
     }
 }
 
+/// Runs a function of the application, during which this thread counts as in a callback.
+pub(crate) fn as_callback<R>(function: impl FnOnce() -> R) -> R {
+    let before = IN_CALLBACK.replace(true);
+    let result = function();
+    IN_CALLBACK.set(before);
+    result
+}
+
+/// The application's functions, checked, and whose they are.
+#[derive(Clone, Copy)]
+struct Functions {
+    deliver: unsafe extern "C" fn(*mut c_void, *const galerna_message_t),
+    others: galerna_callbacks_t,
+    me: MemberId,
+}
+
+impl Functions {
+    fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<Functions, Failure> {
+        let deliver = callbacks.deliver.ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?;
+        // A state that only comes in would go out empty, and the members would differ from then on.
+        match (callbacks.snapshot, callbacks.restore) {
+            (Some(_), None) => Err(Failure::Argument("callbacks.restore", "is NULL, but `snapshot` is not")),
+            (None, Some(_)) => Err(Failure::Argument("callbacks.snapshot", "is NULL, but `restore` is not")),
+            _ => Ok(Functions { deliver, others: callbacks, me }),
+        }
+    }
+
+    fn view(&self, view: &View) {
+        if let Some(function) = self.others.view {
+            let ids = Ids::of(view);
+            let view = galerna_view_t::new(view, &ids, self.me);
+            // SAFETY: the function and its context are the application's, which said so by the struct.
+            as_callback(|| unsafe { function(self.others.context, &raw const view) });
+        }
+    }
+}
+
+/// `galerna_join`'s end of the callbacks: they wait until it is gone, when the application has its handle.
+pub(crate) struct Joining {
+    functions: Functions,
+    /// What the engine told before it returned; also closes the other end's `joined`.
+    views: Receiver<View>,
+    _open: Sender<()>,
+}
+
+impl Joining {
+    /// Tells of the views that began during the join.
+    pub(crate) fn tell_views(&self) {
+        self.views.try_iter().for_each(|view| self.functions.view(&view));
+    }
+}
+
 /// The engine's handler that calls C.
 pub(crate) struct Callbacks {
-    deliver: unsafe extern "C" fn(*mut c_void, *const galerna_message_t),
-    stopped: Option<unsafe extern "C" fn(*mut c_void, galerna_result_t, *const c_char)>,
-    context: *mut c_void,
-    /// Closes when `galerna_join` has given the application its handle, which callbacks may use.
+    functions: Functions,
+    /// The thread that joins, and where it takes the views from that begin meanwhile.
+    joins_in: ThreadId,
+    views: Sender<View>,
+    /// Closes when [`Joining`] goes.
     joined: Option<Receiver<()>>,
 }
 
@@ -67,41 +142,89 @@ pub(crate) struct Callbacks {
 unsafe impl Send for Callbacks {}
 
 impl Callbacks {
-    /// `joined`: what the first callback waits for the end of.
-    pub(crate) fn new(callbacks: galerna_callbacks_t, joined: Receiver<()>) -> Result<Callbacks, Failure> {
-        Ok(Callbacks {
-            deliver: callbacks.deliver.ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?,
-            stopped: callbacks.stopped,
-            context: callbacks.context,
-            joined: Some(joined),
-        })
+    /// For a join by this thread of member `me`.
+    pub(crate) fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<(Callbacks, Joining), Failure> {
+        let functions = Functions::new(callbacks, me)?;
+        let (open, joined) = mpsc::channel();
+        let (sender, views) = mpsc::channel();
+        let joins_in = std::thread::current().id();
+        let callbacks = Callbacks { functions, joins_in, views: sender, joined: Some(joined) };
+        Ok((callbacks, Joining { functions, views, _open: open }))
     }
 
-    fn run(&mut self, callback: impl FnOnce(&Callbacks)) {
-        if let Some(joined) = self.joined.take() {
+    /// Whether the engine calls from inside its join: the application has no handle yet, and must not be waited for.
+    fn in_join(&self) -> bool {
+        let open = |joined: &Receiver<()>| joined.try_recv() == Err(TryRecvError::Empty);
+        self.joins_in == std::thread::current().id() && self.joined.as_ref().is_some_and(open)
+    }
+
+    /// Waits until the application has its handle, which callbacks may use. Not inside the join, where it would be for ever.
+    fn wait_for_handle(&mut self) {
+        if self.joined.is_some()
+            && !self.in_join()
+            && let Some(joined) = self.joined.take()
+        {
             // Nothing is ever sent: this returns when the other end is gone.
             let _ = joined.recv();
         }
-        IN_CALLBACK.set(true);
-        callback(self);
-        IN_CALLBACK.set(false);
     }
 }
 
 impl Handler for Callbacks {
     fn deliver(&mut self, delivery: Delivery<'_>) {
+        self.wait_for_handle();
         let message = galerna_message_t::from(delivery);
+        let Functions { deliver, others, .. } = self.functions;
         // SAFETY: the function and its context are the application's, which said so by the struct.
-        self.run(|callbacks| unsafe { (callbacks.deliver)(callbacks.context, &raw const message) });
+        as_callback(|| unsafe { deliver(others.context, &raw const message) });
+    }
+
+    fn view(&mut self, view: &View) {
+        if self.in_join() {
+            // The other end is there: the join has not returned.
+            let _ = self.views.send(view.clone());
+            return;
+        }
+        self.wait_for_handle();
+        self.functions.view(view);
     }
 
     fn stopped(&mut self, reason: &Error) {
-        let text = border::c_string(reason);
-        self.run(|callbacks| {
-            if let Some(stopped) = callbacks.stopped {
-                // SAFETY: as in `deliver`.
-                unsafe { stopped(callbacks.context, code_of(reason), text.as_ptr()) };
-            }
-        });
+        // A join that fails returns the reason.
+        if self.in_join() {
+            return;
+        }
+        self.wait_for_handle();
+        let galerna_callbacks_t { stopped, context, .. } = self.functions.others;
+        if let Some(stopped) = stopped {
+            let text = border::c_string(reason);
+            // SAFETY: as in `deliver`.
+            as_callback(|| unsafe { stopped(context, code_of(reason), text.as_ptr()) });
+        }
     }
+
+    fn snapshot(&mut self) -> std::io::Result<Box<dyn Read + Send>> {
+        let galerna_callbacks_t { snapshot, context, .. } = self.functions.others;
+        let Some(snapshot) = snapshot else { return stateless().snapshot() };
+        self.wait_for_handle();
+        let mut filled = galerna_snapshot_t::EMPTY;
+        // SAFETY: as in `deliver`.
+        match as_callback(|| unsafe { snapshot(context, &raw mut filled) }) {
+            0 => Ok(Box::new(State::new(filled))),
+            code => Err(std::io::Error::other(format!("the application's `snapshot` callback returned {code}"))),
+        }
+    }
+
+    fn restore(&mut self, state: &mut dyn Read) -> std::io::Result<()> {
+        let galerna_callbacks_t { restore, context, .. } = self.functions.others;
+        let Some(restore) = restore else { return stateless().restore(state) };
+        // Not after the join: it may not end before this does.
+        // SAFETY: as in `deliver`.
+        reader::lend(state, |reader| as_callback(|| unsafe { restore(context, reader) }))
+    }
+}
+
+/// What the engine takes an application without state for.
+fn stateless() -> impl Handler {
+    |_: Delivery<'_>| {}
 }

@@ -60,7 +60,7 @@ pub extern "C" fn galerna_config_set_member(config: *mut galerna_config_t, membe
         CONFIGS.with(config, |config| {
             let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
             let changed = config.clone().with_member(MemberId(member));
-            changed.rank()?;
+            changed.own()?;
             *config = changed;
             Ok(())
         })

@@ -30,6 +30,9 @@ pub type RawDrive = i32;
 /// dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
 /// is left or freed.
 ///
+/// Time passing does not make it readable: dispatch also when nothing has come for a fifth of `failure_timeout_ms` (400 ms
+/// by default), so that the others do not take this process for dead, and it sees who stands still.
+///
 /// - `fd`: takes the descriptor.
 ///
 /// Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.

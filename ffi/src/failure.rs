@@ -67,14 +67,15 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::Disagreement { .. } => GALERNA_ERR_DISAGREEMENT,
         Error::Refused { .. } => GALERNA_ERR_REFUSED,
         Error::Listen { .. } => GALERNA_ERR_LISTEN,
-        Error::MemberFailed { .. } => GALERNA_ERR_MEMBER_FAILED,
         Error::Contract { .. } => GALERNA_ERR_CONTRACT,
-        Error::MemberLeft { .. } => GALERNA_ERR_MEMBER_LEFT,
+        Error::Partitioned { .. } => GALERNA_ERR_PARTITIONED,
+        Error::StateTransfer(_) => GALERNA_ERR_STATE_TRANSFER,
+        Error::Removed { .. } => GALERNA_ERR_REMOVED,
         Error::Left => GALERNA_ERR_LEFT,
         Error::UnknownSubgroup(_) => GALERNA_ERR_UNKNOWN_SUBGROUP,
         Error::Misuse(_) => GALERNA_ERR_MISUSE,
         Error::Io { .. } => GALERNA_ERR_IO,
-        // The callback of the engine is this library's own code.
+        // `Internal`, and panics in callbacks: to the engine, these are this library's own code.
         _ => GALERNA_ERR_INTERNAL,
     }
 }

@@ -7,8 +7,8 @@ use crate::drive::{self, RawDrive, Turn, galerna_drive_t};
 use crate::failure::Failure;
 use crate::handle::Table;
 use crate::result::galerna_result_t;
-use engine::{Error, Group, SubgroupId};
-use std::sync::mpsc;
+use engine::{Error, Group, MemberId, SubgroupId};
+use std::ffi::c_char;
 use std::time::Duration;
 
 /// A member of a group. The handle is a number: using one that was freed is an error and no crash.
@@ -55,13 +55,13 @@ pub(crate) fn with<R>(
     GROUPS.with(group, body)
 }
 
-/// Joins a group: meets the other members, and returns when all have met all.
+/// Joins a group: meets the other members, and returns when all have met all, and the `view` callback was told so.
 ///
 /// - `config`: the configuration, with the own member set; it can be freed afterwards.
 /// - `callbacks`: what to call; copied. The context must outlive the group's handle.
 /// - `drive`: a galerna_drive_t, who makes the group advance.
 /// - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
-///   first callback runs.
+///   first callback runs, but for `restore`.
 ///
 /// Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
 /// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
@@ -82,8 +82,11 @@ pub unsafe extern "C" fn galerna_join(
         let callbacks = unsafe { border::versioned("callbacks", callbacks)? };
         let drive = drive::drive(drive)?;
         let config = config::get(config)?;
-        let (joining, joined) = mpsc::channel();
-        let callbacks = Callbacks::new(callbacks, joined)?;
+        // Without a member the join fails, and says so.
+        let me = config.member.unwrap_or(MemberId(u32::MAX));
+        let (callbacks, joining) = Callbacks::new(callbacks, me)?;
+        // Taken first, so that nothing can fail once the group is joined.
+        let vacancy = GROUPS.vacancy()?;
         let member = match drive {
             galerna_drive_t::GALERNA_DRIVE_THREAD => Member { turn: None, group: Group::join(config, callbacks)? },
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
@@ -92,23 +95,28 @@ pub unsafe extern "C" fn galerna_join(
                 Member { turn, group }
             }
         };
-        out.set(GROUPS.insert(member)?);
-        // Now callbacks may run: they find the handle in `out`.
+        let handle: *mut galerna_group_t = vacancy.fill(member);
+        out.set(handle);
+        // With the handle in use, so that whoever frees it waits for the callback. It may be freed already.
+        let _ = with(handle, |_| {
+            joining.tell_views();
+            Ok(())
+        });
+        // Now the other callbacks may run: they find the handle in `out`.
         drop(joining);
         Ok(())
     })
 }
 
-/// Leaves the group: accepts nothing more, sends what was accepted, waits until every member has received it and all that
-/// was delivered here, and says goodbye. Callbacks go on meanwhile. Afterwards the calls that need the group return
-/// GALERNA_ERR_LEFT; the handle is still to be freed.
+/// Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
+/// do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
+/// Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
 ///   see it fail.
 ///
-/// In a group that has stopped it returns the reason, but GALERNA_OK if that is another member's leave and nothing is
-/// lost by it. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the
-/// reasons for which a group stops.
+/// Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the reason why
+/// the group stopped.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
     border::call(|| {
@@ -146,49 +154,53 @@ pub extern "C" fn galerna_group_free(group: *mut galerna_group_t) -> galerna_res
     })
 }
 
-/// The members' ids, in the order of their ranks, which is that of the configuration.
+/// This process's number: the `id` that it has in the configuration.
 ///
-/// - `ids`: takes the first `capacity` ids; may be NULL when `capacity` is 0.
-/// - `count`: takes the number of members, also when `capacity` is less.
+/// - `member`: takes the number.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT.
+/// Any thread. Errors: HANDLE, ARGUMENT (`member` is NULL).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_members(
-    group: *const galerna_group_t,
-    ids: *mut u32,
-    capacity: usize,
-    count: *mut usize,
-) -> galerna_result_t {
+pub unsafe extern "C" fn galerna_group_member(group: *const galerna_group_t, member: *mut u32) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `count`.
-        let count = unsafe { Out::new("count", count)? };
-        if ids.is_null() && capacity > 0 {
-            return Err(Failure::Argument("ids", "is NULL"));
-        }
+        // SAFETY: what the documentation asks of `member`.
+        let out = unsafe { Out::new("member", member)? };
         with(group, |member| {
-            let members = member.group.members();
-            for (index, id) in members.iter().take(capacity).enumerate() {
-                // SAFETY: `index` is below `capacity`, for which the documentation asks for room.
-                unsafe { Out::new("ids", ids.wrapping_add(index))?.set(id.0) };
-            }
-            count.set(members.len());
+            out.set(member.group.member().0);
             Ok(())
         })
     })
 }
 
-/// The rank of this process among the members; the lowest is 0.
+/// What this process last observed of a member that spoke against it: why it suspected it, or who did. For people: other
+/// members may have observed something else.
 ///
-/// - `rank`: takes the rank.
+/// - `member`: its number; of one that nothing is known against, or that is none, the text is empty.
+/// - `text`: takes at most `capacity` bytes of the text, the zero byte at the end included; may be NULL when `capacity` is
+///   0.
+/// - `length`: takes the bytes of the whole text, without the zero byte; may be NULL.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`rank` is NULL).
+/// Any thread. Errors: HANDLE, ARGUMENT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_rank(group: *const galerna_group_t, rank: *mut usize) -> galerna_result_t {
+pub unsafe extern "C" fn galerna_group_fault(
+    group: *const galerna_group_t,
+    member: u32,
+    text: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `rank`.
-        let rank = unsafe { Out::new("rank", rank)? };
-        with(group, |member| {
-            rank.set(member.group.rank());
+        let out = match length.is_null() {
+            true => None,
+            // SAFETY: what the documentation asks of `length`.
+            false => Some(unsafe { Out::new("length", length)? }),
+        };
+        with(group, |handle| {
+            let fault = border::c_string(&handle.group.fault(MemberId(member)).unwrap_or_default());
+            // SAFETY: what the documentation asks of `text`.
+            unsafe { border::copy_text("text", text, capacity, &fault)? };
+            if let Some(out) = out {
+                out.set(fault.count_bytes());
+            }
             Ok(())
         })
     })

@@ -50,14 +50,12 @@ impl<T> Table<T> {
 
     /// A handle for `value`.
     pub(crate) fn insert<H>(&self, value: T) -> Result<*mut H, Failure> {
-        let index = self.take_slot()?;
-        let slot = &self.slots[index];
-        // Nobody holds the lock but a call with an old handle, for a moment.
-        *slot.value.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(value));
-        // Release: whoever sees the odd generation finds the value.
-        let generation = slot.generation.fetch_add(1, Ordering::Release) + 1;
-        let number = (generation as usize) << (INDEX_BITS + TAG_BITS) | index << TAG_BITS | self.tag;
-        Ok(std::ptr::without_provenance_mut(number))
+        Ok(self.vacancy()?.fill(value))
+    }
+
+    /// Room for one more handle, before there is what it stands for.
+    pub(crate) fn vacancy(&self) -> Result<Vacancy<'_, T>, Failure> {
+        Ok(Vacancy { table: self, index: self.take_slot()? })
     }
 
     /// Runs `body` with what `handle` stands for.
@@ -97,8 +95,12 @@ impl<T> Table<T> {
             hasten(value);
         }
         let value = slot.value.write().unwrap_or_else(PoisonError::into_inner).take();
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(index);
+        self.return_slot(index);
         Ok(value)
+    }
+
+    fn return_slot(&self, index: usize) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(index);
     }
 
     fn take_slot(&self) -> Result<usize, Failure> {
@@ -135,5 +137,32 @@ impl<T> Table<T> {
     #[cold]
     fn invalid<H>(&self, handle: *const H) -> Failure {
         Failure::Handle { kind: self.kind, null: handle.is_null() }
+    }
+}
+
+/// A slot that is taken and empty.
+pub(crate) struct Vacancy<'t, T> {
+    table: &'t Table<T>,
+    index: usize,
+}
+
+impl<T> Vacancy<'_, T> {
+    /// The handle for `value`.
+    pub(crate) fn fill<H>(self, value: T) -> *mut H {
+        let Vacancy { table, index } = self;
+        std::mem::forget(self);
+        let slot = &table.slots[index];
+        // Nobody holds the lock but a call with an old handle, for a moment.
+        *slot.value.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(value));
+        // Release: whoever sees the odd generation finds the value.
+        let generation = slot.generation.fetch_add(1, Ordering::Release) + 1;
+        let number = (generation as usize) << (INDEX_BITS + TAG_BITS) | index << TAG_BITS | table.tag;
+        std::ptr::without_provenance_mut(number)
+    }
+}
+
+impl<T> Drop for Vacancy<'_, T> {
+    fn drop(&mut self) {
+        self.table.return_slot(self.index);
     }
 }

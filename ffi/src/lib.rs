@@ -19,7 +19,14 @@ mod failure;
 mod group;
 mod handle;
 mod message;
+mod reader;
 mod reservation;
 mod result;
 mod send;
+mod snapshot;
 mod stats;
+mod view;
+
+#[cfg(test)]
+#[path = "../tests/unit/state.rs"]
+mod state_tests;

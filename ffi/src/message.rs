@@ -28,7 +28,8 @@ pub struct galerna_message_t {
     pub payload: *const c_void,
     /// Bytes of the payload.
     pub length: usize,
-    /// Its number in the subgroup's total order; numbers are skipped where a sender had nothing to say.
+    /// Its number in the subgroup's total order; it goes on from view to view, and numbers are skipped where a
+    /// sender had nothing to say.
     pub sequence: u64,
     /// The `id` of the member that sent it.
     pub sender: u32,
@@ -36,6 +37,8 @@ pub struct galerna_message_t {
     pub mode: galerna_mode_t,
     /// The subgroup.
     pub subgroup: u16,
+    /// The number of the view that it is delivered in.
+    pub view: u64,
 }
 
 pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
@@ -61,6 +64,7 @@ impl From<Delivery<'_>> for galerna_message_t {
                 Mode::Safe => galerna_mode_t::GALERNA_MODE_SAFE,
             },
             subgroup: delivery.subgroup.0,
+            view: delivery.view,
         }
     }
 }

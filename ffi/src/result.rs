@@ -33,12 +33,10 @@ pub enum galerna_result_t {
     GALERNA_ERR_REFUSED = 9,
     /// The member's own address cannot be listened on.
     GALERNA_ERR_LISTEN = 10,
-    /// The group stopped: a member failed.
-    GALERNA_ERR_MEMBER_FAILED = 11,
-    /// The group stopped: a member broke the protocol and was severed.
+    // 11 was GALERNA_ERR_MEMBER_FAILED, of groups that stopped with their first failure.
+    /// A member broke the protocol while the group was being set up, and was severed.
     GALERNA_ERR_CONTRACT = 12,
-    /// The group stopped: a member left.
-    GALERNA_ERR_MEMBER_LEFT = 13,
+    // 13 was GALERNA_ERR_MEMBER_LEFT, of groups that stopped with their first leave.
     /// This process has left the group.
     GALERNA_ERR_LEFT = 14,
     /// There is no such subgroup.
@@ -51,6 +49,12 @@ pub enum galerna_result_t {
     GALERNA_ERR_LIMIT = 18,
     /// A defect of this library; please report it, with the text.
     GALERNA_ERR_INTERNAL = 19,
+    /// The group stopped here: this process is cut off from more than half of the members.
+    GALERNA_ERR_PARTITIONED = 20,
+    /// The group stopped here: the others went on without this process, which they could not reach or which stood still.
+    GALERNA_ERR_REMOVED = 21,
+    /// This process joined, but could not take the group's state.
+    GALERNA_ERR_STATE_TRANSFER = 22,
 }
 
 /// A short description of a result code, in English.
@@ -83,7 +87,8 @@ pub extern "C" fn galerna_version() -> *const c_char {
 pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
-    const TEXTS: [&CStr; 20] = [
+    const NONE: &CStr = c"no result code of this library";
+    const TEXTS: [&CStr; 23] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -95,16 +100,19 @@ fn describe(result: RawResult) -> &'static CStr {
         c"a member has another configuration",
         c"a member refused this one",
         c"cannot listen on the own address",
-        c"the group stopped: a member failed",
-        c"the group stopped: a member broke the protocol",
-        c"the group stopped: a member left",
+        NONE,
+        c"a member broke the protocol",
+        NONE,
         c"this process has left the group",
         c"unknown subgroup",
         c"the call cannot be made here",
         c"the operating system refused something",
         c"too many handles",
         c"internal error",
+        c"cut off from more than half of the group",
+        c"removed from the group",
+        c"the group's state could not be taken",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
-    text.copied().unwrap_or(c"no result code of this library")
+    text.copied().unwrap_or(NONE)
 }

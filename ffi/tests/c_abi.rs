@@ -74,6 +74,7 @@ fn under_valgrind() {
             let mut command = Command::new("valgrind");
             command.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
             command.args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"]);
+            command.arg(format!("--suppressions={}/tests/valgrind.supp", env!("CARGO_MANIFEST_DIR")));
             // Threads that spin must not starve the one that they wait for.
             command.arg("--fair-sched=yes").arg(program);
             command

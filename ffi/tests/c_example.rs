@@ -1,14 +1,16 @@
-//! `examples/c/replicate`, built by its Makefile: three processes end with the same history.
+//! `examples/c`, built by their Makefiles and run: processes that end with the same history, and with the same value.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
-fn example() -> PathBuf {
-    support::root().join("examples/c/replicate")
+fn example(name: &str) -> PathBuf {
+    support::root().join("examples/c").join(name)
 }
 
 fn have_make() -> bool {
@@ -17,14 +19,14 @@ fn have_make() -> bool {
     support::have("make", probe)
 }
 
-/// The example's program, in a folder of the test's own.
-fn replicate(folder: &Path) -> PathBuf {
+/// An example's program, in a folder of the test's own.
+fn build(name: &str, folder: &Path) -> PathBuf {
     let mut make = Command::new("make");
-    make.arg("-C").arg(example()).arg("--always-make");
+    make.arg("-C").arg(example(name)).arg("--always-make");
     make.arg(format!("GALERNA_LIB={}", support::library().display()));
     make.arg(format!("OUT={}", folder.display()));
     support::succeed(make);
-    folder.join("replicate")
+    folder.join(name)
 }
 
 /// A configuration with addresses that are free.
@@ -40,34 +42,49 @@ fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
         }
     };
     let list = (0..members).map(|i| format!("[[members]]\nid = {}\naddress = \"{}\"\n", i + 1, address(i)));
-    let text =
-        format!("group = \"replicate\"\nfabric = \"{fabric}\"\nring_bytes = 16384\n{}", list.collect::<String>());
+    // Nobody is taken for dead because the machine is busy; a process that ends is noticed all the same.
+    let timeouts = "failure_timeout_ms = 30000\npartition_timeout_ms = 30000";
+    let list: String = list.collect();
+    let text = format!("group = \"example\"\nfabric = \"{fabric}\"\nring_bytes = 16384\n{timeouts}\n{list}");
     let path = folder.join(format!("{fabric}.toml"));
     std::fs::write(&path, text).unwrap();
     path
 }
 
-/// What each member prints at the end.
-fn run(fabric: &str, members: usize, lines: &str) -> Vec<String> {
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What a member that must succeed prints.
+fn printed(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// What each member of the line store prints at the end.
+fn replicate(fabric: &str, members: usize, lines: &str) -> Vec<String> {
     let folder = support::scratch(&format!("replicate-{fabric}-{members}"));
-    let program = replicate(&folder);
+    let program = build("replicate", &folder);
     let config = configuration(fabric, members, &folder);
     let file = folder.join("lines");
     std::fs::write(&file, lines).unwrap();
-    let started = (1..=members).map(|id| {
-        let mut command = Command::new(&program);
-        command.arg(&config).arg(id.to_string()).arg(&file);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    });
-    let started: Vec<_> = started.collect();
-    let ended = started.into_iter().map(|child| child.wait_with_output().unwrap());
-    ended
-        .map(|output| {
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-            text
-        })
-        .collect()
+    let started: Vec<_> =
+        (1..=members).map(|id| start(Command::new(&program).arg(&config).arg(id.to_string()).arg(&file))).collect();
+    started.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect()
+}
+
+/// Runs an example's script, which has three members, and checks that they print the same.
+fn script(name: &str, arguments: &[&str]) -> String {
+    let folder = support::scratch(&format!("{name}-script"));
+    let mut script = Command::new(example(name).join("run.sh"));
+    script.env(name.to_uppercase(), build(name, &folder)).current_dir(example(name));
+    script.arg(configuration("shm", 3, &folder)).args(arguments);
+    let text = String::from_utf8(support::succeed(script).stdout).unwrap();
+    let printed: Vec<_> = text.lines().collect();
+    assert_eq!(printed.len(), 3, "{text}");
+    assert!(printed.iter().all(|p| p == &printed[0]), "{text}");
+    printed[0].to_owned()
 }
 
 fn three_agree(fabric: &str) {
@@ -75,18 +92,18 @@ fn three_agree(fabric: &str) {
         return;
     }
     let lines: String = (0..3000).map(|i| format!("{}{i}\n", "line ".repeat(i % 50))).collect();
-    let printed = run(fabric, 3, &lines);
+    let printed = replicate(fabric, 3, &lines);
     assert!(printed[0].starts_with("3000 lines, sha256 "), "{}", printed[0]);
     assert!(printed.iter().all(|p| p == &printed[0]), "{printed:?}");
 }
 
 #[test]
-fn three_members_agree_on_tcp() {
+fn three_line_stores_agree_on_tcp() {
     three_agree("tcp");
 }
 
 #[test]
-fn three_members_agree_on_shm() {
+fn three_line_stores_agree_on_shm() {
     three_agree("shm");
 }
 
@@ -96,22 +113,92 @@ fn the_digest_is_sha256_of_senders_and_lines() {
         return;
     }
     // Of 01 00 00 00 "hello" 0a, 01 00 00 00 0a, 01 00 00 00 "no newline" 0a.
-    let printed = run("shm", 1, "hello\n\nno newline");
+    let printed = replicate("shm", 1, "hello\n\nno newline");
     assert_eq!(printed, ["3 lines, sha256 27b4aacbd3672644300d0d6549a8d9124d274d3fe5eb8627ad5cdd9e801dc8ef\n"]);
 }
 
 #[test]
-fn the_three_members_of_the_script_agree() {
+fn the_three_line_stores_of_the_script_agree() {
+    if have_make() {
+        script("replicate", &["replicate.c"]);
+    }
+}
+
+/// Three counters, started.
+fn counters(test: &str, fabric: &str, options: &[&str]) -> Vec<Child> {
+    let folder = support::scratch(&format!("counter-{test}-{fabric}"));
+    let program = build("counter", &folder);
+    let config = configuration(fabric, 3, &folder);
+    (1..=3).map(|id| start(Command::new(&program).args(options).arg(&config).arg(id.to_string()))).collect()
+}
+
+#[test]
+fn three_counters_agree() {
     if !have_make() {
         return;
     }
-    let folder = support::scratch("replicate-script");
-    let mut script = Command::new(example().join("run.sh"));
-    script.env("REPLICATE", replicate(&folder));
-    script.arg(configuration("shm", 3, &folder)).arg(example().join("replicate.c"));
-    let output = support::succeed(script);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let printed: Vec<_> = text.lines().collect();
-    assert_eq!(printed.len(), 3, "{text}");
-    assert!(printed.iter().all(|p| p == &printed[0]), "{text}");
+    for fabric in ["tcp", "shm"] {
+        let started = counters("agree", fabric, &[]);
+        let values: Vec<_> = started.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
+        assert_eq!(values, ["3000\n"; 3]);
+    }
+    assert_eq!(script("counter", &["--increments", "7"]), "21");
+}
+
+#[test]
+fn the_counters_that_are_left_agree_when_one_is_killed() {
+    if !have_make() {
+        return;
+    }
+    for fabric in ["tcp", "shm"] {
+        let mut started = counters("killed", fabric, &["--increments", "300", "--pause", "5"]);
+        let mut victim = started.remove(1);
+        let first = BufReader::new(victim.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+        assert_eq!(first, "view 0; members 1 2 3; joined 1 2 3");
+        std::thread::sleep(Duration::from_millis(300));
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let outputs: Vec<_> = started.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let values: Vec<u64> = outputs.iter().map(|output| printed(output).trim().parse().unwrap()).collect();
+        assert_eq!(values[0], values[1]);
+        assert!((600..900).contains(&values[0]), "{values:?}");
+        for output in outputs {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains("view 1; members 1 3; failed 2\nmember 2: "), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_counter_says_what_is_wrong() {
+    if !have_make() {
+        return;
+    }
+    let folder = support::scratch("counter-wrong");
+    let program = build("counter", &folder);
+    let config = configuration("shm", 1, &folder);
+    let config = config.to_str().unwrap();
+    let said = |arguments: &[&str], status: i32| {
+        let output = Command::new(&program).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(said(&["--help"], 0).contains("--join ADDRESS"));
+    for (arguments, status, part) in [
+        (&[][..], 2, "CONFIG.toml MEMBER"),
+        (&[config], 2, "--help"),
+        (&["--increment=x", config, "1"], 2, "x: not a number of increments"),
+        (&["--pause", "-1", config, "1"], 2, "-1: not a number of milliseconds"),
+        (&["--nonsense", config, "1"], 2, "--nonsense"),
+        (&["--join", "a\"b", config, "1"], 2, "not an address"),
+        (&[config, "one"], 2, "one: not the id of a member"),
+        (&[config, "4294967296"], 2, "not the id of a member"),
+        (&["nowhere.toml", "1"], 1, "nowhere.toml"),
+        (&["--join", "unix:/tmp/x.sock", "nowhere.toml", "4"], 1, "nowhere.toml"),
+        (&[config, "9"], 1, "`member` is 9"),
+    ] {
+        let text = said(arguments, status);
+        assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+    assert_eq!(said(&["--increments", "0", config, "1"], 0), "0\nview 0; members 1; joined 1\n");
 }

@@ -2,13 +2,16 @@
 
 use super::flush::Pending;
 use super::handler::Handler;
+use super::newcomer::Newcomer;
+use super::reception::Reception;
 use super::shared::{Shared, after, millis};
 use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
-use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,10 +26,15 @@ const PASSES_PER_DISPATCH: usize = 64;
 
 /// Runs a member's node: see [`crate::Group::join_driven`].
 pub struct Driver {
-    node: Node,
-    shared: Arc<Shared>,
-    handler: Box<dyn Handler>,
+    pub(super) node: Node,
+    pub(super) shared: Arc<Shared>,
+    /// Away while it takes the group's state.
+    pub(super) handler: Option<Box<dyn Handler>>,
+    pub(super) newcomer: Newcomer,
+    pub(super) reception: Reception,
     epoll: Epoll,
+    /// Makes the descriptor readable when a pass is due, for applications that wait on it themselves.
+    timer: TimerFd,
     started: Instant,
     spin: Duration,
     busy_poll: bool,
@@ -45,6 +53,7 @@ impl Driver {
         mut node: Node,
         shared: Arc<Shared>,
         handler: Box<dyn Handler>,
+        reception: Reception,
         config: &Config,
     ) -> Result<Driver, Error> {
         let failed = |e| Error::io("cannot make an epoll descriptor", e);
@@ -54,11 +63,17 @@ impl Driver {
         if let Some(fd) = node.fabric().fd() {
             epoll.add(fd, readable()).map_err(failed)?;
         }
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
+        let timer = timer.map_err(|e| Error::io("cannot make a timer", e))?;
+        epoll.add(&timer, readable()).map_err(failed)?;
         Ok(Driver {
             node,
             shared,
-            handler,
+            handler: Some(handler),
+            newcomer: Newcomer::new(config),
+            reception,
             epoll,
+            timer,
             started: Instant::now(),
             spin: Duration::from_micros(config.spin_us),
             busy_poll: config.busy_poll,
@@ -71,20 +86,30 @@ impl Driver {
         })
     }
 
-    /// Waits until every member runs view 0, or the node stops because of its deadline. Nothing is delivered in here: the
-    /// application has no handle yet.
-    pub(super) fn install(&mut self) -> Result<(), Error> {
-        while matches!(self.node.phase(), Phase::Founding | Phase::Joining) {
+    /// Waits until this process runs in a view, and has the group's state if it joined, or until `give_up` says that it has
+    /// waited enough (then it is false).
+    pub(super) fn install(&mut self, mut give_up: impl FnMut() -> bool) -> Result<bool, Error> {
+        loop {
+            match self.node.phase() {
+                Phase::Stopped(reason) => {
+                    let reason = reason.clone();
+                    self.linger();
+                    return Err(reason);
+                }
+                Phase::Joining if give_up() => return Ok(false),
+                Phase::Founding | Phase::Joining => {}
+                _ if self.newcomer.is_new() => {}
+                _ => return Ok(true),
+            }
             if !self.pass() {
                 self.sleep(Some(Duration::from_millis(20)));
             }
         }
-        if let Phase::Stopped(reason) = self.node.phase() {
-            let reason = reason.clone();
-            self.linger();
-            return Err(reason);
-        }
-        Ok(())
+    }
+
+    /// Gives the attempt up: the others see this process go.
+    pub(super) fn into_handler(mut self) -> Option<Box<dyn Handler>> {
+        self.handler.take()
     }
 
     /// The engine thread: until the group stops or this process leaves.
@@ -118,12 +143,25 @@ impl Driver {
     /// done; the descriptor is readable then. An error is the reason why the group stopped.
     pub fn dispatch(&mut self) -> Result<(), Error> {
         self.disarm();
+        // Readable again when it is set again.
+        let _ = self.timer.unset();
         let idle = (0..PASSES_PER_DISPATCH).any(|_| !self.pass());
         // Armed, the node looks once more: what came before is found now, what comes later makes the descriptor readable.
         if !idle || self.arm_and_look() {
             self.shared.ring();
+        } else {
+            self.set_timer();
         }
         self.shared.lock().stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Heartbeats go on while the application waits on the descriptor.
+    fn set_timer(&self) {
+        let due_ms = self.node.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
+        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
+            tracing::error!(%error, "cannot set a timer: heartbeats depend on the application's calls");
+        }
     }
 
     /// One pass, for applications that call again at once and never wait on the descriptor. True if anything moved.
@@ -171,12 +209,16 @@ impl Driver {
     /// One pass of the node and of what the handles asked for.
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
-        let Driver { node, shared, handler, .. } = self;
+        let mut moved = self.newcomer.is_new() && self.welcome();
+        let Driver { node, shared, handler, newcomer, .. } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            shared.as_callback(|| node.poll(now_ms, &mut |delivery| handler.deliver(delivery)))
+            shared.as_callback(|| match handler.as_mut().filter(|_| !newcomer.is_new()) {
+                Some(handler) => node.poll(now_ms, &mut |delivery| handler.deliver(delivery)),
+                None => newcomer.poll(node, now_ms),
+            })
         }));
         self.passes += 1;
-        let mut moved = match polled {
+        moved |= match polled {
             Ok(moved) => moved,
             Err(panic) => self.panicked(&*panic),
         };
@@ -204,14 +246,26 @@ impl Driver {
         }
         for change in self.node.take_changes() {
             let view = Arc::new(View::new(&change));
-            self.shared.lock().view = view.clone();
-            self.call(|handler| handler.view(&view));
+            self.reception.begin(&change);
+            if self.newcomer.needs_state(self.node.is_voter()) {
+                self.take_state();
+            }
+            if self.newcomer.begin(&view) {
+                continue;
+            }
+            self.tell_view(&view);
         }
     }
 
-    /// Calls the application.
-    fn call(&mut self, f: impl FnOnce(&mut dyn Handler)) {
+    pub(super) fn tell_view(&mut self, view: &Arc<View>) {
+        self.shared.lock().view = view.clone();
+        self.call(|handler| handler.view(view));
+    }
+
+    /// Calls the application, if it is here.
+    pub(super) fn call(&mut self, f: impl FnOnce(&mut dyn Handler)) {
         let Driver { shared, handler, .. } = self;
+        let Some(handler) = handler else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| f(&mut **handler)))) {
             self.panicked(&*panic);
         }
@@ -221,9 +275,14 @@ impl Driver {
     fn serve_handles(&mut self) {
         let mut state = self.shared.lock();
         self.flushes.append(&mut state.flushes);
-        if state.leaving {
-            drop(state);
+        let visits = std::mem::take(&mut state.visits);
+        let leaving = state.leaving;
+        drop(state);
+        if leaving {
             self.node.leave();
+        }
+        for visit in visits {
+            self.receive(visit);
         }
     }
 
@@ -257,18 +316,14 @@ impl Driver {
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
-                let Driver { shared, handler, .. } = self;
-                let told = catch_unwind(AssertUnwindSafe(|| shared.as_callback(|| handler.stopped(&reason))));
-                if told.is_err() {
-                    tracing::error!("the application's `stopped` callback panicked");
-                }
+                self.call(|handler| handler.stopped(&reason));
             }
             Phase::Left => self.shared.end(Ok(())),
             _ => {}
         }
     }
 
-    fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
+    pub(super) fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned());
         self.node.fail(Error::CallbackPanicked(text));
@@ -325,7 +380,7 @@ impl Driver {
         let ms = timeout.map(millis).into_iter().fold(left_ms, u64::min);
         // Rounded up, so that a short wait is not a busy one.
         let timeout = EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO);
-        let mut events = [EpollEvent::empty(); 2];
+        let mut events = [EpollEvent::empty(); 3];
         // An interrupted wait is a short one.
         let _ = self.epoll.wait(&mut events, timeout);
     }

@@ -1,32 +1,117 @@
-//! From a configuration to a running node: meet, register memory, show oneself installed, wait for the others.
+//! From a configuration to a running node: founds the group with the others, or joins it if it runs already.
 
+use super::door::{self, Door, STEP_TIME, Sign, Visit};
 use super::driver::Driver;
 use super::handler::Handler;
+use super::reception::Reception;
 use super::shared::Shared;
-use crate::config::{Config, FabricKind, SubgroupId};
+use super::wire::{self, Place, Reply, Request};
+use crate::config::{Config, FabricKind, MemberId, SubgroupId};
 use crate::error::Error;
+use crate::fabric::meet::listen::{self, Listening};
 use crate::fabric::{Connection, Fabric, Row, Slot, TableSpec, meet, shm, tcp};
 use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The subgroup that holds every member.
 const EVERYBODY: SubgroupId = SubgroupId(0);
+/// How long the first question, whether the group runs, may take.
+const ASK_TIME: Duration = Duration::from_millis(300);
+/// Pause between questions to the same processes.
+const AGAIN_TIME: Duration = Duration::from_millis(100);
+
+/// What an attempt to join came to.
+enum Attempt {
+    Joined(Arc<Shared>, Box<Driver>),
+    /// Not now: the handler comes back, with the obstacle.
+    Again(Box<dyn Handler>, String),
+}
 
 pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
-    let rank = config.rank()?;
+    let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
-    let specs = [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)];
-    let Connected { fabric, own, links, founders } = connect(config, rank, &specs, deadline)?;
+    let listening = listen::listen(address)?;
+    if let Some(rank) = rank.filter(|_| !anybody_runs(config, id)) {
+        match found(config, rank, deadline, listening) {
+            Ok(founded) => {
+                let (shared, mut driver) = founded.start(config, handler)?;
+                driver.install(|| false)?;
+                return Ok((shared, driver));
+            }
+            Err(Error::AlreadyRuns { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        return enter(config, handler, deadline, listen::listen(address)?);
+    }
+    enter(config, handler, deadline, listening)
+}
+
+/// A random number for this life of the process; at most 2^63 - 1, see [`wire`].
+fn incarnation() -> u64 {
+    (RandomState::new().hash_one(std::process::id()) >> 1).max(1)
+}
+
+/// Whether any other listed member says that the group runs.
+fn anybody_runs(config: &Config, me: MemberId) -> bool {
+    let ask = |address: &str| {
+        let request = Request::Ask { group: config.group.clone() };
+        matches!(wire::ask(address, &request, ASK_TIME), Ok((_, Reply::Runs {})))
+    };
+    std::thread::scope(|scope| {
+        let others = config.members.iter().filter(|member| member.id != me);
+        let asked: Vec<_> = others.map(|member| scope.spawn(|| ask(&member.address))).collect();
+        asked.into_iter().any(|asked| asked.join().unwrap_or(false))
+    })
+}
+
+/// A process that has its fabric, its node and its door's sign, and is about to run.
+struct Ready {
+    node: Node,
+    me: Peer,
+    sign: Sign,
+    addresses: HashMap<u64, String>,
+    listening: Listening,
+}
+
+impl Ready {
+    fn start(self, config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
+        let rings = vec![self.node.multicast().ring().clone()];
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|e| Error::io("cannot make an event descriptor", e))?;
+        let shared = Arc::new(Shared::new(self.me.id, rings, event));
+        let group_id = self.sign.group_id;
+        let door = Door::open(self.listening, self.sign, shared.clone())
+            .map_err(|e| Error::io("cannot start the thread that listens", e))?;
+        let reception = Reception::new(group_id, self.addresses, door);
+        let driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
+        Ok((shared, driver))
+    }
+}
+
+fn specs(config: &Config) -> [TableSpec; 2] {
+    [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)]
+}
+
+fn node(
+    config: &Config,
+    me: Peer,
+    fabric: Box<dyn Fabric>,
+    own: Vec<Arc<Row>>,
+    deadline: Instant,
+) -> Result<Node, Error> {
     let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
-    let me = founders[rank];
-    let everybody = Multicast::new(EVERYBODY, specs[1], me.slot, ring_row, config.max_message(), Origin::default());
-    let rings = vec![everybody.ring().clone()];
+    let [_, spec] = specs(config);
+    let everybody = Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), Origin::default());
     let left = deadline.saturating_duration_since(Instant::now());
     let settings = Settings {
         failure_timeout_ms: config.failure_timeout_ms,
@@ -35,50 +120,239 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
         lone_survivor: config.lone_survivor,
         seed: me.incarnation,
     };
-    let mut node = Node::new(me, fabric, row, everybody, settings, 0);
-    for (slot, connection) in links {
-        node.attach(founders[slot], connection)?;
-    }
-    node.found(&founders, Origin::default(), 0);
-    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(|e| Error::io("cannot make an event descriptor", e))?;
-    let shared = Arc::new(Shared::new(me.id, rings, event));
-    let mut driver = Driver::new(node, shared.clone(), handler, config)?;
-    driver.install()?;
-    Ok((shared, driver))
-}
-
-/// Founders that have met: the fabric, the own rows, and what leads to the others.
-struct Connected {
-    fabric: Box<dyn Fabric>,
-    own: Vec<Arc<Row>>,
-    links: Vec<(Slot, Connection)>,
-    /// By rank.
-    founders: Vec<Peer>,
+    Ok(Node::new(me, fabric, row, everybody, settings, 0))
 }
 
 /// Meets the founders, whose slots are their ranks.
-fn connect(config: &Config, me: Slot, specs: &[TableSpec], deadline: Instant) -> Result<Connected, Error> {
-    let incarnation = RandomState::new().hash_one((std::process::id(), me));
-    let founders = |incarnations: Vec<u64>| {
+fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) -> Result<Ready, Error> {
+    let (me, runs) = (config.members[rank].id, Arc::new(AtomicBool::new(false)));
+    let incarnation = incarnation();
+    let watch = Watch::start(config, me, runs.clone());
+    let founders = |incarnations: &[u64]| -> Vec<Peer> {
         let ids = config.members.iter().map(|member| member.id).enumerate();
-        ids.zip(incarnations).map(|((slot, id), incarnation)| Peer { slot, id, incarnation }).collect()
+        ids.zip(incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect()
     };
-    match config.fabric {
+    let (fabric, own, links, incarnations, listening, offer) = match config.fabric {
         FabricKind::Tcp => {
-            let met = meet::meet_tcp(config, me, incarnation, deadline)?;
-            let links = by_slot(met.streams).map(|(slot, stream)| (slot, Connection::Tcp(stream))).collect();
-            let (fabric, own) = tcp::TcpFabric::new(me, specs)?;
-            Ok(Connected { fabric: Box::new(fabric), own, links, founders: founders(met.incarnations) })
+            let met = meet::meet::<TcpStream>(config, rank, incarnation, deadline, listening, &runs)?;
+            let links: Vec<_> = by_slot(met.streams).map(|(slot, stream)| (slot, Connection::Tcp(stream))).collect();
+            let (fabric, own) = tcp::TcpFabric::new(rank, &specs(config))?;
+            (Box::new(fabric) as Box<dyn Fabric>, own, links, met.incarnations, met.listening, None)
         }
         FabricKind::Shm => {
-            let met = meet::meet_unix(config, me, incarnation, deadline)?;
-            let (fabric, own, offer) = shm::ShmFabric::new(me, specs)?;
+            let met = meet::meet::<UnixStream>(config, rank, incarnation, deadline, listening, &runs)?;
+            let (fabric, own, offer) = shm::ShmFabric::new(rank, &specs(config))?;
             let prepared = offer.exchange(by_slot(met.streams).collect(), deadline);
             let prepared = prepared.map_err(|e| set_up_error(config, e))?.into_iter();
             let links = prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect();
-            Ok(Connected { fabric: Box::new(fabric), own, links, founders: founders(met.incarnations) })
+            (Box::new(fabric) as Box<dyn Fabric>, own, links, met.incarnations, met.listening, Some(offer))
         }
+    };
+    drop(watch);
+    let founders = founders(&incarnations);
+    let mut node = node(config, founders[rank], fabric, own, deadline)?;
+    for (slot, connection) in links {
+        node.attach(founders[slot], connection)?;
+    }
+    node.found(&founders, Origin::default());
+    let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
+    let me = founders[rank];
+    let sign = Sign { group: config.group.clone(), group_id: incarnations[0], agreed: config.agreed(), me, offer };
+    Ok(Ready { node, me, sign, addresses, listening })
+}
+
+/// Asks again and again, while the founders meet, whether the group runs without this process: a member that was restarted
+/// is not looked for by the others.
+struct Watch {
+    over: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn start(config: &Config, me: MemberId, runs: Arc<AtomicBool>) -> Watch {
+        let over = Arc::new(AtomicBool::new(false));
+        let (seen, config) = (over.clone(), config.clone());
+        let watch = move || {
+            while !seen.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_secs(1));
+                if !seen.load(Ordering::Relaxed) && anybody_runs(&config, me) {
+                    return runs.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("galerna-watch".to_owned()).spawn(watch) {
+            tracing::warn!(%error, "cannot start the thread that looks for a running group");
+        }
+        Watch { over }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Joins the running group.
+fn enter(
+    config: &Config,
+    mut handler: Box<dyn Handler>,
+    deadline: Instant,
+    mut listening: Listening,
+) -> Result<(Arc<Shared>, Driver), Error> {
+    let (_, address, _) = config.own()?;
+    loop {
+        match attempt(config, handler, deadline, listening)? {
+            Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
+            Attempt::Again(back, obstacle) if Instant::now() < deadline => {
+                tracing::debug!(obstacle, "join");
+                handler = back;
+                listening = listen::listen(address)?;
+            }
+            Attempt::Again(_, missing) => return Err(Error::Missing { missing, after_ms: config.join_timeout_ms }),
+        }
+    }
+}
+
+/// One attempt: a place, links with all, and to be named in a view.
+fn attempt(
+    config: &Config,
+    handler: Box<dyn Handler>,
+    deadline: Instant,
+    listening: Listening,
+) -> Result<Attempt, Error> {
+    let (group_id, me, others) = match admission(config, deadline)? {
+        Ok(admitted) => admitted,
+        Err(obstacle) => return Ok(Attempt::Again(handler, obstacle)),
+    };
+    let peer = me.peer();
+    let (fabric, own, offer) = match config.fabric {
+        FabricKind::Tcp => {
+            let (fabric, own) = tcp::TcpFabric::new(peer.slot, &specs(config))?;
+            (Box::new(fabric) as Box<dyn Fabric>, own, None)
+        }
+        FabricKind::Shm => {
+            let (fabric, own, offer) = shm::ShmFabric::new(peer.slot, &specs(config))?;
+            (Box::new(fabric) as Box<dyn Fabric>, own, Some(offer))
+        }
+    };
+    let node = node(config, peer, fabric, own, deadline)?;
+    let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
+    let agreed = config.agreed();
+    let sign = Sign { group: config.group.clone(), group_id, agreed, me: peer, offer: offer.clone() };
+    let ready = Ready { node, me: peer, sign, addresses, listening };
+    let (shared, mut driver) = ready.start(config, handler)?;
+    let obstacle = link_all(&shared, group_id, &me, &others, offer.as_ref())?;
+    // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
+    let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
+    let give_up = deadline.min(Instant::now() + patience);
+    if driver.install(|| Instant::now() >= give_up)? {
+        return Ok(Attempt::Joined(shared, Box::new(driver)));
+    }
+    let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();
+    let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
+    match driver.into_handler() {
+        Some(handler) => Ok(Attempt::Again(handler, what)),
+        None => Err(Error::Internal("the handler is lost".to_owned())),
+    }
+}
+
+type Admitted = (u64, Place, Vec<Place>);
+
+/// Asks for a place until somebody gives or refuses it, or for a while: then the obstacle.
+fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, String>, Error> {
+    let (id, address, _) = config.own()?;
+    let mut obstacle = String::new();
+    let others = config.members.iter().filter(|member| member.id != id);
+    let mut contacts: Vec<String> = others.map(|member| member.address.clone()).collect();
+    loop {
+        let mut elsewhere = None;
+        for contact in &contacts {
+            let request = Request::Join {
+                group: config.group.clone(),
+                agreed: config.agreed(),
+                id: id.0,
+                incarnation: incarnation(),
+                address: address.to_owned(),
+            };
+            match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
+                Ok(Reply::Admitted { group_id, me, others }) => return Ok(Ok((group_id, me, others))),
+                Ok(Reply::Elsewhere { address }) => {
+                    elsewhere = Some(address);
+                    break;
+                }
+                Ok(Reply::Later { reason }) => obstacle = format!("at {contact}: {reason}"),
+                Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
+                Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
+                Ok(other) => obstacle = format!("at {contact}: an answer to another question: {other:?}"),
+                Err(error) => obstacle = format!("at {contact}: {error}"),
+            }
+        }
+        if Instant::now() >= deadline {
+            return Ok(Err(obstacle));
+        }
+        match elsewhere {
+            // First of all next time; the others stay, in case it dies.
+            Some(address) => {
+                contacts.retain(|contact| *contact != address);
+                contacts.insert(0, address);
+            }
+            None => std::thread::sleep(AGAIN_TIME),
+        }
+    }
+}
+
+fn refused(config: &Config, contact: &str, reason: String) -> Error {
+    let listed = config.members.iter().find(|member| member.address == contact);
+    match listed {
+        Some(member) => Error::Refused { member: member.id, reason },
+        None => Error::Config(format!("{contact} refused: {reason}")),
+    }
+}
+
+fn disagreement(config: &Config, member: u32, key: String, theirs: String) -> Error {
+    let agreed = config.agreed();
+    let ours = match key.as_str() {
+        "group" => config.group.clone(),
+        key => agreed.iter().find(|(k, _)| k == key).map_or_else(|| "(not set)".to_owned(), |(_, value)| value.clone()),
+    };
+    Error::Disagreement { member: MemberId(member), key, ours, theirs }
+}
+
+/// Links this process with all `others`, in a thread, as the driver goes on. What stands in the way is shown.
+fn link_all(
+    shared: &Arc<Shared>,
+    group_id: u64,
+    me: &Place,
+    others: &[Place],
+    offer: Option<&shm::Offer>,
+) -> Result<Arc<std::sync::Mutex<String>>, Error> {
+    let obstacle = Arc::new(std::sync::Mutex::new(String::new()));
+    let (shown, shared, me, others, offer) =
+        (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), offer.cloned());
+    let link = move || {
+        for other in others {
+            match link(group_id, &me, &other, offer.as_ref()) {
+                Ok(connection) => shared.visit(Visit::Link { place: other, connection }),
+                // It may be dead and about to be removed; the leader decides who is needed.
+                Err(error) => {
+                    if let Ok(mut shown) = shown.lock() {
+                        *shown = format!("member {} at {}: {error}", other.id, other.address);
+                    }
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("galerna-link".to_owned()).spawn(link);
+    thread.map_err(|e| Error::io("cannot start the thread that links this process", e))?;
+    Ok(obstacle)
+}
+
+fn link(group_id: u64, me: &Place, other: &Place, offer: Option<&shm::Offer>) -> std::io::Result<Connection> {
+    let request = Request::Link { group_id, from: me.clone(), to: other.clone() };
+    match wire::ask(&other.address, &request, STEP_TIME)? {
+        (socket, Reply::Linked {}) => door::connection(socket, other.slot, offer),
+        (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
+        (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }
 }
 

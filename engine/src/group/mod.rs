@@ -3,13 +3,19 @@
 //! [`Group`] is a handle for any thread. Behind it a [`Driver`] runs the node, either in a thread of the library
 //! ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
 
+mod backlog;
 mod bell;
+mod door;
 mod driver;
 mod flush;
 mod handler;
 mod join;
+mod newcomer;
+mod reception;
 mod shared;
+mod transfer;
 mod view;
+mod wire;
 
 pub use driver::Driver;
 pub use flush::Flush;
@@ -154,9 +160,7 @@ impl Group {
     /// Begins a flush that can be asked later whether it is done.
     pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
-        if let Err(reason) = self.shared.check_open() {
-            return Err(reason);
-        }
+        self.shared.check_open()?;
         Ok(Flush::start(&self.shared, k, ring.next_ticket()))
     }
 

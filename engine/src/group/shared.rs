@@ -1,6 +1,7 @@
 //! What the handles of a group and its driver share.
 
 use super::bell::Bell;
+use super::door::Visit;
 use super::flush::Pending;
 use super::view::View;
 use crate::config::MemberId;
@@ -54,6 +55,8 @@ pub(super) struct State {
     /// New flushes, for the driver to take.
     pub(super) flushes: Vec<Pending>,
     pub(super) stats: Vec<Stats>,
+    /// What the door wants, for the driver to take.
+    pub(super) visits: Vec<Visit>,
     /// What was last observed of each member that spoke against it.
     pub(super) faults: HashMap<MemberId, String>,
     /// The view that the application was told of last.
@@ -70,6 +73,7 @@ impl Shared {
             space_epoch: 0,
             flushes: Vec::new(),
             stats,
+            visits: Vec::new(),
             faults: HashMap::new(),
             view: Arc::default(),
         };
@@ -108,6 +112,12 @@ impl Shared {
         let _ = self.event.write(1);
         // After the write: the driver would otherwise take the flag, find nothing to read, and then be woken for ever.
         self.rung.store(true, Ordering::Release);
+    }
+
+    /// Somebody at the door wants something of the driver.
+    pub(super) fn visit(&self, visit: Visit) {
+        self.lock().visits.push(visit);
+        self.ask();
     }
 
     /// The driver is awake.

@@ -205,10 +205,16 @@ impl Membership {
         }
     }
 
-    /// Whether the member in `slot` has begun a later view.
+    /// Whether the member in `slot` may reuse what this one has still to deliver: it has begun the next view, and, if this
+    /// one is in that too, the one after it.
     #[inline]
     pub fn has_gone_on(&self, slot: Slot) -> bool {
-        self.table.load(slot, row::INSTALLED) > self.number() + 1
+        self.table.load(slot, row::INSTALLED) > self.number() + 1 + u64::from(self.is_in_next())
+    }
+
+    /// Whether some member has gone on like that: then this one is not among them.
+    pub fn is_outrun(&self) -> bool {
+        self.view.iter().flat_map(|view| &view.members).any(|member| self.has_gone_on(member.peer.slot))
     }
 
     fn store_and_push(&mut self, column: Column, value: u64, fabric: &mut dyn Fabric) {
@@ -299,6 +305,11 @@ impl Membership {
             }
         }
         news
+    }
+
+    /// The time between two heartbeats.
+    pub fn beat_ms(&self) -> u64 {
+        detector::beat_ms(self.settings.failure_timeout_ms)
     }
 
     /// When [`Membership::observe`] has something to do even if nothing arrives.

@@ -133,11 +133,15 @@ impl Node {
             self.fetches.clear();
             self.multicast.end(&trim);
         }
-        self.multicast.deliver(None, sink)?;
-        if self.multicast.has_ended() {
+        self.deliver(sink)?;
+        let outrun = self.fabric.shares_rows() && self.membership.is_outrun();
+        if outrun && self.membership.is_in_next() {
+            self.stop_removed();
+        } else if outrun || self.multicast.has_ended() {
             if self.membership.is_in_next() {
                 self.enter()?;
             } else {
+                // On shared memory the others do not wait until one that leaves has read all of their last messages.
                 self.until_ms = self.now_ms.saturating_add(self.settings.failure_timeout_ms);
                 self.phase = Phase::Parting;
             }

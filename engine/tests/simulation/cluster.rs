@@ -167,7 +167,7 @@ impl Cluster {
         let origin = if rng.chance(1, 2) { near_the_wrap(&mut rng) } else { Origin::default() };
         let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring_bytes)];
         let shared = rng.chance(1, 5);
-        let failure_timeout_ms = [200, 600, 2000][rng.below(3)];
+        let failure_timeout_ms = [600, 1500, 4000][rng.below(3)];
         let settings = Settings {
             failure_timeout_ms,
             partition_timeout_ms: 20 * failure_timeout_ms,
@@ -208,7 +208,7 @@ impl Cluster {
             }
         }
         for actor in &mut cluster.actors {
-            actor.node.found(&founders, origin, 0);
+            actor.node.found(&founders, origin);
         }
         if cluster.trace {
             println!("{n} members, shared {shared}, rings of {ring_bytes}, {plan:?}, timeout {failure_timeout_ms}");
@@ -510,6 +510,9 @@ impl Cluster {
             let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
             oracle.deliver(who, sender.peer.incarnation as usize - 1, &delivery);
         });
+        for (member, what) in self.actors[who].node.take_faults() {
+            self.say(|| format!("{who} has it against {member} that {what}"));
+        }
         for change in self.actors[who].node.take_changes() {
             if self.trace {
                 println!(
@@ -522,7 +525,8 @@ impl Cluster {
             }
             self.oracle.install(who, &change);
         }
-        if matches!(self.actors[who].node.phase(), Phase::Parting) && moved {
+        // On shared memory the others do not wait for the leaver to read everything.
+        if matches!(self.actors[who].node.phase(), Phase::Parting) && moved && !self.shared {
             let view = self.actors[who].node.view().unwrap().number;
             self.oracle.end_view(who, view);
         }

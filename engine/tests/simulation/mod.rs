@@ -8,7 +8,7 @@ mod cluster;
 mod fabric;
 mod oracle;
 mod rng;
-//mod scenarios;
+mod scenarios;
 
 pub(crate) use fabric::Net;
 

@@ -1,255 +1,223 @@
-//! Single situations, step by step, that once went wrong.
+//! Single situations, step by step, in which an epoch ends badly.
 
 use super::fabric::Net;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
-use crate::membership::{self, Membership};
-use crate::multicast::{self, Mode, Multicast, Origin, SendRing, column};
+use crate::fabric::Connection;
+use crate::membership::{self, Peer, Settings};
+use crate::multicast::{self, Mode, Multicast, Origin, SendRing};
 use crate::node::{Node, Phase};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+
+/// What a member was delivered: view, sender, bytes.
+type Log = Vec<(u64, u32, Vec<u8>)>;
 
 struct Stage {
     net: Net,
-    nodes: Vec<Node>,
+    nodes: Vec<Option<Node>>,
     rings: Vec<Arc<SendRing>>,
+    peers: Vec<Peer>,
+    logs: Vec<Log>,
+    now_ms: u64,
 }
 
-/// Members with rings of 4,096 bytes that run view 0.
-fn stage(n: usize) -> Stage {
-    stage_of(n, 4096)
-}
+const TIMEOUT_MS: u64 = 200;
 
-fn stage_of(n: usize, ring: usize) -> Stage {
-    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), n, ring)];
-    let net = Net::new(n, &specs, 7);
-    let ids: Vec<MemberId> = (1..=n as u32).map(MemberId).collect();
-    let (mut nodes, mut rings) = (Vec::new(), Vec::new());
-    for me in 0..n {
-        let (fabric, mut tables) = net.endpoint(me);
-        let multicast = Multicast::new(SubgroupId(0), ids.clone(), tables.pop().unwrap(), me, 1024, Origin::default());
+/// Members, of slots 0 to `n` - 1, that run view 0.
+fn stage(n: usize, ring: usize, shared: bool) -> Stage {
+    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
+    let net = Net::new(&specs, shared, 7);
+    let settings = Settings {
+        failure_timeout_ms: TIMEOUT_MS,
+        partition_timeout_ms: 20 * TIMEOUT_MS,
+        join_timeout_ms: 30 * TIMEOUT_MS,
+        ..Settings::default()
+    };
+    let (mut nodes, mut rings, mut peers) = (Vec::new(), Vec::new(), Vec::new());
+    for slot in 0..n {
+        let (process, fabric, rows) = net.process(slot);
+        assert_eq!(process, slot);
+        let peer = Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 1 };
+        let multicast = Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, Origin::default());
         rings.push(multicast.ring().clone());
-        let membership = Membership::new(tables.pop().unwrap(), me);
-        nodes.push(Node::new(ids.clone(), Box::new(fabric), membership, vec![multicast], 0, u64::MAX));
+        nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, 0)));
+        peers.push(peer);
     }
-    let mut stage = Stage { net, nodes, rings };
-    stage.net.world().drain();
-    (0..n).for_each(|who| stage.poll(who));
-    assert!(stage.nodes.iter().all(|node| matches!(node.phase(), Phase::Running)));
+    let mut stage = Stage { net, nodes, rings, peers, logs: vec![Vec::new(); n], now_ms: 0 };
+    for a in 0..n {
+        for b in (0..n).filter(|&b| b != a) {
+            let peer = stage.peers[b];
+            stage.node(a).attach(peer, Connection::Simulated(b)).unwrap();
+        }
+    }
+    let founders = stage.peers.clone();
+    (0..n).for_each(|who| stage.node(who).found(&founders, Origin::default()));
+    for _ in 0..3 {
+        stage.net.world().drain();
+        (0..n).for_each(|who| stage.poll(who));
+    }
+    assert!((0..n).all(|who| matches!(stage.node(who).phase(), Phase::Running)));
     stage
 }
 
 impl Stage {
+    fn node(&mut self, who: usize) -> &mut Node {
+        self.nodes[who].as_mut().unwrap()
+    }
+
     fn poll(&mut self, who: usize) {
-        self.nodes[who].poll(1, &mut |_| {});
+        let (node, log) = (self.nodes[who].as_mut().unwrap(), &mut self.logs[who]);
+        node.poll(self.now_ms, &mut |d| log.push((d.view, d.sender.0, d.payload.to_vec())));
     }
 
-    fn send(&self, who: usize, len: usize) {
-        let claim = self.rings[who].claim(len).unwrap();
-        self.rings[who].commit(claim, Mode::Safe);
-    }
-
-    /// A hostile member shows `value` to member `at`.
-    fn forge(&self, at: usize, of: usize, offset: usize, value: u64) {
-        self.net.world().copy(1, at, of).word(offset).store(value, Ordering::Release);
-    }
-
-    /// Everything lands and everybody runs, many times over.
-    fn settle(&mut self, who: &[usize]) {
-        for _ in 0..200 {
+    /// Everything lands and some run, some times over.
+    fn run(&mut self, who: &[usize], rounds: usize) {
+        for _ in 0..rounds {
             self.net.world().drain();
             who.iter().for_each(|&w| self.poll(w));
         }
     }
-}
 
-/// Padding that a reader has stepped over, but whose null it has not delivered, is not done with.
-#[test]
-fn dropped_reservations_are_freed_in_a_quiet_group() {
-    let mut s = stage(3);
-    s.send(1, 8);
-    s.poll(1);
-    s.net.world().drain_link(1, 0);
-    s.poll(0);
-    for _ in 0..4 {
-        let claim = s.rings[0].claim(1000).unwrap();
-        s.rings[0].abandon(claim);
+    /// The same, while the time passes.
+    fn pass_time(&mut self, who: &[usize], ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.now_ms += 10;
+            self.run(who, 2);
+        }
     }
+
+    fn send(&self, who: usize, len: usize, byte: u8, mode: Mode) -> bool {
+        let Ok(mut claim) = self.rings[who].claim(len) else { return false };
+        self.rings[who].bytes_mut(&mut claim).fill(byte);
+        self.rings[who].commit(claim, mode);
+        true
+    }
+
+    fn view(&self, who: usize) -> u64 {
+        self.nodes[who].as_ref().unwrap().view().unwrap().number
+    }
+
+    /// No message that `who` was delivered mixes bytes of several, and of `sender` they come in the order 1, 2, 3...
+    fn check(&self, who: usize, sender: usize) {
+        let of = self.logs[who].iter().filter(|(_, from, _)| *from == sender as u32 + 1);
+        for (n, (view, _, payload)) in of.enumerate() {
+            let expected = n as u8 + 1;
+            assert!(
+                payload.iter().all(|&byte| byte == expected),
+                "{who} was delivered, in view {view}, as message {expected} of {sender}: {payload:?}"
+            );
+        }
+    }
+}
+
+/// Member 0 sends a safe message that is not stable when member `late` wedges; all flush; then `late` stands still while 0
+/// and 1 go on to view 1.
+fn go_on_without(late: usize, n: usize, leaves: bool) -> Stage {
+    let mut s = stage(n, 512, true);
+    assert!(s.send(0, 64, 1, Mode::Safe));
     s.poll(0);
-    s.net.world().drain_link(0, 1);
-    s.poll(1);
-    s.settle(&[0, 1, 2]);
-    let _ = s.rings[0].claim(1000);
-    s.settle(&[0, 1, 2]);
-    assert!(s.rings[0].claim(1000).is_ok(), "all is delivered, and the ring stays full");
+    s.poll(late);
+    if leaves {
+        s.node(late).leave();
+    } else {
+        // Any reason to end the epoch that leaves everybody in.
+        s.node(n - 2).leave();
+        s.poll(n - 2);
+    }
+    s.poll(late);
+    assert!(s.logs[late].is_empty(), "1 has not received it");
+    let others: Vec<usize> = (0..n).filter(|&w| w != late).collect();
+    // All wedge; then the late one flushes, and is not seen again.
+    others.iter().for_each(|&w| s.poll(w));
+    for _ in 0..3 {
+        s.poll(late);
+    }
+    assert!(s.node(late).is_between_views());
+    s.run(&others, 20);
+    assert_eq!((s.view(0), s.view(1), s.view(late)), (1, 1, 0));
+    s
 }
 
-/// One word of a peer must not keep the engine busy, nor claim what cannot be.
+/// On shared memory those who go on may reuse what a member that leaves has still to deliver: it does not deliver that.
 #[test]
-fn a_flood_of_nulls_is_a_breach() {
-    let mut s = stage(2);
-    s.forge(1, 0, column::PUBLISHED.0, ((1 << 31) - 1) << 32);
-    s.poll(1);
-    assert!(matches!(s.nodes[1].phase(), Phase::Stopped(Error::Contract { member: MemberId(1), .. })));
+fn a_leaver_delivers_no_garbage_on_shared_memory() {
+    let mut s = go_on_without(2, 3, true);
+    let mut byte = 2;
+    for _ in 0..40 {
+        byte += u8::from(s.send(0, 64, byte, Mode::Safe));
+        s.run(&[0, 1], 3);
+    }
+    s.run(&[0, 1, 2], 10);
+    s.check(0, 0);
+    s.check(1, 0);
+    s.check(2, 0);
+    let phase = s.node(2).phase().clone();
+    assert!(!matches!(phase, Phase::Stopped(_)), "it left in order: {phase:?}");
 }
 
-/// Whoever hears that a survivor stopped because of a failure stops too, even if the culprit only hangs.
+/// A member that learns late of a decision that names it, while the next one has removed it already: on shared memory the
+/// streams that it would deliver are gone.
 #[test]
-fn a_member_that_only_one_has_severed_ends_the_group() {
-    let mut s = stage(3);
-    s.send(2, 8);
+fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
+    let mut s = go_on_without(3, 4, false);
+    // View 1 is {0, 1, 3}, and 3 stands still.
+    assert_eq!(s.node(0).view().unwrap().members.len(), 3);
+    s.pass_time(&[0, 1], 3 * TIMEOUT_MS);
+    assert_eq!((s.view(0), s.view(1)), (2, 2));
+    let mut byte = 2;
+    for _ in 0..40 {
+        byte += u8::from(s.send(0, 64, byte, Mode::Safe));
+        s.run(&[0, 1], 3);
+    }
+    s.run(&[3], 10);
+    s.check(0, 0);
+    s.check(1, 0);
+    s.check(3, 0);
+    let phase = s.node(3).phase().clone();
+    assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "{phase:?}");
+}
+
+/// Everybody stands still at once (a suspended machine) while an epoch ends: that is nobody's partition.
+#[test]
+fn a_pause_of_all_is_no_partition() {
+    let mut s = stage(3, 4096, false);
+    s.net.world().kill(2);
+    for who in [0, 1] {
+        s.poll(who);
+        s.poll(who);
+        assert!(s.node(who).is_between_views());
+    }
+    s.now_ms += 3_600_000;
+    s.pass_time(&[0, 1], 5 * TIMEOUT_MS);
+    let phases = [s.node(0).phase().clone(), s.node(1).phase().clone()];
+    assert!(phases.iter().all(|phase| matches!(phase, Phase::Running)), "{phases:?}");
+    assert_eq!((s.view(0), s.view(1)), (1, 1));
+}
+
+/// Who asks for another's memory and is itself paused meanwhile accuses nobody before it has looked again.
+#[test]
+fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
+    let mut s = stage(3, 4096, false);
+    // 0 has a message of 2 that 1 lacks; then 2 dies.
+    assert!(s.send(2, 64, 1, Mode::Safe));
     s.poll(2);
+    s.net.world().drain_link(2, 0);
+    s.poll(0);
+    s.net.world().kill(2);
+    s.poll(0);
+    s.poll(1);
     s.net.world().drain();
     s.poll(0);
-    s.forge(0, 1, column::received(0).0, 1 << 40);
-    s.poll(0);
-    assert!(matches!(s.nodes[0].phase(), Phase::Stopped(Error::Contract { member: MemberId(2), .. })));
-    s.settle(&[0, 2]);
-    let phase = s.nodes[2].phase();
-    assert!(matches!(phase, Phase::Stopped(Error::MemberFailed { member: MemberId(2), .. })), "{phase:?}");
-}
-
-fn poll_count(s: &mut Stage, who: usize) -> usize {
-    let mut count = 0;
-    s.nodes[who].poll(1, &mut |_| count += 1);
-    count
-}
-
-/// The leaver's own safe message was missing at a survivor, although the leave succeeded.
-#[test]
-fn a_leavers_message_waits_for_a_null_that_is_late() {
-    let mut s = stage(3);
-    s.send(1, 8);
+    // 1 knows what 0 has, and asks.
+    let before = s.net.world().fetches;
     s.poll(1);
-    s.net.world().drain_link(1, 0);
-    s.net.world().drain_link(1, 2);
-    s.poll(0);
-    let mut at2 = poll_count(&mut s, 2);
-    s.net.world().drain_link(0, 1);
-    s.net.world().drain_link(2, 1);
-    s.nodes[1].leave();
-    let at1 = poll_count(&mut s, 1);
-    s.net.world().drain_link(1, 2);
-    s.net.world().drain_link(1, 0);
-    at2 += poll_count(&mut s, 2);
-    for _ in 0..50 {
-        s.net.world().drain();
-        s.poll(0);
-        s.poll(1);
-        at2 += poll_count(&mut s, 2);
-    }
-    assert_eq!((at1, at2), (1, 1));
-}
-
-/// Once: a safe message was delivered by one survivor and not by another.
-#[test]
-fn survivors_of_a_leave_deliver_the_same() {
-    // 0 silent, 1 sends, 2 leaves, 3 is the victim.
-    let mut s = stage(4);
-    s.send(1, 8);
     s.poll(1);
-    s.net.world().drain();
-    s.nodes[2].leave();
-    s.poll(2);
-    let mut at3 = poll_count(&mut s, 3);
-    s.poll(0);
-    for to in [0, 1, 3] {
-        s.net.world().drain_link(2, to);
-    }
-    at3 += poll_count(&mut s, 3);
-    let mut at1 = 0;
-    for _ in 0..50 {
-        s.net.world().drain();
-        s.poll(0);
-        at1 += poll_count(&mut s, 1);
-        s.poll(2);
-        at3 += poll_count(&mut s, 3);
-    }
-    assert_eq!(at1, at3, "1 delivered {at1}, 3 delivered {at3}");
-}
-
-/// Once: a leaver went while it held nulls back.
-#[test]
-fn a_leaver_does_not_go_with_nulls_held_back() {
-    let mut s = stage(2);
-    for _ in 0..4 {
-        s.send(0, 1000);
-    }
-    s.poll(0);
-    s.net.world().drain_link(0, 1);
+    assert!(s.net.world().fetches > before);
+    s.now_ms += 2 * TIMEOUT_MS;
     s.poll(1);
-    s.net.world().drain_link(1, 0);
-    for _ in 0..20 {
-        s.poll(0);
-    }
-    assert!(s.rings[0].claim(1024).is_err(), "starved");
-    s.net.world().drain_link(0, 1);
-    for _ in 0..20 {
-        s.poll(1);
-    }
-    for _ in 0..6 {
-        s.send(1, 8);
-    }
-    s.poll(1);
-    s.net.world().drain_link(1, 0);
-    // The application's last try found no space; now it leaves.
-    s.nodes[0].leave();
-    s.poll(0);
-    for _ in 0..50 {
-        s.net.world().drain();
-        s.poll(1);
-        s.poll(0);
-    }
-    let multicast = &s.nodes[1].multicasts()[0];
-    let target = multicast.flush_target(s.rings[1].next_ticket());
-    let flush_done = target.is_some_and(|t| multicast.received_by(0, &t));
-    assert!(!flush_done || multicast.delivered_mine(), "everybody has received it, the leaver too; nobody delivers it");
-}
-
-/// More `fifo` messages of the leaver than a pass delivers.
-#[test]
-fn a_leavers_fifo_messages_may_take_several_passes() {
-    let mut s = stage_of(3, 1 << 22);
-    let count = 30_000;
-    for _ in 0..count {
-        let claim = s.rings[1].claim(0).unwrap();
-        s.rings[1].commit(claim, Mode::Fifo);
-    }
-    s.poll(1);
-    s.net.world().drain_link(1, 0);
-    s.net.world().drain_link(1, 2);
-    s.poll(0);
-    let mut at2 = poll_count(&mut s, 2);
-    s.net.world().drain_link(0, 1);
-    s.net.world().drain_link(2, 1);
-    s.nodes[1].leave();
-    for _ in 0..20 {
-        s.poll(1);
-    }
-    s.net.world().drain_link(1, 2);
-    for _ in 0..20 {
-        at2 += poll_count(&mut s, 2);
-    }
-    s.settle(&[0, 1]);
-    for _ in 0..20 {
-        at2 += poll_count(&mut s, 2);
-    }
-    assert_eq!(at2, count);
-}
-
-/// A leaver that claims to have received what never was.
-#[test]
-fn a_leaver_that_lies_does_not_keep_the_group() {
-    let mut s = stage(3);
-    // So that the next number is not the leaver's: 0 and 1 have something.
-    s.send(0, 8);
-    s.settle(&[0, 1, 2]);
-    let table = column::received(2).0;
-    s.forge(1, 0, table, 5);
-    s.nodes[0].leave();
-    for who in [0, 2] {
-        s.nodes[who].poll(1, &mut |_| {});
-    }
-    s.settle(&[0, 1, 2]);
-    assert!(matches!(s.nodes[1].phase(), Phase::Stopped(_)));
+    s.run(&[0, 1], 20);
+    let phases = [s.node(0).phase().clone(), s.node(1).phase().clone()];
+    assert!(phases.iter().all(|phase| matches!(phase, Phase::Running)), "{phases:?}");
+    assert_eq!((s.view(0), s.view(1)), (1, 1));
 }

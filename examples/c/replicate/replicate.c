@@ -13,12 +13,15 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SUBGROUP 0u
 #define TIMEOUT_MS 60000u
+/* Less than a fifth of the default `failure_timeout_ms`: a program that only waited for the descriptor would look dead. */
+#define DISPATCH_MS 100
 
 /* What every member has the same: for each line its sender's id (4 bytes, little endian), its bytes, a newline. */
 typedef struct {
@@ -27,6 +30,15 @@ typedef struct {
     size_t capacity;
     size_t lines;
 } history_t;
+
+typedef struct {
+    history_t history;
+    galerna_group_t *group;
+    /* Of the first view. */
+    size_t rank, members;
+    bool failed;
+    uint32_t failed_member;
+} replica_t;
 
 /* The lines of a file, without their newlines. */
 typedef struct {
@@ -101,7 +113,7 @@ static void free_lines(lines_t *lines)
 /* Called for every line, in the same order at every member. */
 static void deliver(void *context, const galerna_message_t *message)
 {
-    history_t *history = context;
+    history_t *history = &((replica_t *)context)->history;
     size_t need = history->length + message->length + 5;
     if (need > history->capacity) {
         history->capacity = 2 * need;
@@ -117,6 +129,20 @@ static void deliver(void *context, const galerna_message_t *message)
     history->lines++;
 }
 
+/* Called when a view begins, and for the first one inside galerna_join(). */
+static void view(void *context, const galerna_view_t *view)
+{
+    replica_t *replica = context;
+    if (view->number == 0) {
+        replica->rank = view->rank;
+        replica->members = view->member_count;
+    }
+    if (view->failed_count > 0) {
+        replica->failed = true;
+        replica->failed_member = view->failed[0];
+    }
+}
+
 /* Fills the message in place, in the memory that the network reads. */
 static void send_line(galerna_group_t *group, const char *text, size_t length)
 {
@@ -127,28 +153,36 @@ static void send_line(galerna_group_t *group, const char *text, size_t length)
 }
 
 /* Line i is sent by the member whose rank is i modulo the number of members. */
-static void send_share(galerna_group_t *group, const lines_t *lines)
+static void send_share(const replica_t *replica, const lines_t *lines)
 {
-    size_t rank, members;
-    check(galerna_rank(group, &rank), "rank");
-    check(galerna_members(group, NULL, 0, &members), "members");
-    for (size_t i = rank; i < lines->count; i += members) {
-        send_line(group, lines->text[i], lines->length[i]);
+    for (size_t i = replica->rank; i < lines->count; i += replica->members) {
+        send_line(replica->group, lines->text[i], lines->length[i]);
     }
 }
 
-/* Until all lines are here. Others may be done first, and leave: that ends the group, but nothing is lost. */
-static void receive_all(galerna_group_t *group, const history_t *history, size_t count)
+/* The group goes on without a member that failed, but its share of the lines may be missing for ever. */
+static void fail_with_member(const replica_t *replica)
+{
+    char why[200], what[32];
+    check(galerna_group_fault(replica->group, replica->failed_member, why, sizeof why, NULL), "fault");
+    snprintf(what, sizeof what, "member %u failed", (unsigned)replica->failed_member);
+    fail(what, why);
+}
+
+/* Until all lines are here. Others may be done first, and leave: the group goes on without them, and nothing is lost. */
+static void receive_all(const replica_t *replica, size_t count)
 {
     struct pollfd waiting = {.events = POLLIN};
-    check(galerna_fd(group, &waiting.fd), "fd");
-    while (history->lines < count) {
-        galerna_result_t result = galerna_dispatch(group);
-        if (history->lines >= count) {
+    check(galerna_fd(replica->group, &waiting.fd), "fd");
+    while (replica->history.lines < count) {
+        check(galerna_dispatch(replica->group), "dispatch");
+        if (replica->history.lines >= count) {
             break;
         }
-        check(result, "dispatch");
-        if (poll(&waiting, 1, -1) < 0 && errno != EINTR) {
+        if (replica->failed) {
+            fail_with_member(replica);
+        }
+        if (poll(&waiting, 1, DISPATCH_MS) < 0 && errno != EINTR) {
             fail("poll", strerror(errno));
         }
     }
@@ -171,26 +205,25 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: replicate CONFIG.toml MEMBER FILE\n");
         return 2;
     }
-    history_t history = {0};
-    galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .context = &history};
+    replica_t replica = {0};
+    galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .view = view, .context = &replica};
     galerna_config_t *config;
-    galerna_group_t *group;
     lines_t lines = read_lines(argv[3]);
 
     check(galerna_config_from_file(argv[1], &config), "configuration");
     check(galerna_config_set_member(config, parse_member(argv[2])), "configuration");
-    check(galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group), "join");
+    check(galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &replica.group), "join");
     galerna_config_free(config);
 
-    send_share(group, &lines);
-    receive_all(group, &history, lines.count);
-    check(galerna_leave(group, TIMEOUT_MS), "leave");
-    galerna_group_free(group);
+    send_share(&replica, &lines);
+    receive_all(&replica, lines.count);
+    check(galerna_leave(replica.group, TIMEOUT_MS), "leave");
+    galerna_group_free(replica.group);
 
     char digest[65];
-    sha256_hex(history.bytes, history.length, digest);
-    printf("%zu lines, sha256 %s\n", history.lines, digest);
-    free(history.bytes);
+    sha256_hex(replica.history.bytes, replica.history.length, digest);
+    printf("%zu lines, sha256 %s\n", replica.history.lines, digest);
+    free(replica.history.bytes);
     free_lines(&lines);
     return 0;
 }

@@ -8,6 +8,12 @@
 
 namespace {
 
+void view(void *context, const galerna_view_t *view)
+{
+    auto *count = static_cast<std::atomic<int> *>(context);
+    *count += view->number == 0 && view->member_count == 1 && view->members[view->rank] == 1;
+}
+
 void deliver(void *context, const galerna_message_t *message)
 {
     auto *count = static_cast<std::atomic<int> *>(context);
@@ -30,7 +36,11 @@ int main()
     std::atomic<int> count{0};
     galerna_config_t *config = nullptr;
     galerna_group_t *group = nullptr;
-    galerna_callbacks_t callbacks{sizeof callbacks, deliver, nullptr, &count};
+    galerna_callbacks_t callbacks{};
+    callbacks.size = sizeof callbacks;
+    callbacks.deliver = deliver;
+    callbacks.view = view;
+    callbacks.context = &count;
     if (galerna_config_from_toml(toml.c_str(), &config) != GALERNA_OK) {
         return failed("configuration");
     }
@@ -47,5 +57,5 @@ int main()
         return failed("leave");
     }
     galerna_group_free(group);
-    return count == 100 ? 0 : 1;
+    return count == 101 ? 0 : 1;
 }

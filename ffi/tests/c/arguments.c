@@ -7,13 +7,29 @@ static void ignore(void *context, const galerna_message_t *message)
     (void)message;
 }
 
-static const galerna_callbacks_t IGNORE = {sizeof IGNORE, ignore, NULL, NULL};
+static const galerna_callbacks_t IGNORE = {.size = sizeof IGNORE, .deliver = ignore};
+
+static int no_snapshot(void *context, galerna_snapshot_t *snapshot)
+{
+    (void)context;
+    (void)snapshot;
+    return 1;
+}
+
+static int no_restore(void *context, galerna_reader_t *reader)
+{
+    (void)context;
+    (void)reader;
+    return 1;
+}
 
 /* Every call that takes a group must say GALERNA_ERR_HANDLE. */
 static void no_group(galerna_group_t *group)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
     galerna_stats_t stats = {.size = sizeof stats};
+    galerna_view_t view = {.size = sizeof view, .member_count = 9};
+    char text[8];
     size_t size;
     uint32_t id;
     int fd;
@@ -25,8 +41,11 @@ static void no_group(galerna_group_t *group)
     EXPECT(GALERNA_ERR_HANDLE, galerna_dispatch(group));
     EXPECT(GALERNA_ERR_HANDLE, galerna_flush(group, 0, 0, 0));
     EXPECT(GALERNA_ERR_HANDLE, galerna_stats(group, 0, &stats));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_members(group, &id, 1, &size));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_rank(group, &size));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_view(group, &view));
+    CHECK(view.members == NULL && view.member_count == 0);
+    galerna_view_free(&view);
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_member(group, &id));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_fault(group, 1, text, sizeof text, &size));
     EXPECT(GALERNA_ERR_HANDLE, galerna_max_message(group, 0, &size));
     EXPECT(GALERNA_ERR_HANDLE, galerna_leave(group, 0));
 }
@@ -40,6 +59,8 @@ static void texts(void)
     }
     CHECK(strcmp(galerna_strerror(GALERNA_OK), "done") == 0);
     CHECK(strcmp(galerna_strerror(GALERNA_ERR_INTERNAL), "internal error") == 0);
+    CHECK(strcmp(galerna_strerror(GALERNA_ERR_REMOVED), "removed from the group") == 0);
+    CHECK(strcmp(galerna_strerror(11), galerna_strerror(100)) == 0);
 }
 
 static void configurations(void)
@@ -99,29 +120,86 @@ static void joins(void)
         EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
         expect_text("galerna_callbacks_t");
     }
-    callbacks = (galerna_callbacks_t){sizeof callbacks, NULL, NULL, NULL};
+    callbacks = (galerna_callbacks_t){.size = sizeof callbacks};
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("deliver");
+    /* A state that goes out must come in, and the other way round. */
+    callbacks = IGNORE;
+    callbacks.snapshot = no_snapshot;
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    expect_text("restore");
+    callbacks = IGNORE;
+    callbacks.restore = no_restore;
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    expect_text("snapshot");
     galerna_config_free(config);
     EXPECT(GALERNA_ERR_HANDLE, galerna_join(config, &IGNORE, GALERNA_DRIVE_THREAD, &group));
     free(toml);
 }
 
+/* What no `restore` callback was given is no reader. */
+static void no_reader(galerna_reader_t *reader)
+{
+    char bytes[8];
+    size_t got = 9;
+    EXPECT(GALERNA_ERR_HANDLE, galerna_reader_read(reader, bytes, sizeof bytes, &got));
+    CHECK(got == 0);
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_reader_read(reader, NULL, 1, &got));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_reader_read(reader, bytes, SIZE_MAX, &got));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_reader_read(reader, bytes, sizeof bytes, NULL));
+}
+
+static void views(galerna_group_t *group)
+{
+    galerna_view_t view = {.size = 8}, copy, many[2000];
+    size_t count = 0;
+    uint32_t id = 0;
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_view(group, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_view(group, &view));
+    expect_text("galerna_view_t");
+    view.size = sizeof view;
+    OK(galerna_group_view(group, &view));
+    CHECK(view.number == 0 && view.member_count == 1 && view.members[0] == 1 && view.rank == 0);
+    CHECK(view.left_count == 0 && view.left != NULL && view.failed_count == 0 && view.failed != NULL);
+    copy = view;
+    galerna_view_free(&view);
+    CHECK(view.members == NULL && view.member_count == 0 && view.size == sizeof view);
+    galerna_view_free(&view);
+    galerna_view_free(&copy);
+    galerna_view_free(NULL);
+    OK(galerna_group_member(group, &id));
+    CHECK(id == 1);
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_member(group, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_member(group, (uint32_t *)((char *)&id + 1)));
+    galerna_result_t result;
+    for (many[0].size = sizeof view; (result = galerna_group_view(group, &many[count])) == GALERNA_OK;) {
+        count++;
+        CHECK(count < 2000);
+        many[count].size = sizeof view;
+    }
+    CHECK(result == GALERNA_ERR_LIMIT && count >= 1000 && many[count].members == NULL);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(many[i].members[0] == 1);
+        galerna_view_free(&many[i]);
+    }
+}
+
+static void faults(galerna_group_t *group)
+{
+    char text[4] = "abc";
+    size_t length = 9;
+    OK(galerna_group_fault(group, 1, text, sizeof text, &length));
+    CHECK(length == 0 && text[0] == '\0' && text[1] == 'b');
+    OK(galerna_group_fault(group, 99, text, 1, NULL));
+    OK(galerna_group_fault(group, 99, NULL, 0, &length));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_fault(group, 1, NULL, 1, &length));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_fault(group, 1, text, sizeof text, (size_t *)((char *)&length + 1)));
+}
+
 static void queries(galerna_group_t *group)
 {
     galerna_stats_t stats = {.size = 8};
-    size_t count, rank = 9, most = 0;
-    uint32_t id = 0;
-    OK(galerna_members(group, NULL, 0, &count));
-    CHECK(count == 1);
-    OK(galerna_members(group, &id, 1, &count));
-    CHECK(count == 1 && id == 1);
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_members(group, NULL, 1, &count));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_members(group, &id, 1, NULL));
-    OK(galerna_rank(group, &rank));
-    CHECK(rank == 0);
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_rank(group, NULL));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_rank(group, (size_t *)((char *)&rank + 1)));
+    size_t most = 0;
     OK(galerna_max_message(group, 0, &most));
     CHECK(most == 4000);
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_max_message(group, 0, NULL));
@@ -200,7 +278,7 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
     galerna_stats_t stats = {.size = sizeof stats};
-    size_t size;
+    galerna_view_t view = {.size = sizeof view};
     int fd;
     galerna_result_t undriven = drive == GALERNA_DRIVE_THREAD ? GALERNA_ERR_MISUSE : GALERNA_ERR_LEFT;
     OK(galerna_leave(group, LONG_MS));
@@ -212,7 +290,9 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
     EXPECT(undriven, galerna_fd(group, &fd));
     OK(galerna_stats(group, 0, &stats));
     CHECK(stats.messages_sent > 0);
-    OK(galerna_rank(group, &size));
+    OK(galerna_group_view(group, &view));
+    CHECK(view.member_count == 1);
+    galerna_view_free(&view);
 }
 
 static void alone(const char *fabric, galerna_drive_t drive)
@@ -223,6 +303,8 @@ static void alone(const char *fabric, galerna_drive_t drive)
     OK(join(toml, 1, &IGNORE, drive, &group));
     OK(join(other_toml, 1, &IGNORE, drive, &other));
     queries(group);
+    views(group);
+    faults(group);
     sends(group);
     reservations(group, other);
     after_leave(group, drive);
@@ -251,6 +333,8 @@ int main(void)
     texts();
     configurations();
     joins();
+    no_reader(NULL);
+    no_reader((galerna_reader_t *)(uintptr_t)15);
     OK(galerna_group_free(NULL));
     no_group(NULL);
     no_group((galerna_group_t *)&word);

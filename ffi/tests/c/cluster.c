@@ -9,8 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MEMBERS_MOST 8
-
 void expect(galerna_result_t expected, galerna_result_t got, const char *call, const char *file, int line)
 {
     if (got != expected) {
@@ -54,6 +52,12 @@ static unsigned free_port(int *socket_out)
 
 char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms)
 {
+    const char *patient = "failure_timeout_ms = 60000\npartition_timeout_ms = 60000\n";
+    return make_config_with(fabric, members, join_timeout_ms, patient);
+}
+
+char *make_config_with(const char *fabric, unsigned members, unsigned join_timeout_ms, const char *keys)
+{
     static unsigned number;
     size_t capacity = 4096;
     char *text = calloc(1, capacity);
@@ -62,7 +66,7 @@ char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms
     CHECK(text != NULL && members <= MEMBERS_MOST);
     number++;
     append(text, capacity, "group = \"c-test\"\nfabric = \"%s\"\njoin_timeout_ms = %u\n", fabric, join_timeout_ms);
-    append(text, capacity, "ring_bytes = 16384\nmax_message_bytes = 4000\n");
+    append(text, capacity, "ring_bytes = 16384\nmax_message_bytes = 4000\n%s", keys);
     for (unsigned i = 0; i < members; i++) {
         unsigned port = free_port(&sockets[i]);
         append(text, capacity, "[[members]]\nid = %u\naddress = ", i + 1);
@@ -95,6 +99,8 @@ void member_deliver(void *context, const galerna_message_t *message)
     const unsigned char *bytes = message->payload;
     CHECK(message->size == sizeof *message);
     pthread_mutex_lock(&member->lock);
+    CHECK(message->view == member->view);
+    member->delivered_in = message->view;
     member->delivered++;
     member->digest = member->digest * 1099511628211u + message->sender;
     for (size_t i = 0; i < message->length; i++) {
@@ -113,13 +119,52 @@ void member_stopped(void *context, galerna_result_t code, const char *text)
     pthread_mutex_unlock(&member->lock);
 }
 
+static void record(ids_t *ids, const uint32_t *from, size_t count)
+{
+    CHECK(from != NULL && count <= MEMBERS_MOST);
+    ids->count = count;
+    memcpy(ids->ids, from, count * sizeof *from);
+}
+
+void member_view(void *context, const galerna_view_t *view)
+{
+    member_t *member = context;
+    uint32_t id;
+    CHECK(view->size == sizeof *view);
+    pthread_mutex_lock(&member->lock);
+    CHECK(view->number == member->views);
+    member->views++;
+    member->view = view->number;
+    member->rank = view->rank;
+    record(&member->members, view->members, view->member_count);
+    record(&member->joined, view->joined, view->joined_count);
+    record(&member->left, view->left, view->left_count);
+    record(&member->failed, view->failed, view->failed_count);
+    pthread_mutex_unlock(&member->lock);
+    /* The handle is there already in the first view. */
+    OK(galerna_group_member(member->group, &id));
+    CHECK(view->members[view->rank] == id);
+}
+
+bool are(const ids_t *ids, size_t count, uint32_t a, uint32_t b, uint32_t c)
+{
+    const uint32_t expected[] = {a, b, c};
+    CHECK(count <= 3);
+    return ids->count == count && memcmp(ids->ids, expected, count * sizeof *expected) == 0;
+}
+
 void member_join(member_t *member, const char *toml, uint32_t id, galerna_drive_t drive)
 {
-    galerna_callbacks_t callbacks = {sizeof callbacks, member_deliver, member_stopped, member};
+    galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = member_deliver, .stopped = member_stopped,
+                                     .view = member_view, .context = member};
     memset(member, 0, sizeof *member);
     CHECK(pthread_mutex_init(&member->lock, NULL) == 0);
     member->drive = drive;
     OK(join(toml, id, &callbacks, drive, &member->group));
+    /* The first view was told before the join returned. */
+    pthread_mutex_lock(&member->lock);
+    CHECK(member->views >= 1);
+    pthread_mutex_unlock(&member->lock);
 }
 
 size_t member_delivered(member_t *member)
@@ -136,6 +181,14 @@ galerna_result_t member_stop_code(member_t *member)
     galerna_result_t stopped = member->stopped;
     pthread_mutex_unlock(&member->lock);
     return stopped;
+}
+
+uint64_t member_view_number(member_t *member)
+{
+    pthread_mutex_lock(&member->lock);
+    uint64_t view = member->view;
+    pthread_mutex_unlock(&member->lock);
+    return view;
 }
 
 void member_wait(member_t *member, bool (*done)(void *), void *argument)

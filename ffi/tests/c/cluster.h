@@ -31,12 +31,24 @@ void expect(galerna_result_t expected, galerna_result_t got, const char *call, c
 /* Ends the test unless the last error's text contains `part`. */
 void expect_text(const char *part);
 
-/* A configuration of `members` members with ids 1, 2, ... on "tcp" or "shm"; to be freed with free(). */
+/* A configuration of `members` members with ids 1, 2, ... on "tcp" or "shm"; to be freed with free(). Nobody is taken for
+ * dead because the machine is busy. */
 char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms);
+
+/* The same with keys of one's own, and the default timeouts. */
+char *make_config_with(const char *fabric, unsigned members, unsigned join_timeout_ms, const char *keys);
 
 /* Joins as member `id` of such a configuration. */
 galerna_result_t join(const char *toml, uint32_t id, const galerna_callbacks_t *callbacks, galerna_drive_t drive,
                       galerna_group_t **out);
+
+#define MEMBERS_MOST 8
+
+/* Some members' ids. */
+typedef struct {
+    size_t count;
+    uint32_t ids[MEMBERS_MOST];
+} ids_t;
 
 /* What a member has heard. */
 typedef struct {
@@ -45,6 +57,13 @@ typedef struct {
     pthread_mutex_t lock;
     size_t delivered;
     uint64_t digest;
+    /* The view in which the last message was delivered. */
+    uint64_t delivered_in;
+    size_t views;
+    /* Of the last view. */
+    uint64_t view;
+    size_t rank;
+    ids_t members, joined, left, failed;
     galerna_result_t stopped;
     char reason[256];
 } member_t;
@@ -55,9 +74,14 @@ void member_join(member_t *member, const char *toml, uint32_t id, galerna_drive_
 /* Records a message: for callbacks of one's own. */
 void member_deliver(void *member, const galerna_message_t *message);
 void member_stopped(void *member, galerna_result_t code, const char *text);
+void member_view(void *member, const galerna_view_t *view);
 
 size_t member_delivered(member_t *member);
 galerna_result_t member_stop_code(member_t *member);
+uint64_t member_view_number(member_t *member);
+
+/* Whether a list holds `count` ids, which are `a`, `b` and `c`, as many of them. */
+bool are(const ids_t *ids, size_t count, uint32_t a, uint32_t b, uint32_t c);
 
 /* Waits until `done` holds, and drives the group meanwhile if that is up to us. */
 void member_wait(member_t *member, bool (*done)(void *), void *argument);

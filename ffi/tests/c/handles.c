@@ -35,6 +35,10 @@ static void *use(void *context)
             CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
             atomic_fetch_add(&used, 1);
         }
+        galerna_view_t view = {.size = sizeof view};
+        result = galerna_group_view(group, &view);
+        CHECK(result == GALERNA_OK ? view.member_count == 1 && view.members[0] == 1 : result == GALERNA_ERR_HANDLE);
+        galerna_view_free(&view);
         result = galerna_flush(group, 0, 0, 5);
         CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE || result == GALERNA_ERR_LEFT ||
               result == GALERNA_ERR_TIMED_OUT);
@@ -46,7 +50,7 @@ static void round_of(galerna_drive_t drive)
 {
     atomic_int alive = 1;
     galerna_group_t *group;
-    galerna_callbacks_t callbacks = {sizeof callbacks, deliver, NULL, &alive};
+    galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .context = &alive};
     char *toml = make_config("shm", 1, LONG_MS);
     unsigned before = atomic_load(&used);
     OK(join(toml, 1, &callbacks, drive, &group));

@@ -19,7 +19,7 @@ pub(super) fn our_hello(config: &Config, member: MemberId, incarnation: u64) -> 
 }
 
 /// The first key on which two configurations differ, with both values.
-pub(super) fn difference(ours: &[(String, String)], theirs: &[(String, String)]) -> Option<(String, String, String)> {
+pub(crate) fn difference(ours: &[(String, String)], theirs: &[(String, String)]) -> Option<(String, String, String)> {
     let keys = ours.iter().chain(theirs).map(|(key, _)| key);
     keys.map(|key| (key.clone(), value_of(ours, key), value_of(theirs, key))).find(|(_, ours, theirs)| ours != theirs)
 }
@@ -80,6 +80,9 @@ pub(super) fn refusal(expected: &Member, ours: &Hello, refuse: &Refuse) -> Error
         };
         let (key, theirs) = (refuse.key.clone(), refuse.value.clone());
         return Error::Disagreement { member: expected.id, key, ours: value, theirs };
+    }
+    if refuse.code == Code::Running {
+        return Error::AlreadyRuns { member: refuse.member };
     }
     let mut reason = refuse.reason.clone();
     // A process of another version may number its members differently.

@@ -4,6 +4,7 @@ use super::check::{self, Denial};
 use super::dial::RETRY_AFTER_ANSWER_TIME;
 use super::meeting::Meeting;
 use super::talk::{Broken, HANDSHAKE_TIME, Stage, Talk};
+use super::wire::KIND_REQUEST;
 use super::wire::{Code, Garbage, Hello, Message, Refuse};
 use crate::error::Error;
 use std::time::Instant;
@@ -184,6 +185,8 @@ impl Meeting<'_> {
                 self.obstacle(rank, what.to_owned());
             }
             (None, Stage::Closing) => {}
+            // Somebody asks whether the group runs already.
+            (None, _) if what == Garbage::Kind(KIND_REQUEST).to_string() => {}
             (None, _) => tracing::warn!("meeting: dropped a connection from {}: {what}", talk.place),
         }
     }

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 const BACKLOG: i32 = 256;
 
 /// A non-blocking listening socket; on unix its file goes when this is dropped.
-pub(super) struct Listening {
-    pub(super) socket: Socket,
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) socket: Socket,
     _file: Option<SocketFile>,
 }
 
 /// Listens on a member's own address, `HOST:PORT` or `unix:PATH`.
-pub(super) fn listen(address: &str) -> Result<Listening, Error> {
+pub(crate) fn listen(address: &str) -> Result<Listening, Error> {
     let (socket, file) = match address.strip_prefix("unix:") {
         Some(path) => listen_unix(Path::new(path)).map(|(socket, file)| (socket, Some(file))),
         None => listen_tcp(address).map(|socket| (socket, None)),
@@ -107,6 +108,7 @@ fn clear(path: &Path) -> Result<(), String> {
 }
 
 /// The file of a unix socket; removed before its lock is given back.
+#[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     _lock: Lock,
@@ -119,6 +121,7 @@ impl Drop for SocketFile {
 }
 
 /// `PATH.lock`, held as long as the socket is listened on: the kernel gives it back when the process dies.
+#[derive(Debug)]
 struct Lock {
     path: PathBuf,
     _file: Flock<File>,

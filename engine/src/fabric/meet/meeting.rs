@@ -2,7 +2,7 @@
 
 use super::check;
 use super::dial::{self, Dial, RETRY_TIME};
-use super::listen::{self, Listening};
+use super::listen::Listening;
 use super::talk::{CLOSING_TIME, Stage, Talk};
 use super::wire::{BODY_MAX, Hello, Message};
 use crate::config::Config;
@@ -12,17 +12,23 @@ use socket2::Socket;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The most accepted connections whose handshake lasts; the oldest makes way for the next one.
 const STRANGERS_MAX: usize = 256;
 /// Connections accepted in one pass, so that a flood does not hold up the others.
 const ACCEPTS_PER_PASS: usize = 64;
+/// How often the meeting looks whether the group runs already, in milliseconds.
+const RUNS_LOOK_MS: u128 = 250;
 /// Pause in accepting when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The other end sent its end of stream; nix has no name for it.
 const POLLRDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+/// The sockets by rank, the incarnations, and the socket that listens.
+pub(super) type Meet = (Vec<Option<Socket>>, Vec<u64>, Listening);
 
 /// An established stream.
 struct Link {
@@ -54,7 +60,13 @@ pub(super) struct Meeting<'a> {
 }
 
 impl<'a> Meeting<'a> {
-    pub(super) fn new(config: &'a Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &'a Config,
+        rank: usize,
+        incarnation: u64,
+        deadline: Instant,
+        listening: Listening,
+    ) -> Result<Self, Error> {
         let count = config.members.len();
         let own = config
             .members
@@ -79,7 +91,7 @@ impl<'a> Meeting<'a> {
             obstacles: vec![None; count],
             deadline,
             dials: dials.collect::<Result<_, _>>()?,
-            listening: listen::listen(&own.address)?,
+            listening,
             accept_at: now,
             talks: Vec::new(),
             links: std::iter::repeat_with(|| None).take(count).collect(),
@@ -87,8 +99,8 @@ impl<'a> Meeting<'a> {
         })
     }
 
-    /// Meets everybody: the sockets by rank, non-blocking, and the incarnations.
-    pub(super) fn run(mut self) -> Result<(Vec<Option<Socket>>, Vec<u64>), Error> {
+    /// Meets everybody: the sockets by rank, non-blocking, the incarnations, and the socket that listens.
+    pub(super) fn run(mut self, runs: &AtomicBool) -> Result<Meet, Error> {
         loop {
             let now = Instant::now();
             if let Some((error, until)) = &self.failed {
@@ -98,6 +110,8 @@ impl<'a> Meeting<'a> {
                 }
             } else if self.is_complete() {
                 return Ok(self.finish());
+            } else if runs.load(Ordering::Relaxed) {
+                return Err(Error::AlreadyRuns { member: self.hello.member });
             } else if now >= self.deadline {
                 return Err(self.missing());
             } else {
@@ -112,10 +126,10 @@ impl<'a> Meeting<'a> {
         self.links.iter().enumerate().all(|(rank, link)| rank == self.rank || link.is_some())
     }
 
-    fn finish(self) -> (Vec<Option<Socket>>, Vec<u64>) {
+    fn finish(self) -> Meet {
         let own = self.hello.incarnation;
         let incarnations = self.links.iter().map(|link| link.as_ref().map_or(own, |l| l.incarnation)).collect();
-        (self.links.into_iter().map(|link| link.map(|l| l.socket)).collect(), incarnations)
+        (self.links.into_iter().map(|link| link.map(|l| l.socket)).collect(), incarnations, self.listening)
     }
 
     fn missing(&self) -> Error {
@@ -280,7 +294,7 @@ impl<'a> Meeting<'a> {
         }
         // Rounded up, or the last millisecond would be spun through.
         let ms = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-        PollTimeout::try_from(ms.min(60_000)).unwrap_or(PollTimeout::ZERO)
+        PollTimeout::try_from(ms.min(RUNS_LOOK_MS)).unwrap_or(PollTimeout::ZERO)
     }
 
     fn accept(&mut self, now: Instant) {

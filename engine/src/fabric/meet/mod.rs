@@ -15,25 +15,30 @@
 //!
 //! The higher rank counts the link when `Accept` is sent, the lower when it is read. A link that closes while other
 //! members are still missing makes its member missing again: it may be restarted. Whoever else connects is a stranger,
-//! and neither its bytes nor its silence hold up the meeting.
+//! and neither its bytes nor its silence hold up the meeting. A member of a group that runs already refuses with
+//! `Running`: the process is to join it.
 
-mod check;
+pub(crate) mod check;
 mod dial;
 mod handshake;
-mod listen;
+pub(crate) mod listen;
 mod meeting;
 mod talk;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
-use crate::config::Config;
+use crate::config::{Config, MemberId};
 use crate::error::Error;
+use listen::Listening;
 use meeting::Meeting;
 use socket2::Socket;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use wire::{Code, Message, Refuse};
 
 /// What a completed meeting hands to a fabric.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub struct Met<S> {
     pub streams: Vec<Option<S>>,
     /// The random number of each process' life, by rank. That of rank 0 names the group.
     pub incarnations: Vec<u64>,
+    /// The socket on which this process was found, and can be found on.
+    pub(crate) listening: Listening,
 }
 
 /// Meets the other members of `config` over TCP as the member of rank `rank`; `incarnation` is a fresh random number.
@@ -55,32 +62,37 @@ pub struct Met<S> {
 /// * [`Error::Missing`]: at the deadline, with the last obstacle of each member that is missing.
 /// * [`Error::Io`]: the system failed at something that concerns no single member.
 pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<TcpStream>, Error> {
-    meet(config, rank, incarnation, deadline, false)
+    let listening = listen(config, rank)?;
+    meet(config, rank, incarnation, deadline, listening, &AtomicBool::new(false))
 }
 
-/// As [`meet_tcp`], over unix sockets: addresses are `unix:PATH`. The socket's file is removed when the meeting is over.
+/// As [`meet_tcp`], over unix sockets: addresses are `unix:PATH`.
 ///
 /// # Errors
 /// As [`meet_tcp`].
 pub fn meet_unix(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<UnixStream>, Error> {
-    meet(config, rank, incarnation, deadline, true)
+    let listening = listen(config, rank)?;
+    meet(config, rank, incarnation, deadline, listening, &AtomicBool::new(false))
 }
 
-fn meet<S: From<Socket>>(
+fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
+    let count = config.members.len();
+    let own = config.members.get(rank);
+    let own = own.ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
+    listen::listen(&own.address)
+}
+
+/// As [`meet_tcp`] or [`meet_unix`], on a socket that listens already; gives up with [`Error::AlreadyRuns`] when `runs` says
+/// that the group runs without this process.
+pub(crate) fn meet<S: From<Socket>>(
     config: &Config,
     rank: usize,
     incarnation: u64,
     deadline: Instant,
-    unix: bool,
+    listening: Listening,
+    runs: &AtomicBool,
 ) -> Result<Met<S>, Error> {
-    if let Some(member) = config.members.iter().find(|m| m.address.starts_with("unix:") != unix) {
-        let expected = if unix { "unix:PATH" } else { "HOST:PORT" };
-        return Err(Error::Config(format!(
-            "address `{}` of member {}: expected {expected}",
-            member.address, member.id
-        )));
-    }
-    let (links, incarnations) = Meeting::new(config, rank, incarnation, deadline)?.run()?;
+    let (links, incarnations, listening) = Meeting::new(config, rank, incarnation, deadline, listening)?.run(runs)?;
     let mut streams = Vec::with_capacity(links.len());
     for link in links {
         streams.push(match link {
@@ -91,5 +103,18 @@ fn meet<S: From<Socket>>(
             }
         });
     }
-    Ok(Met { streams, incarnations })
+    Ok(Met { streams, incarnations, listening })
+}
+
+/// Answers a process that came to found the group: it runs already. Then waits for the other end to have read it.
+pub(crate) fn refuse_running(socket: &mut Socket, member: MemberId) -> io::Result<()> {
+    let reason = "the group runs already".to_owned();
+    let refuse = Refuse { code: Code::Running, member, key: String::new(), value: String::new(), reason };
+    let message = Message::Refuse(refuse).encode().unwrap_or_default();
+    socket.write_all(&message)?;
+    socket.shutdown(std::net::Shutdown::Write)?;
+    let mut rest = [0; 256];
+    // Closing with unread bytes would reset the connection, and the answer might be lost with it.
+    while socket.read(&mut rest)? > 0 {}
+    Ok(())
 }

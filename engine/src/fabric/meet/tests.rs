@@ -74,8 +74,12 @@ impl<S: From<Socket> + Send + 'static> Running<S> {
     fn start(config: &Config, rank: usize, incarnation: u64, time: Duration) -> Running<S> {
         let (sender, receiver) = mpsc::channel();
         let config = config.clone();
-        let unix = config.fabric == FabricKind::Shm;
-        std::thread::spawn(move || sender.send(meet(&config, rank, incarnation, Instant::now() + time, unix)));
+        std::thread::spawn(move || {
+            let deadline = Instant::now() + time;
+            let met = listen(&config, rank)
+                .and_then(|listening| meet(&config, rank, incarnation, deadline, listening, &AtomicBool::new(false)));
+            sender.send(met)
+        });
         Running(receiver)
     }
 

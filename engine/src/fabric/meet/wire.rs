@@ -7,14 +7,16 @@
 use crate::config::MemberId;
 use std::fmt;
 
-pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";
-pub(super) const VERSION: u32 = 1;
-pub(super) const PREAMBLE_LEN: usize = 17;
-pub(super) const BODY_MAX: usize = 64 << 10;
+pub(crate) const MAGIC: [u8; 8] = *b"GALERNA\n";
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const PREAMBLE_LEN: usize = 17;
+pub(crate) const BODY_MAX: usize = 64 << 10;
 
-const KIND_HELLO: u8 = 1;
+pub(crate) const KIND_HELLO: u8 = 1;
 const KIND_ACCEPT: u8 = 2;
 const KIND_REFUSE: u8 = 3;
+/// A question to a member of a running group, which none in a meeting can answer: see the group's `wire`.
+pub(crate) const KIND_REQUEST: u8 = 16;
 /// Longest reason or value in a [`Refuse`]: it is for a human.
 const REFUSE_TEXT_MAX: usize = 1024;
 
@@ -51,6 +53,8 @@ pub(super) enum Code {
     Unexpected,
     /// The member has a connection already, from another process.
     Duplicate,
+    /// The group runs already: join it.
+    Running,
     /// A code of a later version.
     Unknown(u8),
 }
@@ -62,6 +66,7 @@ impl Code {
             Code::Disagreement => 2,
             Code::Unexpected => 3,
             Code::Duplicate => 4,
+            Code::Running => 5,
             Code::Unknown(byte) => byte,
         }
     }
@@ -72,6 +77,7 @@ impl Code {
             2 => Code::Disagreement,
             3 => Code::Unexpected,
             4 => Code::Duplicate,
+            5 => Code::Running,
             other => Code::Unknown(other),
         }
     }

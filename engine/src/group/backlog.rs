@@ -1,0 +1,78 @@
+//! What a process that joins keeps of the stream while it takes the group's state: copies, out of the rings, so that
+//! nobody waits for it.
+
+use super::transfer::Covered;
+use super::view::View;
+use crate::config::{MemberId, SubgroupId};
+use crate::fabric::Slot;
+use crate::membership;
+use crate::multicast::{Delivery, Mode};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Something that the application is still to be told.
+pub(super) enum Item {
+    Message {
+        subgroup: SubgroupId,
+        view: u64,
+        sender: MemberId,
+        sequence: u64,
+        mode: Mode,
+        payload: Box<[u8]>,
+        place: (Slot, u64),
+    },
+    View(Arc<View>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Backlog {
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+/// What an item takes beside its payload, about.
+const ITEM_BYTES: usize = size_of::<Item>();
+
+impl Backlog {
+    /// Bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps a message that was delivered in `view`.
+    pub(super) fn keep(&mut self, view: &membership::View, message: &Delivery<'_>) {
+        let order = view.order;
+        let number = message.sequence - order.first;
+        let (rank, index) = ((number % order.senders as u64) as usize, order.base + number / order.senders as u64);
+        let slot = view.members.get(rank).map_or(0, |member| member.peer.slot);
+        let Delivery { subgroup, view, sender, sequence, mode, payload } = *message;
+        self.bytes += ITEM_BYTES + payload.len();
+        let payload = payload.into();
+        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, payload, place: (slot, index) });
+    }
+
+    pub(super) fn keep_view(&mut self, view: Arc<View>) {
+        self.bytes += ITEM_BYTES;
+        self.items.push_back(Item::View(view));
+    }
+
+    /// The next item that a state does not cover.
+    pub(super) fn next(&mut self, covered: &Covered) -> Option<Item> {
+        loop {
+            let item = self.items.pop_front()?;
+            self.bytes -= ITEM_BYTES;
+            match &item {
+                Item::View(view) if view.number < covered.view => {}
+                Item::View(_) => return Some(item),
+                Item::Message { view, payload, place: (slot, index), .. } => {
+                    self.bytes -= payload.len();
+                    let next = covered.next.iter().find(|(s, _)| s == slot).map_or(0, |&(_, next)| next);
+                    if *view > covered.view || *view == covered.view && *index >= next {
+                        return Some(item);
+                    }
+                }
+            }
+        }
+    }
+}

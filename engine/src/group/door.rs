@@ -1,0 +1,198 @@
+//! Where a member is found while the group runs: a thread that listens, and one per visitor while it talks.
+//!
+//! The door decides nothing that concerns the group: it asks the driver, which alone touches the node.
+
+use super::shared::Shared;
+use super::transfer;
+use super::wire::{self, First, Place, Reply, Request};
+use crate::config::MemberId;
+use crate::fabric::meet::listen::Listening;
+use crate::fabric::meet::{self, check};
+use crate::fabric::{Connection, shm};
+use crate::membership::Peer;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a visitor may take over each step.
+pub(super) const STEP_TIME: Duration = Duration::from_secs(5);
+/// Visitors at a time; more are turned away.
+const VISITORS_MAX: usize = 64;
+
+/// What a visitor wants of the driver.
+pub(super) enum Visit {
+    /// A place in the group.
+    Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
+    /// To be attached.
+    Link { place: Place, connection: Connection },
+    /// The application's state.
+    State { reply: SyncSender<io::Result<Snapshot>> },
+}
+
+/// A state, and what it covers.
+pub(super) struct Snapshot {
+    pub(super) view: u64,
+    /// By slot, the index of the next message.
+    pub(super) next: Vec<(usize, u64)>,
+    pub(super) state: Box<dyn Read + Send>,
+}
+
+/// What the door knows of this process.
+pub(super) struct Sign {
+    pub(super) group: String,
+    pub(super) group_id: u64,
+    pub(super) agreed: Vec<(String, String)>,
+    pub(super) me: Peer,
+    /// On shared memory: what is handed to those who link.
+    pub(super) offer: Option<shm::Offer>,
+}
+
+/// The thread that listens; dropped, it ends.
+pub(super) struct Door {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    pub(super) fn open(listening: Listening, sign: Sign, shared: Arc<Shared>) -> io::Result<Door> {
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (seen, sign) = (stop.clone(), Arc::new(sign));
+        let thread = std::thread::Builder::new()
+            .name(format!("galerna-door-{}", sign.me.id))
+            .spawn(move || listen(&listening, &seen, &sign, &shared))?;
+        Ok(Door { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // It cannot fail: nobody else writes it.
+        let _ = self.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<Shared>) {
+    let visitors = Arc::new(AtomicUsize::new(0));
+    loop {
+        let mut fds =
+            [PollFd::new(listening.socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return tracing::error!(%error, "nobody can join by this member any more"),
+        }
+        if fds[1].revents().is_some_and(|flags| !flags.is_empty()) {
+            return;
+        }
+        match listening.socket.accept() {
+            Ok((socket, _)) if visitors.load(Ordering::Relaxed) < VISITORS_MAX => {
+                visitors.fetch_add(1, Ordering::Relaxed);
+                let (sign, shared, count) = (sign.clone(), shared.clone(), visitors.clone());
+                let talk = move || {
+                    if let Err(error) = talk(socket, &sign, &shared) {
+                        tracing::debug!(%error, "a visitor was turned away");
+                    }
+                    count.fetch_sub(1, Ordering::Relaxed);
+                };
+                if let Err(error) = std::thread::Builder::new().name("galerna-visitor".to_owned()).spawn(talk) {
+                    tracing::warn!(%error, "cannot start a thread for a visitor");
+                    visitors.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Ok(_) => tracing::warn!("more than {VISITORS_MAX} visitors at a time"),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a visitor");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(STEP_TIME))?;
+    socket.set_write_timeout(Some(STEP_TIME))?;
+    let request = match wire::first(&mut socket)? {
+        First::Request(request) => request,
+        First::Hello => return meet::refuse_running(&mut socket, sign.me.id),
+    };
+    match request {
+        Request::Ask { group } if group == sign.group => wire::answer(&mut socket, &Reply::Runs {}),
+        Request::Ask { .. } => wire::answer(&mut socket, &other_group(sign)),
+        Request::Join { group, agreed, id, incarnation, address } => {
+            let reply = match () {
+                () if group != sign.group => other_group(sign),
+                () => match check::difference(&sign.agreed, &agreed) {
+                    Some((key, value, _)) => Reply::Disagreement { member: sign.me.id.0, key, value },
+                    None => admit(shared, MemberId(id), incarnation, address),
+                },
+            };
+            wire::answer(&mut socket, &reply)
+        }
+        Request::Link { group_id, from, to } => link(socket, sign, shared, group_id, from, &to),
+        Request::State { group_id } if group_id == sign.group_id => give_state(socket, shared),
+        Request::State { .. } => wire::answer(&mut socket, &other_group(sign)),
+    }
+}
+
+fn other_group(sign: &Sign) -> Reply {
+    Reply::Disagreement { member: sign.me.id.0, key: "group".to_owned(), value: sign.group.clone() }
+}
+
+fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.visit(Visit::Join { id, incarnation, address, reply });
+    let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
+    answer.recv_timeout(STEP_TIME).unwrap_or_else(late)
+}
+
+/// A process that was given a place links itself with this one.
+fn link(mut socket: Socket, sign: &Sign, shared: &Shared, group_id: u64, from: Place, to: &Place) -> io::Result<()> {
+    if group_id != sign.group_id
+        || to.peer() != sign.me
+        || from.slot >= crate::fabric::SLOTS
+        || from.slot == sign.me.slot
+    {
+        let reason = format!("this is member {} of another life or group", sign.me.id);
+        return wire::answer(&mut socket, &Reply::Refused { reason });
+    }
+    wire::answer(&mut socket, &Reply::Linked {})?;
+    let connection = connection(socket, from.slot, sign.offer.as_ref())?;
+    shared.visit(Visit::Link { place: from, connection });
+    Ok(())
+}
+
+/// Makes a connection that both ends have agreed on the fabric's.
+pub(super) fn connection(socket: Socket, peer: usize, offer: Option<&shm::Offer>) -> io::Result<Connection> {
+    socket.set_read_timeout(None)?;
+    socket.set_write_timeout(None)?;
+    let Some(offer) = offer else { return Ok(Connection::Tcp(socket.into())) };
+    let prepared = offer.exchange(vec![(peer, socket.into())], Instant::now() + STEP_TIME).map_err(io::Error::other)?;
+    let one =
+        prepared.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to exchange memory with"))?;
+    Ok(Connection::Shm(one.1))
+}
+
+fn give_state(mut socket: Socket, shared: &Shared) -> io::Result<()> {
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.visit(Visit::State { reply });
+    let snapshot = answer.recv_timeout(STEP_TIME).map_err(|_| io::Error::other("the driver did not answer"));
+    match snapshot.and_then(|given| given) {
+        Ok(Snapshot { view, next, mut state }) => {
+            wire::answer(&mut socket, &Reply::State { view, next })?;
+            transfer::send(&mut socket, &mut *state)?;
+            socket.flush()
+        }
+        Err(error) => wire::answer(&mut socket, &Reply::Refused { reason: error.to_string() }),
+    }
+}

@@ -1,0 +1,148 @@
+//! A process that has joined and is still without the group's state: what comes meanwhile is kept, and handed over after it.
+
+use super::backlog::{Backlog, Item};
+use super::driver::Driver;
+use super::transfer::{self, Covered, Restored};
+use super::view::View;
+use crate::config::Config;
+use crate::error::Error;
+use crate::membership;
+use crate::multicast::Delivery;
+use crate::node::{Node, Phase};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// Items of the backlog handed over in one pass.
+const ITEMS_PER_PASS: usize = 4096;
+
+/// How far a process has come.
+enum Stage {
+    /// It has the state, and hears everything directly.
+    Settled,
+    /// A thread takes the state for it.
+    Transfer(Receiver<Restored>),
+    /// It has the state, and catches up with what came meanwhile.
+    CatchUp(Covered),
+}
+
+/// See the module.
+pub(super) struct Newcomer {
+    stage: Stage,
+    /// It was there from the beginning, or has taken the state.
+    has_state: bool,
+    backlog: Backlog,
+    most_bytes: usize,
+    deadline: Instant,
+}
+
+impl Newcomer {
+    pub(super) fn new(config: &Config) -> Newcomer {
+        let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
+        let (backlog, most_bytes) = (Backlog::default(), config.join_backlog_bytes);
+        Newcomer { stage: Stage::Settled, has_state: false, backlog, most_bytes, deadline }
+    }
+
+    /// Whether there is anything that the application is not told directly.
+    pub(super) fn is_new(&self) -> bool {
+        !matches!(self.stage, Stage::Settled)
+    }
+
+    /// Whether this process, a voter or not, needs the state and does not take it yet.
+    pub(super) fn needs_state(&mut self, voter: bool) -> bool {
+        self.has_state |= voter;
+        !self.has_state && !self.is_new()
+    }
+
+    /// A pass of the node whose deliveries are kept.
+    pub(super) fn poll(&mut self, node: &mut Node, now_ms: u64) -> bool {
+        let view: Option<membership::View> = node.view().cloned();
+        let backlog = &mut self.backlog;
+        let moved = node.poll(now_ms, &mut |message: Delivery<'_>| {
+            if let Some(view) = &view {
+                backlog.keep(view, &message);
+            }
+        });
+        if backlog.bytes() > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
+            let what = format!(
+                "more than {} bytes of messages came meanwhile: raise `join_backlog_bytes`, or join when there is less load",
+                self.most_bytes
+            );
+            node.fail(Error::StateTransfer(what));
+        }
+        moved
+    }
+
+    /// A view begins. True if the application is to be told of it later.
+    pub(super) fn begin(&mut self, view: &Arc<View>) -> bool {
+        if self.is_new() {
+            self.backlog.keep_view(view.clone());
+        }
+        self.is_new()
+    }
+}
+
+impl Driver {
+    /// This process has joined: it needs the state of one of the voters.
+    pub(super) fn take_state(&mut self) {
+        let Some(handler) = self.handler.take() else { return };
+        let Some(view) = self.node.view() else { return };
+        // The lowest rank leads, and has enough to do.
+        let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
+        let sources = voters.filter_map(|peer| self.reception.address_of(peer)).collect();
+        let shared = self.shared.clone();
+        let (group_id, deadline) = (self.reception.group_id(), self.newcomer.deadline);
+        match transfer::start(handler, sources, group_id, deadline, move || shared.ask()) {
+            Ok(receiver) => self.newcomer.stage = Stage::Transfer(receiver),
+            Err(error) => self.node.fail(Error::io("cannot start the thread that takes the state", error)),
+        }
+    }
+
+    /// Goes on with a process that is new. True if anything moved.
+    pub(super) fn welcome(&mut self) -> bool {
+        match &self.newcomer.stage {
+            Stage::Settled => false,
+            Stage::Transfer(receiver) => match receiver.try_recv() {
+                Ok(Restored { handler, result }) => {
+                    self.handler = Some(handler);
+                    match result {
+                        Ok(covered) => self.newcomer.stage = Stage::CatchUp(covered),
+                        Err(what) => {
+                            self.newcomer.stage = Stage::Settled;
+                            self.node.fail(Error::StateTransfer(what));
+                        }
+                    }
+                    true
+                }
+                Err(TryRecvError::Empty) => false,
+                Err(TryRecvError::Disconnected) => {
+                    self.newcomer.stage = Stage::Settled;
+                    self.node.fail(Error::Internal("the thread that takes the state is gone".to_owned()));
+                    true
+                }
+            },
+            Stage::CatchUp(_) => self.catch_up(),
+        }
+    }
+
+    /// Hands over what came while the state did.
+    fn catch_up(&mut self) -> bool {
+        for _ in 0..ITEMS_PER_PASS {
+            let Stage::CatchUp(covered) = &self.newcomer.stage else { return true };
+            match self.newcomer.backlog.next(covered) {
+                Some(Item::View(view)) => self.tell_view(&view),
+                Some(Item::Message { subgroup, view, sender, sequence, mode, payload, .. }) => {
+                    let payload = &*payload;
+                    self.call(|handler| handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload }));
+                }
+                None => {
+                    self.newcomer.stage = Stage::Settled;
+                    self.newcomer.has_state = true;
+                    self.node.ready();
+                    return true;
+                }
+            }
+        }
+        true
+    }
+}

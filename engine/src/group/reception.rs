@@ -1,0 +1,99 @@
+//! The driver's side of the door: gives joiners a place, attaches them, hands out the application's state.
+
+use super::door::{Door, Snapshot, Visit};
+use super::driver::Driver;
+use super::wire::{Place, Reply};
+use crate::config::MemberId;
+use crate::membership::{Admission, Peer, Refusal, ViewChange};
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+/// What a driver knows of where processes are found.
+pub(super) struct Reception {
+    group_id: u64,
+    /// By incarnation.
+    addresses: HashMap<u64, String>,
+    /// Listens as long as the driver lives.
+    _door: Door,
+}
+
+impl Reception {
+    pub(super) fn new(group_id: u64, addresses: HashMap<u64, String>, door: Door) -> Reception {
+        Reception { group_id, addresses, _door: door }
+    }
+
+    pub(super) fn group_id(&self) -> u64 {
+        self.group_id
+    }
+
+    pub(super) fn address_of(&self, peer: Peer) -> Option<String> {
+        self.addresses.get(&peer.incarnation).cloned()
+    }
+
+    /// A view begins: those who are gone are not asked for any more.
+    pub(super) fn begin(&mut self, change: &ViewChange) {
+        for (peer, _) in &change.departed {
+            self.addresses.remove(&peer.incarnation);
+        }
+    }
+
+    fn place(&self, peer: Peer) -> Option<Place> {
+        Some(Place::new(peer, self.addresses.get(&peer.incarnation)?))
+    }
+}
+
+impl Driver {
+    /// Does what somebody at the door wants.
+    pub(super) fn receive(&mut self, visit: Visit) {
+        match visit {
+            Visit::Join { id, incarnation, address, reply } => {
+                let answer = self.admit(id, incarnation, address);
+                // The visitor may have lost its patience.
+                let _ = reply.send(answer);
+            }
+            Visit::Link { place, connection } => match self.node.attach(place.peer(), connection) {
+                Ok(()) => {
+                    self.reception.addresses.insert(place.incarnation, place.address);
+                }
+                Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
+            },
+            Visit::State { reply } => {
+                let snapshot = self.snapshot();
+                let _ = reply.send(snapshot);
+            }
+        }
+    }
+
+    fn admit(&mut self, id: MemberId, incarnation: u64, address: String) -> Reply {
+        match self.node.admit(id, incarnation) {
+            Ok(Admission { peer, others }) => {
+                let me = Place::new(peer, &address);
+                self.reception.addresses.insert(incarnation, address);
+                let others = others.into_iter().map(|other| self.reception.place(other)).collect::<Option<_>>();
+                match others {
+                    Some(others) => Reply::Admitted { group_id: self.reception.group_id, me, others },
+                    None => Reply::Later { reason: "another process is joining".to_owned() },
+                }
+            }
+            Err(Refusal::NotLeader(leader)) => match leader.and_then(|leader| self.reception.address_of(leader)) {
+                Some(address) => Reply::Elsewhere { address },
+                None => Reply::Later { reason: "no member leads the group".to_owned() },
+            },
+            Err(Refusal::Busy(reason)) => Reply::Later { reason: reason.to_owned() },
+            Err(Refusal::Full) => Reply::Refused {
+                reason: format!("the group has {} members, which are all it can have", crate::fabric::SLOTS),
+            },
+        }
+    }
+
+    fn snapshot(&mut self) -> io::Result<Snapshot> {
+        if !self.node.is_voter() || self.newcomer.is_new() {
+            return Err(io::Error::other("this member does not have the whole state itself"));
+        }
+        let (view, next) = self.node.delivered();
+        let mut given: Option<io::Result<Box<dyn Read + Send>>> = None;
+        self.call(|handler| given = Some(handler.snapshot()));
+        let state = given.unwrap_or_else(|| Err(io::Error::other("the application's `snapshot` panicked")))?;
+        Ok(Snapshot { view, next, state })
+    }
+}

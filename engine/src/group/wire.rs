@@ -1,0 +1,200 @@
+//! What processes say to each other beside the fabric: to join, to link, to fetch the group's state.
+//!
+//! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body of TOML: these messages
+//! are few and short, and a person can read them. Numbers are at most 2^63 - 1, as TOML has them.
+
+use crate::config::MemberId;
+use crate::fabric::Slot;
+use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, MAGIC, PREAMBLE_LEN, VERSION};
+use crate::membership::Peer;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, Read, Write};
+use std::net::ToSocketAddrs;
+use std::time::Duration;
+
+const KIND_REPLY: u8 = 17;
+
+/// A process, and where it is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) id: u32,
+    pub(super) incarnation: u64,
+    pub(super) address: String,
+}
+
+impl Place {
+    pub(super) fn new(peer: Peer, address: &str) -> Place {
+        Place { slot: peer.slot, id: peer.id.0, incarnation: peer.incarnation, address: address.to_owned() }
+    }
+
+    pub(super) fn peer(&self) -> Peer {
+        Peer { slot: self.slot, id: MemberId(self.id), incarnation: self.incarnation }
+    }
+}
+
+/// What is asked of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Whether the group runs.
+    Ask { group: String },
+    /// A place in the group, with the own configuration.
+    Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
+    /// This very connection for the fabric.
+    Link { group_id: u64, from: Place, to: Place },
+    /// The application's state.
+    State { group_id: u64 },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// It does.
+    Runs {},
+    /// The place, and whom to link with.
+    Admitted { group_id: u64, me: Place, others: Vec<Place> },
+    /// Another member decides this.
+    Elsewhere { address: String },
+    /// Not now; ask again.
+    Later { reason: String },
+    /// Not at all.
+    Refused { reason: String },
+    /// A key of the configuration differs.
+    Disagreement { member: u32, key: String, value: String },
+    /// What follows is the fabric's.
+    Linked {},
+    /// The state follows, in chunks: as of this view and, by slot, the index of the next message.
+    State { view: u64, next: Vec<(Slot, u64)> },
+}
+
+/// What came first on a connection.
+pub(super) enum First {
+    Request(Request),
+    /// The other end thinks that the group is still to be founded.
+    Hello,
+}
+
+fn malformed(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+fn send(socket: &mut impl Write, kind: u8, body: &impl Serialize) -> io::Result<()> {
+    let body = toml::to_string(body).map_err(|e| malformed(e.to_string()))?;
+    if body.len() > BODY_MAX {
+        return Err(malformed(format!("a message of {} bytes; the limit is {BODY_MAX}", body.len())));
+    }
+    let mut message = Vec::with_capacity(PREAMBLE_LEN + body.len());
+    message.extend(MAGIC);
+    message.extend(VERSION.to_le_bytes());
+    message.push(kind);
+    // It fits: at most `BODY_MAX`.
+    message.extend((body.len() as u32).to_le_bytes());
+    message.extend(body.as_bytes());
+    socket.write_all(&message)
+}
+
+fn receive(socket: &mut impl Read) -> io::Result<(u8, String)> {
+    let mut preamble = [0; PREAMBLE_LEN];
+    socket.read_exact(&mut preamble)?;
+    let (magic, rest) = preamble.split_at(MAGIC.len());
+    let [v0, v1, v2, v3, kind, l0, l1, l2, l3] = *rest else { return Err(malformed("a preamble of another length")) };
+    let (version, len) = (u32::from_le_bytes([v0, v1, v2, v3]), u32::from_le_bytes([l0, l1, l2, l3]) as usize);
+    if magic != MAGIC {
+        return Err(malformed("its first bytes are not this protocol's"));
+    }
+    if version != VERSION {
+        return Err(malformed(format!("it speaks protocol version {version}, this process {VERSION}")));
+    }
+    if len > BODY_MAX {
+        return Err(malformed(format!("a message of {len} bytes; the limit is {BODY_MAX}")));
+    }
+    let mut body = vec![0; len];
+    socket.read_exact(&mut body)?;
+    Ok((kind, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// Reads what a stranger says first.
+pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
+    match receive(socket)? {
+        (KIND_HELLO, _) => Ok(First::Hello),
+        (KIND_REQUEST, body) => toml::from_str(&body).map(First::Request).map_err(|e| malformed(e.to_string())),
+        (kind, _) => Err(malformed(format!("a message of the unknown kind {kind}"))),
+    }
+}
+
+/// Sends an answer.
+pub(super) fn answer(socket: &mut Socket, reply: &Reply) -> io::Result<()> {
+    send(socket, KIND_REPLY, reply)
+}
+
+/// Asks the process at `address`, `HOST:PORT` or `unix:PATH`; the connection stays open behind the answer.
+pub(super) fn ask(address: &str, request: &Request, timeout: Duration) -> io::Result<(Socket, Reply)> {
+    let mut socket = connect(address, timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    send(&mut socket, KIND_REQUEST, request)?;
+    match receive(&mut socket)? {
+        (KIND_REPLY, body) => Ok((socket, toml::from_str(&body).map_err(|e| malformed(e.to_string()))?)),
+        (kind, _) => Err(malformed(format!("a message of kind {kind} in place of an answer"))),
+    }
+}
+
+fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A full backlog would block it.
+        socket.set_write_timeout(Some(timeout))?;
+        socket.connect(&SockAddr::unix(path)?)?;
+        return Ok(socket);
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    for candidate in address.to_socket_addrs()? {
+        let socket = Socket::new(Domain::for_address(candidate), Type::STREAM, None)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect_timeout(&candidate.into(), timeout) {
+            Ok(()) => return Ok(socket),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_and_garbage_does_not() {
+        let place = Place { slot: 3, id: 7, incarnation: u64::MAX >> 1, address: "[::1]:7".into() };
+        let requests = [
+            Request::Ask { group: "g".into() },
+            Request::Join {
+                group: "g \"quoted\"".into(),
+                agreed: vec![("a".into(), "b\nc".into())],
+                id: 7,
+                incarnation: 0,
+                address: "unix:/a".into(),
+            },
+            Request::Link { group_id: 9, from: place.clone(), to: place.clone() },
+        ];
+        for request in &requests {
+            let mut bytes = Vec::new();
+            send(&mut bytes, KIND_REQUEST, request).unwrap();
+            let (kind, body) = receive(&mut bytes.as_slice()).unwrap();
+            assert_eq!((kind, toml::from_str::<Request>(&body).unwrap()), (KIND_REQUEST, request.clone()));
+            assert!(receive(&mut &bytes[..bytes.len() - 1]).is_err(), "cut");
+        }
+        let replies = [
+            Reply::Runs {},
+            Reply::Linked {},
+            Reply::Admitted { group_id: 1, me: place.clone(), others: vec![place.clone(), place] },
+            Reply::State { view: 3, next: vec![(0, 5), (63, u64::MAX >> 1)] },
+        ];
+        for reply in &replies {
+            let body = toml::to_string(reply).unwrap();
+            assert_eq!(toml::from_str::<Reply>(&body).unwrap(), *reply, "{body}");
+        }
+        assert!(receive(&mut [0u8; 64].as_slice()).is_err());
+    }
+}

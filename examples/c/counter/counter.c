@@ -1,0 +1,269 @@
+/*
+ * A replicated counter: every member adds to it, and all of them end with the same value. A process that joins later is
+ * given the value by another. See README.md; the state itself is in count.c.
+ *
+ * A thread of the library runs the group and the callbacks; the main thread sends, and waits.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "count.h"
+#include "options.h"
+
+#include <galerna.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SUBGROUP 0u
+#define TIMEOUT_MS 60000u
+
+/* What members say to each other. */
+#define INCREMENT '+'
+#define DONE '.'
+
+typedef struct {
+    galerna_group_t *group;
+    /* For what follows: callbacks write it, the main thread waits for it. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    count_t count;
+    uint32_t members[COUNT_MEMBERS_MOST];
+    size_t member_count;
+    /* All members were done: the value then. */
+    bool finished;
+    uint64_t value;
+    bool stopped;
+    char reason[512];
+} counter_t;
+
+/* A copy of the state, on its way to a process that joins. */
+typedef struct {
+    unsigned char bytes[COUNT_BYTES_MOST];
+    size_t length, position;
+} copy_t;
+
+static void check(galerna_result_t result, const char *what)
+{
+    if (result != GALERNA_OK) {
+        fail(what, galerna_last_error());
+    }
+}
+
+/* With the lock held. Messages and views come in the same order everywhere, so all members finish with the same value. */
+static void look(counter_t *counter)
+{
+    if (!counter->finished && count_all_done(&counter->count, counter->members, counter->member_count)) {
+        counter->finished = true;
+        counter->value = counter->count.value;
+        pthread_cond_broadcast(&counter->changed);
+    }
+}
+
+static void deliver(void *context, const galerna_message_t *message)
+{
+    counter_t *counter = context;
+    const char *what = message->payload;
+    pthread_mutex_lock(&counter->lock);
+    if (message->length == 1 && *what == INCREMENT) {
+        counter->count.value++;
+    } else if (message->length == 1 && *what == DONE) {
+        count_done(&counter->count, message->sender);
+        look(counter);
+    }
+    pthread_mutex_unlock(&counter->lock);
+}
+
+static void print_ids(const char *what, const uint32_t *ids, size_t id_count)
+{
+    if (id_count > 0) {
+        fprintf(stderr, "; %s", what);
+    }
+    for (size_t i = 0; i < id_count; i++) {
+        fprintf(stderr, " %" PRIu32, ids[i]);
+    }
+}
+
+static void print_view(const counter_t *counter, const galerna_view_t *view)
+{
+    char why[256];
+    flockfile(stderr);
+    fprintf(stderr, "view %" PRIu64, view->number);
+    print_ids("members", view->members, view->member_count);
+    print_ids("joined", view->joined, view->joined_count);
+    print_ids("left", view->left, view->left_count);
+    print_ids("failed", view->failed, view->failed_count);
+    fputc('\n', stderr);
+    for (size_t i = 0; i < view->failed_count; i++) {
+        if (galerna_group_fault(counter->group, view->failed[i], why, sizeof why, NULL) == GALERNA_OK && *why != '\0') {
+            fprintf(stderr, "member %" PRIu32 ": %s\n", view->failed[i], why);
+        }
+    }
+    funlockfile(stderr);
+}
+
+static void view(void *context, const galerna_view_t *view)
+{
+    counter_t *counter = context;
+    print_view(counter, view);
+    pthread_mutex_lock(&counter->lock);
+    if (view->member_count <= COUNT_MEMBERS_MOST) {
+        memcpy(counter->members, view->members, view->member_count * sizeof *view->members);
+        counter->member_count = view->member_count;
+    }
+    /* Nobody waits for those that are gone; a joining member may have the number of one of them. */
+    count_keep(&counter->count, view->members, view->member_count);
+    look(counter);
+    pthread_mutex_unlock(&counter->lock);
+}
+
+static void stopped(void *context, galerna_result_t code, const char *text)
+{
+    counter_t *counter = context;
+    (void)code;
+    pthread_mutex_lock(&counter->lock);
+    counter->stopped = true;
+    snprintf(counter->reason, sizeof counter->reason, "%s", text);
+    pthread_cond_broadcast(&counter->changed);
+    pthread_mutex_unlock(&counter->lock);
+}
+
+/* Called in another thread than the callbacks. */
+static ptrdiff_t read_copy(void *context, void *buffer, size_t length)
+{
+    copy_t *copy = context;
+    size_t left = copy->length - copy->position;
+    size_t some = left < length ? left : length;
+    memcpy(buffer, copy->bytes + copy->position, some);
+    copy->position += some;
+    return (ptrdiff_t)some;
+}
+
+/* The state is small, so a copy of it is quick. */
+static int snapshot(void *context, galerna_snapshot_t *out)
+{
+    counter_t *counter = context;
+    copy_t *copy = calloc(1, sizeof *copy);
+    if (copy == NULL) {
+        return ENOMEM;
+    }
+    pthread_mutex_lock(&counter->lock);
+    copy->length = count_encode(&counter->count, copy->bytes);
+    pthread_mutex_unlock(&counter->lock);
+    out->context = copy;
+    out->read = read_copy;
+    out->free = free;
+    return 0;
+}
+
+/* One byte more than a state can have, so that one that is too long is noticed. */
+static int restore(void *context, galerna_reader_t *reader)
+{
+    counter_t *counter = context;
+    unsigned char bytes[COUNT_BYTES_MOST + 1];
+    size_t length;
+    if (galerna_reader_read(reader, bytes, sizeof bytes, &length) != GALERNA_OK) {
+        return EIO;
+    }
+    pthread_mutex_lock(&counter->lock);
+    bool taken = count_decode(&counter->count, bytes, length);
+    pthread_mutex_unlock(&counter->lock);
+    return taken ? 0 : EINVAL;
+}
+
+/* The configuration of the group, for a process that is not among its founders. */
+static void configure_to_join(const options_t *options, galerna_config_t **config)
+{
+    size_t room = 1 << 16, length = 0;
+    char *toml = malloc(room);
+    FILE *file = fopen(options->config, "rb");
+    if (toml == NULL) {
+        fail("memory", "exhausted");
+    }
+    if (file == NULL) {
+        fail(options->config, strerror(errno));
+    }
+    int written = snprintf(toml, room, "address = \"%s\"\n", options->address);
+    if (written < 0 || (size_t)written >= room) {
+        fail(options->address, "too long");
+    }
+    length = (size_t)written;
+    length += fread(toml + length, 1, room - length, file);
+    if (ferror(file)) {
+        fail(options->config, strerror(errno));
+    }
+    if (length == room) {
+        fail(options->config, "too long");
+    }
+    toml[length] = '\0';
+    fclose(file);
+    check(galerna_config_from_toml(toml, config), options->config);
+    free(toml);
+}
+
+static void join(const options_t *options, counter_t *counter)
+{
+    galerna_callbacks_t callbacks = {.size = sizeof callbacks,
+                                     .deliver = deliver,
+                                     .stopped = stopped,
+                                     .context = counter,
+                                     .view = view,
+                                     .snapshot = snapshot,
+                                     .restore = restore};
+    galerna_config_t *config;
+    if (options->address != NULL) {
+        configure_to_join(options, &config);
+    } else {
+        check(galerna_config_from_file(options->config, &config), "configuration");
+    }
+    check(galerna_config_set_member(config, options->member), "configuration");
+    check(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &counter->group), "join");
+    galerna_config_free(config);
+}
+
+static void say(const counter_t *counter, char what)
+{
+    check(galerna_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
+}
+
+static void increment(const counter_t *counter, const options_t *options)
+{
+    struct timespec pause = {.tv_sec = (time_t)(options->pause_ms / 1000),
+                             .tv_nsec = (long)(options->pause_ms % 1000) * 1000000};
+    for (unsigned long i = 0; i < options->increments; i++) {
+        say(counter, INCREMENT);
+        if (options->pause_ms > 0) {
+            nanosleep(&pause, NULL);
+        }
+    }
+    say(counter, DONE);
+}
+
+/* Until all members are done. */
+static void wait_for_all(counter_t *counter)
+{
+    pthread_mutex_lock(&counter->lock);
+    while (!counter->finished && !counter->stopped) {
+        pthread_cond_wait(&counter->changed, &counter->lock);
+    }
+    if (!counter->finished) {
+        fail("the group stopped", counter->reason);
+    }
+    pthread_mutex_unlock(&counter->lock);
+}
+
+int main(int argc, char **argv)
+{
+    static counter_t counter = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    options_t options = options_parse(argc, argv);
+    join(&options, &counter);
+    increment(&counter, &options);
+    wait_for_all(&counter);
+    printf("%" PRIu64 "\n", counter.value);
+    check(galerna_leave(counter.group, TIMEOUT_MS), "leave");
+    galerna_group_free(counter.group);
+    return 0;
+}

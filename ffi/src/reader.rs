@@ -1,0 +1,124 @@
+//! `galerna_reader_t`: another member's state, in a `restore` callback.
+
+use crate::border::{self, Out};
+use crate::failure::Failure;
+use crate::result::galerna_result_t;
+use engine::Error;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::io::{ErrorKind, Read};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a `restore` callback reads from, in its thread and until it returns. The handle is a number: later, or elsewhere,
+/// it is an error and no crash.
+pub struct galerna_reader_t;
+
+/// The lowest bits of readers' handles: a tag that no other kind has, see [`crate::handle`].
+const TAG: usize = 7;
+
+/// What is lent to a callback.
+struct Lent<'s> {
+    state: &'s mut dyn Read,
+    /// What went wrong: the callback may have overlooked it.
+    failed: Option<String>,
+}
+
+thread_local! {
+    /// The handle and what it stands for, while this thread is in a `restore`, and not in a read.
+    static CURRENT: Cell<Option<(usize, NonNull<Lent<'static>>)>> = const { Cell::new(None) };
+}
+
+/// Runs a `restore` with a handle for `state`.
+pub(crate) fn lend(state: &mut dyn Read, restore: impl FnOnce(*mut galerna_reader_t) -> c_int) -> std::io::Result<()> {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CURRENT.set(None);
+        }
+    }
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let handle = NEXT.fetch_add(1, Ordering::Relaxed) << 3 | TAG;
+    let mut lent = Lent { state, failed: None };
+    let place = NonNull::from(&mut lent);
+    let reset = Reset;
+    CURRENT.set(Some((handle, place.cast())));
+    let code = restore(std::ptr::without_provenance_mut(handle));
+    drop(reset);
+    match (lent.failed, code) {
+        (Some(what), _) => Err(std::io::Error::other(what)),
+        (None, 0) => Ok(()),
+        (None, code) => Err(std::io::Error::other(format!("the application's `restore` callback returned {code}"))),
+    }
+}
+
+/// Reads the next bytes of a state: `length` of them, or fewer at its end.
+///
+/// - `reader`: what the `restore` callback was given.
+/// - `buffer`: takes the bytes; may be NULL when `length` is 0.
+/// - `got`: takes their number; less than `length` only at the end of the state, and 0 after an error.
+///
+/// It waits for the sender. Only in the thread of the callback, until that returns. Errors: HANDLE, ARGUMENT, IO (the state
+/// ends here unfinished: its sender died, or could not read it; let the callback return an error).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn galerna_reader_read(
+    reader: *mut galerna_reader_t,
+    buffer: *mut c_void,
+    length: usize,
+    got: *mut usize,
+) -> galerna_result_t {
+    border::call(|| {
+        // SAFETY: what the documentation asks of `got`.
+        let got = unsafe { Out::new("got", got)? };
+        got.set(0);
+        if buffer.is_null() && length > 0 {
+            return Err(Failure::Argument("buffer", "is NULL"));
+        }
+        if isize::try_from(length).is_err() {
+            return Err(Failure::Argument("length", "is more than an object can have"));
+        }
+        let bytes = match length {
+            0 => &mut [],
+            // SAFETY: `buffer` has `length` bytes, as the documentation asks, and they are initialised first.
+            _ => unsafe {
+                buffer.write_bytes(0, length);
+                std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length)
+            },
+        };
+        got.set(read(reader, bytes)?);
+        Ok(())
+    })
+}
+
+/// Fills `bytes` from what `reader` stands for, as far as that goes.
+fn read(reader: *const galerna_reader_t, bytes: &mut [u8]) -> Result<usize, Failure> {
+    // Taken during the read, so that there is one reference at a time.
+    let current = CURRENT.take();
+    let Some((handle, mut place)) = current.filter(|(handle, _)| *handle == reader.addr()) else {
+        CURRENT.set(current);
+        return Err(Failure::Handle { kind: "reader", null: reader.is_null() });
+    };
+    // SAFETY: `lend` keeps it alive as long as the handle is known, in this thread only.
+    let lent = unsafe { place.as_mut() };
+    let result = fill(lent.state, bytes);
+    if let Err(error) = &result {
+        lent.failed.get_or_insert_with(|| error.to_string());
+    }
+    CURRENT.set(Some((handle, place)));
+    let failed = |error| Error::Io { what: "cannot read the state".to_owned(), source: Arc::new(error) };
+    Ok(result.map_err(failed)?)
+}
+
+fn fill(state: &mut dyn Read, bytes: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match state.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,67 @@
+//! `galerna_snapshot_t`: an application's state on its way to a member that joins.
+
+use crate::callbacks::as_callback;
+use std::ffi::c_void;
+use std::io::{Error, Read, Result};
+
+/// An application's state as of one moment: how to read it, and how to free it.
+///
+/// Both functions run in a thread of the library, while further messages are delivered, but never at the same time. They
+/// count as callbacks: see galerna_callbacks_t.
+#[repr(C)]
+pub struct galerna_snapshot_t {
+    /// Bytes of this struct as the library knows it: later versions append fields.
+    pub size: usize,
+    /// Passed to the functions.
+    pub context: *mut c_void,
+    /// Puts the next bytes of the state into `buffer`, at most `length` of them, and returns how many; 0 at the end of the
+    /// state. A negative number says that it cannot be read: the joining member is refused. Must be set.
+    pub read: Option<unsafe extern "C" fn(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize>,
+    /// The state is not needed any more, read to its end or not. Called once. May be left NULL.
+    pub free: Option<unsafe extern "C" fn(context: *mut c_void)>,
+}
+
+impl galerna_snapshot_t {
+    /// One to be filled in.
+    pub(crate) const EMPTY: galerna_snapshot_t = galerna_snapshot_t {
+        size: size_of::<galerna_snapshot_t>(),
+        context: std::ptr::null_mut(),
+        read: None,
+        free: None,
+    };
+}
+
+/// A snapshot that C filled in, as the engine reads it.
+pub(crate) struct State(galerna_snapshot_t);
+
+// SAFETY: the documentation says that the functions run in another thread.
+unsafe impl Send for State {}
+
+impl State {
+    pub(crate) fn new(snapshot: galerna_snapshot_t) -> State {
+        State(snapshot)
+    }
+}
+
+impl Read for State {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let State(galerna_snapshot_t { context, read, .. }) = *self;
+        let read = read.ok_or_else(|| Error::other("the application's snapshot has no `read`"))?;
+        // SAFETY: the application's function and context; the buffer has as many bytes as it is told.
+        let got = as_callback(|| unsafe { read(context, buffer.as_mut_ptr().cast(), buffer.len()) });
+        match usize::try_from(got) {
+            Ok(got) if got <= buffer.len() => Ok(got),
+            Ok(got) => Err(Error::other(format!("the snapshot's `read` returned {got} for {} bytes", buffer.len()))),
+            Err(_) => Err(Error::other(format!("the application cannot read its snapshot: `read` returned {got}"))),
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(free) = self.0.free {
+            // SAFETY: the application's function and context, and nothing is read any more.
+            as_callback(|| unsafe { free(self.0.context) });
+        }
+    }
+}

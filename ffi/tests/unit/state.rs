@@ -1,0 +1,248 @@
+//! How an application's state goes out and comes in: the engine's side, with functions as C would write them.
+
+use crate::callbacks::{Callbacks, galerna_callbacks_t, in_callback};
+use crate::message::galerna_message_t;
+use crate::reader::{galerna_reader_read, galerna_reader_t};
+use crate::result::galerna_result_t::*;
+use crate::snapshot::galerna_snapshot_t;
+use crate::view::galerna_view_t;
+use engine::{Error, Handler, MemberId, View};
+use std::ffi::{c_char, c_int, c_void};
+use std::io::{Cursor, Read};
+
+/// What the functions below do, and what they were called for.
+#[derive(Default)]
+struct App {
+    state: Vec<u8>,
+    position: usize,
+    snapshot_code: c_int,
+    /// Returned by `read` in place of a length.
+    read_code: Option<isize>,
+    no_read: bool,
+    freed: usize,
+    restore_code: c_int,
+    restored: Vec<u8>,
+    reader: Option<*mut galerna_reader_t>,
+    read_error: bool,
+    views: Vec<(u64, Vec<u32>)>,
+    stopped: bool,
+}
+
+/// Safety: the context of these tests is an `App`, and one call runs at a time.
+unsafe fn app<'a>(context: *mut c_void) -> &'a mut App {
+    assert!(in_callback());
+    // SAFETY: the caller's promise.
+    unsafe { &mut *context.cast() }
+}
+
+unsafe extern "C" fn deliver(_: *mut c_void, _: *const galerna_message_t) {}
+
+unsafe extern "C" fn view(context: *mut c_void, view: *const galerna_view_t) {
+    // SAFETY: as the engine calls it.
+    unsafe {
+        let members = std::slice::from_raw_parts((*view).members, (*view).member_count);
+        app(context).views.push(((*view).number, members.to_vec()));
+    }
+}
+
+unsafe extern "C" fn stopped(context: *mut c_void, _: crate::result::galerna_result_t, _: *const c_char) {
+    // SAFETY: as the engine calls it.
+    unsafe { app(context).stopped = true };
+}
+
+unsafe extern "C" fn snapshot(context: *mut c_void, out: *mut galerna_snapshot_t) -> c_int {
+    // SAFETY: as the engine calls it.
+    let (app, out) = unsafe { (app(context), &mut *out) };
+    assert_eq!(out.size, size_of::<galerna_snapshot_t>());
+    out.context = context;
+    out.free = Some(free);
+    if !app.no_read {
+        out.read = Some(read);
+    }
+    app.snapshot_code
+}
+
+unsafe extern "C" fn read(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize {
+    // SAFETY: as the engine calls it.
+    let app = unsafe { app(context) };
+    if let Some(code) = app.read_code {
+        return code;
+    }
+    let rest = &app.state[app.position..];
+    // A short read is no end.
+    let some = rest.len().min(length).min(7);
+    // SAFETY: `buffer` has `length` bytes.
+    unsafe { buffer.cast::<u8>().copy_from(rest.as_ptr(), some) };
+    app.position += some;
+    some as isize
+}
+
+unsafe extern "C" fn free(context: *mut c_void) {
+    // SAFETY: as the engine calls it.
+    unsafe { app(context).freed += 1 };
+}
+
+unsafe extern "C" fn restore(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int {
+    // SAFETY: as the engine calls it.
+    let app = unsafe { app(context) };
+    app.restored.clear();
+    app.reader = Some(reader);
+    let (mut bytes, mut got) = ([0u8; 10], 0);
+    loop {
+        // SAFETY: both places are this function's.
+        let result = unsafe { galerna_reader_read(reader, bytes.as_mut_ptr().cast(), bytes.len(), &raw mut got) };
+        if result != GALERNA_OK {
+            assert_eq!((result, got), (GALERNA_ERR_IO, 0));
+            app.read_error = true;
+            break;
+        }
+        app.restored.extend(&bytes[..got]);
+        if got < bytes.len() {
+            break;
+        }
+    }
+    app.restore_code
+}
+
+fn functions(app: &mut App) -> galerna_callbacks_t {
+    galerna_callbacks_t {
+        size: size_of::<galerna_callbacks_t>(),
+        deliver: Some(deliver),
+        stopped: Some(stopped),
+        context: (&raw mut *app).cast(),
+        view: Some(view),
+        snapshot: Some(snapshot),
+        restore: Some(restore),
+    }
+}
+
+/// The handler after a join.
+fn handler(app: &mut App) -> Callbacks {
+    Callbacks::new(functions(app), MemberId(1)).unwrap().0
+}
+
+/// What the engine would send to a joining member.
+fn sent(app: &mut App) -> std::io::Result<Vec<u8>> {
+    let mut state = handler(app).snapshot()?;
+    // In another thread, as the engine does.
+    let reading = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        state.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    reading.join().unwrap()
+}
+
+#[test]
+fn a_state_goes_out_and_comes_in() {
+    for length in [0, 1, 9, 10, 11, 20, 1000] {
+        let mut giver = App { state: (0..length).map(|i| i as u8).collect(), ..App::default() };
+        let bytes = sent(&mut giver).unwrap();
+        assert_eq!((&bytes, giver.freed), (&giver.state, 1));
+        let mut taker = App::default();
+        handler(&mut taker).restore(&mut Cursor::new(bytes)).unwrap();
+        assert_eq!(taker.restored, giver.state);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_refused_is_not_freed() {
+    let mut app = App { snapshot_code: 42, ..App::default() };
+    let error = sent(&mut app).unwrap_err().to_string();
+    assert!(error.contains("42"), "{error}");
+    assert_eq!(app.freed, 0);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_an_error_and_freed() {
+    for (code, text) in [(-3, "-3"), (1 << 40, "1099511627776"), (isize::MIN, "-9223372036854775808")] {
+        let mut app = App { read_code: Some(code), ..App::default() };
+        let error = sent(&mut app).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+        assert_eq!(app.freed, 1);
+    }
+    let mut app = App { no_read: true, ..App::default() };
+    assert!(sent(&mut app).unwrap_err().to_string().contains("no `read`"));
+    assert_eq!(app.freed, 1);
+}
+
+#[test]
+fn a_snapshot_that_nobody_reads_is_freed() {
+    let mut app = App { state: vec![1; 100], ..App::default() };
+    drop(handler(&mut app).snapshot().unwrap());
+    assert_eq!(app.freed, 1);
+}
+
+#[test]
+fn a_state_that_is_refused_is_an_error() {
+    let mut app = App { restore_code: 7, ..App::default() };
+    let error = handler(&mut app).restore(&mut std::io::empty()).unwrap_err().to_string();
+    assert!(error.contains("7"), "{error}");
+}
+
+/// As when the member that sends it dies in the middle; and once more, from the start.
+#[test]
+fn a_state_that_breaks_off_is_an_error_whatever_the_application_says() {
+    struct BreaksOff;
+    impl Read for BreaksOff {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("its sender is gone"))
+        }
+    }
+    let mut app = App::default();
+    let mut handler = handler(&mut app);
+    let error = handler.restore(&mut Cursor::new(vec![5; 25]).chain(BreaksOff)).unwrap_err().to_string();
+    assert!(error.contains("its sender is gone"), "{error}");
+    handler.restore(&mut Cursor::new(vec![6; 25])).unwrap();
+    drop(handler);
+    assert!(app.read_error);
+    assert_eq!(app.restored, [6; 25]);
+}
+
+#[test]
+fn a_reader_is_none_after_its_callback() {
+    let mut app = App::default();
+    handler(&mut app).restore(&mut std::io::empty()).unwrap();
+    let (mut byte, mut got) = (0u8, 9);
+    // SAFETY: both places are this function's.
+    let result = unsafe { galerna_reader_read(app.reader.unwrap(), (&raw mut byte).cast(), 1, &raw mut got) };
+    assert_eq!((result, got), (GALERNA_ERR_HANDLE, 0));
+}
+
+#[test]
+fn without_functions_there_is_no_state() {
+    let mut app = App::default();
+    let callbacks = galerna_callbacks_t { snapshot: None, restore: None, ..functions(&mut app) };
+    let (mut handler, _joining) = Callbacks::new(callbacks, MemberId(1)).unwrap();
+    let mut bytes = Vec::new();
+    handler.snapshot().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, []);
+    handler.restore(&mut std::io::empty()).unwrap();
+    assert!(handler.restore(&mut Cursor::new([1])).is_err());
+}
+
+/// The engine tells of views before it has joined; the application hears of them with its handle, and of the failure of a
+/// join by what the join returns.
+#[test]
+fn what_comes_inside_the_join_waits_or_is_left_out() {
+    let mut app = App::default();
+    let (mut handler, joining) = Callbacks::new(functions(&mut app), MemberId(1)).unwrap();
+    let told =
+        |number, ids: &[u32]| View { number, members: ids.iter().map(|&id| MemberId(id)).collect(), ..View::default() };
+    handler.stopped(&Error::Left);
+    handler.view(&told(0, &[1, 2, 3]));
+    handler.view(&told(1, &[1, 3]));
+    assert!(app.views.is_empty());
+    joining.tell_views();
+    assert_eq!(app.views, [(0, vec![1, 2, 3]), (1, vec![1, 3])]);
+    // Another thread waits until the join is over.
+    let waiting = std::thread::spawn(move || {
+        handler.view(&told(2, &[1]));
+        handler
+    });
+    drop(joining);
+    let mut handler = waiting.join().unwrap();
+    assert_eq!(app.views.len(), 3);
+    assert!(!app.stopped);
+    handler.stopped(&Error::Left);
+    assert!(app.stopped);
+}
