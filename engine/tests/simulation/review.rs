@@ -1,0 +1,251 @@
+//! Single situations, step by step, in which an epoch ends badly.
+
+use super::fabric::Net;
+use crate::config::{MemberId, SubgroupId};
+use crate::error::Error;
+use crate::fabric::Connection;
+use crate::membership::{self, Peer, Settings};
+use crate::multicast::{self, Mode, Multicast, Origin, SendRing};
+use crate::node::{Node, Phase};
+use std::sync::Arc;
+
+/// What a member was delivered: view, sender, bytes.
+type Log = Vec<(u64, u32, Vec<u8>)>;
+
+struct Stage {
+    net: Net,
+    nodes: Vec<Option<Node>>,
+    rings: Vec<Arc<SendRing>>,
+    peers: Vec<Peer>,
+    logs: Vec<Log>,
+    now_ms: u64,
+}
+
+const TIMEOUT_MS: u64 = 200;
+
+/// Members, of slots 0 to `n` - 1, that run view 0.
+fn stage(n: usize, ring: usize, shared: bool) -> Stage {
+    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
+    let net = Net::new(&specs, shared, 7);
+    let settings = Settings {
+        failure_timeout_ms: TIMEOUT_MS,
+        partition_timeout_ms: 20 * TIMEOUT_MS,
+        join_timeout_ms: 30 * TIMEOUT_MS,
+        ..Settings::default()
+    };
+    let (mut nodes, mut rings, mut peers) = (Vec::new(), Vec::new(), Vec::new());
+    for slot in 0..n {
+        let (process, fabric, rows) = net.process(slot);
+        assert_eq!(process, slot);
+        let peer = Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 1 };
+        let multicast = Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, Origin::default());
+        rings.push(multicast.ring().clone());
+        nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, 0)));
+        peers.push(peer);
+    }
+    let mut stage = Stage { net, nodes, rings, peers, logs: vec![Vec::new(); n], now_ms: 0 };
+    for a in 0..n {
+        for b in (0..n).filter(|&b| b != a) {
+            let peer = stage.peers[b];
+            stage.node(a).attach(peer, Connection::Simulated(b)).unwrap();
+        }
+    }
+    let founders = stage.peers.clone();
+    (0..n).for_each(|who| stage.node(who).found(&founders, Origin::default(), 0));
+    for _ in 0..3 {
+        stage.net.world().drain();
+        (0..n).for_each(|who| stage.poll(who));
+    }
+    assert!((0..n).all(|who| matches!(stage.node(who).phase(), Phase::Running)));
+    stage
+}
+
+impl Stage {
+    fn node(&mut self, who: usize) -> &mut Node {
+        self.nodes[who].as_mut().unwrap()
+    }
+
+    fn poll(&mut self, who: usize) {
+        let (node, log) = (self.nodes[who].as_mut().unwrap(), &mut self.logs[who]);
+        node.poll(self.now_ms, &mut |d| log.push((d.view, d.sender.0, d.payload.to_vec())));
+    }
+
+    /// Everything lands and some run, some times over.
+    fn run(&mut self, who: &[usize], rounds: usize) {
+        for _ in 0..rounds {
+            self.net.world().drain();
+            who.iter().for_each(|&w| self.poll(w));
+        }
+    }
+
+    /// The same, while the time passes.
+    fn pass_time(&mut self, who: &[usize], ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.now_ms += 10;
+            self.run(who, 2);
+        }
+    }
+
+    fn send(&self, who: usize, len: usize, byte: u8, mode: Mode) -> bool {
+        let Ok(mut claim) = self.rings[who].claim(len) else { return false };
+        self.rings[who].bytes_mut(&mut claim).fill(byte);
+        self.rings[who].commit(claim, mode);
+        true
+    }
+
+    fn view(&self, who: usize) -> u64 {
+        self.nodes[who].as_ref().unwrap().view().unwrap().number
+    }
+
+    /// No message that `who` was delivered mixes bytes of several, and of `sender` they come in the order 1, 2, 3...
+    fn check(&self, who: usize, sender: usize) {
+        let of = self.logs[who].iter().filter(|(_, from, _)| *from == sender as u32 + 1);
+        for (n, (view, _, payload)) in of.enumerate() {
+            let expected = n as u8 + 1;
+            assert!(
+                payload.iter().all(|&byte| byte == expected),
+                "{who} was delivered, in view {view}, as message {expected} of {sender}: {payload:?}"
+            );
+        }
+    }
+}
+
+/// Member 0 sends a safe message that is not stable when member `late` wedges; all flush; then `late` stands still while 0
+/// and 1 go on to view 1.
+fn go_on_without(late: usize, n: usize, leaves: bool) -> Stage {
+    let mut s = stage(n, 512, true);
+    assert!(s.send(0, 64, 1, Mode::Safe));
+    s.poll(0);
+    s.poll(late);
+    if leaves {
+        s.node(late).leave();
+    } else {
+        // Any reason to end the epoch that leaves everybody in.
+        s.node(n - 2).leave();
+        s.poll(n - 2);
+    }
+    s.poll(late);
+    assert!(s.logs[late].is_empty(), "1 has not received it");
+    let others: Vec<usize> = (0..n).filter(|&w| w != late).collect();
+    // All wedge; then the late one flushes, and is not seen again.
+    others.iter().for_each(|&w| s.poll(w));
+    for _ in 0..3 {
+        s.poll(late);
+    }
+    assert!(s.node(late).is_between_views());
+    s.run(&others, 20);
+    assert_eq!((s.view(0), s.view(1), s.view(late)), (1, 1, 0));
+    s
+}
+
+/// On shared memory those who go on must not reuse what a member that leaves in order has still to deliver.
+#[test]
+fn a_leaver_delivers_what_was_sent_on_shared_memory() {
+    let mut s = go_on_without(2, 3, true);
+    let mut byte = 2;
+    for _ in 0..40 {
+        byte += u8::from(s.send(0, 64, byte, Mode::Safe));
+        s.run(&[0, 1], 3);
+    }
+    s.run(&[0, 1, 2], 10);
+    s.check(0, 0);
+    s.check(1, 0);
+    s.check(2, 0);
+    assert_eq!(s.logs[2].len(), 1, "what was decided is delivered to whoever leaves");
+    let phase = s.node(2).phase().clone();
+    assert!(!matches!(phase, Phase::Stopped(_)), "it left in order: {phase:?}");
+}
+
+/// A member that learns late of a decision that names it, while the next one has removed it already: on shared memory the
+/// streams that it would deliver are gone.
+#[test]
+fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
+    let mut s = go_on_without(3, 4, false);
+    // View 1 is {0, 1, 3}, and 3 stands still.
+    assert_eq!(s.node(0).view().unwrap().members.len(), 3);
+    s.pass_time(&[0, 1], 3 * TIMEOUT_MS);
+    assert_eq!((s.view(0), s.view(1)), (2, 2));
+    let mut byte = 2;
+    for _ in 0..40 {
+        byte += u8::from(s.send(0, 64, byte, Mode::Safe));
+        s.run(&[0, 1], 3);
+    }
+    s.run(&[3], 10);
+    s.check(0, 0);
+    s.check(1, 0);
+    s.check(3, 0);
+    let phase = s.node(3).phase().clone();
+    assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "{phase:?}");
+}
+
+/// What is lent to a callback does not change while it runs, also if the others go on without this member meanwhile.
+#[test]
+fn bytes_lent_to_a_callback_stay_on_shared_memory() {
+    let mut s = stage(3, 512, true);
+    assert!(s.send(0, 64, 1, Mode::Ordered));
+    s.poll(0);
+    s.poll(1);
+    s.poll(0);
+    let mut slow = s.nodes[2].take().unwrap();
+    let mut seen = Vec::new();
+    let now_ms = s.now_ms;
+    slow.poll(now_ms, &mut |delivery| {
+        let before = delivery.payload.to_vec();
+        // The callback takes longer than the others are patient.
+        s.pass_time(&[0, 1], 3 * TIMEOUT_MS);
+        assert_eq!((s.view(0), s.view(1)), (1, 1));
+        let mut byte = 2;
+        for _ in 0..40 {
+            byte += u8::from(s.send(0, 64, byte, Mode::Ordered));
+            s.run(&[0, 1], 3);
+        }
+        seen.push((before, delivery.payload.to_vec()));
+    });
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].0, seen[0].1, "the payload changed under the callback");
+}
+
+/// Everybody stands still at once (a suspended machine) while an epoch ends: that is nobody's partition.
+#[test]
+fn a_pause_of_all_is_no_partition() {
+    let mut s = stage(3, 4096, false);
+    s.net.world().kill(2);
+    for who in [0, 1] {
+        s.poll(who);
+        s.poll(who);
+        assert!(s.node(who).is_between_views());
+    }
+    s.now_ms += 3_600_000;
+    s.pass_time(&[0, 1], 5 * TIMEOUT_MS);
+    let phases = [s.node(0).phase().clone(), s.node(1).phase().clone()];
+    assert!(phases.iter().all(|phase| matches!(phase, Phase::Running)), "{phases:?}");
+    assert_eq!((s.view(0), s.view(1)), (1, 1));
+}
+
+/// Who asks for another's memory and is itself paused meanwhile accuses nobody before it has looked again.
+#[test]
+fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
+    let mut s = stage(3, 4096, false);
+    // 0 has a message of 2 that 1 lacks; then 2 dies.
+    assert!(s.send(2, 64, 1, Mode::Safe));
+    s.poll(2);
+    s.net.world().drain_link(2, 0);
+    s.poll(0);
+    s.net.world().kill(2);
+    s.poll(0);
+    s.poll(1);
+    s.net.world().drain();
+    s.poll(0);
+    // 1 knows what 0 has, and asks.
+    let before = s.net.world().fetches;
+    s.poll(1);
+    s.poll(1);
+    assert!(s.net.world().fetches > before);
+    s.now_ms += 2 * TIMEOUT_MS;
+    s.poll(1);
+    s.run(&[0, 1], 20);
+    let phases = [s.node(0).phase().clone(), s.node(1).phase().clone()];
+    assert!(phases.iter().all(|phase| matches!(phase, Phase::Running)), "{phases:?}");
+    assert_eq!((s.view(0), s.view(1)), (1, 1));
+}
