@@ -65,7 +65,14 @@ struct Memory {
     next_ticket: u64,
     fetched: Vec<Event>,
     dead: bool,
+    /// It dies before it has posted so many more writes.
+    fuse: Option<usize>,
+    /// It is in a pass.
+    burns: bool,
 }
+
+/// What unwinds a pass in the middle of which its process dies.
+pub(crate) struct Crash;
 
 /// All memory and links of a simulated cluster.
 pub(crate) struct World {
@@ -110,6 +117,8 @@ impl Net {
             next_ticket: 0,
             fetched: vec![],
             dead: false,
+            fuse: None,
+            burns: false,
         });
         world.links.iter_mut().for_each(|links| links.push(Link::default()));
         world.links.push((0..=me).map(|_| Link::default()).collect());
@@ -314,6 +323,16 @@ impl World {
         }
     }
 
+    /// Whether a pass is running, in which the fuse burns.
+    pub(crate) fn burn(&mut self, process: usize, burns: bool) {
+        self.memories[process].burns = burns;
+    }
+
+    /// The process dies before its write after `writes` more.
+    pub(crate) fn light_fuse(&mut self, process: usize, writes: usize) {
+        self.memories[process].fuse = Some(writes);
+    }
+
     /// Everything under way from one process to another lands.
     pub(crate) fn drain_link(&mut self, from: usize, to: usize) {
         while self.can_move(from, to) {
@@ -380,6 +399,14 @@ impl Fabric for SimFabric {
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let world = &mut *self.net.world();
         let me = self.me;
+        let burns = world.memories[me].burns;
+        if let Some(left) = world.memories[me].fuse.as_mut().filter(|_| burns) {
+            if *left == 0 {
+                // Without a word: the hook that prints panics is not for this.
+                std::panic::resume_unwind(Box::new(Crash));
+            }
+            *left -= 1;
+        }
         world.memories[me].next_ticket += 1;
         let ticket = Ticket(world.memories[me].next_ticket);
         let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
