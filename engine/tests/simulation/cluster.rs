@@ -119,6 +119,8 @@ struct Plan {
     suspect: usize,
     join: usize,
     leave: usize,
+    /// Several believe that they lead while an epoch ends, over links of very different delays.
+    duel: usize,
     /// So many faults at most.
     most: usize,
     /// No fault that could cost the majority: then the group lives.
@@ -274,6 +276,9 @@ impl Cluster {
         self.now_ms += u64::from(self.rng.chance(1, 3));
         let who = self.rng.below(self.actors.len());
         self.fault(who);
+        if self.plan.duel > 0 && self.rng.chance(1, self.plan.duel) {
+            self.duel(who);
+        }
         match self.rng.below(100) {
             0..=43 => {
                 if self.actors[who].paused > 0 {
@@ -350,6 +355,27 @@ impl Cluster {
         self.plan.most -= usize::from(done);
     }
 
+    /// In an epoch that ends, some turn against whoever leads it for them; the news spreads at different speeds.
+    fn duel(&mut self, who: usize) {
+        for _ in 0..3 {
+            let (from, to) = (self.rng.below(self.actors.len()), self.rng.below(self.actors.len()));
+            let slow = self.rng.chance(1, 3);
+            self.net.world().slow(self.actors[from].process, self.actors[to].process, slow);
+        }
+        if !self.actors[who].runs() || !self.actors[who].node.is_between_views() || self.plan.most == 0 {
+            return;
+        }
+        let Some(view) = self.actors[who].node.view().cloned() else { return };
+        let whom = view.members[self.rng.below(2.min(view.members.len()))].peer.incarnation as usize - 1;
+        let mut accused = false;
+        for _ in 0..2 {
+            let by = self.rng.below(self.actors.len());
+            let same = self.actors[by].node.view().is_some_and(|of| of.number == view.number);
+            accused |= same && self.actors[by].node.is_between_views() && self.suspect(by, whom);
+        }
+        self.plan.most -= usize::from(accused);
+    }
+
     fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             println!("{}: {}", self.now_ms, what());
@@ -357,7 +383,11 @@ impl Cluster {
     }
 
     fn kill(&mut self, who: usize) -> bool {
-        if self.rng.chance(1, 2) {
+        // One that becomes a voter meanwhile is one more than the group could do without.
+        let peer = self.actors[who].peer;
+        let votes = |view: &View| view.members.iter().any(|member| member.peer == peer && member.voter);
+        let counted = !self.plan.careful || self.actors[who].node.view().is_some_and(votes);
+        if counted && self.rng.chance(1, 2) {
             // Between two writes of its next passes.
             let most = [2, 8, 40][self.rng.below(3)];
             let writes = self.rng.below(most);
@@ -862,7 +892,11 @@ fn plan(rng: &mut Rng, n: usize, shared: bool) -> Plan {
     let most = 1 + rng.below(5);
     let rare = [2, 5, 20][rng.below(3)];
     let mut plan = Plan { most, careful, heals, all_leave: rng.chance(1, 10), ..Plan::default() };
-    match rng.below(8) {
+    match rng.below(9) {
+        8 if n > 3 => {
+            (plan.duel, plan.suspect, plan.careful) = ([20, 60][rng.below(2)], 5, false);
+            plan.most += 2;
+        }
         0 => plan.most = 0,
         1 => plan.kill = rare,
         2 => (plan.kill, plan.cut) = (rare, rare),

@@ -51,6 +51,8 @@ struct Link {
     severed: bool,
     /// Nothing moves for now, and nobody learns of anything.
     stalled: bool,
+    /// What is under way takes much longer than on other links.
+    slow: bool,
 }
 
 /// One process's memory.
@@ -160,6 +162,9 @@ impl World {
             return false;
         }
         let (from, to) = busy[self.rng.below(busy.len())];
+        if self.links[from][to].slow && self.rng.chance(15, 16) {
+            return true;
+        }
         // Mostly whole writes, sometimes a part.
         let left = match self.links[from][to].items.front() {
             Some(Item::Write { left, .. } | Item::Answer { left, .. }) => left.len(),
@@ -292,6 +297,11 @@ impl World {
     pub(crate) fn stall(&mut self, from: usize, to: usize, stalled: bool) {
         self.link(from, to).stalled = stalled;
         self.memories[to].news = true;
+    }
+
+    /// What goes from one process to another is slow from now on, or no more.
+    pub(crate) fn slow(&mut self, from: usize, to: usize, slow: bool) {
+        self.link(from, to).slow = slow;
     }
 
     /// The process ends; what it gave to the network still lands.

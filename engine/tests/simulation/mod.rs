@@ -149,11 +149,6 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
-fn catches_a_look_at_a_row_that_has_wedged() {
-    caught(Bug::LateLook);
-}
-
-#[test]
 fn catches_a_trim_by_the_minimum() {
     caught(Bug::TrimByMinimum);
 }
