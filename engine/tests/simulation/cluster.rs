@@ -156,6 +156,8 @@ pub(crate) struct Cluster {
     max_message: usize,
     shared: bool,
     short: bool,
+    /// So many leaders at most are accused after they proposed.
+    duels: usize,
     trace: bool,
 }
 
@@ -188,8 +190,7 @@ impl Cluster {
         };
         let mut plan = plan(&mut rng, n, shared);
         if seed >= DUELS {
-            let leave = 5;
-            plan = Plan { duel: 4 + rng.below(12), suspect: 5, leave, kill: 5, most: 8, heals: true, ..Plan::default() };
+            plan = Plan { duel: 2 + rng.below(5), leave: 20, most: 1 + rng.below(2), heals: true, ..Plan::default() };
         }
         let keep = [2, 12, 40][rng.below(3)];
         let net = Net::new(&specs, shared, rng.next());
@@ -213,6 +214,7 @@ impl Cluster {
             max_message,
             shared,
             short: seed >= DUELS,
+            duels: 3,
             trace: std::env::var("GALERNA_TRACE").is_ok(),
         };
         let step = 1 + 2 * cluster.rng.below(4);
@@ -369,21 +371,23 @@ impl Cluster {
     fn duel(&mut self, who: usize) {
         for _ in 0..3 {
             let (from, to) = (self.rng.below(self.actors.len()), self.rng.below(self.actors.len()));
-            let slow = self.rng.chance(1, 3);
+            let slow = self.rng.chance(1, 2);
             self.net.world().slow(self.actors[from].process, self.actors[to].process, slow);
         }
-        if !self.actors[who].runs() || !self.actors[who].node.is_between_views() || self.plan.most == 0 {
+        // Whoever shows a proposal has a value that others may be about to accept: `PROPOSED` of the membership's row.
+        let proposed = self.net.world().row(0, self.actors[who].process).word(80).load(Ordering::Acquire) > 0;
+        if !proposed || !self.actors[who].runs() || self.duels == 0 {
             return;
         }
-        let Some(view) = self.actors[who].node.view().cloned() else { return };
-        let whom = view.members[self.rng.below(2.min(view.members.len()))].peer.incarnation as usize - 1;
-        let mut accused = false;
-        for _ in 0..2 {
+        let Some(view) = self.actors[who].node.view().map(|view| view.number) else { return };
+        // One accuser alone may be the one that is removed.
+        let mut accused = 0;
+        for _ in 0..6 {
             let by = self.rng.below(self.actors.len());
-            let same = self.actors[by].node.view().is_some_and(|of| of.number == view.number);
-            accused |= same && self.actors[by].node.is_between_views() && self.suspect(by, whom);
+            let same = self.actors[by].node.view().is_some_and(|of| of.number == view);
+            accused += usize::from(accused < 2 && same && self.suspect(by, who));
         }
-        self.plan.most -= usize::from(accused);
+        self.duels -= usize::from(accused > 0);
     }
 
     fn say(&self, what: impl FnOnce() -> String) {
