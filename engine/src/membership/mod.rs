@@ -210,6 +210,11 @@ impl Membership {
         self.table.load(slot, row::INSTALLED) > self.number() + 1
     }
 
+    /// Whether the member in `slot` has gone on to the view after the decided one: without this member, then.
+    pub fn has_gone_on_twice(&self, slot: Slot) -> bool {
+        self.table.load(slot, row::INSTALLED) > self.number() + 2
+    }
+
     fn store_and_push(&mut self, column: Column, value: u64, fabric: &mut dyn Fabric) {
         self.table.store(column, value);
         self.table.push(fabric, &self.audience, column.0..column.0 + 8, Source::Snapshot);

@@ -138,7 +138,18 @@ impl Node {
             self.fetches.clear();
             self.multicast.end(&trim);
         }
-        self.multicast.deliver(None, sink)?;
+        let membership = &self.membership;
+        let gone_on = |slot| membership.has_gone_on_twice(slot);
+        let guard: Option<&dyn Fn(Slot) -> bool> =
+            if self.fabric.shares_rows() && membership.is_in_next() { Some(&gone_on) } else { None };
+        self.multicast.deliver(guard, sink)?;
+        // Somebody runs the view after next, which this member cannot be in: it has not wedged the next.
+        let lost = self.membership.is_in_next()
+            && (0..64).filter_map(|rank| self.membership.slot_of(rank)).any(|slot| self.membership.has_gone_on_twice(slot));
+        if lost && self.fabric.shares_rows() {
+            self.stop_removed();
+            return Ok(true);
+        }
         if self.multicast.has_ended() {
             if self.membership.is_in_next() {
                 self.enter()?;
