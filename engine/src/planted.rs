@@ -60,3 +60,25 @@ pub(crate) fn is(bug: Bug) -> bool {
 pub(crate) const fn is(_: Bug) -> bool {
     false
 }
+
+#[cfg(test)]
+thread_local! {
+    static STEP: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// What is to happen at every load and store of a table by this thread: on shared memory others run between any two.
+#[cfg(test)]
+pub(crate) fn at_every_step(what: Option<Box<dyn FnMut()>>) {
+    STEP.set(what);
+}
+
+/// A load or a store of a table.
+#[cfg(test)]
+#[inline]
+pub(crate) fn step() {
+    // What happens there takes steps of its own, at which nothing happens.
+    if let Some(mut what) = STEP.take() {
+        what();
+        STEP.set(Some(what));
+    }
+}

@@ -58,12 +58,16 @@ impl Table {
     /// Reads a word of a row; Acquire: what the owner stored before it is visible after. 0 where nobody was attached.
     #[inline]
     pub fn load(&self, slot: Slot, column: Column) -> u64 {
+        #[cfg(test)]
+        crate::planted::step();
         self.rows[slot].as_ref().map_or(0, |row| row.word(column.0).load(Ordering::Acquire))
     }
 
     /// Writes a word of the own row; Release: pairs with [`Table::load`].
     #[inline]
     pub fn store(&self, column: Column, value: u64) {
+        #[cfg(test)]
+        crate::planted::step();
         if let Some(row) = &self.rows[self.me] {
             row.word(column.0).store(value, Ordering::Release);
         }

@@ -51,6 +51,8 @@ struct Link {
     severed: bool,
     /// Nothing moves for now, and nobody learns of anything.
     stalled: bool,
+    /// What is under way takes much longer than on other links.
+    slow: bool,
 }
 
 /// One process's memory.
@@ -65,7 +67,14 @@ struct Memory {
     next_ticket: u64,
     fetched: Vec<Event>,
     dead: bool,
+    /// It dies before it has posted so many more writes.
+    fuse: Option<usize>,
+    /// It is in a pass.
+    burns: bool,
 }
+
+/// What unwinds a pass in the middle of which its process dies.
+pub(crate) struct Crash;
 
 /// All memory and links of a simulated cluster.
 pub(crate) struct World {
@@ -110,6 +119,8 @@ impl Net {
             next_ticket: 0,
             fetched: vec![],
             dead: false,
+            fuse: None,
+            burns: false,
         });
         world.links.iter_mut().for_each(|links| links.push(Link::default()));
         world.links.push((0..=me).map(|_| Link::default()).collect());
@@ -151,6 +162,9 @@ impl World {
             return false;
         }
         let (from, to) = busy[self.rng.below(busy.len())];
+        if self.links[from][to].slow && self.rng.chance(15, 16) {
+            return true;
+        }
         // Mostly whole writes, sometimes a part.
         let left = match self.links[from][to].items.front() {
             Some(Item::Write { left, .. } | Item::Answer { left, .. }) => left.len(),
@@ -289,6 +303,11 @@ impl World {
         self.links[from][to].stalled
     }
 
+    /// What goes from one process to another is slow from now on, or no more.
+    pub(crate) fn slow(&mut self, from: usize, to: usize, slow: bool) {
+        self.link(from, to).slow = slow;
+    }
+
     /// The process ends; what it gave to the network still lands.
     pub(crate) fn end(&mut self, process: usize) {
         for peer in self.others(process) {
@@ -316,6 +335,16 @@ impl World {
         for peer in self.others(process) {
             self.cut(process, peer);
         }
+    }
+
+    /// Whether a pass is running, in which the fuse burns.
+    pub(crate) fn burn(&mut self, process: usize, burns: bool) {
+        self.memories[process].burns = burns;
+    }
+
+    /// The process dies before its write after `writes` more.
+    pub(crate) fn light_fuse(&mut self, process: usize, writes: usize) {
+        self.memories[process].fuse = Some(writes);
     }
 
     /// Everything under way from one process to another lands.
@@ -384,6 +413,14 @@ impl Fabric for SimFabric {
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
         let world = &mut *self.net.world();
         let me = self.me;
+        let burns = world.memories[me].burns;
+        if let Some(left) = world.memories[me].fuse.as_mut().filter(|_| burns) {
+            if *left == 0 {
+                // Without a word: the hook that prints panics is not for this.
+                std::panic::resume_unwind(Box::new(Crash));
+            }
+            *left -= 1;
+        }
         world.memories[me].next_ticket += 1;
         let ticket = Ticket(world.memories[me].next_ticket);
         let index = world.specs.iter().position(|spec| spec.id == table).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p galerna simulation` runs 5,000 seeds. `GALERNA_SEEDS=1000000 cargo test --release -p galerna
 //! simulation::every_seed -- --nocapture` runs any number, `GALERNA_SEED=42` in its place a single one; `GALERNA_FIRST`
-//! moves the first seed.
+//! moves the first seed; with `GALERNA_SURVEY=1` all that fail are listed.
 
 mod cluster;
 mod fabric;
@@ -47,6 +47,10 @@ fn every_seed_keeps_the_guarantees() {
         return;
     }
     let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(5000));
+    let survey = std::env::var("GALERNA_SURVEY").is_ok();
+    if survey {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let next = AtomicU64::new(first);
     let started = Instant::now();
     let totals = std::thread::scope(|scope| {
@@ -57,7 +61,14 @@ fn every_seed_keeps_the_guarantees() {
                 if seed >= first + count {
                     return total;
                 }
-                total.add(&run_or_say(seed));
+                match run(seed) {
+                    Ok(report) => total.add(&report),
+                    // All that fail, a line each, say more than the first.
+                    Err(what) if survey => {
+                        println!("seed {seed}: {}", what.lines().next().unwrap_or_default());
+                    }
+                    Err(_) => total.add(&run_or_say(seed)),
+                }
                 if (seed + 1 - first).is_multiple_of(20_000) {
                     println!("{} seeds, {:.0} s", seed + 1 - first, started.elapsed().as_secs_f64());
                 }
@@ -86,11 +97,22 @@ fn regressions_stay_fixed() {
 
 /// A simulator that catches nothing proves nothing: each planted bug is found within a few hundred seeds.
 fn caught(bug: Bug) {
-    planted::plant(Some(bug));
-    let found = (0..1000).find_map(|seed| run(seed).err().map(|what| (seed, what)));
-    planted::plant(None);
-    let (seed, what) = found.unwrap_or_else(|| panic!("{bug:?} was not caught in 1000 seeds"));
-    println!("{bug:?}: caught by seed number {}: {}", seed + 1, what.lines().next().unwrap_or_default());
+    caught_in(bug, false);
+}
+
+fn caught_in(bug: Bug, duels: bool) {
+    let most = variable("GALERNA_SEEDS").unwrap_or(1000);
+    let run_with = |seed: u64| {
+        planted::plant(Some(bug));
+        let what = run(seed).err();
+        planted::plant(None);
+        // Only what the bug causes counts.
+        what.filter(|_| run(seed).is_ok()).map(|what| (seed, what))
+    };
+    let first = if duels { cluster::DUELS } else { 0 };
+    let found = (first..first + most).find_map(run_with);
+    let (seed, what) = found.unwrap_or_else(|| panic!("{bug:?} was not caught in {most} seeds"));
+    println!("{bug:?}: caught by seed number {}: {}", seed - first + 1, what.lines().next().unwrap_or_default());
 }
 
 #[test]
@@ -128,4 +150,44 @@ fn the_same_seed_is_the_same_run() {
     for seed in [1, 2, 3, 44] {
         assert_eq!(run(seed).unwrap(), run(seed).unwrap());
     }
+}
+
+#[test]
+fn catches_a_trim_by_the_minimum() {
+    caught(Bug::TrimByMinimum);
+}
+
+#[test]
+fn catches_a_proposal_before_the_flush() {
+    caught(Bug::ProposeUnflushed);
+}
+
+#[test]
+fn catches_a_leader_that_ignores_what_was_accepted() {
+    caught_in(Bug::IgnoreAccepted, true);
+}
+
+#[test]
+fn catches_an_acceptance_against_a_promise() {
+    caught_in(Bug::AcceptAfterPromise, true);
+}
+
+#[test]
+fn catches_a_majority_across_ballots() {
+    caught_in(Bug::MajorityAcrossBallots, true);
+}
+
+#[test]
+fn catches_a_promise_shown_before_what_was_accepted() {
+    caught_in(Bug::PromiseBeforeAccepted, true);
+}
+
+#[test]
+fn catches_a_fetched_frame_delivered_early() {
+    caught_in(Bug::FetchedEarly, true);
+}
+
+#[test]
+fn catches_what_a_removed_member_writes_late() {
+    caught(Bug::LateWrite);
 }

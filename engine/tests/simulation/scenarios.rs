@@ -7,6 +7,9 @@ use crate::fabric::Connection;
 use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Mode, Multicast, Origin, SendRing};
 use crate::node::{Node, Phase};
+use crate::planted;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a member was delivered: view, sender, bytes.
@@ -254,4 +257,161 @@ fn a_flood_of_nulls_is_a_breach() {
     assert!(faults.iter().any(|(member, what)| *member == MemberId(3) && what.contains("possible")), "{faults:?}");
     s.run(&[0, 1, 2], 20);
     assert_eq!((s.view(0), s.view(1)), (1, 1), "the others go on without it");
+}
+
+/// Polls member `slow` of a stage on shared memory; once it has taken `at` loads and stores of its tables, `meanwhile`
+/// happens, all at once. After each poll, `between`. False if it never takes so many.
+fn preempted(
+    stage: Stage,
+    slow: usize,
+    at: usize,
+    polls: usize,
+    meanwhile: fn(&mut Stage),
+    between: fn(&mut Stage),
+) -> (bool, Stage) {
+    let stage = Rc::new(RefCell::new(stage));
+    let left = Rc::new(Cell::new(Some(at)));
+    for _ in 0..polls {
+        let mut node = stage.borrow_mut().nodes[slow].take().unwrap();
+        let now_ms = stage.borrow().now_ms;
+        let (others, countdown) = (stage.clone(), left.clone());
+        planted::at_every_step(Some(Box::new(move || match countdown.get() {
+            Some(0) => {
+                countdown.set(None);
+                meanwhile(&mut others.borrow_mut());
+            }
+            Some(n) => countdown.set(Some(n - 1)),
+            None => {}
+        })));
+        let mut log = Vec::new();
+        node.poll(now_ms, &mut |d| log.push((d.view, d.sender.0, d.payload.to_vec())));
+        planted::at_every_step(None);
+        let mut stage = stage.borrow_mut();
+        stage.nodes[slow] = Some(node);
+        stage.logs[slow].append(&mut log);
+        between(&mut stage);
+    }
+    (left.get().is_none(), Rc::into_inner(stage).unwrap().into_inner())
+}
+
+/// At every single load and store of a member that runs view 0, the others go on to view 1 without it, and reuse their
+/// rings: it delivers nothing but what was sent, and as safe nothing that they did not deliver.
+fn removed_at_every_step(ahead: bool) {
+    for at in 0.. {
+        let mut s = stage(3, 2048, true);
+        if ahead {
+            // What 2 has published makes plausible what the others show in view 1.
+            assert!((1..=20).all(|byte| s.send(2, 8, byte, Mode::Fifo)));
+            s.poll(2);
+        }
+        // 0 has published what 1 has not received.
+        assert!(s.send(0, 64, 1, Mode::Safe) && s.send(1, 64, 1, Mode::Safe));
+        s.poll(0);
+        let meanwhile = |s: &mut Stage| {
+            let slot = s.peers[2].slot;
+            s.node(0).suspect(slot);
+            s.node(1).suspect(slot);
+            s.run(&[0, 1], 20);
+            assert_eq!((s.view(0), s.view(1)), (1, 1));
+            let mut byte = 2;
+            for _ in 0..3 {
+                assert!(s.send(0, 64, byte, Mode::Safe) && s.send(1, 64, byte, Mode::Safe));
+                byte += 1;
+                s.run(&[0, 1], 3);
+            }
+        };
+        let reuse = |s: &mut Stage| {
+            if s.view(0) != 1 || s.logs[0].iter().any(|(_, _, payload)| payload[0] == 5) {
+                return;
+            }
+            let mut byte = 5;
+            for _ in 0..120 {
+                byte += u8::from(s.send(0, 64, byte, Mode::Ordered));
+                s.run(&[0, 1], 3);
+            }
+        };
+        let (fired, mut s) = preempted(s, 2, at, 3, meanwhile, reuse);
+        if !fired {
+            println!("{at} steps");
+            return;
+        }
+        s.run(&[0, 1, 2], 20);
+        (0..3).for_each(|who| s.check(who, 0));
+        let lost = s.logs[2].iter().find(|message| message.1 != 3 && !s.logs[0].contains(message));
+        assert!(lost.is_none(), "step {at}: it was delivered {lost:?}, which the others were not");
+        let phase = s.node(2).phase().clone();
+        assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "step {at}: {phase:?}");
+    }
+}
+
+#[test]
+fn a_member_that_is_removed_at_any_step_delivers_nothing_wrong() {
+    removed_at_every_step(false);
+    removed_at_every_step(true);
+}
+
+/// Member `who` is preempted at every single step of an epoch's end while the others run on, `leaver` goes, and all that
+/// stay deliver the same.
+fn view_change_at_every_step(who: usize, leaver: usize, rounds: fn(&mut Stage)) {
+    for at in 0.. {
+        let mut s = stage(4, 512, true);
+        for sender in 0..4 {
+            assert!(s.send(sender, 40, 1, Mode::Safe) && s.send(sender, 40, 2, Mode::Ordered));
+        }
+        s.poll(0);
+        s.poll(3);
+        s.node(leaver).leave();
+        let (fired, mut s) = preempted(s, who, at, 60, rounds, |s| {
+            for other in 0..4 {
+                if s.nodes[other].is_some() {
+                    s.poll(other);
+                }
+            }
+        });
+        s.pass_time(&[0, 1, 2, 3], TIMEOUT_MS);
+        for member in 0..4 {
+            (0..4).for_each(|sender| s.check(member, sender));
+            let phase = s.node(member).phase().clone();
+            if member == leaver {
+                assert!(matches!(phase, Phase::Left), "step {at}: leaver {member}: {phase:?}");
+            } else {
+                assert!(matches!(phase, Phase::Running), "step {at}: {member}: {phase:?}");
+                assert_eq!(s.view(member), 1, "step {at}: {member}");
+                let safe = |log: &Log| {
+                    let mut log = log.clone();
+                    log.sort();
+                    log
+                };
+                let other = (leaver + 1) % 4;
+                assert_eq!(safe(&s.logs[member]), safe(&s.logs[other]), "step {at}: {member} and {other}");
+                assert_eq!(s.logs[member].len(), 8, "step {at}: {member}");
+            }
+        }
+        if !fired {
+            println!("{who}, {leaver}: {at} steps");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_view_change_survives_a_preemption_at_any_step() {
+    for leaver in [0, 2] {
+        for who in 0..4 {
+            view_change_at_every_step(who, leaver, |s| {
+                for other in 0..4 {
+                    if s.nodes[other].is_some() {
+                        s.poll(other);
+                    }
+                }
+            });
+            view_change_at_every_step(who, leaver, |s| {
+                for other in (0..4).rev().cycle().take(40) {
+                    if s.nodes[other].is_some() {
+                        s.poll(other);
+                    }
+                }
+            });
+        }
+    }
 }
