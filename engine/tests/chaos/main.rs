@@ -51,7 +51,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn with_group(name: &str, timeout_ms: u64, seed: u64, events: impl FnOnce(&mut Run)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{seed}", std::process::id()));
-    println!("{name}: GALERNA_CHAOS_SEED={seed}, {}", folder.display());
+    println!("{name}: GALERNA_CHAOS_SEED={seed}, {}; the network is cut by proxies", folder.display());
     let mut run = Run::start(folder.clone(), timeout_ms, seed);
     if run.problems.is_empty() {
         events(&mut run);
