@@ -22,7 +22,7 @@ enum Stage {
     Settled,
     /// A thread takes the state for it.
     Transfer(Receiver<Restored>),
-    /// It has the state, and catches up with what came meanwhile.
+    /// It has the state, and catches up with what came meanwhile, and with what the state is ahead of it.
     CatchUp(Covered),
 }
 
@@ -128,7 +128,7 @@ impl Driver {
 
     /// Hands over what came while the state did.
     fn catch_up(&mut self) -> bool {
-        for _ in 0..ITEMS_PER_PASS {
+        for handed_over in 0..ITEMS_PER_PASS {
             let Stage::CatchUp(covered) = &self.newcomer.stage else { return true };
             match self.newcomer.backlog.next(covered) {
                 Some(Item::View(view)) => self.tell_view(&view),
@@ -137,6 +137,11 @@ impl Driver {
                     self.call(|handler| handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload }));
                 }
                 None => {
+                    let (view, next) = self.node.delivered();
+                    if !covered.is_reached(view, &next) {
+                        // Whoever gave the state has delivered what is still to be delivered here: it must not come again.
+                        return handed_over > 0;
+                    }
                     self.newcomer.stage = Stage::Settled;
                     self.newcomer.has_state = true;
                     self.node.ready();

@@ -115,6 +115,15 @@ pub(super) struct Covered {
     pub(super) next: Vec<(usize, u64)>,
 }
 
+impl Covered {
+    /// Whether a process has been delivered all that the state covers, whose view is `view`, and whose next messages are
+    /// those of `next`, by slot.
+    pub(super) fn is_reached(&self, view: u64, next: &[(usize, u64)]) -> bool {
+        let reached = |&(slot, index): &(usize, u64)| next.iter().any(|&(s, next)| s == slot && next >= index);
+        view > self.view || view == self.view && self.next.iter().all(reached)
+    }
+}
+
 /// Takes the state from one of `sources`, the next one when one fails, in a thread; `done` is called when the result is
 /// there. `wanted` is the group, and the view that the state must cover the begin of.
 pub(super) fn start(
@@ -192,6 +201,13 @@ mod tests {
             Chunks::new(sent(&state).as_slice()).read_to_end(&mut got).unwrap();
             assert!(got == state, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_state_may_be_ahead_of_whoever_takes_it() {
+        let covered = Covered { view: 4, next: vec![(0, 7), (9, 5)] };
+        assert!(covered.is_reached(4, &[(0, 7), (9, 6)]) && covered.is_reached(5, &[]));
+        assert!(!covered.is_reached(4, &[(0, 8), (9, 4)]) && !covered.is_reached(3, &[(0, 8), (9, 8)]));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn with_group(name: &str, timeout_ms: u64, seed: u64, events: impl FnOnce(&mut Run)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{seed}", std::process::id()));
-    println!("{name}: GALERNA_CHAOS_SEED={seed}, {}", folder.display());
+    println!("{name}: GALERNA_CHAOS_SEED={seed}, {}; the network is cut by proxies", folder.display());
     let mut run = Run::start(folder.clone(), timeout_ms, seed);
     if run.problems.is_empty() {
         events(&mut run);
@@ -85,6 +85,7 @@ fn round(run: &mut Run) {
     match run.rng.below(10) {
         0..=2 => disturb(run, first, 0, true),
         3 | 4 => part(run, first, second),
+        5 => join_unevenly(run, first),
         _ => {
             disturb(run, first, 0, false);
             let later = run.rng.below(2500) as u64;
@@ -118,6 +119,20 @@ fn disturb(run: &mut Run, id: u32, at_ms: u64, alone: bool) {
         _ => vec![(at_ms, Step::Cut { mute, deaf }), (short, Step::Kill), (short + 20, Step::Heal)],
     };
     run.plan_steps(id, &steps);
+}
+
+/// Plans that a member comes back while now one, now another member's words reach it late, or reach late whom it asks for
+/// the state: then the state is ahead of what it is told, or behind.
+fn join_unevenly(run: &mut Run, id: u32) {
+    run.plan_steps(id, &[(0, Step::Kill)]);
+    for n in 0..12 {
+        let mut others: Vec<u32> = MEMBERS.into_iter().filter(|other| *other != id).collect();
+        run.rng.shuffle(&mut others);
+        let (from, to) = (others[0], if run.rng.chance(1, 2) { id } else { others[1] });
+        let begin_ms = 300 + 150 * n;
+        let end_ms = begin_ms + 50 + run.rng.below(150) as u64;
+        run.plan_steps(from, &[(begin_ms, Step::Hold(to)), (end_ms, Step::LetThrough(to))]);
+    }
 }
 
 /// Plans what is done to a pair, one of which the group then goes on without.

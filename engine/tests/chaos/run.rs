@@ -84,6 +84,8 @@ pub(crate) struct Run {
     pub(crate) folder: PathBuf,
     pub(crate) timeout_ms: u64,
     pub(crate) rng: Rng,
+    /// Of its own, as deaths come when they come: what is done depends on the seed alone.
+    pauses: Rng,
     clock: Clock,
     log: File,
     network: Network,
@@ -126,6 +128,7 @@ impl Run {
             log,
             timeout_ms,
             rng: Rng::new(seed),
+            pauses: Rng::new(!seed),
             clock: Clock::start(),
             network,
             places: MEMBERS.into_iter().map(place).collect(),
@@ -142,7 +145,7 @@ impl Run {
             lag: Duration::ZERO,
             folder,
         };
-        run.note(&format!("seed {seed}, cuts by proxies in front of the members"));
+        run.note(&format!("seed {seed}"));
         run.settle("the founders");
         run
     }
@@ -265,7 +268,7 @@ impl Run {
 
     /// A life's process has ended.
     fn bury(&mut self, id: u32, number: u32) {
-        let pause = Duration::from_millis(self.rng.below(800) as u64);
+        let pause = Duration::from_millis(self.pauses.below(800) as u64);
         let place = self.place(id);
         let status = place.life.as_mut().map(Life::reap).unwrap_or_default();
         place.life = None;
