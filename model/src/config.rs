@@ -19,7 +19,7 @@ pub struct Config {
     pub torn: bool,
     /// Whether a pass can find news of both peers at once.
     pub joint: bool,
-    /// Whether to explore the ballots alone: all are wedged and flushed, and each member leads, with a value of its own.
+    /// Whether to explore the ballots alone: all are flushed, and each member leads, with a value of its own.
     pub synod: bool,
     /// What is wrong with the protocol.
     pub bug: Option<Bug>,
