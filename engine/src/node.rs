@@ -355,6 +355,18 @@ impl Node {
         }
     }
 
+    /// What was decided of the present epoch, for comparison.
+    #[cfg(test)]
+    pub(crate) fn decision(&self) -> Option<String> {
+        self.membership.decision()
+    }
+
+    /// Whether it has shown a proposal in the present epoch.
+    #[cfg(test)]
+    pub(crate) fn has_proposed(&self) -> bool {
+        self.membership.has_proposed()
+    }
+
     /// Accuses the member in `slot`, whatever is known of it.
     #[cfg(test)]
     pub(crate) fn suspect(&mut self, slot: Slot) {

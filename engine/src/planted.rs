@@ -16,8 +16,6 @@ pub(crate) enum Bug {
     FirstRangeOnly,
     /// Padding of dropped reservations is not covered by a null.
     PaddingUncovered,
-    /// A row is used although its owner has wedged the view.
-    LateLook,
     /// The trim is the least that a candidate has, not the most.
     TrimByMinimum,
     /// The leader proposes before all candidates are flushed.
@@ -28,7 +26,7 @@ pub(crate) enum Bug {
     AcceptAfterPromise,
     /// Acceptances of different ballots are counted together.
     MajorityAcrossBallots,
-    /// The promise is shown before the accepted record.
+    /// A promise is seen before the acceptance that came before it.
     PromiseBeforeAccepted,
     /// A fetched frame is delivered before the decision.
     FetchedEarly,
@@ -81,4 +79,27 @@ pub(crate) fn step() {
         what();
         STEP.set(Some(what));
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static DUEL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Every member takes itself for the leader, and has a value of its own to propose.
+#[cfg(test)]
+pub(crate) fn let_everybody_lead(all: bool) {
+    DUEL.set(all);
+}
+
+/// See [`let_everybody_lead`].
+#[cfg(test)]
+pub(crate) fn everybody_leads() -> bool {
+    DUEL.get()
+}
+
+/// Never in the product.
+#[cfg(not(test))]
+pub(crate) const fn everybody_leads() -> bool {
+    false
 }

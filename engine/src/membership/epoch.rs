@@ -89,7 +89,10 @@ impl Membership {
             (0..edges.len()).map(|of| accusers(of).fold(edges[of], |bits, by| bits | 1 << by)).collect();
         let found = candidates(&symmetric, self.voters());
         match self.my_rank() {
-            Some(me) if self.settings.lone_survivor && edges.len() == 2 && found == 0 => 1 << me,
+            // Of two voters each takes itself for the survivor.
+            Some(me) if self.settings.lone_survivor && self.voters() & found == 0 && self.voters() >> me & 1 == 1 => {
+                1 << me
+            }
             _ => found,
         }
     }
@@ -102,7 +105,7 @@ impl Membership {
     /// The lowest-ranked candidate leads the epoch's end.
     pub(super) fn is_leader(&self) -> bool {
         let candidates = self.candidates();
-        candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
+        planted::everybody_leads() || candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
     }
 
     /// Whether the epoch has to end. `leaves`: this process has published all that it accepted, and wants to go.
@@ -240,7 +243,11 @@ impl Membership {
         if !all && !planted::is(Bug::ProposeUnflushed) {
             return None;
         }
-        Some(self.value(view, candidates, &target))
+        let mut value = self.value(view, candidates, &target);
+        if planted::everybody_leads() {
+            value.left = 1 << self.my_rank()?;
+        }
+        Some(value)
     }
 
     fn value(&self, view: &View, candidates: u64, target: &[End]) -> Value {

@@ -67,6 +67,16 @@ impl Membership {
         moved
     }
 
+    #[cfg(test)]
+    pub(crate) fn decision(&self) -> Option<String> {
+        self.epoch.decided.as_ref().map(|value| format!("{value:?}"))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_proposed(&self) -> bool {
+        self.table.load(self.me.slot, row::PROPOSED) > 0
+    }
+
     /// When [`Membership::decide`] has something to do even if nothing arrives.
     pub fn next_attempt_ms(&self) -> u64 {
         self.epoch.leader.until_ms
@@ -109,10 +119,6 @@ impl Membership {
 
     fn accept(&mut self, me: Rank, ballot: Ballot, value: Value, fabric: &mut dyn Fabric) {
         let promise = ballot.max(self.promise());
-        if planted::is(Bug::PromiseBeforeAccepted) {
-            self.show_promise(me, promise, fabric);
-            self.tell(fabric);
-        }
         self.write(Record::Accept, &row::ballot_words(ballot, &value), fabric);
         self.epoch.shown[me].accepted = Some((ballot, value));
         if promise > self.promise() {

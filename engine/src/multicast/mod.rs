@@ -291,7 +291,7 @@ impl Multicast {
             }
             // After the look: on shared memory the row may already be a later view's, or that of one that goes on without
             // this member. Whoever wedges says so before its row moves on.
-            if standing(slot) == Standing::Gone && !planted::is(Bug::LateLook) {
+            if standing(slot) == Standing::Gone {
                 continue;
             }
             progress |= self.take_in_row(peer, published, delivered).map_err(|what| Breach { peer, what })?;

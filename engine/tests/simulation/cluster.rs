@@ -155,7 +155,6 @@ pub(crate) struct Cluster {
     ring_bytes: usize,
     max_message: usize,
     shared: bool,
-    short: bool,
     /// So many leaders at most are accused after they proposed.
     duels: usize,
     trace: bool,
@@ -163,14 +162,10 @@ pub(crate) struct Cluster {
 
 const MULTICAST: usize = 1;
 
-/// Seeds from here on are short runs of duels only.
-pub(crate) const DUELS: u64 = 1 << 40;
-
 impl Cluster {
     pub(crate) fn new(seed: u64) -> Cluster {
         let mut rng = Rng::new(seed);
         let n = [1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 7, 9][rng.below(14)];
-        let n = if seed >= DUELS { [5, 5, 7, 7, 9][rng.below(5)] } else { n };
         let ring_bytes = 512 << rng.below(5);
         let max_message = match rng.below(3) {
             0 => ring_bytes / 2 - 8,
@@ -179,7 +174,7 @@ impl Cluster {
         };
         let origin = if rng.chance(1, 2) { near_the_wrap(&mut rng) } else { Origin::default() };
         let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring_bytes)];
-        let shared = rng.chance(1, 5) && seed < DUELS;
+        let shared = rng.chance(1, 5);
         let failure_timeout_ms = [600, 1500, 4000][rng.below(3)];
         let settings = Settings {
             failure_timeout_ms,
@@ -188,10 +183,7 @@ impl Cluster {
             lone_survivor: false,
             seed,
         };
-        let mut plan = plan(&mut rng, n, shared);
-        if seed >= DUELS {
-            plan = Plan { duel: 2 + rng.below(5), leave: 20, most: 1 + rng.below(2), heals: true, ..Plan::default() };
-        }
+        let plan = plan(&mut rng, n, shared);
         let keep = [2, 12, 40][rng.below(3)];
         let net = Net::new(&specs, shared, rng.next());
         let mut cluster = Cluster {
@@ -213,7 +205,6 @@ impl Cluster {
             ring_bytes,
             max_message,
             shared,
-            short: seed >= DUELS,
             duels: 3,
             trace: std::env::var("GALERNA_TRACE").is_ok(),
         };
@@ -265,7 +256,7 @@ impl Cluster {
         if self.plan.careful || self.rng.chance(9, 10) {
             self.meet();
         }
-        let steps = if self.short { 200 + self.rng.below(800) } else { 200 + self.rng.below(3000) };
+        let steps = 200 + self.rng.below(3000);
         for _ in 0..steps {
             self.step();
         }

@@ -15,19 +15,19 @@ use std::sync::Arc;
 /// What a member was delivered: view, sender, bytes.
 type Log = Vec<(u64, u32, Vec<u8>)>;
 
-struct Stage {
-    net: Net,
+pub(super) struct Stage {
+    pub(super) net: Net,
     nodes: Vec<Option<Node>>,
     rings: Vec<Arc<SendRing>>,
     peers: Vec<Peer>,
     logs: Vec<Log>,
-    now_ms: u64,
+    pub(super) now_ms: u64,
 }
 
 const TIMEOUT_MS: u64 = 200;
 
 /// Members, of slots 0 to `n` - 1, that run view 0.
-fn stage(n: usize, ring: usize, shared: bool) -> Stage {
+pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
     let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
     let net = Net::new(&specs, shared, 7);
     let settings = Settings {
@@ -64,17 +64,17 @@ fn stage(n: usize, ring: usize, shared: bool) -> Stage {
 }
 
 impl Stage {
-    fn node(&mut self, who: usize) -> &mut Node {
+    pub(super) fn node(&mut self, who: usize) -> &mut Node {
         self.nodes[who].as_mut().unwrap()
     }
 
-    fn poll(&mut self, who: usize) {
+    pub(super) fn poll(&mut self, who: usize) {
         let (node, log) = (self.nodes[who].as_mut().unwrap(), &mut self.logs[who]);
         node.poll(self.now_ms, &mut |d| log.push((d.view, d.sender.0, d.payload.to_vec())));
     }
 
     /// Everything lands and some run, some times over.
-    fn run(&mut self, who: &[usize], rounds: usize) {
+    pub(super) fn run(&mut self, who: &[usize], rounds: usize) {
         for _ in 0..rounds {
             self.net.world().drain();
             who.iter().for_each(|&w| self.poll(w));
@@ -414,4 +414,34 @@ fn a_view_change_survives_a_preemption_at_any_step() {
             });
         }
     }
+}
+
+/// What was fetched is not delivered before the decision: it may not reach that far.
+fn fetched_frames_wait() {
+    let mut s = stage(3, 4096, false);
+    assert!(s.send(2, 64, 1, Mode::Ordered));
+    s.poll(2);
+    s.net.world().drain_link(2, 0);
+    s.poll(0);
+    s.net.world().kill(2);
+    s.poll(0);
+    for _ in 0..10 {
+        s.poll(1);
+        s.net.world().drain_link(1, 0);
+        s.net.world().drain_link(0, 1);
+        let decided = s.view(1) > 0 || s.node(1).decision().is_some();
+        assert!(decided || s.logs[1].is_empty(), "delivered before the decision");
+        s.poll(0);
+    }
+    s.run(&[0, 1], 20);
+    assert_eq!((s.logs[0].len(), s.logs[1].len()), (1, 1));
+}
+
+#[test]
+fn fetched_frames_wait_for_the_decision() {
+    fetched_frames_wait();
+    planted::plant(Some(planted::Bug::FetchedEarly));
+    let caught = std::panic::catch_unwind(fetched_frames_wait).is_err();
+    planted::plant(None);
+    assert!(caught, "a fetched frame delivered early goes unnoticed");
 }
