@@ -246,8 +246,8 @@ impl Node {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         if self.membership.is_invited() {
             self.membership.accept_invitation(&mut *self.fabric);
-            self.enter()?;
             self.phase = Phase::Running;
+            self.enter()?;
             progress = true;
         } else if self.now_ms >= self.until_ms {
             self.stop(Error::TimedOut { what: "join", after_ms: self.settings.join_timeout_ms });

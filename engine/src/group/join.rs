@@ -40,8 +40,10 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     config.check()?;
     let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
+    // Asked before this process listens: others that ask too would wait for its answer.
+    let founder = rank.filter(|_| !anybody_runs(config, id));
     let listening = listen::listen(config.listens_at(address))?;
-    if let Some(rank) = rank.filter(|_| !anybody_runs(config, id)) {
+    if let Some(rank) = founder {
         match found(config, rank, deadline, listening) {
             Ok(founded) => {
                 let (shared, mut driver) = founded.start(config, handler)?;

@@ -166,7 +166,11 @@ impl Membership {
                 self.note_accusations(accuser, heard);
             }
         }
-        self.epoch.shown[rank] = shown;
+        let known = &mut self.epoch.shown[rank];
+        // As if the acceptance were older than the promise that came with it, by one look.
+        let late = planted::is(Bug::PromiseBeforeAccepted) && shown.promise > known.promise;
+        let accepted = if late { known.accepted.take() } else { shown.accepted.clone() };
+        *known = Shown { accepted, ..shown };
         Ok(true)
     }
 

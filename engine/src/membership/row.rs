@@ -103,9 +103,14 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     let edges = (0..members).map(|rank| table.load(slot, EDGES.at(rank))).collect();
     // The promise first: whoever shows it has shown what it had accepted before.
     let promise = Ballot(table.load(slot, PROMISE));
-    let accepted = ballot(table, slot, ACCEPTED, ACCEPT);
-    let proposed = ballot(table, slot, PROPOSED, PROPOSE);
-    let flushed = two_slots(table, slot, FLUSHED, FLUSH, ENDS_WORDS, |_| 3 * members);
+    let looked = (|| {
+        let accepted = ballot(table, slot, ACCEPTED, ACCEPT)?;
+        let proposed = ballot(table, slot, PROPOSED, PROPOSE)?;
+        let flushed = two_slots(table, slot, FLUSHED, FLUSH, ENDS_WORDS, |_| 3 * members)?;
+        Some((accepted, proposed, flushed))
+    })();
+    // One that changes all the time is looked at again: it announces each change.
+    let Some((accepted, proposed, flushed)) = looked else { return Ok(None) };
     let wedged = (table.load(slot, WEDGED) == view + 1).then(|| words(table, slot, WEDGE, 3 * members));
     if !of_this() {
         return Ok(None);
@@ -148,13 +153,12 @@ pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<Val
     }
 }
 
-fn ballot(table: &Table, slot: Slot, counter: Column, record: Column) -> Option<Vec<u64>> {
+fn ballot(table: &Table, slot: Slot, counter: Column, record: Column) -> Option<Option<Vec<u64>>> {
     two_slots(table, slot, counter, record, BALLOT_WORDS, |column| 1 + Value::words(table.load(slot, column.at(1))))
 }
 
 /// Reads a record that changes: loads its counter, copies the slot, loads the counter again, and starts over unless it is
-/// unchanged. `len` says how long the record in a slot is. An owner that changes it all the time is looked at later again:
-/// it announces each change.
+/// unchanged. `len` says how long the record in a slot is. The outer `None`: it changed at each of many looks.
 fn two_slots(
     table: &Table,
     slot: Slot,
@@ -162,16 +166,16 @@ fn two_slots(
     record: Column,
     stride: usize,
     len: impl Fn(Column) -> usize,
-) -> Option<Vec<u64>> {
+) -> Option<Option<Vec<u64>>> {
     for _ in 0..16 {
         let count = table.load(slot, counter);
         if count == 0 {
-            return None;
+            return Some(None);
         }
         let column = record.at((count % 2) as usize * stride);
         let words = words(table, slot, column, len(column));
         if table.load(slot, counter) == count {
-            return Some(words);
+            return Some(Some(words));
         }
     }
     None

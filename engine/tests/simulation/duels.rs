@@ -21,7 +21,7 @@ fn duel(seed: u64) -> usize {
         let who = rng.below(n);
         match rng.below(4) {
             // Some stand still for a while, so that their ballots come late.
-            0 if (s.now_ms / 40 + who as u64) % 3 != 0 => s.poll(who),
+            0 if !(s.now_ms / 40 + who as u64).is_multiple_of(3) => s.poll(who),
             0 => {}
             1 => {
                 let (from, to) = (rng.below(n), rng.below(n));

@@ -313,10 +313,8 @@ fn removed_at_every_step(ahead: bool) {
             s.node(1).suspect(slot);
             s.run(&[0, 1], 20);
             assert_eq!((s.view(0), s.view(1)), (1, 1));
-            let mut byte = 2;
-            for _ in 0..3 {
+            for byte in 2..5 {
                 assert!(s.send(0, 64, byte, Mode::Safe) && s.send(1, 64, byte, Mode::Safe));
-                byte += 1;
                 s.run(&[0, 1], 3);
             }
         };
