@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// This process is not among the members that can decide: what it would do now, the others would not do.
     #[error(
-        "the group stopped here: this process cannot reach more than half of view {view}, and knows no decision that it is still in the group (it waits for one for at most {after_ms} ms); start it again to join anew"
+        "the group stopped here: this process is cut off from more than half of view {view}, and knows of no decision that it is still in the group (it waits for one for at most {after_ms} ms); start it again to join anew"
     )]
     Partitioned {
         /// The last view.
