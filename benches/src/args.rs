@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, and what it means.
 
 use crate::Result;
+use crate::join::JoinArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,14 @@ pub(crate) enum Command {
     /// delivery, from the notice; back, from the kill to the first delivery in the next view.
     #[command(args_override_self = true)]
     Failover(FailoverArgs),
+    /// What it costs a group under load that a process with a large state joins it.
+    ///
+    /// Every founder sends safe messages at --rate, and holds --state bytes that a process which joins takes from one of
+    /// them. It does so --joins times, each time a fresh process, which leaves again. Figures: how long the call of join
+    /// took, until the process had everything; and of each founder the longest pause between two deliveries of its own
+    /// messages and the longest wait of a call of send, during the join and in as long a time before it.
+    #[command(args_override_self = true)]
+    Join(JoinArgs),
     /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
     #[command(args_override_self = true)]
     Compare(CompareArgs),

@@ -5,6 +5,7 @@
 //! When the parent is gone, so is the member.
 
 use crate::args::{ClusterArgs, FailoverArgs, IdleArgs, LimitArgs, PingPongArgs};
+use crate::join::{self, JoinArgs};
 use crate::{Result, failover, idle, limit, member, pingpong};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Write};
@@ -33,6 +34,20 @@ pub(crate) enum Job {
     PingPong(PingPongArgs),
     Idle(IdleArgs),
     Failover(FailoverArgs),
+    /// To found a group that others join.
+    Found(JoinArgs),
+    /// To join the group of the founders with these addresses.
+    Join(JoinArgs, Vec<String>),
+}
+
+impl Job {
+    /// The rank of the first member that does it.
+    pub(crate) fn first_rank(&self) -> usize {
+        match self {
+            Job::Join(_, founders) => founders.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// From the parent, after the plan.
@@ -40,6 +55,8 @@ pub(crate) enum Job {
 pub(crate) enum Order {
     /// At this time of the monotonic clock, in nanoseconds.
     Start(u64),
+    /// Measure no more: say what was measured.
+    Report,
     End,
 }
 
@@ -57,6 +74,7 @@ pub(crate) enum Word {
 #[derive(Debug, Default)]
 struct Orders {
     start_ns: Option<u64>,
+    report: bool,
     end: bool,
 }
 
@@ -74,6 +92,11 @@ impl Control {
     /// When to start, if that is said already.
     pub(crate) fn start_ns(&self) -> Option<u64> {
         self.orders().start_ns
+    }
+
+    /// Whether it is time to report.
+    pub(crate) fn wants_report(&self) -> bool {
+        self.orders().report
     }
 
     /// Whether all members are done.
@@ -119,6 +142,7 @@ impl Control {
             let order = line.ok().and_then(|line| serde_json::from_str(&line).ok());
             match order {
                 Some(Order::Start(ns)) => self.orders().start_ns = Some(ns),
+                Some(Order::Report) => self.orders().report = true,
                 Some(Order::End) => self.orders().end = true,
                 None => break,
             }
@@ -157,5 +181,7 @@ fn obey(control: &Control) -> Result<()> {
         Job::PingPong(args) => pingpong::work(args, &plan, control),
         Job::Idle(args) => idle::work(args, &plan, control),
         Job::Failover(args) => failover::member::work(args, &plan, control),
+        Job::Found(args) => join::founder::work(args, &plan, control),
+        Job::Join(args, founders) => join::joiner::work(args, founders, &plan, control),
     }
 }

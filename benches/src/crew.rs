@@ -16,6 +16,7 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,9 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("galerna-bench-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("galerna-bench-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
         Ok(Folder(path))
     }
@@ -111,6 +114,9 @@ fn progress_bar(deliveries: u64) -> Option<ProgressBar> {
 /// The members' processes; those that still run are killed when it is dropped.
 pub(crate) struct Crew {
     workers: Vec<Worker>,
+    /// Rank of the first of them.
+    first: usize,
+    addresses: Vec<String>,
     lines: Receiver<(usize, Option<String>)>,
     sender: Sender<(usize, Option<String>)>,
     timeout: Duration,
@@ -136,6 +142,8 @@ impl Crew {
         let (files, memory) = memory(task.members, task.memory_bytes)?;
         let mut crew = Crew {
             workers: Vec::new(),
+            first: task.job.first_rank(),
+            addresses,
             lines,
             sender,
             timeout: task.timeout,
@@ -145,14 +153,37 @@ impl Crew {
         };
         for rank in 0..task.members {
             crew.hire(&Plan {
-                rank,
-                addresses: addresses.clone(),
+                rank: crew.first + rank,
+                addresses: crew.addresses.clone(),
                 memory: memory.clone(),
                 progress: shows_progress && rank == 0,
                 job: task.job.clone(),
             })?;
         }
         Ok(crew)
+    }
+
+    /// Where the members are found, by rank.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// What a member is called.
+    fn name(&self, rank: usize) -> String {
+        format!("member {}", self.first + rank + 1)
+    }
+
+    /// An error if a member has failed; what the others say is lost.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        while let Ok((rank, line)) = self.lines.try_recv() {
+            let name = self.name(rank);
+            match line.as_deref().map(serde_json::from_str) {
+                Some(Ok(Word::Failed(why))) => return Err(format!("{name} failed: {why}").into()),
+                Some(_) => {}
+                None => return Err(format!("{name} ended before its time").into()),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until all are ready.
@@ -174,9 +205,10 @@ impl Crew {
 
     /// Kills a member with SIGKILL. Returns when, by [`now_ns`]: just before the call.
     pub(crate) fn kill(&mut self, rank: usize) -> Result<u64> {
+        let name = self.name(rank);
         let worker = &mut self.workers[rank];
         if let Some(status) = worker.child.try_wait()? {
-            return Err(format!("member {} ended before its time: {status}", rank + 1).into());
+            return Err(format!("{name} ended before its time: {status}").into());
         }
         worker.killed = true;
         let at_ns = now_ns();
@@ -195,7 +227,7 @@ impl Crew {
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a process without standard streams".into());
         };
-        let (rank, sender) = (plan.rank, self.sender.clone());
+        let (rank, sender) = (self.workers.len(), self.sender.clone());
         std::thread::spawn(move || forward(rank, stdout, &sender));
         // A child that is gone already is found by `gather`.
         let _ = tell(&mut stdin, plan);
@@ -220,7 +252,7 @@ impl Crew {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     let late = (0..taken.len()).filter(|&r| taken[r].is_none() && !self.workers[r].killed);
-                    let late = late.map(|r| format!("member {}", r + 1)).collect::<Vec<_>>().join(", ");
+                    let late = late.map(|r| self.name(r)).collect::<Vec<_>>().join(", ");
                     let seconds = self.timeout.as_secs();
                     return Err(format!("after {seconds} s these did not {what}: {late}; see --timeout-s").into());
                 }
@@ -231,15 +263,15 @@ impl Crew {
             let Some(line) = line else {
                 if taken[rank].is_none() {
                     let status = self.workers[rank].child.wait()?;
-                    return Err(format!("member {} ended before its time: {status}", rank + 1).into());
+                    return Err(format!("{} ended before its time: {status}", self.name(rank)).into());
                 }
                 continue;
             };
             match serde_json::from_str(&line) {
-                Ok(Word::Failed(why)) => return Err(format!("member {} failed: {why}", rank + 1).into()),
+                Ok(Word::Failed(why)) => return Err(format!("{} failed: {why}", self.name(rank)).into()),
                 Ok(Word::Progress(delivered)) => bar.iter().for_each(|bar| bar.set_position(delivered)),
                 Ok(word) => taken[rank] = take(word),
-                Err(_) => return Err(format!("member {} said: {line}", rank + 1).into()),
+                Err(_) => return Err(format!("{} said: {line}", self.name(rank)).into()),
             }
         }
         Ok(taken.into_iter().flatten().collect())

@@ -1,7 +1,7 @@
 //! Measures Galerna: clusters of processes, the raw limits of the transports under them, and comparisons of the two.
 //!
 //! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), the members
-//! measure ([`member`], [`limit`], [`pingpong`], [`idle`], [`failover`]), and what they report is put together and shown.
+//! measure ([`member`], [`limit`], [`pingpong`], [`idle`], [`failover`], [`join`]), and what they report is put together and shown.
 
 mod args;
 mod cluster;
@@ -10,6 +10,7 @@ mod control;
 mod crew;
 mod failover;
 mod idle;
+mod join;
 mod limit;
 mod measure;
 mod member;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Command::Pingpong(args) => pingpong::run(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Failover(args) => failover::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Member => return control::work(),
     };

@@ -132,3 +132,23 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         (_, half) => f64::midpoint(sorted[half - 1], sorted[half]),
     }
 }
+
+/// Where the values of one figure lie.
+#[derive(Debug, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) samples: usize,
+    pub(crate) median: f64,
+    pub(crate) p99: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(mut values: Vec<f64>) -> Spread {
+        values.sort_by(f64::total_cmp);
+        let at = |rank: usize| values.get(rank).copied().unwrap_or(f64::NAN);
+        let last = values.len().saturating_sub(1);
+        let p99 = at((values.len() * 99).div_ceil(100).saturating_sub(1));
+        Spread { samples: values.len(), median: median(&values), p99, min: at(0), max: at(last) }
+    }
+}

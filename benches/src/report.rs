@@ -2,7 +2,9 @@
 
 use crate::Result;
 use crate::measure::Summary;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::io::IsTerminal;
 
 /// Prints `report` as JSON, or else `text`.
 pub(crate) fn show(report: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<()> {
@@ -32,4 +34,37 @@ pub(crate) fn ratio(a: f64, b: f64) -> Option<f64> {
 /// A ratio as text.
 pub(crate) fn shown(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"))
+}
+
+/// How many rounds are done, on standard error: a bar on a terminal, a line after every so many elsewhere.
+pub(crate) struct Rounds {
+    total: u64,
+    what: &'static str,
+    every: u64,
+    bar: Option<ProgressBar>,
+}
+
+impl Rounds {
+    pub(crate) fn new(total: u64, what: &'static str, every: u64) -> Rounds {
+        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(total));
+        let style = ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {what}, {{eta}} to go"));
+        if let (Some(bar), Ok(style)) = (&bar, style) {
+            bar.set_style(style);
+        }
+        Rounds { total, what, every, bar }
+    }
+
+    pub(crate) fn show(&self, done: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None if done.is_multiple_of(self.every) || done == self.total => {
+                eprintln!("{done} of {} {}", self.total, self.what);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
 }

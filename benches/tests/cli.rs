@@ -137,6 +137,40 @@ fn a_failover_as_text() {
 }
 
 #[test]
+fn joins() {
+    for fabric in ["shm", "tcp"] {
+        let run = json(&format!("join --fabric {fabric} --state 3000000 --joins 2 --rate 500"));
+        assert_eq!((&run["kind"], run["joins"].as_u64()), (&Value::from("join"), Some(2)));
+        for (figure, samples) in [
+            ("join_ms", 2),
+            ("delivery_pause_ms.during", 6),
+            ("delivery_pause_ms.before", 6),
+            ("send_wait_ms.during", 6),
+            ("send_wait_ms.before", 6),
+        ] {
+            let spread = figure.split('.').fold(&run, |value, key| &value[key]);
+            has_numbers(spread, &["median", "min", "max"]);
+            assert_eq!(spread["samples"].as_u64(), Some(samples), "{figure}");
+        }
+        has_numbers(&run, &["megabytes_per_second"]);
+        assert_eq!(run["each"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn a_join_as_text() {
+    let output = bench("join --fabric shm --state 0 --joins 1 --members 1 --size 0");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    for part in ["1 joins with a state of 0 bytes over shm, 1 founders", "median", "longest pause", "longest wait"] {
+        assert!(out.contains(part), "`{part}` is missing in: {out}");
+    }
+    assert!(err.contains("1 of 1 joins"), "{err}");
+    let help = bench("join --help");
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--state <BYTES>"));
+}
+
+#[test]
 fn comparisons() {
     let exe = env!("CARGO_BIN_EXE_galerna-bench");
     for flags in [
@@ -169,6 +203,10 @@ fn bad_flags_are_refused() {
     refused("failover --fabric shm --kills 0", "1..=");
     refused("failover --fabric shm --victim bystander", "leader");
     refused("failover --fabric shm --size 2097145", "`max_message_bytes`");
+    refused("join --members 64", "1..=63");
+    refused("join --joins 0", "1..=");
+    refused("join --state much", "--state <BYTES>");
+    refused("join --size 2097145", "`max_message_bytes`");
     refused("compare --fabric shm --pairs 4", "5..=");
     refused("compare --fabric shm --against nothing", "BINARY:PATH");
     refused("compare --fabric shm --against cluster", "both sides");

@@ -6,13 +6,11 @@ use crate::Result;
 use crate::args::{FailoverArgs, name};
 use crate::control::{Job, Order};
 use crate::crew::{Crew, Task, sample_addresses};
-use crate::measure::{median, now_ns};
-use crate::report::show;
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::measure::{Spread, now_ns};
+use crate::report::{Rounds, show};
 use member::Seen;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// What a run found: of each survivor of each kill, in µs.
@@ -28,26 +26,6 @@ struct Failover<'a> {
     back_us: Spread,
     /// What the survivors noticed first, and how many of them.
     notices: BTreeMap<String, u64>,
-}
-
-/// Where the values of one figure lie.
-#[derive(Debug, Serialize)]
-struct Spread {
-    samples: usize,
-    median: f64,
-    p99: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut us: Vec<f64>) -> Spread {
-        us.sort_by(f64::total_cmp);
-        let at = |rank: usize| us.get(rank).copied().unwrap_or(f64::NAN);
-        let last = us.len().saturating_sub(1);
-        let p99 = at((us.len() * 99).div_ceil(100).saturating_sub(1));
-        Spread { samples: us.len(), median: median(&us), p99, min: at(0), max: at(last) }
-    }
 }
 
 /// The figures of all survivors so far, in µs.
@@ -78,7 +56,7 @@ impl Figures {
 /// Runs it and shows the result.
 pub(crate) fn run(args: &FailoverArgs) -> Result<()> {
     args.config(&sample_addresses(args.fabric, args.members as usize))?;
-    let progress = Progress::new(args.kills);
+    let progress = Rounds::new(args.kills, "kills", 10);
     let mut figures = Figures::default();
     for kill in 0..args.kills {
         let (killed_ns, survivors) = round(args).map_err(|e| format!("kill {} of {}: {e}", kill + 1, args.kills))?;
@@ -130,35 +108,6 @@ fn round(args: &FailoverArgs) -> Result<(u64, Vec<Seen>)> {
         }
     }
     Ok((killed_ns, survivors))
-}
-
-/// How many kills are done: a bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    kills: u64,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn new(kills: u64) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(kills));
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} kills, {eta} to go");
-        if let (Some(bar), Ok(style)) = (&bar, style) {
-            bar.set_style(style);
-        }
-        Progress { kills, bar }
-    }
-
-    fn show(&self, done: u64) {
-        match &self.bar {
-            Some(bar) => bar.set_position(done),
-            None if done.is_multiple_of(10) || done == self.kills => eprintln!("{done} of {} kills", self.kills),
-            None => {}
-        }
-    }
-
-    fn end(&self) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
-    }
 }
 
 fn text(f: &Failover<'_>) -> String {

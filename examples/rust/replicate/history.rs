@@ -1,6 +1,7 @@
 //! What a member keeps of the lines delivered to it, and the digests by which members compare.
 
 use sha2::{Digest, Sha256};
+use std::io::{self, Cursor, Read};
 
 /// The lines in the order of their delivery, each with its sender.
 #[derive(Default)]
@@ -35,6 +36,42 @@ impl History {
 
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
+    }
+
+    /// The history as it is now, for a process that joins: how many lines, of each its sender and end, and all their bytes.
+    pub(crate) fn snapshot(&self) -> impl Read + Send + 'static {
+        let mut table = (self.lines.len() as u64).to_le_bytes().to_vec();
+        for &(sender, end) in &self.lines {
+            table.extend(sender.to_le_bytes());
+            table.extend((end as u64).to_le_bytes());
+        }
+        Cursor::new(table).chain(Cursor::new(self.bytes.clone()))
+    }
+
+    /// A history from its [`History::snapshot`].
+    pub(crate) fn restore(from: &mut dyn Read) -> io::Result<History> {
+        let malformed = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let mut count = [0; 8];
+        from.read_exact(&mut count)?;
+        let mut ends: Vec<(u32, usize)> = Vec::new();
+        for _ in 0..u64::from_le_bytes(count) {
+            let (mut sender, mut end) = ([0; 4], [0; 8]);
+            from.read_exact(&mut sender)?;
+            from.read_exact(&mut end)?;
+            let end = usize::try_from(u64::from_le_bytes(end)).map_err(|_| malformed("a line too far away"))?;
+            ends.push((u32::from_le_bytes(sender), end));
+        }
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)?;
+        let mut history = History::default();
+        for (sender, end) in ends {
+            let line = bytes.get(history.bytes()..end).ok_or_else(|| malformed("a line that is not there"))?;
+            history.append(sender, line);
+        }
+        if history.bytes() != bytes.len() {
+            return Err(malformed("bytes of no line"));
+        }
+        Ok(history)
     }
 
     /// The digest of the whole history, and that of each sender's lines in it.

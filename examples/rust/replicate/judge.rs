@@ -3,20 +3,14 @@
 use crate::lines::Lines;
 use crate::member::Outcome;
 use crate::options::{DeliveryMode, Run};
-use crate::run::Victim;
 use anyhow::{Result, ensure};
 
-/// Every member that went on to the end must have every line of every other such member once, of a victim its first lines,
-/// as many as the others have, and the same history.
-pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)], victim: Option<&Victim>) -> Result<()> {
+/// Every member must have every line of every member once, and the same history; also one that took the place of a victim.
+pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) -> Result<()> {
     let Some((first, reference)) = outcomes.first() else { return Ok(()) };
     for (id, outcome) in outcomes {
         for sender in 0..run.members {
-            let (share, has) = (lines.share(sender, run.members).len(), outcome.lines_by_sender[sender as usize]);
-            let expected = match victim {
-                Some(victim) if victim.id == sender => reference.lines_by_sender[sender as usize].min(share),
-                _ => share,
-            };
+            let (expected, has) = (lines.share(sender, run.members).len(), outcome.lines_by_sender[sender as usize]);
             ensure!(has == expected, "member {id} has {has} lines of member {sender} instead of {expected}");
             let (theirs, expected) =
                 (&outcome.digests_by_sender[sender as usize], lines.digest_of(sender, run.members, has));

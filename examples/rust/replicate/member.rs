@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 pub(crate) enum Report {
     /// Lines delivered so far.
     Progress(usize),
+    /// The group goes on without the victim.
+    WentOn,
     /// It has everything and has left.
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// It could not go on.
     Failed(String),
 }
@@ -29,6 +31,9 @@ pub(crate) struct Outcome {
     pub(crate) lines: usize,
     pub(crate) bytes: usize,
     pub(crate) lines_by_sender: Vec<usize>,
+    /// Lines that came with the group's state, and how many of them are of its own id, sent by a process before it.
+    pub(crate) taken: usize,
+    pub(crate) resumed_at: usize,
     pub(crate) views: Vec<Seen>,
     /// SHA-256 of its history, and of each sender's lines in it.
     pub(crate) digest: String,
@@ -43,7 +48,7 @@ pub(crate) fn main(options: &Member) -> ExitCode {
     die_with_parent();
     match run(options) {
         Ok(outcome) => {
-            report(&Report::Done(outcome));
+            report(&Report::Done(Box::new(outcome)));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -61,10 +66,12 @@ fn run(options: &Member) -> Result<Outcome> {
     ensure!(total == options.expect, "the file changed: {total} lines to send, not {}", options.expect);
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
-    let delivered: Result<()> = while_reporting(&replica, || {
-        for number in lines.share(options.id, members) {
+    // All that a process before this one sent as this member is in the state, or lost: this one goes on from there.
+    let resumed_at = replica.wait_for(|state| (!state.views.seen.is_empty()).then(|| state.history.of(options.id)))?;
+    let delivered: Result<()> = while_reporting(&replica, options.victim, || {
+        for number in lines.share(options.id, members).skip(resumed_at) {
             if let Some(rate) = options.workload.rate {
-                let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
+                let due = Duration::from_secs_f64((number - resumed_at * members as usize) as f64 / f64::from(rate));
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
             }
             check(replica.failed(options.victim), &replica)?;
@@ -73,14 +80,14 @@ fn run(options: &Member) -> Result<Outcome> {
         wait_for_all(&replica, &lines, members, options.victim)
     });
     delivered?;
-    Ok(outcome(replica.leave()?, members, started))
+    Ok(outcome(replica.leave()?, resumed_at, members, started))
 }
 
-/// Waits until every line of every member is here; of the victim, all that there will be.
+/// Waits until every line of every member is here, and the victim is back, so that there is somebody to take the state from.
 fn wait_for_all(replica: &Replica, lines: &Lines, members: u32, victim: Option<u32>) -> Result<()> {
     let is_whole = |state: &State, id: u32| state.history.of(id) == lines.share(id, members).len();
-    let is_gone = |state: &State, id: u32| victim == Some(id) && state.views.failed().any(|failed| failed == id);
-    let has_all = |state: &State| (0..members).all(|id| is_whole(state, id) || is_gone(state, id));
+    let is_back = |state: &State| victim.is_none_or(|victim| state.views.is_back(victim));
+    let has_all = |state: &State| (0..members).all(|id| is_whole(state, id)) && is_back(state);
     let lost = replica.wait_for(|state| match has_all(state) {
         true => Some(None),
         false => state.failed(victim).map(Some),
@@ -93,7 +100,7 @@ fn check(failed: Option<u32>, replica: &Replica) -> Result<()> {
     failed.map_or(Ok(()), |id| bail!("member {id} failed: {}", replica.fault(id)))
 }
 
-fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
+fn outcome(mut state: State, resumed_at: usize, members: u32, started: Instant) -> Outcome {
     state.latencies.sort_unstable();
     let count = state.latencies.len();
     let at = |per_mille: usize| state.latencies[(count * per_mille).div_ceil(1000).max(1) - 1];
@@ -102,6 +109,8 @@ fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
         lines: state.history.len(),
         bytes: state.history.bytes(),
         lines_by_sender: (0..members).map(|id| state.history.of(id)).collect(),
+        taken: state.taken,
+        resumed_at,
         views: state.views.seen,
         digest: digests.whole,
         digests_by_sender: digests.by_sender,
@@ -110,13 +119,16 @@ fn outcome(mut state: State, members: u32, started: Instant) -> Outcome {
     }
 }
 
-/// Runs `work`, and meanwhile reports ten times a second how many lines are delivered.
-fn while_reporting<T>(replica: &Replica, work: impl FnOnce() -> T) -> T {
+/// Runs `work`, and meanwhile reports ten times a second how many lines are delivered, and once that the victim is gone.
+fn while_reporting<T>(replica: &Replica, mut victim: Option<u32>, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (done, is_done) = channel::<()>();
         scope.spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_millis(100)) {
                 report(&Report::Progress(replica.delivered()));
+                if victim.take_if(|victim| replica.failed(None) == Some(*victim)).is_some() {
+                    report(&Report::WentOn);
+                }
             }
         });
         let result = work();

@@ -13,14 +13,15 @@ use std::sync::mpsc::Sender;
 
 /// What happens to the parent.
 pub(crate) enum Event {
-    /// Member `.0` says something.
+    /// Process `.0` says something.
     Report(usize, Report),
-    /// Member `.0` has closed its standard output: it ends.
+    /// Process `.0` has closed its standard output: it ends.
     Ended(usize),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }
 
+/// The processes: of each member one, by id, and then the one that takes a victim's place.
 pub(crate) struct Members(Vec<Child>);
 
 /// What all members are started with.
@@ -37,13 +38,13 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Starts the process of member `id`.
-    fn member(&self, id: u32) -> Result<Child> {
+    /// Starts process number `process`, which is member `id`; the failure of `victim` is none to it.
+    fn member(&self, process: usize, id: u32, victim: Option<u32>) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find the own program")?;
         let mut child = Command::new(&program)
             .args([OsStr::new("member"), OsStr::new("--config"), self.config.as_os_str()])
             .args([format!("--id={id}"), format!("--expect={}", self.expect)])
-            .args(self.victim.map(|victim| format!("--victim={victim}")))
+            .args(victim.map(|victim| format!("--victim={victim}")))
             .args(self.workload.to_args())
             // Held until the member is to end: see `die_with_parent`.
             .stdin(Stdio::piped())
@@ -57,7 +58,7 @@ impl Launch<'_> {
             let _ = writeln!(std::io::stderr(), "member {id}: pid {}", child.id());
         }
         let (output, events) = (child.stdout.take(), self.events.clone());
-        std::thread::spawn(move || listen(id as usize, output, &events));
+        std::thread::spawn(move || listen(process, output, &events));
         Ok(child)
     }
 }
@@ -67,12 +68,18 @@ impl Members {
     pub(crate) fn start(launch: &Launch<'_>) -> Result<Members> {
         let mut members = Members(Vec::new());
         for id in 0..launch.run.members {
-            members.0.push(launch.member(id)?);
+            members.0.push(launch.member(id as usize, id, launch.victim)?);
         }
         Ok(members)
     }
 
-    /// Kills member `id` with SIGKILL; false if it has ended by itself.
+    /// Starts a process in the place of member `id`: same id, same address, and nothing else of it.
+    pub(crate) fn replace(&mut self, launch: &Launch<'_>, id: u32) -> Result<()> {
+        self.0.push(launch.member(self.0.len(), id, None)?);
+        Ok(())
+    }
+
+    /// Kills process `id` with SIGKILL; false if it has ended by itself.
     pub(crate) fn kill_one(&mut self, id: usize) -> Result<bool> {
         let child = &mut self.0[id];
         let runs = child.try_wait().with_context(|| format!("cannot look at member {id}"))?.is_none();
@@ -82,7 +89,7 @@ impl Members {
         Ok(runs)
     }
 
-    /// How member `id`, which has ended or is about to, came to its end.
+    /// How process `id`, which has ended or is about to, came to its end.
     pub(crate) fn status(&mut self, id: usize) -> Result<ExitStatus> {
         self.0[id].wait().with_context(|| format!("cannot wait for member {id}"))
     }
@@ -113,14 +120,14 @@ impl Drop for Members {
     }
 }
 
-fn listen(id: usize, output: Option<ChildStdout>, events: &Sender<Event>) {
+fn listen(process: usize, output: Option<ChildStdout>, events: &Sender<Event>) {
     let lines = output.map(|output| BufReader::new(output).lines());
     for line in lines.into_iter().flatten().map_while(Result::ok) {
         if let Ok(report) = serde_json::from_str(&line) {
-            let _ = events.send(Event::Report(id, report));
+            let _ = events.send(Event::Report(process, report));
         }
     }
-    let _ = events.send(Event::Ended(id));
+    let _ = events.send(Event::Ended(process));
 }
 
 /// The configuration of a group of members on this host; `directory` is for their sockets.

@@ -39,8 +39,8 @@ pub(crate) struct Run {
     /// Number of member processes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     pub(crate) members: u32,
-    /// Kill a member with SIGKILL in mid-stream, the last or the one with this id: the others go on without it. Without
-    /// `--rate` the lines are sent over some seconds. Needs 3 members or more.
+    /// Kill a member with SIGKILL in mid-stream, the last or the one with this id: the others go on without it, and then
+    /// a fresh process takes its place, with all lines so far. Without `--rate` the lines are sent over some seconds. Needs 3 members or more.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
     pub(crate) kill: Option<Option<u32>>,
     /// Print the process id of each member.

@@ -24,7 +24,7 @@ impl Progress {
         Progress { total, delivered: vec![0; members], bar, said: Instant::now() }
     }
 
-    /// Nothing more is expected of a member.
+    /// Nothing is expected of a member until it says something again.
     pub(crate) fn forget(&mut self, member: usize) {
         self.delivered[member] = usize::MAX;
     }

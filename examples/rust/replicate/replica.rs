@@ -3,6 +3,7 @@
 use crate::history::History;
 use crate::views::Views;
 use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(crate) latencies: Vec<Duration>,
     pub(crate) last_delivery: Option<Instant>,
     pub(crate) views: Views,
+    /// Lines that came with the state of a group that ran already.
+    pub(crate) taken: usize,
     stopped: Option<Error>,
 }
 
@@ -69,10 +72,23 @@ impl Handler for Callbacks {
         self.store.lock().stopped = Some(reason.clone());
         self.store.changed.notify_all();
     }
+
+    fn snapshot(&mut self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.store.lock().history.snapshot()))
+    }
+
+    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+        let history = History::restore(state)?;
+        let mut state = self.store.lock();
+        state.taken = history.len();
+        state.history = history;
+        Ok(())
+    }
 }
 
 impl Replica {
-    /// Returns when all members of the group have met.
+    /// Returns when all members of the group have met; if the group runs already, when this process has joined it, and has
+    /// the lines so far.
     pub(crate) fn join(config: Config, me: MemberId, mode: Mode) -> Result<Replica, Error> {
         let store = Arc::new(Store::default());
         let (sent_at, receiver) = channel();
@@ -93,7 +109,7 @@ impl Replica {
         self.store.lock().history.len()
     }
 
-    /// The first member that failed, but for `expected`.
+    /// The first member that failed, but for the first failure of `expected`.
     pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
         self.store.lock().failed(expected)
     }
@@ -128,7 +144,8 @@ impl Replica {
 impl State {
     /// See [`Replica::failed`].
     pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
-        self.views.failed().find(|&id| Some(id) != expected)
+        let mut expected = expected;
+        self.views.failed().find(|&id| expected.take_if(|expected| *expected == id).is_none())
     }
 }
 

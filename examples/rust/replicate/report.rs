@@ -44,9 +44,9 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) {
     }
 }
 
-/// The views, as the survivors of a kill report them.
+/// The views, as the survivors of a kill and the process in the victim's place report them.
 pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
-    println!("\n{victim} was killed with SIGKILL. The views since, as the others report them:");
+    println!("\n{victim} was killed with SIGKILL. The views since, as the members report them:");
     println!("{:>6}  {:>4}  {:>14}  {:>17}  members", "member", "view", "after the kill", "deliveries paused");
     for (id, outcome) in outcomes {
         for seen in outcome.views.iter().filter(|seen| seen.number > 0) {
@@ -54,9 +54,11 @@ pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
             let changes = [("joined", &seen.joined), ("left", &seen.left), ("failed", &seen.failed)];
             let changes = changes.iter().filter(|(_, ids)| !ids.is_empty());
             let changes: Vec<_> = changes.map(|(what, ids)| format!("{} {what}", list(ids))).collect();
+            // A process that joined becomes a voter once it has the state: a view of its own.
+            let changes = if changes.is_empty() { "who joined has the state".to_owned() } else { changes.join("; ") };
             let (after, pause) = (time(seen.at.saturating_sub(killed)), time(seen.pause_after(killed)));
             let members = list(&seen.members);
-            println!("{id:>6}  {:>4}  {after:>14}  {pause:>17}  {members}: {}", seen.number, changes.join("; "));
+            println!("{id:>6}  {:>4}  {after:>14}  {pause:>17}  {members}: {changes}", seen.number);
         }
     }
 }
@@ -65,10 +67,15 @@ fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What became of a victim's lines.
-pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome, lines: &Lines, members: u32) -> String {
-    let (has, share) = (outcome.lines_by_sender[victim.id as usize], lines.share(victim.id, members).len());
-    format!("They have every line of each other once, and the first {has} of the {share} lines of {victim}.")
+/// What the process in a victim's place took over, and did.
+pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome) -> String {
+    let (first, share) = (outcome.resumed_at, outcome.lines_by_sender[victim.id as usize]);
+    format!(
+        "They have every line of each other once. The process in the place of {victim} took {} lines from the others,\n\
+         {first} of them its predecessor's own, and sent the other {} of the {share}.",
+        outcome.taken,
+        share - first
+    )
 }
 
 /// What was found to be equal.

@@ -1,4 +1,4 @@
-//! The parent: starts the members, perhaps kills one, waits for what they report, and judges it.
+//! The parent: starts the members, perhaps kills one and puts another process in its place, waits for what they report, and judges it.
 
 use crate::judge::judge;
 use crate::lines::Lines;
@@ -10,6 +10,7 @@ use crate::report;
 use crate::views::since_1970;
 use anyhow::{Context, Result, bail, ensure};
 use galerna::Config;
+use std::collections::BTreeMap;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ const SECONDS_WITH_KILL: u32 = 3;
 
 /// How the members ended.
 enum End {
-    /// By id; of who was killed there is nothing.
-    All(Vec<Option<Outcome>>),
+    /// With the ids, in their order.
+    All(Vec<(usize, Outcome)>),
     Interrupted,
 }
 
@@ -35,6 +36,8 @@ pub(crate) struct Victim {
     after: usize,
     /// When it was killed, since 1970.
     pub(crate) killed: Option<Duration>,
+    /// Survivors that have said that they go on without it.
+    went_on: u32,
 }
 
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
@@ -53,24 +56,22 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let workload = paced(run, &lines);
     let launch = Launch { run, workload: &workload, config: &path, expect: lines.len(), victim, events: &sender };
     let members = Members::start(&launch)?;
-    let mut victim = victim.map(|id| Victim { id, after: lines.len() / 3, killed: None });
-    let progress = Progress::new(lines.len(), run.members as usize);
-    match watch(members, &events, progress, victim.as_mut())? {
+    let mut victim = victim.map(|id| Victim { id, after: lines.len() / 3, killed: None, went_on: 0 });
+    match watch(members, &events, &launch, victim.as_mut())? {
         End::Interrupted => {
             eprintln!("interrupted: all members are ended");
             Ok(ExitCode::from(INTERRUPTED))
         }
         End::All(outcomes) => {
-            let outcomes = outcomes.into_iter().enumerate().filter_map(|(id, outcome)| Some((id, outcome?)));
-            let outcomes: Vec<_> = outcomes.collect();
             report::show(run, &lines, &outcomes);
             if let Some(victim) = &victim {
                 report::show_views(victim, &outcomes);
             }
-            judge(run, &lines, &outcomes, victim.as_ref())?;
+            judge(run, &lines, &outcomes)?;
             println!("\n{}", report::verdict(run.workload.mode));
-            if let (Some(victim), Some((_, outcome))) = (&victim, outcomes.first()) {
-                println!("{}", report::verdict_on(victim, outcome, &lines, run.members));
+            if let Some((victim, (_, outcome))) = victim.as_ref().and_then(|v| Some((v, outcomes.get(v.id as usize)?)))
+            {
+                println!("{}", report::verdict_on(victim, outcome));
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -86,61 +87,115 @@ fn paced(run: &Run, lines: &Lines) -> Workload {
     workload
 }
 
+/// What is known of the processes.
+struct Watch<'a> {
+    members: Members,
+    launch: &'a Launch<'a>,
+    victim: Option<&'a mut Victim>,
+    progress: Progress,
+    running: usize,
+    /// By process.
+    outcomes: BTreeMap<usize, Outcome>,
+    said: BTreeMap<usize, String>,
+    failures: Vec<String>,
+    /// When no more is waited for.
+    deadline: Option<Instant>,
+}
+
 /// Waits until all members have ended; the error says of each that failed what is known.
-fn watch(
-    mut members: Members,
-    events: &Receiver<Event>,
-    mut progress: Progress,
-    mut victim: Option<&mut Victim>,
-) -> Result<End> {
-    let mut outcomes: Vec<Option<Outcome>> = Vec::new();
-    outcomes.resize_with(members.len(), || None);
-    let mut said: Vec<Option<String>> = vec![None; members.len()];
-    let mut failures = Vec::new();
-    let mut running = members.len();
-    let mut deadline: Option<Instant> = None;
-    while running > 0 {
-        let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+fn watch(members: Members, events: &Receiver<Event>, launch: &Launch<'_>, victim: Option<&mut Victim>) -> Result<End> {
+    let progress = Progress::new(launch.expect, members.len());
+    let mut watch = Watch {
+        running: members.len(),
+        members,
+        launch,
+        victim,
+        progress,
+        outcomes: BTreeMap::new(),
+        said: BTreeMap::new(),
+        failures: Vec::new(),
+        deadline: None,
+    };
+    while watch.running > 0 {
+        let left = watch.deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         match events.recv_timeout(left) {
-            Ok(Event::Report(id, Report::Progress(delivered))) => {
-                progress.update(id, delivered);
-                match &mut victim {
-                    Some(victim) if victim.is_due(id, delivered) => {
-                        victim.kill(&mut members)?;
-                        progress.forget(id);
-                    }
-                    _ => {}
-                }
-            }
-            Ok(Event::Report(id, Report::Done(outcome))) => outcomes[id] = Some(outcome),
-            Ok(Event::Report(id, Report::Failed(why))) => said[id] = Some(why),
+            Ok(Event::Report(process, report)) => watch.report(process, report)?,
             Ok(Event::Interrupted) => return Ok(End::Interrupted),
-            Ok(Event::Ended(id)) => {
-                running -= 1;
-                let pid = members.pid(id);
-                let status = members.status(id)?;
-                let killed = victim.as_ref().is_some_and(|victim| victim.id as usize == id && victim.killed.is_some());
-                if !killed && (outcomes[id].is_none() || !status.success()) {
-                    failures.push(failure(id, pid, status, said[id].take()));
-                    deadline.get_or_insert_with(|| Instant::now() + GRACE);
-                }
-            }
+            Ok(Event::Ended(process)) => watch.ended(process)?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    drop(progress);
-    if !failures.is_empty() {
-        bail!("the replication failed\n  {}", failures.join("\n  "))
+    watch.end()
+}
+
+impl Watch<'_> {
+    /// Which member a process is.
+    fn id(&self, process: usize) -> usize {
+        match &self.victim {
+            Some(victim) if process == self.launch.run.members as usize => victim.id as usize,
+            _ => process,
+        }
     }
-    if let Some(victim) = victim {
-        ensure!(victim.killed.is_some(), "all lines were sent before {victim} could be killed: give a lower --rate");
+
+    fn report(&mut self, process: usize, report: Report) -> Result<()> {
+        match (report, &mut self.victim) {
+            (Report::Progress(delivered), Some(victim)) if victim.is_due(process, delivered) => {
+                let total = self.launch.expect;
+                ensure!(delivered < total, "all lines were sent before {victim} could be killed: give a lower --rate");
+                victim.kill(&mut self.members)?;
+                self.progress.forget(process);
+            }
+            // The last words of who is dead.
+            (Report::Progress(_), Some(victim)) if victim.is_killed(process) => {}
+            (Report::Progress(delivered), _) => self.progress.update(self.id(process), delivered),
+            (Report::WentOn, Some(victim)) => {
+                victim.went_on += 1;
+                if victim.went_on + 1 == self.launch.run.members {
+                    self.members.replace(self.launch, victim.id)?;
+                    self.running += 1;
+                }
+            }
+            (Report::WentOn, None) => {}
+            (Report::Done(outcome), _) => drop(self.outcomes.insert(process, *outcome)),
+            (Report::Failed(why), _) => drop(self.said.insert(process, why)),
+        }
+        Ok(())
     }
-    Ok(End::All(outcomes))
+
+    fn ended(&mut self, process: usize) -> Result<()> {
+        self.running -= 1;
+        let pid = self.members.pid(process);
+        let status = self.members.status(process)?;
+        let killed = self.victim.as_ref().is_some_and(|victim| victim.is_killed(process));
+        if !killed && (!self.outcomes.contains_key(&process) || !status.success()) {
+            self.failures.push(failure(self.id(process), pid, status, self.said.remove(&process)));
+            self.deadline.get_or_insert_with(|| Instant::now() + GRACE);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<End> {
+        drop(self.progress);
+        if !self.failures.is_empty() {
+            bail!("the replication failed\n  {}", self.failures.join("\n  "))
+        }
+        if let Some(victim) = self.victim {
+            // The process in its place has the last number.
+            if let Some((_, outcome)) = self.outcomes.pop_last() {
+                self.outcomes.insert(victim.id as usize, outcome);
+            }
+        }
+        Ok(End::All(self.outcomes.into_iter().collect()))
+    }
 }
 
 impl Victim {
     fn is_due(&self, id: usize, delivered: usize) -> bool {
         self.killed.is_none() && self.id as usize == id && delivered >= self.after
+    }
+
+    fn is_killed(&self, process: usize) -> bool {
+        self.killed.is_some() && self.id as usize == process
     }
 
     fn kill(&mut self, members: &mut Members) -> Result<()> {

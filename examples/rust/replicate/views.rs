@@ -66,6 +66,13 @@ impl Views {
         self.open = true;
     }
 
+    /// Whether a member that failed is back with all that the group has: it joins in one view, and counts for majorities
+    /// from a later one on, when it has taken the state.
+    pub(crate) fn is_back(&self, id: u32) -> bool {
+        let mut since = self.seen.iter().skip_while(|seen| !seen.failed.contains(&id));
+        since.any(|seen| seen.joined.contains(&id)) && since.next().is_some()
+    }
+
     /// The members that failed, whom the views are without.
     pub(crate) fn failed(&self) -> impl Iterator<Item = u32> {
         self.seen.iter().flat_map(|seen| &seen.failed).copied()

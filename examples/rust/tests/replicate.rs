@@ -235,27 +235,32 @@ fn a_member_that_dies_is_named() {
     }
 }
 
-/// Runs with a member killed in mid-stream: what it printed.
-fn killed(args: &[&str], lines: usize, survivors: usize) -> String {
+/// Runs with a member killed in mid-stream, and another process in its place: what it printed.
+fn killed(args: &[&str], lines: usize, members: usize) -> String {
     let file = numbered(lines);
     let output = run(args, Some(file.path()));
     let rows = table(&output);
-    assert_eq!(rows.len(), survivors);
-    assert!(rows.iter().all(|row| row.0 == rows[0].0 && row.0 < lines), "{rows:?}");
+    assert_eq!(rows.len(), members);
+    assert!(rows.iter().all(|row| row.0 == lines), "{rows:?}");
     assert!(args.contains(&"fifo") || rows.iter().all(|row| row.1 == rows[0].1), "{rows:?}");
     text(&output.stdout)
 }
 
 #[test]
-fn a_member_that_is_killed_on_purpose() {
+fn a_member_that_is_killed_on_purpose_comes_back() {
     for fabric in ["shm", "tcp"] {
-        for (kill, members, failed) in [("--kill", "3", "0, 1: 2 failed"), ("--kill=0", "4", "1, 2, 3: 0 failed")] {
-            let survivors = members.parse::<usize>().unwrap() - 1;
-            let out = killed(&[kill, "--members", members, "--fabric", fabric], 3000, survivors);
-            assert_eq!(out.matches(failed).count(), survivors, "{out}");
+        for (kill, members, failed, joined) in [
+            ("--kill", "3", "0, 1: 2 failed", "0, 1, 2: 2 joined"),
+            ("--kill=0", "4", "1, 2, 3: 0 failed", "1, 2, 3, 0: 0 joined"),
+        ] {
+            let count = members.parse().unwrap();
+            let out = killed(&[kill, "--members", members, "--fabric", fabric], 3000, count);
+            assert_eq!(out.matches(failed).count(), count - 1, "{out}");
+            assert_eq!(out.matches(joined).count(), count, "{out}");
             assert!(out.contains("deliveries paused") && out.contains("every line of each other once"), "{out}");
+            assert!(out.contains("lines from the others") && !out.contains("took 0 lines"), "{out}");
         }
-        killed(&["--kill=1", "--mode", "fifo", "--fabric", fabric, "--rate", "2000"], 3000, 2);
+        killed(&["--kill=1", "--mode", "fifo", "--fabric", fabric, "--rate", "2000"], 3000, 3);
     }
 }
 

@@ -1,0 +1,53 @@
+//! The flags of `galerna-bench join`.
+
+use crate::Result;
+use crate::args::{Fabric, config};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct JoinArgs {
+    /// The transport.
+    #[arg(long, value_enum, default_value = "tcp")]
+    pub(crate) fabric: Fabric,
+    /// Founders, each a process that holds a state of its own.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=63))]
+    pub(crate) members: u64,
+    /// How often a process joins, and leaves again.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) joins: u64,
+    /// Bytes of the application's state, which a process that joins takes.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(..=1 << 40))]
+    pub(crate) state: u64,
+    /// Messages per second of each founder.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: u64,
+    /// Bytes of each message.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) size: usize,
+    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) ring_bytes: Option<usize>,
+    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+    /// Give a join up after so many seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl JoinArgs {
+    /// The engine's configuration; it is checked.
+    pub(crate) fn config(&self, founders: &[String]) -> Result<galerna::Config> {
+        let mut config = config(self.fabric, founders, self.ring_bytes, self.spin_us);
+        config.join_timeout_ms = 1000 * self.timeout_s;
+        if self.size > config.max_message() {
+            config.max_message_bytes = Some(self.size);
+        }
+        config.check()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,177 @@
+//! `galerna-bench join`: how long a process with a large state takes to join, and what the group feels of it.
+
+mod args;
+pub(crate) mod founder;
+pub(crate) mod joiner;
+
+pub(crate) use args::JoinArgs;
+
+use crate::Result;
+use crate::args::name;
+use crate::control::{Job, Order};
+use crate::crew::{Crew, Task, sample_addresses};
+use crate::measure::{Spread, now_ns};
+use crate::report::{Rounds, show};
+use founder::{Pauses, Seen};
+use joiner::Joined;
+use serde::Serialize;
+use std::time::Duration;
+
+/// The least time without a join before each of them.
+const QUIET_MIN: Duration = Duration::from_millis(500);
+/// Bytes of state per second that even a slow join takes: before the first one nothing better is known.
+const SLOW: f64 = 100e6;
+
+/// What a run found, in ms: of each join, or of each founder at each join.
+#[derive(Serialize)]
+struct Joins<'a> {
+    kind: &'static str,
+    flags: &'a JoinArgs,
+    joins: u64,
+    join_ms: Spread,
+    /// Of the state, at the median.
+    megabytes_per_second: f64,
+    delivery_pause_ms: Compared,
+    send_wait_ms: Compared,
+    each: Vec<Each>,
+}
+
+#[derive(Serialize)]
+struct Compared {
+    during: Spread,
+    before: Spread,
+}
+
+/// One join; the longest pauses are those of the founder that had the longest.
+#[derive(Serialize)]
+struct Each {
+    join_ms: f64,
+    delivery_pause_during_ms: f64,
+    delivery_pause_before_ms: f64,
+    send_wait_during_ms: f64,
+    send_wait_before_ms: f64,
+}
+
+/// A join, and for how long there was none before it.
+struct Round {
+    joined: Joined,
+    quiet_ns: u64,
+}
+
+impl Round {
+    fn ns(&self) -> u64 {
+        self.joined.end_ns - self.joined.begin_ns
+    }
+
+    /// The longest of a founder's pauses during the join, and in as long a time before it.
+    fn longest_ms(&self, pauses: &Pauses) -> [f64; 2] {
+        let Joined { begin_ns, end_ns } = self.joined;
+        let before_ns = begin_ns - self.ns().min(self.quiet_ns);
+        let during = pauses.longest_ms(|begin, end| end > begin_ns && begin < end_ns);
+        [during, pauses.longest_ms(|_, end| end > before_ns && end <= begin_ns)]
+    }
+}
+
+/// Runs it and shows the result.
+pub(crate) fn run(args: &JoinArgs) -> Result<()> {
+    let members = args.members as usize;
+    args.config(&sample_addresses(args.fabric, members))?;
+    let progress = Rounds::new(args.joins, "joins", 1);
+    let all = u32::try_from(args.joins + 1)?;
+    let mut founders = Crew::start(&task(args, members, Job::Found(args.clone()), all), false)?;
+    founders.get_ready()?;
+    let mut rounds: Vec<Round> = Vec::new();
+    for number in 1..=args.joins {
+        let usual = rounds.last().map_or(args.state as f64 / SLOW, |last| 1.5 * last.ns() as f64 / 1e9);
+        let round = round(args, &founders, Duration::from_secs_f64(usual).max(QUIET_MIN));
+        // If a founder has failed, that is why.
+        let round = founders.check().and(round).map_err(|e| format!("join {number} of {}: {e}", args.joins))?;
+        if round.quiet_ns < round.ns() {
+            eprintln!(
+                "join {number} took longer than the time before it: the figures of that time are of a shorter one"
+            );
+        }
+        rounds.push(round);
+        progress.show(number);
+    }
+    founders.order(Order::Report)?;
+    let seen: Vec<Seen> = founders.finish(None)?;
+    progress.end();
+    let joins = evaluate(args, &rounds, &seen);
+    show(&joins, args.json, || text(&joins))
+}
+
+fn task(args: &JoinArgs, members: usize, job: Job, joins: u32) -> Task {
+    let timeout = Duration::from_secs(args.timeout_s).saturating_mul(joins);
+    Task { fabric: args.fabric, members, job, timeout, memory_bytes: 0, deliveries: 0 }
+}
+
+/// A quiet time, and then a process that joins and leaves.
+fn round(args: &JoinArgs, founders: &Crew, quiet: Duration) -> Result<Round> {
+    let quiet_since_ns = now_ns();
+    std::thread::sleep(quiet);
+    let mut joiner = Crew::start(&task(args, 1, Job::Join(args.clone(), founders.addresses().to_vec()), 1), false)?;
+    joiner.get_ready()?;
+    joiner.order(Order::Start(now_ns()))?;
+    let joined = joiner.finish::<Joined>(None)?.pop().ok_or("no word of the process that joined")?;
+    Ok(Round { joined, quiet_ns: joined.begin_ns.saturating_sub(quiet_since_ns) })
+}
+
+fn evaluate<'a>(args: &'a JoinArgs, rounds: &[Round], seen: &[Seen]) -> Joins<'a> {
+    let of = |round: &Round, pauses: fn(&Seen) -> &Pauses| -> Vec<[f64; 2]> {
+        seen.iter().map(|seen| round.longest_ms(pauses(seen))).collect()
+    };
+    let compared = |pauses: fn(&Seen) -> &Pauses| {
+        let longest: Vec<_> = rounds.iter().flat_map(|round| of(round, pauses)).collect();
+        let [during, before] = [0, 1].map(|side| Spread::of(longest.iter().map(|pair| pair[side]).collect()));
+        Compared { during, before }
+    };
+    let most = |pairs: &[[f64; 2]], side: usize| pairs.iter().map(|pair| pair[side]).fold(0.0, f64::max);
+    let each = |round: &Round| {
+        let (deliveries, sends) = (of(round, |seen| &seen.deliveries), of(round, |seen| &seen.sends));
+        Each {
+            join_ms: round.ns() as f64 / 1e6,
+            delivery_pause_during_ms: most(&deliveries, 0),
+            delivery_pause_before_ms: most(&deliveries, 1),
+            send_wait_during_ms: most(&sends, 0),
+            send_wait_before_ms: most(&sends, 1),
+        }
+    };
+    let join_ms = Spread::of(rounds.iter().map(|round| round.ns() as f64 / 1e6).collect());
+    Joins {
+        kind: "join",
+        flags: args,
+        joins: args.joins,
+        megabytes_per_second: args.state as f64 / 1e3 / join_ms.median,
+        join_ms,
+        delivery_pause_ms: compared(|seen| &seen.deliveries),
+        send_wait_ms: compared(|seen| &seen.sends),
+        each: rounds.iter().map(each).collect(),
+    }
+}
+
+fn text(j: &Joins<'_>) -> String {
+    let mut lines = vec![
+        format!(
+            "{} joins with a state of {} bytes over {}, {} founders, all sending safe messages of {} bytes, {}/s each",
+            j.joins,
+            j.flags.state,
+            name(&j.flags.fabric),
+            j.flags.members,
+            j.flags.size,
+            j.flags.rate
+        ),
+        format!("{:<62} {:>10} {:>10} {:>10}", "[ms]", "median", "min", "max"),
+    ];
+    for (what, s) in [
+        ("join, until the process has everything", &j.join_ms),
+        ("longest pause between own deliveries, during the join", &j.delivery_pause_ms.during),
+        ("  and in as long a time before it", &j.delivery_pause_ms.before),
+        ("longest wait of a send, during the join", &j.send_wait_ms.during),
+        ("  and in as long a time before it", &j.send_wait_ms.before),
+    ] {
+        lines.push(format!("{what:<62} {:>10.3} {:>10.3} {:>10.3}", s.median, s.min, s.max));
+    }
+    lines.push(format!("the state came with {:.0} MB/s at the median", j.megabytes_per_second));
+    lines.join("\n")
+}
