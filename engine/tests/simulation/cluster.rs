@@ -756,7 +756,7 @@ impl Cluster {
         let give_up_ms = self.now_ms + 200 * self.settings.partition_timeout_ms;
         // Whoever cannot be heard any more is missed by then.
         let quiet_ms = self.now_ms + 4 * self.settings.failure_timeout_ms;
-        let mut leaving = false;
+        let (mut leaving, mut rounds) = (false, 0u32);
         loop {
             let mut moved = false;
             while !self.arrivals.is_empty() {
@@ -772,7 +772,10 @@ impl Cluster {
             moved |= !self.net.world().idle();
             moved |= self.actors.iter().any(|a| !a.ended() && self.net.world().wakes(a.process));
             self.net.world().drain();
-            self.check_counters();
+            rounds += 1;
+            if rounds.is_multiple_of(8) {
+                self.check_counters();
+            }
             if moved {
                 self.now_ms += 1;
             } else if self.is_settled() && self.now_ms >= quiet_ms {

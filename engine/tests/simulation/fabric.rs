@@ -41,6 +41,8 @@ struct Held {
 #[derive(Default)]
 struct Link {
     items: VecDeque<Item>,
+    /// It is in the world's list.
+    queued: bool,
     held: VecDeque<Held>,
     down: bool,
     /// The receiver has been told, or does not want to know.
@@ -83,6 +85,8 @@ pub(crate) struct World {
     memories: Vec<Memory>,
     /// From a process to another.
     links: Vec<Vec<Link>>,
+    /// The links with anything on its way, and perhaps some that had it.
+    queued: Vec<(usize, usize)>,
     /// Writes of anything but heartbeats.
     pub(crate) posted: u64,
     pub(crate) fetches: u64,
@@ -95,9 +99,9 @@ pub(crate) struct Net(Arc<Mutex<World>>);
 
 impl Net {
     pub(crate) fn new(specs: &[TableSpec], shared: bool, seed: u64) -> Net {
-        let (memories, links, rng) = (Vec::new(), Vec::new(), Rng::new(seed));
+        let (memories, links, queued, rng) = (Vec::new(), Vec::new(), Vec::new(), Rng::new(seed));
         let specs = specs.to_vec();
-        Net(Arc::new(Mutex::new(World { specs, shared, memories, links, posted: 0, fetches: 0, rng })))
+        Net(Arc::new(Mutex::new(World { specs, shared, memories, links, queued, posted: 0, fetches: 0, rng })))
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -153,15 +157,28 @@ impl World {
         !link.items.is_empty() && !link.stalled && self.attached(to, from)
     }
 
+    fn enqueue(&mut self, from: usize, to: usize, item: Item) {
+        let link = &mut self.links[from][to];
+        link.items.push_back(item);
+        if !std::mem::replace(&mut link.queued, true) {
+            self.queued.push((from, to));
+        }
+    }
+
     /// Lets some words of some links land. False if nothing is under way.
     pub(crate) fn step(&mut self) -> bool {
-        let n = self.memories.len();
-        let pairs = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
-        let busy: Vec<_> = pairs.filter(|&(from, to)| self.can_move(from, to)).collect();
-        if busy.is_empty() {
+        let links = &mut self.links;
+        self.queued.retain(|&(from, to)| {
+            links[from][to].queued = !links[from][to].items.is_empty();
+            links[from][to].queued
+        });
+        if self.queued.is_empty() {
             return false;
         }
-        let (from, to) = busy[self.rng.below(busy.len())];
+        // Any of those that can move, from a random one on.
+        let start = self.rng.below(self.queued.len());
+        let around = self.queued[start..].iter().chain(&self.queued[..start]);
+        let Some(&(from, to)) = around.into_iter().find(|&&(from, to)| self.can_move(from, to)) else { return false };
         if self.links[from][to].slow && self.rng.chance(15, 16) {
             return true;
         }
@@ -202,7 +219,7 @@ impl World {
                 let words = range.clone().step_by(8).map(|o| row[table].word(o).load(Ordering::Acquire)).collect();
                 let mut left: Vec<usize> = range.clone().step_by(8).collect();
                 self.rng.shuffle(&mut left);
-                self.links[to][from].items.push_back(Item::Answer { table, owner, range, words, left });
+                self.enqueue(to, from, Item::Answer { table, owner, range, words, left });
             }
             Item::Answer { table, owner, range, words: bytes, left } => {
                 let (_, rows) = self.memories[to].copies[*owner].as_ref().unwrap();
@@ -438,7 +455,7 @@ impl Fabric for SimFabric {
         let link = &mut world.links[me][process];
         if !link.down && !link.closing {
             let heartbeat = index == 0 && range == (0..8);
-            link.items.push_back(Item::Write { ticket, table: index, range, snapshot, left });
+            world.enqueue(me, process, Item::Write { ticket, table: index, range, snapshot, left });
             world.posted += u64::from(!heartbeat);
         }
         ticket
@@ -454,7 +471,7 @@ impl Fabric for SimFabric {
         if world.shared {
             world.memories[self.me].fetched.push(Event::Fetched { peer, table, owner, range });
         } else if !world.link(self.me, process).down && !world.link(self.me, process).closing {
-            world.link(self.me, process).items.push_back(Item::Ask { table: index, owner, range });
+            world.enqueue(self.me, process, Item::Ask { table: index, owner, range });
         }
     }
 
