@@ -170,6 +170,39 @@ fn the_counters_that_are_left_agree_when_one_is_killed() {
 }
 
 #[test]
+fn a_counter_that_joins_late_has_the_value_of_the_others() {
+    if !have_make() {
+        return;
+    }
+    for fabric in ["tcp", "shm"] {
+        let mut started = counters("late", fabric, &["--increments", "400", "--pause", "10"]);
+        let mut said = BufReader::new(started[0].stderr.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "view 0; members 1 2 3; joined 1 2 3");
+        std::thread::sleep(Duration::from_millis(300));
+        let folder = support::scratch(&format!("counter-joiner-{fabric}"));
+        let address = match fabric {
+            "tcp" => std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string(),
+            _ => {
+                let name = format!("galerna-counter-four-{}.sock", std::process::id());
+                format!("unix:{}", std::env::temp_dir().join(name).display())
+            }
+        };
+        let program = build("counter", &folder);
+        let config = support::scratch(&format!("counter-late-{fabric}")).join(format!("{fabric}.toml"));
+        let mut joiner = Command::new(&program);
+        joiner.args(["--increments", "5", "--join", &address]).arg(config).arg("4");
+        started.push(start(&mut joiner));
+        let joined = said.next().unwrap().unwrap();
+        assert_eq!(joined, "view 1; members 1 2 3 4; joined 4");
+        // Read on, or the writer would block.
+        let reader = std::thread::spawn(move || said.map_while(Result::ok).count());
+        let values: Vec<_> = started.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
+        assert_eq!(values, ["1205\n"; 4]);
+        reader.join().unwrap();
+    }
+}
+
+#[test]
 fn the_counter_says_what_is_wrong() {
     if !have_make() {
         return;
