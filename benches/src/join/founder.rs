@@ -21,7 +21,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(20);
 pub(crate) struct Pauses(Vec<(u64, u64)>);
 
 impl Pauses {
-    fn add(&mut self, begin: u64, end: u64) {
+    pub(super) fn add(&mut self, begin: u64, end: u64) {
         match self.0.last_mut() {
             Some(last) if last.1 / GRAIN_NS == end / GRAIN_NS => {
                 if last.1 - last.0 < end - begin {
@@ -32,10 +32,9 @@ impl Pauses {
         }
     }
 
-    /// The longest, in ms, of those that `belong`.
-    pub(crate) fn longest_ms(&self, belong: impl Fn(u64, u64) -> bool) -> f64 {
-        let some = self.0.iter().filter(|&&(begin, end)| belong(begin, end));
-        some.map(|(begin, end)| end - begin).max().unwrap_or(0) as f64 / 1e6
+    /// The longest in ms; `part_ns` says how much of each counts.
+    pub(crate) fn longest_ms(&self, part_ns: impl Fn(u64, u64) -> u64) -> f64 {
+        self.0.iter().map(|&(begin, end)| part_ns(begin, end)).max().unwrap_or(0) as f64 / 1e6
     }
 }
 

@@ -67,8 +67,10 @@ impl Round {
     fn longest_ms(&self, pauses: &Pauses) -> [f64; 2] {
         let Joined { begin_ns, end_ns } = self.joined;
         let before_ns = begin_ns - self.ns().min(self.quiet_ns);
-        let during = pauses.longest_ms(|begin, end| end > begin_ns && begin < end_ns);
-        [during, pauses.longest_ms(|_, end| end > before_ns && end <= begin_ns)]
+        // Of a pause across the begin of the join, the part before it has another cause.
+        let during = |begin: u64, end: u64| if begin < end_ns { end.saturating_sub(begin.max(begin_ns)) } else { 0 };
+        let before = |begin: u64, end: u64| if end > before_ns { end.min(begin_ns).saturating_sub(begin) } else { 0 };
+        [pauses.longest_ms(during), pauses.longest_ms(before)]
     }
 }
 
@@ -174,4 +176,24 @@ fn text(j: &Joins<'_>) -> String {
     }
     lines.push(format!("the state came with {:.0} MB/s at the median", j.megabytes_per_second));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_counts_where_it_lies() {
+        let ms = |ms: u64| 1_000_000 * ms;
+        let joined = Joined { begin_ns: ms(100), end_ns: ms(120) };
+        let longest = |quiet: u64, pauses: &[(u64, u64)]| {
+            let mut all = Pauses::default();
+            pauses.iter().for_each(|&(begin, end)| all.add(ms(begin), ms(end)));
+            Round { joined, quiet_ns: ms(quiet) }.longest_ms(&all)
+        };
+        assert_eq!(longest(50, &[]), [0.0, 0.0]);
+        assert_eq!(longest(50, &[(10, 79), (85, 90), (101, 104), (121, 160)]), [3.0, 5.0]);
+        assert_eq!(longest(50, &[(70, 107), (119, 130)]), [11.0, 30.0], "across a border");
+        assert_eq!(longest(5, &[(80, 94), (96, 98)]), [0.0, 2.0], "before the quiet time");
+    }
 }
