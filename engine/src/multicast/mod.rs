@@ -13,7 +13,7 @@
 //!
 //! Views come and go over one row: counters, indices, numbers and ring positions go on ([`order`]). So a view change
 //! registers nothing, exchanges nothing and moves no bytes: frames that were not published, and reservations that are
-//! open, stay where they are and go out in the next view ([`epoch`]).
+//! open, stay where they are and go out in the next view (see `epoch`).
 
 mod claims;
 mod deliver;
