@@ -9,7 +9,7 @@ use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{Admission, Membership, Peer, Refusal, Settings, View, ViewChange};
-use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Stats};
+use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Sentinel, Stats};
 use ending::Fetches;
 use std::sync::Arc;
 
@@ -104,8 +104,9 @@ impl Node {
         let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
-        match self.multicast.enter(&layout, &mut *self.fabric) {
-            Ok(()) => self.membership.found(view, &mut *self.fabric),
+        self.membership.found(view);
+        match self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
+            Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),
         }
         self.membership.tell(&mut *self.fabric);
@@ -197,11 +198,13 @@ impl Node {
         Ok(progress)
     }
 
+    fn sentinels(&self) -> Vec<Sentinel> {
+        if self.fabric.shares_rows() { self.membership.sentinels() } else { Vec::new() }
+    }
+
     /// Delivers. On shared memory a sender that has gone on without this member may reuse what it would read.
     fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
-        let membership = &self.membership;
-        let gone_on = |slot| membership.has_gone_on(slot);
-        self.multicast.deliver(if self.fabric.shares_rows() { Some(&gone_on) } else { None }, sink)
+        self.multicast.deliver(self.membership.gone_on_above(), sink)
     }
 
     /// Delivers while the epoch ends. What a severed member left that is no stream waits for the decision: it may not reach

@@ -24,7 +24,7 @@ pub use view::{Departure, Member, Peer, View};
 
 use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
-use crate::multicast::{Breach, End, Layout, Seat, Standing};
+use crate::multicast::{Breach, End, Layout, Seat, Sentinel, Standing};
 use crate::sst::{Column, Table};
 use detector::Detector;
 use epoch::Epoch;
@@ -205,11 +205,23 @@ impl Membership {
         }
     }
 
-    /// Whether the member in `slot` may reuse what this one has still to deliver: it has begun the next view, and, if this
-    /// one is in that too, the one after it.
-    #[inline]
+    /// A member whose view word is above this may reuse what this one has still to deliver: it has begun the next view, and,
+    /// if this one is in that too, the one after it.
+    pub fn gone_on_above(&self) -> u64 {
+        self.number() + 1 + u64::from(self.is_in_next())
+    }
+
+    /// Whether the member in `slot` has gone on like that.
     pub fn has_gone_on(&self, slot: Slot) -> bool {
-        self.table.load(slot, row::INSTALLED) > self.number() + 1 + u64::from(self.is_in_next())
+        self.table.load(slot, row::INSTALLED) > self.gone_on_above()
+    }
+
+    /// The members' view words, by rank, for looks at every message; none if one is not attached.
+    pub fn sentinels(&self) -> Vec<Sentinel> {
+        let members = self.view.iter().flat_map(|view| &view.members);
+        let rows = members.map(|member| self.table.row(member.peer.slot).cloned());
+        let sentinels = rows.map(|row| Some(Sentinel::new(row?, row::INSTALLED.0)));
+        sentinels.collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Whether some member has gone on like that: then this one is not among them.
@@ -250,10 +262,9 @@ impl Membership {
         self.store_and_push(row::EPOCH, shown, fabric);
     }
 
-    /// The founders' view, with all of them linked: this process runs it, and shows so.
-    pub fn found(&mut self, view: View, fabric: &mut dyn Fabric) {
+    /// The founders' view, with all of them linked; [`Membership::installed`] shows it.
+    pub fn found(&mut self, view: View) {
         self.begin(view);
-        self.show_installed(fabric);
     }
 
     fn begin(&mut self, view: View) {

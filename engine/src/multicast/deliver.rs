@@ -2,7 +2,7 @@
 
 use super::frame::Mode;
 use super::{Breach, Delivery, Multicast, column};
-use crate::fabric::{Rank, Slot};
+use crate::fabric::Rank;
 
 /// Messages handed to the application before the engine looks at the network again.
 const DELIVERIES_PER_PASS: usize = 8192;
@@ -22,13 +22,9 @@ struct Walk {
 
 impl Multicast {
     /// Delivers what its mode allows, in the order, up to a bound of messages; `fifo` messages as soon as they lead
-    /// their stream. `gone_on` is asked before each whether what its sender's row holds is still what was sent. True if
-    /// anything was delivered or skipped.
-    pub fn deliver(
-        &mut self,
-        gone_on: Option<&dyn Fn(Slot) -> bool>,
-        sink: &mut dyn FnMut(Delivery<'_>),
-    ) -> Result<bool, Breach> {
+    /// their stream. On shared memory a sender whose view word has passed `gone_on` may reuse what its row holds: it is looked
+    /// at before each message. True if anything was delivered or skipped.
+    pub fn deliver(&mut self, gone_on: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
         self.stability.refresh();
         let first = self.next;
         if self.senders() == 0 {
@@ -51,12 +47,7 @@ impl Multicast {
     }
 
     /// Goes along the order until something has to be waited for, or enough was handed over to look around.
-    fn walk(
-        &mut self,
-        walk: &mut Walk,
-        gone_on: Option<&dyn Fn(Slot) -> bool>,
-        sink: &mut dyn FnMut(Delivery<'_>),
-    ) -> Result<(), Breach> {
+    fn walk(&mut self, walk: &mut Walk, gone_on: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
         let senders = self.senders();
         // At the end of an epoch everything decided is delivered, whatever its mode, and what nobody has is skipped.
         let all = self.ending;
@@ -73,7 +64,7 @@ impl Multicast {
         let mut unstable = (0..senders).any(|s| self.streams[s].ordered > self.stability.stable(s));
         while walk.next < end && walk.frames < most_frames && walk.words < most_words {
             let (sender, index) = (walk.turn, walk.index);
-            if gone_on.is_some_and(|gone_on| gone_on(self.seats[sender].slot)) {
+            if self.has_gone_on(sender, gone_on) {
                 break;
             }
             let stream = &mut self.streams[sender];
@@ -108,17 +99,17 @@ impl Multicast {
         Ok(())
     }
 
+    #[inline]
+    fn has_gone_on(&self, sender: Rank, gone_on: u64) -> bool {
+        self.sentinels.get(sender).is_some_and(|sentinel| sentinel.passed(gone_on))
+    }
+
     /// Delivers the `fifo` messages that lead their streams, ahead of the order.
-    fn pass_fifo(
-        &mut self,
-        walk: &mut Walk,
-        gone_on: Option<&dyn Fn(Slot) -> bool>,
-        sink: &mut dyn FnMut(Delivery<'_>),
-    ) -> Result<(), Breach> {
+    fn pass_fifo(&mut self, walk: &mut Walk, gone_on: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
         let (order, view) = (self.order, self.view);
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             while walk.frames < DELIVERIES_PER_PASS {
-                if gone_on.is_some_and(|gone_on| gone_on(self.seats[sender].slot)) {
+                if self.sentinels.get(sender).is_some_and(|sentinel| sentinel.passed(gone_on)) {
                     break;
                 }
                 let head = stream.head().map_err(|what| Breach { peer: sender, what })?;

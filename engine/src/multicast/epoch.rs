@@ -9,10 +9,12 @@ use super::stability::Stability;
 use super::stream::Stream;
 use super::{Breach, Multicast, column};
 use crate::config::MemberId;
-use crate::fabric::{Fabric, Rank, Slot, TableId};
+use crate::fabric::{Fabric, Rank, Row, Slot, TableId};
 use crate::multicast::order::Order;
 use crate::planted::{self, Bug};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Where a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +47,25 @@ pub struct Layout {
     pub seats: Vec<Seat>,
     /// Its order.
     pub order: Order,
+}
+
+/// A word of a member's own row of another table that grows as it goes on from view to view.
+pub struct Sentinel {
+    row: Arc<Row>,
+    offset: usize,
+}
+
+impl Sentinel {
+    /// The word at `offset` of `row`.
+    pub fn new(row: Arc<Row>, offset: usize) -> Sentinel {
+        Sentinel { row, offset }
+    }
+
+    /// Whether it is above `value`; Acquire: what its owner stored before is visible after.
+    #[inline]
+    pub(super) fn passed(&self, value: u64) -> bool {
+        self.row.word(self.offset).load(Ordering::Acquire) > value
+    }
 }
 
 /// Where a peer is, seen from a member that is in some view.
@@ -160,7 +181,9 @@ impl Multicast {
     }
 
     /// A view begins. All that the one before brought is delivered here, and every member of this one has received it.
-    pub fn enter(&mut self, layout: &Layout, fabric: &mut dyn Fabric) -> Result<(), Breach> {
+    /// `sentinels`, by rank, are looked at before each delivery; none where a row is a copy of one's own.
+    pub fn enter(&mut self, layout: &Layout, sentinels: Vec<Sentinel>, fabric: &mut dyn Fabric) -> Result<(), Breach> {
+        self.sentinels = sentinels;
         let own = self.table.me();
         let Layout { view, seats, order } = layout;
         let mut streams: Vec<Option<Stream>> = std::mem::take(&mut self.streams).into_iter().map(Some).collect();

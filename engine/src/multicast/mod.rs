@@ -26,7 +26,7 @@ mod stability;
 mod stream;
 
 pub use claims::Claim;
-pub use epoch::{End, Layout, Missing, Seat, Standing};
+pub use epoch::{End, Layout, Missing, Seat, Sentinel, Standing};
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
 
@@ -147,6 +147,8 @@ pub struct Multicast {
     stability: Stability,
     /// Which members have been seen in this view.
     entered: Vec<bool>,
+    /// By rank, on shared memory: see [`Multicast::deliver`].
+    sentinels: Vec<Sentinel>,
     /// Nothing is published or taken in any more in this view.
     wedged: bool,
     /// The epoch's end is decided: what is left is delivered.
@@ -203,6 +205,7 @@ impl Multicast {
             streams: Vec::new(),
             stability: Stability::new(0, 0),
             entered: Vec::new(),
+            sentinels: Vec::new(),
             wedged: false,
             ending: false,
             flushed: Vec::new(),

@@ -43,13 +43,19 @@ const AHEAD_BYTES: usize = 1024;
 const AHEAD_MOST_WORDS: u32 = 64;
 
 /// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
-#[inline]
-pub(super) fn read_header(row: &Row, geometry: Geometry, word: u32) -> Result<Header, String> {
+#[inline(always)]
+pub(super) fn header(row: &Row, geometry: Geometry, word: u32) -> Option<Header> {
+    let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
+    Header::decode(raw).filter(|header| frame::words(header.len) <= geometry.room(word))
+}
+
+/// Why there is no [`header`].
+#[cold]
+pub(super) fn no_header(row: &Row, geometry: Geometry, word: u32) -> String {
     let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
     match Header::decode(raw) {
-        Some(header) if frame::words(header.len) <= geometry.room(word) => Ok(header),
-        Some(header) => Err(format!("a frame of {} bytes at ring word {word} passes the ring's end", header.len)),
-        None => Err(format!("the word {raw:#018x} at ring word {word} is no frame header")),
+        Some(header) => format!("a frame of {} bytes at ring word {word} passes the ring's end", header.len),
+        None => format!("the word {raw:#018x} at ring word {word} is no frame header"),
     }
 }
 

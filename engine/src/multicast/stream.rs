@@ -87,30 +87,44 @@ impl Stream {
         let (mut done, mut word, mut next) = (self.frames_done, self.word, self.next);
         let end = |frames, word| End { messages, frames, word };
         while done < frames {
-            let (header, index) = match self.frame(word, next, messages) {
-                Ok(frame) => frame,
-                Err(what) => return (end(done, word), Err(what)),
+            let Some((header, index)) = self.frame(word, next, messages) else {
+                return (end(done, word), Err(self.fault(word, next, messages)));
             };
-            next = index.map_or(next, |index| index + 1);
+            next = index + u64::from(header.kind != Kind::Padding);
             word = word.wrapping_add(frame::words(header.len));
             done += 1;
         }
         (end(done, word), Ok(()))
     }
 
-    /// The frame at `word` with the index of its message, if it is one, which is at least `next`.
-    #[inline]
-    fn frame(&self, word: u32, next: u64, messages: u64) -> Result<(Header, Option<u64>), String> {
-        let header = ring::read_header(&self.row, self.geometry, word)?;
-        let Kind::Message { index, .. } = header.kind else { return Ok((header, None)) };
-        let index = next + u64::from(index.wrapping_sub(next as u32));
-        if index >= messages {
-            return Err(format!("frame {index} lies beyond the {messages} messages published"));
+    /// The frame at `word` with the index of its message, which is at least `next`; for padding that is `next`. `None` if it
+    /// is no frame. On the path of every message: what is wrong is worked out by [`Stream::fault`].
+    #[inline(always)]
+    fn frame(&self, word: u32, next: u64, messages: u64) -> Option<(Header, u64)> {
+        let header = ring::header(&self.row, self.geometry, word)?;
+        match header.kind {
+            Kind::Padding => Some((header, next)),
+            Kind::Message { index, .. } => {
+                let index = next + u64::from(index.wrapping_sub(next as u32));
+                (index < messages && header.len <= self.max_message).then_some((header, index))
+            }
         }
-        if header.len > self.max_message {
-            return Err(format!("a message of {} bytes, {} are the limit", header.len, self.max_message));
+    }
+
+    /// Why there is no [`Stream::frame`].
+    #[cold]
+    fn fault(&self, word: u32, next: u64, messages: u64) -> String {
+        match ring::header(&self.row, self.geometry, word) {
+            None => ring::no_header(&self.row, self.geometry, word),
+            Some(Header { len, .. }) if len > self.max_message => {
+                format!("a message of {len} bytes, {} are the limit", self.max_message)
+            }
+            Some(Header { kind: Kind::Message { index, .. }, .. }) => {
+                let index = next + u64::from(index.wrapping_sub(next as u32));
+                format!("frame {index} lies beyond the {messages} messages published")
+            }
+            Some(_) => format!("the frame at ring word {word} changed"),
         }
-        Ok((header, Some(index)))
     }
 
     /// The bytes of the row between two ends, the later of which is at most a ring ahead.
@@ -132,7 +146,9 @@ impl Stream {
     /// A view begins, all of the one before is delivered: steps over what lies at its end and is no message.
     pub(super) fn restart(mut self, start: End) -> Result<Stream, String> {
         while self.frames_done < self.frames {
-            let header = ring::read_header(&self.row, self.geometry, self.word)?;
+            let Some(header) = ring::header(&self.row, self.geometry, self.word) else {
+                return Err(ring::no_header(&self.row, self.geometry, self.word));
+            };
             self.step(frame::words(header.len));
         }
         if self.frames != start.frames || self.word != start.word {
@@ -184,8 +200,10 @@ impl Stream {
     #[inline]
     fn find_head(&mut self) -> Result<(), String> {
         while self.frames_done < self.frames {
-            let (header, index) = self.frame(self.word, self.next, self.messages)?;
-            if let (Kind::Message { mode, .. }, Some(index)) = (header.kind, index) {
+            let Some((header, index)) = self.frame(self.word, self.next, self.messages) else {
+                return Err(self.fault(self.word, self.next, self.messages));
+            };
+            if let Kind::Message { mode, .. } = header.kind {
                 self.head = Some(Head { index, word: self.word, len: header.len as u32, mode });
                 break;
             }

@@ -152,7 +152,7 @@ impl Node {
     /// Begins the view that was decided. The data plane shows it first, the membership then says that it is shown.
     pub(super) fn enter(&mut self) -> Result<(), Breach> {
         let Some((layout, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
-        if let Err(breach) = self.multicast.enter(&layout, &mut *self.fabric) {
+        if let Err(breach) = self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
             // What was decided does not fit what is here: nothing that this member does from now on would be right.
             self.stop(Error::Internal(breach.what));
             return Ok(());
