@@ -443,3 +443,34 @@ fn fetched_frames_wait_for_the_decision() {
     planted::plant(None);
     assert!(caught, "a fetched frame delivered early goes unnoticed");
 }
+
+/// The decision can arrive in one pass with the end of the link that it came by: it counts.
+#[test]
+fn last_words_are_heard() {
+    for rounds in 1..8 {
+        let mut s = stage(3, 4096, false);
+        (0..3).for_each(|who| s.node(who).leave());
+        // Whoever knows the decision goes at once, since nobody is in the next view; 2 is slow to hear of it.
+        s.run(&[0, 1, 2], rounds);
+        s.run(&[0, 1], 20);
+        s.run(&[2, 1, 0], 20);
+        for who in 0..3 {
+            let phase = s.node(who).phase().clone();
+            assert!(matches!(phase, Phase::Left | Phase::Closing), "{who}, {rounds} rounds: {phase:?}");
+        }
+    }
+}
+
+/// A member that stands still, and takes nothing any more, does not hold up whoever leaves.
+#[test]
+fn a_leaver_goes_although_a_peer_stands_still() {
+    let mut s = stage(3, 4096, false);
+    s.node(0).leave();
+    s.run(&[0, 1, 2], 2);
+    s.net.world().stall(2, 0, true);
+    s.net.world().stall(0, 2, true);
+    s.pass_time(&[0, 1], 6 * TIMEOUT_MS);
+    let phase = s.node(0).phase().clone();
+    assert!(matches!(phase, Phase::Left), "{phase:?}");
+    assert!(s.view(1) >= 1);
+}
