@@ -159,7 +159,10 @@ impl Membership {
         self.table.attach(peer.slot, row);
         self.links[peer.slot] = Some(Link { peer, up: true, changes: u64::MAX });
         self.detector.heard(peer.slot);
-        self.next_slot = peer.slot + 1;
+        // Never back: a slot that was given out may be knocked at from for a while.
+        if (peer.slot + 1 + SLOTS - self.next_slot % SLOTS) % SLOTS < SLOTS / 2 {
+            self.next_slot = peer.slot + 1;
+        }
         self.count_links();
         // It knows nothing of this row yet; what guards a record comes after it. Records of the epoch are not for it: it is in
         // no view yet.
