@@ -77,10 +77,11 @@ impl Node {
         }
     }
 
-    /// Links this process with `peer`, at the other end of `connection`.
-    pub fn attach(&mut self, peer: Peer, connection: Connection) -> Result<(), Error> {
+    /// Links this process with `peer`, at the other end of `connection`, whose place was given `since` this view.
+    pub fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
         let member = |view: &View| view.rank_of(peer.slot).is_some_and(|rank| view.members[rank].peer != peer);
-        if peer.slot == self.membership.me().slot || self.membership.view().is_some_and(member) {
+        let taken = self.membership.view().is_some_and(member) || self.membership.is_given_since(peer.slot, since);
+        if peer.slot == self.membership.me().slot || taken {
             return Err(Error::Misuse("a link to a slot that another process holds"));
         }
         self.membership.link_down(peer.slot, "another process has its place", &mut *self.fabric);
@@ -89,7 +90,7 @@ impl Node {
             return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
         };
         self.multicast.attach(peer.slot, multicast);
-        self.membership.attach(peer, membership, &mut *self.fabric);
+        self.membership.attach(peer, since, membership, &mut *self.fabric);
         self.membership.tell(&mut *self.fabric);
         self.fabric.submit();
         Ok(())

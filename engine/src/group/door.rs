@@ -31,7 +31,7 @@ pub(super) enum Visit {
     /// A place in the group.
     Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
     /// To be attached.
-    Link { place: Place, connection: Connection },
+    Link { place: Place, since: u64, connection: Connection },
     /// The application's state, of this view or a later one.
     State { view: u64, reply: SyncSender<io::Result<Snapshot>> },
 }
@@ -139,7 +139,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
             };
             wire::answer(&mut socket, &reply)
         }
-        Request::Link { group_id, from, to } => link(socket, sign, shared, group_id, from, &to),
+        Request::Link { group_id, from, since, to } => link(socket, sign, shared, group_id, (from, since), &to),
         Request::State { group_id, view } if group_id == sign.group_id => give_state(socket, shared, view),
         Request::State { .. } => wire::answer(&mut socket, &other_group(sign)),
     }
@@ -157,7 +157,14 @@ fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Re
 }
 
 /// A process that was given a place links itself with this one.
-fn link(mut socket: Socket, sign: &Sign, shared: &Shared, group_id: u64, from: Place, to: &Place) -> io::Result<()> {
+fn link(
+    mut socket: Socket,
+    sign: &Sign,
+    shared: &Shared,
+    group_id: u64,
+    (from, since): (Place, u64),
+    to: &Place,
+) -> io::Result<()> {
     if group_id != sign.group_id
         || to.peer() != sign.me
         || from.slot >= crate::fabric::SLOTS
@@ -168,7 +175,7 @@ fn link(mut socket: Socket, sign: &Sign, shared: &Shared, group_id: u64, from: P
     }
     wire::answer(&mut socket, &Reply::Linked {})?;
     let connection = connection(socket, from.slot, sign.offer.as_ref())?;
-    shared.visit(Visit::Link { place: from, connection });
+    shared.visit(Visit::Link { place: from, since, connection });
     Ok(())
 }
 

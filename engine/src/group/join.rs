@@ -154,7 +154,7 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
     let founders = founders(&incarnations);
     let mut node = node(config, founders[rank], fabric, own, deadline)?;
     for (slot, connection) in links {
-        node.attach(founders[slot], connection)?;
+        node.attach(founders[slot], 0, connection)?;
     }
     node.found(&founders, Origin::default());
     let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
@@ -222,7 +222,7 @@ fn attempt(
     deadline: Instant,
     listening: Listening,
 ) -> Result<Attempt, Error> {
-    let (group_id, me, others) = match admission(config, deadline)? {
+    let (group_id, me, since, others) = match admission(config, deadline)? {
         Ok(admitted) => admitted,
         Err(obstacle) => return Ok(Attempt::Again(handler, obstacle)),
     };
@@ -243,7 +243,7 @@ fn attempt(
     let sign = Sign { group: config.group.clone(), group_id, agreed, me: peer, offer: offer.clone() };
     let ready = Ready { node, me: peer, sign, addresses, listening };
     let (shared, mut driver) = ready.start(config, handler)?;
-    let obstacle = link_all(&shared, group_id, &me, &others, offer.as_ref())?;
+    let obstacle = link_all(&shared, group_id, (&me, since), &others, offer.as_ref())?;
     // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
     let give_up = deadline.min(Instant::now() + patience);
@@ -258,7 +258,8 @@ fn attempt(
     }
 }
 
-type Admitted = (u64, Place, Vec<Place>);
+/// The group's id, the place and since which view it is given, and whom to link with.
+type Admitted = (u64, Place, u64, Vec<Place>);
 
 /// Asks for a place until somebody gives or refuses it, or for a while: then the obstacle.
 fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, String>, Error> {
@@ -277,7 +278,7 @@ fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, Stri
                 address: address.to_owned(),
             };
             match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
-                Ok(Reply::Admitted { group_id, me, others }) => return Ok(Ok((group_id, me, others))),
+                Ok(Reply::Admitted { group_id, me, since, others }) => return Ok(Ok((group_id, me, since, others))),
                 Ok(Reply::Elsewhere { address }) => {
                     elsewhere = Some(address);
                     break;
@@ -324,7 +325,7 @@ fn disagreement(config: &Config, member: u32, key: String, theirs: String) -> Er
 fn link_all(
     shared: &Arc<Shared>,
     group_id: u64,
-    me: &Place,
+    (me, since): (&Place, u64),
     others: &[Place],
     offer: Option<&shm::Offer>,
 ) -> Result<Arc<std::sync::Mutex<String>>, Error> {
@@ -333,8 +334,8 @@ fn link_all(
         (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), offer.cloned());
     let link = move || {
         for other in others {
-            match link(group_id, &me, &other, offer.as_ref()) {
-                Ok(connection) => shared.visit(Visit::Link { place: other, connection }),
+            match link(group_id, (&me, since), &other, offer.as_ref()) {
+                Ok(connection) => shared.visit(Visit::Link { place: other, since, connection }),
                 // It may be dead and about to be removed; the leader decides who is needed.
                 Err(error) => {
                     if let Ok(mut shown) = shown.lock() {
@@ -349,8 +350,13 @@ fn link_all(
     Ok(obstacle)
 }
 
-fn link(group_id: u64, me: &Place, other: &Place, offer: Option<&shm::Offer>) -> std::io::Result<Connection> {
-    let request = Request::Link { group_id, from: me.clone(), to: other.clone() };
+fn link(
+    group_id: u64,
+    (me, since): (&Place, u64),
+    other: &Place,
+    offer: Option<&shm::Offer>,
+) -> std::io::Result<Connection> {
+    let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match wire::ask(&other.address, &request, STEP_TIME)? {
         (socket, Reply::Linked {}) => door::connection(socket, other.slot, offer),
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),

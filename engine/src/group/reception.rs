@@ -51,7 +51,7 @@ impl Driver {
                 // The visitor may have lost its patience.
                 let _ = reply.send(answer);
             }
-            Visit::Link { place, connection } => match self.node.attach(place.peer(), connection) {
+            Visit::Link { place, since, connection } => match self.node.attach(place.peer(), since, connection) {
                 Ok(()) => {
                     self.reception.addresses.insert(place.incarnation, place.address);
                 }
@@ -66,12 +66,12 @@ impl Driver {
 
     fn admit(&mut self, id: MemberId, incarnation: u64, address: String) -> Reply {
         match self.node.admit(id, incarnation) {
-            Ok(Admission { peer, others }) => {
+            Ok(Admission { peer, since, others }) => {
                 let me = Place::new(peer, &address);
                 self.reception.addresses.insert(incarnation, address);
                 let others = others.into_iter().map(|other| self.reception.place(other)).collect::<Option<_>>();
                 match others {
-                    Some(others) => Reply::Admitted { group_id: self.reception.group_id, me, others },
+                    Some(others) => Reply::Admitted { group_id: self.reception.group_id, me, since, others },
                     None => Reply::Later { reason: "another process is joining".to_owned() },
                 }
             }

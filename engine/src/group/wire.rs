@@ -41,8 +41,8 @@ pub(super) enum Request {
     Ask { group: String },
     /// A place in the group, with the own configuration.
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
-    /// This very connection for the fabric.
-    Link { group_id: u64, from: Place, to: Place },
+    /// This very connection for the fabric, from the process that was given its place in view `since`.
+    Link { group_id: u64, from: Place, since: u64, to: Place },
     /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
     State { group_id: u64, view: u64 },
 }
@@ -52,8 +52,8 @@ pub(super) enum Request {
 pub(super) enum Reply {
     /// It does.
     Runs {},
-    /// The place, and whom to link with.
-    Admitted { group_id: u64, me: Place, others: Vec<Place> },
+    /// The place, in which view it was given, and whom to link with.
+    Admitted { group_id: u64, me: Place, since: u64, others: Vec<Place> },
     /// Another member decides this.
     Elsewhere { address: String },
     /// Not now; ask again.
@@ -176,7 +176,7 @@ mod tests {
                 incarnation: 0,
                 address: "unix:/a".into(),
             },
-            Request::Link { group_id: 9, from: place.clone(), to: place.clone() },
+            Request::Link { group_id: 9, from: place.clone(), since: 4, to: place.clone() },
         ];
         for request in &requests {
             let mut bytes = Vec::new();
@@ -188,7 +188,7 @@ mod tests {
         let replies = [
             Reply::Runs {},
             Reply::Linked {},
-            Reply::Admitted { group_id: 1, me: place.clone(), others: vec![place.clone(), place] },
+            Reply::Admitted { group_id: 1, me: place.clone(), since: 5, others: vec![place.clone(), place] },
             Reply::State { view: 3, next: vec![(0, 5), (63, u64::MAX >> 1)] },
         ];
         for reply in &replies {

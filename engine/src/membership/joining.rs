@@ -20,6 +20,8 @@ pub(super) struct Pending {
 pub struct Admission {
     /// Its place.
     pub peer: Peer,
+    /// The view in which it was given: of two processes that were given one slot, the later one has it.
+    pub since: u64,
     /// Whom it has to link with: the members, and others that are joining.
     pub others: Vec<Peer>,
 }
@@ -60,7 +62,7 @@ impl Membership {
         self.next_slot = slot + 1;
         let peer = Peer { slot, id, incarnation };
         self.pending.push(Pending { peer, until_ms: now_ms.saturating_add(self.settings.join_timeout_ms) });
-        Ok(Admission { peer, others })
+        Ok(Admission { peer, since: self.number(), others })
     }
 
     /// Joiners that have taken too long: their links are to be released.

@@ -75,6 +75,8 @@ pub struct ViewChange {
 #[derive(Debug, Clone, Copy)]
 struct Link {
     peer: Peer,
+    /// See [`Admission::since`].
+    since: u64,
     up: bool,
     /// Its `CHANGES` as of the last look; it begins at one that no row shows.
     changes: u64,
@@ -154,10 +156,15 @@ impl Membership {
         peer == self.me || self.links[peer.slot].is_some_and(|link| link.up && link.peer == peer)
     }
 
-    /// `peer` is linked now, and `row` is its row.
-    pub fn attach(&mut self, peer: Peer, row: Arc<Row>, fabric: &mut dyn Fabric) {
+    /// Whether somebody else was given `slot` in a view after `since`, and is linked.
+    pub fn is_given_since(&self, slot: Slot, since: u64) -> bool {
+        self.links[slot].is_some_and(|link| link.up && link.since > since)
+    }
+
+    /// `peer`, whose place was given `since` this view, is linked now, and `row` is its row.
+    pub fn attach(&mut self, peer: Peer, since: u64, row: Arc<Row>, fabric: &mut dyn Fabric) {
         self.table.attach(peer.slot, row);
-        self.links[peer.slot] = Some(Link { peer, up: true, changes: u64::MAX });
+        self.links[peer.slot] = Some(Link { peer, since, up: true, changes: u64::MAX });
         self.detector.heard(peer.slot);
         // Never back: a slot that was given out may be knocked at from for a while.
         if (peer.slot + 1 + SLOTS - self.next_slot % SLOTS) % SLOTS < SLOTS / 2 {
@@ -176,10 +183,11 @@ impl Membership {
 
     /// The link to the process in `slot` is down, because of `what`. True if that ends the view.
     pub fn link_down(&mut self, slot: Slot, what: &str, fabric: &mut dyn Fabric) -> bool {
-        let Some(peer) = self.links[slot].filter(|link| link.up).map(|link| link.peer) else { return false };
+        let Some(link) = self.links[slot].filter(|link| link.up) else { return false };
+        let peer = link.peer;
         // Its last words: it may have gone because it knew the decision. If they are none, it is suspected anyway.
         let _ = self.read_row(slot, fabric);
-        self.links[slot] = Some(Link { peer, up: false, changes: 0 });
+        self.links[slot] = Some(Link { up: false, changes: 0, ..link });
         self.count_links();
         self.pending.retain(|pending| pending.peer != peer);
         self.store_and_push(row::LINKED.at(slot), 0, fabric);

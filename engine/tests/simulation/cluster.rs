@@ -140,8 +140,8 @@ pub(crate) struct Cluster {
     plan: Plan,
     settings: Settings,
     asked: Vec<Asked>,
-    /// Links that one end has made and the other does not know yet: who, whom.
-    arrivals: Vec<(usize, usize)>,
+    /// Links that one end has made and the other does not know yet: who, whom, and since which view that has its place.
+    arrivals: Vec<(usize, usize, u64)>,
     stalled: Vec<(usize, usize)>,
     /// A member that stood still, or could not be heard, may come back in time to stay in the place of the one that
     /// accused it: so many may have been lost in that way, whoever they are.
@@ -214,7 +214,7 @@ impl Cluster {
         for a in 0..n {
             for b in (0..n).filter(|&b| b != a) {
                 let connection = Connection::Simulated(cluster.actors[b].process);
-                cluster.actors[a].node.attach(founders[b], connection).unwrap();
+                cluster.actors[a].node.attach(founders[b], 0, connection).unwrap();
             }
         }
         for actor in &mut cluster.actors {
@@ -507,8 +507,8 @@ impl Cluster {
         for other in admission.others {
             let actor = other.incarnation as usize - 1;
             let connection = Connection::Simulated(self.actors[actor].process);
-            self.actors[joiner].node.attach(other, connection).unwrap();
-            self.arrivals.push((actor, joiner));
+            self.actors[joiner].node.attach(other, admission.since, connection).unwrap();
+            self.arrivals.push((actor, joiner, admission.since));
         }
         self.report.joins += 1;
         true
@@ -517,12 +517,12 @@ impl Cluster {
     /// A link that one end has made reaches the other.
     fn arrive(&mut self) {
         if !self.arrivals.is_empty() {
-            let (at, from) = self.arrivals.swap_remove(self.rng.below(self.arrivals.len()));
+            let (at, from, since) = self.arrivals.swap_remove(self.rng.below(self.arrivals.len()));
             let (peer, process) = (self.actors[from].peer, self.actors[from].process);
             let actor = &mut self.actors[at];
             if !actor.ended() && !self.actors[from].dead {
                 // It may be refused: somebody else has the slot by now.
-                let _ = self.actors[at].node.attach(peer, Connection::Simulated(process));
+                let _ = self.actors[at].node.attach(peer, since, Connection::Simulated(process));
                 self.actors[at].awake = true;
             }
         }

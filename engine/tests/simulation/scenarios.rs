@@ -50,7 +50,7 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
     for a in 0..n {
         for b in (0..n).filter(|&b| b != a) {
             let peer = stage.peers[b];
-            stage.node(a).attach(peer, Connection::Simulated(b)).unwrap();
+            stage.node(a).attach(peer, 0, Connection::Simulated(b)).unwrap();
         }
     }
     let founders = stage.peers.clone();
@@ -473,4 +473,22 @@ fn a_leaver_goes_although_a_peer_stands_still() {
     let phase = s.node(0).phase().clone();
     assert!(matches!(phase, Phase::Left), "{phase:?}");
     assert!(s.view(1) >= 1);
+}
+
+/// A new leader does not know which places the one before it has given, and gives the same again: the later joiner keeps it,
+/// even if the former one knocks after it.
+#[test]
+fn a_place_belongs_to_whom_it_was_given_last() {
+    let mut s = stage(3, 4096, false);
+    let former = s.node(0).admit(MemberId(8), 8).unwrap();
+    s.node(0).leave();
+    s.pass_time(&[0, 1, 2], TIMEOUT_MS);
+    let later = s.node(1).admit(MemberId(9), 9).unwrap();
+    assert_eq!((former.peer.slot, later.peer.slot), (3, 3), "the case that this is about");
+    let processes = [s.net.process(3).0, s.net.process(3).0];
+    let node = s.node(2);
+    node.attach(later.peer, later.since, Connection::Simulated(processes[1])).unwrap();
+    let late = node.attach(former.peer, former.since, Connection::Simulated(processes[0]));
+    assert!(matches!(late, Err(Error::Misuse(_))), "{late:?}");
+    node.attach(later.peer, later.since, Connection::Simulated(processes[1])).unwrap();
 }
