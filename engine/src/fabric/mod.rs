@@ -40,6 +40,7 @@ mod memory;
 mod peers;
 pub mod shm;
 pub mod tcp;
+pub mod verbs;
 
 #[cfg(test)]
 #[path = "../../tests/conformance/mod.rs"]
