@@ -1,6 +1,10 @@
 //! The configuration: one TOML file, the same for every member but for `member` and `listen`. Every key with its default
 //! and unit is in the repository's `README.md`; unknown keys are errors.
 
+mod verbs;
+
+pub use verbs::Verbs;
+
 use crate::error::Error;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -99,6 +103,9 @@ pub struct Config {
     /// What a process that joins keeps of the messages that come while it takes the group's state, in bytes, at most.
     #[serde(default = "default_join_backlog_bytes")]
     pub join_backlog_bytes: usize,
+    /// How RDMA is used.
+    #[serde(default)]
+    pub verbs: Verbs,
     /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
     #[serde(default = "default_spin_us")]
     pub spin_us: u64,
@@ -158,6 +165,7 @@ impl Config {
             partition_timeout_ms: default_partition_timeout_ms(),
             lone_survivor: false,
             join_backlog_bytes: default_join_backlog_bytes(),
+            verbs: Verbs::default(),
             spin_us: default_spin_us(),
             busy_poll: false,
         }
@@ -258,6 +266,7 @@ impl Config {
                 self.ring_bytes
             ));
         }
+        self.verbs.check()?;
         if !(10..=3_600_000).contains(&self.failure_timeout_ms) {
             let value = self.failure_timeout_ms;
             return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));

@@ -9,7 +9,7 @@ use super::wire::{self, Place, Reply, Request};
 use crate::config::{Config, FabricKind, MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::meet::listen::{self, Listening};
-use crate::fabric::{Connection, Fabric, Row, Slot, TableSpec, meet, shm, tcp};
+use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, meet, shm, tcp};
 use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
@@ -369,13 +369,13 @@ fn by_slot<S>(streams: Vec<Option<S>>) -> impl Iterator<Item = (Slot, S)> {
     streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)))
 }
 
-fn set_up_error(config: &Config, error: shm::SetupError) -> Error {
+fn set_up_error(config: &Config, error: SetupError) -> Error {
     match error {
-        shm::SetupError::Peer(fault) => Error::Refused { member: config.members[fault.peer].id, reason: fault.what },
-        shm::SetupError::Missing(faults) => {
+        SetupError::Peer(fault) => Error::Refused { member: config.members[fault.peer].id, reason: fault.what },
+        SetupError::Missing(faults) => {
             let missing = faults.iter().map(|f| format!("member {} ({})", config.members[f.peer].id, f.what));
             Error::Missing { missing: missing.collect::<Vec<_>>().join(", "), after_ms: config.join_timeout_ms }
         }
-        shm::SetupError::Local(error) => error,
+        SetupError::Local(error) => error,
     }
 }
