@@ -19,6 +19,8 @@ use super::sys::{
 use serde::Serialize;
 use std::ffi::CStr;
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -175,7 +177,7 @@ pub fn devices() -> Result<Vec<Device>, Unavailable> {
 
 /// Why the library has no devices.
 fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
-    if seen_by_kernel.is_empty() {
+    let Some(first) = seen_by_kernel.first() else {
         // Without a device the kernel has no reason to load the modules whose absence is then the library's error.
         return format!(
             "this machine has no RDMA device, {} is empty or absent: load the driver of the card (mlx5_ib, irdma, bnxt_re \
@@ -183,13 +185,31 @@ fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
              netdev INTERFACE",
             sysfs::ROOT
         );
-    }
-    let error = error.map_or_else(String::new, |e| format!(" ({e})"));
-    format!(
-        "the kernel has {}, but libibverbs finds no device{error}: load ib_uverbs (modprobe ib_uverbs), and install the \
-         drivers for programs, ibverbs-providers (Debian, Ubuntu) or libibverbs (RHEL, Fedora)",
-        seen_by_kernel.join(", ")
-    )
+    };
+    let reason = closed(first).unwrap_or_else(|| {
+        let error = error.map_or_else(String::new, |e| format!(" ({e})"));
+        format!(
+            "it has no driver for programs{error}; install ibverbs-providers (Debian, Ubuntu) or libibverbs (RHEL, Fedora)"
+        )
+    });
+    format!("the kernel has {}, but libibverbs finds no device; {first}: {reason}", seen_by_kernel.join(", "))
+}
+
+/// Why a program cannot open the device. The library's own errno does not tell: it goes on to look for the file elsewhere.
+fn closed(name: &str) -> Option<String> {
+    let Some(file) = sysfs::node(Path::new(sysfs::VERBS_ROOT), name) else {
+        return Some("the kernel offers it to no program; load ib_uverbs (modprobe ib_uverbs)".into());
+    };
+    let file = Path::new("/dev/infiniband").join(file);
+    let error = File::options().read(true).write(true).open(&file).err()?;
+    let file = file.display();
+    Some(match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not read and write {file}; chmod 666 it, as the rules of udev normally do")
+        }
+        io::ErrorKind::NotFound => format!("{file} is not here; into a container, pass it (--device={file})"),
+        _ => format!("{file} cannot be opened: {error}"),
+    })
 }
 
 fn describe(library: &'static Library, list: &DeviceList, name: String) -> Device {
@@ -201,7 +221,10 @@ fn describe(library: &'static Library, list: &DeviceList, name: String) -> Devic
             Some("it is an iWARP device, whose connections only rdma_cm can make; RoCE or InfiniBand is needed".into());
     }
     match open(library, list, &mut device, &folder) {
-        Err(e) if device.obstacle.is_none() => device.obstacle = Some(e.to_string()),
+        Err(e) if device.obstacle.is_none() => {
+            let closed = Some(e).filter(|e| e.call == "ibv_open_device").and_then(|_| closed(&device.name));
+            device.obstacle = Some(closed.unwrap_or_else(|| e.to_string()));
+        }
         _ => {}
     }
     device
@@ -293,8 +316,11 @@ mod tests {
     fn what_is_missing_is_said() {
         let none = nothing(&[], Some(VerbsError { call: "ibv_get_device_list", errno: libc::ENOSYS }));
         assert!(none.contains("no RDMA device") && none.contains("rdma link add"), "{none}");
-        let hidden = nothing(&["mlx5_0".into()], None);
-        assert!(hidden.contains("the kernel has mlx5_0") && hidden.contains("ibverbs-providers"), "{hidden}");
+        let hidden = nothing(&["no-such-device".into()], None);
+        assert!(
+            hidden.starts_with("the kernel has no-such-device, but") && hidden.contains("load ib_uverbs"),
+            "{hidden}"
+        );
     }
 
     #[test]

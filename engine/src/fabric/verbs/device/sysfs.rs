@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// One folder per device.
 pub(super) const ROOT: &str = "/sys/class/infiniband";
+/// One folder per device that programs can open.
+pub(super) const VERBS_ROOT: &str = "/sys/class/infiniband_verbs";
 /// A connection names an entry of the GID table by a byte.
 const GIDS_MAX: usize = 256;
 
@@ -21,6 +23,11 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
 pub(super) fn line(file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The name in /dev/infiniband by which programs open a device.
+pub(super) fn node(verbs: &Path, device: &str) -> Option<String> {
+    names(verbs).into_iter().find(|name| line(&verbs.join(name).join("ibdev")).is_some_and(|ibdev| ibdev == device))
 }
 
 /// The entries of a port's GID table of `len` that hold something.
@@ -45,7 +52,7 @@ pub(super) fn gids(port: &Path, len: usize, link_layer: LinkLayer) -> Vec<Gid> {
 
 #[cfg(test)]
 mod tests {
-    use super::{gids, line, names};
+    use super::{gids, line, names, node};
     use crate::fabric::verbs::device::{Gid, GidType, LinkLayer};
     use std::path::{Path, PathBuf};
 
@@ -107,5 +114,10 @@ mod tests {
         assert_eq!(line(&devices.join("rxe0/fw_ver")).as_deref(), Some("1.2"));
         assert_eq!(line(&devices.join("rxe1/fw_ver")), None);
         std::fs::remove_dir_all(devices).unwrap();
+        let verbs =
+            folder("verbs", &[("abi_version", "6\n"), ("uverbs0/ibdev", "rxe1\n"), ("uverbs1/ibdev", "rxe0\n")]);
+        assert_eq!(node(&verbs, "rxe0").as_deref(), Some("uverbs1"));
+        assert_eq!(node(&verbs, "rxe2"), None);
+        std::fs::remove_dir_all(verbs).unwrap();
     }
 }
