@@ -142,6 +142,11 @@ pub(crate) fn mtu_bytes(mtu: u32) -> Option<u32> {
     (IBV_MTU_256..=IBV_MTU_4096).contains(&mtu).then(|| 128 << mtu)
 }
 
+/// The largest MTU value of the header that is at most so many bytes.
+pub(crate) fn mtu_code(bytes: u32) -> u32 {
+    (IBV_MTU_256..=IBV_MTU_4096).rfind(|code| mtu_bytes(*code) <= Some(bytes)).unwrap_or(IBV_MTU_256)
+}
+
 /// A completion's status in words.
 pub(crate) fn wc_status(status: u32) -> &'static str {
     match status {
