@@ -14,10 +14,9 @@ use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -104,6 +103,22 @@ fn specs(config: &Config) -> [TableSpec; 2] {
     [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)]
 }
 
+/// The fabric of a process in `slot`, its rows, and on shared memory what is handed to those who link.
+type NewFabric = (Box<dyn Fabric>, Vec<Arc<Row>>, Option<shm::Offer>);
+
+fn new_fabric(config: &Config, slot: Slot) -> Result<NewFabric, Error> {
+    Ok(match config.fabric {
+        FabricKind::Tcp => {
+            let (fabric, own) = tcp::TcpFabric::new(slot, &specs(config))?;
+            (Box::new(fabric), own, None)
+        }
+        FabricKind::Shm => {
+            let (fabric, own, offer) = shm::ShmFabric::new(slot, &specs(config))?;
+            (Box::new(fabric), own, Some(offer))
+        }
+    })
+}
+
 fn node(
     config: &Config,
     me: Peer,
@@ -134,23 +149,19 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
         let ids = config.members.iter().map(|member| member.id).enumerate();
         ids.zip(incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect()
     };
-    let (fabric, own, links, incarnations, listening, offer) = match config.fabric {
-        FabricKind::Tcp => {
-            let met = meet::meet::<TcpStream>(config, rank, incarnation, deadline, listening, &runs)?;
-            let links: Vec<_> = by_slot(met.streams).map(|(slot, stream)| (slot, Connection::Tcp(stream))).collect();
-            let (fabric, own) = tcp::TcpFabric::new(rank, &specs(config))?;
-            (Box::new(fabric) as Box<dyn Fabric>, own, links, met.incarnations, met.listening, None)
-        }
-        FabricKind::Shm => {
-            let met = meet::meet::<UnixStream>(config, rank, incarnation, deadline, listening, &runs)?;
-            let (fabric, own, offer) = shm::ShmFabric::new(rank, &specs(config))?;
-            let prepared = offer.exchange(by_slot(met.streams).collect(), deadline);
+    let meet::Met { streams, incarnations, listening } =
+        meet::meet::<Socket>(config, rank, incarnation, deadline, listening, &runs)?;
+    drop(watch);
+    let (fabric, own, offer) = new_fabric(config, rank)?;
+    let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
+    let links: Vec<_> = match &offer {
+        None => streams.map(|(slot, stream)| (slot, Connection::Tcp(stream.into()))).collect(),
+        Some(offer) => {
+            let prepared = offer.exchange(streams.map(|(slot, stream)| (slot, stream.into())).collect(), deadline);
             let prepared = prepared.map_err(|e| set_up_error(config, e))?.into_iter();
-            let links = prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect();
-            (Box::new(fabric) as Box<dyn Fabric>, own, links, met.incarnations, met.listening, Some(offer))
+            prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect()
         }
     };
-    drop(watch);
     let founders = founders(&incarnations);
     let mut node = node(config, founders[rank], fabric, own, deadline)?;
     for (slot, connection) in links {
@@ -227,16 +238,7 @@ fn attempt(
         Err(obstacle) => return Ok(Attempt::Again(handler, obstacle)),
     };
     let peer = me.peer();
-    let (fabric, own, offer) = match config.fabric {
-        FabricKind::Tcp => {
-            let (fabric, own) = tcp::TcpFabric::new(peer.slot, &specs(config))?;
-            (Box::new(fabric) as Box<dyn Fabric>, own, None)
-        }
-        FabricKind::Shm => {
-            let (fabric, own, offer) = shm::ShmFabric::new(peer.slot, &specs(config))?;
-            (Box::new(fabric) as Box<dyn Fabric>, own, Some(offer))
-        }
-    };
+    let (fabric, own, offer) = new_fabric(config, peer.slot)?;
     let node = node(config, peer, fabric, own, deadline)?;
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
     let agreed = config.agreed();
@@ -313,10 +315,9 @@ fn refused(config: &Config, contact: &str, reason: String) -> Error {
 }
 
 fn disagreement(config: &Config, member: u32, key: String, theirs: String) -> Error {
-    let agreed = config.agreed();
     let ours = match key.as_str() {
         "group" => config.group.clone(),
-        key => agreed.iter().find(|(k, _)| k == key).map_or_else(|| "(not set)".to_owned(), |(_, value)| value.clone()),
+        key => meet::check::value_of(&config.agreed(), key),
     };
     Error::Disagreement { member: MemberId(member), key, ours, theirs }
 }
@@ -362,11 +363,6 @@ fn link(
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
         (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }
-}
-
-/// The streams that there are, with their slots.
-fn by_slot<S>(streams: Vec<Option<S>>) -> impl Iterator<Item = (Slot, S)> {
-    streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)))
 }
 
 fn set_up_error(config: &Config, error: shm::SetupError) -> Error {
