@@ -147,6 +147,34 @@ pub(crate) fn name<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
+/// What every measurement of the engine takes.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct EngineArgs {
+    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) ring_bytes: Option<usize>,
+    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+}
+
+impl EngineArgs {
+    /// A configuration of members 1, 2, ... at `addresses`, for messages of `size` bytes; it is not checked.
+    pub(crate) fn config(&self, fabric: Fabric, addresses: &[String], size: usize) -> galerna::Config {
+        let members = addresses
+            .iter()
+            .zip(1..)
+            .map(|(address, id)| galerna::Member { id: galerna::MemberId(id), address: address.clone() });
+        let mut config = galerna::Config::new("galerna-bench", fabric.into(), members.collect());
+        config.ring_bytes = self.ring_bytes.unwrap_or(config.ring_bytes);
+        config.spin_us = self.spin_us.unwrap_or(config.spin_us);
+        if size > config.max_message() {
+            config.max_message_bytes = Some(size);
+        }
+        config
+    }
+}
+
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct ClusterArgs {
     /// The transport.
@@ -177,12 +205,9 @@ pub(crate) struct ClusterArgs {
     /// Who calls the engine.
     #[arg(long, value_enum, default_value = "dispatch")]
     pub(crate) drive: Drive,
-    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) ring_bytes: Option<usize>,
-    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) spin_us: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) engine: EngineArgs,
     /// With --drive dispatch: the most messages sent between two polls; without it, as many as the ring takes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) burst: Option<u64>,
@@ -211,7 +236,7 @@ impl ClusterArgs {
 
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
-        let mut config = config(self.fabric, addresses, self.ring_bytes, self.spin_us);
+        let mut config = self.engine.config(self.fabric, addresses, self.size);
         config.busy_poll = self.busy_poll;
         let most = config.ring_bytes / 2 - 8;
         if self.size > most {
@@ -220,9 +245,6 @@ impl ClusterArgs {
                 self.size, config.ring_bytes
             )
             .into());
-        }
-        if self.size > config.max_message() {
-            config.max_message_bytes = Some(self.size);
         }
         config.check()?;
         Ok(config)
@@ -240,23 +262,6 @@ impl ClusterArgs {
         // Any addresses will do for the other checks.
         self.config(&crate::crew::sample_addresses(self.fabric, self.members())).map(drop)
     }
-}
-
-/// A configuration of members 1, 2, ... at `addresses`.
-pub(crate) fn config(
-    fabric: Fabric,
-    addresses: &[String],
-    ring_bytes: Option<usize>,
-    spin_us: Option<u64>,
-) -> galerna::Config {
-    let members = addresses
-        .iter()
-        .zip(1..)
-        .map(|(address, id)| galerna::Member { id: galerna::MemberId(id), address: address.clone() });
-    let mut config = galerna::Config::new("galerna-bench", fabric.into(), members.collect());
-    config.ring_bytes = ring_bytes.unwrap_or(config.ring_bytes);
-    config.spin_us = spin_us.unwrap_or(config.spin_us);
-    config
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
@@ -345,12 +350,9 @@ pub(crate) struct IdleArgs {
     /// How long nothing is done.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
-    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) ring_bytes: Option<usize>,
-    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) spin_us: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) engine: EngineArgs,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -389,12 +391,9 @@ pub(crate) struct FailoverArgs {
     /// How long the members send before one is killed, in ms; up to half as much again is added at random.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) warmup_ms: u64,
-    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) ring_bytes: Option<usize>,
-    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) spin_us: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) engine: EngineArgs,
     /// Give a kill up after so many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
@@ -414,10 +413,7 @@ impl FailoverArgs {
 
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
-        let mut config = config(self.fabric, addresses, self.ring_bytes, self.spin_us);
-        if self.size > config.max_message() {
-            config.max_message_bytes = Some(self.size);
-        }
+        let config = self.engine.config(self.fabric, addresses, self.size);
         config.check()?;
         Ok(config)
     }

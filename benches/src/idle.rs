@@ -1,7 +1,7 @@
 //! `galerna-bench idle`: what a group costs in which nothing happens.
 
 use crate::Result;
-use crate::args::{self, IdleArgs, name};
+use crate::args::{IdleArgs, name};
 use crate::control::{Control, Job, Plan, Word};
 use crate::crew::{self, Task};
 use crate::measure::{Cpu, memory_kib};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// Messages of each member before it idles, and how long the group may take for them and to come to rest.
 const MESSAGES: usize = 10;
+const MESSAGE: &[u8] = b"about to do nothing";
 const GREETING: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -45,7 +46,7 @@ struct Idle<'a> {
 pub(crate) fn run(args: &IdleArgs) -> Result<()> {
     let members = args.members as usize;
     let sample = crew::sample_addresses(args.fabric, members);
-    args::config(args.fabric, &sample, args.ring_bytes, args.spin_us).check()?;
+    args.engine.config(args.fabric, &sample, MESSAGE.len()).check()?;
     let reports: Vec<Report> = crew::run(&Task {
         fabric: args.fabric,
         members,
@@ -91,12 +92,12 @@ fn text(idle: &Idle<'_>) -> String {
 /// See [`crate::control`].
 pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()> {
     let main = SubgroupId(0);
-    let config = args::config(args.fabric, &plan.addresses, args.ring_bytes, args.spin_us)
-        .with_member(MemberId(plan.rank as u32 + 1));
+    let config =
+        args.engine.config(args.fabric, &plan.addresses, MESSAGE.len()).with_member(MemberId(plan.rank as u32 + 1));
     let ring_bytes = config.ring_bytes;
     let group = Group::join(config, |_: Delivery<'_>| {})?;
     for _ in 0..MESSAGES {
-        group.send(main, Mode::Safe, b"about to do nothing", GREETING)?;
+        group.send(main, Mode::Safe, MESSAGE, GREETING)?;
     }
     group.flush(main, 0, GREETING)?;
     control.say(&Word::Ready)?;

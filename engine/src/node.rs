@@ -105,7 +105,7 @@ impl Node {
         let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
-        self.membership.found(view);
+        self.membership.begin(view);
         match self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
             Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),

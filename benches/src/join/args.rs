@@ -1,7 +1,7 @@
 //! The flags of `galerna-bench join`.
 
 use crate::Result;
-use crate::args::{Fabric, config};
+use crate::args::{EngineArgs, Fabric};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -25,12 +25,9 @@ pub(crate) struct JoinArgs {
     /// Bytes of each message.
     #[arg(long, default_value_t = 100)]
     pub(crate) size: usize,
-    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) ring_bytes: Option<usize>,
-    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
-    #[arg(long)]
-    pub(crate) spin_us: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) engine: EngineArgs,
     /// Give a join up after so many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
@@ -42,11 +39,8 @@ pub(crate) struct JoinArgs {
 impl JoinArgs {
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, founders: &[String]) -> Result<galerna::Config> {
-        let mut config = config(self.fabric, founders, self.ring_bytes, self.spin_us);
+        let mut config = self.engine.config(self.fabric, founders, self.size);
         config.join_timeout_ms = 1000 * self.timeout_s;
-        if self.size > config.max_message() {
-            config.max_message_bytes = Some(self.size);
-        }
         config.check()?;
         Ok(config)
     }

@@ -19,7 +19,7 @@ pub struct Verbs {
     /// How long a packet may be without an answer before it is sent again: 4.096 µs · 2^`timeout`, from 1 to 31; 14 is 67 ms
     /// [local ack timeout].
     pub timeout: u8,
-    /// How often it is sent again before the link is down, from 0 to 7 [retry count].
+    /// How often it is sent again before the link is down, from 0 to 7 [retry count]; for SoftRoCE 7 is for ever.
     pub retry_count: u8,
     /// How long a peer waits whose wake-up found no room, as a code from 0 to 31; 12 is 0.64 ms [RNR NAK timer].
     pub min_rnr_timer: u8,
@@ -45,7 +45,7 @@ impl Default for Verbs {
             gid_index: None,
             mtu: None,
             timeout: 14,
-            retry_count: 7,
+            retry_count: 6,
             min_rnr_timer: 12,
             pkey_index: 0,
             service_level: 0,

@@ -3,9 +3,9 @@
 //! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body of TOML: these messages
 //! are few and short, and a person can read them. Numbers are at most 2^63 - 1, as TOML has them.
 
-use crate::config::MemberId;
+use crate::config::{FabricKind, MemberId};
 use crate::fabric::Slot;
-use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, MAGIC, PREAMBLE_LEN, VERSION};
+use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
 use crate::membership::Peer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -52,8 +52,8 @@ pub(super) enum Request {
 pub(super) enum Reply {
     /// It does.
     Runs {},
-    /// The place, in which view it was given, and whom to link with.
-    Admitted { group_id: u64, me: Place, since: u64, others: Vec<Place> },
+    /// The group's fabric, the place, in which view it was given, and whom to link with.
+    Admitted { group_id: u64, fabric: FabricKind, me: Place, since: u64, others: Vec<Place> },
     /// Another member decides this.
     Elsewhere { address: String },
     /// Not now; ask again.
@@ -75,40 +75,23 @@ pub(super) enum First {
     Hello,
 }
 
-fn malformed(what: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.into())
+fn malformed(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
 fn send(socket: &mut impl Write, kind: u8, body: &impl Serialize) -> io::Result<()> {
-    let body = toml::to_string(body).map_err(|e| malformed(e.to_string()))?;
-    if body.len() > BODY_MAX {
-        return Err(malformed(format!("a message of {} bytes; the limit is {BODY_MAX}", body.len())));
-    }
-    let mut message = Vec::with_capacity(PREAMBLE_LEN + body.len());
-    message.extend(MAGIC);
-    message.extend(VERSION.to_le_bytes());
-    message.push(kind);
-    // It fits: at most `BODY_MAX`.
-    message.extend((body.len() as u32).to_le_bytes());
-    message.extend(body.as_bytes());
+    let body = toml::to_string(body).map_err(malformed)?;
+    let message = with_preamble(kind, body.as_bytes());
+    let message =
+        message.ok_or_else(|| malformed(format!("a message of {} bytes; the limit is {BODY_MAX}", body.len())))?;
     socket.write_all(&message)
 }
 
-fn receive(socket: &mut impl Read) -> io::Result<(u8, String)> {
-    let mut preamble = [0; PREAMBLE_LEN];
-    socket.read_exact(&mut preamble)?;
-    let (magic, rest) = preamble.split_at(MAGIC.len());
-    let [v0, v1, v2, v3, kind, l0, l1, l2, l3] = *rest else { return Err(malformed("a preamble of another length")) };
-    let (version, len) = (u32::from_le_bytes([v0, v1, v2, v3]), u32::from_le_bytes([l0, l1, l2, l3]) as usize);
-    if magic != MAGIC {
-        return Err(malformed("its first bytes are not this protocol's"));
-    }
-    if version != VERSION {
-        return Err(malformed(format!("it speaks protocol version {version}, this process {VERSION}")));
-    }
-    if len > BODY_MAX {
-        return Err(malformed(format!("a message of {len} bytes; the limit is {BODY_MAX}")));
-    }
+/// Receives a message of one of these kinds.
+fn receive(socket: &mut impl Read, kinds: &[u8]) -> io::Result<(u8, String)> {
+    let mut first = [0; PREAMBLE_LEN];
+    socket.read_exact(&mut first)?;
+    let (kind, len) = preamble(&first, kinds).map_err(malformed)?;
     let mut body = vec![0; len];
     socket.read_exact(&mut body)?;
     Ok((kind, String::from_utf8_lossy(&body).into_owned()))
@@ -116,10 +99,9 @@ fn receive(socket: &mut impl Read) -> io::Result<(u8, String)> {
 
 /// Reads what a stranger says first.
 pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
-    match receive(socket)? {
+    match receive(socket, &[KIND_HELLO, KIND_REQUEST])? {
         (KIND_HELLO, _) => Ok(First::Hello),
-        (KIND_REQUEST, body) => toml::from_str(&body).map(First::Request).map_err(|e| malformed(e.to_string())),
-        (kind, _) => Err(malformed(format!("a message of the unknown kind {kind}"))),
+        (_, body) => toml::from_str(&body).map(First::Request).map_err(malformed),
     }
 }
 
@@ -134,10 +116,8 @@ pub(super) fn ask(address: &str, request: &Request, timeout: Duration) -> io::Re
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))?;
     send(&mut socket, KIND_REQUEST, request)?;
-    match receive(&mut socket)? {
-        (KIND_REPLY, body) => Ok((socket, toml::from_str(&body).map_err(|e| malformed(e.to_string()))?)),
-        (kind, _) => Err(malformed(format!("a message of kind {kind} in place of an answer"))),
-    }
+    let (_, body) = receive(&mut socket, &[KIND_REPLY])?;
+    Ok((socket, toml::from_str(&body).map_err(malformed)?))
 }
 
 fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
@@ -181,20 +161,27 @@ mod tests {
         for request in &requests {
             let mut bytes = Vec::new();
             send(&mut bytes, KIND_REQUEST, request).unwrap();
-            let (kind, body) = receive(&mut bytes.as_slice()).unwrap();
+            let (kind, body) = receive(&mut bytes.as_slice(), &[KIND_REQUEST]).unwrap();
             assert_eq!((kind, toml::from_str::<Request>(&body).unwrap()), (KIND_REQUEST, request.clone()));
-            assert!(receive(&mut &bytes[..bytes.len() - 1]).is_err(), "cut");
+            assert!(receive(&mut &bytes[..bytes.len() - 1], &[KIND_REQUEST]).is_err(), "cut");
+            assert!(receive(&mut bytes.as_slice(), &[KIND_REPLY]).is_err(), "another kind");
         }
         let replies = [
             Reply::Runs {},
             Reply::Linked {},
-            Reply::Admitted { group_id: 1, me: place.clone(), since: 5, others: vec![place.clone(), place] },
+            Reply::Admitted {
+                group_id: 1,
+                fabric: FabricKind::Verbs,
+                me: place.clone(),
+                since: 5,
+                others: vec![place.clone(), place],
+            },
             Reply::State { view: 3, next: vec![(0, 5), (63, u64::MAX >> 1)] },
         ];
         for reply in &replies {
             let body = toml::to_string(reply).unwrap();
             assert_eq!(toml::from_str::<Reply>(&body).unwrap(), *reply, "{body}");
         }
-        assert!(receive(&mut [0u8; 64].as_slice()).is_err());
+        assert!(receive(&mut [0u8; 64].as_slice(), &[KIND_REQUEST]).is_err());
     }
 }

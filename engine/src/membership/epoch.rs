@@ -113,7 +113,9 @@ impl Membership {
         if self.epoch.wedged_ms.is_some() {
             return false;
         }
-        let for_others = || self.is_leader() && (self.has_ready_learner() || !self.complete_joiners().is_empty());
+        let somebody_is_due = || self.has_ready_learner() || !self.complete_joiners().is_empty();
+        // At each pass: who leads is worked out only when it matters.
+        let for_others = || somebody_is_due() && self.is_leader();
         self.has_suspicions() || leaves || self.somebody_wedged() || for_others()
     }
 

@@ -48,18 +48,6 @@ pub struct Settings {
     pub seed: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            failure_timeout_ms: 2000,
-            partition_timeout_ms: 10_000,
-            join_timeout_ms: 30_000,
-            lone_survivor: false,
-            seed: 0,
-        }
-    }
-}
-
 /// What happened between two views.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewChange {
@@ -266,19 +254,8 @@ impl Membership {
         }
     }
 
-    /// Shows that this process runs `view`. What the data plane shows of it was pushed before.
-    fn show_installed(&mut self, fabric: &mut dyn Fabric) {
-        let shown = self.number() + 1;
-        self.store_and_push(row::INSTALLED, shown, fabric);
-        self.store_and_push(row::EPOCH, shown, fabric);
-    }
-
-    /// The founders' view, with all of them linked; [`Membership::installed`] shows it.
-    pub fn found(&mut self, view: View) {
-        self.begin(view);
-    }
-
-    fn begin(&mut self, view: View) {
+    /// A view begins; the founders' first one with all of them linked. [`Membership::installed`] shows it.
+    pub fn begin(&mut self, view: View) {
         self.epoch.begin(view.members.len());
         self.view = Some(view);
         self.count_links();
@@ -418,9 +395,12 @@ impl Membership {
         self.count_links();
     }
 
-    /// The data plane is in the new view too: shows so, and accuses whom there is no link with.
+    /// The data plane is in the new view too, and has pushed what it shows of it: shows so, and accuses whom there is no link
+    /// with.
     pub fn installed(&mut self, fabric: &mut dyn Fabric) {
-        self.show_installed(fabric);
+        let shown = self.number() + 1;
+        self.store_and_push(row::INSTALLED, shown, fabric);
+        self.store_and_push(row::EPOCH, shown, fabric);
         let members: Vec<Peer> = self.view.iter().flat_map(|view| &view.members).map(|m| m.peer).collect();
         for (rank, peer) in members.into_iter().enumerate() {
             if !self.is_linked(peer) {

@@ -1,5 +1,6 @@
 //! The walk along the order: hands over what its mode allows, skips nulls, stops at what is not safe yet.
 
+use super::epoch::Sentinel;
 use super::frame::Mode;
 use super::{Breach, Delivery, Multicast, column};
 use crate::fabric::Rank;
@@ -64,7 +65,7 @@ impl Multicast {
         let mut unstable = (0..senders).any(|s| self.streams[s].ordered > self.stability.stable(s));
         while walk.next < end && walk.frames < most_frames && walk.words < most_words {
             let (sender, index) = (walk.turn, walk.index);
-            if self.has_gone_on(sender, gone_on) {
+            if has_gone_on(&self.sentinels, sender, gone_on) {
                 break;
             }
             let stream = &mut self.streams[sender];
@@ -99,17 +100,12 @@ impl Multicast {
         Ok(())
     }
 
-    #[inline]
-    fn has_gone_on(&self, sender: Rank, gone_on: u64) -> bool {
-        self.sentinels.get(sender).is_some_and(|sentinel| sentinel.passed(gone_on))
-    }
-
     /// Delivers the `fifo` messages that lead their streams, ahead of the order.
     fn pass_fifo(&mut self, walk: &mut Walk, gone_on: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
         let (order, view) = (self.order, self.view);
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             while walk.frames < DELIVERIES_PER_PASS {
-                if self.sentinels.get(sender).is_some_and(|sentinel| sentinel.passed(gone_on)) {
+                if has_gone_on(&self.sentinels, sender, gone_on) {
                     break;
                 }
                 let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
@@ -124,6 +120,12 @@ impl Multicast {
         }
         Ok(())
     }
+}
+
+/// Whether the sender may reuse what its row holds.
+#[inline]
+fn has_gone_on(sentinels: &[Sentinel], sender: Rank, gone_on: u64) -> bool {
+    sentinels.get(sender).is_some_and(|sentinel| sentinel.passed(gone_on))
 }
 
 impl Walk {

@@ -79,15 +79,6 @@ pub enum Standing {
     Gone,
 }
 
-/// Bytes that a member must fetch: of the data of a stream's ring.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// Whose stream.
-    pub stream: Rank,
-    /// Its bytes in the row.
-    pub range: Range<usize>,
-}
-
 impl Multicast {
     /// Stops publishing and taking in. Where each stream ends here, by rank; the own one with all that is put on it.
     pub fn wedge(&mut self) -> Vec<End> {
@@ -114,11 +105,11 @@ impl Multicast {
         &self.flushed
     }
 
-    /// The bytes up to `target` that this member does not have of a stream.
-    pub fn missing(&self, stream: Rank, target: End) -> impl Iterator<Item = Missing> {
+    /// The bytes of a stream's row, up to `target`, that this member does not have and must fetch.
+    pub fn missing(&self, stream: Rank, target: End) -> impl Iterator<Item = Range<usize>> {
         let here = self.flushed[stream];
         let to = if target.frames > here.frames { target.word } else { here.word };
-        self.streams[stream].between(here.word, to).map(move |range| Missing { stream, range })
+        self.streams[stream].between(here.word, to)
     }
 
     /// Everything of `stream` up to `target` is in its row now: checks that it is a stream that ends there.

@@ -26,7 +26,7 @@ mod stability;
 mod stream;
 
 pub use claims::Claim;
-pub use epoch::{End, Layout, Missing, Seat, Sentinel, Standing};
+pub use epoch::{End, Layout, Seat, Sentinel, Standing};
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
 

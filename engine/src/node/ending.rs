@@ -100,10 +100,9 @@ impl Node {
         self.fetches.clear();
         for want in &wanted {
             let (Some(from), Some(owner)) = (want.from, self.membership.slot_of(want.stream)) else { continue };
-            let missing: Vec<_> = self.multicast.missing(want.stream, want.end).collect();
-            for part in missing {
-                for start in part.range.clone().step_by(FETCH_BYTES) {
-                    let range = start..part.range.end.min(start + FETCH_BYTES);
+            for part in self.multicast.missing(want.stream, want.end) {
+                for start in part.clone().step_by(FETCH_BYTES) {
+                    let range = start..part.end.min(start + FETCH_BYTES);
                     self.fabric.fetch(from, self.multicast.table_id(), owner, range.clone());
                     self.fetches.open.push(Fetch { from, owner, range, since_ms: self.now_ms });
                 }

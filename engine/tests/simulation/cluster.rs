@@ -856,7 +856,7 @@ impl Cluster {
             for sender in 0..self.actors.len() {
                 let whole = running.contains(&sender) || matches!(self.actors[sender].node.phase(), Phase::Left);
                 assert!(
-                    !whole || self.oracle.has_all_of(at, sender) || self.joined_after(at, sender),
+                    !whole || self.oracle.has_all_of(at, sender),
                     "{at} has not delivered everything of {sender}{}",
                     self.describe()
                 );
@@ -864,10 +864,6 @@ impl Cluster {
         }
         self.check_silence();
         self.finish_report();
-    }
-
-    fn joined_after(&self, _at: usize, _sender: usize) -> bool {
-        false
     }
 
     /// A quiet group sends nothing but heartbeats.

@@ -34,7 +34,8 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
         failure_timeout_ms: TIMEOUT_MS,
         partition_timeout_ms: 20 * TIMEOUT_MS,
         join_timeout_ms: 30 * TIMEOUT_MS,
-        ..Settings::default()
+        lone_survivor: false,
+        seed: 0,
     };
     let (mut nodes, mut rings, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for slot in 0..n {

@@ -109,7 +109,8 @@ fn same_configuration(ours: &Hello, theirs: &Hello) -> Option<Box<Denial>> {
     Some(denial)
 }
 
-fn value_of(pairs: &[(String, String)], key: &str) -> String {
+/// What a configuration has for a key, for a person to read.
+pub(crate) fn value_of(pairs: &[(String, String)], key: &str) -> String {
     pairs.iter().find(|(k, _)| k == key).map_or_else(|| NOT_SET.to_owned(), |(_, value)| value.clone())
 }
 

@@ -7,8 +7,8 @@
 use crate::config::MemberId;
 use std::fmt;
 
-pub(crate) const MAGIC: [u8; 8] = *b"GALERNA\n";
-pub(crate) const VERSION: u32 = 1;
+pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";
+pub(super) const VERSION: u32 = 1;
 pub(crate) const PREAMBLE_LEN: usize = 17;
 pub(crate) const BODY_MAX: usize = 64 << 10;
 
@@ -92,7 +92,7 @@ pub(super) enum Message {
 
 /// Bytes that are no message of this protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Garbage {
+pub(crate) enum Garbage {
     Magic,
     Version(u32),
     Kind(u8),
@@ -139,17 +139,14 @@ impl Message {
                 KIND_REFUSE
             }
         };
-        if body.len() > BODY_MAX {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(PREAMBLE_LEN + body.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.push(kind);
-        bytes.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
-        bytes.extend_from_slice(&body);
-        Some(bytes)
+        with_preamble(kind, &body)
     }
+}
+
+/// The bytes of a message of this kind; `None` when its body exceeds [`BODY_MAX`].
+pub(crate) fn with_preamble(kind: u8, body: &[u8]) -> Option<Vec<u8>> {
+    let len = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX)?;
+    Some([&MAGIC[..], &VERSION.to_le_bytes(), &[kind], &len.to_le_bytes(), body].concat())
 }
 
 fn put_str(body: &mut Vec<u8>, text: &str) -> Option<()> {
@@ -198,7 +195,7 @@ impl Decoder {
             return Err(Garbage::Magic);
         }
         if self.preamble.is_none() && self.bytes.len() == PREAMBLE_LEN {
-            self.preamble = Some(preamble(&self.bytes)?);
+            self.preamble = Some(preamble(&self.bytes, &[KIND_HELLO, KIND_ACCEPT, KIND_REFUSE])?);
         }
         match self.preamble {
             Some((kind, body)) if self.bytes.len() == PREAMBLE_LEN + body => {
@@ -211,16 +208,18 @@ impl Decoder {
     }
 }
 
-fn preamble(bytes: &[u8]) -> Result<(u8, usize), Garbage> {
+/// Reads a preamble: the kind, which is to be one of `kinds`, and the length of the body.
+pub(crate) fn preamble(bytes: &[u8], kinds: &[u8]) -> Result<(u8, usize), Garbage> {
     let mut reader = Reader { rest: bytes };
-    reader.array::<{ MAGIC.len() }>()?;
-    let version = reader.u32()?;
-    let kind = reader.u8()?;
-    let len = reader.u32()?;
-    if version != VERSION && kind != KIND_REFUSE {
+    if reader.array()? != MAGIC {
+        return Err(Garbage::Magic);
+    }
+    let (version, kind, len) = (reader.u32()?, reader.u8()?, reader.u32()?);
+    let expected = kinds.contains(&kind);
+    if version != VERSION && !(expected && kind == KIND_REFUSE) {
         return Err(Garbage::Version(version));
     }
-    if !matches!(kind, KIND_HELLO | KIND_ACCEPT | KIND_REFUSE) {
+    if !expected {
         return Err(Garbage::Kind(kind));
     }
     match usize::try_from(len) {

@@ -45,7 +45,6 @@ impl End {
         let pair = QueuePair::new(&domain, &sends, &receives, capacity).unwrap();
         let granted = pair.capacity().unwrap();
         assert!(granted.inline_bytes >= 64 && granted.send_requests >= 16, "{granted:?}");
-        assert!(sends.capacity() >= ENTRIES);
         let attributes = Attributes {
             port: choice.port,
             gid_index: choice.gid.as_ref().map(|gid| gid.index),

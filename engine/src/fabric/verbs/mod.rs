@@ -37,6 +37,7 @@ mod sys;
 mod wake;
 
 pub use offer::{Offer, Prepared};
+pub use port::usable;
 
 use super::peers::Peers;
 use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
@@ -52,12 +53,13 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sys::{IBV_WC_SUCCESS, ibv_wc, wc_status};
+use sys::{IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
 
 /// A poll that has no reason to look at the descriptors does so once in so many calls.
 const LOOK_EVERY: u32 = 128;
-/// What the epoll says of the completion channel; of a stream it says the peer's slot.
+/// What the epoll says of the completion channel, and of the device's events; of a stream it says the peer's slot.
 const CHANNEL_TOKEN: u64 = u64::MAX;
+const DEVICE_TOKEN: u64 = u64::MAX - 1;
 /// How long a release waits for a peer's device that takes nothing.
 pub const RELEASE_TIME: Duration = Duration::from_millis(50);
 /// Wake-ups taken at a time.
@@ -65,7 +67,6 @@ const WAKES: usize = 32;
 
 /// The RDMA fabric. See the module's documentation.
 pub struct VerbsFabric {
-    me: Slot,
     specs: Vec<TableSpec>,
     offer: Offer,
     links: Peers<Link>,
@@ -105,9 +106,10 @@ impl VerbsFabric {
         let (offer, rows) = Offer::create(me, specs, settings, address)?;
         let io = |e: nix::errno::Errno| Error::io("verbs: cannot create an epoll", e);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io)?;
-        epoll.add(offer.0.channel.fd(), EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL_TOKEN)).map_err(io)?;
+        for (fd, token) in [(offer.0.channel.fd(), CHANNEL_TOKEN), (offer.0.port.context.events_fd(), DEVICE_TOKEN)] {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io)?;
+        }
         let fabric = VerbsFabric {
-            me,
             specs: specs.to_vec(),
             offer: offer.clone(),
             links: Peers::new(),
@@ -118,7 +120,7 @@ impl VerbsFabric {
             closing: false,
             polls: 0,
             epoll,
-            ready: vec![EpollEvent::empty(); SLOTS + 1],
+            ready: vec![EpollEvent::empty(); SLOTS + 2],
             stats: FabricStats::default(),
         };
         Ok((fabric, rows, offer))
@@ -148,9 +150,10 @@ impl VerbsFabric {
         let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
         let mut woken = false;
         for event in &ready[..count] {
-            match usize::try_from(event.data()) {
-                Ok(peer) if peer < SLOTS => self.hear(peer, events),
-                _ => woken = true,
+            match event.data() {
+                CHANNEL_TOKEN => woken = true,
+                DEVICE_TOKEN => self.hear_device(),
+                peer => self.hear(peer as Slot, events),
             }
         }
         self.ready = ready;
@@ -158,6 +161,23 @@ impl VerbsFabric {
             self.fail_all(&error.to_string());
         }
         woken
+    }
+
+    /// The device reports something. What concerns one queue pair also shows in its completions.
+    fn hear_device(&mut self) {
+        loop {
+            match self.offer.0.port.context.next_event() {
+                Ok(Some(event)) => {
+                    let what = event_type(event.event_type);
+                    tracing::warn!(device = self.offer.0.port.choice.device, ?event, what, "the device reports");
+                    if event.event_type == IBV_EVENT_DEVICE_FATAL {
+                        self.fail_all(what);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.fail_all(&error.to_string()),
+            }
+        }
     }
 
     fn fail_all(&mut self, what: &str) {

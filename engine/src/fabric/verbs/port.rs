@@ -1,6 +1,6 @@
 //! The port of a device that a group's traffic goes over, opened.
 
-use super::device::{self, Choice, Wanted};
+use super::device::{self, Choice, Limits, Wanted};
 use super::sys::{
     Attributes, Capacity, Context, DeviceList, IBV_ACCESS_REMOTE_READ, IBV_ACCESS_REMOTE_WRITE, Library,
     ProtectionDomain, VerbsError, mtu_code,
@@ -27,12 +27,8 @@ pub(super) struct Port {
 impl Port {
     /// Opens what `settings` say; `address` is where the peers find this process, and a port that has it is preferred.
     pub(super) fn open(settings: &Verbs, address: Option<IpAddr>) -> Result<Port, Error> {
-        let unavailable = |what: String| Error::Rdma(what);
-        let wanted =
-            Wanted { device: settings.device.clone(), port: settings.port, gid_index: settings.gid_index, address };
-        let devices = device::devices().map_err(|e| unavailable(e.to_string()))?;
-        let choice = device::choose(&devices, &wanted).map_err(|e| unavailable(e.to_string()))?;
-        let limits = devices.iter().find(|device| device.name == choice.device).and_then(|device| device.limits);
+        let unavailable = Error::Rdma;
+        let (choice, limits) = choose(settings, address)?;
         let reads = limits.map_or((1, 1), |limits| (few(limits.max_qp_rd_atom), few(limits.max_qp_init_rd_atom)));
         let mut settings = settings.clone();
         if let Some(limits) = limits {
@@ -100,6 +96,24 @@ impl Port {
             reads_served: self.reads.0,
         }
     }
+}
+
+/// What [`Port::open`] would open, and what the device can do.
+fn choose(settings: &Verbs, address: Option<IpAddr>) -> Result<(Choice, Option<Limits>), Error> {
+    let Verbs { device, port, gid_index, .. } = settings.clone();
+    let unavailable = |e: device::Unavailable| Error::Rdma(e.to_string());
+    let devices = device::devices().map_err(unavailable)?;
+    let choice = device::choose(&devices, &Wanted { device, port, gid_index, address }).map_err(unavailable)?;
+    let limits = devices.iter().find(|device| device.name == choice.device).and_then(|device| device.limits);
+    Ok((choice, limits))
+}
+
+/// Whether there is a port that a group with these settings would use; `address` is where peers find this process.
+///
+/// # Errors
+/// [`Error::Rdma`] says why not.
+pub fn usable(settings: &Verbs, address: Option<IpAddr>) -> Result<(), Error> {
+    choose(settings, address).map(|_| ())
 }
 
 /// Sixteen are as good as more.

@@ -5,6 +5,7 @@ use super::port::Port;
 use super::sys::{IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_READ, IBV_ACCESS_REMOTE_WRITE, MemoryRegion};
 use crate::error::Error;
 use memmap2::{MmapMut, MmapOptions};
+use std::io;
 use std::sync::Arc;
 
 /// A huge page of the kinds of machines that there are RDMA devices for.
@@ -49,15 +50,35 @@ impl Target {
 }
 
 impl Region {
-    /// Zeroed memory of `len` bytes, the first `columns_len` of them columns.
+    /// Zeroed memory of at least `len` bytes, in huge pages where there are any, the first `columns_len` of them columns.
     pub(super) fn new(port: &Port, len: usize, columns_len: usize, access: Access) -> Result<Arc<Region>, Error> {
-        let io = |what: &str, e| Error::io(format!("verbs: cannot {what} {len} bytes"), e);
-        let map = map(len).map_err(|e| io("map", e))?;
+        if len >= HUGE_PAGE
+            && let Ok(map) = MmapOptions::new().len(len.next_multiple_of(HUGE_PAGE)).huge(Some(21)).map_anon()
+        {
+            // The device then needs one translation where it needed 512. Not all drivers take them (rxe does not).
+            match Region::register(port, map, len, columns_len, access) {
+                Ok(region) => return Ok(region),
+                Err(error) => tracing::debug!(%error, len, "huge pages are not used"),
+            }
+        }
+        let map = MmapMut::map_anon(len).map_err(|e| Error::io(format!("verbs: cannot map {len} bytes"), e))?;
+        Region::register(port, map, len, columns_len, access)
+    }
+
+    /// Registers the first `len` bytes of `map`.
+    fn register(
+        port: &Port,
+        map: MmapMut,
+        len: usize,
+        columns_len: usize,
+        access: Access,
+    ) -> Result<Arc<Region>, Error> {
         let row = Arc::new(Row::from_map(map.into(), columns_len));
         // SAFETY: whole pages of their own (a map), mapped while the row lives, and accessed through atomics and raw
         // pointers only, as `Row` does.
         let memory = unsafe { MemoryRegion::register(&port.domain, row.ptr(0..0), len, access.flags(), row.clone()) };
-        let memory = memory.map_err(|e| io("register", e.into()))?;
+        let memory =
+            memory.map_err(|e| Error::io(format!("verbs: cannot register {len} bytes"), io::Error::from(e)))?;
         Ok(Arc::new(Region { memory, row }))
     }
 
@@ -83,20 +104,4 @@ impl Region {
     pub(super) fn target(&self) -> Target {
         Target { address: self.address(0), key: self.memory.remote_key() }
     }
-}
-
-/// At least `len` bytes. In huge pages if the system has set any aside: the device then needs one translation where it
-/// needed 512. Otherwise the system may merge pages by itself.
-fn map(len: usize) -> std::io::Result<MmapMut> {
-    if len >= HUGE_PAGE
-        && let Ok(map) = MmapOptions::new().len(len.next_multiple_of(HUGE_PAGE)).huge(Some(21)).map_anon()
-    {
-        return Ok(map);
-    }
-    let map = MmapMut::map_anon(len)?;
-    if len >= HUGE_PAGE {
-        // A hint: refused where the kernel was built without.
-        let _ = map.advise(memmap2::Advice::HugePage);
-    }
-    Ok(map)
 }

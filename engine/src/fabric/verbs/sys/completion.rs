@@ -91,12 +91,6 @@ impl CompletionQueue {
         Ok(Arc::new(CompletionQueue { raw, context: context.clone(), _channel: channel.cloned() }))
     }
 
-    /// How many completions fit.
-    pub(crate) fn capacity(&self) -> u32 {
-        // SAFETY: lives, and is never resized.
-        u32::try_from(unsafe { (*self.raw.as_ptr()).cqe }).unwrap_or(0)
-    }
-
     /// Takes completions, as many as there are and fit; says how many.
     #[inline]
     pub(crate) fn poll(&self, into: &mut [ibv_wc]) -> Result<usize, VerbsError> {

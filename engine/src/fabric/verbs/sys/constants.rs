@@ -4,7 +4,7 @@
 /// Defines constants, and for the test a list of them.
 macro_rules! constants {
     ($($(#[$meta:meta])* $group:ident { $($name:ident = $value:expr,)* })*) => {
-        $($(#[$meta])* $(pub(crate) const $name: u32 = $value;)*)*
+        $($(#[$meta])* $(#[allow(dead_code, reason = "groups are complete, as the header has them")] pub(crate) const $name: u32 = $value;)*)*
 
         /// All of them, by name.
         #[cfg(test)]

@@ -25,7 +25,9 @@ pub(crate) use constants::*;
 pub(crate) use context::Context;
 pub(crate) use library::{DeviceList, Library};
 pub(crate) use memory::{MemoryRegion, ProtectionDomain};
-pub(crate) use queue_pair::{Attributes, Capacity, PostFailed, QueuePair, Remote};
+#[cfg(test)]
+pub(crate) use queue_pair::PostFailed;
+pub(crate) use queue_pair::{Attributes, Capacity, QueuePair, Remote};
 pub(crate) use types::{ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr_rdma};
 
 use std::ffi::c_int;

@@ -8,8 +8,8 @@ use super::types::{
 use super::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_CAP, IBV_QP_DEST_QPN, IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MAX_QP_RD_ATOMIC,
     IBV_QP_MIN_RNR_TIMER, IBV_QP_PATH_MTU, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY,
-    IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR,
-    IBV_QPS_RTS, IBV_QPT_RC, VerbsError, check, log_failure,
+    IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS,
+    IBV_QPT_RC, VerbsError, check, log_failure,
 };
 use std::ffi::c_int;
 use std::ptr::{NonNull, null_mut};
@@ -244,8 +244,9 @@ impl QueuePair {
     }
 
     /// As new: requests are forgotten without a completion.
+    #[cfg(test)]
     pub(crate) fn to_reset(&self) -> Result<(), VerbsError> {
-        self.modify(ibv_qp_attr { qp_state: IBV_QPS_RESET, ..ibv_qp_attr::default() }, IBV_QP_STATE)
+        self.modify(ibv_qp_attr { qp_state: super::IBV_QPS_RESET, ..ibv_qp_attr::default() }, IBV_QP_STATE)
     }
 
     fn modify(&self, mut attributes: ibv_qp_attr, mask: u32) -> Result<(), VerbsError> {
