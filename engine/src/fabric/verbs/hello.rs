@@ -80,7 +80,7 @@ impl Hello {
     /// What the process in slot `peer` tells the one in slot `me`; both have tables of these shapes. The error says what
     /// is wrong with it.
     pub(super) fn decode(bytes: &[u8], peer: Slot, me: Slot, specs: &[TableSpec]) -> Result<Hello, String> {
-        let words: Vec<u64> = bytes.chunks_exact(8).map(|chunk| word(chunk)).collect();
+        let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
         let Some((head, tables)) = words.split_at_checked(HEAD_WORDS) else {
             return Err(format!("its set-up has {} bytes, not {}", bytes.len(), Hello::len(specs.len())));
         };
