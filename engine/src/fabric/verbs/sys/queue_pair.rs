@@ -104,10 +104,8 @@ impl QueuePair {
         capacity: Capacity,
     ) -> Result<QueuePair, VerbsError> {
         let mut attributes = ibv_qp_init_attr {
-            qp_context: null_mut(),
             send_cq: send_completions.raw.as_ptr(),
             recv_cq: receive_completions.raw.as_ptr(),
-            srq: null_mut(),
             cap: ibv_qp_cap {
                 max_send_wr: capacity.send_requests,
                 max_recv_wr: capacity.receive_requests,
@@ -116,7 +114,7 @@ impl QueuePair {
                 max_inline_data: capacity.inline_bytes,
             },
             qp_type: IBV_QPT_RC,
-            sq_sig_all: 0,
+            ..ibv_qp_init_attr::default()
         };
         // SAFETY: domain and queues live, and as fields they outlive the queue pair.
         let raw = unsafe { (domain.context.library.ibv_create_qp)(domain.raw.as_ptr(), &raw mut attributes) };
@@ -150,15 +148,7 @@ impl QueuePair {
     /// The attributes that `mask` (of `IBV_QP_*`) names; others may be stale.
     pub(crate) fn query(&self, mask: u32) -> Result<ibv_qp_attr, VerbsError> {
         let mut attributes = ibv_qp_attr::default();
-        let mut init = ibv_qp_init_attr {
-            qp_context: null_mut(),
-            send_cq: null_mut(),
-            recv_cq: null_mut(),
-            srq: null_mut(),
-            cap: ibv_qp_cap::default(),
-            qp_type: 0,
-            sq_sig_all: 0,
-        };
+        let mut init = ibv_qp_init_attr::default();
         // SAFETY: lives; both structures are the library's own size.
         let result = unsafe {
             (self.domain.context.library.ibv_query_qp)(

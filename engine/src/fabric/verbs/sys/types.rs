@@ -227,6 +227,8 @@ structures! {
         max_inline_data: u32,
     }
 
+    /// `padding` is zero: rdma-core 33 takes the bytes at the end of the structure, which C leaves out, for a mask of
+    /// extensions, and refuses those that it does not know.
     #[derive(Clone, Copy)]
     ibv_qp_init_attr {
         qp_context: *mut c_void,
@@ -236,6 +238,7 @@ structures! {
         cap: ibv_qp_cap,
         qp_type: c_uint,
         sq_sig_all: c_int,
+        padding: u32,
     }
 
     #[derive(Clone, Copy, Default)]
@@ -371,6 +374,21 @@ pub(crate) union ibv_event_element {
     pub(crate) cq: *mut ibv_cq,
     pub(crate) qp: *mut ibv_qp,
     pub(crate) port_num: c_int,
+}
+
+impl Default for ibv_qp_init_attr {
+    fn default() -> Self {
+        ibv_qp_init_attr {
+            qp_context: std::ptr::null_mut(),
+            send_cq: std::ptr::null_mut(),
+            recv_cq: std::ptr::null_mut(),
+            srq: std::ptr::null_mut(),
+            cap: ibv_qp_cap::default(),
+            qp_type: 0,
+            sq_sig_all: 0,
+            padding: 0,
+        }
+    }
 }
 
 impl Default for ibv_send_wr {
