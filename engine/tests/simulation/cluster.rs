@@ -884,7 +884,8 @@ impl Cluster {
             }
             self.net.world().drain();
         }
-        assert_eq!(self.net.world().posted, before, "a quiet group sends{}", self.describe());
+        let after = self.net.world().posted;
+        assert_eq!(after, before, "a quiet group sends{}", self.describe());
     }
 
     fn finish_report(&mut self) {
