@@ -864,7 +864,10 @@ impl Cluster {
                 );
             }
         }
-        self.check_silence();
+        // Where a link stays dumb, somebody may still be found to have been gone for long.
+        if self.stalled.is_empty() {
+            self.check_silence();
+        }
         self.finish_report();
     }
 
