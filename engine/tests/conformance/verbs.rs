@@ -16,6 +16,9 @@ pub(crate) struct Rdma {
     listener: TcpListener,
 }
 
+/// Software devices take their time, on a processor that is software too.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The devices to test on.
 pub(crate) fn devices() -> Vec<String> {
     let names = std::env::var("GALERNA_RDMA_DEVICES").unwrap_or_default();
@@ -40,7 +43,7 @@ impl Harness for Rdma {
         let place = SLOT_OF.iter().position(|s| *s == slot).unwrap_or(0);
         let device = Some(self.devices[place % self.devices.len()].clone());
         let settings = Verbs { device, ..Verbs::default() };
-        let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None).unwrap();
+        let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None, PATIENCE).unwrap();
         self.offers.insert(slot, offer);
         Endpoint::new(slot, Box::new(fabric), own, &self.specs)
     }
