@@ -4,6 +4,7 @@
 
 mod common;
 
+use galerna::config::Verbs;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,12 +42,13 @@ impl Drop for Network {
 }
 
 /// Three members, on three hosts.
-fn group(failure_timeout_ms: u64) -> Vec<(Group, History)> {
+fn group(failure_timeout_ms: u64, verbs: Verbs) -> Vec<(Group, History)> {
     let addresses = (1..).zip(common::addresses(FabricKind::Verbs, 3));
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
     let config = Config {
         ring_bytes: 64 << 10,
         failure_timeout_ms,
+        verbs,
         partition_timeout_ms: failure_timeout_ms.max(4000),
         ..Config::new("faults", FabricKind::Verbs, members)
     };
@@ -90,7 +92,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 /// The others go on without a member that is cut off while all send, and it delivers nothing that they do not.
 fn is_removed_after(fault: &str) {
     let Some(network) = Network::take() else { return };
-    let members = group(1500);
+    let members = group(1500, Verbs::default());
     std::thread::scope(|scope| {
         for (group, _) in &members {
             scope.spawn(|| send(group, 1_000_000));
@@ -145,7 +147,8 @@ fn a_host_whose_interface_goes_down_is_removed() {
 fn lost_packets_cost_nobody_its_place() {
     let Some(network) = Network::take() else { return };
     let each = 3000;
-    let members = group(20_000);
+    // Seven times half a second: the commands take their time, too.
+    let members = group(20_000, Verbs { timeout: 17, ..Verbs::default() });
     network.does("rxe-drop", &[VICTIM, "2"]);
     std::thread::scope(|scope| {
         for (group, _) in &members {
