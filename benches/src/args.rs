@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, and what it means.
 
 use crate::Result;
+use crate::devices::DevicesArgs;
 use crate::join::JoinArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
@@ -62,6 +63,11 @@ pub(crate) enum Command {
     /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
     #[command(args_override_self = true)]
     Compare(CompareArgs),
+    /// Lists the RDMA devices of this machine, what would be used of them, and in words why something cannot be.
+    ///
+    /// Without a device, or without libibverbs, it says what is missing. The status is 0 if something can be used, and 1 if not.
+    #[command(args_override_self = true)]
+    Devices(DevicesArgs),
     #[command(hide = true)]
     Member,
 }

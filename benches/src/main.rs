@@ -8,6 +8,7 @@ mod cluster;
 mod compare;
 mod control;
 mod crew;
+mod devices;
 mod failover;
 mod idle;
 mod join;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Failover(args) => failover::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Devices(args) => devices::run(&args),
         Command::Member => return control::work(),
     };
     match done {

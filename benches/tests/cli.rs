@@ -219,3 +219,19 @@ fn bad_flags_are_refused() {
 fn a_deadline_names_the_late() {
     refused("cluster --fabric shm --messages 1000000000 --timeout-s 1", "did not become ready: member 1");
 }
+
+/// Whatever this machine has, the report is one object, and the status says whether anything can be used.
+#[test]
+fn devices_are_listed_or_what_is_missing_is_said() {
+    let output = bench("devices --json");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    assert_eq!(report["kind"], "devices");
+    assert_eq!(report["would_use"].is_object(), output.status.success(), "{out}");
+    assert_eq!(report["why_none"].is_string(), !output.status.success(), "{out}");
+    if !output.status.success() {
+        assert!(err.contains("RDMA") && err.contains(report["why_none"].as_str().unwrap()), "{err}");
+    }
+    refused("devices --port 0", "0 is not in 1..=255");
+    refused("devices --device no-such-device", "RDMA");
+}

@@ -1,8 +1,12 @@
 //! The configuration: one TOML file, the same for every member but for `member` and `listen`. Every key with its default
 //! and unit is in the repository's `README.md`; unknown keys are errors.
 
+mod verbs;
+
+pub use verbs::Verbs;
+
 use crate::error::Error;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
@@ -29,9 +33,14 @@ impl fmt::Display for SubgroupId {
 }
 
 /// Which transport carries the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FabricKind {
+    /// RDMA if every founder has a device that can be used, TCP otherwise; addresses are `HOST:PORT` (`[IPV6]:PORT`).
+    Auto,
+    /// RDMA, on RoCE or InfiniBand; addresses are `HOST:PORT` (`[IPV6]:PORT`), where members meet. A process without a device
+    /// that can be used is refused.
+    Verbs,
     /// One TCP connection per pair of members; addresses are `HOST:PORT` (`[IPV6]:PORT`).
     Tcp,
     /// Shared memory of one host; addresses are `unix:PATH` of the socket on which members meet.
@@ -41,6 +50,8 @@ pub enum FabricKind {
 impl fmt::Display for FabricKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            FabricKind::Auto => "auto",
+            FabricKind::Verbs => "verbs",
             FabricKind::Tcp => "tcp",
             FabricKind::Shm => "shm",
         })
@@ -99,6 +110,9 @@ pub struct Config {
     /// What a process that joins keeps of the messages that come while it takes the group's state, in bytes, at most.
     #[serde(default = "default_join_backlog_bytes")]
     pub join_backlog_bytes: usize,
+    /// How RDMA is used.
+    #[serde(default)]
+    pub verbs: Verbs,
     /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
     #[serde(default = "default_spin_us")]
     pub spin_us: u64,
@@ -114,7 +128,7 @@ pub const MEMBERS_MAX: usize = 64;
 const FRAME_PAYLOAD_MAX: usize = (1 << 28) - 1;
 
 fn default_fabric() -> FabricKind {
-    FabricKind::Tcp
+    FabricKind::Auto
 }
 
 fn default_ring_bytes() -> usize {
@@ -158,6 +172,7 @@ impl Config {
             partition_timeout_ms: default_partition_timeout_ms(),
             lone_survivor: false,
             join_backlog_bytes: default_join_backlog_bytes(),
+            verbs: Verbs::default(),
             spin_us: default_spin_us(),
             busy_poll: false,
         }
@@ -258,6 +273,7 @@ impl Config {
                 self.ring_bytes
             ));
         }
+        self.verbs.check()?;
         if !(10..=3_600_000).contains(&self.failure_timeout_ms) {
             let value = self.failure_timeout_ms;
             return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));
@@ -274,8 +290,10 @@ impl Config {
     fn check_address(&self, address: &str, whose: &str) -> Result<(), Error> {
         let unix = address.strip_prefix("unix:");
         let what = match (self.fabric, unix) {
+            (FabricKind::Auto, Some(_)) => "fabric `auto` needs HOST:PORT; unix:PATH is for fabric `shm`",
+            (FabricKind::Verbs, Some(_)) => "fabric `verbs` needs HOST:PORT",
             (FabricKind::Tcp, Some(_)) => "fabric `tcp` needs HOST:PORT",
-            (FabricKind::Tcp, None) => match address.rsplit_once(':') {
+            (FabricKind::Auto | FabricKind::Verbs | FabricKind::Tcp, None) => match address.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0) => return Ok(()),
                 _ => "expected HOST:PORT, with a port from 1 to 65535",
             },

@@ -116,6 +116,9 @@ pub enum Error {
     /// A call that cannot be made in this state or from this thread.
     #[error("{0}")]
     Misuse(&'static str),
+    /// The configuration demands RDMA, and this machine has none that can be used.
+    #[error("RDMA cannot be used: {0}; or set `fabric` to \"auto\" or \"tcp\" at every member")]
+    Rdma(String),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     Io {

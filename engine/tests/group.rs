@@ -1,10 +1,9 @@
 //! Whole members in one process, over the real fabrics: one order, every mode, flush, leave, failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,22 +14,8 @@ const LONG: Duration = Duration::from_secs(60);
 type History = Arc<Mutex<Vec<(u32, u64, Vec<u8>)>>>;
 
 fn addresses(fabric: FabricKind, n: u32) -> Vec<Member> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // All listeners are open at once, so that no port is given out twice.
-    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let unix = |id: u32| -> PathBuf {
-        std::env::temp_dir().join(format!("galerna-test-{}-{number}-{id}.sock", std::process::id()))
-    };
-    (1..=n)
-        .map(|id| Member {
-            id: MemberId(id),
-            address: match fabric {
-                FabricKind::Tcp => listeners[id as usize - 1].local_addr().unwrap().to_string(),
-                FabricKind::Shm => format!("unix:{}", unix(id).display()),
-            },
-        })
-        .collect()
+    let addresses = (1..=n).zip(common::addresses(fabric, n));
+    addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect()
 }
 
 fn config(fabric: FabricKind, n: u32) -> Config {
@@ -111,6 +96,15 @@ fn shm_safe() {
 }
 
 #[test]
+fn verbs_in_every_mode() {
+    if common::fabrics().contains(&FabricKind::Verbs) {
+        one_order(FabricKind::Verbs, 3, Mode::Safe);
+        one_order(FabricKind::Verbs, 5, Mode::Ordered);
+        one_order(FabricKind::Verbs, 2, Mode::Fifo);
+    }
+}
+
+#[test]
 fn tcp_ordered_five_members() {
     one_order(FabricKind::Tcp, 5, Mode::Ordered);
 }
@@ -132,7 +126,7 @@ fn shm_fifo_alone() {
 
 #[test]
 fn the_others_go_on_when_a_member_fails() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         let mut members = join_all(&config(fabric, 3));
         drop(members.remove(1));
         for (group, _) in &members {
@@ -154,7 +148,7 @@ fn the_others_go_on_when_a_member_fails() {
 
 #[test]
 fn a_leaver_is_named_and_loses_nothing() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         let mut members = join_all(&config(fabric, 3));
         let (leaver, _) = members.remove(0);
         for i in 0..500u32 {
@@ -174,7 +168,7 @@ fn a_leaver_is_named_and_loses_nothing() {
 /// Neither of two can know whether the other is dead or only cut off.
 #[test]
 fn one_of_two_stops_unless_it_is_told_to_go_on() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         for lone_survivor in [false, true] {
             let mut members = join_all(&Config { lone_survivor, ..config(fabric, 2) });
             drop(members.remove(0));
@@ -196,7 +190,7 @@ fn one_of_two_stops_unless_it_is_told_to_go_on() {
 
 #[test]
 fn the_applications_own_loop_can_drive() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         let config = config(fabric, 2);
         let threads: Vec<_> = (1..=2)
             .map(|id| {

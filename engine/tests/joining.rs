@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, Member, MemberId, Mode, SubgroupId, View};
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,19 +52,9 @@ impl Handler for Recorder {
     }
 }
 
-fn address(fabric: FabricKind) -> String {
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    match fabric {
-        FabricKind::Tcp => TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string(),
-        FabricKind::Shm => {
-            let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            format!("unix:{}/galerna-join-{}-{n}", std::env::temp_dir().display(), std::process::id())
-        }
-    }
-}
-
 fn config(fabric: FabricKind, founders: u32) -> Config {
-    let members = (1..=founders).map(|id| Member { id: MemberId(id), address: address(fabric) }).collect();
+    let addresses = (1..=founders).zip(common::addresses(fabric, founders));
+    let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
     Config { ring_bytes: 64 << 10, ..Config::new("joining", fabric, members) }
 }
 
@@ -89,7 +80,7 @@ fn found(config: &Config, padding: usize) -> Vec<Joined> {
 
 /// A process that is none of the founders.
 fn newcomer(config: &Config, id: u32, padding: usize) -> Result<Joined, Error> {
-    let config = Config { address: Some(address(config.fabric)), ..config.clone() };
+    let config = Config { address: Some(common::addresses(config.fabric, 1).remove(0)), ..config.clone() };
     start(&config, id, padding)
 }
 
@@ -118,7 +109,7 @@ fn same_past(members: &[&Joined], messages: usize) {
 
 #[test]
 fn a_newcomer_gets_the_state_and_then_every_message() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         let config = config(fabric, 3);
         let members = found(&config, 0);
         (0..100).for_each(|n| members.iter().for_each(|(group, _)| send(group, n)));
@@ -157,7 +148,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
 
 #[test]
 fn a_founder_that_died_comes_back_as_a_newcomer() {
-    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+    for fabric in common::fabrics() {
         for id in [1, 3] {
             let config = config(fabric, 3);
             let mut members = found(&config, 0);

@@ -26,26 +26,30 @@
 //! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
 //!   readable at the address it had, here and by `fetch`, until the slot is attached anew.
 //! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is
-//!   to learn that the others go on without it. Nobody waits for that: the sources may change as if it had been sent, the
-//!   slot may be attached anew, and nothing is reported of it any more. While the fabric is polled it goes on.
+//!   to learn that the others go on without it. Nobody waits for the peer: the sources may change as if it had been sent,
+//!   the slot may be attached anew, and nothing is reported of it any more. While the fabric is polled it goes on.
 //! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
 //!   before it broke has become visible.
-//! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing, any later write of a peer, or a
-//!   broken link, makes [`Fabric::fd`] readable until the next `poll`. No wake-up is lost.
+//! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing and a look at the rows that found
+//!   nothing new, any later write of a peer, or a broken link, makes [`Fabric::fd`] readable until the next `poll`. No
+//!   wake-up is lost as long as the writer is polled or sleeps: one-sided writes interrupt nobody by themselves.
 //!
 //! A fabric is used by one thread at a time, the one that polls the node.
 
 pub mod meet;
 mod memory;
 mod peers;
+mod setup;
 pub mod shm;
 pub mod tcp;
+pub mod verbs;
 
 #[cfg(test)]
 #[path = "../../tests/conformance/mod.rs"]
 mod conformance;
 
 pub use memory::Row;
+pub use setup::{PeerFault, SetupError};
 
 use crate::error::Error;
 use std::net::TcpStream;
@@ -117,6 +121,8 @@ pub enum Connection {
     Tcp(TcpStream),
     /// For [`shm::ShmFabric`]: made by [`shm::Offer::exchange`].
     Shm(shm::Prepared),
+    /// For [`verbs::VerbsFabric`]: made by [`verbs::Offer::exchange`].
+    Verbs(Box<verbs::Prepared>),
     /// For the simulated fabric: the number of the process.
     #[cfg(test)]
     Simulated(usize),
@@ -177,8 +183,12 @@ pub struct FabricStats {
     pub bytes_sent: u64,
     /// Bytes taken from the wire, headers included; zero on shared memory.
     pub bytes_received: u64,
-    /// System calls that moved data or woke a peer.
+    /// System calls that moved data or woke a peer; on RDMA it is the device's driver who makes them, if any.
     pub system_calls: u64,
+    /// Requests given to an RDMA device: writes, wake-ups and reads.
+    pub work_requests: u64,
+    /// Calls that gave an RDMA device its requests, each one doorbell.
+    pub doorbells: u64,
 }
 
 /// The contract of the module's documentation. Calls for a peer that is down or severed do nothing.
@@ -205,11 +215,11 @@ pub trait Fabric: Send {
     /// All [`Source::Stable`] writes up to this ticket have been taken: their sources may change.
     fn completed(&self) -> Ticket;
 
-    /// Writes to peers that are up and that the transport has not taken yet, as the sources still hold them.
+    /// Writes with stable sources, or whatever waits here, to peers that are up: they would be lost if this process died now.
     fn has_unsent(&self) -> bool;
 
-    /// Lets received writes land, sends what is queued, and appends what happened to `events`. True when anything may
-    /// have landed or been sent.
+    /// Lets received writes land, sends what is queued, and appends what happened to `events`. True when anything was sent
+    /// or is known to have landed; where peers write without anybody's help, only a look at the rows finds it.
     fn poll(&mut self, events: &mut Vec<Event>) -> bool;
 
     /// Copies `range`, whole words of the data of `owner`'s row of `table`, from `peer`'s memory: see *Fetch*.

@@ -2,13 +2,14 @@
 //!
 //! The door decides nothing that concerns the group: it asks the driver, which alone touches the node.
 
+use super::linking::Linking;
 use super::shared::Shared;
 use super::transfer;
 use super::wire::{self, First, Place, Reply, Request};
 use crate::config::MemberId;
+use crate::fabric::Connection;
 use crate::fabric::meet::listen::Listening;
 use crate::fabric::meet::{self, check};
-use crate::fabric::{Connection, shm};
 use crate::membership::Peer;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -51,7 +52,7 @@ pub(super) struct Sign {
     pub(super) agreed: Vec<(String, String)>,
     pub(super) me: Peer,
     /// On shared memory: what is handed to those who link.
-    pub(super) offer: Option<shm::Offer>,
+    pub(super) linking: Linking,
 }
 
 /// The thread that listens; dropped, it ends.
@@ -174,20 +175,18 @@ fn link(
         return wire::answer(&mut socket, &Reply::Refused { reason });
     }
     wire::answer(&mut socket, &Reply::Linked {})?;
-    let connection = connection(socket, from.slot, sign.offer.as_ref())?;
+    let connection = connection(socket, from.slot, &sign.linking)?;
     shared.visit(Visit::Link { place: from, since, connection });
     Ok(())
 }
 
 /// Makes a connection that both ends have agreed on the fabric's.
-pub(super) fn connection(socket: Socket, peer: usize, offer: Option<&shm::Offer>) -> io::Result<Connection> {
+pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking) -> io::Result<Connection> {
     socket.set_read_timeout(None)?;
     socket.set_write_timeout(None)?;
-    let Some(offer) = offer else { return Ok(Connection::Tcp(socket.into())) };
-    let prepared = offer.exchange(vec![(peer, socket.into())], Instant::now() + STEP_TIME).map_err(io::Error::other)?;
-    let one =
-        prepared.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to exchange memory with"))?;
-    Ok(Connection::Shm(one.1))
+    let links = linking.link(vec![(peer, socket)], Instant::now() + STEP_TIME).map_err(io::Error::other)?;
+    let link = links.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to link with"))?;
+    Ok(link.1)
 }
 
 fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> {

@@ -3,13 +3,14 @@
 use super::door::{self, Door, STEP_TIME, Sign, Visit};
 use super::driver::Driver;
 use super::handler::Handler;
+use super::linking::{self, Linking};
 use super::reception::Reception;
 use super::shared::Shared;
 use super::wire::{self, Place, Reply, Request};
 use crate::config::{Config, FabricKind, MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::meet::listen::{self, Listening};
-use crate::fabric::{Connection, Fabric, Row, Slot, TableSpec, meet, shm, tcp};
+use crate::fabric::{Connection, Fabric, Row, SetupError, TableSpec, meet};
 use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Multicast, Origin};
 use crate::node::Node;
@@ -90,10 +91,10 @@ impl Ready {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| Error::io("cannot make an event descriptor", e))?;
         let shared = Arc::new(Shared::new(self.me.id, rings, event));
-        let group_id = self.sign.group_id;
+        let (group_id, fabric) = (self.sign.group_id, self.sign.linking.kind());
         let door = Door::open(self.listening, self.sign, shared.clone())
             .map_err(|e| Error::io("cannot start the thread that listens", e))?;
-        let reception = Reception::new(group_id, self.addresses, door);
+        let reception = Reception::new(group_id, fabric, self.addresses, door);
         let driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
         Ok((shared, driver))
     }
@@ -101,22 +102,6 @@ impl Ready {
 
 fn specs(config: &Config) -> [TableSpec; 2] {
     [membership::table_spec(), multicast::table_spec(EVERYBODY, config.ring_bytes)]
-}
-
-/// The fabric of a process in `slot`, its rows, and on shared memory what is handed to those who link.
-type NewFabric = (Box<dyn Fabric>, Vec<Arc<Row>>, Option<shm::Offer>);
-
-fn new_fabric(config: &Config, slot: Slot) -> Result<NewFabric, Error> {
-    Ok(match config.fabric {
-        FabricKind::Tcp => {
-            let (fabric, own) = tcp::TcpFabric::new(slot, &specs(config))?;
-            (Box::new(fabric), own, None)
-        }
-        FabricKind::Shm => {
-            let (fabric, own, offer) = shm::ShmFabric::new(slot, &specs(config))?;
-            (Box::new(fabric), own, Some(offer))
-        }
-    })
 }
 
 fn node(
@@ -149,19 +134,13 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
         let ids = config.members.iter().map(|member| member.id).enumerate();
         ids.zip(incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect()
     };
-    let meet::Met { streams, incarnations, listening } =
+    let meet::Met { mut streams, incarnations, listening } =
         meet::meet::<Socket>(config, rank, incarnation, deadline, listening, &runs)?;
     drop(watch);
-    let (fabric, own, offer) = new_fabric(config, rank)?;
+    let kind = linking::agree(config, &mut streams, deadline)?;
+    let (fabric, own, linking) = linking::new_fabric(config, kind, rank, &specs(config))?;
     let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
-    let links: Vec<_> = match &offer {
-        None => streams.map(|(slot, stream)| (slot, Connection::Tcp(stream.into()))).collect(),
-        Some(offer) => {
-            let prepared = offer.exchange(streams.map(|(slot, stream)| (slot, stream.into())).collect(), deadline);
-            let prepared = prepared.map_err(|e| set_up_error(config, e))?.into_iter();
-            prepared.map(|(slot, prepared)| (slot, Connection::Shm(prepared))).collect()
-        }
-    };
+    let links = linking.link(streams.collect(), deadline).map_err(|e| set_up_error(config, e))?;
     let founders = founders(&incarnations);
     let mut node = node(config, founders[rank], fabric, own, deadline)?;
     for (slot, connection) in links {
@@ -170,7 +149,7 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
     node.found(&founders, Origin::default());
     let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
     let me = founders[rank];
-    let sign = Sign { group: config.group.clone(), group_id: incarnations[0], agreed: config.agreed(), me, offer };
+    let sign = Sign { group: config.group.clone(), group_id: incarnations[0], agreed: config.agreed(), me, linking };
     Ok(Ready { node, me, sign, addresses, listening })
 }
 
@@ -233,19 +212,19 @@ fn attempt(
     deadline: Instant,
     listening: Listening,
 ) -> Result<Attempt, Error> {
-    let (group_id, me, since, others) = match admission(config, deadline)? {
+    let Admitted { group_id, fabric, me, since, others } = match admission(config, deadline)? {
         Ok(admitted) => admitted,
         Err(obstacle) => return Ok(Attempt::Again(handler, obstacle)),
     };
     let peer = me.peer();
-    let (fabric, own, offer) = new_fabric(config, peer.slot)?;
+    let (fabric, own, linking) = linking::new_fabric(config, fabric, peer.slot, &specs(config))?;
     let node = node(config, peer, fabric, own, deadline)?;
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
     let agreed = config.agreed();
-    let sign = Sign { group: config.group.clone(), group_id, agreed, me: peer, offer: offer.clone() };
+    let sign = Sign { group: config.group.clone(), group_id, agreed, me: peer, linking: linking.clone() };
     let ready = Ready { node, me: peer, sign, addresses, listening };
     let (shared, mut driver) = ready.start(config, handler)?;
-    let obstacle = link_all(&shared, group_id, (&me, since), &others, offer.as_ref())?;
+    let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
     // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
     let give_up = deadline.min(Instant::now() + patience);
@@ -260,8 +239,16 @@ fn attempt(
     }
 }
 
-/// The group's id, the place and since which view it is given, and whom to link with.
-type Admitted = (u64, Place, u64, Vec<Place>);
+/// A place in the group.
+struct Admitted {
+    group_id: u64,
+    fabric: FabricKind,
+    me: Place,
+    /// See [`membership::Admission`].
+    since: u64,
+    /// Whom to link with.
+    others: Vec<Place>,
+}
 
 /// Asks for a place until somebody gives or refuses it, or for a while: then the obstacle.
 fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, String>, Error> {
@@ -280,7 +267,9 @@ fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, Stri
                 address: address.to_owned(),
             };
             match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
-                Ok(Reply::Admitted { group_id, me, since, others }) => return Ok(Ok((group_id, me, since, others))),
+                Ok(Reply::Admitted { group_id, fabric, me, since, others }) => {
+                    return Ok(Ok(Admitted { group_id, fabric, me, since, others }));
+                }
                 Ok(Reply::Elsewhere { address }) => {
                     elsewhere = Some(address);
                     break;
@@ -328,14 +317,14 @@ fn link_all(
     group_id: u64,
     (me, since): (&Place, u64),
     others: &[Place],
-    offer: Option<&shm::Offer>,
+    linking: &Linking,
 ) -> Result<Arc<std::sync::Mutex<String>>, Error> {
     let obstacle = Arc::new(std::sync::Mutex::new(String::new()));
-    let (shown, shared, me, others, offer) =
-        (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), offer.cloned());
+    let (shown, shared, me, others, linking) =
+        (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), linking.clone());
     let link = move || {
         for other in others {
-            match link(group_id, (&me, since), &other, offer.as_ref()) {
+            match link(group_id, (&me, since), &other, &linking) {
                 Ok(connection) => shared.visit(Visit::Link { place: other, since, connection }),
                 // It may be dead and about to be removed; the leader decides who is needed.
                 Err(error) => {
@@ -351,27 +340,22 @@ fn link_all(
     Ok(obstacle)
 }
 
-fn link(
-    group_id: u64,
-    (me, since): (&Place, u64),
-    other: &Place,
-    offer: Option<&shm::Offer>,
-) -> std::io::Result<Connection> {
+fn link(group_id: u64, (me, since): (&Place, u64), other: &Place, linking: &Linking) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match wire::ask(&other.address, &request, STEP_TIME)? {
-        (socket, Reply::Linked {}) => door::connection(socket, other.slot, offer),
+        (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking),
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
         (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }
 }
 
-fn set_up_error(config: &Config, error: shm::SetupError) -> Error {
+fn set_up_error(config: &Config, error: SetupError) -> Error {
     match error {
-        shm::SetupError::Peer(fault) => Error::Refused { member: config.members[fault.peer].id, reason: fault.what },
-        shm::SetupError::Missing(faults) => {
+        SetupError::Peer(fault) => Error::Refused { member: config.members[fault.peer].id, reason: fault.what },
+        SetupError::Missing(faults) => {
             let missing = faults.iter().map(|f| format!("member {} ({})", config.members[f.peer].id, f.what));
             Error::Missing { missing: missing.collect::<Vec<_>>().join(", "), after_ms: config.join_timeout_ms }
         }
-        shm::SetupError::Local(error) => error,
+        SetupError::Local(error) => error,
     }
 }

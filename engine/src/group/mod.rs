@@ -10,6 +10,7 @@ mod driver;
 mod flush;
 mod handler;
 mod join;
+mod linking;
 mod newcomer;
 mod reception;
 mod shared;

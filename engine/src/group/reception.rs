@@ -3,7 +3,7 @@
 use super::door::{Door, Snapshot, Visit};
 use super::driver::Driver;
 use super::wire::{Place, Reply};
-use crate::config::MemberId;
+use crate::config::{FabricKind, MemberId};
 use crate::membership::{Admission, Peer, Refusal, ViewChange};
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::io::{self, Read};
 /// What a driver knows of where processes are found.
 pub(super) struct Reception {
     group_id: u64,
+    fabric: FabricKind,
     /// By incarnation.
     addresses: HashMap<u64, String>,
     /// Listens as long as the driver lives.
@@ -18,8 +19,8 @@ pub(super) struct Reception {
 }
 
 impl Reception {
-    pub(super) fn new(group_id: u64, addresses: HashMap<u64, String>, door: Door) -> Reception {
-        Reception { group_id, addresses, _door: door }
+    pub(super) fn new(group_id: u64, fabric: FabricKind, addresses: HashMap<u64, String>, door: Door) -> Reception {
+        Reception { group_id, fabric, addresses, _door: door }
     }
 
     pub(super) fn group_id(&self) -> u64 {
@@ -71,7 +72,10 @@ impl Driver {
                 self.reception.addresses.insert(incarnation, address);
                 let others = others.into_iter().map(|other| self.reception.place(other)).collect::<Option<_>>();
                 match others {
-                    Some(others) => Reply::Admitted { group_id: self.reception.group_id, me, since, others },
+                    Some(others) => {
+                        let Reception { group_id, fabric, .. } = self.reception;
+                        Reply::Admitted { group_id, fabric, me, since, others }
+                    }
                     None => Reply::Later { reason: "another process is joining".to_owned() },
                 }
             }

@@ -3,7 +3,7 @@
 //! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body of TOML: these messages
 //! are few and short, and a person can read them. Numbers are at most 2^63 - 1, as TOML has them.
 
-use crate::config::MemberId;
+use crate::config::{FabricKind, MemberId};
 use crate::fabric::Slot;
 use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
 use crate::membership::Peer;
@@ -52,8 +52,8 @@ pub(super) enum Request {
 pub(super) enum Reply {
     /// It does.
     Runs {},
-    /// The place, in which view it was given, and whom to link with.
-    Admitted { group_id: u64, me: Place, since: u64, others: Vec<Place> },
+    /// The group's fabric, the place, in which view it was given, and whom to link with.
+    Admitted { group_id: u64, fabric: FabricKind, me: Place, since: u64, others: Vec<Place> },
     /// Another member decides this.
     Elsewhere { address: String },
     /// Not now; ask again.
@@ -169,7 +169,13 @@ mod tests {
         let replies = [
             Reply::Runs {},
             Reply::Linked {},
-            Reply::Admitted { group_id: 1, me: place.clone(), since: 5, others: vec![place.clone(), place] },
+            Reply::Admitted {
+                group_id: 1,
+                fabric: FabricKind::Verbs,
+                me: place.clone(),
+                since: 5,
+                others: vec![place.clone(), place],
+            },
             Reply::State { view: 3, next: vec![(0, 5), (63, u64::MAX >> 1)] },
         ];
         for reply in &replies {

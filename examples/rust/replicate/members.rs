@@ -138,8 +138,9 @@ pub(crate) fn config(run: &Run, directory: &Path) -> Result<String> {
     let mut listeners = Vec::new();
     for id in 0..run.members {
         let address = match kind {
-            galerna::FabricKind::Tcp => {
-                let listener = TcpListener::bind("127.0.0.1:0").context("no free loopback port")?;
+            galerna::FabricKind::Auto | galerna::FabricKind::Verbs | galerna::FabricKind::Tcp => {
+                let host = run.hosts[id as usize % run.hosts.len()];
+                let listener = TcpListener::bind((host, 0)).with_context(|| format!("no free port on {host}"))?;
                 let address = listener.local_addr()?.to_string();
                 listeners.push(listener);
                 address

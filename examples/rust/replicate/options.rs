@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::{FabricKind, Mode, config::MEMBERS_MAX};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Readings of eight buoys; see examples/data/generate.py.
@@ -36,6 +37,10 @@ pub(crate) struct Run {
     /// The transport between the members.
     #[arg(long, value_enum, default_value_t = Fabric::Shm)]
     pub(crate) fabric: Fabric,
+    /// Addresses of this machine that the members take in turn, on tcp and verbs. For verbs each member uses the device with
+    /// its address, if there is one.
+    #[arg(long, value_name = "IP,...", value_delimiter = ',', default_value = "127.0.0.1")]
+    pub(crate) hosts: Vec<IpAddr>,
     /// Number of member processes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     pub(crate) members: u32,
@@ -88,8 +93,10 @@ pub(crate) struct Workload {
 pub(crate) enum Fabric {
     /// Shared memory: fastest on one host, and needs no ports.
     Shm,
-    /// TCP on free loopback ports: what members on several hosts use.
+    /// TCP on free ports: what members on several hosts use.
     Tcp,
+    /// RDMA: what members on several hosts use that have a card for it, or SoftRoCE.
+    Verbs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,6 +114,7 @@ impl From<Fabric> for FabricKind {
         match fabric {
             Fabric::Shm => FabricKind::Shm,
             Fabric::Tcp => FabricKind::Tcp,
+            Fabric::Verbs => FabricKind::Verbs,
         }
     }
 }

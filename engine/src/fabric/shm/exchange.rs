@@ -7,8 +7,9 @@
 
 use super::super::{SLOTS, Slot, TableSpec};
 use super::scm;
-use super::{PeerFault, SetupError};
+use super::setup::local;
 use crate::error::Error;
+use crate::fabric::setup::{PeerFault, SetupError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -99,7 +100,7 @@ pub(super) fn exchange(
     let mut parties = Vec::new();
     for (peer, stream) in links {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wakes_me = EventFd::from_flags(flags).map_err(|e| SetupError::local("cannot create an eventfd", e))?;
+        let wakes_me = EventFd::from_flags(flags).map_err(|e| local("cannot create an eventfd", e))?;
         let hello = Hello::new(me, peer, specs).bytes();
         let expected = Hello::new(peer, me, specs);
         let met = Met { peer, stream, wakes_me, fds: Vec::new() };

@@ -29,7 +29,7 @@ mod setup;
 mod tests;
 mod wake;
 
-pub use setup::{Offer, PeerFault, Prepared, SetupError};
+pub use setup::{Offer, Prepared};
 
 use super::peers::Peers;
 use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};

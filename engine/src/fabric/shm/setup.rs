@@ -1,5 +1,6 @@
 //! From connected streams to peers: own memory, the exchange, and the check of what the peers gave.
 
+use super::super::setup::{PeerFault, SetupError};
 use super::super::{Row, SLOTS, Slot, TableSpec};
 use super::exchange::{FDS_BEFORE_TABLES, Met, exchange};
 use super::sealed::{self, Spare};
@@ -15,34 +16,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why memory could not be exchanged.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SetupError {
-    /// A peer did something that it must not do, or its link broke.
-    #[error("{0}")]
-    Peer(PeerFault),
-    /// The deadline passed; these peers had not finished.
-    #[error("at the deadline: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Missing(Vec<PeerFault>),
-    /// This process could not get what it needs.
-    #[error(transparent)]
-    Local(Error),
-}
-
-/// What was observed of one peer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the process in slot {peer}: {what}")]
-pub struct PeerFault {
-    /// The peer.
-    pub peer: Slot,
-    /// What it did, or failed to do.
-    pub what: String,
-}
-
-impl SetupError {
-    pub(super) fn local(what: &str, e: impl Into<std::io::Error>) -> SetupError {
-        SetupError::Local(Error::io(format!("shared memory: {what}"), e))
-    }
+/// What fails here, and not at a peer.
+pub(super) fn local(what: &str, e: impl Into<std::io::Error>) -> SetupError {
+    SetupError::Local(Error::io(format!("shared memory: {what}"), e))
 }
 
 /// What a process gives its peers to map, for any thread: clones are the same. See [`Offer::exchange`].
@@ -136,7 +112,7 @@ impl Offer {
         let mut rows = Vec::new();
         for spec in &self.0.specs {
             let row = open(next()?, spec.row_len, spec.columns_len)?;
-            let spare = Spare::new(spec.row_len).map_err(|e| SetupError::local("cannot reserve address space", e))?;
+            let spare = Spare::new(spec.row_len).map_err(|e| local("cannot reserve address space", e))?;
             rows.push((Arc::new(row), spare));
         }
         let wakes_peer = wake_handle(wakes_peer, fault)?;

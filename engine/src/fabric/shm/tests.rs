@@ -4,6 +4,7 @@ use super::exchange::MAGIC;
 use super::wake::HEADER_LEN;
 use super::*;
 use crate::error::Error;
+use crate::fabric::{PeerFault, SetupError};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::eventfd::EfdFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -1,0 +1,442 @@
+//! RDMA: members write into each other's memory. Bound at run time: nothing of it is needed where there is none.
+//!
+//! [`device`] lists what this machine has, and says what would be used, or in words why nothing can be.
+//! [`VerbsFabric::new`] opens it and makes the own memory and its [`Offer`]. With that any thread connects queue pairs with
+//! peers, over one TCP connection each; [`Fabric::attach`] puts what came of it in service. Then the TCP connection only
+//! tells that the peer is alive.
+//!
+//! * One reliable-connected queue pair per peer. [`Fabric::write`] queues, [`Fabric::submit`] posts what is queued for a peer
+//!   as one list with one doorbell, short writes inline. The data that a counter guards are an earlier request of the same
+//!   queue pair: the order holds by what RC promises, not by how a device happens to copy.
+//! * Few requests are signalled: the last of a list that has a stable source, and one in a quarter of the send queue. More
+//!   than the queue holds waits here (see `sends`).
+//! * Nothing tells a reader that a write has landed: it looks at the rows. So [`Fabric::poll`] says that something may have
+//!   landed only when a wake-up or a completion came. Who sleeps is woken by a write with immediate data (see `wake`).
+//! * A fetch is a read of what the peer's *directory* says (see `reads`): the peer's processor takes no part in it.
+//! * A link ends by [`Fabric::sever`], or when it breaks, with its queue pair: once that is destroyed, nothing of the peer
+//!   lands. Its rows stay registered, for the fetches of others, until a second one has got its slot.
+//! * [`Fabric::release`] waits until the peer's device has taken what is queued, which needs no help of the peer's processor:
+//!   some round trips, or until nothing was taken for as long as [`VerbsFabric::new`] was told. A link that went on in the
+//!   background would go on taking the peer's writes as well, and reading sources that may change.
+//!
+//! A peer is trusted with what it was told: a process that guesses the key of another's row could write it. Devices have
+//! no cheap way to say which queue pair may use which key, but domains; a domain per peer would need every ring registered
+//! once per peer.
+
+pub mod device;
+mod hello;
+mod link;
+#[cfg(test)]
+mod live;
+mod offer;
+mod outbox;
+mod port;
+mod reads;
+mod region;
+mod sends;
+mod sys;
+mod wake;
+
+pub use offer::{Offer, Prepared};
+pub use port::usable;
+
+use super::peers::Peers;
+use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
+use crate::config::Verbs;
+use crate::error::Error;
+use link::Link;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use reads::{Directory, Read};
+use region::Region;
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sys::{IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
+
+/// A poll that has no reason to look at the descriptors does so once in so many calls.
+const LOOK_EVERY: u32 = 128;
+/// What the epoll says of the completion channel, and of the device's events; of a stream it says the peer's slot.
+const CHANNEL_TOKEN: u64 = u64::MAX;
+const DEVICE_TOKEN: u64 = u64::MAX - 1;
+/// Wake-ups taken at a time.
+const WAKES: usize = 32;
+
+/// The RDMA fabric. See the module's documentation.
+pub struct VerbsFabric {
+    specs: Vec<TableSpec>,
+    offer: Offer,
+    links: Peers<Link>,
+    /// By slot; none where nobody was attached.
+    memory: Vec<Option<Memory>>,
+    posted: u64,
+    armed: bool,
+    /// The next poll looks at the descriptors.
+    look: bool,
+    closing: bool,
+    /// How long a release waits for a device that takes nothing.
+    patience: Duration,
+    polls: u32,
+    epoll: Epoll,
+    ready: Vec<EpollEvent>,
+    stats: FabricStats,
+}
+
+/// Copies of a peer's rows, in the order of the tables.
+struct Memory {
+    rows: Vec<Arc<Region>>,
+    /// Those of who had the slot before: somebody may be reading them still.
+    _former: Vec<Arc<Region>>,
+}
+
+impl VerbsFabric {
+    /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
+    /// `address` is where the peers find this process: a port that has it is preferred. A release waits for a peer's device
+    /// that takes nothing for `patience`, which is as long as an engine may stand still.
+    ///
+    /// # Errors
+    /// [`Error::Rdma`] if there is no library, device or port that can be used; [`Error::Misuse`] for a slot or tables that
+    /// cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    pub fn new(
+        me: Slot,
+        specs: &[TableSpec],
+        settings: &Verbs,
+        address: Option<IpAddr>,
+        patience: Duration,
+    ) -> Result<(VerbsFabric, Vec<Arc<Row>>, Offer), Error> {
+        let (offer, rows) = Offer::create(me, specs, settings, address)?;
+        let io = |e: nix::errno::Errno| Error::io("verbs: cannot create an epoll", e);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io)?;
+        for (fd, token) in [(offer.0.channel.fd(), CHANNEL_TOKEN), (offer.0.port.context.events_fd(), DEVICE_TOKEN)] {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io)?;
+        }
+        let fabric = VerbsFabric {
+            specs: specs.to_vec(),
+            offer: offer.clone(),
+            links: Peers::new(),
+            memory: (0..SLOTS).map(|_| None).collect(),
+            posted: 0,
+            armed: false,
+            look: false,
+            closing: false,
+            patience,
+            polls: 0,
+            epoll,
+            ready: vec![EpollEvent::empty(); SLOTS + 2],
+            stats: FabricStats::default(),
+        };
+        Ok((fabric, rows, offer))
+    }
+
+    /// The index of a table.
+    ///
+    /// # Panics
+    /// If there is no such table: an error of this library.
+    fn index(&self, table: TableId) -> usize {
+        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
+        assert!(index < self.specs.len(), "there is no {table:?}");
+        index
+    }
+
+    fn drop_link(&mut self, peer: Slot) {
+        if let Some(link) = self.links.remove(peer) {
+            let _ = self.epoll.delete(&link.stream);
+            link.end();
+        }
+    }
+
+    /// Takes what the descriptors report. True if somebody was woken for.
+    fn look(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut ready = std::mem::take(&mut self.ready);
+        // An error can only be an interruption; a later call looks again.
+        let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
+        let mut woken = false;
+        for event in &ready[..count] {
+            match event.data() {
+                CHANNEL_TOKEN => woken = true,
+                DEVICE_TOKEN => self.hear_device(),
+                peer => self.hear(peer as Slot, events),
+            }
+        }
+        self.ready = ready;
+        if woken && let Err(error) = self.offer.0.channel.drain() {
+            self.fail_all(&error.to_string());
+        }
+        woken
+    }
+
+    /// The device reports something. What concerns one queue pair also shows in its completions.
+    fn hear_device(&mut self) {
+        loop {
+            match self.offer.0.port.context.next_event() {
+                Ok(Some(event)) => {
+                    let what = event_type(event.event_type);
+                    tracing::warn!(device = self.offer.0.port.choice.device, ?event, what, "the device reports");
+                    if event.event_type == IBV_EVENT_DEVICE_FATAL {
+                        self.fail_all(what);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.fail_all(&error.to_string()),
+            }
+        }
+    }
+
+    fn fail_all(&mut self, what: &str) {
+        self.links.iter_mut().for_each(|(_, link)| link.fail(|| what.to_owned()));
+    }
+
+    /// The peer's stream is readable or has ended.
+    fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
+        let closing = self.closing;
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let mut byte = [0_u8];
+        // SAFETY: receives into one byte that is alive.
+        let count = unsafe { libc::recv(link.stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
+        match count {
+            0 if closing => link.peer_ended = true,
+            0 => link.fail(|| "the peer closed the link, or its process died".to_owned()),
+            1.. => {
+                self.drop_link(peer);
+                let what = format!("it sent the byte {} after the set-up of the link", byte[0]);
+                events.push(Event::Breach { peer, what });
+            }
+            _ => {
+                let error = io::Error::last_os_error();
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                    link.fail(|| format!("the link broke: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Takes wake-ups. True if there were any.
+    fn take_wakes(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let mut found = [ibv_wc::default(); WAKES];
+            let count = match self.offer.0.wakes.poll(&mut found) {
+                Ok(count) => count,
+                Err(error) => {
+                    self.fail_all(&error.to_string());
+                    return true;
+                }
+            };
+            for completion in &found[..count] {
+                // One of a link that has ended concerns nobody.
+                let link = self.links.iter_mut().map(|(_, link)| link).find(|link| link.id == completion.wr_id);
+                let Some(link) = link else { continue };
+                any = true;
+                if completion.status == IBV_WC_SUCCESS {
+                    link.wake.take();
+                    link.receive();
+                } else {
+                    link.fail(|| format!("the queue pair is in error: {}", wc_status(completion.status)));
+                }
+            }
+            if count < WAKES {
+                return any;
+            }
+        }
+    }
+
+    /// This process sleeps after the next poll that finds nothing.
+    fn sleep(&mut self) {
+        // Before the queues are looked at: what comes after that look makes the channel readable.
+        if let Err(error) = self.offer.0.wakes.request_notification(false) {
+            self.fail_all(&error.to_string());
+        }
+        for (_, link) in self.links.iter_mut() {
+            link.sleep(&mut self.stats);
+        }
+    }
+
+    /// One pass over the links. True if anything moved.
+    fn serve(&mut self, events: &mut Vec<Event>) -> bool {
+        let own = &self.offer.0.own;
+        let (mut moved, mut place) = (false, 0);
+        while let Some((peer, link)) = self.links.at(place) {
+            moved |= link.complete();
+            let posted = link.sends.next();
+            link.send(own, &mut self.stats);
+            moved |= link.sends.next() != posted;
+            if !link.reads.is_empty() {
+                moved |= link.fetch(peer, events, &mut self.stats);
+            }
+            link.look(&mut self.stats);
+            if self.closing && link.drain(&mut self.stats) && !link.own_ended {
+                link.own_ended = true;
+                // It fails only on a connection that broke.
+                let _ = link.stream.shutdown(Shutdown::Write);
+                moved = true;
+            }
+            let over = link.own_ended && link.peer_ended;
+            if !over && link.down.is_none() {
+                place += 1;
+                continue;
+            }
+            let cause = link.down.take();
+            self.epoll.delete(&link.stream).unwrap_or_default();
+            if let Some(link) = self.links.remove(peer) {
+                link.end();
+            }
+            moved = true;
+            // Who closes has asked for it: no link broke by itself.
+            if let (Some(cause), false) = (cause, self.closing) {
+                events.push(Event::LinkDown { peer, cause });
+            }
+        }
+        moved
+    }
+}
+
+impl Fabric for VerbsFabric {
+    fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        let Connection::Verbs(prepared) = connection else {
+            return Err(Error::Misuse("verbs: this is no connected queue pair"));
+        };
+        // The exchange has refused the own slot and those out of range.
+        if prepared.peer != peer || !prepared.has(&self.offer) {
+            return Err(Error::Misuse("verbs: this was connected for another slot, or with another's offer"));
+        }
+        let offer::Prepared { link, rows, .. } = *prepared;
+        let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
+        link.stream.set_nonblocking(true).map_err(fail)?;
+        self.sever(peer);
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        self.epoll.add(&link.stream, EpollEvent::new(interest, peer as u64)).map_err(|e| fail(e.into()))?;
+        self.links.insert(peer, link);
+        // It may have gone already, or have woken this process.
+        self.look = true;
+        let targets: Vec<_> = rows.iter().map(|region| region.target()).collect();
+        Directory::show(&self.offer.0.directory.row, peer, &targets);
+        let result = rows.iter().map(|region| region.row.clone()).collect();
+        let former = self.memory[peer].take().map_or_else(Vec::new, |memory| memory.rows);
+        self.memory[peer] = Some(Memory { rows, _former: former });
+        Ok(result)
+    }
+
+    fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
+        let index = self.index(table);
+        self.specs[index].check_write(&range, source);
+        if let Some(link) = self.links.get_mut(peer)
+            && link.down.is_none()
+            && !self.closing
+            && !range.is_empty()
+        {
+            self.posted += 1;
+            self.stats.writes_posted += 1;
+            if source == Source::Snapshot || link.takes_at_once(range.len()) {
+                link.outbox.push_copy(index, range, &self.offer.0.own[index].row);
+            } else {
+                link.outbox.push_stable(index, range, self.posted);
+            }
+        }
+        Ticket(self.posted)
+    }
+
+    fn submit(&mut self) {
+        for (_, link) in self.links.iter_mut() {
+            link.send(&self.offer.0.own, &mut self.stats);
+        }
+    }
+
+    fn completed(&self) -> Ticket {
+        let first = self.links.iter().filter_map(|(_, link)| link.first_stable()).min();
+        Ticket(first.map_or(self.posted, |ticket| ticket - 1))
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.links.iter().any(|(_, link)| !link.outbox.is_empty() || link.sends.is_awaited())
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>) -> bool {
+        let before = events.len();
+        self.polls = self.polls.wrapping_add(1);
+        let mut woken = false;
+        if self.armed || self.closing || self.look || self.polls.is_multiple_of(LOOK_EVERY) {
+            self.look = false;
+            woken = self.look(events);
+        }
+        if woken && self.armed {
+            // Asked for anew before the queues are looked at.
+            self.sleep();
+        }
+        let found = self.take_wakes();
+        if found && self.armed {
+            self.sleep();
+        }
+        self.serve(events) | found | (events.len() > before)
+    }
+
+    fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
+        let index = self.index(table);
+        self.specs[index].check_fetch(&range);
+        let rows = self.memory.get(owner).and_then(|memory| memory.as_ref());
+        let copy = rows.and_then(|memory| memory.rows.get(index)).cloned();
+        assert!(copy.is_some(), "slot {owner} is not attached");
+        if let (Some(link), Some(copy)) = (self.links.get_mut(peer), copy) {
+            link.reads.push(Read { id: table, table: index, owner, range, copy });
+        }
+    }
+
+    fn sever(&mut self, peer: Slot) {
+        self.drop_link(peer);
+    }
+
+    fn release(&mut self, peer: Slot) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let (mut last, mut done) = (Instant::now(), link.sends.done());
+        link.send(&self.offer.0.own, &mut self.stats);
+        // A sleeper is to see it.
+        link.sleep(&mut self.stats);
+        while link.down.is_none() && !link.drain(&mut self.stats) && last.elapsed() < self.patience {
+            link.complete();
+            link.send(&self.offer.0.own, &mut self.stats);
+            if link.sends.done() == done {
+                std::thread::yield_now();
+            } else {
+                (last, done) = (Instant::now(), link.sends.done());
+            }
+        }
+        self.drop_link(peer);
+    }
+
+    fn close(&mut self) {
+        self.submit();
+        self.closing = true;
+    }
+
+    fn closed(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    fn arm(&mut self) {
+        self.armed = true;
+        self.sleep();
+    }
+
+    fn disarm(&mut self) {
+        // What woke us is still to be taken from the descriptors.
+        self.look |= self.armed;
+        self.armed = false;
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.0.as_fd())
+    }
+
+    fn stats(&self) -> FabricStats {
+        self.stats
+    }
+}
+
+impl Drop for VerbsFabric {
+    fn drop(&mut self) {
+        while let Some((peer, _)) = self.links.at(0) {
+            self.drop_link(peer);
+        }
+    }
+}

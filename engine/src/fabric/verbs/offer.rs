@@ -1,0 +1,246 @@
+//! From connected streams to peers: own memory, queue pairs, and the exchange of where they are.
+
+use super::super::setup::{PeerFault, SetupError};
+use super::super::{Row, SLOTS, SNAPSHOT_MAX, Slot, TableSpec};
+use super::hello::{Hello, READY};
+use super::link::{Link, Parts, STAGE_AT, post_receives};
+use super::port::Port;
+use super::reads::Directory;
+use super::region::{Access, Region};
+use super::sys::{CompletionChannel, CompletionQueue, QueuePair, Remote, VerbsError};
+use super::wake::RECEIVES;
+use crate::config::Verbs;
+use crate::error::Error;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a process gives its peers to reach, for any thread: clones are the same. See [`Offer::exchange`].
+#[derive(Clone)]
+pub struct Offer(pub(super) Arc<Offered>);
+
+pub(super) struct Offered {
+    me: Slot,
+    specs: Vec<TableSpec>,
+    pub(super) port: Port,
+    pub(super) own: Vec<Arc<Region>>,
+    pub(super) directory: Arc<Region>,
+    /// Wake-ups of all peers.
+    pub(super) wakes: Arc<CompletionQueue>,
+    /// Readable when a queue that asked for it has a completion.
+    pub(super) channel: Arc<CompletionChannel>,
+    /// Links made so far.
+    links: AtomicU64,
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer").field("me", &self.0.me).field("port", &self.0.port.choice).finish_non_exhaustive()
+    }
+}
+
+/// A peer that is connected: what [`super::super::Fabric::attach`] takes.
+pub struct Prepared {
+    pub(super) peer: Slot,
+    pub(super) link: Link,
+    /// The copies of its rows, in the order of the tables.
+    pub(super) rows: Vec<Arc<Region>>,
+    given: Offer,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Whether the peer was given `offer`.
+    pub(super) fn has(&self, offer: &Offer) -> bool {
+        Arc::ptr_eq(&self.given.0, &offer.0)
+    }
+}
+
+/// What fails here, and not at the peer.
+fn local(what: &str) -> impl Fn(VerbsError) -> SetupError {
+    move |e| SetupError::Local(Error::io(format!("verbs: cannot {what}"), std::io::Error::from(e)))
+}
+
+impl Offer {
+    /// Opens the device and makes the memory of the process in slot `me`.
+    pub(super) fn create(
+        me: Slot,
+        specs: &[TableSpec],
+        settings: &Verbs,
+        address: Option<IpAddr>,
+    ) -> Result<(Offer, Vec<Arc<Row>>), Error> {
+        check(me, specs)?;
+        let port = Port::open(settings, address)?;
+        let own = Region::rows(&port, specs, Access::Read)?;
+        let directory = Region::new(&port, Directory::len(specs.len()), 64, Access::Read)?;
+        let io = |what: &'static str| {
+            move |e: VerbsError| Error::io(format!("verbs: cannot create {what}"), std::io::Error::from(e))
+        };
+        let channel = CompletionChannel::new(&port.context).map_err(io("a completion channel"))?;
+        // Those of links that have ended may lie there until they are taken.
+        let entries = 2 * SLOTS as u32 * RECEIVES;
+        let wakes = CompletionQueue::new(&port.context, entries, Some(&channel)).map_err(io("a completion queue"))?;
+        let targets: Vec<_> = own.iter().map(|region| region.target()).collect();
+        Directory::show(&directory.row, me, &targets);
+        let rows = own.iter().map(|region| region.row.clone()).collect();
+        let links = AtomicU64::new(0);
+        Ok((Offer(Arc::new(Offered { me, specs: specs.to_vec(), port, own, directory, wakes, channel, links })), rows))
+    }
+
+    /// Connects queue pairs with the processes in these slots, all at once, until `deadline`.
+    ///
+    /// Each stream is connected to the process in its slot, and the next byte on it, in either direction, is this
+    /// fabric's. The peers may come in any order; each must be making the same exchange meanwhile.
+    ///
+    /// # Errors
+    /// [`SetupError::Peer`] for the first peer that gives something wrong: nobody is exchanged with then.
+    pub fn exchange(
+        &self,
+        links: Vec<(Slot, TcpStream)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
+        let me = self.0.me;
+        for (i, (peer, _)) in links.iter().enumerate() {
+            if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
+                return Err(SetupError::Local(Error::Misuse("verbs: one link for each slot but the own one")));
+            }
+        }
+        let prepared: Vec<_> = std::thread::scope(|scope| {
+            let meet = |(peer, stream)| scope.spawn(move || self.meet(peer, stream, deadline));
+            let threads: Vec<_> = links.into_iter().map(meet).collect();
+            let panicked = |_| Err(SetupError::Local(Error::Internal("the set-up of a link panicked".to_owned())));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        });
+        let mut missing = Vec::new();
+        let mut done = Vec::new();
+        for result in prepared {
+            match result {
+                Ok(prepared) => done.push((prepared.peer, prepared)),
+                Err(SetupError::Missing(faults)) => missing.extend(faults),
+                Err(error) => return Err(error),
+            }
+        }
+        if missing.is_empty() { Ok(done) } else { Err(SetupError::Missing(missing)) }
+    }
+
+    /// One link.
+    fn meet(&self, peer: Slot, mut stream: TcpStream, deadline: Instant) -> Result<Prepared, SetupError> {
+        let Offered { me, ref specs, ref port, ref directory, ref wakes, ref channel, ref links, .. } = *self.0;
+        let rows = Region::rows(port, specs, Access::ReadWrite).map_err(SetupError::Local)?;
+        let depth = port.depth();
+        let stage =
+            if port.capacity().inline_bytes as usize >= SNAPSHOT_MAX { 0 } else { depth as usize * SNAPSHOT_MAX };
+        let desk = Region::new(port, STAGE_AT + stage, STAGE_AT, Access::ReadWrite).map_err(SetupError::Local)?;
+        let completions = CompletionQueue::new(&port.context, depth + 1, Some(channel))
+            .map_err(local("create a completion queue"))?;
+        let queue_pair = QueuePair::new(&port.domain, &completions, wakes, port.capacity());
+        let queue_pair = queue_pair.map_err(local("create a queue pair"))?;
+        let granted = queue_pair.capacity().map_err(local("query a queue pair"))?;
+        let id = links.fetch_add(1, Ordering::Relaxed);
+        let psn = (RandomState::new().hash_one(id) & 0xff_ffff) as u32;
+        let own = Hello {
+            from: me,
+            to: peer,
+            remote: Remote { qp_number: queue_pair.number(), psn, lid: port.choice.lid, gid: port.gid() },
+            mtu: port.mtu(),
+            global: port.choice.gid.is_some(),
+            reads_served: port.reads_served(),
+            line: desk.target(),
+            directory: directory.target(),
+            rows: rows.iter().map(|region| region.target()).collect(),
+        };
+        let first = port.attributes(own.mtu, 1);
+        queue_pair.to_init(&first).map_err(local("initialise a queue pair"))?;
+        let failed = |what| SetupError::Local(Error::Internal(what));
+        post_receives(&queue_pair, id, RECEIVES).map_err(failed)?;
+        let fault = |what| SetupError::Peer(PeerFault { peer, what });
+        let mut talk = Talk { peer, stream: &mut stream, deadline };
+        let mut heard = vec![0; Hello::len(specs.len())];
+        talk.exchange(&own.encode(specs), &mut heard)?;
+        let theirs = Hello::decode(&heard, peer, me, specs).map_err(fault)?;
+        if theirs.global != own.global {
+            let kind = |global| if global { "GIDs (RoCE, or InfiniBand across subnets)" } else { "LIDs" };
+            return Err(fault(format!(
+                "it is reached by {}, this process by {}",
+                kind(theirs.global),
+                kind(own.global)
+            )));
+        }
+        let attributes = port.attributes(theirs.mtu, theirs.reads_served.max(1));
+        queue_pair.to_ready_to_receive(&attributes, &theirs.remote).map_err(local("connect a queue pair"))?;
+        queue_pair.to_ready_to_send(&attributes, psn).map_err(local("connect a queue pair"))?;
+        let mut ready = [0];
+        talk.exchange(&[READY], &mut ready)?;
+        if ready != [READY] {
+            return Err(fault(format!("it said {:#x} where it should say that it is ready", ready[0])));
+        }
+        let inline_bytes = granted.inline_bytes as usize;
+        let parts = Parts { id, stream, queue_pair, completions, desk, peer: theirs, inline_bytes, depth };
+        Ok(Prepared { peer, link: Link::new(parts), rows, given: self.clone() })
+    }
+}
+
+/// Talks with a peer until the deadline.
+struct Talk<'t> {
+    peer: Slot,
+    stream: &'t mut TcpStream,
+    deadline: Instant,
+}
+
+impl Talk<'_> {
+    /// Says `own` and hears as much as fits into `theirs`. Neither waits for the other: both messages fit into a socket.
+    fn exchange(&mut self, own: &[u8], theirs: &mut [u8]) -> Result<(), SetupError> {
+        let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let prepared = self.stream.set_nonblocking(false).and_then(|()| self.stream.set_nodelay(true));
+        let timed = prepared.and_then(|()| self.stream.set_write_timeout(Some(left)));
+        timed.map_err(|e| SetupError::Local(Error::io("verbs: cannot prepare a stream", e)))?;
+        self.stream.write_all(own).map_err(|e| self.failed(&e))?;
+        let mut heard = 0;
+        while heard < theirs.len() {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let missing = |what| SetupError::Missing(vec![PeerFault { peer: self.peer, what }]);
+            if left.is_zero() {
+                return Err(missing(format!("it said {heard} of {} bytes of the RDMA set-up", theirs.len())));
+            }
+            let timed = self.stream.set_read_timeout(Some(left));
+            timed.map_err(|e| SetupError::Local(Error::io("verbs: cannot prepare a stream", e)))?;
+            match self.stream.read(&mut theirs[heard..]) {
+                Ok(0) => {
+                    let what = "it closed the link during set-up".to_owned();
+                    return Err(SetupError::Peer(PeerFault { peer: self.peer, what }));
+                }
+                Ok(count) => heard += count,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(e) => return Err(self.failed(&e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &std::io::Error) -> SetupError {
+        SetupError::Peer(PeerFault { peer: self.peer, what: format!("the link broke during set-up: {error}") })
+    }
+}
+
+fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
+    if me >= SLOTS {
+        return Err(Error::Misuse("verbs: a slot is below 64"));
+    }
+    let fits = |s: &TableSpec| {
+        s.row_len > 0 && s.row_len.is_multiple_of(64) && s.columns_len.is_multiple_of(64) && s.columns_len <= s.row_len
+    };
+    if !specs.iter().all(fits) {
+        return Err(Error::Misuse("verbs: a table's lengths are not multiples of 64, or its columns exceed its row"));
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! From connected streams to links of the group's fabric.
+
+use crate::config::{Config, FabricKind, MemberId};
+use crate::error::Error;
+use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, shm, tcp, verbs};
+use socket2::Socket;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How streams become links.
+#[derive(Debug, Clone)]
+pub(super) enum Linking {
+    Tcp,
+    Shm(shm::Offer),
+    Verbs(verbs::Offer),
+}
+
+/// A fabric without peers, the own rows in the order of the tables, and how its links are made.
+pub(super) type NewFabric = (Box<dyn Fabric>, Vec<Arc<Row>>, Linking);
+
+/// Makes the fabric of the process in `slot`; `kind` is not `auto`.
+pub(super) fn new_fabric(
+    config: &Config,
+    kind: FabricKind,
+    slot: Slot,
+    specs: &[TableSpec],
+) -> Result<NewFabric, Error> {
+    Ok(match kind {
+        FabricKind::Auto | FabricKind::Tcp => {
+            let (fabric, own) = tcp::TcpFabric::new(slot, specs)?;
+            (Box::new(fabric), own, Linking::Tcp)
+        }
+        FabricKind::Shm => {
+            let (fabric, own, offer) = shm::ShmFabric::new(slot, specs)?;
+            (Box::new(fabric), own, Linking::Shm(offer))
+        }
+        FabricKind::Verbs => {
+            // An engine that stands still for longer may be taken for dead.
+            let patience = Duration::from_millis((config.failure_timeout_ms / 4).min(250));
+            let address = own_address(config);
+            let (fabric, own, offer) = verbs::VerbsFabric::new(slot, specs, &config.verbs, address, patience)?;
+            (Box::new(fabric), own, Linking::Verbs(offer))
+        }
+    })
+}
+
+impl Linking {
+    /// What the group's fabric is.
+    pub(super) fn kind(&self) -> FabricKind {
+        match self {
+            Linking::Tcp => FabricKind::Tcp,
+            Linking::Shm(_) => FabricKind::Shm,
+            Linking::Verbs(_) => FabricKind::Verbs,
+        }
+    }
+
+    /// Makes links with the processes in these slots, all at once; each is making its own meanwhile.
+    pub(super) fn link(
+        &self,
+        streams: Vec<(Slot, Socket)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Connection)>, SetupError> {
+        match self {
+            Linking::Tcp => Ok(streams.into_iter().map(|(slot, s)| (slot, Connection::Tcp(s.into()))).collect()),
+            Linking::Shm(offer) => {
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
+                let prepared = offer.exchange(streams, deadline)?;
+                Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Shm(link))).collect())
+            }
+            Linking::Verbs(offer) => {
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
+                let prepared = offer.exchange(streams, deadline)?;
+                Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Verbs(Box::new(link)))).collect())
+            }
+        }
+    }
+}
+
+/// The address of this process: an RDMA port that has it is the one that peers reach.
+fn own_address(config: &Config) -> Option<IpAddr> {
+    let (_, address, _) = config.own().ok()?;
+    let address = address.to_socket_addrs().ok()?.next()?.ip();
+    Some(address).filter(|address| !address.is_loopback() && !address.is_unspecified())
+}
+
+const CAN: u8 = b'v';
+const CANNOT: u8 = b't';
+
+/// What the founders use. `auto` is verbs if every one of them can, and tcp otherwise: each tells all others, so that all
+/// come to the same.
+pub(super) fn agree(config: &Config, streams: &mut [Option<Socket>], deadline: Instant) -> Result<FabricKind, Error> {
+    if config.fabric != FabricKind::Auto {
+        return Ok(config.fabric);
+    }
+    let obstacle = verbs::usable(&config.verbs, own_address(config)).err();
+    let own = if obstacle.is_none() { CAN } else { CANNOT };
+    if let Some(obstacle) = &obstacle {
+        tracing::info!("the group uses tcp: {obstacle}");
+    }
+    let ids = config.members.iter().map(|member| member.id);
+    let mut peers: Vec<(MemberId, &mut Socket)> =
+        ids.zip(streams).filter_map(|(id, stream)| Some((id, stream.as_mut()?))).collect();
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let failed = |id: MemberId, e: &io::Error| Error::Missing {
+        missing: format!("member {id} (met, but it did not say whether it has RDMA: {e})"),
+        after_ms: config.join_timeout_ms,
+    };
+    for (id, stream) in &mut peers {
+        let said = stream.set_write_timeout(Some(left())).and_then(|()| stream.write_all(&[own]));
+        said.map_err(|e| failed(*id, &e))?;
+    }
+    let mut kind = if own == CAN { FabricKind::Verbs } else { FabricKind::Tcp };
+    for (id, stream) in &mut peers {
+        let mut theirs = [0];
+        let heard = stream.set_read_timeout(Some(left())).and_then(|()| stream.read_exact(&mut theirs));
+        heard.map_err(|e| failed(*id, &e))?;
+        match theirs[0] {
+            CAN => {}
+            CANNOT => {
+                tracing::info!("the group uses tcp: member {id} has no RDMA");
+                kind = FabricKind::Tcp;
+            }
+            other => {
+                let what = format!("it said {other:#x} where it should say whether it has RDMA");
+                return Err(Error::Contract { member: *id, what });
+            }
+        }
+    }
+    Ok(kind)
+}

@@ -1,0 +1,38 @@
+//! Which fabrics there are to test on, and where members meet.
+
+use galerna::FabricKind;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// All fabrics; RDMA where `GALERNA_RDMA_HOSTS` says at which addresses there are devices, as `soft-roce/run` does.
+pub(crate) fn fabrics() -> Vec<FabricKind> {
+    let mut fabrics = vec![FabricKind::Tcp, FabricKind::Shm];
+    if rdma_hosts().is_empty() {
+        assert!(std::env::var_os("GALERNA_REQUIRE_RDMA").is_none(), "GALERNA_RDMA_HOSTS names no address");
+        println!("SKIPPED: verbs, as GALERNA_RDMA_HOSTS names no address (soft-roce/run -- COMMAND makes some)");
+    } else {
+        fabrics.push(FabricKind::Verbs);
+    }
+    fabrics
+}
+
+fn rdma_hosts() -> Vec<String> {
+    let hosts = std::env::var("GALERNA_RDMA_HOSTS").unwrap_or_default();
+    hosts.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Addresses for so many members: free ports, those of verbs on the hosts with devices, in turn.
+pub(crate) fn addresses(fabric: FabricKind, count: u32) -> Vec<String> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir();
+    let unix = |n| format!("unix:{}/galerna-test-{}-{number}-{n}.sock", folder.display(), std::process::id());
+    if fabric == FabricKind::Shm {
+        return (0..count).map(unix).collect();
+    }
+    let hosts = if fabric == FabricKind::Verbs { rdma_hosts() } else { vec!["127.0.0.1".to_owned()] };
+    // All listeners are open at once, so that no port is given out twice.
+    let listen = |n: u32| TcpListener::bind((hosts[n as usize % hosts.len()].as_str(), 0)).unwrap();
+    let listeners: Vec<_> = (0..count).map(listen).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
