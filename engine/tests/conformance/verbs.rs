@@ -42,7 +42,8 @@ impl Harness for Rdma {
     fn process(&mut self, slot: Slot) -> Endpoint {
         let place = SLOT_OF.iter().position(|s| *s == slot).unwrap_or(0);
         let device = Some(self.devices[place % self.devices.len()].clone());
-        let settings = Verbs { device, ..Verbs::default() };
+        // An answer may take long there; what is sent again although nothing was lost is too much for some of them.
+        let settings = Verbs { device, timeout: 18, ..Verbs::default() };
         let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None, PATIENCE).unwrap();
         self.offers.insert(slot, offer);
         Endpoint::new(slot, Box::new(fabric), own, &self.specs)
