@@ -30,6 +30,8 @@ mod live;
 mod offer;
 mod outbox;
 mod port;
+#[doc(hidden)]
+pub mod raw;
 mod reads;
 mod region;
 mod sends;
