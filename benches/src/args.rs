@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// verbs: every sender writes its messages to all peers' memory, from one ring (--ring-bytes) to a copy of it at each, in
     /// requests of at most 1 MiB: lists with one doorbell each, one signalled request in a quarter of the send queue. A
     /// member counts its own messages as delivered once the devices have acknowledged them; that a sender is done is said over
-    /// TCP. Members poll for completions and yield. No order, no flow control.
+    /// TCP. Members look for completions for 20 µs, then sleep until there are some. No order, no flow control.
     #[command(args_override_self = true)]
     Limit(LimitArgs),
     /// Round trips between two processes without a protocol: the floor of a latency.

@@ -9,12 +9,15 @@ use crate::place;
 use galerna::fabric::verbs::raw::{Raw, RawLink};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most bytes of one request, as in the engine's fabric.
 const PIECE_MAX: usize = 1 << 20;
 /// How long a peer may take to connect.
 const MEET: Duration = Duration::from_secs(30);
+/// How long a sender looks for completions before it sleeps, as the engine does; and the longest sleep.
+const SPIN: Duration = Duration::from_micros(20);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Bytes that a message takes in the ring.
 fn stride(args: &LimitArgs) -> usize {
@@ -38,6 +41,7 @@ struct Peer {
 }
 
 struct Mesh {
+    raw: Raw,
     peers: Vec<Peer>,
     size: usize,
     stride: usize,
@@ -74,7 +78,7 @@ impl Mesh {
             peers.push(Peer { rank, stream, link, left: 0, next: 0 });
         }
         let (slots, pieces) = ((args.ring_bytes / stride) as u64, size.div_ceil(PIECE_MAX) as u64);
-        Ok(Mesh { peers, size, stride, slots, pieces })
+        Ok(Mesh { raw, peers, size, stride, slots, pieces })
     }
 
     /// Work requests and doorbells so far.
@@ -87,7 +91,7 @@ impl Mesh {
     fn run(&mut self, me: usize, senders: usize, messages: u64) -> Result<()> {
         if me < senders {
             self.peers.iter_mut().for_each(|peer| peer.left = messages * self.pieces);
-            while !self.step()? {}
+            self.write_all()?;
             for peer in &mut self.peers {
                 peer.stream.write_all(&[0])?;
             }
@@ -98,9 +102,32 @@ impl Mesh {
         Ok(())
     }
 
-    /// Takes completions, and posts what there is room for. True once all is acknowledged.
+    /// Writes what is left, and waits until all is acknowledged: looks again for a while, then sleeps. Where a kernel does
+    /// the device's work, as on rxe, one that only looks would take the processor from it.
+    fn write_all(&mut self) -> Result<()> {
+        let mut idle_since = None;
+        loop {
+            let moved = self.step()?;
+            if self.peers.iter().all(|peer| peer.left == 0 && peer.link.is_idle()) {
+                return Ok(());
+            }
+            if moved {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() < SPIN {
+                std::hint::spin_loop();
+            } else {
+                self.peers.iter().try_for_each(|peer| peer.link.tell())?;
+                if !self.step()? {
+                    self.raw.sleep(TICK)?;
+                }
+                idle_since = None;
+            }
+        }
+    }
+
+    /// Takes completions, and posts what there is room for. True if there was any of it.
     fn step(&mut self) -> Result<bool> {
-        let (mut moved, mut done) = (false, true);
+        let mut moved = false;
         for at in 0..self.peers.len() {
             moved |= self.peers[at].link.poll()?;
             let count = (self.peers[at].link.room() as u64).min(self.peers[at].left);
@@ -110,15 +137,10 @@ impl Mesh {
                 (peer.next, peer.left) = (peer.next + 1, peer.left - 1);
                 peer.link.write(range, peer.left == 0);
             }
-            let peer = &mut self.peers[at];
-            peer.link.ring()?;
+            self.peers[at].link.ring()?;
             moved |= count > 0;
-            done &= peer.left == 0 && peer.link.is_idle();
         }
-        if !moved && !done {
-            std::thread::yield_now();
-        }
-        Ok(done)
+        Ok(moved)
     }
 
     /// Where the bytes of request `number` are.

@@ -9,11 +9,12 @@ use super::port::Port;
 use super::region::{Access, Region};
 use super::sends::Sends;
 use super::sys::{
-    CompletionQueue, IBV_SEND_INLINE, IBV_SEND_SIGNALED, IBV_WC_SUCCESS, IBV_WR_RDMA_WRITE, QueuePair, Remote,
-    VerbsError, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr_rdma, wc_status,
+    CompletionChannel, CompletionQueue, IBV_SEND_INLINE, IBV_SEND_SIGNALED, IBV_WC_SUCCESS, IBV_WR_RDMA_WRITE,
+    QueuePair, Remote, VerbsError, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr_rdma, wc_status,
 };
 use crate::config::Verbs;
 use crate::error::Error;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -29,6 +30,8 @@ const COMPLETIONS: usize = 16;
 /// An open device, and the memory that its links write from.
 pub struct Raw {
     port: Port,
+    /// Readable when a link that asked for it has completions.
+    channel: Arc<CompletionChannel>,
     source: Arc<Region>,
     len: usize,
 }
@@ -50,14 +53,27 @@ impl Raw {
     /// [`Error::Rdma`] if there is none; [`Error::Io`] when the system refuses the memory.
     pub fn open(settings: &Verbs, address: Option<IpAddr>, len: usize) -> Result<Raw, Error> {
         let port = Port::open(settings, address)?;
+        let channel = CompletionChannel::new(&port.context).map_err(failed("create a completion channel"))?;
         let len = len.next_multiple_of(64);
         let source = Region::new(&port, len, 64, Access::Read)?;
-        Ok(Raw { port, source, len })
+        Ok(Raw { port, channel, source, len })
     }
 
     /// What all links write from. A change while a write is under way may or may not go with it.
     pub fn source(&self) -> &Row {
         &self.source.row
+    }
+
+    /// Sleeps until a link has completions that was asked to tell ([`RawLink::tell`]), or the time is over.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a call fails.
+    pub fn sleep(&self, timeout: Duration) -> Result<(), Error> {
+        let mut fds = [PollFd::new(self.channel.fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        // An interrupted sleep is a short one.
+        let _ = poll(&mut fds, timeout);
+        self.channel.drain().map(drop).map_err(failed("take the notifications of a completion channel"))
     }
 
     /// Connects with a process that does the same with the other end of `stream`, which is as before after it.
@@ -67,8 +83,8 @@ impl Raw {
     pub fn connect(&self, stream: &mut TcpStream, timeout: Duration) -> Result<RawLink, Error> {
         let port = &self.port;
         let inbox = Region::new(port, self.len, 64, Access::ReadWrite)?;
-        let completions =
-            CompletionQueue::new(&port.context, port.depth() + 1, None).map_err(failed("create a completion queue"))?;
+        let completions = CompletionQueue::new(&port.context, port.depth() + 1, Some(&self.channel))
+            .map_err(failed("create a completion queue"))?;
         let queue_pair = QueuePair::new(&port.domain, &completions, &completions, port.capacity())
             .map_err(failed("create a queue pair"))?;
         let granted = queue_pair.capacity().map_err(failed("query a queue pair"))?;
@@ -210,6 +226,14 @@ impl RawLink {
         self.requests.clear();
         self.pieces.clear();
         result.map_err(|failed| Error::io("verbs: cannot post", io::Error::from(failed.error)))
+    }
+
+    /// Its next completion ends [`Raw::sleep`]; one that is there already does not: poll before sleeping.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the call fails.
+    pub fn tell(&self) -> Result<(), Error> {
+        self.completions.request_notification(false).map_err(failed("ask for a notification"))
     }
 
     /// Takes completions. True if there were any.
