@@ -50,10 +50,10 @@ struct PingPong<'a> {
 
 /// Runs it and shows the result.
 pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
+    args.here.verbs(args.fabric)?;
     let memory_bytes = match args.fabric {
-        Fabric::Tcp => 0,
+        Fabric::Tcp | Fabric::Verbs => 0,
         Fabric::Shm => COLUMNS + (args.size as usize).next_multiple_of(64),
-        Fabric::Verbs => args.here.verbs(args.fabric).map(|_| 0)?,
     };
     if args.across.any() && args.across.count(2) != 2 {
         return Err("a ping-pong is of two: --across needs two addresses".into());

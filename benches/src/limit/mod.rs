@@ -68,10 +68,11 @@ struct Member {
 /// Runs it and shows the result.
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let members = args.members();
+    args.here.verbs(args.fabric)?;
     let memory_bytes = match args.fabric {
         Fabric::Tcp => 0,
         Fabric::Shm => shm::memory_bytes(args)?,
-        Fabric::Verbs => verbs::check(args).map(|()| 0)?,
+        Fabric::Verbs => verbs::memory_bytes(args)?,
     };
     let task = Task {
         fabric: args.fabric,
