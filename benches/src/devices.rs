@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(
-            [0x20_0000, 0x8000_0000, 0x1_0000_0000, u64::MAX].map(size),
-            ["2048 KiB", "2048 MiB", "4 GiB", "16777215 TiB"]
+            [0x20_0000, 0x8000_0000, 0x1_0000_0000, 1 << 45, u64::MAX].map(size),
+            ["2048 KiB", "2048 MiB", "4 GiB", "32 TiB", "any number of bytes"]
         );
     }
 }

@@ -58,7 +58,7 @@ fn configurations_that_cannot_be() {
         ("id = 2", "id = 1", &["two members have the id 1"]),
         ("7002", "7001", &["two members have the address 127.0.0.1:7001"]),
         ("7002", "70020", &["127.0.0.1:70020", "member 2", "1 to 65535"]),
-        ("127.0.0.1:7002", "unix:x", &["unix:x", "member 2", "`tcp`"]),
+        ("127.0.0.1:7002", "unix:x", &["unix:x", "member 2", "`auto`"]),
         ("group =", "listen = 'here'\ngroup =", &["`listen` is `here`", "HOST:PORT"]),
         ("group = 'g'", "", &["missing field", "`group`"]),
         ("group = 'g'", "group = ''", &["`group`", "1 to 255 bytes"]),

@@ -21,6 +21,7 @@ fn addresses(fabric: FabricKind, n: u32) -> Vec<Member> {
 fn config(fabric: FabricKind, n: u32) -> Config {
     let mut config = Config::new("test", fabric, addresses(fabric, n));
     config.ring_bytes = 64 << 10;
+    config.verbs = common::patient_verbs();
     config
 }
 

@@ -55,7 +55,7 @@ impl Handler for Recorder {
 fn config(fabric: FabricKind, founders: u32) -> Config {
     let addresses = (1..=founders).zip(common::addresses(fabric, founders));
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
-    Config { ring_bytes: 64 << 10, ..Config::new("joining", fabric, members) }
+    Config { ring_bytes: 64 << 10, verbs: common::patient_verbs(), ..Config::new("joining", fabric, members) }
 }
 
 type Joined = (Group, Arc<Mutex<Past>>);

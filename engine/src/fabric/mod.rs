@@ -215,7 +215,7 @@ pub trait Fabric: Send {
     /// All [`Source::Stable`] writes up to this ticket have been taken: their sources may change.
     fn completed(&self) -> Ticket;
 
-    /// Writes to peers that are up and that the transport has not taken yet, as the sources still hold them.
+    /// Writes with stable sources, or whatever waits here, to peers that are up: they would be lost if this process died now.
     fn has_unsent(&self) -> bool;
 
     /// Lets received writes land, sends what is queued, and appends what happened to `events`. True when anything was sent

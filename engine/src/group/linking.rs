@@ -37,7 +37,10 @@ pub(super) fn new_fabric(
             (Box::new(fabric), own, Linking::Shm(offer))
         }
         FabricKind::Verbs => {
-            let (fabric, own, offer) = verbs::VerbsFabric::new(slot, specs, &config.verbs, own_address(config))?;
+            // An engine that stands still for longer may be taken for dead.
+            let patience = Duration::from_millis((config.failure_timeout_ms / 4).min(250));
+            let address = own_address(config);
+            let (fabric, own, offer) = verbs::VerbsFabric::new(slot, specs, &config.verbs, address, patience)?;
             (Box::new(fabric), own, Linking::Verbs(offer))
         }
     })

@@ -5,7 +5,8 @@
 //! the group as such must never stop. Then all heals, everything that was sent is delivered, and the histories of all lives
 //! of all members are compared, from the first to the last message.
 //!
-//! `GALERNA_CHAOS_SEED` chooses what is done (not what comes of it: the processes and the network have times of their own),
+//! `GALERNA_CHAOS_FABRIC` is tcp or verbs (of which only the connections beside the queue pairs are cut: soft-roce/ has
+//! faults for those); `GALERNA_CHAOS_SEED` chooses what is done (not what comes of it: the processes and the network have times of their own),
 //! `GALERNA_CHAOS_SECONDS` for how long. What a failed run leaves is in the folder that it names: `events.log`, and by
 //! member and life the history and the engine's own words.
 

@@ -111,11 +111,12 @@ impl Run {
     pub(crate) fn start(folder: PathBuf, timeout_ms: u64, seed: u64) -> Run {
         std::fs::create_dir_all(&folder).unwrap();
         let network = Network::start(&MEMBERS);
+        let fabric = std::env::var("GALERNA_CHAOS_FABRIC").unwrap_or_else(|_| "tcp".to_owned());
         let members = network.doors.iter().map(|(id, front, _)| format!("{{ id = {id}, address = '{front}' }}"));
         let members = members.collect::<Vec<_>>().join(", ");
         for (id, _, behind) in &network.doors {
             let config = format!(
-                "group = 'chaos'\nmember = {id}\nlisten = '{behind}'\nmembers = [{members}]\nring_bytes = 65536\n\
+                "group = 'chaos'\nmember = {id}\nfabric = '{fabric}'\nlisten = '{behind}'\nmembers = [{members}]\nring_bytes = 65536\n\
                  failure_timeout_ms = {timeout_ms}\npartition_timeout_ms = {}\njoin_timeout_ms = 20000\n",
                 5 * timeout_ms
             );

@@ -1,6 +1,7 @@
 //! Which fabrics there are to test on, and where members meet.
 
 use galerna::FabricKind;
+use galerna::config::Verbs;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,6 +20,12 @@ pub(crate) fn fabrics() -> Vec<FabricKind> {
 fn rdma_hosts() -> Vec<String> {
     let hosts = std::env::var("GALERNA_RDMA_HOSTS").unwrap_or_default();
     hosts.split_whitespace().map(str::to_owned).collect()
+}
+
+/// For devices that are software on a processor that is software: an answer may take long, and what is sent again although
+/// nothing was lost is too much for some of them.
+pub(crate) fn patient_verbs() -> Verbs {
+    Verbs { timeout: 18, ..Verbs::default() }
 }
 
 /// Addresses for so many members: free ports, those of verbs on the hosts with devices, in turn.

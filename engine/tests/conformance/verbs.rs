@@ -16,6 +16,9 @@ pub(crate) struct Rdma {
     listener: TcpListener,
 }
 
+/// Software devices take their time, on a processor that is software too.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The devices to test on.
 pub(crate) fn devices() -> Vec<String> {
     let names = std::env::var("GALERNA_RDMA_DEVICES").unwrap_or_default();
@@ -39,8 +42,9 @@ impl Harness for Rdma {
     fn process(&mut self, slot: Slot) -> Endpoint {
         let place = SLOT_OF.iter().position(|s| *s == slot).unwrap_or(0);
         let device = Some(self.devices[place % self.devices.len()].clone());
-        let settings = Verbs { device, ..Verbs::default() };
-        let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None).unwrap();
+        // An answer may take long there; what is sent again although nothing was lost is too much for some of them.
+        let settings = Verbs { device, timeout: 18, ..Verbs::default() };
+        let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None, PATIENCE).unwrap();
         self.offers.insert(slot, offer);
         Endpoint::new(slot, Box::new(fabric), own, &self.specs)
     }
@@ -62,3 +66,50 @@ impl Harness for Rdma {
 }
 
 conformance!(on_verbs, Rdma, if !devices().is_empty());
+
+/// A peer that writes as fast as it can is severed, again and again: nothing lands once `sever` has returned, however many
+/// of its writes are on their way. `GALERNA_SEVERS` says how often (default 100).
+#[test]
+fn no_late_write_of_a_severed_peer_lands() {
+    if devices().is_empty() {
+        return;
+    }
+    const DATA: usize = 64 << 10;
+    let times = std::env::var("GALERNA_SEVERS").map_or(100, |times| times.parse::<u64>().unwrap());
+    let mut harness = Rdma::new(&[table(1, DATA)]);
+    let (mut writer, mut reader) = (harness.process(SLOT_OF[0]), harness.process(SLOT_OF[1]));
+    let (mut random, mut severed_in_mid_stream) = (Random(61), 0);
+    for time in 1..=times {
+        let [of_writer, of_reader] = harness.link(SLOT_OF[0], SLOT_OF[1]);
+        writer.attach(1, of_writer);
+        reader.attach(0, of_reader);
+        writer.events.clear();
+        let delay = Duration::from_micros(random.below(4000) as u64);
+        let (kept, written) = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                // Data without end, until the other end of the link is gone.
+                let mut round = 0;
+                while writer.links_down(1) == 0 {
+                    round += 1;
+                    fill(writer.own(), COLUMNS..COLUMNS + 64, time << 32 | round);
+                    writer.write(1, COLUMNS..COLUMNS + DATA, Source::Stable);
+                    writer.announce(&[1], 0, round);
+                    writer.fabric.submit();
+                    writer.poll();
+                }
+                round
+            });
+            thread::sleep(delay);
+            reader.sever(0);
+            let kept = links::image(reader.row(0));
+            let written = flood.join().unwrap();
+            // Whatever was on its way has had its time.
+            thread::sleep(Duration::from_millis(2));
+            (kept, written)
+        });
+        assert!(kept == links::image(reader.row(0)), "a write landed after sever, at time {time}");
+        severed_in_mid_stream += u64::from(reader.sees(0, 0) > 0 && reader.sees(0, 0) < written);
+    }
+    println!("severed {times} times, {severed_in_mid_stream} of them with writes on their way; none landed");
+    assert!(severed_in_mid_stream > times / 4, "{severed_in_mid_stream} of {times}");
+}

@@ -15,8 +15,9 @@
 //! * A fetch is a read of what the peer's *directory* says (see `reads`): the peer's processor takes no part in it.
 //! * A link ends by [`Fabric::sever`], or when it breaks, with its queue pair: once that is destroyed, nothing of the peer
 //!   lands. Its rows stay registered, for the fetches of others, until a second one has got its slot.
-//! * [`Fabric::release`] waits, at most [`RELEASE_TIME`] without progress, until the peer's device has taken what is queued:
-//!   that needs no help of the peer's processor, and after it the sources may change.
+//! * [`Fabric::release`] waits until the peer's device has taken what is queued, which needs no help of the peer's processor:
+//!   some round trips, or until nothing was taken for as long as [`VerbsFabric::new`] was told. A link that went on in the
+//!   background would go on taking the peer's writes as well, and reading sources that may change.
 //!
 //! A peer is trusted with what it was told: a process that guesses the key of another's row could write it. Devices have
 //! no cheap way to say which queue pair may use which key, but domains; a domain per peer would need every ring registered
@@ -62,8 +63,6 @@ const LOOK_EVERY: u32 = 128;
 /// What the epoll says of the completion channel, and of the device's events; of a stream it says the peer's slot.
 const CHANNEL_TOKEN: u64 = u64::MAX;
 const DEVICE_TOKEN: u64 = u64::MAX - 1;
-/// How long a release waits for a peer's device that takes nothing.
-pub const RELEASE_TIME: Duration = Duration::from_millis(50);
 /// Wake-ups taken at a time.
 const WAKES: usize = 32;
 
@@ -79,6 +78,8 @@ pub struct VerbsFabric {
     /// The next poll looks at the descriptors.
     look: bool,
     closing: bool,
+    /// How long a release waits for a device that takes nothing.
+    patience: Duration,
     polls: u32,
     epoll: Epoll,
     ready: Vec<EpollEvent>,
@@ -94,7 +95,8 @@ struct Memory {
 
 impl VerbsFabric {
     /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
-    /// `address` is where the peers find this process: a port that has it is preferred.
+    /// `address` is where the peers find this process: a port that has it is preferred. A release waits for a peer's device
+    /// that takes nothing for `patience`, which is as long as an engine may stand still.
     ///
     /// # Errors
     /// [`Error::Rdma`] if there is no library, device or port that can be used; [`Error::Misuse`] for a slot or tables that
@@ -104,6 +106,7 @@ impl VerbsFabric {
         specs: &[TableSpec],
         settings: &Verbs,
         address: Option<IpAddr>,
+        patience: Duration,
     ) -> Result<(VerbsFabric, Vec<Arc<Row>>, Offer), Error> {
         let (offer, rows) = Offer::create(me, specs, settings, address)?;
         let io = |e: nix::errno::Errno| Error::io("verbs: cannot create an epoll", e);
@@ -120,6 +123,7 @@ impl VerbsFabric {
             armed: false,
             look: false,
             closing: false,
+            patience,
             polls: 0,
             epoll,
             ready: vec![EpollEvent::empty(); SLOTS + 2],
@@ -347,7 +351,7 @@ impl Fabric for VerbsFabric {
     }
 
     fn has_unsent(&self) -> bool {
-        self.links.iter().any(|(_, link)| !link.outbox.is_empty())
+        self.links.iter().any(|(_, link)| !link.outbox.is_empty() || link.sends.is_awaited())
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
@@ -390,7 +394,7 @@ impl Fabric for VerbsFabric {
         link.send(&self.offer.0.own, &mut self.stats);
         // A sleeper is to see it.
         link.sleep(&mut self.stats);
-        while link.down.is_none() && !link.drain(&mut self.stats) && last.elapsed() < RELEASE_TIME {
+        while link.down.is_none() && !link.drain(&mut self.stats) && last.elapsed() < self.patience {
             link.complete();
             link.send(&self.offer.0.own, &mut self.stats);
             if link.sends.done() == done {

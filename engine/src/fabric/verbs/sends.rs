@@ -78,6 +78,11 @@ impl Sends {
         self.posted == self.done
     }
 
+    /// Something is under way, and a completion will tell of its end.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.done < self.last_signalled
+    }
+
     /// Something is under way, and no completion will tell of its end.
     pub(super) fn needs_signal(&self) -> bool {
         self.done >= self.last_signalled && !self.is_idle()
