@@ -3,12 +3,13 @@
 use crate::Result;
 use crate::devices::DevicesArgs;
 use crate::join::JoinArgs;
+use crate::place::{AcrossArgs, HereArgs, sample_addresses};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Measures Galerna with one process per member, all on this machine.
+/// Measures Galerna with one process per member, on this machine or, with --across, each on a machine of its own.
 #[derive(Parser)]
 #[command(version, args_override_self = true)]
 pub(crate) struct Cli {
@@ -32,13 +33,19 @@ pub(crate) enum Command {
     /// counter, in batches; a receiver reads the first word of each message, then stores one counter of what it has
     /// read, on which the sender's flow control rests. No order, no stability, no sleeping: who finds nothing to do
     /// yields.
+    ///
+    /// verbs: every sender writes its messages to all peers' memory, from one ring (--ring-bytes) to a copy of it at each, in
+    /// requests of at most 1 MiB: lists with one doorbell each, one signalled request in a quarter of the send queue. A
+    /// member counts its own messages as delivered once the devices have acknowledged them; that a sender is done is said over
+    /// TCP. Members look for completions for 20 µs, then sleep until there are some. No order, no flow control.
     #[command(args_override_self = true)]
     Limit(LimitArgs),
     /// Round trips between two processes without a protocol: the floor of a latency.
     ///
     /// tcp: blocking sockets, or, with --spin, nonblocking ones that are tried again and again. shm: the bytes lie in
     /// shared memory, a byte on a unix socket wakes the other; with --spin one word in shared memory is looked at again
-    /// and again.
+    /// and again. verbs: an RDMA write each way, and always looking again and again, as perftest's ib_write_lat does (which
+    /// reports half of a round trip).
     #[command(alias = "latency-limit", args_override_self = true)]
     Pingpong(PingPongArgs),
     /// What a group costs that does nothing, driven by the library's thread: CPU time and memory.
@@ -77,8 +84,10 @@ pub(crate) enum Command {
 pub(crate) enum Fabric {
     /// Shared memory of one host.
     Shm,
-    /// TCP over the loopback interface.
+    /// TCP.
     Tcp,
+    /// RDMA, on RoCE or InfiniBand: see `galerna-bench devices`.
+    Verbs,
 }
 
 impl From<Fabric> for FabricKind {
@@ -86,6 +95,7 @@ impl From<Fabric> for FabricKind {
         match fabric {
             Fabric::Shm => FabricKind::Shm,
             Fabric::Tcp => FabricKind::Tcp,
+            Fabric::Verbs => FabricKind::Verbs,
         }
     }
 }
@@ -160,7 +170,13 @@ pub(crate) struct EngineArgs {
 
 impl EngineArgs {
     /// A configuration of members 1, 2, ... at `addresses`, for messages of `size` bytes; it is not checked.
-    pub(crate) fn config(&self, fabric: Fabric, addresses: &[String], size: usize) -> galerna::Config {
+    pub(crate) fn config(
+        &self,
+        fabric: Fabric,
+        here: &HereArgs,
+        addresses: &[String],
+        size: usize,
+    ) -> Result<galerna::Config> {
         let members = addresses
             .iter()
             .zip(1..)
@@ -168,10 +184,11 @@ impl EngineArgs {
         let mut config = galerna::Config::new("galerna-bench", fabric.into(), members.collect());
         config.ring_bytes = self.ring_bytes.unwrap_or(config.ring_bytes);
         config.spin_us = self.spin_us.unwrap_or(config.spin_us);
+        config.verbs = here.verbs(fabric)?;
         if size > config.max_message() {
             config.max_message_bytes = Some(size);
         }
-        config
+        Ok(config)
     }
 }
 
@@ -180,6 +197,12 @@ pub(crate) struct ClusterArgs {
     /// The transport.
     #[arg(long, value_enum)]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) across: AcrossArgs,
     /// Members, each a process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -192,6 +215,9 @@ pub(crate) struct ClusterArgs {
     /// Messages of each sender, after the warm-up.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) messages: u64,
+    /// A sender sends only while fewer of its own messages are not delivered to itself; without it, as many as the ring takes.
+    #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) outstanding: Option<u64>,
     /// How a message is delivered.
     #[arg(long, value_enum, default_value = "safe")]
     pub(crate) mode: Mode,
@@ -227,7 +253,7 @@ pub(crate) const STAMPS_LEN: usize = 16;
 
 impl ClusterArgs {
     pub(crate) fn members(&self) -> usize {
-        self.members as usize
+        self.across.count(self.members) as usize
     }
 
     pub(crate) fn warmup(&self) -> u64 {
@@ -236,7 +262,7 @@ impl ClusterArgs {
 
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
-        let mut config = self.engine.config(self.fabric, addresses, self.size);
+        let mut config = self.engine.config(self.fabric, &self.here, addresses, self.size)?;
         config.busy_poll = self.busy_poll;
         let most = config.ring_bytes / 2 - 8;
         if self.size > most {
@@ -260,7 +286,7 @@ impl ClusterArgs {
             .into());
         }
         // Any addresses will do for the other checks.
-        self.config(&crate::crew::sample_addresses(self.fabric, self.members())).map(drop)
+        self.config(&sample_addresses(self.fabric, self.members())).map(drop)
     }
 }
 
@@ -269,6 +295,12 @@ pub(crate) struct LimitArgs {
     /// The transport.
     #[arg(long, value_enum)]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) across: AcrossArgs,
     /// Members, each a process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -281,7 +313,7 @@ pub(crate) struct LimitArgs {
     /// Messages of each sender, after the warm-up.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) messages: u64,
-    /// shm: bytes of each sender's ring.
+    /// shm, verbs: bytes of each sender's ring.
     #[arg(long, default_value_t = 4 << 20)]
     pub(crate) ring_bytes: usize,
     /// Messages of each sender before the measurement; a tenth of --messages if not given.
@@ -297,7 +329,7 @@ pub(crate) struct LimitArgs {
 
 impl LimitArgs {
     pub(crate) fn members(&self) -> usize {
-        self.members as usize
+        self.across.count(self.members) as usize
     }
 
     pub(crate) fn warmup(&self) -> u64 {
@@ -310,6 +342,12 @@ pub(crate) struct PingPongArgs {
     /// The transport.
     #[arg(long, value_enum)]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) across: AcrossArgs,
     /// Bytes of each ping and each pong.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub(crate) size: u64,
@@ -319,7 +357,7 @@ pub(crate) struct PingPongArgs {
     /// Round trips per second, on a fixed schedule; without it, one after the other.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
-    /// Look again and again instead of sleeping in the kernel.
+    /// Look again and again instead of sleeping in the kernel; on verbs that is so in any case.
     #[arg(long)]
     pub(crate) spin: bool,
     /// Round trips before the measurement; a tenth of --messages if not given.
@@ -344,6 +382,12 @@ pub(crate) struct IdleArgs {
     /// The transport.
     #[arg(long, value_enum)]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) across: AcrossArgs,
     /// Members, each a process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -356,6 +400,12 @@ pub(crate) struct IdleArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl IdleArgs {
+    pub(crate) fn members(&self) -> usize {
+        self.across.count(self.members) as usize
+    }
 }
 
 /// Whom a failover kills.
@@ -373,6 +423,9 @@ pub(crate) struct FailoverArgs {
     /// The transport.
     #[arg(long, value_enum)]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
     /// Members, each a process. A group of two does not survive the death of one.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=64))]
     pub(crate) members: u64,
@@ -413,7 +466,7 @@ impl FailoverArgs {
 
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
-        let config = self.engine.config(self.fabric, addresses, self.size);
+        let config = self.engine.config(self.fabric, &self.here, addresses, self.size)?;
         config.check()?;
         Ok(config)
     }

@@ -1,9 +1,9 @@
 //! `galerna-bench cluster`: what the members measured, put together.
 
 use crate::Result;
-use crate::args::{ClusterArgs, name};
+use crate::args::{ClusterArgs, Fabric, name};
 use crate::control::Job;
-use crate::crew::{self, Task};
+use crate::crew::{self, Reports, Task};
 use crate::measure::{Latencies, Summary};
 use crate::member::{Counters, Report};
 use crate::report::{latency, ratio, show, shown};
@@ -33,6 +33,12 @@ struct Cluster<'a> {
     messages_per_batch_sent: Option<f64>,
     messages_per_batch_delivered: Option<f64>,
     system_calls_per_message: f64,
+    /// What all members together gave their RDMA devices for a message, and how often; and the same for each of its
+    /// receivers. Null on other fabrics.
+    work_requests_per_message: Option<f64>,
+    doorbells_per_message: Option<f64>,
+    work_requests_per_message_and_peer: Option<f64>,
+    doorbells_per_message_and_peer: Option<f64>,
     /// Of all members together.
     counters: Counters,
     rss_peak_mib: f64,
@@ -58,16 +64,26 @@ struct Member {
 pub(crate) fn run(args: &ClusterArgs) -> Result<()> {
     args.check()?;
     let senders = args.senders.count(args.members()) as u64;
-    let reports: Vec<Report> = crew::run(&Task {
+    let task = Task {
         fabric: args.fabric,
+        hosts: args.here.hosts.clone(),
+        across: args.across.clone(),
         members: args.members(),
         job: Job::Cluster(args.clone()),
         timeout: Duration::from_secs(args.timeout_s),
         memory_bytes: 0,
         deliveries: (args.warmup() + args.messages) * senders,
-    })?;
-    let cluster = put_together(args, &reports)?;
-    show(&cluster, args.json, || text(&cluster))
+    };
+    match crew::run(&task)? {
+        Reports::All(reports) => {
+            let cluster = put_together(args, &reports)?;
+            show(&cluster, args.json, || text(&cluster))
+        }
+        Reports::Own(rank, report) => {
+            let member = member(rank, args.size, &report);
+            show(&member, args.json, || member_text(&member))
+        }
+    }
 }
 
 fn mib(kib: u64) -> f64 {
@@ -104,7 +120,10 @@ fn put_together<'a>(args: &'a ClusterArgs, reports: &[Report]) -> Result<Cluster
     let cpu_us = reports.iter().map(|r| r.cpu.total_us()).sum::<u64>() as f64;
     let deliveries = messages as f64 * reports.len() as f64;
     let rate = messages as f64 / seconds;
-    let fan_out = counters.bytes_sent as f64 * (reports.len() as f64 - 1.0);
+    let per_message = |count: u64| ratio(count as f64, messages as f64).filter(|_| args.fabric == Fabric::Verbs);
+    let peers = reports.len() as f64 - 1.0;
+    let per_peer = |count: u64| per_message(count).and_then(|each| ratio(each, peers));
+    let fan_out = counters.bytes_sent as f64 * peers;
     Ok(Cluster {
         kind: "cluster",
         flags: args,
@@ -113,6 +132,7 @@ fn put_together<'a>(args: &'a ClusterArgs, reports: &[Report]) -> Result<Cluster
         messages_per_second: rate,
         megabytes_per_second: rate * args.size as f64 / 1e6,
         latency_of: match args.rate {
+            Some(_) if args.across.any() => "scheduled time to own delivery, every message",
             Some(_) => "scheduled time to delivery, every message at every member",
             None => "commit to own delivery, samples",
         },
@@ -124,10 +144,47 @@ fn put_together<'a>(args: &'a ClusterArgs, reports: &[Report]) -> Result<Cluster
         messages_per_batch_sent: ratio(counters.messages_sent as f64, counters.batches_sent as f64),
         messages_per_batch_delivered: ratio(deliveries, counters.batches_delivered as f64),
         system_calls_per_message: counters.system_calls as f64 / deliveries,
+        work_requests_per_message: per_message(counters.work_requests),
+        doorbells_per_message: per_message(counters.doorbells),
+        work_requests_per_message_and_peer: per_peer(counters.work_requests),
+        doorbells_per_message_and_peer: per_peer(counters.doorbells),
         counters,
         rss_peak_mib: mib(reports.iter().map(|r| r.rss_peak_kib).max().unwrap_or(0)),
         members: (0..).zip(reports).map(|(rank, r)| member(rank, args.size, r)).collect(),
     })
+}
+
+fn rdma_text(c: &Cluster<'_>) -> String {
+    let Some(requests) = c.work_requests_per_message else { return String::new() };
+    format!(
+        "\nRDMA, all members together: {requests:.3} work requests and {} doorbells per message; \
+         per message and peer {} and {}",
+        precise(c.doorbells_per_message),
+        precise(c.work_requests_per_message_and_peer),
+        precise(c.doorbells_per_message_and_peer),
+    )
+}
+
+fn precise(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"))
+}
+
+fn member_text(m: &Member) -> String {
+    format!(
+        "member {}: {} messages delivered in {:.3} s: {:.0} messages/s, {:.1} MB/s\n\
+         cost: {:.3} µs of CPU per delivered message; {} writes, {} work requests, {} doorbells, {} sleeps\n\
+         the command of member 1 shows the whole",
+        m.member,
+        m.delivered,
+        m.seconds,
+        m.messages_per_second,
+        m.megabytes_per_second,
+        m.cpu_us_per_message,
+        m.counters.writes_posted,
+        m.counters.work_requests,
+        m.counters.doorbells,
+        m.counters.sleeps,
+    )
 }
 
 fn text(c: &Cluster<'_>) -> String {
@@ -136,7 +193,7 @@ fn text(c: &Cluster<'_>) -> String {
         "{} over {}, {} members, senders {}, {} bytes, {} messages in {:.3} s\n\
          throughput: {:.0} messages/s, {:.1} MB/s delivered at every member{}{of_schedule}\n\
          cost: {:.3} µs of CPU per delivered message ({:.2} cores busy), {:.2} system calls per delivered message\n\
-         wire: {} bytes per payload byte and receiver\n\
+         wire: {} bytes per payload byte and receiver{}\n\
          batches: {} messages per batch sent, {} per batch delivered; {} nulls, {} passes, {} sleeps\n\
          memory: {:.1} MiB at most",
         name(&c.flags.mode),
@@ -153,6 +210,7 @@ fn text(c: &Cluster<'_>) -> String {
         c.cpu_cores,
         c.system_calls_per_message,
         shown(c.wire_bytes_per_payload_byte),
+        rdma_text(c),
         shown(c.messages_per_batch_sent),
         shown(c.messages_per_batch_delivered),
         c.counters.nulls_sent,

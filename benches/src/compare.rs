@@ -45,6 +45,11 @@ struct Comparison {
 /// Runs it and shows the result.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.cluster.check()?;
+    if args.cluster.across.any() {
+        return Err(
+            "compare runs on one machine: run `cluster` and what it is to be compared with by themselves".into()
+        );
+    }
     let (against, metric) = other_side(args)?;
     let exe = std::env::current_exe()?;
     let mut a = Side::new(exe.clone(), cluster_flags(&args.cluster));
@@ -138,6 +143,7 @@ fn cluster_flags(args: &ClusterArgs) -> Vec<String> {
         ("senders", Some(name(&args.senders))),
         ("size", Some(args.size.to_string())),
         ("messages", Some(args.messages.to_string())),
+        ("outstanding", args.outstanding.map(|v| v.to_string())),
         ("mode", Some(name(&args.mode))),
         ("rate", args.rate.map(|v| v.to_string())),
         ("drive", Some(name(&args.drive))),
@@ -147,6 +153,7 @@ fn cluster_flags(args: &ClusterArgs) -> Vec<String> {
         ("warmup", args.warmup.map(|v| v.to_string())),
         ("timeout-s", Some(args.timeout_s.to_string())),
     ]));
+    flags.extend(args.here.flags(args.fabric));
     flags
 }
 
@@ -158,10 +165,11 @@ fn limit_flags(args: &ClusterArgs) -> Vec<String> {
         ("senders", Some(name(&args.senders))),
         ("size", Some(args.size.to_string())),
         ("messages", Some(args.messages.to_string())),
-        ("ring-bytes", args.engine.ring_bytes.filter(|_| args.fabric == Fabric::Shm).map(|v| v.to_string())),
+        ("ring-bytes", args.engine.ring_bytes.filter(|_| args.fabric != Fabric::Tcp).map(|v| v.to_string())),
         ("warmup", args.warmup.map(|v| v.to_string())),
         ("timeout-s", Some(args.timeout_s.to_string())),
     ]));
+    flags.extend(args.here.flags(args.fabric));
     flags
 }
 
@@ -176,6 +184,7 @@ fn pingpong_flags(args: &ClusterArgs) -> Vec<String> {
         ("warmup", args.warmup.map(|v| v.to_string())),
         ("timeout-s", Some(args.timeout_s.to_string())),
     ]));
+    flags.extend(args.here.flags(args.fabric));
     flags
 }
 

@@ -1,18 +1,21 @@
 //! The parent's side: starts one process per member, makes them start together, collects what they report.
 //!
-//! When one fails or a deadline passes, all are killed, and the error names the member.
+//! When one fails or a deadline passes, all are killed, and the error names the member. Of a run across machines this is the
+//! side of member 1, to which the commands of the others hand their members' lines ([`crate::across`]).
 
 use crate::Result;
+use crate::across;
 use crate::args::Fabric;
 use crate::control::{Job, Order, Plan, Word};
 use crate::measure::now_ns;
+use crate::place::AcrossArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -21,11 +24,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Between the order to start and the start.
-const LEAD_NS: u64 = 20_000_000;
+pub(crate) const LEAD_NS: u64 = 20_000_000;
 
 /// What a crew is to do.
 pub(crate) struct Task {
     pub(crate) fabric: Fabric,
+    /// Addresses of this machine that the members take in turn.
+    pub(crate) hosts: Vec<IpAddr>,
+    /// Where the members are instead, if it is not this machine alone.
+    pub(crate) across: AcrossArgs,
     pub(crate) members: usize,
     pub(crate) job: Job,
     pub(crate) timeout: Duration,
@@ -54,22 +61,14 @@ impl Drop for Folder {
     }
 }
 
-/// Addresses of the right form where nobody will meet.
-pub(crate) fn sample_addresses(fabric: Fabric, members: usize) -> Vec<String> {
-    let address = |rank| match fabric {
-        Fabric::Tcp => format!("127.0.0.1:{}", 1 + rank),
-        Fabric::Shm => format!("unix:/{rank}"),
-    };
-    (0..members).map(address).collect()
-}
-
-fn addresses(fabric: Fabric, members: usize, folder: &Folder) -> Result<Vec<String>> {
-    if fabric == Fabric::Shm {
+fn addresses(task: &Task, folder: &Folder) -> Result<Vec<String>> {
+    let ranks = (0..task.members).map(|rank| task.job.first_rank() + rank);
+    if task.fabric == Fabric::Shm {
         let path = |rank| format!("unix:{}", folder.0.join(format!("{rank}.sock")).display());
-        return Ok((0..members).map(path).collect());
+        return Ok(ranks.map(path).collect());
     }
     // All are bound at once, so that no port is given out twice.
-    let listeners = (0..members).map(|_| TcpListener::bind("127.0.0.1:0"));
+    let listeners = ranks.map(|rank| TcpListener::bind((task.hosts[rank % task.hosts.len()], 0)));
     let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
     let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string());
     Ok(listeners.iter().map(address).collect::<std::io::Result<_>>()?)
@@ -88,10 +87,29 @@ fn memory(members: usize, bytes: usize) -> Result<(Vec<File>, Vec<PathBuf>)> {
     Ok((files, paths))
 }
 
-/// Runs `task` and returns what the members report, by rank.
-pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Vec<R>> {
+/// What a run has found.
+pub(crate) enum Reports<R> {
+    /// What all members report, by rank.
+    All(Vec<R>),
+    /// Of a run across machines, at all but the first: the own rank and report.
+    Own(usize, R),
+}
+
+/// Runs `task` and returns what the members report.
+pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Reports<R>> {
+    if !task.across.any() {
+        return conduct(task, Vec::new()).map(Reports::All);
+    }
+    match task.across.rank(task.fabric)? {
+        0 => conduct(task, across::gather(task)?).map(Reports::All),
+        rank => across::follow(task, rank).map(|report| Reports::Own(rank, report)),
+    }
+}
+
+/// Runs the first members here, and the last ones where `others` lead.
+fn conduct<R: DeserializeOwned>(task: &Task, others: Vec<TcpStream>) -> Result<Vec<R>> {
     let bar = progress_bar(task.deliveries);
-    let mut crew = Crew::start(task, bar.is_some())?;
+    let mut crew = Crew::meet(task, others, bar.is_some())?;
     crew.get_ready()?;
     crew.order(Order::Start(now_ns() + LEAD_NS))?;
     let reports = crew.finish(bar.as_ref())?;
@@ -127,18 +145,25 @@ pub(crate) struct Crew {
 }
 
 struct Worker {
-    child: Child,
-    stdin: ChildStdin,
+    /// None on another machine.
+    child: Option<Child>,
+    stdin: Box<dyn Write + Send>,
     /// It was killed: nothing is expected of it.
     killed: bool,
 }
 
 impl Crew {
-    /// Starts the members; the first of them says how far it is, if it `shows_progress`.
-    pub(crate) fn start(task: &Task, shows_progress: bool) -> Result<Crew> {
+    /// Starts the members.
+    pub(crate) fn start(task: &Task) -> Result<Crew> {
+        Crew::meet(task, Vec::new(), false)
+    }
+
+    /// Starts the first members here, and has the last ones where `others` lead; the first of all says how far it is, if it
+    /// `shows_progress`.
+    fn meet(task: &Task, others: Vec<TcpStream>, shows_progress: bool) -> Result<Crew> {
         let (sender, lines) = channel();
         let folder = Folder::new()?;
-        let addresses = addresses(task.fabric, task.members, &folder)?;
+        let addresses = if task.across.any() { task.across.addresses() } else { addresses(task, &folder)? };
         let (files, memory) = memory(task.members, task.memory_bytes)?;
         let mut crew = Crew {
             workers: Vec::new(),
@@ -151,14 +176,20 @@ impl Crew {
             _folder: folder,
             _files: files,
         };
+        let here = task.members - others.len();
+        let mut elsewhere = others.into_iter().peekable();
         for rank in 0..task.members {
-            crew.hire(&Plan {
+            let plan = Plan {
                 rank: crew.first + rank,
                 addresses: crew.addresses.clone(),
                 memory: memory.clone(),
                 progress: shows_progress && rank == 0,
                 job: task.job.clone(),
-            })?;
+            };
+            match elsewhere.next_if(|_| rank >= here) {
+                Some(stream) => crew.adopt(&plan, stream)?,
+                None => crew.hire(&plan)?,
+            }
         }
         Ok(crew)
     }
@@ -207,32 +238,35 @@ impl Crew {
     pub(crate) fn kill(&mut self, rank: usize) -> Result<u64> {
         let name = self.name(rank);
         let worker = &mut self.workers[rank];
-        if let Some(status) = worker.child.try_wait()? {
+        let child = worker.child.as_mut().ok_or("only members on this machine are killed")?;
+        if let Some(status) = child.try_wait()? {
             return Err(format!("{name} ended before its time: {status}").into());
         }
         worker.killed = true;
         let at_ns = now_ns();
-        worker.child.kill()?;
+        child.kill()?;
         Ok(at_ns)
     }
 
     fn hire(&mut self, plan: &Plan) -> Result<()> {
-        let exe = std::env::current_exe()?;
-        let mut child = Command::new(exe)
-            .arg("member")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("cannot start the process of member {}: {e}", plan.rank + 1))?;
-        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("a process without standard streams".into());
-        };
-        let (rank, sender) = (self.workers.len(), self.sender.clone());
-        std::thread::spawn(move || forward(rank, stdout, &sender));
-        // A child that is gone already is found by `gather`.
-        let _ = tell(&mut stdin, plan);
-        self.workers.push(Worker { child, stdin, killed: false });
+        let Hired { child, stdin, stdout } = hire(plan)?;
+        self.add(Some(child), Box::new(stdin), stdout);
         Ok(())
+    }
+
+    /// A member that another command starts.
+    fn adopt(&mut self, plan: &Plan, mut stream: TcpStream) -> Result<()> {
+        let lines = stream.try_clone()?;
+        // One that is gone already is found by `gather`, as below.
+        let _ = tell(&mut stream, plan);
+        self.add(None, Box::new(stream), lines);
+        Ok(())
+    }
+
+    fn add(&mut self, child: Option<Child>, stdin: Box<dyn Write + Send>, lines: impl Read + Send + 'static) {
+        let (rank, sender) = (self.workers.len(), self.sender.clone());
+        std::thread::spawn(move || forward(rank, lines, &sender));
+        self.workers.push(Worker { child, stdin, killed: false });
     }
 
     pub(crate) fn order(&mut self, order: Order) -> Result<()> {
@@ -262,7 +296,8 @@ impl Crew {
             }
             let Some(line) = line else {
                 if taken[rank].is_none() {
-                    let status = self.workers[rank].child.wait()?;
+                    let status = self.workers[rank].child.as_mut().map(Child::wait).transpose()?;
+                    let status = status.map_or_else(|| "see what its command says".to_owned(), |s| s.to_string());
                     return Err(format!("{} ended before its time: {status}", self.name(rank)).into());
                 }
                 continue;
@@ -280,8 +315,8 @@ impl Crew {
     /// Waits for the members to go; they have nothing left to do.
     fn dismiss(&mut self) -> Result<()> {
         let grace = Instant::now() + Duration::from_secs(5);
-        for worker in &mut self.workers {
-            while worker.child.try_wait()?.is_none() && Instant::now() < grace {
+        for child in self.workers.iter_mut().filter_map(|worker| worker.child.as_mut()) {
+            while child.try_wait()?.is_none() && Instant::now() < grace {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -291,22 +326,47 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
+        for child in self.workers.iter_mut().filter_map(|worker| worker.child.as_mut()) {
             // Fails for those that have ended, which is as well.
-            let _ = worker.child.kill();
-            let _ = worker.child.wait();
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
-fn tell(stdin: &mut ChildStdin, what: &impl Serialize) -> Result<()> {
-    let mut line = serde_json::to_vec(what)?;
-    line.push(b'\n');
-    Ok(stdin.write_all(&line)?)
+/// A member's process on this machine.
+pub(crate) struct Hired {
+    pub(crate) child: Child,
+    pub(crate) stdin: ChildStdin,
+    pub(crate) stdout: ChildStdout,
 }
 
-fn forward(rank: usize, stdout: ChildStdout, sender: &Sender<(usize, Option<String>)>) {
-    for line in BufReader::new(stdout).lines() {
+/// Starts the process of a member, and gives it its plan.
+pub(crate) fn hire(plan: &Plan) -> Result<Hired> {
+    let exe = std::env::current_exe()?;
+    let mut child = Command::new(exe)
+        .arg("member")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot start the process of member {}: {e}", plan.rank + 1))?;
+    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err("a process without standard streams".into());
+    };
+    // A child that is gone already is found by `gather`.
+    let _ = tell(&mut stdin, plan);
+    Ok(Hired { child, stdin, stdout })
+}
+
+/// Says `what` as a line of JSON.
+pub(crate) fn tell(to: &mut impl Write, what: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    Ok(to.write_all(&line)?)
+}
+
+fn forward(rank: usize, lines: impl Read, sender: &Sender<(usize, Option<String>)>) {
+    for line in BufReader::new(lines).lines() {
         let Ok(line) = line else { break };
         if sender.send((rank, Some(line))).is_err() {
             return;

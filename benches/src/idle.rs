@@ -3,9 +3,10 @@
 use crate::Result;
 use crate::args::{IdleArgs, name};
 use crate::control::{Control, Job, Plan, Word};
-use crate::crew::{self, Task};
+use crate::crew::{self, Reports, Task};
 use crate::measure::{Cpu, memory_kib};
-use crate::report::show;
+use crate::place::sample_addresses;
+use crate::report::{show, show_own};
 use galerna::{Delivery, Group, MemberId, Mode, SubgroupId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -44,17 +45,23 @@ struct Idle<'a> {
 
 /// Runs it and shows the result.
 pub(crate) fn run(args: &IdleArgs) -> Result<()> {
-    let members = args.members as usize;
-    let sample = crew::sample_addresses(args.fabric, members);
-    args.engine.config(args.fabric, &sample, MESSAGE.len()).check()?;
-    let reports: Vec<Report> = crew::run(&Task {
+    let members = args.members();
+    let sample = sample_addresses(args.fabric, members);
+    args.engine.config(args.fabric, &args.here, &sample, MESSAGE.len())?.check()?;
+    let task = Task {
         fabric: args.fabric,
+        hosts: args.here.hosts.clone(),
+        across: args.across.clone(),
         members,
         job: Job::Idle(args.clone()),
         timeout: Duration::from_secs(args.seconds + 60),
         memory_bytes: 0,
         deliveries: 0,
-    })?;
+    };
+    let reports: Vec<Report> = match crew::run(&task)? {
+        Reports::All(reports) => reports,
+        Reports::Own(rank, report) => return show_own("idle", rank, &report, args.json),
+    };
     let mib = |kib: u64| kib as f64 / 1024.0;
     let cpu_us: u64 = reports.iter().map(|r| r.cpu.total_us()).sum();
     let idle = Idle {
@@ -77,7 +84,7 @@ fn text(idle: &Idle<'_>) -> String {
         "{} members over {} idle for {} s: {:.3} % of one core together ({} µs)\n\
          memory: rings {:.1} MiB per member; resident [MiB]: {:.1?}\n\
          {} passes, {} sleeps",
-        idle.flags.members,
+        idle.rss_mib.len(),
         name(&idle.flags.fabric),
         idle.seconds,
         idle.cpu_percent,
@@ -92,8 +99,8 @@ fn text(idle: &Idle<'_>) -> String {
 /// See [`crate::control`].
 pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()> {
     let main = SubgroupId(0);
-    let config =
-        args.engine.config(args.fabric, &plan.addresses, MESSAGE.len()).with_member(MemberId(plan.rank as u32 + 1));
+    let config = args.engine.config(args.fabric, &args.here, &plan.addresses, MESSAGE.len())?;
+    let config = config.with_member(MemberId(plan.rank as u32 + 1));
     let ring_bytes = config.ring_bytes;
     let group = Group::join(config, |_: Delivery<'_>| {})?;
     for _ in 0..MESSAGES {

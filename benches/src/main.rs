@@ -1,8 +1,10 @@
 //! Measures Galerna: clusters of processes, the raw limits of the transports under them, and comparisons of the two.
 //!
-//! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), the members
-//! measure ([`member`], [`limit`], [`pingpong`], [`idle`], [`failover`], [`join`]), and what they report is put together and shown.
+//! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), or is one of several
+//! such commands on as many machines ([`across`]); the members measure ([`member`], [`limit`], [`pingpong`], [`idle`],
+//! [`failover`], [`join`]), and what they report is put together and shown.
 
+mod across;
 mod args;
 mod cluster;
 mod compare;
@@ -16,6 +18,7 @@ mod limit;
 mod measure;
 mod member;
 mod pingpong;
+mod place;
 mod report;
 
 use args::{Cli, Command};

@@ -3,11 +3,13 @@
 use crate::Result;
 use crate::args::{Fabric, PingPongArgs, name};
 use crate::control::{Control, Job, Plan, Word};
-use crate::crew::{self, Task};
+use crate::crew::{self, Reports, Task};
 use crate::limit::{connect, copy, map};
 use crate::measure::{Cpu, Latencies, Summary, exact_timers, now_ns, sleep_until};
-use crate::report::{latency, show};
+use crate::place;
+use crate::report::{latency, show, show_own};
 use galerna::fabric::Row;
+use galerna::fabric::verbs::raw::{Raw, RawLink};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -48,18 +50,29 @@ struct PingPong<'a> {
 
 /// Runs it and shows the result.
 pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
+    args.here.verbs(args.fabric)?;
     let memory_bytes = match args.fabric {
-        Fabric::Tcp => 0,
+        Fabric::Tcp | Fabric::Verbs => 0,
         Fabric::Shm => COLUMNS + (args.size as usize).next_multiple_of(64),
     };
-    let reports: Vec<Report> = crew::run(&Task {
+    if args.across.any() && args.across.count(2) != 2 {
+        return Err("a ping-pong is of two: --across needs two addresses".into());
+    }
+    let task = Task {
         fabric: args.fabric,
+        hosts: args.here.hosts.clone(),
+        across: args.across.clone(),
         members: 2,
         job: Job::PingPong(args.clone()),
         timeout: Duration::from_secs(args.timeout_s),
         memory_bytes,
         deliveries: 0,
-    })?;
+    };
+    let reports: Vec<Report> = match crew::run(&task)? {
+        Reports::All(reports) => reports,
+        // It only answers.
+        Reports::Own(rank, report) => return show_own("ping-pong", rank, &report.cpu, args.json),
+    };
     let (mut latencies, mut from_send) = (Latencies::new()?, Latencies::new()?);
     for report in &reports {
         latencies.add(&report.latencies);
@@ -90,7 +103,7 @@ fn text(result: &PingPong<'_>) -> String {
         "ping-pong over {}{}, {} bytes, {} round trips in {:.3} s{}{}\n\
          cost: {:.3} µs of CPU per round trip, both processes ({:.2} cores busy)",
         name(&result.flags.fabric),
-        if result.flags.spin { ", spinning" } else { "" },
+        if result.flags.spin || result.flags.fabric == Fabric::Verbs { ", spinning" } else { "" },
         result.flags.size,
         result.messages,
         result.seconds,
@@ -117,6 +130,7 @@ pub(crate) fn work(args: &PingPongArgs, plan: &Plan, control: &Control) -> Resul
             play(Socket(stream), args, plan, control)
         }
         Fabric::Shm => play(Memory::new(args, plan)?, args, plan, control),
+        Fabric::Verbs => play(Rdma::new(args, plan)?, args, plan, control),
     }
 }
 
@@ -236,6 +250,57 @@ impl Memory {
                 true => None,
                 false => Some(meet(Path::new(path), plan.rank)?),
             },
+        })
+    }
+}
+
+/// Writes to the other's memory; both look at their own again and again.
+struct Rdma {
+    /// Its source: as the columns and the bytes of a turn above.
+    raw: Raw,
+    link: RawLink,
+    turns: u64,
+    /// Bytes of a turn, but for the word that counts.
+    len: usize,
+}
+
+impl Rdma {
+    fn new(args: &PingPongArgs, plan: &Plan) -> Result<Rdma> {
+        // A ping of up to 8 bytes is the word that counts.
+        let len = if args.size > 8 { args.size as usize } else { 0 };
+        let raw = Raw::open(&args.here.verbs(args.fabric)?, place::ip(&plan.addresses[plan.rank]), COLUMNS + len)?;
+        let mut stream = connect(plan)?.into_iter().flatten().next().ok_or("no peer")?;
+        let link = raw.connect(&mut stream, MEET)?;
+        Ok(Rdma { raw, link, turns: 0, len })
+    }
+}
+
+impl Wire for Rdma {
+    fn send(&mut self, message: &[u8]) -> Result<()> {
+        while self.link.room() < 2 {
+            self.link.poll()?;
+        }
+        if self.len > 0 {
+            copy(message, self.raw.source(), COLUMNS);
+            self.link.write(COLUMNS..COLUMNS + self.len, false);
+        }
+        let word = self.raw.source().word(0);
+        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.link.write(0..8, false);
+        Ok(self.link.ring()?)
+    }
+
+    fn receive(&mut self, _message: &mut [u8]) -> Result<()> {
+        self.turns += 1;
+        let (link, turns) = (&mut self.link, self.turns);
+        let mut looks = 0_u32;
+        spin(|| {
+            looks += 1;
+            // A link that broke says so in its completions.
+            if looks.is_multiple_of(LOOKS_PER_YIELD) {
+                link.poll()?;
+            }
+            Ok(link.inbox().word(0).load(Ordering::Acquire) >= turns)
         })
     }
 }

@@ -16,6 +16,19 @@ pub(crate) fn show(report: &impl Serialize, json: bool, text: impl FnOnce() -> S
     Ok(())
 }
 
+/// Prints what the own member of a run across machines measured; the command of member 1 shows the rest.
+pub(crate) fn show_own(kind: &'static str, rank: usize, report: &impl Serialize, json: bool) -> Result<()> {
+    #[derive(Serialize)]
+    struct Own<'a, R> {
+        kind: &'static str,
+        member: usize,
+        report: &'a R,
+    }
+    let own = Own { kind, member: rank + 1, report };
+    let text = serde_json::to_string_pretty(report)?;
+    show(&own, json, || format!("member {} of the {kind}: {text}", rank + 1))
+}
+
 /// One line of text about a distribution.
 pub(crate) fn latency(what: &str, summary: Option<&Summary>) -> String {
     summary.map_or_else(String::new, |s| {

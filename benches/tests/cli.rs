@@ -84,6 +84,16 @@ fn an_open_loop_times_every_message_at_every_member() {
 }
 
 #[test]
+fn messages_outstanding_are_bounded() {
+    for drive in ["dispatch", "thread"] {
+        let run = json(&format!("cluster --fabric tcp --messages 500 --outstanding 1 --drive {drive}"));
+        assert_eq!(run["messages_per_batch_sent"], 1.0);
+        assert_eq!(run["work_requests_per_message"], Value::Null, "tcp has none");
+        json(&format!("cluster --fabric shm --messages 500 --outstanding 50 --senders one --drive {drive}"));
+    }
+}
+
+#[test]
 fn limits_and_round_trips() {
     for fabric in ["shm", "tcp"] {
         for senders in ["all", "one"] {
@@ -198,7 +208,16 @@ fn bad_flags_are_refused() {
     refused("cluster --fabric shm --size 2097145", "over the limit of 2097144 bytes");
     refused("cluster --fabric shm --ring-bytes 5000", "power of two");
     refused("cluster --fabric shm --rate 10 --size 15", "--size 16 or more");
+    refused("cluster --fabric shm --outstanding 0", "1..");
+    refused("cluster --fabric shm --outstanding 5 --rate 100", "--rate");
+    refused("cluster --fabric tcp --device mlx5_0", "--fabric verbs");
+    refused("cluster --fabric tcp --hosts here", "invalid IP address");
+    refused("cluster --fabric verbs --verbs mtus=1", "unknown field `mtus`");
+    refused("cluster --fabric verbs --verbs mtu=1", "`verbs.mtu`");
+    refused("cluster --fabric verbs --verbs mtu", "KEY=VALUE");
+    refused("limit --fabric verbs --device no-such-device", "RDMA");
     refused("limit --fabric shm --size 5000000", "--ring-bytes");
+    refused("limit --fabric verbs --size 5000000", "--ring-bytes");
     refused("failover --fabric shm --members 2", "3..=64");
     refused("failover --fabric shm --kills 0", "1..=");
     refused("failover --fabric shm --victim bystander", "leader");

@@ -5,8 +5,9 @@ pub(crate) mod member;
 use crate::Result;
 use crate::args::{FailoverArgs, name};
 use crate::control::{Job, Order};
-use crate::crew::{Crew, Task, sample_addresses};
+use crate::crew::{Crew, Task};
 use crate::measure::{Spread, now_ns};
+use crate::place::{AcrossArgs, sample_addresses};
 use crate::report::{Rounds, show};
 use member::Seen;
 use serde::Serialize;
@@ -80,17 +81,16 @@ pub(crate) fn run(args: &FailoverArgs) -> Result<()> {
 
 /// One group, and one kill: when it was, and what each survivor saw.
 fn round(args: &FailoverArgs) -> Result<(u64, Vec<Seen>)> {
-    let mut crew = Crew::start(
-        &Task {
-            fabric: args.fabric,
-            members: args.members as usize,
-            job: Job::Failover(args.clone()),
-            timeout: Duration::from_secs(args.timeout_s),
-            memory_bytes: 0,
-            deliveries: 0,
-        },
-        false,
-    )?;
+    let mut crew = Crew::start(&Task {
+        fabric: args.fabric,
+        hosts: args.here.hosts.clone(),
+        across: AcrossArgs::default(),
+        members: args.members as usize,
+        job: Job::Failover(args.clone()),
+        timeout: Duration::from_secs(args.timeout_s),
+        memory_bytes: 0,
+        deliveries: 0,
+    })?;
     crew.get_ready()?;
     crew.order(Order::Start(now_ns()))?;
     // Not in step with anything that the members do.

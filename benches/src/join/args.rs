@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::args::{EngineArgs, Fabric};
+use crate::place::HereArgs;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ pub(crate) struct JoinArgs {
     /// The transport.
     #[arg(long, value_enum, default_value = "tcp")]
     pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
     /// Founders, each a process that holds a state of its own.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=63))]
     pub(crate) members: u64,
@@ -39,7 +43,7 @@ pub(crate) struct JoinArgs {
 impl JoinArgs {
     /// The engine's configuration; it is checked.
     pub(crate) fn config(&self, founders: &[String]) -> Result<galerna::Config> {
-        let mut config = self.engine.config(self.fabric, founders, self.size);
+        let mut config = self.engine.config(self.fabric, &self.here, founders, self.size)?;
         config.join_timeout_ms = 1000 * self.timeout_s;
         config.check()?;
         Ok(config)

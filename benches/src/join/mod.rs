@@ -9,8 +9,9 @@ pub(crate) use args::JoinArgs;
 use crate::Result;
 use crate::args::name;
 use crate::control::{Job, Order};
-use crate::crew::{Crew, Task, sample_addresses};
+use crate::crew::{Crew, Task};
 use crate::measure::{Spread, now_ns};
+use crate::place::{AcrossArgs, sample_addresses};
 use crate::report::{Rounds, show};
 use founder::{Pauses, Seen};
 use joiner::Joined;
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &JoinArgs) -> Result<()> {
     args.config(&sample_addresses(args.fabric, members))?;
     let progress = Rounds::new(args.joins, "joins", 1);
     let all = u32::try_from(args.joins + 1)?;
-    let mut founders = Crew::start(&task(args, members, Job::Found(args.clone()), all), false)?;
+    let mut founders = Crew::start(&task(args, members, Job::Found(args.clone()), all))?;
     founders.get_ready()?;
     let mut rounds: Vec<Round> = Vec::new();
     for number in 1..=args.joins {
@@ -105,14 +106,15 @@ pub(crate) fn run(args: &JoinArgs) -> Result<()> {
 
 fn task(args: &JoinArgs, members: usize, job: Job, joins: u32) -> Task {
     let timeout = Duration::from_secs(args.timeout_s).saturating_mul(joins);
-    Task { fabric: args.fabric, members, job, timeout, memory_bytes: 0, deliveries: 0 }
+    let (hosts, across) = (args.here.hosts.clone(), AcrossArgs::default());
+    Task { fabric: args.fabric, hosts, across, members, job, timeout, memory_bytes: 0, deliveries: 0 }
 }
 
 /// A quiet time, and then a process that joins and leaves.
 fn round(args: &JoinArgs, founders: &Crew, quiet: Duration) -> Result<Round> {
     let quiet_since_ns = now_ns();
     std::thread::sleep(quiet);
-    let mut joiner = Crew::start(&task(args, 1, Job::Join(args.clone(), founders.addresses().to_vec()), 1), false)?;
+    let mut joiner = Crew::start(&task(args, 1, Job::Join(args.clone(), founders.addresses().to_vec()), 1))?;
     joiner.get_ready()?;
     joiner.order(Order::Start(now_ns()))?;
     let joined = joiner.finish::<Joined>(None)?.pop().ok_or("no word of the process that joined")?;

@@ -29,13 +29,7 @@ fn stride(args: &LimitArgs) -> usize {
 
 /// Bytes of each member's row.
 pub(super) fn memory_bytes(args: &LimitArgs) -> Result<usize> {
-    if args.ring_bytes < stride(args) {
-        return Err(format!(
-            "--size {} is over the limit of a ring of {} bytes: raise --ring-bytes",
-            args.size, args.ring_bytes
-        )
-        .into());
-    }
+    super::fits_ring(args.size, stride(args), args.ring_bytes)?;
     Ok(RING + args.ring_bytes.next_multiple_of(8))
 }
 

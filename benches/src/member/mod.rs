@@ -53,6 +53,8 @@ pub(crate) struct Counters {
     pub(crate) writes_posted: u64,
     pub(crate) wire_bytes_sent: u64,
     pub(crate) system_calls: u64,
+    pub(crate) work_requests: u64,
+    pub(crate) doorbells: u64,
 }
 
 impl Counters {
@@ -68,6 +70,8 @@ impl Counters {
             writes_posted: after.fabric.writes_posted - before.fabric.writes_posted,
             wire_bytes_sent: after.fabric.bytes_sent - before.fabric.bytes_sent,
             system_calls: after.fabric.system_calls - before.fabric.system_calls,
+            work_requests: after.fabric.work_requests - before.fabric.work_requests,
+            doorbells: after.fabric.doorbells - before.fabric.doorbells,
         }
     }
 
@@ -82,6 +86,8 @@ impl Counters {
         self.writes_posted += other.writes_posted;
         self.wire_bytes_sent += other.wire_bytes_sent;
         self.system_calls += other.system_calls;
+        self.work_requests += other.work_requests;
+        self.doorbells += other.doorbells;
     }
 }
 
@@ -105,10 +111,12 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
     let board = Arc::new(Board::default());
     let senders = args.senders.count(args.members());
     let (warm, each) = (args.warmup(), args.messages);
+    let me = MemberId(plan.rank as u32 + 1);
     let probe = match (args.rate, args.size) {
-        (Some(_), _) => Probe::All,
+        // The times of other machines are of other clocks.
+        (Some(_), _) => Probe::Scheduled { all: !args.across.any() },
         (None, size) if size < STAMPS_LEN / 2 => Probe::None,
-        _ => Probe::Own(MemberId(plan.rank as u32 + 1)),
+        _ => Probe::Sampled,
     };
     let tally = Tally {
         board: board.clone(),
@@ -116,6 +124,9 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
         warm: warm * senders as u64,
         total: (warm + each) * senders as u64,
         next_mark: if warm == 0 { each } else { warm } * senders as u64,
+        me,
+        counts_own: args.outstanding.is_some(),
+        own: 0,
         probe,
         latencies: Latencies::new()?,
         from_commit: Latencies::new()?,
@@ -147,10 +158,12 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
 }
 
 impl Run<'_> {
-    fn sender<'g>(&self, group: &'g Group) -> Sender<'g> {
+    fn sender<'g>(&'g self, group: &'g Group) -> Sender<'g> {
         let source = (0..self.args.size).map(|i| i as u8).collect();
         let mut sender = Sender {
             group,
+            board: &self.board,
+            outstanding: self.args.outstanding.unwrap_or(u64::MAX),
             mode: self.args.mode.into(),
             source,
             sent: 0,

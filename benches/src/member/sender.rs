@@ -1,5 +1,6 @@
 //! Fills and commits messages, as fast as the ring takes them or on a schedule.
 
+use super::tally::Board;
 use super::{LONG, MAIN};
 use crate::Result;
 use crate::measure::{now_ns, sleep_until};
@@ -8,6 +9,9 @@ use galerna::{Error, Group, Mode};
 /// Fills and commits messages.
 pub(super) struct Sender<'g> {
     pub(super) group: &'g Group,
+    pub(super) board: &'g Board,
+    /// The most own messages that are sent and not delivered here.
+    pub(super) outstanding: u64,
     pub(super) mode: Mode,
     /// What every message is filled from, its stamps at the front.
     pub(super) source: Vec<u8>,
@@ -46,7 +50,8 @@ impl Sender<'_> {
     /// Sends until `target` messages are sent, what the schedule allows is, or the ring is full. True if it sent any.
     pub(super) fn send_some(&mut self, from: u64, target: u64) -> Result<bool> {
         let before = self.sent;
-        let target = target.min(before.saturating_add(self.burst));
+        let allowed = self.board.own().saturating_add(self.outstanding);
+        let target = target.min(before.saturating_add(self.burst)).min(allowed);
         while self.sent < target {
             let due_ns = self.due_ns(from);
             if self.schedule.is_some() && now_ns() < due_ns {
@@ -72,6 +77,9 @@ impl Sender<'_> {
             let due_ns = self.due_ns(from);
             if self.schedule.is_some() {
                 sleep_until(due_ns);
+            }
+            if self.sent >= self.board.own().saturating_add(self.outstanding) {
+                self.board.wait_own(self.sent + 1 - self.outstanding)?;
             }
             let mut place = self.group.reserve(MAIN, self.source.len(), LONG)?;
             self.stamp(due_ns);

@@ -10,6 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub(super) struct Board {
     pub(super) delivered: AtomicU64,
+    /// Of them this member's own.
+    own: AtomicU64,
+    /// Somebody waits for own messages.
+    waits: AtomicBool,
     /// The warm-up, and all, are delivered, or the group has stopped; under the lock it says more.
     changed: AtomicBool,
     marks: Mutex<Marks>,
@@ -57,6 +61,34 @@ impl Board {
         }
     }
 
+    /// Own messages delivered.
+    pub(super) fn own(&self) -> u64 {
+        self.own.load(Ordering::Acquire)
+    }
+
+    /// Waits until so many are delivered; an error once the group has stopped.
+    pub(super) fn wait_own(&self, count: u64) -> Result<()> {
+        let marks = self.marks();
+        // SeqCst here and in `delivered_own`: one of the two sees what the other stored.
+        self.waits.store(true, Ordering::SeqCst);
+        let less = |m: &mut Marks| self.own.load(Ordering::SeqCst) < count && m.stopped.is_none();
+        let marks = self.bell.wait_while(marks, less).unwrap_or_else(PoisonError::into_inner);
+        self.waits.store(false, Ordering::Relaxed);
+        match &marks.stopped {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    fn delivered_own(&self, count: u64) {
+        self.own.store(count, Ordering::SeqCst);
+        if self.waits.load(Ordering::SeqCst) {
+            // Under the lock, so that it is not missed between a look and a wait.
+            let _marks = self.marks();
+            self.bell.notify_all();
+        }
+    }
+
     pub(super) fn wait(&self, reached: fn(&Marks) -> bool) -> Result<()> {
         let marks = self.bell.wait_while(self.marks(), |m| !reached(m) && m.stopped.is_none());
         match &marks.unwrap_or_else(PoisonError::into_inner).stopped {
@@ -71,9 +103,11 @@ impl Board {
 pub(super) enum Probe {
     None,
     /// The own messages that carry the time of their commit.
-    Own(MemberId),
-    /// All messages: each carries the time it was due, and that of its commit.
-    All,
+    Sampled,
+    /// All messages, or all own ones: each carries the time it was due, and that of its commit.
+    Scheduled {
+        all: bool,
+    },
 }
 
 /// Counts and times deliveries.
@@ -83,6 +117,11 @@ pub(super) struct Tally {
     pub(super) warm: u64,
     pub(super) total: u64,
     pub(super) next_mark: u64,
+    pub(super) me: MemberId,
+    /// A sender waits for own messages.
+    pub(super) counts_own: bool,
+    /// How many were delivered.
+    pub(super) own: u64,
     pub(super) probe: Probe,
     pub(super) latencies: Latencies,
     pub(super) from_commit: Latencies,
@@ -99,12 +138,12 @@ impl Tally {
             return;
         }
         match self.probe {
-            Probe::All => {
+            Probe::Scheduled { all } if all || message.sender == self.me => {
                 let now = now_ns();
                 self.latencies.record(now.saturating_sub(stamp(message.payload, 0)));
                 self.from_commit.record(now.saturating_sub(stamp(message.payload, 1)));
             }
-            Probe::Own(me) if message.sender == me => match stamp(message.payload, 0) {
+            Probe::Sampled if message.sender == self.me => match stamp(message.payload, 0) {
                 0 => {}
                 committed => self.latencies.record(now_ns().saturating_sub(committed)),
             },
@@ -133,6 +172,10 @@ impl Handler for Tally {
         self.time(&message);
         self.delivered += 1;
         self.board.delivered.store(self.delivered, Ordering::Relaxed);
+        if self.counts_own && message.sender == self.me {
+            self.own += 1;
+            self.board.delivered_own(self.own);
+        }
         if self.delivered == self.next_mark {
             self.mark();
         }

@@ -31,6 +31,8 @@ mod live;
 mod offer;
 mod outbox;
 mod port;
+#[doc(hidden)]
+pub mod raw;
 mod reads;
 mod region;
 mod sends;

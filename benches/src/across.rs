@@ -1,0 +1,239 @@
+//! A run across machines: one command per machine, each with one member's process.
+//!
+//! The command of member 1 is the parent of all members ([`crate::crew`]). The others dial it, at the address of its member,
+//! say which member they are and what they would run, and from then on hand on the lines between it and their own member's
+//! process. Then that address is free for the first member.
+
+use crate::Result;
+use crate::control::{Job, Order, Plan, Word};
+use crate::crew::{Hired, LEAD_NS, Task, hire, tell};
+use crate::measure::now_ns;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::process::ChildStdout;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Between two attempts to reach the first command, or to take a call.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long one who has called may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest line in which it says so.
+const HELLO_MAX: u64 = 64 << 10;
+/// Flags that may differ from machine to machine.
+const LOCAL: [&str; 9] =
+    ["json", "hosts", "device", "gid_index", "verbs", "index", "spin_us", "busy_poll", "timeout_s"];
+
+/// What a command says to that of member 1.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    version: String,
+    rank: usize,
+    /// What it was told to run.
+    job: Value,
+}
+
+/// The answer.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// The plan follows once all are there.
+    Welcome,
+    Refused(String),
+}
+
+/// What all must have been told alike.
+fn shared(job: &Job) -> Result<Value> {
+    let mut value = serde_json::to_value(job)?;
+    for flags in value.as_object_mut().into_iter().flat_map(|jobs| jobs.values_mut()) {
+        LOCAL.iter().for_each(|flag| drop(flags.as_object_mut().and_then(|flags| flags.remove(*flag))));
+    }
+    Ok(value)
+}
+
+/// The first difference between what two commands were told, in words.
+fn difference(ours: &Value, theirs: &Value) -> Option<String> {
+    if ours == theirs {
+        return None;
+    }
+    let first = |value: &Value| value.as_object().and_then(|o| o.iter().next().map(|(k, v)| (k.clone(), v.clone())));
+    let (Some((ours, our_flags)), Some((theirs, their_flags))) = (first(ours), first(theirs)) else {
+        return Some("it runs something else".to_owned());
+    };
+    if ours != theirs {
+        return Some(format!("it runs `{}`, the first `{}`", theirs.to_lowercase(), ours.to_lowercase()));
+    }
+    let flags = our_flags.as_object().into_iter().flat_map(|flags| flags.iter());
+    let differs = flags.map(|(key, value)| (key, value, &their_flags[key.as_str()])).find(|(_, a, b)| a != b);
+    Some(differs.map_or_else(
+        || "it has other flags".to_owned(),
+        |(key, a, b)| format!("its --{} is {b}, that of the first {a}", key.replace('_', "-")),
+    ))
+}
+
+/// Waits for the commands of all other members; returns the connections by rank, from 1.
+pub(crate) fn gather(task: &Task) -> Result<Vec<TcpStream>> {
+    let addresses = task.across.addresses();
+    let listener = TcpListener::bind(&addresses[0]).map_err(|e| format!("cannot listen on {}: {e}", addresses[0]))?;
+    listener.set_nonblocking(true)?;
+    eprintln!("member 1 of {}: waiting for the others on {}", addresses.len(), addresses[0]);
+    let ours = shared(&task.job)?;
+    let deadline = Instant::now() + task.timeout;
+    let mut others: Vec<Option<TcpStream>> = addresses[1..].iter().map(|_| None).collect();
+    while others.iter().any(Option::is_none) {
+        match listener.accept() {
+            Ok((stream, from)) => match welcome(stream, &ours, &mut others) {
+                Ok(None) => {}
+                Ok(Some(why)) => return Err(why.into()),
+                Err(why) => eprintln!("{from} is none of the members: {why}"),
+            },
+            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                let missing = others.iter().zip(2..).filter(|(other, _)| other.is_none());
+                let missing = missing.map(|(_, member)| format!("member {member} at {}", addresses[member - 1]));
+                let missing = missing.collect::<Vec<_>>().join(", ");
+                return Err(format!("the commands of these did not come: {missing}; see --timeout-s").into());
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(others.into_iter().flatten().collect())
+}
+
+/// Hears who calls, and answers. Says what is wrong if it is one of ours with which the run cannot be; an error is about a
+/// stranger.
+fn welcome(mut stream: TcpStream, ours: &Value, others: &mut [Option<TcpStream>]) -> Result<Option<String>> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    // It says nothing more before it is answered, so nothing is lost in the reader.
+    BufReader::new(&stream).take(HELLO_MAX).read_line(&mut line)?;
+    let hello: Hello = serde_json::from_str(&line)?;
+    stream.set_read_timeout(None)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let place = hello.rank.checked_sub(1).and_then(|place| others.get_mut(place));
+    let obstacle = match &place {
+        _ if hello.version != version => Some(format!("it is of version {}, the first of {version}", hello.version)),
+        None => Some("there is no such member".to_owned()),
+        Some(Some(_)) => Some("there is one already: each needs an address or --index of its own".to_owned()),
+        Some(None) => difference(ours, &hello.job),
+    };
+    if let Some(obstacle) = obstacle {
+        tell(&mut stream, &Answer::Refused(obstacle.clone()))?;
+        return Ok(Some(format!("the command of member {}: {obstacle}", hello.rank + 1)));
+    }
+    tell(&mut stream, &Answer::Welcome)?;
+    place.into_iter().for_each(|place| *place = stream.try_clone().ok());
+    Ok(None)
+}
+
+/// The lines of a connection, until it ends.
+struct Lines(std::io::Lines<BufReader<TcpStream>>);
+
+impl Lines {
+    fn next<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let line = self.0.next()?.ok()?;
+        serde_json::from_str(&line).ok()
+    }
+}
+
+/// Runs this command's member as that of the first member says; returns what it measured.
+pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R> {
+    let first = &task.across.addresses()[0];
+    eprintln!("member {} of {}: looking for the command of member 1 at {first}", rank + 1, task.members);
+    let mut leader = dial(first, task.timeout)?;
+    leader.set_nodelay(true)?;
+    leader.set_read_timeout(Some(task.timeout))?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    tell(&mut leader, &Hello { version, rank, job: shared(&task.job)? })?;
+    let mut lines = Lines(BufReader::new(leader.try_clone()?).lines());
+    let gone = "the command of member 1 has ended the run: see what it says";
+    match lines.next() {
+        Some(Answer::Welcome) => {}
+        Some(Answer::Refused(why)) => return Err(format!("refused by the command of member 1: {why}").into()),
+        None => return Err(gone.into()),
+    }
+    let plan: Plan = lines.next().ok_or(gone)?;
+    let Hired { mut child, mut stdin, stdout } = hire(&Plan { job: task.job.clone(), ..plan })?;
+    let (sender, words) = channel();
+    std::thread::spawn(move || {
+        hand_on(stdout, &leader, &sender);
+        // The first command is to know, and so is the loop below.
+        let _ = leader.shutdown(Shutdown::Both);
+    });
+    let mut ended = false;
+    while let (false, Some(order)) = (ended, lines.next()) {
+        // Each machine has a clock of its own; what the order took to get here is the error of the start.
+        let order = if let Order::Start(_) = order { Order::Start(now_ns() + LEAD_NS) } else { order };
+        ended = matches!(order, Order::End);
+        if tell(&mut stdin, &order).is_err() {
+            break;
+        }
+    }
+    let grace = Instant::now() + if ended { PATIENCE } else { Duration::ZERO };
+    while child.try_wait()?.is_none() && Instant::now() < grace {
+        std::thread::sleep(PAUSE);
+    }
+    // Fails if it has ended, which is as well.
+    let _ = child.kill();
+    child.wait()?;
+    match words.iter().last() {
+        Some(Word::Failed(why)) => Err(format!("member {} failed: {why}", rank + 1).into()),
+        Some(Word::Done(value)) if ended => Ok(serde_json::from_value(value)?),
+        _ => Err(gone.into()),
+    }
+}
+
+/// Hands on what the member says, and keeps what it says of its end.
+fn hand_on(stdout: ChildStdout, mut leader: &TcpStream, words: &Sender<Word>) {
+    for line in BufReader::new(stdout).lines() {
+        let Ok(mut line) = line else { return };
+        if let Ok(word @ (Word::Done(_) | Word::Failed(_))) = serde_json::from_str(&line) {
+            let _ = words.send(word);
+        }
+        line.push('\n');
+        if leader.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn dial(address: &str, timeout: Duration) -> Result<TcpStream> {
+    let deadline = Instant::now() + timeout;
+    let mut obstacle = "it has no address".to_owned();
+    while Instant::now() < deadline {
+        match address.to_socket_addrs() {
+            Ok(found) => {
+                for at in found {
+                    match TcpStream::connect_timeout(&at, PATIENCE) {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => obstacle = error.to_string(),
+                    }
+                }
+            }
+            Err(error) => obstacle = error.to_string(),
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(format!("cannot reach the command of member 1 at {address}: {obstacle}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_named() {
+        let ours = json!({"Cluster": {"size": 100, "ring_bytes": 4096}});
+        let says = |theirs| difference(&ours, &theirs);
+        assert_eq!(says(ours.clone()), None);
+        let other = json!({"Cluster": {"size": 100, "ring_bytes": null}});
+        assert_eq!(says(other).unwrap(), "its --ring-bytes is null, that of the first 4096");
+        assert_eq!(says(json!({"Limit": {"size": 100}})).unwrap(), "it runs `limit`, the first `cluster`");
+        assert_eq!(says(json!("Limit")).unwrap(), "it runs something else");
+    }
+}
