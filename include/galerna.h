@@ -110,6 +110,10 @@ enum galerna_result_t
    * This process joined, but could not take the group's state.
    */
   GALERNA_ERR_STATE_TRANSFER = 22,
+  /**
+   * The configuration demands RDMA, and this machine has none that can be used.
+   */
+  GALERNA_ERR_RDMA = 23,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -461,9 +465,17 @@ typedef struct galerna_stats_t {
    */
   uint64_t fabric_bytes_received;
   /**
-   * System calls that moved data or woke a peer.
+   * System calls that moved data or woke a peer; on RDMA it is the device's driver who makes them, if any.
    */
   uint64_t fabric_system_calls;
+  /**
+   * Requests given to an RDMA device: writes, wake-ups and reads.
+   */
+  uint64_t fabric_work_requests;
+  /**
+   * Calls that gave an RDMA device its requests, each one doorbell.
+   */
+  uint64_t fabric_doorbells;
 } galerna_stats_t;
 
 #ifdef __cplusplus

@@ -70,6 +70,7 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::Contract { .. } => GALERNA_ERR_CONTRACT,
         Error::Partitioned { .. } => GALERNA_ERR_PARTITIONED,
         Error::StateTransfer(_) => GALERNA_ERR_STATE_TRANSFER,
+        Error::Rdma(_) => GALERNA_ERR_RDMA,
         Error::Removed { .. } => GALERNA_ERR_REMOVED,
         Error::Left => GALERNA_ERR_LEFT,
         Error::UnknownSubgroup(_) => GALERNA_ERR_UNKNOWN_SUBGROUP,

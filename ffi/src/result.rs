@@ -55,6 +55,8 @@ pub enum galerna_result_t {
     GALERNA_ERR_REMOVED = 21,
     /// This process joined, but could not take the group's state.
     GALERNA_ERR_STATE_TRANSFER = 22,
+    /// The configuration demands RDMA, and this machine has none that can be used.
+    GALERNA_ERR_RDMA = 23,
 }
 
 /// A short description of a result code, in English.
@@ -88,7 +90,7 @@ pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
     const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 23] = [
+    const TEXTS: [&CStr; 24] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -112,6 +114,7 @@ fn describe(result: RawResult) -> &'static CStr {
         c"cut off from more than half of the group",
         c"removed from the group",
         c"the group's state could not be taken",
+        c"no RDMA that can be used",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)

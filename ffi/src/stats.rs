@@ -35,8 +35,12 @@ pub struct galerna_stats_t {
     pub fabric_bytes_sent: u64,
     /// Bytes taken from the wire, headers included; zero on shared memory.
     pub fabric_bytes_received: u64,
-    /// System calls that moved data or woke a peer.
+    /// System calls that moved data or woke a peer; on RDMA it is the device's driver who makes them, if any.
     pub fabric_system_calls: u64,
+    /// Requests given to an RDMA device: writes, wake-ups and reads.
+    pub fabric_work_requests: u64,
+    /// Calls that gave an RDMA device its requests, each one doorbell.
+    pub fabric_doorbells: u64,
 }
 
 // SAFETY: `repr(C)`, the size first, integers.
@@ -61,6 +65,8 @@ impl From<Stats> for galerna_stats_t {
             fabric_bytes_sent: stats.fabric.bytes_sent,
             fabric_bytes_received: stats.fabric.bytes_received,
             fabric_system_calls: stats.fabric.system_calls,
+            fabric_work_requests: stats.fabric.work_requests,
+            fabric_doorbells: stats.fabric.doorbells,
         }
     }
 }

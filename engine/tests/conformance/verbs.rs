@@ -6,7 +6,9 @@ use super::*;
 use crate::config::Verbs;
 use crate::fabric::verbs::{Offer, VerbsFabric};
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Once;
 
 pub(crate) struct Rdma {
     specs: Vec<TableSpec>,
@@ -25,7 +27,14 @@ pub(crate) fn devices() -> Vec<String> {
     let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
     if names.is_empty() {
         assert!(std::env::var_os("GALERNA_REQUIRE_RDMA").is_none(), "GALERNA_RDMA_DEVICES names no device");
-        println!("SKIPPED: GALERNA_RDMA_DEVICES names no device (soft-roce/run -- COMMAND makes some)");
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            // Past what the test runner keeps to itself of tests that pass.
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: verbs, as GALERNA_RDMA_DEVICES names no device; soft-roce/test runs it"
+            );
+        });
     }
     names
 }
