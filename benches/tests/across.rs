@@ -112,12 +112,12 @@ fn when_one_command_dies_all_end() {
 fn what_cannot_be_is_refused() {
     let refused = |flags: &str, why: &str| failed(&start(flags).wait_with_output().unwrap(), why);
     refused("cluster --fabric tcp --across 127.0.0.1:7001,127.0.0.1:7002", "give --index");
-    refused("cluster --fabric tcp --across 192.0.2.1,192.0.2.2", "none of the --across addresses is of this machine");
-    refused("cluster --fabric tcp --across 192.0.2.1,192.0.2.2 --index 3", "over the 2 addresses");
-    refused("cluster --fabric tcp --across 192.0.2.1,192.0.2.1:7700 --index 1", "names 192.0.2.1:7700 twice");
-    refused("cluster --fabric tcp --across 192.0.2.1 --index 1", "2 to 64 addresses");
-    refused("cluster --fabric shm --across 192.0.2.1,192.0.2.2", "on one machine");
-    refused("pingpong --fabric tcp --across 192.0.2.1,192.0.2.2,192.0.2.3 --index 1", "two addresses");
-    refused("compare --fabric tcp --across 192.0.2.1,192.0.2.2", "one machine");
-    refused("failover --fabric tcp --across 192.0.2.1,192.0.2.2", "--across");
+    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.2", "none of the --across addresses is of this machine");
+    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.2 --index 3", "over the 2 addresses");
+    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.1:7700 --index 1", "names 240.0.0.1:7700 twice");
+    refused("cluster --fabric tcp --across 240.0.0.1 --index 1", "2 to 64 addresses");
+    refused("cluster --fabric shm --across 240.0.0.1,240.0.0.2", "on one machine");
+    refused("pingpong --fabric tcp --across 240.0.0.1,240.0.0.2,240.0.0.3 --index 1", "two addresses");
+    refused("compare --fabric tcp --across 240.0.0.1,240.0.0.2", "one machine");
+    refused("failover --fabric tcp --across 240.0.0.1,240.0.0.2", "--across");
 }
