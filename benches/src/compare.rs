@@ -1,14 +1,68 @@
 //! `galerna-bench compare`: two benchmarks in turn, and their ratio pair by pair.
 
 use crate::Result;
-use crate::args::{Against, ClusterArgs, CompareArgs, Fabric, Metric, name};
+use crate::args::{ClusterArgs, Fabric, name};
 use crate::measure::median;
 use crate::report::show;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+/// What a cluster is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Against {
+    /// `galerna-bench limit`.
+    Limit,
+    /// `galerna-bench pingpong`, at the rate of the cluster or as fast as it goes.
+    PingPong { paced: bool },
+    /// `galerna-bench cluster`, of this binary (with other flags) or of another.
+    Cluster(Option<PathBuf>),
+}
+
+fn against(text: &str) -> std::result::Result<Against, String> {
+    match text.split_once(':') {
+        None if text == "limit" => Ok(Against::Limit),
+        None if text == "pingpong" => Ok(Against::PingPong { paced: true }),
+        None if text == "pingpong-unpaced" => Ok(Against::PingPong { paced: false }),
+        None if text == "cluster" => Ok(Against::Cluster(None)),
+        Some(("BINARY", path)) if !path.is_empty() => Ok(Against::Cluster(Some(path.into()))),
+        _ => Err("expected limit, pingpong, pingpong-unpaced, cluster or BINARY:PATH".to_owned()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Metric {
+    /// Messages per second: a ratio above 1 is better.
+    Throughput,
+    /// The median latency: a ratio below 1 is better.
+    Latency,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// How many pairs of runs; at least 5, so that one disturbed run does not decide.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(5..=1000))]
+    pub(crate) pairs: u64,
+    /// The other side: limit, pingpong (at the same --rate), pingpong-unpaced (one ping after the other), cluster (this binary, with --against-fabric or --with) or BINARY:PATH (a cluster
+    /// of another galerna-bench). With --against-fabric or --with it is cluster if not given, otherwise limit.
+    #[arg(long, value_parser = against)]
+    pub(crate) against: Option<Against>,
+    /// The other side runs on this fabric.
+    #[arg(long, value_enum)]
+    pub(crate) against_fabric: Option<Fabric>,
+    /// Flags that are added for the other side, separated by blanks, e.g. --with "--spin-us 0 --mode ordered".
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
+    pub(crate) with: Option<String>,
+    /// What is compared; latency if the other side is pingpong, otherwise throughput.
+    #[arg(long, value_enum)]
+    pub(crate) metric: Option<Metric>,
+}
 
 /// One side: a command line, and what its runs found.
 #[derive(Serialize)]
