@@ -111,7 +111,7 @@ impl Run {
     pub(crate) fn start(folder: PathBuf, timeout_ms: u64, seed: u64) -> Run {
         std::fs::create_dir_all(&folder).unwrap();
         let network = Network::start(&MEMBERS);
-        let fabric = std::env::var("GALERNA_CHAOS_FABRIC").unwrap_or_else(|_| "tcp".to_owned());
+        let fabric = crate::fabric();
         let members = network.doors.iter().map(|(id, front, _)| format!("{{ id = {id}, address = '{front}' }}"));
         let members = members.collect::<Vec<_>>().join(", ");
         for (id, _, behind) in &network.doors {
