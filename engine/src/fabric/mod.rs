@@ -22,7 +22,8 @@
 //!   the row's owner is gone. The peer's protocol takes no part in it, and the bytes are those that its row holds at some
 //!   time between the call and the event. The owner's row must be attached at both (a request for another is a breach),
 //!   and by one process: a fetch keeps to the rows that it found at either end. It ends with [`Event::Fetched`], or with
-//!   the link; fetches from one peer end in the order of the calls. It starts with the next [`Fabric::submit`].
+//!   the link; fetches from one peer end in the order of the calls. It starts with the next
+//!   [`Fabric::submit`] or [`Fabric::poll`].
 //! * **Sever.** When [`Fabric::sever`] has returned, no write of that peer lands any more; what was received stays
 //!   readable at the address it had, here and by `fetch`, until the slot is attached anew.
 //! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is

@@ -82,6 +82,15 @@ impl Drop for Door {
     }
 }
 
+/// One of the visitors, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<Shared>) {
     let visitors = Arc::new(AtomicUsize::new(0));
     loop {
@@ -98,15 +107,15 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<
             Ok((socket, _)) if visitors.load(Ordering::Relaxed) < VISITORS_MAX => {
                 visitors.fetch_add(1, Ordering::Relaxed);
                 let (sign, shared, count) = (sign.clone(), shared.clone(), visitors.clone());
+                let visit = Counted(count);
                 let talk = move || {
+                    let _visit = visit;
                     if let Err(error) = talk(socket, &sign, &shared) {
                         tracing::debug!(%error, "a visitor was turned away");
                     }
-                    count.fetch_sub(1, Ordering::Relaxed);
                 };
                 if let Err(error) = std::thread::Builder::new().name("galerna-visitor".to_owned()).spawn(talk) {
                     tracing::warn!(%error, "cannot start a thread for a visitor");
-                    visitors.fetch_sub(1, Ordering::Relaxed);
                 }
             }
             Ok(_) => tracing::warn!("more than {VISITORS_MAX} visitors at a time"),

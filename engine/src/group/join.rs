@@ -137,7 +137,7 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
     let meet::Met { mut streams, incarnations, listening } =
         meet::meet::<Socket>(config, rank, incarnation, deadline, listening, &runs)?;
     drop(watch);
-    let kind = linking::agree(config, &mut streams, deadline)?;
+    let kind = linking::agree(config, &specs(config), &mut streams, deadline)?;
     let (fabric, own, linking) = linking::new_fabric(config, kind, rank, &specs(config))?;
     let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
     let links = linking.link(streams.collect(), deadline).map_err(|e| set_up_error(config, e))?;

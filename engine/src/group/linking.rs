@@ -90,11 +90,17 @@ const CANNOT: u8 = b't';
 
 /// What the founders use. `auto` is verbs if every one of them can, and tcp otherwise: each tells all others, so that all
 /// come to the same.
-pub(super) fn agree(config: &Config, streams: &mut [Option<Socket>], deadline: Instant) -> Result<FabricKind, Error> {
+pub(super) fn agree(
+    config: &Config,
+    specs: &[TableSpec],
+    streams: &mut [Option<Socket>],
+    deadline: Instant,
+) -> Result<FabricKind, Error> {
     if config.fabric != FabricKind::Auto {
         return Ok(config.fabric);
     }
-    let obstacle = verbs::usable(&config.verbs, own_address(config)).err();
+    let bytes = specs.iter().map(|spec| spec.row_len).sum::<usize>() * config.members.len();
+    let obstacle = verbs::usable(&config.verbs, own_address(config), bytes).err();
     let own = if obstacle.is_none() { CAN } else { CANNOT };
     if let Some(obstacle) = &obstacle {
         tracing::info!("the group uses tcp: {obstacle}");

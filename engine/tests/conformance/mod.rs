@@ -35,6 +35,7 @@ macro_rules! conformance {
                 links::what_was_queued_before_close_arrives
                 links::all_can_close_at_once
                 wake::a_write_wakes_a_sleeper
+                wake::a_write_before_the_attach_costs_no_wake_up
                 wake::no_wake_up_is_lost_between_two
                 wake::no_wake_up_is_lost_with_many_writers
                 wake::a_death_wakes_a_sleeper

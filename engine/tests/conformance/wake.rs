@@ -81,6 +81,41 @@ pub(crate) fn a_write_wakes_a_sleeper<H: Harness>() {
     }
 }
 
+/// One end is in service, and writes, before the other is; then it never sleeps.
+pub(crate) fn a_write_before_the_attach_costs_no_wake_up<H: Harness>() {
+    if !H::HAS_FD {
+        return;
+    }
+    let mut harness = H::new(&[table(1, 64)]);
+    let mut members = [SLOT_OF[0], SLOT_OF[1]].map(|slot| harness.process(slot));
+    let [of_first, of_second] = harness.link(SLOT_OF[0], SLOT_OF[1]);
+    members[0].attach(1, of_first);
+    members[0].announce(&[1], COUNTER, 1);
+    members[0].fabric.submit();
+    settle(&mut harness, &mut members);
+    members[1].attach(0, of_second);
+    settle(&mut harness, &mut members);
+    let deadline = Instant::now() + WATCHDOG;
+    for value in 2..=40 {
+        members[1].fabric.arm();
+        while members[1].poll() {}
+        // That the other sleeps is heard before it writes.
+        (0..100).for_each(|_| {
+            members[0].poll();
+        });
+        members[0].announce(&[1], COUNTER, value);
+        members[0].fabric.submit();
+        while members[1].sees(0, COUNTER) != value {
+            assert!(Instant::now() < deadline, "value {value} was slept over");
+            if readable(&members[1], Duration::from_millis(1)) {
+                members[1].poll();
+            }
+            members[0].poll();
+        }
+        members[1].fabric.disarm();
+    }
+}
+
 /// Two members take turns, each asleep while it is the other's.
 pub(crate) fn no_wake_up_is_lost_between_two<H: Harness>() {
     const ROUNDS: u64 = 20_000;

@@ -209,12 +209,13 @@ impl Link {
     }
 
     /// This process goes to sleep: the peer is to know, and this process is to know of completions that it waits for.
-    pub(super) fn sleep(&mut self, stats: &mut FabricStats) {
+    pub(super) fn sleep(&mut self, closing: bool, stats: &mut FabricStats) {
         if self.sends.room() > 0 {
             let notice = self.wake.sleep_now();
             self.notify(notice, stats);
         }
         let waits = self.first_stable().is_some() || !self.outbox.is_empty() || !self.reads.is_empty();
+        let waits = waits || closing && !self.sends.is_idle();
         if (waits || self.sends.room() == 0)
             && let Err(error) = self.completions.request_notification(false)
         {
@@ -271,8 +272,9 @@ impl Link {
         self.ring(stats);
     }
 
-    /// Posts a receive request, in the place of one that a wake-up took.
-    pub(super) fn receive(&mut self) {
+    /// The peer has sent a wake-up: a receive request comes in the place of the one that it took.
+    pub(super) fn take_wake(&mut self) {
+        self.wake.take();
         let result = post_receives(&self.queue_pair, self.id, 1);
         result.unwrap_or_else(|what| self.fail(|| what));
     }

@@ -16,7 +16,7 @@
 //! * A link ends by [`Fabric::sever`], or when it breaks, with its queue pair: once that is destroyed, nothing of the peer
 //!   lands. Its rows stay registered, for the fetches of others, until a second one has got its slot.
 //! * [`Fabric::release`] waits until the peer's device has taken what is queued, which needs no help of the peer's processor:
-//!   some round trips, or until nothing was taken for as long as [`VerbsFabric::new`] was told. A link that went on in the
+//!   some round trips, or as long as [`VerbsFabric::new`] was told. A link that went on in the
 //!   background would go on taking the peer's writes as well, and reading sources that may change.
 //!
 //! A peer is trusted with what it was told: a process that guesses the key of another's row could write it. Devices have
@@ -50,13 +50,14 @@ use link::Link;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use reads::{Directory, Read};
 use region::Region;
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sys::{IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
+use sys::{IBV_EVENT_CQ_ERR, IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
 
 /// A poll that has no reason to look at the descriptors does so once in so many calls.
 const LOOK_EVERY: u32 = 128;
@@ -78,9 +79,12 @@ pub struct VerbsFabric {
     /// The next poll looks at the descriptors.
     look: bool,
     closing: bool,
-    /// How long a release waits for a device that takes nothing.
+    /// How long the releases between two polls wait for devices, in all, and until when those since the last poll do.
     patience: Duration,
+    release_until: Option<Instant>,
     polls: u32,
+    /// Wake-ups by links that are not attached yet: the peer may have attached its end already.
+    early: HashMap<u64, u32>,
     epoll: Epoll,
     ready: Vec<EpollEvent>,
     stats: FabricStats,
@@ -95,8 +99,8 @@ struct Memory {
 
 impl VerbsFabric {
     /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
-    /// `address` is where the peers find this process: a port that has it is preferred. A release waits for a peer's device
-    /// that takes nothing for `patience`, which is as long as an engine may stand still.
+    /// `address` is where the peers find this process: a port that has it is preferred. A release waits for a peer's device for
+    /// `patience`, which is as long as an engine may stand still.
     ///
     /// # Errors
     /// [`Error::Rdma`] if there is no library, device or port that can be used; [`Error::Misuse`] for a slot or tables that
@@ -125,6 +129,8 @@ impl VerbsFabric {
             closing: false,
             patience,
             polls: 0,
+            early: HashMap::new(),
+            release_until: None,
             epoll,
             ready: vec![EpollEvent::empty(); SLOTS + 2],
             stats: FabricStats::default(),
@@ -176,7 +182,7 @@ impl VerbsFabric {
                 Ok(Some(event)) => {
                     let what = event_type(event.event_type);
                     tracing::warn!(device = self.offer.0.port.choice.device, ?event, what, "the device reports");
-                    if event.event_type == IBV_EVENT_DEVICE_FATAL {
+                    if matches!(event.event_type, IBV_EVENT_DEVICE_FATAL | IBV_EVENT_CQ_ERR) {
                         self.fail_all(what);
                     }
                 }
@@ -227,14 +233,20 @@ impl VerbsFabric {
                 }
             };
             for completion in &found[..count] {
-                // One of a link that has ended concerns nobody.
-                let link = self.links.iter_mut().map(|(_, link)| link).find(|link| link.id == completion.wr_id);
-                let Some(link) = link else { continue };
+                let (id, success) = (completion.wr_id, completion.status == IBV_WC_SUCCESS);
+                let Some(link) = self.links.iter_mut().map(|(_, link)| link).find(|link| link.id == id) else {
+                    // What failed is of a link that has ended; of one that succeeded that may still be found out.
+                    if success {
+                        *self.early.entry(id).or_default() += 1;
+                    }
+                    continue;
+                };
                 any = true;
-                if completion.status == IBV_WC_SUCCESS {
-                    link.wake.take();
-                    link.receive();
+                if success {
+                    link.take_wake();
                 } else {
+                    // Its own requests know better why.
+                    link.complete();
                     link.fail(|| format!("the queue pair is in error: {}", wc_status(completion.status)));
                 }
             }
@@ -251,7 +263,7 @@ impl VerbsFabric {
             self.fail_all(&error.to_string());
         }
         for (_, link) in self.links.iter_mut() {
-            link.sleep(&mut self.stats);
+            link.sleep(self.closing, &mut self.stats);
         }
     }
 
@@ -303,14 +315,19 @@ impl Fabric for VerbsFabric {
         if prepared.peer != peer || !prepared.has(&self.offer) {
             return Err(Error::Misuse("verbs: this was connected for another slot, or with another's offer"));
         }
-        let offer::Prepared { link, rows, .. } = *prepared;
+        let offer::Prepared { mut link, rows, .. } = *prepared;
         let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
         link.stream.set_nonblocking(true).map_err(fail)?;
         self.sever(peer);
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         self.epoll.add(&link.stream, EpollEvent::new(interest, peer as u64)).map_err(|e| fail(e.into()))?;
+        for _ in 0..self.early.remove(&link.id).unwrap_or(0) {
+            link.take_wake();
+        }
+        // Links are attached about in the order they were made: what is much older has ended.
+        self.early.retain(|id, _| *id + SLOTS as u64 > link.id);
         self.links.insert(peer, link);
-        // It may have gone already, or have woken this process.
+        // It may have gone already.
         self.look = true;
         let targets: Vec<_> = rows.iter().map(|region| region.target()).collect();
         Directory::show(&self.offer.0.directory.row, peer, &targets);
@@ -342,6 +359,10 @@ impl Fabric for VerbsFabric {
     fn submit(&mut self) {
         for (_, link) in self.links.iter_mut() {
             link.send(&self.offer.0.own, &mut self.stats);
+            if self.armed {
+                // The poll before the sleep may be over.
+                link.sleep(self.closing, &mut self.stats);
+            }
         }
     }
 
@@ -356,6 +377,7 @@ impl Fabric for VerbsFabric {
 
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let before = events.len();
+        self.release_until = None;
         self.polls = self.polls.wrapping_add(1);
         let mut woken = false;
         if self.armed || self.closing || self.look || self.polls.is_multiple_of(LOOK_EVERY) {
@@ -390,18 +412,13 @@ impl Fabric for VerbsFabric {
 
     fn release(&mut self, peer: Slot) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        let (mut last, mut done) = (Instant::now(), link.sends.done());
+        let until = *self.release_until.get_or_insert_with(|| Instant::now() + self.patience);
         link.send(&self.offer.0.own, &mut self.stats);
-        // A sleeper is to see it.
-        link.sleep(&mut self.stats);
-        while link.down.is_none() && !link.drain(&mut self.stats) && last.elapsed() < self.patience {
-            link.complete();
-            link.send(&self.offer.0.own, &mut self.stats);
-            if link.sends.done() == done {
+        while link.down.is_none() && !link.drain(&mut self.stats) && Instant::now() < until {
+            if !link.complete() {
                 std::thread::yield_now();
-            } else {
-                (last, done) = (Instant::now(), link.sends.done());
             }
+            link.send(&self.offer.0.own, &mut self.stats);
         }
         self.drop_link(peer);
     }

@@ -116,10 +116,14 @@ impl Offer {
             }
         }
         let prepared: Vec<_> = std::thread::scope(|scope| {
-            let meet = |(peer, stream)| scope.spawn(move || self.meet(peer, stream, deadline));
+            let meet = |(peer, stream)| {
+                let thread = std::thread::Builder::new().name("galerna-verbs".to_owned());
+                thread.spawn_scoped(scope, move || self.meet(peer, stream, deadline))
+            };
             let threads: Vec<_> = links.into_iter().map(meet).collect();
             let panicked = |_| Err(SetupError::Local(Error::Internal("the set-up of a link panicked".to_owned())));
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+            let failed = |e| SetupError::Local(Error::io("verbs: cannot start a thread", e));
+            threads.into_iter().map(|thread| thread.map_err(failed)?.join().unwrap_or_else(panicked)).collect()
         });
         let mut missing = Vec::new();
         let mut done = Vec::new();
@@ -138,14 +142,13 @@ impl Offer {
         let Offered { me, ref specs, ref port, ref directory, ref wakes, ref channel, ref links, .. } = *self.0;
         let rows = Region::rows(port, specs, Access::ReadWrite).map_err(SetupError::Local)?;
         let depth = port.depth();
-        let stage =
-            if port.capacity().inline_bytes as usize >= SNAPSHOT_MAX { 0 } else { depth as usize * SNAPSHOT_MAX };
-        let desk = Region::new(port, STAGE_AT + stage, STAGE_AT, Access::ReadWrite).map_err(SetupError::Local)?;
         let completions = CompletionQueue::new(&port.context, depth + 1, Some(channel))
             .map_err(local("create a completion queue"))?;
         let queue_pair = QueuePair::new(&port.domain, &completions, wakes, port.capacity());
         let queue_pair = queue_pair.map_err(local("create a queue pair"))?;
-        let granted = queue_pair.capacity().map_err(local("query a queue pair"))?;
+        let inline_bytes = queue_pair.capacity().map_err(local("query a queue pair"))?.inline_bytes as usize;
+        let stage = if inline_bytes >= SNAPSHOT_MAX { 0 } else { depth as usize * SNAPSHOT_MAX };
+        let desk = Region::new(port, STAGE_AT + stage, STAGE_AT, Access::ReadWrite).map_err(SetupError::Local)?;
         let id = links.fetch_add(1, Ordering::Relaxed);
         let psn = (RandomState::new().hash_one(id) & 0xff_ffff) as u32;
         let own = Hello {
@@ -177,14 +180,15 @@ impl Offer {
             )));
         }
         let attributes = port.attributes(theirs.mtu, theirs.reads_served.max(1));
-        queue_pair.to_ready_to_receive(&attributes, &theirs.remote).map_err(local("connect a queue pair"))?;
-        queue_pair.to_ready_to_send(&attributes, psn).map_err(local("connect a queue pair"))?;
+        // What it said may be unreachable from here.
+        let connected = queue_pair.to_ready_to_receive(&attributes, &theirs.remote);
+        let connected = connected.and_then(|()| queue_pair.to_ready_to_send(&attributes, psn));
+        connected.map_err(|e| fault(format!("a queue pair cannot be connected with its {:?}: {e}", theirs.remote)))?;
         let mut ready = [0];
         talk.exchange(&[READY], &mut ready)?;
         if ready != [READY] {
             return Err(fault(format!("it said {:#x} where it should say that it is ready", ready[0])));
         }
-        let inline_bytes = granted.inline_bytes as usize;
         let parts = Parts { id, stream, queue_pair, completions, desk, peer: theirs, inline_bytes, depth };
         Ok(Prepared { peer, link: Link::new(parts), rows, given: self.clone() })
     }

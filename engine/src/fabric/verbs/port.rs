@@ -1,6 +1,7 @@
 //! The port of a device that a group's traffic goes over, opened.
 
 use super::device::{self, Choice, Limits, Wanted};
+use super::region::{Access, Region};
 use super::sys::{
     Attributes, Capacity, Context, DeviceList, IBV_ACCESS_REMOTE_READ, IBV_ACCESS_REMOTE_WRITE, Library,
     ProtectionDomain, VerbsError, mtu_code,
@@ -108,12 +109,25 @@ fn choose(settings: &Verbs, address: Option<IpAddr>) -> Result<(Choice, Option<L
     Ok((choice, limits))
 }
 
-/// Whether there is a port that a group with these settings would use; `address` is where peers find this process.
+/// Whether a group may count on RDMA here without being told to: there is a port, it has the `address` where peers find this
+/// process (or the settings name it, or it is one of InfiniBand, which has no addresses), and it takes `bytes` of memory.
 ///
 /// # Errors
-/// [`Error::Rdma`] says why not.
-pub fn usable(settings: &Verbs, address: Option<IpAddr>) -> Result<(), Error> {
-    choose(settings, address).map(|_| ())
+/// [`Error::Rdma`] or [`Error::Io`] says why not.
+pub fn usable(settings: &Verbs, address: Option<IpAddr>, bytes: usize) -> Result<(), Error> {
+    let port = Port::open(settings, address)?;
+    let named = settings.device.is_some() || settings.gid_index.is_some();
+    if let Some(gid) = port.choice.gid.as_ref().filter(|_| !named)
+        && address.map(|address| address.to_canonical()) != Some(gid.address)
+    {
+        let at = address.map_or_else(|| "a loopback address".to_owned(), |address| address.to_string());
+        let Choice { device, port, .. } = &port.choice;
+        return Err(Error::Rdma(format!(
+            "{device} port {port} has {}, but this process is found at {at}",
+            gid.address
+        )));
+    }
+    Region::new(&port, bytes.next_multiple_of(4096), 0, Access::ReadWrite).map(|_| ())
 }
 
 /// Sixteen are as good as more.

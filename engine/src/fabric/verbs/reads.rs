@@ -27,13 +27,14 @@ impl Directory {
         SLOTS * Directory::entry_len(tables)
     }
 
-    /// Shows where the rows of `slot` are. Only the fabric's thread writes; a reader at any time sees by the versions
-    /// whether an entry is whole, and looks again if it is not.
+    /// Shows where the rows of `slot` are. Only the fabric's thread writes, from the end to the beginning; a reader, who reads
+    /// from the beginning to the end at any time, sees by the versions whether an entry is whole.
     pub(super) fn show(row: &Row, slot: Slot, targets: &[Target]) {
         let start = slot * Directory::entry_len(targets.len());
         let version = row.word(start).load(Ordering::Relaxed) + 1;
         let fields = targets.iter().flat_map(|target| [target.address, u64::from(target.key)]);
-        for (n, word) in std::iter::once(version).chain(fields).chain([version]).enumerate() {
+        let words: Vec<u64> = std::iter::once(version).chain(fields).chain([version]).collect();
+        for (n, word) in words.into_iter().enumerate().rev() {
             row.word(start + 8 * n).store(word, Ordering::SeqCst);
         }
     }

@@ -119,8 +119,10 @@ impl Wake {
             self.told.taken = self.taken;
             self.told
         });
-        let overdue = self.dirty && (self.owes || self.sleep().is_some());
-        let wake = (tell.is_some() || overdue) && self.may_wake();
+        // Whoever owes a wake-up for want of a receive request is to hear of those that are free again.
+        self.owes |= tell.is_some();
+        let overdue = self.owes || self.dirty && self.sleep().is_some();
+        let wake = overdue && self.may_wake();
         if wake {
             self.woke();
         }
