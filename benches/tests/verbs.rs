@@ -1,5 +1,5 @@
 //! Every subcommand on RDMA: `soft-roce/run` sets `GALERNA_RDMA_HOSTS`, the addresses of the devices; without it the tests
-//! say that they are skipped.
+//! say that they are skipped, or fail if `GALERNA_REQUIRE_RDMA` is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use serde_json::Value;
@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 fn hosts() -> Option<Vec<String>> {
     let Ok(hosts) = std::env::var("GALERNA_RDMA_HOSTS") else {
+        assert!(std::env::var_os("GALERNA_REQUIRE_RDMA").is_none(), "GALERNA_RDMA_HOSTS names no address");
         let text = b"SKIPPED: the benchmarks on RDMA: set GALERNA_RDMA_HOSTS, or run them by soft-roce/run\n";
         std::io::stderr().write_all(text).unwrap();
         return None;
