@@ -296,7 +296,7 @@ fn wrong_arguments_are_explained() {
     for (args, expected) in [
         (["--members", "0"], "1..=64"),
         (["--members", "65"], "1..=64"),
-        (["--fabric", "verbs"], "shm"),
+        (["--fabric", "udp"], "shm"),
         (["--mode", "total"], "ordered"),
     ] {
         let output = run(&args, None);
