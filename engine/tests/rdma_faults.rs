@@ -92,7 +92,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 /// The others go on without a member that is cut off while all send, and it delivers nothing that they do not.
 fn is_removed_after(fault: &str) {
     let Some(network) = Network::take() else { return };
-    let members = group(1500, Verbs::default());
+    let members = group(1500, common::patient_verbs());
     std::thread::scope(|scope| {
         for (group, _) in &members {
             scope.spawn(|| send(group, 1_000_000));
@@ -164,7 +164,7 @@ fn is_survived(each: u32, verbs: Verbs, fault: impl FnOnce(&Network)) {
 /// Lost packets are the devices' business.
 #[test]
 fn lost_packets_cost_nobody_its_place() {
-    is_survived(1000, Verbs::default(), |network| network.does("rxe-drop", &[VICTIM, "1"]));
+    is_survived(1000, Verbs { timeout: 16, ..Verbs::default() }, |network| network.does("rxe-drop", &[VICTIM, "1"]));
 }
 
 #[test]

@@ -117,7 +117,8 @@ impl Run {
         for (id, _, behind) in &network.doors {
             let config = format!(
                 "group = 'chaos'\nmember = {id}\nfabric = '{fabric}'\nlisten = '{behind}'\nmembers = [{members}]\nring_bytes = 65536\n\
-                 failure_timeout_ms = {timeout_ms}\npartition_timeout_ms = {}\njoin_timeout_ms = 20000\n",
+                 failure_timeout_ms = {timeout_ms}\npartition_timeout_ms = {}\njoin_timeout_ms = 20000\n\
+                 verbs.timeout = 18\n",
                 5 * timeout_ms
             );
             std::fs::write(folder.join(format!("member-{id}.toml")), config).unwrap();
