@@ -82,7 +82,23 @@ pub struct TableSpec {
     pub row_len: usize,
 }
 
+/// The index of a table.
+///
+/// # Panics
+/// If there is no such table: an error of this library.
+pub(crate) fn index_of(specs: &[TableSpec], table: TableId) -> usize {
+    let index = specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
+    assert!(index < specs.len(), "there is no {table:?}");
+    index
+}
+
 impl TableSpec {
+    /// Whether the lengths are what they must be.
+    pub(crate) fn fits(&self) -> bool {
+        let TableSpec { columns_len, row_len, .. } = *self;
+        row_len > 0 && row_len.is_multiple_of(64) && columns_len.is_multiple_of(64) && columns_len <= row_len
+    }
+
     /// Holds a write to the contract of [`Fabric::write`].
     ///
     /// # Panics

@@ -2,6 +2,8 @@
 
 use super::Slot;
 use crate::error::Error;
+use std::io;
+use std::os::fd::AsRawFd;
 
 /// Why a link, or some of several, could not be set up.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,4 +27,31 @@ pub struct PeerFault {
     pub peer: Slot,
     /// What it did, or failed to do.
     pub what: String,
+}
+
+/// What a stream tells that carries nothing, but stays open as long as the peer lives.
+pub(super) enum Heard {
+    /// Nothing.
+    Silence,
+    /// The peer closed it, or died.
+    End,
+    /// A byte, which it must not send.
+    Byte(u8),
+    /// It broke.
+    Broken(io::Error),
+}
+
+/// Listens to such a stream, without waiting.
+pub(super) fn hear(stream: &impl AsRawFd) -> Heard {
+    let mut byte = [0_u8];
+    // SAFETY: receives into one byte that is alive.
+    let count = unsafe { libc::recv(stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
+    match count {
+        0 => Heard::End,
+        1.. => Heard::Byte(byte[0]),
+        _ => match io::Error::last_os_error() {
+            e if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Heard::Silence,
+            e => Heard::Broken(e),
+        },
+    }
 }

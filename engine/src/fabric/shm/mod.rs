@@ -32,15 +32,15 @@ mod wake;
 pub use setup::{Offer, Prepared};
 
 use super::peers::Peers;
-use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
+use super::setup::{Heard, hear};
+use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of};
 use crate::error::Error;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use sealed::Spare;
-use std::io;
 use std::net::Shutdown;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use wake::Header;
@@ -130,16 +130,6 @@ impl ShmFabric {
         Ok((fabric, rows, offer))
     }
 
-    /// The index of a table.
-    ///
-    /// # Panics
-    /// If there is no such table: an error of this library.
-    fn index(&self, table: TableId) -> usize {
-        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
-        assert!(index < self.specs.len(), "there is no {table:?}");
-        index
-    }
-
     /// Listens to a link that is to become the one of `peer`.
     fn listen(&self, peer: Slot, link: &Link) -> nix::Result<()> {
         let stream_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
@@ -219,23 +209,15 @@ impl ShmFabric {
     /// kernel after it stored.
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        let mut byte = [0_u8];
-        // SAFETY: receives into one byte that is alive.
-        let n = unsafe { libc::recv(link.stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
-        let cause = match n {
-            0 => "the peer closed the link, or its process died".to_owned(),
-            1.. => {
+        let cause = match hear(&link.stream) {
+            Heard::Silence => return,
+            Heard::End => "the peer closed the link, or its process died".to_owned(),
+            Heard::Byte(byte) => {
                 self.sever(peer);
-                let what = format!("it sent the byte {} after the set-up of the shared memory", byte[0]);
+                let what = format!("it sent the byte {byte} after the set-up of the shared memory");
                 return events.push(Event::Breach { peer, what });
             }
-            _ => {
-                let error = io::Error::last_os_error();
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
-                    return;
-                }
-                format!("the link broke: {error}")
-            }
+            Heard::Broken(error) => format!("the link broke: {error}"),
         };
         self.drop_link(peer);
         // Who closes has asked for it: no link broke by itself.
@@ -276,7 +258,7 @@ impl Fabric for ShmFabric {
     }
 
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self.index(table);
+        let index = index_of(&self.specs, table);
         self.specs[index].check_write(&range, source);
         if let Some(link) = self.links.get_mut(peer) {
             link.dirty = true;
@@ -316,7 +298,7 @@ impl Fabric for ShmFabric {
     }
 
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
-        let index = self.index(table);
+        let index = index_of(&self.specs, table);
         self.specs[index].check_fetch(&range);
         assert!(self.memory.get(owner).is_some_and(Option::is_some), "slot {owner} is not attached");
         if self.links.contains(peer) {

@@ -128,10 +128,7 @@ fn check_arguments(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if specs.len() > scm::FDS_MAX - FDS_BEFORE_TABLES {
         return Err(Error::Misuse("shared memory: more tables than descriptors fit in one message"));
     }
-    let fits = |s: &TableSpec| {
-        s.row_len > 0 && s.row_len.is_multiple_of(64) && s.columns_len.is_multiple_of(64) && s.columns_len <= s.row_len
-    };
-    if !specs.iter().all(fits) {
+    if !specs.iter().all(TableSpec::fits) {
         return Err(Error::Misuse(
             "shared memory: a table's lengths are not multiples of 64, or its columns exceed its row",
         ));

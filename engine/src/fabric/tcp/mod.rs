@@ -26,6 +26,7 @@ mod wire;
 use super::peers::Peers;
 use super::{
     Connection, Event, Fabric, FabricStats, Row, SLOTS, SNAPSHOT_MAX, Slot, Source, TableId, TableSpec, Ticket,
+    index_of,
 };
 use crate::error::Error;
 use link::{End, Link};
@@ -68,18 +69,6 @@ struct Tables {
     own: Vec<Arc<Row>>,
     /// By slot, and the own ones among them; empty where nobody was attached.
     rows: Vec<Vec<Arc<Row>>>,
-}
-
-impl Tables {
-    /// The index of a table.
-    ///
-    /// # Panics
-    /// If there is no such table: an error of this library.
-    fn index(&self, table: TableId) -> usize {
-        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
-        assert!(index < self.specs.len(), "there is no {table:?}");
-        index
-    }
 }
 
 impl TcpFabric {
@@ -177,7 +166,7 @@ impl Fabric for TcpFabric {
     }
 
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self.tables.index(table);
+        let index = index_of(&self.tables.specs, table);
         self.tables.specs[index].check_write(&range, source);
         let start = range.start;
         let link = match self.links.get_mut(peer) {
@@ -240,7 +229,7 @@ impl Fabric for TcpFabric {
     }
 
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
-        let index = self.tables.index(table);
+        let index = index_of(&self.tables.specs, table);
         self.tables.specs[index].check_fetch(&range);
         let row = self.tables.rows.get(owner).filter(|_| owner != self.me).and_then(|rows| rows.get(index)).cloned();
         assert!(row.is_some(), "slot {owner} is not attached");

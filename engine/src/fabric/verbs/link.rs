@@ -275,7 +275,7 @@ impl Link {
     /// The peer has sent a wake-up: a receive request comes in the place of the one that it took.
     pub(super) fn take_wake(&mut self) {
         self.wake.take();
-        let result = post_receives(&self.queue_pair, self.id, 1);
+        let result = post_receives::<1>(&self.queue_pair, self.id);
         result.unwrap_or_else(|what| self.fail(|| what));
     }
 
@@ -288,10 +288,10 @@ impl Link {
     }
 }
 
-/// Posts `count` receive requests, without memory: wake-ups carry none.
-pub(super) fn post_receives(queue_pair: &QueuePair, id: u64, count: u32) -> Result<(), String> {
+/// Posts `COUNT` receive requests, without memory: wake-ups carry none.
+pub(super) fn post_receives<const COUNT: usize>(queue_pair: &QueuePair, id: u64) -> Result<(), String> {
     let request = ibv_recv_wr { wr_id: id, next: std::ptr::null_mut(), sg_list: std::ptr::null_mut(), num_sge: 0 };
-    let mut requests = vec![request; count as usize];
+    let mut requests = [request; COUNT];
     // SAFETY: no request has memory.
     unsafe { queue_pair.post_receive(&mut requests) }.map_err(|failed| failed.error.to_string())
 }

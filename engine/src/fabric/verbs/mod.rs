@@ -43,7 +43,8 @@ pub use offer::{Offer, Prepared};
 pub use port::usable;
 
 use super::peers::Peers;
-use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
+use super::setup::{Heard, hear};
+use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of};
 use crate::config::Verbs;
 use crate::error::Error;
 use link::Link;
@@ -54,7 +55,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sys::{IBV_EVENT_CQ_ERR, IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
@@ -138,16 +139,6 @@ impl VerbsFabric {
         Ok((fabric, rows, offer))
     }
 
-    /// The index of a table.
-    ///
-    /// # Panics
-    /// If there is no such table: an error of this library.
-    fn index(&self, table: TableId) -> usize {
-        let index = self.specs.iter().position(|spec| spec.id == table).unwrap_or(usize::MAX);
-        assert!(index < self.specs.len(), "there is no {table:?}");
-        index
-    }
-
     fn drop_link(&mut self, peer: Slot) {
         if let Some(link) = self.links.remove(peer) {
             let _ = self.epoll.delete(&link.stream);
@@ -200,23 +191,16 @@ impl VerbsFabric {
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
         let closing = self.closing;
         let Some(link) = self.links.get_mut(peer) else { return };
-        let mut byte = [0_u8];
-        // SAFETY: receives into one byte that is alive.
-        let count = unsafe { libc::recv(link.stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
-        match count {
-            0 if closing => link.peer_ended = true,
-            0 => link.fail(|| "the peer closed the link, or its process died".to_owned()),
-            1.. => {
+        match hear(&link.stream) {
+            Heard::Silence => {}
+            Heard::End if closing => link.peer_ended = true,
+            Heard::End => link.fail(|| "the peer closed the link, or its process died".to_owned()),
+            Heard::Byte(byte) => {
                 self.drop_link(peer);
-                let what = format!("it sent the byte {} after the set-up of the link", byte[0]);
+                let what = format!("it sent the byte {byte} after the set-up of the link");
                 events.push(Event::Breach { peer, what });
             }
-            _ => {
-                let error = io::Error::last_os_error();
-                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
-                    link.fail(|| format!("the link broke: {error}"));
-                }
-            }
+            Heard::Broken(error) => link.fail(|| format!("the link broke: {error}")),
         }
     }
 
@@ -269,12 +253,11 @@ impl VerbsFabric {
 
     /// One pass over the links. True if anything moved.
     fn serve(&mut self, events: &mut Vec<Event>) -> bool {
-        let own = &self.offer.0.own;
         let (mut moved, mut place) = (false, 0);
         while let Some((peer, link)) = self.links.at(place) {
             moved |= link.complete();
             let posted = link.sends.next();
-            link.send(own, &mut self.stats);
+            link.send(&self.offer.0.own, &mut self.stats);
             moved |= link.sends.next() != posted;
             if !link.reads.is_empty() {
                 moved |= link.fetch(peer, events, &mut self.stats);
@@ -292,10 +275,7 @@ impl VerbsFabric {
                 continue;
             }
             let cause = link.down.take();
-            self.epoll.delete(&link.stream).unwrap_or_default();
-            if let Some(link) = self.links.remove(peer) {
-                link.end();
-            }
+            self.drop_link(peer);
             moved = true;
             // Who closes has asked for it: no link broke by itself.
             if let (Some(cause), false) = (cause, self.closing) {
@@ -338,7 +318,7 @@ impl Fabric for VerbsFabric {
     }
 
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
-        let index = self.index(table);
+        let index = index_of(&self.specs, table);
         self.specs[index].check_write(&range, source);
         if let Some(link) = self.links.get_mut(peer)
             && link.down.is_none()
@@ -396,7 +376,7 @@ impl Fabric for VerbsFabric {
     }
 
     fn fetch(&mut self, peer: Slot, table: TableId, owner: Slot, range: Range<usize>) {
-        let index = self.index(table);
+        let index = index_of(&self.specs, table);
         self.specs[index].check_fetch(&range);
         let rows = self.memory.get(owner).and_then(|memory| memory.as_ref());
         let copy = rows.and_then(|memory| memory.rows.get(index)).cloned();
@@ -413,12 +393,14 @@ impl Fabric for VerbsFabric {
     fn release(&mut self, peer: Slot) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let until = *self.release_until.get_or_insert_with(|| Instant::now() + self.patience);
-        link.send(&self.offer.0.own, &mut self.stats);
-        while link.down.is_none() && !link.drain(&mut self.stats) && Instant::now() < until {
+        loop {
+            link.send(&self.offer.0.own, &mut self.stats);
+            if link.drain(&mut self.stats) || link.down.is_some() || Instant::now() >= until {
+                break;
+            }
             if !link.complete() {
                 std::thread::yield_now();
             }
-            link.send(&self.offer.0.own, &mut self.stats);
         }
         self.drop_link(peer);
     }

@@ -165,7 +165,7 @@ impl Offer {
         let first = port.attributes(own.mtu, 1);
         queue_pair.to_init(&first).map_err(local("initialise a queue pair"))?;
         let failed = |what| SetupError::Local(Error::Internal(what));
-        post_receives(&queue_pair, id, RECEIVES).map_err(failed)?;
+        post_receives::<{ RECEIVES as usize }>(&queue_pair, id).map_err(failed)?;
         let fault = |what| SetupError::Peer(PeerFault { peer, what });
         let mut talk = Talk { peer, stream: &mut stream, deadline };
         let mut heard = vec![0; Hello::len(specs.len())];
@@ -240,10 +240,7 @@ fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
         return Err(Error::Misuse("verbs: a slot is below 64"));
     }
-    let fits = |s: &TableSpec| {
-        s.row_len > 0 && s.row_len.is_multiple_of(64) && s.columns_len.is_multiple_of(64) && s.columns_len <= s.row_len
-    };
-    if !specs.iter().all(fits) {
+    if !specs.iter().all(TableSpec::fits) {
         return Err(Error::Misuse("verbs: a table's lengths are not multiples of 64, or its columns exceed its row"));
     }
     Ok(())
