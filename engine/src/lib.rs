@@ -25,6 +25,7 @@ pub mod config;
 pub mod error;
 pub mod fabric;
 mod group;
+pub mod log;
 pub mod membership;
 pub mod multicast;
 pub mod node;

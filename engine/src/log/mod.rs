@@ -1,0 +1,9 @@
+//! The persistent log: an append-only stream of records on disk, found again by version and by time.
+
+mod disk;
+mod journal;
+mod record;
+
+pub use disk::{Disk, File};
+pub use journal::{Journal, Ticket};
+pub use record::{Kind, Record, Version};
