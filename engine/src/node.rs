@@ -4,6 +4,11 @@
 //! the simulator runs this very code.
 
 mod ending;
+mod logging;
+mod restart;
+
+pub use logging::LEDGER;
+pub use restart::{LogNeed, Recovery};
 
 use crate::config::MemberId;
 use crate::error::Error;
@@ -11,6 +16,8 @@ use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{Admission, Membership, Peer, Refusal, Settings, View, ViewChange};
 use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Sentinel, Stats};
 use ending::Fetches;
+use logging::{FIRST_NS, Logging};
+use restart::Restart;
 use std::sync::Arc;
 
 /// Where a node is in its life.
@@ -20,6 +27,8 @@ pub enum Phase {
     Founding,
     /// Waits to be named in a view.
     Joining,
+    /// Of a group all of whose processes ended: settles with the others where the last view ends.
+    Restarting,
     /// Sends and delivers; a view change does not end that.
     Running,
     /// Publishes what was accepted, and asks the others to go on without it.
@@ -45,6 +54,8 @@ pub struct Node {
     /// When the present phase is given up.
     until_ms: u64,
     fetches: Fetches,
+    logging: Option<Logging>,
+    restart: Option<Restart>,
     changes: Vec<ViewChange>,
     /// The time as of the last pass, and how much of it this process was running: its own pauses hold nothing against
     /// others, and end none of its deadlines.
@@ -71,6 +82,8 @@ impl Node {
             events: Vec::new(),
             until_ms: now_ms.saturating_add(settings.join_timeout_ms),
             fetches: Fetches::default(),
+            logging: None,
+            restart: None,
             changes: Vec::new(),
             clock_ms: now_ms,
             now_ms,
@@ -79,8 +92,7 @@ impl Node {
 
     /// Links this process with `peer`, at the other end of `connection`, whose place was given `since` this view.
     pub fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
-        let member = |view: &View| view.rank_of(peer.slot).is_some_and(|rank| view.members[rank].peer != peer);
-        let taken = self.membership.view().is_some_and(member) || self.membership.is_given_since(peer.slot, since);
+        let taken = self.membership.is_stranger(peer) || self.membership.is_given_since(peer.slot, since);
         if peer.slot == self.membership.me().slot || taken {
             return Err(Error::Misuse("a link to a slot that another process holds"));
         }
@@ -101,11 +113,11 @@ impl Node {
     pub fn found(&mut self, founders: &[Peer], origin: Origin) {
         let view = View::first(founders, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
-        let seat = |peer: &Peer| Seat { slot: peer.slot, id: peer.id, start };
-        let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order };
+        let seat = |peer: &Peer| Seat { slot: peer.slot, id: peer.id, voter: true, start };
+        let layout = Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order, time_ns: FIRST_NS };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
-        self.membership.begin(view);
+        self.membership.found(view);
         match self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
             Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),
@@ -123,9 +135,14 @@ impl Node {
         self.now_ms += elapsed_ms;
         let mut progress = self.fabric.poll(&mut self.events);
         progress |= self.take_events();
+        if !matches!(self.phase, Phase::Left | Phase::Stopped(_)) {
+            self.run_clock();
+            progress |= self.check_disk();
+        }
         let moved = match self.phase {
             Phase::Founding => self.wait_for_founders(),
             Phase::Joining => self.wait_for_view(),
+            Phase::Restarting => self.restart_pass(),
             Phase::Running | Phase::Leaving => self.pass(sink),
             Phase::Parting => self.part(),
             // A peer that stands still does not hold up whoever leaves.
@@ -151,7 +168,7 @@ impl Node {
     pub fn next_pass_ms(&self) -> u64 {
         let look = self.membership.next_look_ms();
         let due = match self.phase {
-            Phase::Running | Phase::Leaving if self.membership.is_wedged() => {
+            Phase::Running | Phase::Leaving | Phase::Restarting if self.membership.is_wedged() => {
                 // An attempt that is over is made again at the next look.
                 let attempt = self.membership.next_attempt_ms();
                 if attempt > self.now_ms { look.min(attempt) } else { look }
@@ -190,8 +207,11 @@ impl Node {
 
     /// The data plane's pass.
     fn stream(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+        let past_ns = self.look_at_clocks();
         let membership = &self.membership;
         let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.standing(slot))?;
+        self.note_past(past_ns);
+        progress |= self.write_log()?;
         // What peers wait for leaves before the callbacks run.
         self.fabric.submit();
         progress |= self.deliver(sink)?;
@@ -226,6 +246,9 @@ impl Node {
         let progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         let missing = self.membership.not_installed();
         if missing.is_empty() || self.membership.somebody_wedged() {
+            if !self.first_is_saved() {
+                return Ok(progress);
+            }
             self.phase = Phase::Running;
             if let Some(view) = self.membership.view() {
                 let joined = view.members.iter().map(|member| member.peer).collect();
@@ -250,6 +273,7 @@ impl Node {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         if self.membership.is_invited() {
             self.membership.accept_invitation(&mut *self.fabric);
+            self.write_first();
             self.phase = Phase::Running;
             self.enter()?;
             progress = true;

@@ -32,6 +32,14 @@ pub(crate) enum Bug {
     FetchedEarly,
     /// What a member that was removed writes after the decision is delivered.
     LateWrite,
+    /// `persisted` moves before the disk has it.
+    PersistedBeforeSync,
+    /// A durable message is delivered before it is durable.
+    DeliverBeforeDurable,
+    /// A vote is shown before the disk has it.
+    VoteBeforeSaved,
+    /// After a total failure the shortest log counts.
+    RestartFromShortest,
 }
 
 #[cfg(test)]

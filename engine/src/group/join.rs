@@ -113,13 +113,15 @@ fn node(
 ) -> Result<Node, Error> {
     let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
     let [_, spec] = specs(config);
-    let everybody = Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), Origin::default());
+    let everybody = Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), None, Origin::default());
     let left = deadline.saturating_duration_since(Instant::now());
     let settings = Settings {
         failure_timeout_ms: config.failure_timeout_ms,
         partition_timeout_ms: config.partition_timeout_ms,
         join_timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         lone_survivor: config.lone_survivor,
+        restart_wait_ms: config.failure_timeout_ms,
+        logs: false,
         seed: me.incarnation,
     };
     Ok(Node::new(me, fabric, row, everybody, settings, 0))

@@ -7,6 +7,7 @@ use super::Membership;
 use super::row::{self, Ballot, Malformed, Shown};
 use super::view::{Value, View};
 use crate::fabric::{Rank, Slot};
+use crate::multicast::End;
 
 /// No epoch lasts for so many attempts.
 const ATTEMPTS_MAX: u64 = 1 << 40;
@@ -23,12 +24,10 @@ impl Value {
         if self.view.number != view.number + 1 || !named || !counted {
             return false;
         }
-        let stays = |(rank, peer)| self.view.members.iter().any(|m| m.peer == peer).then_some(1u64 << rank);
+        let stays = |(rank, peer)| self.view.members.iter().any(|m| m.peer.is_same_member(peer)).then_some(1u64 << rank);
         let went_on = old().enumerate().filter_map(stays).fold(self.left, |bits, rank| bits | rank);
-        let order = &self.view.order;
-        view.is_majority(went_on, lone)
-            && messages().max() == Some(order.base)
-            && order.first == view.order.horizon(messages())
+        let ends: Vec<End> = self.trims.iter().map(|&(_, end)| end).collect();
+        view.is_majority(went_on, lone) && self.view.order == Value::order(view.order, &ends, self.view.members.len())
     }
 }
 

@@ -1,12 +1,12 @@
 //! The end of an epoch, up to its decision: suspicions, wedge, flush.
 
 use super::candidates::candidates;
+use super::ledger::Vote;
 use super::paxos::Leader;
 use super::row::{self, Ballot, Record, Shown};
 use super::view::{Member, Value, View};
 use super::{Membership, Peer};
-use crate::fabric::{Fabric, Rank, Slot};
-use crate::multicast::order::Order;
+use crate::fabric::{Fabric, Rank, Slot, Source};
 use crate::multicast::{Breach, End};
 use crate::planted::{self, Bug};
 
@@ -17,13 +17,15 @@ pub(super) struct Epoch {
     /// By rank: what each row shows; the own one at the own rank.
     pub(super) shown: Vec<Shown>,
     pub(super) leader: Leader,
+    /// The own vote that is on its way to the disk.
+    pub(super) vote: Option<Vote>,
     pub(super) decided: Option<Value>,
     pub(super) wedged_ms: Option<u64>,
 }
 
 impl Epoch {
     pub(super) fn new(seed: u64) -> Epoch {
-        Epoch { edges: Vec::new(), shown: Vec::new(), leader: Leader::new(seed), decided: None, wedged_ms: None }
+        Epoch { edges: Vec::new(), shown: Vec::new(), leader: Leader::new(seed), vote: None, decided: None, wedged_ms: None }
     }
 
     /// Whom the member of rank `me`, this one, accuses.
@@ -35,6 +37,7 @@ impl Epoch {
         self.edges = vec![0; members];
         self.shown = vec![Shown::default(); members];
         self.leader.begin();
+        self.vote = None;
         self.decided = None;
         self.wedged_ms = None;
     }
@@ -136,6 +139,10 @@ impl Membership {
 
     /// The streams have stopped here, and end like this: shows it.
     pub fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
+        if self.settings.logs {
+            self.show_clock();
+            self.table.push(fabric, &self.audience, row::CLOCK.0..row::CLOCK.at(1).0, Source::Snapshot);
+        }
         self.epoch.wedged_ms = Some(now_ms);
         self.write(Record::Wedge, &row::end_words(&ends), fabric);
         if let Some(me) = self.my_rank() {
@@ -187,7 +194,7 @@ impl Membership {
     }
 
     /// What the flush aims at, by rank of the stream, once every candidate has wedged: the most that any of them has.
-    fn target(&self, candidates: u64) -> Option<Vec<End>> {
+    pub(super) fn target(&self, candidates: u64) -> Option<Vec<End>> {
         let shown = &self.epoch.shown;
         let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
         if candidates == 0 || !ranks().all(|rank| shown[rank].wedged.is_some()) {
@@ -262,21 +269,49 @@ impl Membership {
         let left =
             (0..view.members.len()).filter(|&r| candidates >> r & 1 == 1 && leaves(r)).fold(0, |b, r| b | 1u64 << r);
         let stays = view.members.iter().enumerate().filter(|(r, _)| (candidates & !left) >> r & 1 == 1);
+        let votes = |m: &Member| m.voter || shows(m.peer.slot, row::READY);
         let mut members: Vec<Member> =
-            stays.map(|(_, m)| Member { peer: m.peer, voter: m.voter || shows(m.peer.slot, row::READY) }).collect();
+            stays.map(|(_, m)| Member { peer: self.living(m.peer), voter: votes(m) }).collect();
         if members.iter().any(|member| member.voter) {
             let mut joiners = self.complete_joiners();
             joiners.sort_by_key(|peer| peer.id);
             members.extend(joiners.into_iter().map(|peer| Member { peer, voter: false }));
+        } else if self.settings.logs {
+            // Nobody is left: the group sleeps until those who were its last come back with their logs.
+            let last = view.members.iter().enumerate().filter(|(rank, _)| candidates >> rank & 1 == 1);
+            members = last.map(|(_, &member)| member).collect();
         } else {
             // Nobody is left who has the state: the group ends.
             members.clear();
         }
-        let base = target.iter().map(|end| end.messages).fold(view.order.base, u64::max);
-        let first = view.order.horizon(target.iter().map(|end| end.messages));
-        let order = Order { senders: members.len(), base, first };
+        let order = Value::order(view.order, target, members.len());
         let trims = view.members.iter().zip(target).map(|(member, &end)| (member.peer, end)).collect();
-        Value { view: View { number: view.number + 1, members, order }, trims, left }
+        Value { view: View { number: view.number + 1, members, order }, trims, left, time_ns: self.decision_time(candidates) }
+    }
+
+    /// Above all that any candidate has said of the time, and above the records that this one has written.
+    fn decision_time(&self, candidates: u64) -> u64 {
+        let view = self.view.iter().flat_map(|view| &view.members).enumerate();
+        let clocks = view.filter(|(rank, _)| candidates >> rank & 1 == 1).map(|(_, m)| m.peer.slot);
+        clocks.map(|slot| self.table.load(slot, row::CLOCK)).fold(self.clock_ns, u64::max)
+    }
+
+    /// Whether this process is named in the decided view and wanted to leave: nobody goes on, the group sleeps.
+    pub fn falls_asleep(&self) -> bool {
+        let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
+        self.is_in_next() && self.my_rank().is_some_and(|me| left >> me & 1 == 1)
+    }
+
+    /// Whether this process votes in the present view.
+    pub fn votes(&self) -> bool {
+        self.view.as_ref().zip(self.my_rank()).is_some_and(|(view, me)| view.members[me].voter)
+    }
+
+    /// Whether it votes in the one that was decided, or in the present one.
+    pub fn votes_next(&self) -> bool {
+        let me = self.me;
+        let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
+        self.votes() || next.into_iter().any(|member| member.peer == me && member.voter)
     }
 
     /// The decision of this epoch: passed on before anything follows from it.
@@ -290,7 +325,7 @@ impl Membership {
         let value = self.epoch.decided.as_ref()?;
         let (me, rank) = (self.me, self.my_rank()?);
         let goes_on = self.is_in_next() || value.left >> rank & 1 == 1;
-        let mine = value.trims.get(rank).is_some_and(|(peer, _)| *peer == me);
+        let mine = value.trims.get(rank).is_some_and(|(peer, _)| self.is_same(*peer, me));
         (goes_on && mine).then(|| value.trims.iter().map(|&(_, end)| end).collect())
     }
 

@@ -13,12 +13,16 @@ mod check;
 mod detector;
 mod epoch;
 mod joining;
+mod ledger;
 mod paxos;
+mod restart;
 mod row;
 mod view;
 
 pub use epoch::Wanted;
 pub use joining::{Admission, Refusal};
+pub use ledger::Ledger;
+pub use restart::Outcome;
 pub use row::table_spec;
 pub use view::{Departure, Member, Peer, View};
 
@@ -44,6 +48,10 @@ pub struct Settings {
     pub join_timeout_ms: u64,
     /// Of two voters one alone goes on. Both may do so at once: the application must rule that out by other means.
     pub lone_survivor: bool,
+    /// After a total failure, for how long those who are enough to go on wait for the others.
+    pub restart_wait_ms: u64,
+    /// The group has a log: votes are on disk before they are shown, and the group outlives all of its processes.
+    pub logs: bool,
     /// Seeds the pauses between attempts of leaders that got in each other's way.
     pub seed: u64,
 }
@@ -76,6 +84,12 @@ pub struct Membership {
     me: Peer,
     settings: Settings,
     view: Option<View>,
+    /// In a group with a log: the decision that began it.
+    began: Option<Value>,
+    /// All processes of the group are being restarted; see `restart`.
+    restarting: bool,
+    /// What is to be said of the time; see [`row::CLOCK`].
+    clock_ns: u64,
     /// By slot.
     links: Vec<Option<Link>>,
     /// The slots whose links are up.
@@ -103,6 +117,9 @@ impl Membership {
             me,
             settings,
             view: None,
+            began: None,
+            restarting: false,
+            clock_ns: 0,
             links: vec![None; SLOTS],
             audience: Vec::new(),
             watched: Vec::new(),
@@ -141,7 +158,7 @@ impl Membership {
 
     /// Whether the link to `peer` is up, and leads to that very process.
     pub fn is_linked(&self, peer: Peer) -> bool {
-        peer == self.me || self.links[peer.slot].is_some_and(|link| link.up && link.peer == peer)
+        self.is_same(peer, self.me) || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
     }
 
     /// Whether somebody else was given `slot` in a view after `since`, and is linked.
@@ -165,6 +182,10 @@ impl Membership {
         if self.table.load(self.me.slot, row::DECIDED) > 0 {
             self.table.push(fabric, &[peer.slot], decisions, Source::Snapshot);
         }
+        if self.restarting {
+            // It is in the same epoch.
+            self.table.push(fabric, &[peer.slot], row::WEDGE.0..row::DECISION.0, Source::Snapshot);
+        }
         self.table.push(fabric, &[peer.slot], 0..row::WEDGE.0, Source::Snapshot);
         self.store_and_push(row::LINKED.at(peer.slot), peer.incarnation, fabric);
     }
@@ -179,7 +200,8 @@ impl Membership {
         self.count_links();
         self.pending.retain(|pending| pending.peer != peer);
         self.store_and_push(row::LINKED.at(slot), 0, fabric);
-        let rank = self.view.as_ref().and_then(|view| view.members.iter().position(|m| m.peer == peer));
+        let is = |m: &Member| self.is_same(m.peer, peer);
+        let rank = self.view.as_ref().and_then(|view| view.members.iter().position(is));
         rank.is_some_and(|rank| self.suspect(rank, what, fabric))
     }
 
@@ -187,7 +209,7 @@ impl Membership {
         let up = |slot: &Slot| self.links[*slot].is_some_and(|link| link.up);
         self.audience = (0..SLOTS).filter(up).collect();
         let members = self.view.iter().flat_map(|view| &view.members);
-        let members = members.map(|m| m.peer).filter(|&peer| peer != self.me && self.is_linked(peer));
+        let members = members.map(|m| m.peer).filter(|&peer| peer.slot != self.me.slot && self.is_linked(peer));
         self.watched = members.map(|peer| peer.slot).collect();
     }
 
@@ -254,6 +276,13 @@ impl Membership {
         }
     }
 
+    /// View 0 begins.
+    pub fn found(&mut self, view: View) {
+        let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: 1 };
+        self.began = self.settings.logs.then_some(first);
+        self.begin(view);
+    }
+
     /// A view begins; the founders' first one with all of them linked. [`Membership::installed`] shows it.
     pub fn begin(&mut self, view: View) {
         self.epoch.begin(view.members.len());
@@ -286,10 +315,28 @@ impl Membership {
         if self.detector.beat(now_ms, self.settings.failure_timeout_ms) {
             let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
             self.table.store(row::HEARTBEAT, beats);
-            self.table.push(fabric, &self.audience, row::HEARTBEAT.0..8, Source::Snapshot);
+            self.show_clock();
+            self.table.push(fabric, &self.audience, row::HEARTBEAT.0..row::CHANGES.0, Source::Snapshot);
             news |= self.suspect_the_silent(now_ms, fabric);
         }
         Ok(news)
+    }
+
+    /// What the own clock says, for groups with a log: no message gets an earlier time from now on.
+    pub fn set_clock(&mut self, clock_ns: u64) {
+        self.clock_ns = clock_ns;
+    }
+
+    fn show_clock(&mut self) {
+        if self.settings.logs && self.epoch.wedged_ms.is_none() {
+            self.table.store(row::CLOCK, self.clock_ns);
+        }
+    }
+
+    /// No member of the view publishes anything of this time or an earlier one any more, as of the rows' last look.
+    pub fn past_ns(&self) -> u64 {
+        let members = self.view.iter().flat_map(|view| &view.members);
+        members.map(|member| self.table.load(member.peer.slot, row::CLOCK)).min().unwrap_or(0)
     }
 
     fn suspect_the_silent(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
@@ -367,9 +414,8 @@ impl Membership {
         };
         let start =
             |peer: Peer| value.trims.iter().find(|(old, _)| *old == peer).map_or(End::default(), |&(_, end)| end);
-        let members = value.view.members.iter().map(|member| member.peer);
-        let seats = members.map(|peer| Seat { slot: peer.slot, id: peer.id, start: start(peer) }).collect();
-        let layout = Layout { view: value.view.number, seats, order: value.view.order };
+        let seats = value.view.members.iter().map(|member| Seat { slot: member.peer.slot, id: member.peer.id, voter: member.voter, start: start(member.peer) }).collect();
+        let layout = Layout { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
         // The row is about no epoch while it is being cleared.
         self.store_and_push(row::EPOCH, 0, fabric);
         for offset in row::GUARDS.step_by(8) {
@@ -382,7 +428,8 @@ impl Membership {
             .map(|(peer, _)| *peer)
             .filter(|peer| self.links[peer.slot].is_some_and(|l| l.peer == *peer));
         let gone: Vec<Slot> = gone.map(|peer| peer.slot).collect();
-        self.begin(value.view);
+        self.begin(value.view.clone());
+        self.began = self.settings.logs.then_some(value);
         Some((layout, change, gone))
     }
 

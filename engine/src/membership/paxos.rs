@@ -2,8 +2,12 @@
 //!
 //! Nothing is sent to anyone: a leader shows its ballot as its own promise, members that see it promise too; it shows the
 //! value, members that see it accept; whoever sees a majority of acceptances of one ballot has learnt the decision.
+//!
+//! In a group with a log each of these votes is on disk before it is shown ([`Membership::ledger_to_save`],
+//! [`Membership::voted`]).
 
 use super::Membership;
+use super::ledger::Vote;
 use super::row::{self, Ballot, Record};
 use super::view::Value;
 use crate::fabric::{Fabric, Rank};
@@ -57,9 +61,10 @@ impl Membership {
     /// One step of the decision. True if anything moved.
     pub fn decide(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
-        let mut moved = self.promise_others(me, fabric);
-        moved |= self.lead(me, now_ms, fabric);
-        moved |= self.accept_others(me, fabric);
+        // While a vote is on its way to the disk there is no other.
+        let mut moved = self.epoch.vote.is_none() && self.promise_others(me, fabric);
+        moved |= self.epoch.vote.is_none() && self.lead(me, now_ms, fabric);
+        moved |= self.epoch.vote.is_none() && self.accept_others(me, fabric);
         if let Some(value) = self.chosen() {
             self.learn(value, fabric);
             moved = true;
@@ -89,16 +94,45 @@ impl Membership {
             shown.map(|(rank, shown)| (rank, shown.promise)).filter(|&(rank, b)| b == Ballot::new(b.attempt(), rank));
         match asked.map(|(_, ballot)| ballot).max() {
             Some(ballot) if ballot > self.promise() => {
-                self.show_promise(me, ballot, fabric);
+                self.vote(me, Vote::promise(ballot), fabric);
                 true
             }
             _ => false,
         }
     }
 
-    fn show_promise(&mut self, me: Rank, ballot: Ballot, fabric: &mut dyn Fabric) {
-        self.epoch.shown[me].promise = ballot;
-        self.store_and_push(row::PROMISE, ballot.0, fabric);
+    /// Votes: at once, or where there is a log when the vote is on disk.
+    fn vote(&mut self, me: Rank, vote: Vote, fabric: &mut dyn Fabric) {
+        if !self.settings.logs || planted::is(Bug::VoteBeforeSaved) {
+            return self.show_vote(me, vote, fabric);
+        }
+        self.epoch.vote = Some(vote);
+    }
+
+    /// The vote that [`Membership::ledger_to_save`] handed out is on disk: shows it.
+    pub fn voted(&mut self, fabric: &mut dyn Fabric) {
+        if let Some((me, vote)) = self.my_rank().zip(self.epoch.vote.take_if(|vote| vote.asked)) {
+            self.show_vote(me, vote, fabric);
+        }
+    }
+
+    fn show_vote(&mut self, me: Rank, vote: Vote, fabric: &mut dyn Fabric) {
+        let Vote { promise, accept, propose, .. } = vote;
+        let mut record = None;
+        if let Some((ballot, value)) = accept {
+            let words = row::ballot_words(ballot, &value);
+            self.write(Record::Accept, &words, fabric);
+            self.epoch.shown[me].accepted = Some((ballot, value));
+            record = Some(words).filter(|_| propose);
+        }
+        if promise > self.promise() {
+            // In a write after the record: a leader that sees the promise sees what was accepted before.
+            self.epoch.shown[me].promise = promise;
+            self.store_and_push(row::PROMISE, promise.0, fabric);
+        }
+        if let Some(words) = record {
+            self.write(Record::Propose, &words, fabric);
+        }
     }
 
     /// Accepts the highest value shown by its own leader, unless a higher ballot was promised.
@@ -113,18 +147,8 @@ impl Membership {
             return false;
         }
         let (ballot, value) = (*ballot, value.clone());
-        self.accept(me, ballot, value, fabric);
+        self.vote(me, Vote::accept(ballot, value, false), fabric);
         true
-    }
-
-    fn accept(&mut self, me: Rank, ballot: Ballot, value: Value, fabric: &mut dyn Fabric) {
-        let promise = ballot.max(self.promise());
-        self.write(Record::Accept, &row::ballot_words(ballot, &value), fabric);
-        self.epoch.shown[me].accepted = Some((ballot, value));
-        if promise > self.promise() {
-            // In a write after the record: a leader that sees the promise sees what was accepted before.
-            self.show_promise(me, promise, fabric);
-        }
     }
 
     /// The value that a majority has accepted in one ballot.
@@ -168,7 +192,7 @@ impl Membership {
             return true;
         }
         let ballot = Ballot::new(highest.attempt() + 1, me);
-        self.show_promise(me, ballot, fabric);
+        self.vote(me, Vote::promise(ballot), fabric);
         self.epoch.leader.stage = Stage::Prepared(ballot);
         self.epoch.leader.pause(now_ms);
         true
@@ -192,8 +216,7 @@ impl Membership {
 
     /// Accepts the own value, then shows the proposal.
     fn show(&mut self, me: Rank, ballot: Ballot, value: Value, now_ms: u64, fabric: &mut dyn Fabric) {
-        self.accept(me, ballot, value.clone(), fabric);
-        self.write(Record::Propose, &row::ballot_words(ballot, &value), fabric);
+        self.vote(me, Vote::accept(ballot, value, true), fabric);
         self.epoch.leader.stage = Stage::Proposed(ballot);
         self.epoch.leader.pause(now_ms);
     }

@@ -14,29 +14,32 @@ use crate::sst::{Column, Table};
 
 /// Grows while the owner's engine makes progress.
 pub(super) const HEARTBEAT: Column = Column(0);
+/// In a group with a log: everything that the owner publishes after this bears a later time, in nanoseconds. It stands still
+/// while an epoch ends. Pushed together with [`HEARTBEAT`].
+pub(super) const CLOCK: Column = Column(8);
 /// How often the rest of the row changed.
-pub(super) const CHANGES: Column = Column(8);
+pub(super) const CHANGES: Column = Column(16);
 /// One above the number of the view whose epoch the row's columns are about; 0 while they are being cleared.
-pub(super) const EPOCH: Column = Column(16);
+pub(super) const EPOCH: Column = Column(24);
 /// One above the number of the view that the owner has installed; 0 before the first.
-pub(super) const INSTALLED: Column = Column(24);
+pub(super) const INSTALLED: Column = Column(32);
 /// One above the number of the last view that the owner has wedged, guarding [`WEDGE`].
-pub(super) const WEDGED: Column = Column(32);
+pub(super) const WEDGED: Column = Column(40);
 /// One above the number of the last view whose decision the owner knows, guarding [`DECISION`].
-pub(super) const DECIDED: Column = Column(40);
+pub(super) const DECIDED: Column = Column(48);
 /// 1 once the owner wants to leave.
-pub(super) const LEAVING: Column = Column(48);
+pub(super) const LEAVING: Column = Column(56);
 /// 1 once the owner has the group's state, so that it can be a voter.
-pub(super) const READY: Column = Column(56);
+pub(super) const READY: Column = Column(64);
 
 /// Of the epoch: the highest ballot the owner has promised; stored after the accepted record it follows from.
-pub(super) const PROMISE: Column = Column(64);
+pub(super) const PROMISE: Column = Column(72);
 /// Of the epoch: how often it has changed the record in [`ACCEPT`], [`PROPOSE`], [`FLUSH`], each in two slots by parity.
-pub(super) const ACCEPTED: Column = Column(72);
-pub(super) const PROPOSED: Column = Column(80);
-pub(super) const FLUSHED: Column = Column(88);
+pub(super) const ACCEPTED: Column = Column(80);
+pub(super) const PROPOSED: Column = Column(88);
+pub(super) const FLUSHED: Column = Column(96);
 /// Of the epoch: by accuser's rank, whom it accuses, a bit per rank; the owner's own, and what it has read of others.
-pub(super) const EDGES: Column = Column(96);
+pub(super) const EDGES: Column = Column(104);
 /// By slot: the incarnation of the process that the owner is linked with, 0 for none.
 pub(super) const LINKED: Column = EDGES.at(SLOTS);
 /// The owner's ends of all streams by rank, as it wedged.

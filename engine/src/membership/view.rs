@@ -2,6 +2,7 @@
 
 use crate::config::MemberId;
 use crate::fabric::{Rank, SLOTS, Slot};
+use crate::log::Version;
 use crate::multicast::End;
 use crate::multicast::order::Order;
 
@@ -14,6 +15,13 @@ pub struct Peer {
     pub id: MemberId,
     /// The random number of its process's life.
     pub incarnation: u64,
+}
+
+impl Peer {
+    /// Whether it is the same member of a view, in whichever life of its process.
+    pub fn is_same_member(self, other: Peer) -> bool {
+        (self.slot, self.id) == (other.slot, other.id)
+    }
 }
 
 /// A member of a view.
@@ -40,7 +48,9 @@ impl View {
     /// The view that the founders begin with, all of them voters.
     pub fn first(founders: &[Peer], base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
-        View { number: 0, members, order: Order { senders: founders.len(), base, first: base * founders.len() as u64 } }
+        // One number lies before it, for the decision that began it: see `Value::order`.
+        let first = base * founders.len() as u64 + 1;
+        View { number: 0, members, order: Order { senders: founders.len(), base, first } }
     }
 
     /// The rank of the process in `slot`.
@@ -79,10 +89,15 @@ pub(super) struct Value {
     pub(super) trims: Vec<(Peer, End)>,
     /// Bits of the old view's ranks that left in order.
     pub(super) left: u64,
+    /// The time of the decision, where there is a log: above those of all records before it, and above all that was said of
+    /// the time by members of the old view.
+    pub(super) time_ns: u64,
 }
 
+/// Words of an encoded value before its lists.
+const HEAD_WORDS: usize = 7;
 /// Words of an encoded value, at most.
-pub(super) const VALUE_WORDS: usize = 8 + 2 * SLOTS + 5 * SLOTS;
+pub(super) const VALUE_WORDS: usize = HEAD_WORDS + 2 * SLOTS + 5 * SLOTS;
 
 impl Value {
     /// The value as words of a row.
@@ -90,7 +105,7 @@ impl Value {
         let View { number, members, order } = &self.view;
         let voters = members.iter().enumerate().fold(0, |bits, (rank, m)| bits | u64::from(m.voter) << rank);
         let counts = members.len() as u64 | (self.trims.len() as u64) << 32;
-        let mut words = vec![counts, *number, order.base, order.first, voters, self.left];
+        let mut words = vec![counts, *number, order.base, order.first, voters, self.left, self.time_ns];
         let name = |peer: &Peer| [u64::from(peer.id.0) | (peer.slot as u64) << 32, peer.incarnation];
         for member in members {
             words.extend(name(&member.peer));
@@ -105,12 +120,12 @@ impl Value {
     /// How many words the value takes whose first word is `first`; at most [`VALUE_WORDS`].
     pub(super) fn words(first: u64) -> usize {
         let (members, trims) = (first as u32 as usize, (first >> 32) as usize);
-        (6 + 2 * members.min(SLOTS) + 5 * trims.min(SLOTS)).min(VALUE_WORDS)
+        (HEAD_WORDS + 2 * members.min(SLOTS) + 5 * trims.min(SLOTS)).min(VALUE_WORDS)
     }
 
     /// `None` if the words are no value.
     pub(super) fn decode(words: &[u64]) -> Option<Value> {
-        let [counts, number, base, first, voters, left, ..] = *words else { return None };
+        let [counts, number, base, first, voters, left, time_ns, ..] = *words else { return None };
         let (count, trimmed) = (counts as u32 as usize, (counts >> 32) as usize);
         if count > SLOTS || trimmed > SLOTS || words.len() != Value::words(counts) {
             return None;
@@ -119,7 +134,7 @@ impl Value {
             let (slot, id) = ((name[0] >> 32) as usize, MemberId(name[0] as u32));
             (slot < SLOTS).then_some(Peer { slot, id, incarnation: name[1] })
         };
-        let (seats, ends) = words[6..].split_at(2 * count);
+        let (seats, ends) = words[HEAD_WORDS..].split_at(2 * count);
         let members = seats
             .chunks_exact(2)
             .enumerate()
@@ -135,7 +150,20 @@ impl Value {
             return None;
         }
         let order = Order { senders: count, base, first };
-        Some(Value { view: View { number, members, order }, trims, left })
+        Some(Value { view: View { number, members, order }, trims, left, time_ns })
+    }
+
+    /// The order of the view that follows one of `order` whose streams end at `trims`. Its first number leaves one out, which
+    /// is the decision's own place in the log.
+    pub(super) fn order(order: Order, trims: &[End], members: usize) -> Order {
+        let messages = || trims.iter().map(|end| end.messages);
+        let base = messages().fold(order.base, u64::max);
+        Order { senders: members, base, first: order.horizon(messages()) + 1 }
+    }
+
+    /// The place of the decision in the log: before everything of the view that it begins.
+    pub(super) fn version(&self) -> Version {
+        Version { view: self.view.number, sequence: self.view.order.first - 1 }
     }
 
     /// The next view's members that were not in the old one.
@@ -169,7 +197,7 @@ mod tests {
             let order = Order { senders: count, base: voters, first: left };
             let view = View { number: 9, members, order };
             let trims = (0..trimmed).map(|s| (peer(s), End { messages: left, frames: voters, word: s as u32 })).collect();
-            let value = Value { view, trims, left };
+            let value = Value { view, trims, left, time_ns: voters };
             let words = value.encode();
             prop_assert_eq!(words.len(), Value::words(words[0]));
             prop_assert_eq!(Value::decode(&words), Some(value));

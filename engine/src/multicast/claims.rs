@@ -27,7 +27,7 @@ pub struct Claim {
     pub ticket: u32,
     /// Its position in the ring, in words modulo 2^32.
     pub word: u32,
-    /// Payload bytes.
+    /// Payload bytes, with those that are not the application's.
     pub len: u32,
 }
 

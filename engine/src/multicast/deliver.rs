@@ -2,7 +2,7 @@
 
 use super::epoch::Sentinel;
 use super::frame::Mode;
-use super::{Breach, Delivery, Multicast, column};
+use super::{Breach, Delivery, Multicast};
 use crate::fabric::Rank;
 
 /// Messages handed to the application before the engine looks at the network again.
@@ -40,10 +40,7 @@ impl Multicast {
         self.stats.messages_delivered += walk.frames as u64;
         self.stats.bytes_delivered += walk.bytes;
         self.stats.batches_delivered += u64::from(walk.frames > 0);
-        if self.next != first {
-            self.delivered[self.me] = self.next;
-            self.table.store(column::DELIVERED, self.next);
-        }
+        self.show_done();
         passed.map(|()| walk.frames > 0 || self.next != first)
     }
 
@@ -62,6 +59,7 @@ impl Multicast {
                 tell_words.saturating_sub(self.untold_words),
             ),
         };
+        let (durable, stamp) = (self.durable(), self.ring().stamp());
         let mut unstable = (0..senders).any(|s| self.streams[s].ordered > self.stability.stable(s));
         while walk.next < end && walk.frames < most_frames && walk.words < most_words {
             let (sender, index) = (walk.turn, walk.index);
@@ -76,12 +74,19 @@ impl Multicast {
                 match stream.head().map_err(|what| Breach { peer: sender, what })? {
                     Some(head) if head.index == index => {
                         let safe = index < self.stability.stable(sender);
-                        if head.mode == Mode::Safe && (unstable || !safe) && !all {
+                        if head.mode >= Mode::Safe && (unstable || !safe) && !all {
+                            break;
+                        }
+                        if head.mode == Mode::Durable && walk.next >= durable && !all {
+                            if self.scribe.is_none() {
+                                let what = "a durable message in a group without a log".to_owned();
+                                return Err(Breach { peer: sender, what });
+                            }
                             break;
                         }
                         unstable |= !safe;
                         stream.ordered = index + 1;
-                        let payload = stream.take(head);
+                        let payload = &stream.take(head)[stamp..];
                         walk.count(head.words(), payload);
                         let (subgroup, sender) = (self.subgroup, self.seats[sender].id);
                         let view = self.view;
@@ -102,7 +107,7 @@ impl Multicast {
 
     /// Delivers the `fifo` messages that lead their streams, ahead of the order.
     fn pass_fifo(&mut self, walk: &mut Walk, gone_on: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<(), Breach> {
-        let (order, view) = (self.order, self.view);
+        let (order, view, stamp) = (self.order, self.view, self.ring().stamp());
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             while walk.frames < DELIVERIES_PER_PASS {
                 if has_gone_on(&self.sentinels, sender, gone_on) {
@@ -111,7 +116,7 @@ impl Multicast {
                 let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
                 let Some(head) = head.filter(|head| head.mode == Mode::Fifo) else { break };
                 stream.note_ahead(head.index);
-                let payload = stream.take(head);
+                let payload = &stream.take(head)[stamp..];
                 walk.count(head.words(), payload);
                 let sequence = order.sequence(head.index, sender);
                 let (subgroup, sender) = (self.subgroup, self.seats[sender].id);

@@ -34,6 +34,8 @@ pub struct Seat {
     pub slot: Slot,
     /// Its number.
     pub id: MemberId,
+    /// Whether it votes.
+    pub voter: bool,
     /// Where its stream ended in the view before; zero for one that is new.
     pub start: End,
 }
@@ -47,6 +49,8 @@ pub struct Layout {
     pub seats: Vec<Seat>,
     /// Its order.
     pub order: Order,
+    /// The time of the decision that began it, where there is a log, in nanoseconds.
+    pub time_ns: u64,
 }
 
 /// A word of a member's own row of another table that grows as it goes on from view to view.
@@ -176,7 +180,8 @@ impl Multicast {
     pub fn enter(&mut self, layout: &Layout, sentinels: Vec<Sentinel>, fabric: &mut dyn Fabric) -> Result<(), Breach> {
         self.sentinels = sentinels;
         let own = self.table.me();
-        let Layout { view, seats, order } = layout;
+        let Layout { view, seats, order, time_ns } = layout;
+        let sizes = (self.ring().stamp(), self.ring().stamp() + self.ring().max_message());
         let mut streams: Vec<Option<Stream>> = std::mem::take(&mut self.streams).into_iter().map(Some).collect();
         for (rank, seat) in seats.iter().enumerate() {
             let before = self.seats.iter().position(|old| old.slot == seat.slot);
@@ -184,7 +189,7 @@ impl Multicast {
             let stream = match before.and_then(|old| streams[old].take()) {
                 Some(stream) => stream.restart(start),
                 None => match self.table.row(seat.slot) {
-                    Some(row) => Ok(Stream::new(row.clone(), self.geometry, self.ring().max_message(), start)),
+                    Some(row) => Ok(Stream::new(row.clone(), self.geometry, sizes, start)),
                     None => Err("it is not attached".to_owned()),
                 },
             };
@@ -207,10 +212,15 @@ impl Multicast {
         (self.arrived, self.next, self.turn, self.index) = (order.first, order.first, 0, order.base);
         self.publisher.enter(*order, self.me);
         self.delivered[self.me] = order.first;
+        self.persisted = vec![order.first; seats.len()];
+        if let Some(scribe) = &mut self.scribe {
+            scribe.enter(self.streams.clone(), *order, *time_ns);
+        }
         for seat in seats {
             self.table.store(column::received(seat.slot), order.base);
         }
         self.table.store(column::DELIVERED, order.first);
+        self.table.store(column::PERSISTED, order.first);
         self.table.store(column::PUBLISHED, self.publisher.published_word());
         self.push(fabric);
         Ok(())

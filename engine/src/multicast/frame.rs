@@ -11,7 +11,7 @@ const LENGTH_BITS: u32 = 28;
 pub(super) const PAYLOAD_MAX: usize = (1 << LENGTH_BITS) - 1;
 
 /// When a message may be delivered; a flag of each message. One order holds for all modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Mode {
     /// As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
@@ -20,11 +20,14 @@ pub enum Mode {
     Ordered = 1,
     /// In the total order, once every member has received it.
     Safe = 2,
+    /// In the total order, once every member has received it and the voters (all, or as many as are configured) have it on
+    /// their disks. Only in a group with a log.
+    Durable = 3,
 }
 
 impl Mode {
     pub(super) fn from_bits(bits: u32) -> Option<Mode> {
-        [Mode::Fifo, Mode::Ordered, Mode::Safe].get(bits as usize).copied()
+        [Mode::Fifo, Mode::Ordered, Mode::Safe, Mode::Durable].get(bits as usize).copied()
     }
 }
 
@@ -90,7 +93,7 @@ mod tests {
         }
 
         #[test]
-        fn messages_survive(len in 0..=PAYLOAD_MAX, index: u32, mode in 0u32..3) {
+        fn messages_survive(len in 0..=PAYLOAD_MAX, index: u32, mode in 0u32..4) {
             let mode = Mode::from_bits(mode).unwrap();
             let header = Header { len, kind: Kind::Message { mode, index } };
             prop_assert_eq!(Header::decode(header.encode()), Some(header));
@@ -99,7 +102,6 @@ mod tests {
 
     #[test]
     fn reserved_bits_are_refused() {
-        assert_eq!(Header::decode(3 << 28), None, "mode 3 is no mode yet");
         assert_eq!(Header::decode(1 << 31), None);
         assert_eq!(words(0), 1);
         assert_eq!(words(1), 2);

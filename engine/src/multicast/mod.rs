@@ -4,8 +4,8 @@
 //! due, push the counters. [`Multicast::deliver`] hands everything deliverable to the application. Neither waits for
 //! anything, and each does all there is to do, so batches form by themselves.
 //!
-//! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted` and one `received`
-//! per slot (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
+//! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted`, `persisted` and one
+//! `received` per slot (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
 //!
 //! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
 //! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
@@ -22,13 +22,18 @@ mod frame;
 pub mod order;
 mod publish;
 mod ring;
+mod scribe;
 mod stability;
 mod stream;
+mod tail;
 
 pub use claims::Claim;
 pub use epoch::{End, Layout, Seat, Sentinel, Standing};
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
+pub(crate) use scribe::words;
+pub use scribe::{Durability, record_time};
+pub use tail::{TAIL, Tail, TailRecord};
 
 use crate::config::{MemberId, SubgroupId};
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
@@ -37,6 +42,7 @@ use crate::sst::Table;
 use order::Order;
 use publish::Publisher;
 use ring::Geometry;
+use scribe::Scribe;
 use stability::Stability;
 use std::sync::Arc;
 use stream::Stream;
@@ -46,14 +52,18 @@ pub mod column {
     use crate::sst::Column;
     /// Frames (low half) and messages with the nulls among them (high half) on the owner's stream, modulo 2^32 each.
     pub const PUBLISHED: Column = Column(0);
-    /// All messages numbered below this are done with at the owner: their callbacks have returned.
+    /// All messages numbered below this are done with at the owner: their callbacks have returned, and where there is a log
+    /// it has them in memory that is not the ring.
     pub const DELIVERED: Column = Column(8);
     /// The owner is short of ring space and wants to be told as soon as all below this is `delivered`.
     pub const WANTED: Column = Column(16);
 
+    /// All messages numbered below this are in the owner's log, synced.
+    pub const PERSISTED: Column = Column(24);
+
     /// All messages of the stream of the process in `slot` below this index, nulls included, have reached the owner.
     pub const fn received(slot: crate::fabric::Slot) -> Column {
-        Column(24 + 8 * slot)
+        Column(32 + 8 * slot)
     }
 }
 
@@ -159,6 +169,11 @@ pub struct Multicast {
     arrived: u64,
     /// Each member's `delivered`, as last read.
     delivered: Vec<u64>,
+    /// Where there is a log: who feeds it, and each member's `persisted`, as last read.
+    scribe: Option<Scribe>,
+    persisted: Vec<u64>,
+    /// `persisted` as the peers know it.
+    told_persisted: u64,
     /// The next number in the order, its sender and its index.
     next: u64,
     turn: Rank,
@@ -187,10 +202,12 @@ impl Multicast {
         me: Slot,
         row: Arc<Row>,
         max_message: usize,
+        durability: Option<Durability>,
         origin: Origin,
     ) -> Multicast {
         let geometry = Geometry { base: COLUMNS_LEN, words: ((spec.row_len - COLUMNS_LEN) / frame::WORD) as u32 };
-        let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, (origin.ticket, origin.word)));
+        let stamp = if durability.is_some() { scribe::STAMP } else { 0 };
+        let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, stamp, (origin.ticket, origin.word)));
         Multicast {
             subgroup,
             table: Table::new(spec, me, row.clone()),
@@ -211,6 +228,9 @@ impl Multicast {
             flushed: Vec::new(),
             arrived: 0,
             delivered: Vec::new(),
+            scribe: durability.map(Scribe::new),
+            persisted: Vec::new(),
+            told_persisted: 0,
             next: 0,
             turn: 0,
             index: 0,
@@ -289,6 +309,7 @@ impl Multicast {
             let published = self.table.load(slot, column::PUBLISHED);
             let delivered = self.table.load(slot, column::DELIVERED);
             let wanted = self.table.load(slot, column::WANTED);
+            let persisted = self.table.load(slot, column::PERSISTED);
             for (told, seat) in self.told_received.iter_mut().zip(&self.seats) {
                 *told = self.table.load(slot, column::received(seat.slot));
             }
@@ -298,6 +319,7 @@ impl Multicast {
                 continue;
             }
             progress |= self.take_in_row(peer, published, delivered).map_err(|what| Breach { peer, what })?;
+            progress |= self.take_in_persisted(peer, persisted).map_err(|what| Breach { peer, what })?;
             self.wanted[peer] = wanted;
         }
         Ok(progress)
@@ -318,6 +340,20 @@ impl Multicast {
         progress |= delivered != *known;
         *known = delivered;
         Ok(progress)
+    }
+
+    /// Takes in how far one peer's disk is.
+    fn take_in_persisted(&mut self, peer: Rank, persisted: u64) -> Result<bool, String> {
+        let known = &mut self.persisted[peer];
+        let most = self.order.sequence(self.publisher.messages, self.me);
+        if self.scribe.is_none() || persisted == *known {
+            return Ok(false);
+        }
+        if persisted < *known || persisted > most {
+            return Err(format!("its `persisted` is {persisted}, outside {known}..={most}"));
+        }
+        *known = persisted;
+        Ok(true)
     }
 
     /// No stream has messages from this index on: whatever takes an index that nobody had takes a slot of its sender's
@@ -388,7 +424,7 @@ impl Multicast {
     fn push(&mut self, fabric: &mut dyn Fabric) {
         let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
         self.table.push(fabric, &self.peers, 0..self.hot_len, source);
-        self.told = self.next;
+        (self.told, self.told_persisted) = (self.done(), self.logged().1);
         (self.untold_frames, self.untold_words) = (0, 0);
     }
 
@@ -399,10 +435,25 @@ impl Multicast {
         }
         let (frames, words) = self.tell_at();
         let much = self.untold_frames >= frames || self.untold_words >= words;
-        let told = self.told;
+        let (told, done) = (self.told, self.done());
         let peers = self.wanted.iter().enumerate().filter(|&(member, _)| member != self.me);
-        if much || peers.into_iter().any(|(_, wanted)| (told + 1..=self.next).contains(wanted)) {
+        let synced = self.logged().1 != self.told_persisted;
+        if much || synced || peers.into_iter().any(|(_, wanted)| (told + 1..=done).contains(wanted)) {
             self.push(fabric);
+        }
+    }
+
+    /// All below this is done with here.
+    fn done(&self) -> u64 {
+        self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
+    }
+
+    /// Shows what is done with here.
+    fn show_done(&mut self) {
+        let done = self.done();
+        if self.delivered[self.me] != done {
+            self.delivered[self.me] = done;
+            self.table.store(column::DELIVERED, done);
         }
     }
 
@@ -428,6 +479,16 @@ impl Multicast {
     /// How often ring bytes were given back to the own senders.
     pub fn freed(&self) -> u64 {
         self.freed
+    }
+
+    /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
+    pub fn set_clock(&mut self, clock_ns: u64) {
+        self.publisher.clock_ns = Some(clock_ns);
+    }
+
+    /// One above the highest number that has arrived.
+    pub fn horizon(&self) -> u64 {
+        self.order.horizon(self.streams.iter().map(|stream| stream.messages))
     }
 
     /// Whether everything that was claimed so far is published.

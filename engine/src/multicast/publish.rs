@@ -30,6 +30,8 @@ pub(super) struct Publisher {
     row: Arc<Row>,
     me: Rank,
     order: Order,
+    /// What frames are stamped with in this pass, in a group with a log.
+    pub(super) clock_ns: Option<u64>,
     /// Ticket and position of the next frame to publish.
     ticket: u32,
     word: u32,
@@ -64,6 +66,7 @@ impl Publisher {
             row,
             me: 0,
             order: Order { senders: 1, base: origin.index, first: 0 },
+            clock_ns: None,
             ticket: origin.ticket,
             word: origin.word,
             frames: origin.index,
@@ -104,6 +107,9 @@ impl Publisher {
             let header = Header { len: committed.len, kind };
             let geometry = self.ring.geometry;
             self.row.word(geometry.offset(self.word)).store(header.encode(), Ordering::Relaxed);
+            if let (Kind::Message { .. }, Some(clock_ns)) = (kind, self.clock_ns) {
+                self.row.word(geometry.offset(self.word) + WORD).store(clock_ns, Ordering::Relaxed);
+            }
             let words = frame::words(committed.len);
             uncovered = kind == Kind::Padding;
             if committed.flags & WRAP != 0 {
@@ -118,7 +124,7 @@ impl Publisher {
                 self.messages += 1;
                 self.sent = self.messages;
                 self.published.messages += 1;
-                self.published.bytes += committed.len as u64;
+                self.published.bytes += (committed.len - self.ring.stamp()) as u64;
                 if self.word.wrapping_sub(batch_start) >= self.batch_words {
                     self.end_batch(batch_start);
                     batch_start = self.word;

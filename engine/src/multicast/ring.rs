@@ -77,6 +77,8 @@ pub struct SendRing {
     row: Arc<Row>,
     pub(super) geometry: Geometry,
     max_message: usize,
+    /// Bytes before each payload that are not the application's: see [`super::scribe`].
+    stamp: usize,
 }
 
 /// Why no space was reserved.
@@ -90,10 +92,16 @@ pub enum Refusal {
 
 impl SendRing {
     /// The ring at `geometry` of the own `row`.
-    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, origin: (u32, u32)) -> SendRing {
+    pub(super) fn new(
+        row: Arc<Row>,
+        geometry: Geometry,
+        max_message: usize,
+        stamp: usize,
+        origin: (u32, u32),
+    ) -> SendRing {
         // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
         let slots = (geometry.words / 8).max(8);
-        SendRing { claims: Claims::new(geometry.words, slots, origin.0, origin.1), row, geometry, max_message }
+        SendRing { claims: Claims::new(geometry.words, slots, origin.0, origin.1), row, geometry, max_message, stamp }
     }
 
     /// Fetches the cache lines that the next frames will be written to. On shared memory readers on other cores hold them,
@@ -116,21 +124,26 @@ impl SendRing {
         if len > self.max_message {
             return Err(Refusal::TooLarge(self.max_message));
         }
-        let claim = self.claims.claim(len).map_err(Refusal::Full)?;
+        let claim = self.claims.claim(self.stamp + len).map_err(Refusal::Full)?;
         self.look_ahead(claim);
         Ok(claim)
     }
 
     /// The payload of an open claim. It starts as what earlier messages left there.
     pub(crate) fn bytes(&self, claim: Claim) -> &[u8] {
-        payload(&self.row, self.geometry.payload(claim.word, claim.len as usize))
+        payload(&self.row, self.range(claim))
+    }
+
+    fn range(&self, claim: Claim) -> Range<usize> {
+        let range = self.geometry.payload(claim.word, claim.len as usize);
+        range.start + self.stamp..range.end
     }
 
     /// The payload of an open claim, to be filled; the exclusive borrow of the claim stands for that of the bytes.
     #[allow(clippy::mut_from_ref, reason = "claims are disjoint, and each is borrowed mutably")]
     #[inline]
     pub(crate) fn bytes_mut<'a>(&'a self, claim: &'a mut Claim) -> &'a mut [u8] {
-        let range = self.geometry.payload(claim.word, claim.len as usize);
+        let range = self.range(*claim);
         let len = range.len();
         // SAFETY: `ptr` checks the range; an open claim belongs to one owner, whose exclusive borrow this is; the engine
         // and the fabric touch its bytes only after the commit, and the claim before it was freed by all readers.
@@ -150,12 +163,16 @@ impl SendRing {
 
     /// As [`SendRing::commit`] for a claim that comes from outside this language; false unless it is open.
     pub fn commit_if_open(&self, claim: Claim, mode: Mode) -> bool {
-        claim.len as usize <= self.max_message && self.claims.commit_if_open(claim, mode as u8)
+        self.is_claim(claim) && self.claims.commit_if_open(claim, mode as u8)
     }
 
     /// As [`SendRing::abandon`] for a claim that comes from outside this language; false unless it is open.
     pub fn abandon_if_open(&self, claim: Claim) -> bool {
-        claim.len as usize <= self.max_message && self.claims.commit_if_open(claim, PADDING)
+        self.is_claim(claim) && self.claims.commit_if_open(claim, PADDING)
+    }
+
+    fn is_claim(&self, claim: Claim) -> bool {
+        (self.stamp..=self.stamp + self.max_message).contains(&(claim.len as usize))
     }
 
     /// The ticket after the last claim so far.
@@ -171,6 +188,11 @@ impl SendRing {
     /// The most frames that can be open or on their way.
     pub(super) fn slots(&self) -> usize {
         self.claims.slots()
+    }
+
+    /// Bytes before each payload that are not the application's.
+    pub(super) fn stamp(&self) -> usize {
+        self.stamp
     }
 
     /// Largest message in bytes.

@@ -26,10 +26,12 @@ impl Head {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Stream {
     row: Arc<Row>,
     geometry: Geometry,
-    max_message: usize,
+    /// Bytes of a message, with its stamp if there is one, at least and at most.
+    sizes: (usize, usize),
     /// Frames, and messages with the nulls among them, that have arrived.
     frames: u64,
     pub(super) messages: u64,
@@ -57,11 +59,11 @@ fn extend(known: u64, word: u32) -> Option<u64> {
 
 impl Stream {
     /// A stream that begins behind `start`, in a view whose first index is `start.messages`.
-    pub(super) fn new(row: Arc<Row>, geometry: Geometry, max_message: usize, start: End) -> Stream {
+    pub(super) fn new(row: Arc<Row>, geometry: Geometry, sizes: (usize, usize), start: End) -> Stream {
         Stream {
             row,
             geometry,
-            max_message,
+            sizes,
             frames: start.frames,
             messages: start.messages,
             acknowledged: start.frames,
@@ -106,7 +108,8 @@ impl Stream {
             Kind::Padding => Some((header, next)),
             Kind::Message { index, .. } => {
                 let index = next + u64::from(index.wrapping_sub(next as u32));
-                (index < messages && header.len <= self.max_message).then_some((header, index))
+                let (least, most) = self.sizes;
+                (index < messages && header.len <= most && header.len >= least).then_some((header, index))
             }
         }
     }
@@ -116,8 +119,11 @@ impl Stream {
     fn fault(&self, word: u32, next: u64, messages: u64) -> String {
         match ring::header(&self.row, self.geometry, word) {
             None => ring::no_header(&self.row, self.geometry, word),
-            Some(Header { len, .. }) if len > self.max_message => {
-                format!("a message of {len} bytes, {} are the limit", self.max_message)
+            Some(Header { len, kind: Kind::Message { .. } }) if len > self.sizes.1 => {
+                format!("a message of {len} bytes, {} are the limit", self.sizes.1)
+            }
+            Some(Header { len, kind: Kind::Message { .. } }) if len < self.sizes.0 => {
+                format!("a message of {len} bytes, without its time")
             }
             Some(Header { kind: Kind::Message { index, .. }, .. }) => {
                 let index = next + u64::from(index.wrapping_sub(next as u32));
@@ -138,6 +144,11 @@ impl Stream {
         [part(from, first), part(from.wrapping_add(first), words - first)].into_iter().filter(|range| !range.is_empty())
     }
 
+    /// As far as `other`, which reads the same stream, has come.
+    pub(super) fn follow(&mut self, other: &Stream) {
+        (self.frames, self.messages) = (other.frames, other.messages);
+    }
+
     /// The epoch ends: this is all that there will be of it.
     pub(super) fn finish(&mut self, trim: End) {
         (self.frames, self.messages) = (trim.frames, trim.messages);
@@ -155,7 +166,7 @@ impl Stream {
             let at = format!("frame {} at ring word {}", self.frames, self.word);
             return Err(format!("its stream ends with {at} here, with {} at {} as decided", start.frames, start.word));
         }
-        Ok(Stream::new(self.row, self.geometry, self.max_message, start))
+        Ok(Stream::new(self.row, self.geometry, self.sizes, start))
     }
 
     /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
@@ -260,7 +271,7 @@ mod tests {
         let geometry = Geometry { base: 64, words: 64 };
         let start = End::default();
         let word = |frames: u64, messages: u64| frames | messages << 32;
-        let mut stream = Stream::new(row.clone(), geometry, 200, start);
+        let mut stream = Stream::new(row.clone(), geometry, (0, 200), start);
         assert!(stream.take_in(word(1, 10), 9).unwrap_err().contains("9 are possible"));
         assert!(stream.take_in(word(65, 1), 9).unwrap_err().contains("more than its ring"));
         assert!(stream.take_in(word(1, 1), 9).unwrap());

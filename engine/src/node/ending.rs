@@ -52,7 +52,9 @@ impl Node {
     /// One step of a wedged member: flushes what the candidates have, and takes part in the decision.
     pub(super) fn step_epoch(&mut self) -> Result<bool, Breach> {
         let mut progress = self.flush()?;
+        self.run_clock();
         progress |= self.membership.decide(self.now_ms, &mut *self.fabric);
+        progress |= self.save_vote();
         if !self.membership.is_decided() {
             if self.membership.is_left_behind() {
                 self.stop_removed();
@@ -71,6 +73,9 @@ impl Node {
     fn flush(&mut self) -> Result<bool, Breach> {
         let Some(wanted) = self.membership.wanted(self.multicast.flushed()) else { return Ok(false) };
         if wanted.is_empty() {
+            if !self.save_tail()? {
+                return Ok(false);
+            }
             let have = self.multicast.flushed().to_vec();
             return Ok(self.membership.flushed(&have, &mut *self.fabric));
         }
@@ -131,13 +136,14 @@ impl Node {
         if !self.multicast.is_ending() {
             self.fetches.clear();
             self.multicast.end(&trim);
+            self.write_decision(&trim)?;
         }
         self.deliver(sink)?;
         let outrun = self.fabric.shares_rows() && self.membership.is_outrun();
         if outrun && self.membership.is_in_next() {
             self.stop_removed();
-        } else if outrun || self.multicast.has_ended() {
-            if self.membership.is_in_next() {
+        } else if (outrun || self.multicast.has_ended()) && self.decision_is_saved() {
+            if self.membership.is_in_next() && !self.membership.falls_asleep() {
                 self.enter()?;
             } else {
                 // On shared memory the others do not wait until one that leaves has read all of their last messages.

@@ -152,6 +152,7 @@ impl Handler for Recorder {
             Mode::Fifo => 'f',
             Mode::Ordered => 'o',
             Mode::Safe => 's',
+            Mode::Durable => 'd',
         };
         let (view, sequence) = (message.view, message.sequence);
         self.write(&format!("M {view} {sequence} {mode} {id} {life} {number}"));

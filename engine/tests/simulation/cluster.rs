@@ -1,13 +1,15 @@
 //! One run: a cluster drawn from the seed, its workload, its faults, and the checks around them.
 
 use super::fabric::{Crash, Net};
+use super::media::SimJournal;
 use super::oracle::{Oracle, Sent, content};
 use super::rng::Rng;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
+use crate::log::{Release, Version, held};
 use crate::membership::{self, Member, Peer, Settings, View};
-use crate::multicast::{self, Claim, Mode, Multicast, Origin, Refusal, SendRing, column};
+use crate::multicast::{self, Claim, Durability, Mode, Multicast, Origin, Refusal, SendRing, column};
 use crate::node::{Node, Phase};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -35,10 +37,15 @@ pub(crate) struct Report {
     pub(crate) partitioned: u64,
     pub(crate) fetches: u64,
     pub(crate) writes: u64,
+    pub(crate) blackouts: u64,
+    pub(crate) restarts: u64,
+    pub(crate) revivals: u64,
+    pub(crate) durable: u64,
+    pub(crate) disk_failures: u64,
 }
 
 impl Report {
-    fn fields(&mut self) -> [&mut u64; 18] {
+    fn fields(&mut self) -> [&mut u64; 23] {
         [
             &mut self.deliveries,
             &mut self.nulls,
@@ -58,6 +65,11 @@ impl Report {
             &mut self.partitioned,
             &mut self.fetches,
             &mut self.writes,
+            &mut self.blackouts,
+            &mut self.restarts,
+            &mut self.revivals,
+            &mut self.durable,
+            &mut self.disk_failures,
         ]
     }
 
@@ -96,6 +108,12 @@ struct Actor {
     leaves: bool,
     /// A fault may cost it its place.
     doubtful: bool,
+    /// In a group with a log: its disk, and how far its clock is ahead.
+    journal: Option<SimJournal>,
+    skew_ns: u64,
+    /// Of one that joined such a group: what lets its journal go, and where its first view begins.
+    release: Option<Release>,
+    first: Option<Version>,
 }
 
 impl Actor {
@@ -128,6 +146,10 @@ struct Plan {
     /// Stalled links come back in the end.
     heals: bool,
     all_leave: bool,
+    /// Everything dies at once, with the state of all disks.
+    blackout: usize,
+    /// A disk fails.
+    disk: usize,
 }
 
 /// See the module.
@@ -158,17 +180,24 @@ pub(crate) struct Cluster {
     /// So many leaders at most are accused after they proposed.
     duels: usize,
     trace: bool,
+    /// The disks by member, in a group with a log; and how many votes make a message durable.
+    disks: HashMap<u32, SimJournal>,
+    durability: Option<Durability>,
+    /// Nobody runs: processes are being started again.
+    dark: bool,
+    /// What was said of the past: a time, and the last record up to it; and the log that said so.
+    pasts: Vec<(u64, Option<Version>)>,
 }
 
 const MULTICAST: usize = 1;
 
 impl Cluster {
-    pub(crate) fn new(seed: u64) -> Cluster {
+    pub(crate) fn new(seed: u64, logs: bool) -> Cluster {
         let mut rng = Rng::new(seed);
         let n = [1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 7, 9][rng.below(14)];
         let ring_bytes = 512 << rng.below(5);
         let max_message = match rng.below(3) {
-            0 => ring_bytes / 2 - 8,
+            0 => ring_bytes / 2 - 8 - 8 * usize::from(logs),
             1 => ring_bytes / 4,
             _ => ring_bytes / 16,
         };
@@ -181,9 +210,15 @@ impl Cluster {
             partition_timeout_ms: 20 * failure_timeout_ms,
             join_timeout_ms: 30 * failure_timeout_ms,
             lone_survivor: false,
+            restart_wait_ms: failure_timeout_ms / 2,
+            logs,
             seed,
         };
-        let plan = plan(&mut rng, n, shared);
+        let mut plan = plan(&mut rng, n, shared);
+        let durability = logs.then(|| Durability { k: if rng.chance(1, 4) { 1 + rng.below(n) } else { 0 } });
+        if logs {
+            trouble(&mut rng, &mut plan);
+        }
         let keep = [2, 12, 40][rng.below(3)];
         let net = Net::new(&specs, shared, rng.next());
         let mut cluster = Cluster {
@@ -207,10 +242,15 @@ impl Cluster {
             shared,
             duels: 3,
             trace: std::env::var("GALERNA_TRACE").is_ok(),
+            disks: HashMap::new(),
+            durability,
+            dark: false,
+            pasts: Vec::new(),
         };
+        cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
         let step = 1 + 2 * cluster.rng.below(4);
         let founders: Vec<Peer> =
-            (0..n).map(|i| cluster.add((i * step + 3) % SLOTS, i as u32 + 1, origin, true)).collect();
+            (0..n).map(|i| cluster.add((i * step + 3) % SLOTS, i as u32 + 1, origin, Start::Founds)).collect();
         for a in 0..n {
             for b in (0..n).filter(|&b| b != a) {
                 let connection = Connection::Simulated(cluster.actors[b].process);
@@ -227,20 +267,36 @@ impl Cluster {
     }
 
     /// A new process.
-    fn add(&mut self, slot: Slot, id: u32, origin: Origin, founder: bool) -> Peer {
+    fn add(&mut self, slot: Slot, id: u32, origin: Origin, start: Start) -> Peer {
         let (process, fabric, rows) = self.net.process(slot);
         let peer = Peer { slot, id: MemberId(id), incarnation: self.actors.len() as u64 + 1 };
-        let multicast = Multicast::new(SubgroupId(0), self.specs[1], slot, rows[1].clone(), self.max_message, origin);
+        let multicast =
+            Multicast::new(SubgroupId(0), self.specs[1], slot, rows[1].clone(), self.max_message, self.durability, origin);
         let ring = multicast.ring().clone();
         let settings = Settings { seed: self.rng.next(), ..self.settings };
-        let node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
-        self.oracle.add(founder);
+        let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
+        let (mut journal, mut release) = (None, None);
+        if self.durability.is_some() {
+            let disk = self.disks.entry(id).or_default().clone();
+            disk.media().crash(&mut self.rng);
+            disk.media().open();
+            node = match start {
+                Start::Joins => {
+                    let (held, lets_go) = held();
+                    release = Some(lets_go);
+                    node.with_journal(Box::new(held))
+                }
+                _ => node.with_journal(Box::new(disk.clone())),
+            };
+            journal = Some(disk);
+        }
+        self.oracle.add(start == Start::Founds);
         self.actors.push(Actor {
             node,
             peer,
             process,
             ring,
-            todo: workload(&mut self.rng, self.max_message),
+            todo: workload(&mut self.rng, self.max_message, self.durability.is_some()),
             open: Vec::new(),
             paused: 0,
             dead: false,
@@ -248,6 +304,10 @@ impl Cluster {
             asked: false,
             leaves: false,
             doubtful: false,
+            journal,
+            skew_ns: [0, 1, 1_000_000, 5_000_000_000][self.rng.below(4)],
+            release,
+            first: None,
         });
         peer
     }
@@ -267,10 +327,14 @@ impl Cluster {
 
     /// All founders install the first view.
     fn meet(&mut self) {
+        let mut rounds = 0;
         while self.actors.iter().any(|actor| matches!(actor.node.phase(), Phase::Founding)) {
+            rounds += 1;
+            assert!(rounds < 1000, "the founders do not meet: {}", self.describe());
             self.net.world().drain();
             for who in 0..self.actors.len() {
                 self.poll(who);
+                self.finish_disk(who);
             }
         }
     }
@@ -279,6 +343,9 @@ impl Cluster {
         self.now_ms += u64::from(self.rng.chance(1, 3));
         let who = self.rng.below(self.actors.len());
         self.fault(who);
+        if self.durability.is_some() {
+            self.step_disks();
+        }
         if self.plan.duel > 0 && self.rng.chance(1, self.plan.duel) {
             self.duel(who);
         }
@@ -352,6 +419,10 @@ impl Cluster {
             self.join()
         } else if is(plan.leave) {
             self.can_lose(&[who]) && self.start_leave(who)
+        } else if is(plan.disk) {
+            self.can_lose(&[who]) && self.fail_disk(who)
+        } else if is(plan.blackout) {
+            self.black_out()
         } else {
             false
         };
@@ -366,7 +437,7 @@ impl Cluster {
             self.net.world().slow(self.actors[from].process, self.actors[to].process, slow);
         }
         // Whoever shows a proposal has a value that others may be about to accept: `PROPOSED` of the membership's row.
-        let proposed = self.net.world().row(0, self.actors[who].process).word(80).load(Ordering::Acquire) > 0;
+        let proposed = self.net.world().row(0, self.actors[who].process).word(88).load(Ordering::Acquire) > 0;
         if !proposed || !self.actors[who].runs() || self.duels == 0 {
             return;
         }
@@ -408,6 +479,9 @@ impl Cluster {
 
     fn bury(&mut self, who: usize) {
         self.actors[who].dead = true;
+        if let Some(journal) = &self.actors[who].journal {
+            journal.media().crash(&mut self.rng);
+        }
         self.net.world().kill(self.actors[who].process);
         self.report.kills += 1;
     }
@@ -503,7 +577,7 @@ impl Cluster {
         };
         self.say(|| format!("process {} joins: {admission:?}", incarnation - 1));
         let joiner = self.actors.len();
-        self.add(admission.peer.slot, id.0, Origin::default(), false);
+        self.add(admission.peer.slot, id.0, Origin::default(), Start::Joins);
         for other in admission.others {
             let actor = other.incarnation as usize - 1;
             let connection = Connection::Simulated(self.actors[actor].process);
@@ -559,10 +633,15 @@ impl Cluster {
             self.actors[who].node.leave();
         }
         self.get_ready(who);
+        if self.durability.is_some() {
+            self.fetch_log(who);
+        }
         let oracle = &mut self.oracle;
         let members = self.actors[who].node.view().map(|view| view.members.clone()).unwrap_or_default();
         self.net.world().burn(self.actors[who].process, true);
+        let skew_ns = self.actors[who].skew_ns;
         let (node, now_ms) = (&mut self.actors[who].node, self.now_ms);
+        node.tell_time(now_ms * 1_000_000 + skew_ns);
         let polled = catch_unwind(AssertUnwindSafe(|| {
             node.poll(now_ms, &mut |delivery| {
                 let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
@@ -592,6 +671,7 @@ impl Cluster {
                     change.view.order
                 );
             }
+            self.note_install(who, &change);
             self.oracle.install(who, &change);
         }
         // On shared memory the others do not wait for the leaver to read everything.
@@ -615,6 +695,9 @@ impl Cluster {
         let peer = self.actors[who].peer;
         let view = self.actors[who].node.view();
         let learner = view.is_some_and(|view| view.members.iter().any(|m| m.peer == peer && !m.voter));
+        if learner && !self.has_taken_over(who) {
+            return;
+        }
         if learner && !self.actors[who].ended() && (self.plan.most == 0 || self.rng.chance(1, 20)) {
             self.actors[who].node.ready();
             self.actors[who].awake = true;
@@ -756,7 +839,7 @@ impl Cluster {
         let give_up_ms = self.now_ms + 200 * self.settings.partition_timeout_ms;
         // Whoever cannot be heard any more is missed by then.
         let quiet_ms = self.now_ms + 4 * self.settings.failure_timeout_ms;
-        let (mut leaving, mut rounds) = (false, 0u32);
+        let (mut leaving, mut rounds, mut revivals) = (false, 0u32, 0);
         loop {
             let mut moved = false;
             while !self.arrivals.is_empty() {
@@ -768,6 +851,7 @@ impl Cluster {
                 self.close_claims(who);
                 self.get_ready(who);
                 moved |= self.poll_if_awake(who);
+                moved |= self.finish_disk(who);
             }
             moved |= !self.net.world().idle();
             moved |= self.actors.iter().any(|a| !a.ended() && self.net.world().wakes(a.process));
@@ -775,6 +859,11 @@ impl Cluster {
             rounds += 1;
             if rounds.is_multiple_of(8) {
                 self.check_counters();
+            }
+            if self.durability.is_some() && self.is_dark() {
+                assert!(revivals < 8, "the group does not come back: {}", self.describe());
+                revivals += 1;
+                self.revive();
             }
             if moved {
                 self.now_ms += 1;
@@ -822,6 +911,7 @@ impl Cluster {
     fn check_end(&mut self) {
         let running: Vec<usize> = (0..self.actors.len()).filter(|&a| self.actors[a].runs()).collect();
         self.oracle.check_last(&running);
+        self.check_logs(&running);
         self.oracle.check_uniform();
         let mut unexcused = 0;
         for (who, actor) in self.actors.iter().enumerate() {
@@ -833,6 +923,7 @@ impl Cluster {
                 Phase::Stopped(Error::Removed { .. }) => self.report.removed += 1,
                 Phase::Stopped(Error::Partitioned { .. } | Error::Missing { .. }) => self.report.partitioned += 1,
                 Phase::Stopped(Error::TimedOut { what: "join", .. }) => {}
+                Phase::Stopped(Error::Io { .. }) if self.report.disk_failures > 0 => {}
                 _ => panic!("{who} ends as {phase:?}{}", self.describe()),
             }
             let fine = actor.dead || actor.doubtful || actor.ended() && !self.plan.careful || actor.runs();
@@ -951,9 +1042,11 @@ fn near_the_wrap(rng: &mut Rng) -> Origin {
 }
 
 /// Some members talk much, some little, some not at all.
-fn workload(rng: &mut Rng, max_message: usize) -> Vec<(usize, Mode)> {
+fn workload(rng: &mut Rng, max_message: usize, logs: bool) -> Vec<(usize, Mode)> {
     let count = [0, 3, 20, 60][rng.below(4)];
     let modes: &[Mode] = match rng.below(4) {
+        0 if logs => &[Mode::Durable],
+        3 if logs => &[Mode::Safe, Mode::Ordered, Mode::Fifo, Mode::Durable, Mode::Durable],
         0 => &[Mode::Safe],
         1 => &[Mode::Ordered],
         2 => &[Mode::Fifo],
@@ -969,4 +1062,236 @@ fn workload(rng: &mut Rng, max_message: usize) -> Vec<(usize, Mode)> {
             (len, modes[rng.below(modes.len())])
         })
         .collect()
+}
+
+/// How a process comes into the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Founds,
+    Joins,
+    Restarts,
+}
+
+/// What else happens in a group with a log.
+fn trouble(rng: &mut Rng, plan: &mut Plan) {
+    match rng.below(4) {
+        0 => {}
+        1 => plan.blackout = 3,
+        2 => (plan.blackout, plan.disk) = (2, 1),
+        _ => (plan.blackout, plan.kill) = (10, plan.kill.max(5)),
+    }
+    if plan.blackout > 0 {
+        (plan.careful, plan.most) = (false, plan.most + 3);
+        // Whom a dumb link hides is not what this is about.
+        plan.stall = 0;
+    }
+}
+
+/// Groups with a log: disks, total failures and restarts.
+impl Cluster {
+    fn step_disks(&mut self) {
+        let who = self.rng.below(self.actors.len());
+        if let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) {
+            let most = 1 + self.rng.below(6);
+            if self.rng.chance(1, 3) && journal.media().step(most) {
+                self.actors[who].awake = true;
+            }
+        }
+        if self.dark && self.rng.chance(1, 40) {
+            self.bring_back();
+        }
+        if self.rng.chance(1, 20) && self.actors[who].runs() {
+            self.note_past(who);
+        }
+    }
+
+    fn fail_disk(&mut self, who: usize) -> bool {
+        let Some(journal) = self.actors[who].journal.clone().filter(|_| self.actors[who].runs()) else { return false };
+        self.say(|| format!("the disk of {who} fails"));
+        self.doubt(&[who]);
+        journal.media().fail();
+        self.actors[who].awake = true;
+        self.report.disk_failures += 1;
+        true
+    }
+
+    /// Everything dies at once.
+    fn black_out(&mut self) -> bool {
+        self.say(|| "blackout".to_owned());
+        for who in 0..self.actors.len() {
+            if !self.actors[who].dead {
+                self.bury(who);
+            }
+        }
+        self.dark = true;
+        self.pasts.clear();
+        self.report.blackouts += 1;
+        true
+    }
+
+    /// Whether the process of some actor runs in a group that lives.
+    fn somebody_runs(&self) -> bool {
+        self.actors.iter().any(Actor::runs)
+    }
+
+    /// Some member whose process is gone is started again.
+    fn bring_back(&mut self) {
+        if self.somebody_runs() {
+            // Whoever still waits finds the group running, and joins it anew.
+            let waits = |a: &Actor| !a.dead && matches!(a.node.phase(), Phase::Restarting);
+            if let Some(who) = self.actors.iter().position(waits) {
+                self.bury(who);
+            } else {
+                self.dark = false;
+            }
+            return;
+        }
+        let mut ids: Vec<u32> = self.disks.keys().copied().collect();
+        ids.sort_unstable();
+        let up = |id: &u32| self.actors.iter().any(|a| !a.ended() && a.peer.id.0 == *id);
+        ids.retain(|id| !up(id));
+        if ids.is_empty() || self.actors.len() >= 40 {
+            return;
+        }
+        let id = ids[self.rng.below(ids.len())];
+        self.start_again(id);
+    }
+
+    fn start_again(&mut self, id: u32) {
+        let disk = self.disks[&id].clone();
+        disk.media().crash(&mut self.rng);
+        let recovered = disk.media().recover();
+        // Without a ledger, or without a vote in it, it joins when the group runs.
+        let Some((ledger, recovery)) = recovered.filter(|(ledger, _)| ledger.is_voter()) else { return };
+        self.say(|| format!("member {id} comes back to view {}, {:?}", ledger.view().number, recovery.last));
+        let who = self.actors.len();
+        self.add(ledger.me().slot, id, Origin::default(), Start::Restarts);
+        self.report.restarts += 1;
+        self.actors[who].node.restart(ledger, recovery);
+        for other in 0..who {
+            if !self.actors[other].dead
+                && matches!(self.actors[other].node.phase(), Phase::Restarting)
+                && self.actors[other].peer.slot != self.actors[who].peer.slot
+            {
+                let connection = Connection::Simulated(self.actors[other].process);
+                let peer = self.actors[other].peer;
+                self.actors[who].node.attach(peer, 0, connection).unwrap();
+                self.arrivals.push((other, who, 0));
+            }
+        }
+    }
+
+    /// The host of a restarted process fetches what its log lacks.
+    fn fetch_log(&mut self, who: usize) {
+        let Some(need) = self.actors[who].node.log_need() else { return };
+        let source = need.from.incarnation as usize - 1;
+        if self.actors[source].dead {
+            return;
+        }
+        let records = self.actors[source].journal.as_ref().unwrap().media().records.clone();
+        let some = 1 + self.rng.below(20);
+        let records = records.iter().filter(|r| r.version > need.after && r.version < need.below).take(some);
+        for record in records {
+            self.actors[who].node.take_record(record.record());
+        }
+        self.actors[who].awake = true;
+    }
+
+    /// A process that joins takes over the log of a voter. True once its own is whole.
+    fn has_taken_over(&mut self, who: usize) -> bool {
+        let Some(release) = self.actors[who].release.clone() else { return true };
+        let (Some(first), Some(journal)) = (self.actors[who].first.take(), self.actors[who].journal.clone()) else {
+            return release.is_done();
+        };
+        let voter = |a: &Actor| {
+            let view = a.node.view().map(|view| &view.members);
+            a.runs() && view.is_some_and(|members| members.iter().any(|m| m.peer == a.peer && m.voter))
+        };
+        let others = self.actors.iter().enumerate().filter(|(at, actor)| *at != who && voter(actor));
+        let sources: Vec<SimJournal> = others.filter_map(|(_, actor)| actor.journal.clone()).collect();
+        for source in sources {
+            let records = source.media().records.clone();
+            if records.last().is_some_and(|last| last.version >= first) {
+                journal.media().take_over(&records, first);
+                release.release(Box::new(journal));
+                return false;
+            }
+        }
+        self.actors[who].first = Some(first);
+        false
+    }
+
+    fn note_install(&mut self, who: usize, change: &membership::ViewChange) {
+        let Some(journal) = self.actors[who].journal.clone() else { return };
+        let restarted = self.actors[who].release.is_none() && self.oracle.is_new(who) && change.view.number > 0;
+        if self.actors[who].release.is_some() && self.oracle.is_new(who) {
+            let (view, order) = (change.view.number, change.view.order);
+            self.actors[who].first = Some(Version { view, sequence: order.first - 1 });
+        }
+        if restarted {
+            let records = journal.media().records.clone();
+            self.oracle.restore(who, &records, change.view.number);
+            self.report.revivals += 1;
+        }
+    }
+
+    /// What a member says to be past stays as it is.
+    fn note_past(&mut self, who: usize) {
+        let past_ns = self.actors[who].node.past_ns();
+        let journal = self.actors[who].journal.clone();
+        if let Some(journal) = journal.filter(|_| past_ns > 0 && self.actors[who].release.is_none()) {
+            let last = journal.media().last_at(past_ns);
+            self.pasts.push((past_ns, last));
+        }
+    }
+
+    /// The disk does what is asked of it.
+    fn finish_disk(&mut self, who: usize) -> bool {
+        let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) else { return false };
+        let moved = journal.media().step(usize::MAX);
+        self.actors[who].awake |= moved;
+        moved
+    }
+
+    /// Whether nobody runs, nor is on the way to.
+    fn is_dark(&self) -> bool {
+        let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
+        !self.plan.all_leave && self.oracle.views() > 0 && self.actors.iter().all(|a| gone(a) && !a.leaves)
+    }
+
+    /// Whoever can come back does, until the group runs.
+    fn revive(&mut self) {
+        let mut ids: Vec<u32> = self.disks.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let up = self.actors.iter().any(|a| !a.ended() && a.peer.id.0 == id);
+            if !up && self.actors.len() < 60 {
+                self.start_again(id);
+            }
+        }
+    }
+
+    fn check_logs(&mut self, running: &[usize]) {
+        let mut logs = Vec::new();
+        for &who in running {
+            if let Some(journal) = self.actors[who].journal.clone() {
+                assert!(journal.media().is_idle(), "the disk of {who} has something to do still");
+                let records = journal.media().records.clone();
+                self.oracle.check_log(who, &records);
+                logs.push(records);
+            }
+        }
+        let key = |r: &super::media::Written| (r.version, r.time_ns, r.payload.clone());
+        for pair in logs.windows(2) {
+            let differ = pair[0].iter().zip(&pair[1]).find(|(a, b)| key(a) != key(b));
+            assert!(differ.is_none(), "two logs differ: {differ:?}");
+            assert_eq!(pair[0].len(), pair[1].len(), "one log is longer{}", self.describe());
+        }
+        if let Some(log) = logs.first() {
+            for (past_ns, last) in &self.pasts {
+                let now = log.iter().filter(|r| r.time_ns <= *past_ns).map(|r| r.version).max();
+                assert_eq!(now, *last, "the past changed: up to {past_ns} ns");
+            }
+        }
+    }
 }

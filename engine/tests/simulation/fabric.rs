@@ -454,7 +454,7 @@ impl Fabric for SimFabric {
         world.rng.shuffle(&mut left);
         let link = &mut world.links[me][process];
         if !link.down && !link.closing {
-            let heartbeat = index == 0 && range == (0..8);
+            let heartbeat = index == 0 && range == (0..16);
             world.enqueue(me, process, Item::Write { ticket, table: index, range, snapshot, left });
             world.posted += u64::from(!heartbeat);
         }

@@ -7,6 +7,7 @@
 mod cluster;
 mod duels;
 mod fabric;
+mod media;
 mod oracle;
 mod rng;
 mod scenarios;
@@ -34,24 +35,25 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed; the error is what went wrong.
-fn run(seed: u64) -> Result<cluster::Report, String> {
-    catch_unwind(AssertUnwindSafe(|| Cluster::new(seed).run())).map_err(|panic| {
+fn run(seed: u64, logs: bool) -> Result<cluster::Report, String> {
+    catch_unwind(AssertUnwindSafe(|| Cluster::new(seed, logs).run())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
     })
 }
 
-fn run_or_say(seed: u64) -> cluster::Report {
-    run(seed).unwrap_or_else(|what| {
-        panic!("seed {seed}: {what}\nagain: GALERNA_SEED={seed} cargo test -p galerna simulation::every_seed")
+fn run_or_say(seed: u64, logs: bool) -> cluster::Report {
+    run(seed, logs).unwrap_or_else(|what| {
+        let test = if logs { "every_disk" } else { "every_seed" };
+        panic!("seed {seed}: {what}\nagain: GALERNA_SEED={seed} cargo test -p galerna simulation::{test}")
     })
 }
 
-#[test]
-fn every_seed_keeps_the_guarantees() {
+/// Runs many seeds, or the one that was asked for.
+fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
     if let Some(seed) = variable("GALERNA_SEED") {
-        println!("seed {seed}: {:?}", run_or_say(seed));
-        return;
+        println!("seed {seed}: {:?}", run_or_say(seed, logs));
+        return None;
     }
     let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(5000));
     let survey = std::env::var("GALERNA_SURVEY").is_ok();
@@ -68,13 +70,13 @@ fn every_seed_keeps_the_guarantees() {
                 if seed >= first + count {
                     return total;
                 }
-                match run(seed) {
+                match run(seed, logs) {
                     Ok(report) => total.add(&report),
                     // All that fail, a line each, say more than the first.
                     Err(what) if survey => {
                         println!("seed {seed}: {}", what.lines().next().unwrap_or_default());
                     }
-                    Err(_) => total.add(&run_or_say(seed)),
+                    Err(_) => total.add(&run_or_say(seed, logs)),
                 }
                 if (seed + 1 - first).is_multiple_of(20_000) {
                     println!("{} seeds, {:.0} s", seed + 1 - first, started.elapsed().as_secs_f64());
@@ -88,6 +90,20 @@ fn every_seed_keeps_the_guarantees() {
     });
     let seconds = started.elapsed().as_secs_f64();
     println!("{count} seeds in {seconds:.1} s, {:.0} seeds per second: {totals:?}", count as f64 / seconds);
+    Some((count, totals))
+}
+
+#[test]
+fn every_disk_keeps_what_is_durable() {
+    let Some((count, totals)) = survey(true) else { return };
+    if count >= 1000 {
+        assert!(totals.blackouts > 0 && totals.revivals > 0 && totals.disk_failures > 0, "{totals:?}");
+    }
+}
+
+#[test]
+fn every_seed_keeps_the_guarantees() {
+    let Some((count, totals)) = survey(false) else { return };
     // The runs must have been worth it.
     if count >= 1000 {
         assert!(totals.nulls > count && totals.wraps > count && totals.fifo_overtakes > 0, "{totals:?}");
@@ -98,19 +114,23 @@ fn every_seed_keeps_the_guarantees() {
 #[test]
 fn regressions_stay_fixed() {
     for (seed, what) in REGRESSIONS {
-        assert!(run(*seed).is_ok(), "seed {seed} is back: {what}");
+        assert!(run(*seed, false).is_ok(), "seed {seed} is back: {what}");
     }
 }
 
 /// A simulator that catches nothing proves nothing: each planted bug is found within a few hundred seeds.
 fn caught(bug: Bug) {
+    caught_in(bug, false);
+}
+
+fn caught_in(bug: Bug, logs: bool) {
     let most = variable("GALERNA_SEEDS").unwrap_or(1000);
     let run_with = |seed: u64| {
         planted::plant(Some(bug));
-        let what = run(seed).err();
+        let what = run(seed, logs).err();
         planted::plant(None);
         // Only what the bug causes counts.
-        what.filter(|_| run(seed).is_ok()).map(|what| (seed, what))
+        what.filter(|_| run(seed, logs).is_ok()).map(|what| (seed, what))
     };
     let found = (0..most).find_map(run_with);
     let (seed, what) = found.unwrap_or_else(|| panic!("{bug:?} was not caught in {most} seeds"));
@@ -150,7 +170,8 @@ fn catches_padding_that_no_null_covers() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [1, 2, 3, 44] {
-        assert_eq!(run(seed).unwrap(), run(seed).unwrap());
+        assert_eq!(run(seed, false).unwrap(), run(seed, false).unwrap());
+        assert_eq!(run(seed, true).unwrap(), run(seed, true).unwrap());
     }
 }
 
@@ -167,4 +188,19 @@ fn catches_a_proposal_before_the_flush() {
 #[test]
 fn catches_what_a_removed_member_writes_late() {
     caught(Bug::LateWrite);
+}
+
+#[test]
+fn catches_a_durable_frontier_ahead_of_the_disk() {
+    caught_in(Bug::PersistedBeforeSync, true);
+}
+
+#[test]
+fn catches_a_durable_message_delivered_early() {
+    caught_in(Bug::DeliverBeforeDurable, true);
+}
+
+#[test]
+fn catches_a_restart_from_the_shortest_log() {
+    caught_in(Bug::RestartFromShortest, true);
 }

@@ -1,5 +1,7 @@
 //! What must hold, checked at each delivery, at each view change and at the end of a run.
 
+use super::media::Written;
+use crate::log::Kind;
 use crate::membership::ViewChange;
 use crate::multicast::{Delivery, Mode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +61,11 @@ pub(crate) struct Oracle {
     order: BTreeMap<(u64, u64), (Message, Mode)>,
     /// What somebody was delivered as safe.
     safe: BTreeSet<(u64, u64)>,
+    /// What somebody was delivered as durable, if that means all voters.
+    durable: BTreeSet<(u64, u64)>,
+    pub(crate) durable_is_all: bool,
+    /// Views that ended with all their processes: what was no more than safe may be lost.
+    failed: BTreeSet<u64>,
     /// The one change to each view.
     changes: BTreeMap<u64, ViewChange>,
     ends: BTreeMap<u64, End>,
@@ -118,8 +125,11 @@ impl Oracle {
             assert!(last < sequence, "{what}: after {last}");
         }
         ordered.push(sequence);
-        if mode == Mode::Safe {
+        if mode >= Mode::Safe {
             self.safe.insert((view, sequence));
+        }
+        if mode == Mode::Durable && self.durable_is_all {
+            self.durable.insert((view, sequence));
         }
     }
 
@@ -189,9 +199,10 @@ impl Oracle {
     /// What anybody was delivered as safe, those who went on were delivered too, and before it the same in the same order.
     pub(crate) fn check_uniform(&self) {
         for (view, end) in &self.ends {
-            let safe: Vec<u64> = self.safe.range((*view, 0)..=(*view, u64::MAX)).map(|&(_, q)| q).collect();
+            let kept = if self.failed.contains(view) { &self.durable } else { &self.safe };
+            let safe: Vec<u64> = kept.range((*view, 0)..=(*view, u64::MAX)).map(|&(_, q)| q).collect();
             let lost = safe.iter().find(|q| !end.all.contains_key(q));
-            assert!(lost.is_none(), "number {lost:?} of view {view} was delivered as safe, and lost");
+            assert!(lost.is_none(), "number {lost:?} of view {view} was delivered as safe or durable, and lost");
             for (process, past) in self.pasts.iter().enumerate() {
                 let Some((_, ordered)) = past.views.get(view) else { continue };
                 let last_safe = ordered.iter().rposition(|q| safe.contains(q)).map_or(0, |i| i + 1);
@@ -220,5 +231,85 @@ impl Oracle {
 
     pub(crate) fn views(&self) -> u64 {
         self.changes.len() as u64
+    }
+
+    /// Whether process `at` has installed no view yet.
+    pub(crate) fn is_new(&self, at: usize) -> bool {
+        self.pasts[at].view.is_none()
+    }
+
+    /// What a log says of the views before `before`: per view what was delivered in it, and the counts at its end.
+    fn replay(&self, records: &[Written], before: u64) -> (Vec<usize>, BTreeMap<u64, End>) {
+        let mut counts = vec![0; self.sent.len()];
+        let mut views: BTreeMap<u64, End> = BTreeMap::new();
+        for record in records {
+            let (view, sequence) = (record.version.view, record.version.sequence);
+            if record.kind == Kind::Decision {
+                // All views are told of, also those in which nothing happened.
+                let end = End { counts: counts.clone(), all: BTreeMap::new(), ordered: Vec::new() };
+                views.entry(view).or_insert(end);
+                continue;
+            }
+            let what = format!("the log's record {view}.{sequence}");
+            let members = &self.changes.get(&view).unwrap_or_else(|| panic!("{what}: of no view")).view.members;
+            let sender = members.iter().find(|m| m.peer.id == record.sender).unwrap_or_else(|| panic!("{what}: sender"));
+            let sender = sender.peer.incarnation as usize - 1;
+            let number = counts[sender];
+            counts[sender] += 1;
+            let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
+            let bytes = &record.payload;
+            assert!(sent.committed && sent.mode == record.mode && sent.len == bytes.len(), "{what}: {record:?}, {sent:?}");
+            let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
+            assert!(wrong.is_none(), "{what}: content differs, of message {number} of {sender}");
+            if let Some((known, _)) = self.order.get(&(view, sequence)) {
+                assert_eq!(*known, (sender, number), "{what}: something else was delivered there");
+            }
+            let end = views.get_mut(&view).unwrap_or_else(|| panic!("{what}: before its view's begin"));
+            end.counts.clone_from(&counts);
+            end.all.insert(sequence, (sender, number));
+            if record.mode != Mode::Fifo {
+                end.ordered.push(sequence);
+            }
+        }
+        let last = counts.clone();
+        views.retain(|view, _| *view < before);
+        (last, views)
+    }
+
+    /// All processes failed; process `at` begins view `number` with this log.
+    pub(crate) fn restore(&mut self, at: usize, records: &[Written], number: u64) {
+        let (counts, views) = self.replay(records, number);
+        for (view, end) in views {
+            let durable: Vec<u64> = self.durable.range((view, 0)..=(view, u64::MAX)).map(|&(_, q)| q).collect();
+            let lost = durable.iter().find(|q| !end.all.contains_key(q));
+            assert!(lost.is_none(), "process {at}: {view}.{lost:?} was delivered as durable, and is not in its log");
+            self.pasts[at].views.insert(view, (end.all.clone(), end.ordered.clone()));
+            match self.ends.get_mut(&view) {
+                Some(known) => {
+                    known.counts.resize(self.sent.len(), 0);
+                    assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
+                    assert_eq!(known.counts, end.counts, "process {at}: counts at the end of view {view}");
+                }
+                None => {
+                    self.failed.insert(view);
+                    self.ends.insert(view, end);
+                }
+            }
+        }
+        self.pasts[at].counts = Some(counts);
+    }
+
+    /// The log of process `at`, which runs and has delivered everything, holds what was delivered.
+    pub(crate) fn check_log(&self, at: usize, records: &[Written]) {
+        let (mut counts, views) = self.replay(records, u64::MAX);
+        for (view, end) in views {
+            if let Some(known) = self.ends.get(&view) {
+                assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
+            }
+        }
+        let mut delivered = self.pasts[at].counts.clone().unwrap_or_default();
+        counts.resize(self.sent.len(), 0);
+        delivered.resize(self.sent.len(), 0);
+        assert_eq!(counts, delivered, "process {at}: its log has another number of messages than it was delivered");
     }
 }

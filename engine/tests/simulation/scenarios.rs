@@ -35,6 +35,8 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
         partition_timeout_ms: 20 * TIMEOUT_MS,
         join_timeout_ms: 30 * TIMEOUT_MS,
         lone_survivor: false,
+        restart_wait_ms: TIMEOUT_MS,
+        logs: false,
         seed: 0,
     };
     let (mut nodes, mut rings, mut peers) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,7 +44,7 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
         let (process, fabric, rows) = net.process(slot);
         assert_eq!(process, slot);
         let peer = Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 1 };
-        let multicast = Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, Origin::default());
+        let multicast = Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, None, Origin::default());
         rings.push(multicast.ring().clone());
         nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, 0)));
         peers.push(peer);

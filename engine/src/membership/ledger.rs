@@ -1,0 +1,180 @@
+//! What a member of a group with a log writes down of an epoch before it shows it: which view it is in, what it promised,
+//! what it accepted. After a crash it goes on from there, so that no two decisions are made of one epoch.
+
+use super::row::Ballot;
+use super::view::{Value, View};
+use super::{Membership, Peer};
+use crate::config::MemberId;
+use crate::log::Version;
+use crate::multicast::words;
+
+/// Says that a ledger follows, and of which format.
+const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
+
+/// A vote that is to be on disk before anybody sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Vote {
+    pub(super) promise: Ballot,
+    pub(super) accept: Option<(Ballot, Value)>,
+    /// It is the leader's own proposal.
+    pub(super) propose: bool,
+    /// It was handed out to be saved.
+    pub(super) asked: bool,
+}
+
+impl Vote {
+    pub(super) fn promise(promise: Ballot) -> Vote {
+        Vote { promise, accept: None, propose: false, asked: false }
+    }
+
+    /// Accepting a ballot promises it.
+    pub(super) fn accept(ballot: Ballot, value: Value, propose: bool) -> Vote {
+        Vote { promise: ballot, accept: Some((ballot, value)), propose, asked: false }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Who wrote it, as it was in that view.
+    pub(super) me: Peer,
+    /// The decision that began the view; for view 0 one that names the founders.
+    pub(super) began: Value,
+    pub(super) promise: Ballot,
+    pub(super) accepted: Option<(Ballot, Value)>,
+}
+
+impl Ledger {
+    /// The view that the member was in.
+    pub fn view(&self) -> &View {
+        &self.began.view
+    }
+
+    /// The member's place in it.
+    pub fn me(&self) -> Peer {
+        self.me
+    }
+
+    /// Whether the member voted in it, in whichever of its lives.
+    pub fn is_voter(&self) -> bool {
+        self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me) && member.voter)
+    }
+
+    /// The ledger as it would be after `decision`, the payload of a record that begins a view: it lies in the log, and the
+    /// crash came before the ledger.
+    pub fn advance(self, decision: &[u8]) -> Ledger {
+        let words: Vec<u64> = decision.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
+        match Value::decode(&words) {
+            Some(value) if value.view.number > self.view().number => Ledger::new(self.me, value),
+            _ => self,
+        }
+    }
+
+    pub(super) fn new(me: Peer, began: Value) -> Ledger {
+        // In the life that the view names.
+        let named = began.view.members.iter().map(|member| member.peer).find(|peer| peer.is_same_member(me));
+        Ledger { me: named.unwrap_or(me), began, promise: Ballot::default(), accepted: None }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let began = self.began.encode();
+        let (ballot, accepted) = match &self.accepted {
+            Some((ballot, value)) => (*ballot, value.encode()),
+            None => (Ballot::default(), Vec::new()),
+        };
+        let place = u64::from(self.me.id.0) | (self.me.slot as u64) << 32;
+        let lengths = began.len() as u64 | (accepted.len() as u64) << 32;
+        let head = [FORMAT, place, self.me.incarnation, self.promise.0, ballot.0, lengths];
+        words(head.into_iter().chain(began).chain(accepted))
+    }
+
+    /// Reads what [`Ledger::encode`] wrote; the error says what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Ledger, &'static str> {
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
+        let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words[..] else {
+            return Err("it is too short");
+        };
+        if format != FORMAT {
+            return Err("it is of another format, perhaps a newer one");
+        }
+        let (began, accepted) = (lengths as u32 as usize, (lengths >> 32) as usize);
+        if !rest.is_empty() || began.checked_add(accepted) != Some(values.len()) {
+            return Err("its lengths do not fit");
+        }
+        let (slot, id) = ((place >> 32) as usize, MemberId(place as u32));
+        let me = Peer { slot, id, incarnation };
+        let (began, accepted) = values.split_at(began);
+        let began = Value::decode(began).ok_or("the decision in it is none")?;
+        let accepted = match accepted {
+            [] => None,
+            words => Some((Ballot(ballot), Value::decode(words).ok_or("the value that was accepted is none")?)),
+        };
+        Ok(Ledger { me, began, promise: Ballot(promise), accepted })
+    }
+}
+
+impl Membership {
+    /// The decision that begins the next view of this process, or its first one.
+    pub(super) fn beginning(&self) -> Option<&Value> {
+        self.epoch.decided.as_ref().or(self.invited.as_ref()).or(self.began.as_ref())
+    }
+
+    /// The ledger of the view that begins so, to be saved before this member acts in it.
+    pub fn next_ledger(&self) -> Option<Vec<u8>> {
+        self.beginning().map(|value| Ledger::new(self.me, value.clone()).encode())
+    }
+
+    /// That decision's record for the log: its version, time and payload.
+    pub fn decision_bytes(&self) -> Option<(Version, u64, Vec<u8>)> {
+        self.beginning().map(|value| (value.version(), value.time_ns, words(value.encode())))
+    }
+
+    /// The ledger with a vote that is new, to be saved; [`Membership::voted`] then shows the vote.
+    pub fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
+        let (me, began) = (self.my_rank()?, self.began.clone()?);
+        let vote = self.epoch.vote.as_mut().filter(|vote| !vote.asked)?;
+        vote.asked = true;
+        let promise = vote.promise.max(self.epoch.shown[me].promise);
+        let accepted = vote.accept.clone().or_else(|| self.epoch.shown[me].accepted.clone());
+        Some(Ledger { me: self.me, began, promise, accepted }.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Member;
+    use crate::multicast::End;
+    use crate::multicast::order::Order;
+    use proptest::prelude::*;
+
+    fn ledger() -> Ledger {
+        let me = Peer { slot: 3, id: MemberId(7), incarnation: 9 };
+        let order = Order { senders: 1, base: 4, first: 6 };
+        let view = View { number: 5, members: vec![Member { peer: me, voter: true }], order };
+        let trims = vec![(me, End { messages: 4, frames: 3, word: 2 })];
+        let began = Value { view, trims, left: 0, time_ns: 77 };
+        Ledger { me, began: began.clone(), promise: Ballot(5), accepted: Some((Ballot(4), began)) }
+    }
+
+    #[test]
+    fn it_survives_and_a_part_of_it_does_not() {
+        let bytes = ledger().encode();
+        assert_eq!(Ledger::decode(&bytes), Ok(ledger()));
+        for len in 0..bytes.len() {
+            assert!(Ledger::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..400), at: usize, byte: u8) {
+            let _ = Ledger::decode(&bytes);
+            let mut ledger = ledger().encode();
+            let at = at % ledger.len();
+            ledger[at] = byte;
+            let _ = Ledger::decode(&ledger);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The walk along the order that feeds the log, in a group that has one.
+//!
+//! Every message enters the log, whatever its mode, once every member has received it ([`Multicast::write`]); `persisted`
+//! follows when the disk has it. When an epoch ends, what the flush brought is saved beside the log ([`Multicast::save_tail`],
+//! see [`super::tail`]); what the decision leaves of it enters the log ([`Multicast::write_end`]).
+//!
+//! Each frame carries its sender's clock before the payload, its *stamp*. A record's time is the larger of that and one
+//! more than the time of the record before it: a hybrid logical clock, the same in every member's log.
+
+use super::epoch::End;
+use super::order::Order;
+use super::stream::Stream;
+use super::tail::{TAIL, Tail, TailRecord};
+use super::{Breach, Multicast, column};
+use crate::config::MemberId;
+use crate::fabric::Rank;
+use crate::log::{Journal, Kind, Record, Ticket, Version};
+use crate::multicast::Mode;
+use crate::planted::{self, Bug};
+use std::collections::VecDeque;
+
+/// Bytes of a stamp.
+pub(super) const STAMP: usize = 8;
+/// Bytes handed to the journal and not on disk yet above which the walk waits: then the rings fill, and senders wait.
+const BACKLOG_BYTES: usize = 32 << 20;
+
+/// What makes a message durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Durability {
+    /// So many voters must have it on disk; 0, or more than there are, means all.
+    pub k: usize,
+}
+
+/// The time of a record whose sender's clock stood at `stamp_ns`, after one of time `before_ns`.
+pub fn record_time(stamp_ns: u64, before_ns: u64) -> u64 {
+    stamp_ns.max(before_ns + 1)
+}
+
+/// Where the walk is.
+#[derive(Clone)]
+struct Point {
+    streams: Vec<Stream>,
+    next: u64,
+    turn: Rank,
+    index: u64,
+    /// The time of the last record.
+    time_ns: u64,
+}
+
+/// What the flush saved: up to these ends, the last of it of this time, and how far the disk must be to have it all.
+struct Saved {
+    ends: Vec<End>,
+    time_ns: u64,
+    ticket: Ticket,
+}
+
+/// See the module.
+pub(super) struct Scribe {
+    k: usize,
+    point: Point,
+    tail: Option<Saved>,
+    /// The present view's end is written.
+    ended: bool,
+    /// What was asked of the journal, and the number up to which the log is whole once that is done.
+    asked: VecDeque<(Ticket, u64)>,
+    last: Ticket,
+    persisted: u64,
+}
+
+/// A message on its way into the log; the payload with its stamp.
+struct Found<'a> {
+    sequence: u64,
+    sender: Rank,
+    mode: Mode,
+    time_ns: u64,
+    raw: &'a [u8],
+}
+
+impl Found<'_> {
+    fn record(&self, view: u64, sender: MemberId) -> Record<'_> {
+        let Found { sequence, mode, time_ns, raw, .. } = *self;
+        let version = Version { view, sequence };
+        Record { version, time_ns, sender, mode, kind: Kind::Message, payload: &raw[STAMP..] }
+    }
+}
+
+impl Point {
+    /// Goes along the order up to `end`, or to a message for which `may` is not true, or until `write` says that it is
+    /// enough.
+    fn walk(
+        &mut self,
+        end: u64,
+        may: impl Fn(Rank, u64) -> bool,
+        mut write: impl FnMut(Found<'_>) -> bool,
+    ) -> Result<(), Breach> {
+        while self.next < end {
+            let (sender, index) = (self.turn, self.index);
+            let stream = &mut self.streams[sender];
+            let mut goes_on = true;
+            match stream.head().map_err(|what| Breach { peer: sender, what })? {
+                Some(head) if head.index == index => {
+                    if !may(sender, index) {
+                        break;
+                    }
+                    let raw = stream.take(head);
+                    self.time_ns = record_time(stamp(raw), self.time_ns);
+                    let (sequence, mode, time_ns) = (self.next, head.mode, self.time_ns);
+                    goes_on = write(Found { sequence, sender, mode, time_ns, raw });
+                }
+                _ => stream.next = index + 1,
+            }
+            self.next += 1;
+            self.turn += 1;
+            if self.turn == self.streams.len() {
+                self.turn = 0;
+                self.index += 1;
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, ends: &[End]) {
+        self.streams.iter_mut().zip(ends).for_each(|(stream, &end)| stream.finish(end));
+    }
+}
+
+/// The stamp before a payload, which is there: streams have no shorter messages.
+fn stamp(raw: &[u8]) -> u64 {
+    raw.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+impl Scribe {
+    pub(super) fn new(durability: Durability) -> Scribe {
+        Scribe {
+            k: durability.k,
+            point: Point { streams: Vec::new(), next: 0, turn: 0, index: 0, time_ns: 0 },
+            tail: None,
+            ended: false,
+            asked: VecDeque::new(),
+            last: Ticket::default(),
+            persisted: 0,
+        }
+    }
+
+    /// A view begins, over these streams; what came before it is in the log, the last of it of this time.
+    pub(super) fn enter(&mut self, streams: Vec<Stream>, order: Order, time_ns: u64) {
+        self.point = Point { streams, next: order.first, turn: 0, index: order.base, time_ns };
+        (self.tail, self.ended) = (None, false);
+        self.asked.clear();
+        self.persisted = order.first;
+    }
+
+    /// The log has, or will have without further ado, everything below this.
+    pub(super) fn next(&self) -> u64 {
+        self.point.next
+    }
+
+    /// Takes note of what the disk has.
+    fn sync(&mut self, durable: Ticket) {
+        let durable = if planted::is(Bug::PersistedBeforeSync) { self.last } else { durable };
+        while let Some(&(_, next)) = self.asked.front().filter(|(ticket, _)| *ticket <= durable) {
+            self.persisted = next;
+            self.asked.pop_front();
+        }
+    }
+}
+
+impl Multicast {
+    /// Hands to the log what has become stable, in the order, and shows what the disk has. True if anything moved.
+    ///
+    /// On shared memory a sender whose view word has passed `gone_on` may have reused what was read: that is taken back.
+    pub fn write(&mut self, gone_on: u64, journal: &mut dyn Journal) -> Result<bool, Breach> {
+        self.stability.refresh();
+        let Some(scribe) = &mut self.scribe else { return Ok(false) };
+        let before = (scribe.point.next, scribe.persisted);
+        if !scribe.ended {
+            for (own, stream) in scribe.point.streams.iter_mut().zip(&self.streams) {
+                own.follow(stream);
+            }
+            let (stability, seats, view) = (&self.stability, &self.seats, self.view);
+            let last = &mut scribe.last;
+            let full = journal.backlog_bytes() >= BACKLOG_BYTES;
+            let end = if full { scribe.point.next } else { self.arrived };
+            scribe.point.walk(
+                end,
+                |sender, index| index < stability.stable(sender),
+                |found| {
+                    *last = journal.append(found.record(view, seats[found.sender].id));
+                    journal.backlog_bytes() < BACKLOG_BYTES
+                },
+            )?;
+            if scribe.point.next != before.0 {
+                if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+                    scribe.last = journal.cut(Version { view, sequence: before.0 });
+                    scribe.ended = true;
+                } else {
+                    scribe.asked.push_back((scribe.last, scribe.point.next));
+                }
+            }
+        }
+        scribe.sync(journal.durable());
+        let after = (scribe.point.next, scribe.persisted);
+        if after.1 != before.1 {
+            self.persisted[self.me] = after.1;
+            self.table.store(column::PERSISTED, after.1);
+        }
+        self.show_done();
+        Ok(after != before)
+    }
+
+    /// Saves what has been taken care of by the flush, beside the log: a decision may need it. True once the disk has it.
+    pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Breach> {
+        let (view, order) = (self.view, self.order);
+        let Some(scribe) = &mut self.scribe else { return Ok(true) };
+        if let Some(saved) = &scribe.tail
+            && saved.ends == self.flushed
+        {
+            return Ok(journal.durable() >= saved.ticket);
+        }
+        let (mut point, ends) = (scribe.point.clone(), self.flushed.clone());
+        point.finish(&ends);
+        let end = order.horizon(ends.iter().map(|end| end.messages));
+        let (seats, mut tail) = (&self.seats, Tail { view, ends: ends.clone(), records: Vec::new() });
+        let keep = |found: Found<'_>| {
+            let Found { sequence, sender, mode, raw, .. } = found;
+            tail.records.push(TailRecord { sequence, sender: seats[sender].id, mode, raw: raw.to_vec() });
+            true
+        };
+        point.walk(end, |_, _| true, keep)?;
+        let ticket = journal.save(TAIL, &tail.encode());
+        scribe.tail = Some(Saved { ends, time_ns: point.time_ns, ticket });
+        Ok(false)
+    }
+
+    /// Writes the view's end as it was decided: what is still missing up to `trim`, and `decision`, of the time that was
+    /// decided with it.
+    pub fn write_end(
+        &mut self,
+        gone_on: u64,
+        trim: &[End],
+        decision: Record<'_>,
+        journal: &mut dyn Journal,
+    ) -> Result<Option<Ticket>, Breach> {
+        let (view, order) = (self.view, self.order);
+        let Some(scribe) = self.scribe.as_mut().filter(|scribe| !scribe.ended) else { return Ok(None) };
+        let begin = Version { view, sequence: scribe.point.next };
+        scribe.point.finish(trim);
+        let (end, seats) = (order.horizon(trim.iter().map(|end| end.messages)), &self.seats);
+        let append = |found: Found<'_>| {
+            journal.append(found.record(view, seats[found.sender].id));
+            true
+        };
+        scribe.point.walk(end, |_, _| true, append)?;
+        if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+            scribe.last = journal.cut(begin);
+            scribe.ended = true;
+            return Ok(Some(scribe.last));
+        }
+        scribe.last = journal.append(decision);
+        scribe.point.time_ns = decision.time_ns;
+        scribe.ended = true;
+        let written = Some(scribe.last);
+        self.show_done();
+        Ok(written)
+    }
+
+    /// The time of the last record that was handed to the log or saved beside it.
+    pub fn log_time_ns(&self) -> u64 {
+        let time = |scribe: &Scribe| scribe.tail.as_ref().map_or(0, |tail| tail.time_ns).max(scribe.point.time_ns);
+        self.scribe.as_ref().map_or(0, time)
+    }
+
+    /// Everything numbered below this has been handed to the log, and everything below the second number is on the own disk.
+    pub fn logged(&self) -> (u64, u64) {
+        self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.persisted))
+    }
+
+    /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.
+    pub fn durable(&self) -> u64 {
+        let Some(scribe) = &self.scribe else { return 0 };
+        if planted::is(Bug::DeliverBeforeDurable) {
+            return u64::MAX;
+        }
+        let voters = self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter);
+        let mut persisted: Vec<u64> = voters.map(|(_, &persisted)| persisted).collect();
+        persisted.sort_unstable_by(|a, b| b.cmp(a));
+        let need = if scribe.k == 0 { persisted.len() } else { scribe.k.min(persisted.len()) };
+        need.checked_sub(1).map_or(0, |kth| persisted[kth])
+    }
+}
+
+/// Words as the bytes of a record.
+pub(crate) fn words(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    words.into_iter().flat_map(u64::to_le_bytes).collect()
+}

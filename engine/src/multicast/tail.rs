@@ -1,0 +1,110 @@
+//! What the flush of an epoch brought and the log does not have: it is on disk before a member says that it has flushed, so
+//! that a decision about it survives all processes. One file, replaced as a whole: whatever it covered before, what it
+//! covers next is more.
+
+use super::epoch::End;
+use super::frame::Mode;
+use crate::config::MemberId;
+
+/// The name of the file.
+pub const TAIL: &str = "tail";
+/// Says that a tail follows, and of which format.
+const FORMAT: u64 = u64::from_le_bytes(*b"galtail\x01");
+
+/// A message of a tail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailRecord {
+    /// Its number in the order.
+    pub sequence: u64,
+    /// Who sent it.
+    pub sender: MemberId,
+    /// The mode it was sent with.
+    pub mode: Mode,
+    /// Its stamp and its bytes.
+    pub raw: Vec<u8>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tail {
+    /// The view that ends.
+    pub view: u64,
+    /// By rank, up to where its streams are covered, by the log and this.
+    pub ends: Vec<End>,
+    /// What is not in the log, in the order.
+    pub records: Vec<TailRecord>,
+}
+
+impl Tail {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let ends = self.ends.iter().flat_map(|end| [end.messages, end.frames, u64::from(end.word)]);
+        let head = [FORMAT, self.view, self.ends.len() as u64, self.records.len() as u64];
+        let mut bytes = super::words(head.into_iter().chain(ends));
+        for TailRecord { sequence, sender, mode, raw } in &self.records {
+            let about = u64::from(sender.0) | (*mode as u64) << 32;
+            bytes.extend(super::words([*sequence, about, raw.len() as u64]));
+            bytes.extend(raw);
+        }
+        bytes
+    }
+
+    /// Reads what was saved; `None` if it is no tail.
+    pub fn decode(bytes: &[u8]) -> Option<Tail> {
+        let mut rest = bytes;
+        let mut word = || {
+            let (first, others) = rest.split_first_chunk()?;
+            rest = others;
+            Some(u64::from_le_bytes(*first))
+        };
+        let (format, view, ends, count) = (word()?, word()?, word()?, word()?);
+        if format != FORMAT || ends > crate::fabric::SLOTS as u64 {
+            return None;
+        }
+        let mut end = || Some(End { messages: word()?, frames: word()?, word: u32::try_from(word()?).ok()? });
+        let ends = (0..ends).map(|_| end()).collect::<Option<_>>()?;
+        let mut records = Vec::new();
+        for _ in 0..count {
+            let (head, others) = rest.split_first_chunk::<24>()?;
+            let [sequence, about, len] = [0, 8, 16].map(|at| u64_at(head, at));
+            let (raw, others) = others.split_at_checked(usize::try_from(len).ok()?)?;
+            let mode = Mode::from_bits(u32::try_from(about >> 32).ok()?)?;
+            records.push(TailRecord { sequence, sender: MemberId(about as u32), mode, raw: raw.to_vec() });
+            rest = others;
+        }
+        rest.is_empty().then_some(Tail { view, ends, records })
+    }
+}
+
+fn u64_at(bytes: &[u8; 24], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tail() -> Tail {
+        let record = |sequence, len| TailRecord { sequence, sender: MemberId(7), mode: Mode::Durable, raw: vec![5; len] };
+        let end = End { messages: 4, frames: 3, word: 2 };
+        Tail { view: 9, ends: vec![end; 3], records: vec![record(5, 8), record(9, 77)] }
+    }
+
+    #[test]
+    fn it_survives_and_a_part_of_it_does_not() {
+        let bytes = tail().encode();
+        assert_eq!(Tail::decode(&bytes), Some(tail()));
+        assert!((0..bytes.len()).all(|len| Tail::decode(&bytes[..len]).is_none()));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200), at: usize, byte: u8) {
+            let _ = Tail::decode(&bytes);
+            let mut tail = tail().encode();
+            let at = at % tail.len();
+            tail[at] = byte;
+            let _ = Tail::decode(&tail);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The node's steps after a total failure: see [`crate::membership`]'s `restart`. What has to be fetched from another
+//! member's log is the host's business: it asks [`Node::log_need`], and hands records to [`Node::take_record`].
+
+use super::{Node, Phase};
+use crate::error::Error;
+use crate::log::{Kind, Record, Ticket, Version};
+use crate::membership::{Ledger, Outcome, Peer};
+use crate::multicast::{Breach, Tail, TailRecord, record_time};
+
+/// What the log of a restarted process holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// The last record, and its time; zero if there is none.
+    pub last: Version,
+    /// See `last`.
+    pub time_ns: u64,
+    /// What the flush of an epoch saved beside it.
+    pub tail: Option<Tail>,
+}
+
+/// What a restarted process lacks: the records after one version and below another, which `from` has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogNeed {
+    /// The process that has them.
+    pub from: Peer,
+    /// The last record that is here.
+    pub after: Version,
+    /// Above the last one that is wanted.
+    pub below: Version,
+}
+
+/// How far a restart has come.
+pub(super) struct Restart {
+    recovery: Recovery,
+    /// What was fetched is on disk up to here.
+    fetched: Option<Ticket>,
+    need: Option<LogNeed>,
+    /// Since when enough members are here to go on without the others.
+    enough_ms: Option<u64>,
+    written: bool,
+}
+
+impl Node {
+    /// Goes on where the ledger and the log of this process's former life say, with all others that are restarted.
+    pub fn restart(&mut self, ledger: Ledger, recovery: Recovery) {
+        self.phase = Phase::Restarting;
+        self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
+        self.resume(ledger, recovery);
+        self.membership.tell(&mut *self.fabric);
+        self.fabric.submit();
+    }
+
+    fn resume(&mut self, ledger: Ledger, recovery: Recovery) {
+        if let Some(logging) = &mut self.logging {
+            logging.clock_ns = logging.clock_ns.max(recovery.time_ns + 2);
+        }
+        self.run_clock();
+        self.membership.resume(ledger, &mut *self.fabric);
+        let ends = self.membership.ends_of(recovery.last);
+        self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
+        self.restart = Some(Restart { recovery, fetched: None, need: None, enough_ms: None, written: false });
+    }
+
+    /// One pass of a process that is being restarted.
+    pub(super) fn restart_pass(&mut self) -> Result<bool, Breach> {
+        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        if self.membership.is_decided() {
+            return Ok(progress | self.follow_decision());
+        }
+        if self.membership.is_left_behind() {
+            self.stop_removed();
+            return Ok(true);
+        }
+        progress |= self.give_up_absent();
+        progress |= self.complete_log();
+        self.run_clock();
+        progress |= self.membership.decide(self.now_ms, &mut *self.fabric);
+        progress |= self.save_vote();
+        if self.now_ms >= self.until_ms {
+            self.stop(self.missing());
+        }
+        Ok(progress)
+    }
+
+    /// Whom the restart waits for.
+    fn missing(&self) -> Error {
+        let view = self.membership.view().map_or(0, |view| view.number);
+        let (absent, enough) = self.membership.absent();
+        let list = absent.iter().map(|(_, peer)| peer.id.to_string()).collect::<Vec<_>>().join(", ");
+        let missing = match absent.len() {
+            0 => format!("nobody, but the members of view {view} have not come to a decision"),
+            _ if enough => format!("members {list} of view {view}; more than half are here, but have not come to a decision"),
+            _ => format!("members {list} of view {view}, more than half of which must come back with their logs"),
+        };
+        Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
+    }
+
+    /// Goes on without those who are not here, a while after enough are.
+    fn give_up_absent(&mut self) -> bool {
+        let (absent, enough) = self.membership.absent();
+        let Some(restart) = &mut self.restart else { return false };
+        if absent.is_empty() || !enough {
+            restart.enough_ms = None;
+            return false;
+        }
+        let since_ms = *restart.enough_ms.get_or_insert(self.now_ms);
+        if self.now_ms.saturating_sub(since_ms) < self.settings.restart_wait_ms {
+            return false;
+        }
+        let mut news = false;
+        for (rank, _) in absent {
+            news |= self.membership.suspect(rank, "it has not come back with the others", &mut *self.fabric);
+        }
+        news
+    }
+
+    /// Sees to it that the own log goes as far as that of any candidate, and says so once it is on disk.
+    fn complete_log(&mut self) -> bool {
+        let Some((target, from)) = self.membership.log_target() else { return false };
+        let (Some(restart), Some(logging), Some(view)) = (&mut self.restart, &self.logging, self.membership.view()) else {
+            return false;
+        };
+        let have = self.membership.ends_of(restart.recovery.last);
+        if have == target || crate::planted::is(crate::planted::Bug::RestartFromShortest) {
+            restart.need = None;
+            let saved = restart.fetched.is_none_or(|ticket| logging.has(ticket));
+            return saved && self.membership.flushed(&target, &mut *self.fabric);
+        }
+        let below = view.order.horizon(target.iter().map(|end| end.messages.max(view.order.base)));
+        let need = LogNeed { from, after: restart.recovery.last, below: Version { view: view.number, sequence: below } };
+        restart.need.replace(need) != Some(need)
+    }
+
+    /// What the host is to fetch from another member's log.
+    pub fn log_need(&self) -> Option<LogNeed> {
+        self.restart.as_ref().filter(|_| matches!(self.phase, Phase::Restarting)).and_then(|restart| restart.need)
+    }
+
+    /// A record that was fetched; those that do not come next are left out.
+    pub fn take_record(&mut self, record: Record<'_>) {
+        let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return };
+        let recovery = &mut restart.recovery;
+        if !matches!(self.phase, Phase::Restarting) || record.version <= recovery.last {
+            return;
+        }
+        restart.fetched = Some(logging.journal.append(record));
+        (recovery.last, recovery.time_ns) = (record.version, record.time_ns);
+    }
+
+    /// The decision is known: writes it down, then goes on as it says.
+    fn follow_decision(&mut self) -> bool {
+        let Some(outcome) = self.membership.outcome() else { return false };
+        let written = self.restart.as_ref().is_some_and(|restart| restart.written);
+        if let Outcome::Removed = outcome {
+            self.stop_removed();
+            return true;
+        }
+        if !written {
+            if let Err(what) = self.write_restart() {
+                self.stop(Error::Internal(what));
+            }
+            return true;
+        }
+        if !self.decision_is_saved() {
+            return false;
+        }
+        let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
+        match outcome {
+            Outcome::GoesOn(ledger) => self.resume(*ledger, recovery),
+            _ => {
+                self.membership.restarted();
+                self.phase = Phase::Running;
+                if let Err(breach) = self.enter() {
+                    self.breach(breach);
+                }
+            }
+        }
+        true
+    }
+
+    /// Brings the log to where the decision says, and writes it down.
+    fn write_restart(&mut self) -> Result<(), String> {
+        let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return Ok(()) };
+        let (Some(ends), Some(view)) = (self.membership.decided_ends(), self.membership.view()) else { return Ok(()) };
+        let (recovery, order, number) = (&mut restart.recovery, view.order, view.number);
+        let mut tail = recovery.tail.take().filter(|tail| tail.view == number).unwrap_or_default();
+        if self.membership.ends_of(recovery.last) == ends {
+            tail.records.clear();
+        } else if tail.ends.len() != ends.len() || tail.ends.iter().zip(&ends).any(|(has, end)| has.messages < end.messages) {
+            return Err(format!("the log ends at {}, before what was decided: {ends:?}", recovery.last));
+        }
+        for TailRecord { sequence, sender, mode, raw } in tail.records {
+            let at = sequence.saturating_sub(order.first);
+            let (rank, index) = ((at % ends.len() as u64) as usize, order.base + at / ends.len() as u64);
+            let (version, Some((stamp, payload))) = (Version { view: number, sequence }, raw.split_first_chunk()) else {
+                continue;
+            };
+            // What was fetched meanwhile is there already; what the decision leaves out has never been.
+            if index < ends[rank].messages && version > recovery.last {
+                let time_ns = record_time(u64::from_le_bytes(*stamp), recovery.time_ns);
+                logging.journal.append(Record { version, time_ns, sender, mode, kind: Kind::Message, payload });
+                (recovery.last, recovery.time_ns) = (version, time_ns);
+            }
+        }
+        self.write_first();
+        if let (Some(restart), Some((version, time_ns, _))) = (&mut self.restart, self.membership.decision_bytes()) {
+            (restart.recovery.last, restart.recovery.time_ns, restart.written) = (version, time_ns, true);
+        }
+        Ok(())
+    }
+}
