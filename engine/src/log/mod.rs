@@ -22,6 +22,8 @@ mod snapshot;
 mod source;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use disk::{Disk, File};

@@ -5,10 +5,11 @@
 //! moves the first seed; with `GALERNA_SURVEY=1` all that fail are listed.
 
 mod cluster;
+pub(crate) mod disk;
 mod duels;
 mod fabric;
 mod oracle;
-mod rng;
+pub(crate) mod rng;
 mod scenarios;
 
 pub(crate) use fabric::Net;
