@@ -4,7 +4,7 @@
 
 use super::codec::{u32_at, u64_at};
 use super::disk::Disk;
-use super::failure::{Step, full_or};
+use super::failure::{Step, full_or_final};
 use super::segment::{FORMAT, Identity, TEMPORARY, check_format};
 use crate::error::Error;
 use std::io;
@@ -45,7 +45,7 @@ pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]
 
     let temporary = format!("{file}{TEMPORARY}");
     let created = disk.create(&temporary, whole.len() as u64);
-    let written = created.map_err(|error| full_or(error, &temporary, whole.len() as u64, "making"))?;
+    let written = created.map_err(|error| full_or_final(error, &temporary, whole.len() as u64))?;
     written.write_at(0, &whole).map_err(|error| Step::new(format!("writing {temporary}"), error))?;
     written.sync().map_err(|error| Step::new(format!("syncing {temporary}"), error))?;
     disk.rename(&temporary, file).map_err(|error| Step::new(format!("renaming {temporary}"), error))?;

@@ -32,11 +32,19 @@ impl From<Error> for Step {
 }
 
 /// Creating `file` failed: a full disk is no reason to stop.
-pub(super) fn full_or(error: io::Error, file: &str, bytes: u64, doing: &str) -> Step {
-    if is_full(&error) {
-        return Step::Refused(Error::LogFull { file: file.to_owned(), bytes });
+pub(super) fn full_or_final(error: io::Error, file: &str, bytes: u64) -> Step {
+    match is_full(&error) {
+        true => Step::Refused(Error::LogFull { file: file.to_owned(), bytes }),
+        false => Step::new(format!("making {file}"), error),
     }
-    Step::new(format!("{doing} {file}"), error)
+}
+
+/// The same where the log goes on without the file.
+pub(super) fn not_made(error: io::Error, file: &str, bytes: u64) -> Error {
+    match is_full(&error) {
+        true => Error::LogFull { file: file.to_owned(), bytes },
+        false => Error::io(format!("making {file}"), error),
+    }
 }
 
 pub(super) fn is_full(error: &io::Error) -> bool {

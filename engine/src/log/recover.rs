@@ -106,7 +106,7 @@ pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u
     let temporary = format!("{name}{TEMPORARY}");
     let file = disk
         .create(&temporary, segment_bytes)
-        .map_err(|error| super::failure::full_or(error, &temporary, segment_bytes, "making").error())?;
+        .map_err(|error| super::failure::not_made(error, &temporary, segment_bytes))?;
     let before = End { position: PAGE_BYTES, last: None, checksum: 0 };
     let header = Header { identity, number: 0, segment_bytes, before, low: 0 };
     establish(disk, &*file, &header).map_err(|error| Error::io(format!("making {name}"), error))
@@ -234,6 +234,8 @@ impl Survey {
     pub(super) fn repair(&mut self, disk: &dyn Disk) -> Result<(), Error> {
         let last = *self.last();
         let name = segment_name(last.number);
+        // What was found may be there only because the machine was not stopped: nothing is removed on the strength of that.
+        disk.sync_names().map_err(|error| Error::io("syncing the log directory", error))?;
         self.tidy(disk, last.number)?;
         let writing = |error| Error::io(format!("putting {name} in order"), error);
         let (start, end) = (last.number * last.segment_bytes, self.scan.end.position);

@@ -6,7 +6,7 @@
 use super::Version;
 use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
-use super::failure::{full_or, is_full};
+use super::failure::{is_full, not_made};
 use super::recover::Listing;
 use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
 use crate::error::Error;
@@ -42,7 +42,7 @@ impl SnapshotWriter {
     ) -> Result<SnapshotWriter, Error> {
         let name = format!("{}{TEMPORARY}", file_name(version));
         let created = disk.create(&name, HEAD_BYTES as u64);
-        let file = created.map_err(|error| full_or(error, &name, HEAD_BYTES as u64, "making").error())?;
+        let file = created.map_err(|error| not_made(error, &name, HEAD_BYTES as u64))?;
         let (len, checksum, sealed, installed) = (0, 0, false, false);
         Ok(SnapshotWriter { disk, file, identity, version, time_ns, len, checksum, sealed, installed })
     }

@@ -3,7 +3,7 @@
 use super::blobs::{self, Marks};
 use super::codec::{self, HEAD_BYTES, Stamp};
 use super::disk::{Disk, File};
-use super::failure::{Step, full_or};
+use super::failure::{Step, full_or_final};
 use super::index::{self, Index};
 use super::recover::{self, Survey};
 use super::segment::{End, Header, Identity, PAGE_BYTES, SEGMENT_BYTES, TEMPORARY, segment_name, valid_size};
@@ -150,7 +150,7 @@ impl Store {
                     let earlier = self.number + 1..number;
                     // What stays is removed when the log is opened next.
                     earlier.for_each(|number| drop(self.disk.remove(&temporary(number))));
-                    return Err(full_or(error, &name, size, "making"));
+                    return Err(full_or_final(error, &name, size));
                 }
             }
         }

@@ -200,8 +200,11 @@ impl SimDisk {
         (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);
     }
 
-    /// The process ends and the machine does not: nothing is lost, and nothing is synced.
+    /// The process ends and the machine does not: nothing is lost, and nothing is synced. Without power it is a crash.
     pub(crate) fn restart(&self) {
+        if self.inner().power == Some(0) {
+            return self.crash();
+        }
         let inner = &mut *self.inner();
         inner.life += 1;
         (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);

@@ -1,6 +1,7 @@
 //! The log on a simulated disk.
 
 mod behaviour;
+mod crashes;
 
 use super::{Disk, Identity, Kind, Record, Store, Version};
 use crate::config::MemberId;
