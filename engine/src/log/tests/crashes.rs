@@ -89,6 +89,28 @@ impl Run {
         }
     }
 
+    /// Everything that a store does, one after the other.
+    fn script(&mut self, store: &mut Store) -> Result<(), Error> {
+        for n in 0..12 {
+            self.append(store)?;
+            if n % 2 == 0 {
+                self.under = Under::Nothing;
+                store.sync()?;
+                self.synced = self.records.len();
+            }
+        }
+        self.cut(store)?;
+        self.append(store)?;
+        self.trim(store)?;
+        let value = payload(self.marks, 900);
+        self.under = Under::Save(value.clone());
+        store.save("state", &value)?;
+        self.blob = Some(value);
+        self.install(store)?;
+        self.under = Under::Nothing;
+        Ok(())
+    }
+
     fn faults(&mut self) {
         match self.rng.below(6) {
             0..=2 => self.disk.power_off_after(self.rng.below(60) as u64),
@@ -317,6 +339,30 @@ fn full(result: Result<(), Error>) -> Result<bool, Error> {
         Ok(()) => Ok(false),
         Err(Error::LogFull { .. }) => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+/// The power goes at every single change that the script makes.
+#[test]
+fn a_crash_at_any_step_leaves_a_true_log() {
+    for seed in 0..30 {
+        let mut whole = Run::new(seed);
+        let mut store = whole.open();
+        let first = whole.disk.changes();
+        whole.script(&mut store).unwrap();
+        let steps = whole.disk.changes() - first;
+        assert!(steps > 30);
+        for step in 0..steps {
+            let mut run = Run::new(seed);
+            let mut store = run.open();
+            run.disk.power_off_after(step);
+            run.script(&mut store).unwrap_err();
+            drop(store);
+            run.disk.crash();
+            let store =
+                open_sized(&run.disk, run.segment_bytes).unwrap_or_else(|e| panic!("seed {seed}, step {step}: {e}"));
+            run.check(&store);
+        }
     }
 }
 

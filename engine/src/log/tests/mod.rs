@@ -2,6 +2,9 @@
 
 mod behaviour;
 mod crashes;
+mod faults;
+mod lookups;
+mod mutations;
 
 use super::{Disk, Identity, Kind, Record, Store, Version};
 use crate::config::MemberId;
