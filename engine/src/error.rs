@@ -1,6 +1,7 @@
 //! The one error type of the engine. Texts say what was wrong, the value, and what to do.
 
 use crate::config::{MemberId, SubgroupId};
+use crate::log::Version;
 use std::sync::Arc;
 
 /// Everything the engine can refuse or fail at. Cheap to clone: the reason a group stopped is handed to every caller.
@@ -119,6 +120,92 @@ pub enum Error {
     /// The configuration demands RDMA, and this machine has none that can be used.
     #[error("RDMA cannot be used: {0}; or set `fabric` to \"auto\" or \"tcp\" at every member")]
     Rdma(String),
+    /// Another writer has the log open, in this process or in another.
+    #[error("the log in {directory} is open for writing already: close it there, or open it for reading only")]
+    LogLocked {
+        /// The log's directory.
+        directory: String,
+    },
+    /// There is no space for what is to be written. Nothing that was durable is lost, and the log goes on when there is space.
+    #[error("the log needs {bytes} bytes for {file}, and the disk is full: free some space, or trim the log")]
+    LogFull {
+        /// The file that was to be made.
+        file: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// A file of the log is not as it was written: what it held was durable, and is lost here.
+    #[error("the log is damaged: {file}, offset {offset}: {what}; restore it from another member or from a copy")]
+    LogDamaged {
+        /// The file in the log's directory.
+        file: String,
+        /// The byte in that file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A file belongs to another group's, subgroup's or member's log.
+    #[error("{file} belongs to another log, of {key} {theirs} and not {ours}: give every log a directory of its own")]
+    LogForeign {
+        /// The file in the log's directory.
+        file: String,
+        /// What differs: group, subgroup or member.
+        key: &'static str,
+        /// Our value.
+        ours: String,
+        /// The file's.
+        theirs: String,
+    },
+    /// A file was written by a later version of Galerna.
+    #[error("{file} has format {found}, and this version reads formats up to {known}: use a later version")]
+    LogFormat {
+        /// The file in the log's directory.
+        file: String,
+        /// The file's format.
+        found: u32,
+        /// The latest format that is known here.
+        known: u32,
+    },
+    /// What was asked for was trimmed away.
+    #[error("the log does not go back to {wanted}: it was trimmed, and its oldest record is {oldest}")]
+    LogTrimmed {
+        /// What was asked for.
+        wanted: String,
+        /// The version of the oldest record there is, or that there is none.
+        oldest: String,
+    },
+    /// The disk refused a write or a sync. That is final: what is not durable by now may be lost, and nobody knows which part.
+    #[error("the log has stopped, as {what} failed: {source}; what was durable before is safe: open the log again")]
+    LogFailed {
+        /// What was being done, and to which file.
+        what: String,
+        /// The system's error.
+        source: Arc<std::io::Error>,
+    },
+    /// A record does not fit a segment.
+    #[error(
+        "a record of {len} bytes exceeds the log's limit of {limit} bytes: make the log with larger `segment_bytes`"
+    )]
+    LogRecordTooLarge {
+        /// Bytes of the payload.
+        len: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A record does not come after the last one, by its version or by its time.
+    #[error(
+        "a record of version {given} at {given_ns} ns cannot follow version {last} at {last_ns} ns: both must grow"
+    )]
+    LogOrder {
+        /// The version given.
+        given: Version,
+        /// The time given, in nanoseconds.
+        given_ns: u64,
+        /// The version of the record before.
+        last: Version,
+        /// The time of the record before, in nanoseconds.
+        last_ns: u64,
+    },
     /// The operating system refused something.
     #[error("{what}: {source}")]
     Io {

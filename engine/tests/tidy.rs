@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Longest source file, in lines; tests may be longer.
 const LINES_MAX: usize = 500;
-/// Where `unsafe` may stand.
-const UNSAFE_ROOMS: [&str; 4] = ["engine/src/fabric/", "engine/src/sst/", "engine/src/multicast/ring.rs", "ffi/"];
+/// Where `unsafe` may stand. In the log it is the memory map of its files, and nothing else.
+const UNSAFE_ROOMS: [&str; 5] =
+    ["engine/src/fabric/", "engine/src/sst/", "engine/src/multicast/ring.rs", "engine/src/log/map.rs", "ffi/"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

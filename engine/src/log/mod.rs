@@ -1,11 +1,39 @@
 //! The persistent log: an append-only stream of records on disk, found again by version and by time.
+//!
+//! [`Log`] is a log in a directory, for any number of threads; [`Journal`] is what a replication protocol asks of it, which
+//! never waits; [`Store`] is the same log with one owner and no thread, on any [`Disk`].
 
+mod blobs;
+mod codec;
+mod cut;
 mod disk;
+mod failure;
+mod handle;
 mod held;
+mod index;
 mod journal;
+mod map;
+mod os;
+mod queue;
+mod reader;
 mod record;
+mod recover;
+mod segment;
+mod snapshot;
+mod source;
+mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 pub use disk::{Disk, File};
+pub use handle::{Log, LogJournal, LogOptions, ReadOnlyLog};
 pub use held::{Held, Release, held};
 pub use journal::{Journal, Ticket};
+pub use map::Map;
+pub use reader::{Entry, Iter, Reader};
 pub use record::{Kind, Record, Version};
+pub use segment::Identity;
+pub use snapshot::{Snapshot, SnapshotWriter};
+pub use store::{SEGMENT_BYTES_DEFAULT, Store};

@@ -2,6 +2,7 @@
 
 use crate::config::MemberId;
 use crate::multicast::Mode;
+use std::fmt;
 
 /// The place of a record in the log, and in the group's history: versions grow from record to record, with gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -10,6 +11,12 @@ pub struct Version {
     pub view: u64,
     /// Its number in the total order.
     pub sequence: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.view, self.sequence)
+    }
 }
 
 /// What a record is.

@@ -25,7 +25,14 @@ pub(super) struct Epoch {
 
 impl Epoch {
     pub(super) fn new(seed: u64) -> Epoch {
-        Epoch { edges: Vec::new(), shown: Vec::new(), leader: Leader::new(seed), vote: None, decided: None, wedged_ms: None }
+        Epoch {
+            edges: Vec::new(),
+            shown: Vec::new(),
+            leader: Leader::new(seed),
+            vote: None,
+            decided: None,
+            wedged_ms: None,
+        }
     }
 
     /// Whom the member of rank `me`, this one, accuses.
@@ -286,7 +293,12 @@ impl Membership {
         }
         let order = Value::order(view.order, target, members.len());
         let trims = view.members.iter().zip(target).map(|(member, &end)| (member.peer, end)).collect();
-        Value { view: View { number: view.number + 1, members, order }, trims, left, time_ns: self.decision_time(candidates) }
+        Value {
+            view: View { number: view.number + 1, members, order },
+            trims,
+            left,
+            time_ns: self.decision_time(candidates),
+        }
     }
 
     /// Above all that any candidate has said of the time, and above the records that this one has written.

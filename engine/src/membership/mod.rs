@@ -158,7 +158,8 @@ impl Membership {
 
     /// Whether the link to `peer` is up, and leads to that very process.
     pub fn is_linked(&self, peer: Peer) -> bool {
-        self.is_same(peer, self.me) || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
+        self.is_same(peer, self.me)
+            || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
     }
 
     /// Whether somebody else was given `slot` in a view after `since`, and is linked.
@@ -414,7 +415,17 @@ impl Membership {
         };
         let start =
             |peer: Peer| value.trims.iter().find(|(old, _)| *old == peer).map_or(End::default(), |&(_, end)| end);
-        let seats = value.view.members.iter().map(|member| Seat { slot: member.peer.slot, id: member.peer.id, voter: member.voter, start: start(member.peer) }).collect();
+        let seats = value
+            .view
+            .members
+            .iter()
+            .map(|member| Seat {
+                slot: member.peer.slot,
+                id: member.peer.id,
+                voter: member.voter,
+                start: start(member.peer),
+            })
+            .collect();
         let layout = Layout { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
         // The row is about no epoch while it is being cleared.
         self.store_and_push(row::EPOCH, 0, fabric);

@@ -85,7 +85,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn tail() -> Tail {
-        let record = |sequence, len| TailRecord { sequence, sender: MemberId(7), mode: Mode::Durable, raw: vec![5; len] };
+        let record =
+            |sequence, len| TailRecord { sequence, sender: MemberId(7), mode: Mode::Durable, raw: vec![5; len] };
         let end = End { messages: 4, frames: 3, word: 2 };
         Tail { view: 9, ends: vec![end; 3], records: vec![record(5, 8), record(9, 77)] }
     }

@@ -28,7 +28,16 @@ pub(super) struct Logging {
 
 impl Logging {
     pub(super) fn new(journal: Box<dyn Journal>) -> Logging {
-        Logging { journal, clock_ns: 0, wall_ns: 0, vote: None, decision: None, passing: None, past_ns: 0, begun: false }
+        Logging {
+            journal,
+            clock_ns: 0,
+            wall_ns: 0,
+            vote: None,
+            decision: None,
+            passing: None,
+            past_ns: 0,
+            begun: false,
+        }
     }
 
     /// A time later than any that was given out or seen before.

@@ -89,7 +89,9 @@ impl Node {
         let list = absent.iter().map(|(_, peer)| peer.id.to_string()).collect::<Vec<_>>().join(", ");
         let missing = match absent.len() {
             0 => format!("nobody, but the members of view {view} have not come to a decision"),
-            _ if enough => format!("members {list} of view {view}; more than half are here, but have not come to a decision"),
+            _ if enough => {
+                format!("members {list} of view {view}; more than half are here, but have not come to a decision")
+            }
             _ => format!("members {list} of view {view}, more than half of which must come back with their logs"),
         };
         Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
@@ -117,7 +119,8 @@ impl Node {
     /// Sees to it that the own log goes as far as that of any candidate, and says so once it is on disk.
     fn complete_log(&mut self) -> bool {
         let Some((target, from)) = self.membership.log_target() else { return false };
-        let (Some(restart), Some(logging), Some(view)) = (&mut self.restart, &self.logging, self.membership.view()) else {
+        let (Some(restart), Some(logging), Some(view)) = (&mut self.restart, &self.logging, self.membership.view())
+        else {
             return false;
         };
         let have = self.membership.ends_of(restart.recovery.last);
@@ -127,7 +130,8 @@ impl Node {
             return saved && self.membership.flushed(&target, &mut *self.fabric);
         }
         let below = view.order.horizon(target.iter().map(|end| end.messages.max(view.order.base)));
-        let need = LogNeed { from, after: restart.recovery.last, below: Version { view: view.number, sequence: below } };
+        let need =
+            LogNeed { from, after: restart.recovery.last, below: Version { view: view.number, sequence: below } };
         restart.need.replace(need) != Some(need)
     }
 
@@ -186,13 +190,16 @@ impl Node {
         let mut tail = recovery.tail.take().filter(|tail| tail.view == number).unwrap_or_default();
         if self.membership.ends_of(recovery.last) == ends {
             tail.records.clear();
-        } else if tail.ends.len() != ends.len() || tail.ends.iter().zip(&ends).any(|(has, end)| has.messages < end.messages) {
+        } else if tail.ends.len() != ends.len()
+            || tail.ends.iter().zip(&ends).any(|(has, end)| has.messages < end.messages)
+        {
             return Err(format!("the log ends at {}, before what was decided: {ends:?}", recovery.last));
         }
         for TailRecord { sequence, sender, mode, raw } in tail.records {
             let at = sequence.saturating_sub(order.first);
             let (rank, index) = ((at % ends.len() as u64) as usize, order.base + at / ends.len() as u64);
-            let (version, Some((stamp, payload))) = (Version { view: number, sequence }, raw.split_first_chunk()) else {
+            let (version, Some((stamp, payload))) = (Version { view: number, sequence }, raw.split_first_chunk())
+            else {
                 continue;
             };
             // What was fetched meanwhile is there already; what the decision leaves out has never been.

@@ -270,8 +270,15 @@ impl Cluster {
     fn add(&mut self, slot: Slot, id: u32, origin: Origin, start: Start) -> Peer {
         let (process, fabric, rows) = self.net.process(slot);
         let peer = Peer { slot, id: MemberId(id), incarnation: self.actors.len() as u64 + 1 };
-        let multicast =
-            Multicast::new(SubgroupId(0), self.specs[1], slot, rows[1].clone(), self.max_message, self.durability, origin);
+        let multicast = Multicast::new(
+            SubgroupId(0),
+            self.specs[1],
+            slot,
+            rows[1].clone(),
+            self.max_message,
+            self.durability,
+            origin,
+        );
         let ring = multicast.ring().clone();
         let settings = Settings { seed: self.rng.next(), ..self.settings };
         let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);

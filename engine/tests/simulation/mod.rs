@@ -5,11 +5,12 @@
 //! moves the first seed; with `GALERNA_SURVEY=1` all that fail are listed.
 
 mod cluster;
+pub(crate) mod disk;
 mod duels;
 mod fabric;
 mod media;
 mod oracle;
-mod rng;
+pub(crate) mod rng;
 mod scenarios;
 
 pub(crate) use fabric::Net;

@@ -252,13 +252,17 @@ impl Oracle {
             }
             let what = format!("the log's record {view}.{sequence}");
             let members = &self.changes.get(&view).unwrap_or_else(|| panic!("{what}: of no view")).view.members;
-            let sender = members.iter().find(|m| m.peer.id == record.sender).unwrap_or_else(|| panic!("{what}: sender"));
+            let sender =
+                members.iter().find(|m| m.peer.id == record.sender).unwrap_or_else(|| panic!("{what}: sender"));
             let sender = sender.peer.incarnation as usize - 1;
             let number = counts[sender];
             counts[sender] += 1;
             let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
             let bytes = &record.payload;
-            assert!(sent.committed && sent.mode == record.mode && sent.len == bytes.len(), "{what}: {record:?}, {sent:?}");
+            assert!(
+                sent.committed && sent.mode == record.mode && sent.len == bytes.len(),
+                "{what}: {record:?}, {sent:?}"
+            );
             let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
             assert!(wrong.is_none(), "{what}: content differs, of message {number} of {sender}");
             if let Some((known, _)) = self.order.get(&(view, sequence)) {

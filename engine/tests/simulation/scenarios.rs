@@ -44,7 +44,8 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
         let (process, fabric, rows) = net.process(slot);
         assert_eq!(process, slot);
         let peer = Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 1 };
-        let multicast = Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, None, Origin::default());
+        let multicast =
+            Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, None, Origin::default());
         rings.push(multicast.ring().clone());
         nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, 0)));
         peers.push(peer);

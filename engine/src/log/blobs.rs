@@ -1,0 +1,106 @@
+//! Small files that are replaced as a whole: after a crash such a file has the old bytes or the new ones.
+//!
+//! 64 bytes of header (magic, checksum of all that follows and of the name, format, length, identity), then the bytes.
+
+use super::codec::{u32_at, u64_at};
+use super::disk::Disk;
+use super::failure::{Step, full_or_final};
+use super::segment::{FORMAT, Identity, TEMPORARY, check_format};
+use crate::error::Error;
+use std::io;
+
+/// The log's own blob.
+pub(super) const MARKS: &str = "marks";
+const MAGIC: u32 = u32::from_le_bytes(*b"GBLB");
+const HEAD_BYTES: usize = 64;
+
+/// The name of a blob is part of a file's name.
+pub(super) fn valid_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// The file of the blob `name`.
+pub(super) fn blob_file(name: &str) -> Result<String, Error> {
+    if !valid_name(name) {
+        return Err(Error::Misuse("the name of a blob is 1 to 64 characters out of a-z, 0-9, - and _"));
+    }
+    Ok(format!("{name}.blob"))
+}
+
+fn checksum(file: &str, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(file.as_bytes()), &bytes[8..])
+}
+
+/// Replaces `file`. Whatever fails, but for a full disk, is final.
+pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]) -> Result<(), Step> {
+    let mut whole = vec![0; HEAD_BYTES];
+    whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    whole[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    whole[16..24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    whole[24..24 + Identity::BYTES].copy_from_slice(&identity.to_bytes());
+    whole.extend_from_slice(bytes);
+    let checksum = checksum(file, &whole);
+    whole[4..8].copy_from_slice(&checksum.to_le_bytes());
+
+    let temporary = format!("{file}{TEMPORARY}");
+    let created = disk.create(&temporary, whole.len() as u64);
+    let written = created.map_err(|error| full_or_final(error, &temporary, whole.len() as u64))?;
+    written.write_at(0, &whole).map_err(|error| Step::new(format!("writing {temporary}"), error))?;
+    written.sync().map_err(|error| Step::new(format!("syncing {temporary}"), error))?;
+    disk.rename(&temporary, file).map_err(|error| Step::new(format!("renaming {temporary}"), error))?;
+    disk.sync_names().map_err(|error| Step::new(format!("syncing the name of {file}"), error))
+}
+
+/// The bytes of `file`, or none if there is no such file. One that is damaged is an error.
+pub(super) fn load(disk: &dyn Disk, identity: Identity, file: &str) -> Result<Option<Vec<u8>>, Error> {
+    let opened = match disk.open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| Error::io(format!("opening {file}"), error))?,
+    };
+    let reading = |error| Error::io(format!("reading {file}"), error);
+    let len = opened.len().map_err(reading)?;
+    let damaged = |offset: u64, what: &str| Error::LogDamaged { file: file.to_owned(), offset, what: what.to_owned() };
+    let short = || damaged(len, "the file ends too early");
+    let mut whole = vec![0; usize::try_from(len).map_err(|_| damaged(0, "the file is too large"))?];
+    opened.read_at(0, &mut whole).map_err(reading)?;
+    if whole.len() < HEAD_BYTES {
+        return Err(short());
+    }
+    if u32_at(&whole, 0) != MAGIC {
+        return Err(damaged(0, "it does not begin as a blob does"));
+    }
+    check_format(file, u32_at(&whole, 8))?;
+    let expected = u64_at(&whole, 16).saturating_add(HEAD_BYTES as u64);
+    if len < expected {
+        return Err(short());
+    }
+    if len != expected || u32_at(&whole, 4) != checksum(file, &whole) {
+        return Err(damaged(0, "the checksum is wrong"));
+    }
+    identity.check(file, Identity::from_bytes(&whole[24..24 + Identity::BYTES]))?;
+    whole.drain(..HEAD_BYTES);
+    Ok(Some(whole))
+}
+
+/// What the log notes outside of its segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Marks {
+    /// The first segment that was not trimmed.
+    pub(super) low: u64,
+    /// A cut that has begun: nothing from this position on is part of the log. Without this mark a cut that a crash left half
+    /// done would look like damage.
+    pub(super) cut: Option<u64>,
+}
+
+impl Marks {
+    pub(super) fn save(&self, disk: &dyn Disk, identity: Identity) -> Result<(), Step> {
+        let words = [self.low, u64::from(self.cut.is_some()), self.cut.unwrap_or_default()];
+        save(disk, identity, MARKS, &words.map(u64::to_le_bytes).concat())
+    }
+
+    pub(super) fn load(disk: &dyn Disk, identity: Identity) -> Result<Marks, Error> {
+        let Some(bytes) = load(disk, identity, MARKS)? else { return Ok(Marks::default()) };
+        Ok(Marks { low: u64_at(&bytes, 0), cut: (u64_at(&bytes, 8) == 1).then_some(u64_at(&bytes, 16)) })
+    }
+}

@@ -1,0 +1,162 @@
+//! Removing records: the end of a log that was not confirmed, and the beginning that nobody needs any more.
+
+use super::Version;
+use super::disk::File;
+use super::failure::Step;
+use super::index::{self, Key};
+use super::segment::{End, TEMPORARY, index_name, segment_name};
+use super::store::Store;
+use super::table::Segment;
+use crate::error::Error;
+
+impl Store {
+    /// Removes every record whose version is `from` or greater, durably. If a crash comes in between, all of them are there
+    /// when the log is opened again, or none.
+    ///
+    /// Gives [`Error::LogTrimmed`] if `from` itself was trimmed. If a reader holds bytes of the segment that is cut, they are
+    /// left to it, and what stays of the segment is copied: that needs space for a segment.
+    pub fn cut(&mut self, from: Version) -> Result<(), Error> {
+        self.go_on()?;
+        let result = self.cut_step(from);
+        self.settle(result)
+    }
+
+    fn cut_step(&mut self, from: Version) -> Result<(), Step> {
+        if self.end.last.is_none_or(|last| last.version < from) {
+            return Ok(());
+        }
+        self.sync_segment()?;
+        let (end, number, entries) = self.find_cut(from)?;
+        self.marks.cut = Some(end.position);
+        if let Err(step) = self.marks.save(&*self.disk, self.identity) {
+            self.marks.cut = None;
+            return Err(step);
+        }
+        // From here on the log ends there, also after a crash.
+        let offset = end.position - number * self.shared.segment_bytes;
+        let in_use = self.forget(number, end, entries);
+        let (file, copied) = self.cleared(number, offset, in_use)?;
+        let later = self.number > number;
+        for gone in number + 1..=self.number {
+            self.remove(&segment_name(gone))?;
+        }
+        for gone in number..self.number {
+            self.remove_if_there(&index_name(gone))?;
+        }
+        if later || copied {
+            self.sync_names()?;
+        }
+        self.file = file;
+        self.number = number;
+        self.end = end;
+        self.synced = end.position;
+        self.marks.cut = None;
+        self.marks.save(&*self.disk, self.identity).map_err(|step| Step::Final(step.error()))
+    }
+
+    /// The place before the first record that goes, its segment, and the index entries of what stays of that segment.
+    fn find_cut(&self, from: Version) -> Result<(End, u64, Vec<index::Entry>), Error> {
+        let mut cursor = self.shared.seek(Key::Before(from))?;
+        let (number, sealed) = (cursor.number(), cursor.number() < self.number);
+        let mut entries = Vec::new();
+        if sealed {
+            cursor = self.shared.beginning(number)?;
+        }
+        while let Some(head) = cursor.head()?.filter(|head| head.stamp.version < from) {
+            if sealed {
+                index::note(&mut entries, cursor.entry(&head));
+            }
+            cursor.step(&head);
+        }
+        let end = cursor.end();
+        if !sealed {
+            let offset = end.position - number * self.shared.segment_bytes;
+            entries.clone_from(&self.shared.read().recent);
+            entries.retain(|entry| entry.offset < offset);
+        }
+        Ok((end, number, entries))
+    }
+
+    /// Ends the log there for readers; true if one of them holds bytes of the segment in which it ends now.
+    fn forget(&mut self, number: u64, end: End, entries: Vec<index::Entry>) -> bool {
+        self.indexed = entries.last().map_or(0, |entry| entry.offset);
+        self.fresh.clear();
+        let mut table = self.shared.write();
+        table.cuts += 1;
+        table.recent = entries;
+        table.end = end;
+        let mut in_use = false;
+        while let Some(last) = table.segments.pop_back() {
+            in_use = last.retire();
+            if last.number == number {
+                table.segments.push_back(Segment::new(number, last.before));
+                break;
+            }
+        }
+        in_use
+    }
+
+    /// The segment's file with nothing behind `offset`, durably; and whether it is another file than before.
+    fn cleared(&self, number: u64, offset: u64, in_use: bool) -> Result<(Box<dyn File>, bool), Step> {
+        let name = segment_name(number);
+        let failed = |error| Step::new(format!("cutting {name}"), error);
+        let old = self.disk.open(&name).map_err(failed)?;
+        if !in_use {
+            old.clear_from(offset).and_then(|()| old.sync()).map_err(failed)?;
+            return Ok((old, false));
+        }
+        let (temporary, size) = (format!("{name}{TEMPORARY}"), self.shared.segment_bytes);
+        let new = self.disk.create(&temporary, size).map_err(failed)?;
+        let mut bytes = vec![0; offset as usize];
+        let copied = old.read_at(0, &mut bytes).and_then(|()| new.write_at(0, &bytes)).and_then(|()| new.sync());
+        copied.and_then(|()| self.disk.rename(&temporary, &name)).map_err(failed)?;
+        Ok((new, true))
+    }
+
+    /// Removes the segments all of whose records have a version less than `before`, durably, but never the last segment; so
+    /// records before it may stay, and [`Reader::oldest`](super::Reader::oldest) says which.
+    pub fn trim(&mut self, before: Version) -> Result<(), Error> {
+        self.go_on()?;
+        let result = self.trim_step(before);
+        self.settle(result)
+    }
+
+    fn trim_step(&mut self, before: Version) -> Result<(), Step> {
+        // A segment is done with if the next one begins behind a record that is.
+        let low = {
+            let table = self.shared.read();
+            let beyond = |segment: &Segment| segment.before.last.is_none_or(|last| last.version < before);
+            table.segments.iter().take_while(|segment| beyond(segment)).last().map(|segment| segment.number)
+        };
+        let Some(low) = low.filter(|&low| low > self.marks.low) else { return Ok(()) };
+        let first = std::mem::replace(&mut self.marks.low, low);
+        if let Err(step) = self.marks.save(&*self.disk, self.identity) {
+            self.marks.low = first;
+            return Err(step);
+        }
+        self.shared.write().segments.retain(|segment| segment.number >= low);
+        for number in first..low {
+            self.remove(&segment_name(number))?;
+            self.remove_if_there(&index_name(number))?;
+        }
+        self.sync_names()
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Step> {
+        self.disk.remove(name).map_err(|error| Step::new(format!("removing {name}"), error))
+    }
+
+    /// Of an index file it is not known whether it could be written.
+    fn remove_if_there(&self, name: &str) -> Result<(), Step> {
+        match self.disk.remove(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Step::new(format!("removing {name}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_names(&self) -> Result<(), Step> {
+        self.disk.sync_names().map_err(|error| Step::new("syncing the log directory", error))
+    }
+}

@@ -1,0 +1,349 @@
+//! A log in a directory, with the thread that writes it.
+
+use super::codec::Stamp;
+use super::disk::Disk;
+use super::os::OsDisk;
+use super::queue::Queue;
+use super::reader::{Entry, Iter, Reader};
+use super::recover;
+use super::segment::{Identity, segment_name};
+use super::snapshot::{Snapshot, SnapshotWriter};
+use super::store::{self, SEGMENT_BYTES_DEFAULT, Store};
+use super::{Journal, Kind, Record, Ticket, Version, blobs, writer};
+use crate::config::MemberId;
+use crate::error::Error;
+use crate::multicast::Mode;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a log is made and used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. A record does not span segments. A log that
+    /// is there already keeps the size it was made with.
+    pub segment_bytes: u64,
+    /// So many bytes may be appended and not durable yet; then appending waits.
+    pub backlog_max_bytes: usize,
+    /// Whose log it is.
+    pub identity: Identity,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        LogOptions { segment_bytes: SEGMENT_BYTES_DEFAULT, backlog_max_bytes: 64 << 20, identity: Identity::default() }
+    }
+}
+
+/// A log that this process has open for writing. Any number of threads may use it; whatever they append while the disk is busy
+/// becomes one batch with one sync.
+///
+/// ```
+/// use galerna::log::{Log, LogOptions};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), galerna::Error> {
+/// # let directory = std::env::temp_dir().join(format!("galerna-log-example-{}", std::process::id()));
+/// # let second = Duration::from_secs(10);
+/// let log = Log::open(&directory, LogOptions::default())?;
+/// let first = log.append(b"deposit 100", second)?;
+/// log.append(b"withdraw 30", second)?;
+/// log.sync(second)?;
+///
+/// let entry = log.get(first)?.expect("it is durable");
+/// assert_eq!(&entry[..], b"deposit 100");
+/// let moment = entry.time_ns();
+/// assert_eq!(log.at_time(moment)?.expect("there was one").version(), first);
+/// for entry in log.iter(first..) {
+///     println!("{}: {} bytes", entry.as_ref().unwrap().version(), entry?.len());
+/// }
+/// log.close()?;
+/// # std::fs::remove_dir_all(&directory).unwrap();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Every call gives [`Error::LogFailed`] after the disk failed at a write or a sync: that is final, and what is not durable by
+/// then may be lost. While the disk is full, waiting calls give [`Error::LogFull`], and the log goes on when there is space.
+pub struct Log {
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+    reader: Reader,
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+}
+
+fn next_time_ns(last: Option<Stamp>) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    last.map_or(now, |last| now.max(last.time_ns.saturating_add(1)))
+}
+
+/// The record that follows the last one in a log without a group.
+fn own_record(last: Option<Stamp>, payload: &[u8]) -> Record<'_> {
+    let before = last.map_or(Version::default(), |last| last.version);
+    let version = Version { sequence: before.sequence.saturating_add(1), ..before };
+    let (sender, mode, kind) = (MemberId(0), Mode::Ordered, Kind::Message);
+    Record { version, time_ns: next_time_ns(last), sender, mode, kind, payload }
+}
+
+impl Log {
+    /// Opens the log in a directory, or makes one. What a crash left is put in order.
+    ///
+    /// Gives [`Error::LogLocked`] if somebody has it open for writing, [`Error::LogDamaged`] if something that was durable is
+    /// lost, [`Error::LogForeign`] or [`Error::LogFormat`] for a log that is another's, [`Error::LogFull`] without space.
+    pub fn open(directory: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
+        Log::on(Arc::new(OsDisk::open_locked(directory.as_ref())?), options)
+    }
+
+    /// The same on any disk, which nobody else writes.
+    pub fn on(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, Error> {
+        let store = Store::open(disk.clone(), options.identity, options.segment_bytes)?;
+        let last = store.last().map(|(version, time_ns)| Stamp { version, time_ns });
+        let queue = Queue::new(last, options.backlog_max_bytes, store.payload_max());
+        let reader = store.reader();
+        let served = queue.clone();
+        let thread = std::thread::Builder::new().name("galerna-log".to_owned());
+        let thread = thread.spawn(move || writer::serve(served, store));
+        let thread = Some(thread.map_err(|error| Error::io("starting the thread of the log", error))?);
+        Ok(Log { queue, thread, reader, disk, identity: options.identity })
+    }
+
+    /// Opens a log for reading, also while another process writes it: up to what is whole by now. Changes nothing.
+    pub fn open_read_only(directory: impl AsRef<Path>) -> Result<ReadOnlyLog, Error> {
+        let path = directory.as_ref();
+        let disk = Arc::new(OsDisk::open_read_only(path)?);
+        let survey = recover::survey(&*disk, None)?.ok_or_else(|| {
+            Error::io(format!("opening the log in {}", path.display()), io::Error::from(io::ErrorKind::NotFound))
+        })?;
+        let reader = Reader { shared: store::share(disk.clone(), &survey) };
+        let header = survey.last();
+        let offset = survey.scan.end.position - header.number * header.segment_bytes;
+        let torn = survey.scan.torn.then(|| (segment_name(header.number), offset));
+        Ok(ReadOnlyLog { reader, disk, identity: survey.identity, torn })
+    }
+
+    /// Appends a record with the next version and the time of now, and returns its version. It is durable after
+    /// [`Log::sync`] or [`Log::wait_durable`].
+    ///
+    /// Waits while `backlog_max_bytes` are not durable yet, for at most `timeout`: then [`Error::TimedOut`]. Gives
+    /// [`Error::LogRecordTooLarge`] for what does not fit a segment.
+    pub fn append(&self, payload: &[u8], timeout: Duration) -> Result<Version, Error> {
+        self.queue.append(payload, Some(timeout), |last| own_record(last, payload))
+    }
+
+    /// The same without waiting: [`Error::WouldBlock`] if it would have to.
+    pub fn try_append(&self, payload: &[u8]) -> Result<Version, Error> {
+        self.queue.append(payload, None, |last| own_record(last, payload))
+    }
+
+    /// Appends a record as it is given. [`Error::LogOrder`] if its version or its time is not greater than the last one's.
+    pub fn append_record(&self, record: Record<'_>, timeout: Duration) -> Result<Version, Error> {
+        self.queue.append(record.payload, Some(timeout), |_| record)
+    }
+
+    /// Waits until everything that was appended before the call is durable.
+    pub fn sync(&self, timeout: Duration) -> Result<(), Error> {
+        let ticket = self.queue.asked()?;
+        self.queue.wait_for("sync of the log", timeout, |queue| queue.done() >= ticket)
+    }
+
+    /// Waits until the record of this version, and all before it, are durable.
+    pub fn wait_durable(&self, version: Version, timeout: Duration) -> Result<(), Error> {
+        let durable = |_: &Queue| self.durable().is_some_and(|durable| durable >= version);
+        self.queue.wait_for("sync of the log", timeout, durable)
+    }
+
+    /// The version of the last durable record.
+    pub fn durable(&self) -> Option<Version> {
+        self.reader.end()
+    }
+
+    /// Bytes that were appended and are not durable yet.
+    pub fn backlog_bytes(&self) -> usize {
+        self.queue.backlog_bytes()
+    }
+
+    /// Why the log takes nothing more, ever.
+    pub fn failure(&self) -> Option<Error> {
+        self.queue.lock().failure.clone()
+    }
+
+    /// Removes every record whose version is `from` or greater, durably, after all that was appended so far is written.
+    pub fn cut(&self, from: Version, timeout: Duration) -> Result<(), Error> {
+        self.queue.run("cut of the log", timeout, true, move |store| store.cut(from))
+    }
+
+    /// Removes whole segments of records before `before`, durably. What is left begins at [`Log::oldest`].
+    pub fn trim(&self, before: Version, timeout: Duration) -> Result<(), Error> {
+        self.queue.run("trim of the log", timeout, false, move |store| store.trim(before))
+    }
+
+    /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably.
+    pub fn save(&self, name: &str, bytes: &[u8], timeout: Duration) -> Result<(), Error> {
+        let (name, bytes) = (name.to_owned(), bytes.to_owned());
+        self.queue.run("save beside the log", timeout, false, move |store| store.save(&name, &bytes))
+    }
+
+    /// The durable bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are damaged.
+    pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
+    }
+
+    /// Begins a checkpoint of the application that covers everything up to `version`: write it in pieces, then
+    /// [`Log::install`] it, then [`Log::trim`]. One at a time of each version.
+    pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
+        SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
+    }
+
+    /// Makes a checkpoint durable, in place of the older ones.
+    pub fn install(&self, mut snapshot: SnapshotWriter, timeout: Duration) -> Result<(), Error> {
+        // The long part is done here, so that the log goes on meanwhile.
+        snapshot.seal()?;
+        self.queue.run("checkpoint", timeout, false, move |store| store.install(snapshot))
+    }
+
+    /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
+    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        Snapshot::load(&*self.disk, self.identity)
+    }
+
+    /// Reads what is durable, also after the log was closed.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// [`Reader::get`]
+    pub fn get(&self, version: Version) -> Result<Option<Entry>, Error> {
+        self.reader.get(version)
+    }
+
+    /// [`Reader::first_at_or_after`]
+    pub fn first_at_or_after(&self, version: Version) -> Result<Option<Entry>, Error> {
+        self.reader.first_at_or_after(version)
+    }
+
+    /// [`Reader::at_time`]
+    pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
+        self.reader.at_time(time_ns)
+    }
+
+    /// [`Reader::iter`]
+    pub fn iter(&self, range: impl RangeBounds<Version>) -> Iter {
+        self.reader.iter(range)
+    }
+
+    /// [`Reader::oldest`]
+    pub fn oldest(&self) -> Result<Option<Version>, Error> {
+        self.reader.oldest()
+    }
+
+    /// A handle for one that must not wait. `wake` is called by the log's thread when [`Journal::durable`] has moved or the
+    /// log has failed; it must not wait either.
+    pub fn journal(&self, wake: Box<dyn Fn() + Send + Sync>) -> LogJournal {
+        LogJournal { wake: self.queue.add_wake(wake.into()), queue: self.queue.clone() }
+    }
+
+    /// Makes durable what was appended, and ends. The error is why not all of it is durable. Dropping does the same, without
+    /// the error.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.queue.lock().closing = true;
+        self.queue.work.notify_one();
+        if thread.join().is_err() {
+            return Err(Error::Internal("the thread that writes the log panicked".to_owned()));
+        }
+        match self.failure() {
+            None | Some(Error::Misuse(_)) => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!("closing the log: {error}");
+        }
+    }
+}
+
+/// See [`Log::journal`].
+pub struct LogJournal {
+    queue: Arc<Queue>,
+    wake: u64,
+}
+
+impl Journal for LogJournal {
+    fn append(&mut self, record: Record<'_>) -> Ticket {
+        Ticket(self.queue.append_at_once(&record))
+    }
+
+    fn cut(&mut self, from: Version) -> Ticket {
+        Ticket(self.queue.ask(Box::new(move |store: &mut Store| store.cut(from)), true))
+    }
+
+    fn save(&mut self, name: &'static str, bytes: &[u8]) -> Ticket {
+        let bytes = bytes.to_owned();
+        Ticket(self.queue.ask(Box::new(move |store: &mut Store| store.save(name, &bytes)), false))
+    }
+
+    fn durable(&self) -> Ticket {
+        Ticket(self.queue.done())
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.queue.lock().failure.clone()
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.queue.backlog_bytes()
+    }
+}
+
+impl Drop for LogJournal {
+    fn drop(&mut self) {
+        self.queue.remove_wake(self.wake);
+    }
+}
+
+/// A log that is open for reading only: see [`Log::open_read_only`].
+pub struct ReadOnlyLog {
+    reader: Reader,
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+    torn: Option<(String, u64)>,
+}
+
+impl ReadOnlyLog {
+    /// Reads the records that were there when it was opened.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// File and offset in bytes where the log ends with a record that is not whole: a crash left it, or it is being written.
+    pub fn torn(&self) -> Option<(&str, u64)> {
+        self.torn.as_ref().map(|(file, offset)| (file.as_str(), *offset))
+    }
+
+    /// The bytes of the blob `name`; none if it was never saved.
+    pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
+    }
+
+    /// The newest checkpoint, verified; none if there is none.
+    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        Snapshot::load(&*self.disk, self.identity)
+    }
+}

@@ -1,0 +1,149 @@
+//! Where to begin to look for a version or a time: an entry for every 16 KiB of records. Both grow with the position, so one
+//! index serves both.
+//!
+//! A sealed segment's index is a file: a header of 64 bytes and entries of 40, each with a checksum of its own, so that a
+//! search verifies only what it looks at. The checksums start from that of the segment's last record, so an index of another
+//! history is none. An index that is missing or damaged is built anew from the records.
+
+use super::Version;
+use super::codec::{Stamp, u32_at, u64_at};
+use super::disk::Disk;
+use super::segment::{FORMAT, index_name};
+use super::source::Source;
+use std::io;
+use std::sync::Arc;
+
+const HEAD_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 40;
+const MAGIC: u32 = u32::from_le_bytes(*b"GIDX");
+/// Bytes of records for which there is one entry.
+pub(super) const STRIDE_BYTES: u64 = 16 << 10;
+
+/// The record at `offset` in the segment, and the checksum of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) stamp: Stamp,
+    pub(super) offset: u64,
+    pub(super) previous: u32,
+}
+
+/// Adds a record to the index of its segment, if it is far enough from the last entry.
+pub(super) fn note(entries: &mut Vec<Entry>, entry: Entry) {
+    if entries.last().is_none_or(|last| entry.offset >= last.offset + STRIDE_BYTES) {
+        entries.push(entry);
+    }
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Key {
+    Version(Version),
+    /// What stands before the first record of this version or a greater one.
+    Before(Version),
+    Time(u64),
+}
+
+impl Key {
+    /// Whether a record with this stamp is at what is looked for, or before it.
+    pub(super) fn reached_by(&self, stamp: Stamp) -> bool {
+        match *self {
+            Key::Version(version) => stamp.version <= version,
+            Key::Before(version) => stamp.version < version,
+            Key::Time(time_ns) => stamp.time_ns <= time_ns,
+        }
+    }
+}
+
+/// The index of a sealed segment.
+pub(super) enum Index {
+    File { source: Arc<Source>, count: usize, salt: u32 },
+    Built(Vec<Entry>),
+}
+
+/// An entry does not have its checksum.
+pub(super) struct Damaged;
+
+fn salt(number: u64, seed: u32, end: u32) -> u32 {
+    let start = crc32c::crc32c(&number.to_le_bytes());
+    crc32c::crc32c_append(start, &[seed.to_le_bytes(), end.to_le_bytes()].concat())
+}
+
+impl Index {
+    /// Writes the index of a segment that ends with the checksum `end`. Its name is made durable by whoever syncs names next.
+    pub(super) fn write(disk: &dyn Disk, number: u64, seed: u32, end: u32, entries: &[Entry]) -> io::Result<()> {
+        let salt = salt(number, seed, end);
+        let mut bytes = vec![0; HEAD_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[16..24].copy_from_slice(&(entries.len() as u64).to_le_bytes());
+        let checksum = crc32c::crc32c_append(salt, &bytes[8..HEAD_BYTES]);
+        bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+        for entry in entries {
+            let Version { view, sequence } = entry.stamp.version;
+            let words = [view, sequence, entry.stamp.time_ns, entry.offset].map(u64::to_le_bytes).concat();
+            let start = bytes.len();
+            bytes.extend_from_slice(&words);
+            bytes.extend_from_slice(&entry.previous.to_le_bytes());
+            let checksum = crc32c::crc32c_append(salt, &bytes[start..]);
+            bytes.extend_from_slice(&checksum.to_le_bytes());
+        }
+        let file = disk.create(&index_name(number), bytes.len() as u64)?;
+        file.write_at(0, &bytes)?;
+        file.sync()
+    }
+
+    /// Opens the index file; none if it is missing or damaged.
+    pub(super) fn open(disk: &dyn Disk, number: u64, seed: u32, end: u32) -> Option<Index> {
+        let source = Arc::new(Source::open(disk, &index_name(number)).ok()?);
+        let salt = salt(number, seed, end);
+        let head = source.view(0, HEAD_BYTES).ok()?;
+        let checksum = crc32c::crc32c_append(salt, &head[8..]);
+        if u32_at(&head, 0) != MAGIC || u32_at(&head, 8) != FORMAT || u32_at(&head, 4) != checksum {
+            return None;
+        }
+        let count = usize::try_from(u64_at(&head, 16)).ok()?;
+        Some(Index::File { source, count, salt })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Index::File { count, .. } => *count,
+            Index::Built(entries) => entries.len(),
+        }
+    }
+
+    fn entry(&self, n: usize) -> Result<Entry, Damaged> {
+        let (source, salt) = match self {
+            Index::Built(entries) => return entries.get(n).copied().ok_or(Damaged),
+            Index::File { source, salt, .. } => (source, *salt),
+        };
+        let bytes = source.view((HEAD_BYTES + n * ENTRY_BYTES) as u64, ENTRY_BYTES).map_err(|_| Damaged)?;
+        if u32_at(&bytes, 36) != crc32c::crc32c_append(salt, &bytes[..36]) {
+            return Err(Damaged);
+        }
+        let version = Version { view: u64_at(&bytes, 0), sequence: u64_at(&bytes, 8) };
+        let stamp = Stamp { version, time_ns: u64_at(&bytes, 16) };
+        Ok(Entry { stamp, offset: u64_at(&bytes, 24), previous: u32_at(&bytes, 32) })
+    }
+
+    /// The last entry that is not behind the key.
+    pub(super) fn search(&self, key: Key) -> Result<Option<Entry>, Damaged> {
+        let (mut low, mut high, mut found) = (0, self.len(), None);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.entry(middle)?;
+            if key.reached_by(entry.stamp) {
+                (low, found) = (middle + 1, Some(entry));
+            } else {
+                high = middle;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The same for the entries of the last segment.
+pub(super) fn search(entries: &[Entry], key: Key) -> Option<Entry> {
+    let behind = entries.partition_point(|entry| key.reached_by(entry.stamp));
+    entries[..behind].last().copied()
+}

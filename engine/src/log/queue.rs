@@ -1,0 +1,320 @@
+//! What callers ask of the thread that writes: they put it into a queue, go on, and learn later how far it has come.
+
+use super::codec::{self, Stamp};
+use super::store::{Store, out_of_order};
+use super::{Record, Version};
+use crate::error::Error;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+/// A batch is closed at this size, so that buffers are reused and do not grow.
+const BATCH_BYTES: usize = 1 << 20;
+/// So many buffers are kept for the next batches.
+const SPARES: usize = 8;
+
+/// Something to do with the store; repeated, if the disk is full, until there is space.
+pub(super) type Work = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
+
+pub(super) enum Op {
+    /// Encoded records.
+    Append(Vec<u8>),
+    Do(Work),
+}
+
+/// An operation, and the last ticket that it fulfils.
+pub(super) struct Asked {
+    pub(super) ticket: u64,
+    pub(super) op: Op,
+}
+
+/// A time that far from now, or a day, for those who would wait for ever.
+fn after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_secs(86_400))
+}
+
+/// How a caller is told that something happened.
+pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) ops: VecDeque<Asked>,
+    asked: u64,
+    /// The last record that was asked for.
+    last: Option<Stamp>,
+    /// A cut was asked for by this ticket and nothing was appended after it: the last record is not known before it is done.
+    cut: Option<u64>,
+    pub(super) failure: Option<Error>,
+    /// Why the thread waits: the disk is full.
+    pub(super) obstacle: Option<Error>,
+    pub(super) closing: bool,
+    /// The thread sleeps until there is something to do.
+    pub(super) idle: bool,
+    spare: Vec<Vec<u8>>,
+    wakes: Vec<(u64, Wake)>,
+    wakes_given: u64,
+}
+
+/// What callers and the thread share.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    pub(super) work: Condvar,
+    progress: Condvar,
+    done: AtomicU64,
+    backlog: AtomicUsize,
+    backlog_max: usize,
+    payload_max: usize,
+}
+
+impl Queue {
+    pub(super) fn new(last: Option<Stamp>, backlog_max: usize, payload_max: usize) -> Arc<Queue> {
+        Arc::new(Queue {
+            state: Mutex::new(State { last, ..State::default() }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            done: AtomicU64::new(0),
+            backlog: AtomicUsize::new(0),
+            backlog_max,
+            payload_max,
+        })
+    }
+
+    /// The state is whole between any two statements that can panic.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to this ticket is durable.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
+    /// Waits for progress until `deadline`; false if that has passed.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Instant) -> (MutexGuard<'a, State>, bool) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (state, result) = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        (state, !result.timed_out())
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), Error> {
+        let (len, limit) = (payload.len(), self.payload_max);
+        if len > limit { Err(Error::LogRecordTooLarge { len, limit }) } else { Ok(()) }
+    }
+
+    /// Appends a record that `place` makes out of the last one's stamp. Waits for space for `timeout` at most; without one it does
+    /// not wait.
+    pub(super) fn append<'a>(
+        &self,
+        payload: &'a [u8],
+        timeout: Option<Duration>,
+        place: impl FnOnce(Option<Stamp>) -> Record<'a>,
+    ) -> Result<Version, Error> {
+        self.check_size(payload)?;
+        // Of all that is to be computed this takes longest: outside of the lock.
+        let checksum = crc32c::crc32c(payload);
+        let bytes = codec::record_bytes(payload.len());
+        let deadline = timeout.map(|timeout| (after(timeout), timeout));
+        let mut state = self.lock();
+        loop {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            let backlog = self.backlog_bytes();
+            if state.cut.is_none() && (backlog == 0 || backlog + bytes <= self.backlog_max) {
+                break;
+            }
+            let Some((deadline, timeout)) = deadline else {
+                return Err(state.obstacle.clone().unwrap_or(Error::WouldBlock("the disk is behind")));
+            };
+            let (next, in_time) = self.wait(state, deadline);
+            state = next;
+            if !in_time {
+                let timed_out = Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 };
+                return Err(state.obstacle.clone().unwrap_or(timed_out));
+            }
+        }
+        let record = place(state.last);
+        let stamp = Stamp { version: record.version, time_ns: record.time_ns };
+        if !stamp.follows(state.last) {
+            return Err(out_of_order(stamp, state.last));
+        }
+        self.push(state, &record, checksum);
+        Ok(record.version)
+    }
+
+    /// Appends without waiting and without looking at the order, which the store checks.
+    pub(super) fn append_at_once(&self, record: &Record<'_>) -> u64 {
+        let checksum = crc32c::crc32c(record.payload);
+        let mut state = self.lock();
+        if let Err(error) = self.check_size(record.payload) {
+            self.fail_locked(&mut state, error);
+        }
+        if state.failure.is_some() {
+            state.asked += 1;
+            return state.asked;
+        }
+        self.push(state, record, checksum)
+    }
+
+    /// The record's one copy, into the batch that the thread will write next.
+    fn push(&self, mut state: MutexGuard<'_, State>, record: &Record<'_>, checksum: u32) -> u64 {
+        state.asked += 1;
+        let ticket = state.asked;
+        state.last = Some(Stamp { version: record.version, time_ns: record.time_ns });
+        state.cut = None;
+        let bytes = codec::record_bytes(record.payload.len());
+        let open = match state.ops.back() {
+            Some(Asked { op: Op::Append(batch), .. }) => batch.len() + bytes <= BATCH_BYTES,
+            _ => false,
+        };
+        if !open {
+            let batch = state.spare.pop().unwrap_or_else(|| Vec::with_capacity(BATCH_BYTES.max(bytes)));
+            state.ops.push_back(Asked { ticket, op: Op::Append(batch) });
+        }
+        if let Some(Asked { ticket: last, op: Op::Append(batch) }) = state.ops.back_mut() {
+            codec::encode(batch, record, checksum);
+            *last = ticket;
+        }
+        self.backlog.fetch_add(bytes, Ordering::Relaxed);
+        self.rouse(state);
+        ticket
+    }
+
+    fn rouse(&self, mut state: MutexGuard<'_, State>) {
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    /// Asks for anything else. `cuts`: it may remove the last record.
+    pub(super) fn ask(&self, work: Work, cuts: bool) -> u64 {
+        let mut state = self.lock();
+        state.asked += 1;
+        let ticket = state.asked;
+        if state.failure.is_some() {
+            return ticket;
+        }
+        if cuts {
+            state.cut = Some(ticket);
+        }
+        state.ops.push_back(Asked { ticket, op: Op::Do(work) });
+        self.rouse(state);
+        ticket
+    }
+
+    /// Asks for something and waits for what comes of it.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        cuts: bool,
+        work: impl FnOnce(&mut Store) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let mut work = Some(work);
+        let work = move |store: &mut Store| {
+            if let Some(work) = work.take() {
+                // Whoever asked may have given up waiting.
+                let _ = sender.try_send(work(store));
+            }
+            Ok(())
+        };
+        self.ask(Box::new(work), cuts);
+        receiver.recv_timeout(timeout).unwrap_or_else(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => Err(Error::TimedOut { what, after_ms: timeout.as_millis() as u64 }),
+            mpsc::RecvTimeoutError::Disconnected => {
+                let failure = self.lock().failure.clone();
+                Err(failure.unwrap_or(Error::Misuse("the log was closed")))
+            }
+        })
+    }
+
+    /// The ticket of all that was asked so far.
+    pub(super) fn asked(&self) -> Result<u64, Error> {
+        let state = self.lock();
+        state.failure.clone().map_or(Ok(state.asked), Err)
+    }
+
+    /// Waits until `reached`.
+    pub(super) fn wait_for(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        reached: impl Fn(&Queue) -> bool,
+    ) -> Result<(), Error> {
+        let deadline = after(timeout);
+        let mut state = self.lock();
+        loop {
+            if reached(self) {
+                return Ok(());
+            }
+            if let Some(error) = state.failure.as_ref().or(state.obstacle.as_ref()) {
+                return Err(error.clone());
+            }
+            let (next, in_time) = self.wait(state, deadline);
+            state = next;
+            if !in_time && !reached(self) {
+                return Err(Error::TimedOut { what, after_ms: timeout.as_millis() as u64 });
+            }
+        }
+    }
+
+    /// The thread has done everything up to `ticket`; `last` is the store's last record.
+    pub(super) fn complete(&self, ticket: u64, last: Option<Stamp>, written: Vec<Vec<u8>>) {
+        let mut state = self.lock();
+        state.obstacle = None;
+        if state.cut == Some(ticket) {
+            (state.cut, state.last) = (None, last);
+        }
+        let bytes = written.iter().map(Vec::len).sum();
+        self.backlog.fetch_sub(bytes, Ordering::Relaxed);
+        for mut batch in written {
+            batch.clear();
+            if state.spare.len() < SPARES && batch.capacity() <= 2 * BATCH_BYTES {
+                state.spare.push(batch);
+            }
+        }
+        self.done.store(ticket, Ordering::Release);
+        self.tell(state);
+    }
+
+    /// Tells everybody that there is something new.
+    pub(super) fn tell(&self, state: MutexGuard<'_, State>) {
+        let wakes: Vec<Wake> = state.wakes.iter().map(|(_, wake)| wake.clone()).collect();
+        drop(state);
+        self.progress.notify_all();
+        wakes.iter().for_each(|wake| wake());
+    }
+
+    /// Nothing more is done, ever.
+    pub(super) fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        self.fail_locked(&mut state, error);
+        self.tell(state);
+    }
+
+    fn fail_locked(&self, state: &mut State, error: Error) {
+        state.failure.get_or_insert(error);
+        // Who waits for one of these learns of it by the end of its channel.
+        state.ops.clear();
+    }
+
+    pub(super) fn add_wake(&self, wake: Wake) -> u64 {
+        let mut state = self.lock();
+        state.wakes_given += 1;
+        let id = state.wakes_given;
+        state.wakes.push((id, wake));
+        id
+    }
+
+    pub(super) fn remove_wake(&self, id: u64) {
+        self.lock().wakes.retain(|(of, _)| *of != id);
+    }
+}

@@ -1,0 +1,282 @@
+//! What a directory holds when a log is opened, and how what a crash left is put in order.
+//!
+//! A segment that has a successor was synced as a whole before the successor came to be; of it only the header is read. The
+//! last one is read from its beginning. Its first record that is not as it was written ends the log, unless a later one says
+//! that the log had been synced beyond that place: then it is damage.
+
+use super::blobs::Marks;
+use super::codec::{self, HEAD_BYTES};
+use super::disk::{Disk, File};
+use super::index;
+use super::segment::{End, Header, Identity, Named, PAGE_BYTES, TEMPORARY, index_name, segment_name};
+use super::{Version, snapshot};
+use crate::error::Error;
+use std::collections::BTreeSet;
+use std::io;
+
+/// The files there are.
+#[derive(Default)]
+pub(super) struct Listing {
+    pub(super) segments: BTreeSet<u64>,
+    indexes: BTreeSet<u64>,
+    pub(super) snapshots: BTreeSet<Version>,
+    /// Files that only a log that was opened before can have.
+    grown: bool,
+    temporary: Vec<String>,
+}
+
+impl Listing {
+    pub(super) fn read(disk: &dyn Disk) -> Result<Listing, Error> {
+        let names = disk.names().map_err(|error| Error::io("listing the log directory", error))?;
+        let mut listing = Listing::default();
+        for name in names {
+            match Named::of(&name) {
+                Some(Named::Segment(number)) => drop(listing.segments.insert(number)),
+                Some(Named::Index(number)) => drop(listing.indexes.insert(number)),
+                Some(Named::Snapshot(version)) => drop(listing.snapshots.insert(version)),
+                Some(Named::Blob | Named::Marks) => listing.grown = true,
+                Some(Named::Temporary) => listing.temporary.push(name),
+                None => {}
+            }
+        }
+        listing.grown |= !listing.indexes.is_empty() || !listing.snapshots.is_empty();
+        Ok(listing)
+    }
+}
+
+/// The records of the last segment.
+pub(super) struct Scan {
+    pub(super) end: End,
+    pub(super) index: Vec<index::Entry>,
+    /// The highest position that a record vouches for as synced.
+    proved: u64,
+    /// There is something behind the end.
+    pub(super) torn: bool,
+}
+
+/// What was found.
+pub(super) struct Survey {
+    pub(super) identity: Identity,
+    pub(super) marks: Marks,
+    /// Of all segments that belong to the log.
+    pub(super) headers: Vec<Header>,
+    pub(super) file: Box<dyn File>,
+    bytes: Vec<u8>,
+    pub(super) scan: Scan,
+}
+
+fn missing(file: String) -> Error {
+    Error::LogDamaged { file, offset: 0, what: "the file is missing".to_owned() }
+}
+
+fn open_segment(disk: &dyn Disk, number: u64) -> Result<Box<dyn File>, Error> {
+    let name = segment_name(number);
+    disk.open(&name).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing(name),
+        _ => Error::io(format!("opening {name}"), error),
+    })
+}
+
+fn read_header(disk: &dyn Disk, number: u64) -> Result<(Box<dyn File>, Header, u64), Error> {
+    let name = segment_name(number);
+    let file = open_segment(disk, number)?;
+    let reading = |error| Error::io(format!("reading {name}"), error);
+    let len = file.len().map_err(reading)?;
+    if len < PAGE_BYTES {
+        let what = "the file ends within the segment's header".to_owned();
+        return Err(Error::LogDamaged { file: name, offset: len, what });
+    }
+    let mut page = vec![0; PAGE_BYTES as usize];
+    file.read_at(0, &mut page).map_err(reading)?;
+    Ok((file, Header::decode(&name, number, &page)?, len))
+}
+
+/// Makes segment `header.number` out of `file`, which stands under its temporary name: with its header, durably.
+pub(super) fn establish(disk: &dyn Disk, file: &dyn File, header: &Header) -> io::Result<()> {
+    let name = segment_name(header.number);
+    file.write_at(0, &header.encode())?;
+    file.sync()?;
+    disk.rename(&format!("{name}{TEMPORARY}"), &name)?;
+    disk.sync_names()
+}
+
+/// Makes the first segment of a new log.
+pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u64) -> Result<(), Error> {
+    let name = segment_name(0);
+    let temporary = format!("{name}{TEMPORARY}");
+    let file = disk
+        .create(&temporary, segment_bytes)
+        .map_err(|error| super::failure::not_made(error, &temporary, segment_bytes))?;
+    let before = End { position: PAGE_BYTES, last: None, checksum: 0 };
+    let header = Header { identity, number: 0, segment_bytes, before, low: 0 };
+    establish(disk, &*file, &header).map_err(|error| Error::io(format!("making {name}"), error))
+}
+
+/// Looks, and changes nothing. None if there is no log. `identity` is whose log it must be, if that is known.
+pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Option<Survey>, Error> {
+    let listing = Listing::read(disk)?;
+    let Some(&highest) = listing.segments.last() else {
+        return if listing.grown { Err(missing(segment_name(0))) } else { Ok(None) };
+    };
+    let (_, newest, _) = read_header(disk, highest)?;
+    let identity = identity.unwrap_or(newest.identity);
+    identity.check(&segment_name(highest), newest.identity)?;
+    let segment_bytes = newest.segment_bytes;
+    let marks = Marks::load(disk, identity)?;
+    let low = marks.low.max(newest.low);
+    let last = marks.cut.map_or(highest, |position| position / segment_bytes);
+    if low > last || last > highest {
+        return Err(missing(segment_name(low.max(last))));
+    }
+    let (headers, file, len) = read_headers(disk, identity, segment_bytes, low..=last)?;
+    let header = headers[headers.len() - 1];
+    let limit = marks.cut.map_or(segment_bytes, |position| position % segment_bytes).min(len);
+    let mut bytes = vec![0; limit as usize];
+    let name = segment_name(last);
+    file.read_at(0, &mut bytes).map_err(|error| Error::io(format!("reading {name}"), error))?;
+    let scan = scan(&name, &bytes, &header)?;
+    if let Some(position) = marks.cut.filter(|&position| scan.end.position != position) {
+        let what = format!("the records end here, and not at {}, where they were cut", position % segment_bytes);
+        return Err(Error::LogDamaged { file: name, offset: scan.end.position % segment_bytes, what });
+    }
+    Ok(Some(Survey { identity, marks: Marks { low, ..marks }, headers, file, bytes, scan }))
+}
+
+type Headers = (Vec<Header>, Box<dyn File>, u64);
+
+/// The headers of all segments, and the last one's file with its length.
+fn read_headers(
+    disk: &dyn Disk,
+    identity: Identity,
+    segment_bytes: u64,
+    numbers: std::ops::RangeInclusive<u64>,
+) -> Result<Headers, Error> {
+    let mut headers: Vec<Header> = Vec::new();
+    let mut last = None;
+    for number in numbers.clone() {
+        let name = segment_name(number);
+        let damaged = |offset, what: &str| Error::LogDamaged { file: name.clone(), offset, what: what.to_owned() };
+        let (file, header, len) = read_header(disk, number)?;
+        identity.check(&name, header.identity)?;
+        if header.segment_bytes != segment_bytes {
+            return Err(damaged(0, "the segment has another size than the others"));
+        }
+        if let Some((_, before_len)) = last {
+            let start = (number - 1) * segment_bytes;
+            let content = start + PAGE_BYTES..=start + segment_bytes;
+            if !content.contains(&header.before.position) {
+                return Err(damaged(0, "the segment's header contradicts the segment before"));
+            }
+            if header.before.position - start > before_len {
+                let what = "the file ends before its last record".to_owned();
+                return Err(Error::LogDamaged { file: segment_name(number - 1), offset: before_len, what });
+            }
+        }
+        headers.push(header);
+        last = Some((file, len));
+    }
+    let (file, len) = last.ok_or_else(|| missing(segment_name(*numbers.start())))?;
+    Ok((headers, file, len))
+}
+
+/// Reads the records in `bytes`, the content of the segment.
+fn scan(name: &str, bytes: &[u8], header: &Header) -> Result<Scan, Error> {
+    let (seed, base) = (header.identity.seed(), header.number * header.segment_bytes);
+    let mut end = header.start();
+    let mut scan = Scan { end, index: Vec::new(), proved: end.position, torn: false };
+    let mut at = PAGE_BYTES as usize;
+    while let Some(head) = codec::decode(bytes.get(at..).unwrap_or_default(), end.position, seed) {
+        let payload = bytes.get(at + HEAD_BYTES..at + HEAD_BYTES + head.length as usize);
+        let whole = payload.is_some_and(|payload| crc32c::crc32c(payload) == head.payload_checksum)
+            && at as u64 + head.record_bytes() <= bytes.len() as u64;
+        if !whole || head.previous != end.checksum || !head.stamp.follows(end.last) {
+            break;
+        }
+        index::note(&mut scan.index, index::Entry { stamp: head.stamp, offset: at as u64, previous: end.checksum });
+        scan.proved = scan.proved.max(head.synced);
+        at += head.record_bytes() as usize;
+        end = End { position: base + at as u64, last: Some(head.stamp), checksum: head.checksum };
+    }
+    scan.end = end;
+    let proof = look_further(bytes, at, base, seed, end.position, &mut scan.torn);
+    if let Some(synced) = scan.proved.max(proof).checked_sub(end.position).filter(|&beyond| beyond > 0) {
+        let what = format!("the record here is damaged: the log had been synced up to {synced} bytes behind it");
+        return Err(Error::LogDamaged { file: name.to_owned(), offset: at as u64, what });
+    }
+    Ok(scan)
+}
+
+/// The highest position that any header behind `from` vouches for as synced.
+fn look_further(bytes: &[u8], from: usize, base: u64, seed: u32, end: u64, torn: &mut bool) -> u64 {
+    const BLOCK_BYTES: usize = 4096;
+    static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+    let (mut proof, mut at) = (end, from);
+    while at < bytes.len() {
+        let stop = bytes.len().min(at.next_multiple_of(BLOCK_BYTES).max(at + 8));
+        let block = &bytes[at..stop];
+        if block != &ZEROS[..block.len()] {
+            *torn = true;
+            let heads = (at..stop).step_by(8).filter_map(|n| codec::decode(&bytes[n..], base + n as u64, seed));
+            proof = heads.map(|head| head.synced).fold(proof, u64::max);
+        }
+        at = stop;
+    }
+    proof
+}
+
+impl Survey {
+    /// The number of the last segment.
+    pub(super) fn last(&self) -> &Header {
+        &self.headers[self.headers.len() - 1]
+    }
+
+    /// Puts in order what a crash left, durably: what is not part of the log is gone, what is part of it is synced.
+    pub(super) fn repair(&mut self, disk: &dyn Disk) -> Result<(), Error> {
+        let last = *self.last();
+        let name = segment_name(last.number);
+        // What was found may be there only because the machine was not stopped: nothing is removed on the strength of that.
+        disk.sync_names().map_err(|error| Error::io("syncing the log directory", error))?;
+        self.tidy(disk, last.number)?;
+        let writing = |error| Error::io(format!("putting {name} in order"), error);
+        let (start, end) = (last.number * last.segment_bytes, self.scan.end.position);
+        let offset = |position: u64| position - start;
+        if self.scan.torn || self.marks.cut.is_some() {
+            self.file.clear_from(offset(end)).map_err(writing)?;
+        }
+        let len = self.file.len().map_err(writing)?;
+        if len < last.segment_bytes {
+            let zeros = vec![0; (last.segment_bytes - len) as usize];
+            self.file.write_at(len, &zeros).map_err(writing)?;
+        }
+        // If a sync of this had failed, the system may take it for written although it is not: it is written again.
+        let unproved = &self.bytes[offset(self.scan.proved) as usize..offset(end) as usize];
+        if !unproved.is_empty() {
+            self.file.write_at(offset(self.scan.proved), unproved).map_err(writing)?;
+        }
+        self.file.sync().map_err(writing)?;
+        if self.marks.cut.take().is_some() {
+            self.marks.save(disk, self.identity).map_err(super::failure::Step::error)?;
+        }
+        self.bytes = Vec::new();
+        Ok(())
+    }
+
+    /// Removes files that came to be and were not finished, or were trimmed or cut away.
+    fn tidy(&self, disk: &dyn Disk, last: u64) -> Result<(), Error> {
+        let listing = Listing::read(disk)?;
+        let low = self.marks.low;
+        let segments = listing.segments.iter().filter(|&&n| n < low || n > last).map(|&n| segment_name(n));
+        let indexes = listing.indexes.iter().filter(|&&n| n < low || n >= last).map(|&n| index_name(n));
+        let newest = listing.snapshots.last().copied();
+        let older = listing.snapshots.iter().filter(|&&version| Some(version) != newest);
+        let snapshots = older.map(|&version| snapshot::file_name(version));
+        let gone: Vec<String> = segments.chain(indexes).chain(snapshots).chain(listing.temporary).collect();
+        for name in &gone {
+            disk.remove(name).map_err(|error| Error::io(format!("removing {name}"), error))?;
+        }
+        if !gone.is_empty() {
+            disk.sync_names().map_err(|error| Error::io("syncing the log directory", error))?;
+        }
+        Ok(())
+    }
+}

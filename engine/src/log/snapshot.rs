@@ -1,0 +1,179 @@
+//! Checkpoints of the application, written next to the log in one stream, and there as a whole or not at all.
+//!
+//! A file of 96 bytes of header (magic, checksum, format, checksum of the body, identity, version, time, length of the body)
+//! and the body.
+
+use super::Version;
+use super::codec::{u32_at, u64_at};
+use super::disk::{Disk, File};
+use super::failure::{is_full, not_made};
+use super::recover::Listing;
+use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
+use crate::error::Error;
+use std::io;
+use std::sync::Arc;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"GSNP");
+const HEAD_BYTES: usize = 96;
+
+pub(super) fn file_name(version: Version) -> String {
+    format!("{:016x}-{:016x}.snapshot", version.view, version.sequence)
+}
+
+/// A checkpoint that is being written. Dropped before it is installed, it leaves nothing.
+pub struct SnapshotWriter {
+    disk: Arc<dyn Disk>,
+    file: Box<dyn File>,
+    identity: Identity,
+    version: Version,
+    time_ns: u64,
+    len: u64,
+    checksum: u32,
+    sealed: bool,
+    installed: bool,
+}
+
+impl SnapshotWriter {
+    pub(super) fn begin(
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        version: Version,
+        time_ns: u64,
+    ) -> Result<SnapshotWriter, Error> {
+        let name = format!("{}{TEMPORARY}", file_name(version));
+        let created = disk.create(&name, HEAD_BYTES as u64);
+        let file = created.map_err(|error| not_made(error, &name, HEAD_BYTES as u64))?;
+        let (len, checksum, sealed, installed) = (0, 0, false, false);
+        Ok(SnapshotWriter { disk, file, identity, version, time_ns, len, checksum, sealed, installed })
+    }
+
+    fn temporary(&self) -> String {
+        format!("{}{TEMPORARY}", file_name(self.version))
+    }
+
+    fn failed(&self, doing: &str, bytes: u64, error: io::Error) -> Error {
+        let file = self.temporary();
+        if is_full(&error) { Error::LogFull { file, bytes } } else { Error::io(format!("{doing} {file}"), error) }
+    }
+
+    /// Appends bytes to the checkpoint. [`Error::LogFull`] or [`Error::Io`] are the end of this checkpoint, not of the log.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_at(HEAD_BYTES as u64 + self.len, bytes);
+        written.map_err(|error| self.failed("writing", bytes.len() as u64, error))?;
+        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the bytes durable, under the temporary name.
+    pub(super) fn seal(&mut self) -> Result<(), Error> {
+        if self.sealed {
+            return Ok(());
+        }
+        let mut head = [0; HEAD_BYTES];
+        head[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        head[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        head[12..16].copy_from_slice(&self.checksum.to_le_bytes());
+        head[16..16 + Identity::BYTES].copy_from_slice(&self.identity.to_bytes());
+        let words = [self.version.view, self.version.sequence, self.time_ns, self.len];
+        for (word, place) in words.iter().zip(head[48..].chunks_exact_mut(8)) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let checksum = crc32c::crc32c(&head[8..]);
+        head[4..8].copy_from_slice(&checksum.to_le_bytes());
+        let sealed = self.file.write_at(0, &head).and_then(|()| self.file.sync());
+        sealed.map_err(|error| self.failed("syncing", self.len, error))?;
+        self.sealed = true;
+        Ok(())
+    }
+
+    /// Puts the sealed checkpoint in its place, and then removes the older ones.
+    pub(super) fn install(mut self) -> io::Result<()> {
+        self.disk.rename(&self.temporary(), &file_name(self.version))?;
+        self.installed = true;
+        self.disk.sync_names()?;
+        let names = self.disk.names()?;
+        let older =
+            |name: &&String| matches!(Named::of(name), Some(Named::Snapshot(version)) if version < self.version);
+        for name in names.iter().filter(older) {
+            self.disk.remove(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if !self.installed {
+            // What cannot be removed now is removed when the log is opened next.
+            let _ = self.disk.remove(&self.temporary());
+        }
+    }
+}
+
+/// The newest checkpoint, whose bytes were found to be those that were written.
+pub struct Snapshot {
+    /// The last version that the checkpoint covers.
+    pub version: Version,
+    /// The time it was given, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    file: Box<dyn File>,
+    at: u64,
+}
+
+impl Snapshot {
+    /// Opens and verifies the newest one; none if there is none.
+    pub(super) fn load(disk: &dyn Disk, identity: Identity) -> Result<Option<Snapshot>, Error> {
+        let listing = Listing::read(disk)?;
+        let Some(&version) = listing.snapshots.last() else { return Ok(None) };
+        let name = file_name(version);
+        let reading = |error| Error::io(format!("reading {name}"), error);
+        let damaged = |offset: u64, what: &str| Error::LogDamaged { file: name.clone(), offset, what: what.to_owned() };
+        let file = disk.open(&name).map_err(reading)?;
+        let len = file.len().map_err(reading)?;
+        if len < HEAD_BYTES as u64 {
+            return Err(damaged(len, "the file ends too early"));
+        }
+        let mut head = [0; HEAD_BYTES];
+        file.read_at(0, &mut head).map_err(reading)?;
+        if u32_at(&head, 0) != MAGIC {
+            return Err(damaged(0, "it does not begin as a checkpoint does"));
+        }
+        check_format(&name, u32_at(&head, 8))?;
+        if u32_at(&head, 4) != crc32c::crc32c(&head[8..]) {
+            return Err(damaged(0, "the checksum of the checkpoint's header is wrong"));
+        }
+        identity.check(&name, Identity::from_bytes(&head[16..16 + Identity::BYTES]))?;
+        let word = |n: usize| u64_at(&head, 48 + 8 * n);
+        if (Version { view: word(0), sequence: word(1) }) != version {
+            return Err(damaged(0, "it is another checkpoint under this one's name"));
+        }
+        let mut snapshot = Snapshot { version, time_ns: word(2), len: word(3), file, at: 0 };
+        if len - (HEAD_BYTES as u64) < snapshot.len {
+            return Err(damaged(len, "the file ends too early"));
+        }
+        let (mut buffer, mut checksum) = (vec![0; 1 << 16], 0);
+        loop {
+            match io::Read::read(&mut snapshot, &mut buffer).map_err(reading)? {
+                0 => break,
+                n => checksum = crc32c::crc32c_append(checksum, &buffer[..n]),
+            }
+        }
+        if checksum != u32_at(&head, 12) {
+            return Err(damaged(HEAD_BYTES as u64, "the checksum of the checkpoint is wrong"));
+        }
+        snapshot.at = 0;
+        Ok(Some(snapshot))
+    }
+}
+
+impl io::Read for Snapshot {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = (self.len - self.at).min(bytes.len() as u64) as usize;
+        self.file.read_at(HEAD_BYTES as u64 + self.at, &mut bytes[..n])?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,312 @@
+//! The log as one owner writes it, without threads and without waiting for anybody: the simulator runs this very code.
+
+use super::blobs::{self, Marks};
+use super::codec::{self, HEAD_BYTES, Stamp};
+use super::disk::{Disk, File};
+use super::failure::{Step, full_or_final};
+use super::index::{self, Index};
+use super::recover::{self, Survey};
+use super::segment::{End, Header, Identity, PAGE_BYTES, SEGMENT_BYTES, TEMPORARY, segment_name, valid_size};
+use super::snapshot::{Snapshot, SnapshotWriter};
+use super::table::{Segment, Shared, Table};
+use super::{Reader, Record, Version};
+use crate::error::Error;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The default size of a segment: 64 MiB.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// A log on a [`Disk`], with one owner. Nothing is durable before [`Store::sync`] returns.
+///
+/// Any call that writes gives [`Error::LogFailed`] after the disk failed at one, for ever: open the log again.
+pub struct Store {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) identity: Identity,
+    pub(super) shared: Arc<Shared>,
+    pub(super) marks: Marks,
+    /// The last segment.
+    pub(super) file: Box<dyn File>,
+    pub(super) number: u64,
+    /// The end of what is written.
+    pub(super) end: End,
+    /// The end of what is synced.
+    pub(super) synced: u64,
+    /// Index entries of what is not synced yet.
+    pub(super) fresh: Vec<index::Entry>,
+    /// The offset of the last index entry of this segment; 0 if there is none.
+    pub(super) indexed: u64,
+    batch: Vec<u8>,
+    failure: Option<Error>,
+}
+
+impl Store {
+    /// Opens the log in `disk`, or makes one whose segments have `segment_bytes` bytes: a multiple of 4096, from 8 KiB to
+    /// 2 GiB. A log that is there keeps the size it was made with.
+    ///
+    /// What a crash left is put in order, durably. Gives [`Error::LogDamaged`] if something that was durable is lost,
+    /// [`Error::LogForeign`] or [`Error::LogFormat`] for files that are another's, [`Error::LogFull`] if there is no space.
+    pub fn open(disk: Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Store, Error> {
+        if !valid_size(segment_bytes) {
+            let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
+            let what = format!("`segment_bytes` = {segment_bytes}: it is a multiple of 4096, from {least} to {most}");
+            return Err(Error::Config(what));
+        }
+        let mut survey = match recover::survey(&*disk, Some(identity))? {
+            Some(survey) => survey,
+            None => {
+                recover::create_first(&*disk, identity, segment_bytes)?;
+                let made = recover::survey(&*disk, Some(identity))?;
+                made.ok_or_else(|| Error::Internal("the segment that was made is not there".to_owned()))?
+            }
+        };
+        survey.repair(&*disk)?;
+        let shared = share(disk.clone(), &survey);
+        let (number, end) = (survey.last().number, survey.scan.end);
+        let indexed = survey.scan.index.last().map_or(0, |entry| entry.offset);
+        Ok(Store {
+            disk,
+            identity,
+            shared,
+            marks: survey.marks,
+            file: survey.file,
+            number,
+            end,
+            synced: end.position,
+            fresh: Vec::new(),
+            indexed,
+            batch: Vec::new(),
+            failure: None,
+        })
+    }
+
+    /// Reads what is synced.
+    pub fn reader(&self) -> Reader {
+        Reader { shared: self.shared.clone() }
+    }
+
+    /// Version and time of the last record that was appended, synced or not.
+    pub fn last(&self) -> Option<(Version, u64)> {
+        self.end.last.map(|last| (last.version, last.time_ns))
+    }
+
+    /// The size of a segment of this log, in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes
+    }
+
+    /// The largest payload of a record, in bytes.
+    pub fn payload_max(&self) -> usize {
+        payload_max(self.shared.segment_bytes)
+    }
+
+    /// Appends records as one batch: one write for each segment that it touches.
+    ///
+    /// All are appended or none. Gives [`Error::LogOrder`] or [`Error::LogRecordTooLarge`] for records that cannot be appended,
+    /// and [`Error::LogFull`] if there is no space for the next segment: then the same call may succeed later.
+    pub fn append(&mut self, records: &[Record<'_>]) -> Result<(), Error> {
+        let limit = self.payload_max();
+        if let Some(record) = records.iter().find(|record| record.payload.len() > limit) {
+            return Err(Error::LogRecordTooLarge { len: record.payload.len(), limit });
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        records.iter().for_each(|record| codec::encode(&mut batch, record, crc32c::crc32c(record.payload)));
+        let result = self.append_encoded(&mut batch);
+        self.batch = batch;
+        result
+    }
+
+    /// The same for records that [`codec::encode`] has put into `batch`.
+    pub(super) fn append_encoded(&mut self, batch: &mut [u8]) -> Result<(), Error> {
+        self.go_on()?;
+        let result = self.plan(batch).and_then(|segments| self.write(batch, segments));
+        self.settle(result)
+    }
+
+    /// Refuses a batch that cannot be appended, before anything is written, and makes the segments that it needs.
+    fn plan(&self, batch: &[u8]) -> Result<VecDeque<Box<dyn File>>, Step> {
+        let size = self.shared.segment_bytes;
+        let (mut at, mut last, mut offset, mut rolls) = (0, self.end.last, self.offset(), 0);
+        while at < batch.len() {
+            let (len, stamp) = codec::peek(&batch[at..]);
+            if !stamp.follows(last) {
+                return Err(Step::Refused(out_of_order(stamp, last)));
+            }
+            let bytes = codec::record_bytes(len) as u64;
+            if offset + bytes > size {
+                (offset, rolls) = (PAGE_BYTES, rolls + 1);
+            }
+            offset += bytes;
+            at += bytes as usize;
+            last = Some(stamp);
+        }
+        let mut made = VecDeque::new();
+        for number in self.number + 1..=self.number + rolls {
+            let name = temporary(number);
+            match self.disk.create(&name, size) {
+                Ok(file) => made.push_back(file),
+                Err(error) => {
+                    let earlier = self.number + 1..number;
+                    // What stays is removed when the log is opened next.
+                    earlier.for_each(|number| drop(self.disk.remove(&temporary(number))));
+                    return Err(full_or_final(error, &name, size));
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn write(&mut self, batch: &mut [u8], mut segments: VecDeque<Box<dyn File>>) -> Result<(), Step> {
+        let (mut from, mut at, mut offset) = (0, 0, self.offset());
+        let mut end = self.end;
+        while at < batch.len() {
+            let (len, stamp) = codec::peek(&batch[at..]);
+            let bytes = codec::record_bytes(len);
+            if offset + bytes as u64 > self.shared.segment_bytes {
+                self.write_part(&batch[from..at], end)?;
+                let next = segments.pop_front();
+                let missing = || Error::Internal("a batch needs more segments than were made".to_owned());
+                self.roll(next.ok_or_else(missing)?)?;
+                (from, offset, end) = (at, PAGE_BYTES, self.end);
+            }
+            let record = &mut batch[at..];
+            let checksum = codec::finish(record, end.position, self.shared.seed, end.checksum, self.synced);
+            if self.indexed == 0 || offset >= self.indexed + index::STRIDE_BYTES {
+                self.indexed = offset;
+                self.fresh.push(index::Entry { stamp, offset, previous: end.checksum });
+            }
+            at += bytes;
+            offset += bytes as u64;
+            end = End { position: end.position + bytes as u64, last: Some(stamp), checksum };
+        }
+        self.write_part(&batch[from..], end)
+    }
+
+    fn write_part(&mut self, bytes: &[u8], end: End) -> Result<(), Step> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let offset = self.offset();
+        let written = self.file.write_at(offset, bytes);
+        written.map_err(|error| Step::new(format!("writing {} at {offset}", segment_name(self.number)), error))?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Goes on in a new segment, after all of this one is durable.
+    fn roll(&mut self, file: Box<dyn File>) -> Result<(), Step> {
+        self.sync_segment()?;
+        let sealed = self.shared.read().recent.clone();
+        let written = Index::write(&*self.disk, self.number, self.shared.seed, self.end.checksum, &sealed);
+        if let Err(error) = written {
+            // It is built from the records when somebody needs it.
+            tracing::warn!("the index of {} could not be written: {error}", segment_name(self.number));
+        }
+        let (number, segment_bytes) = (self.number + 1, self.shared.segment_bytes);
+        let header = Header { identity: self.identity, number, segment_bytes, before: self.end, low: self.marks.low };
+        recover::establish(&*self.disk, &*file, &header)
+            .map_err(|error| Step::new(format!("making {}", segment_name(number)), error))?;
+        self.file = file;
+        self.number = number;
+        self.end = header.start();
+        self.synced = self.end.position;
+        self.indexed = 0;
+        let mut table = self.shared.write();
+        table.segments.push_back(Segment::new(number, header.before));
+        table.recent.clear();
+        table.end = self.end;
+        Ok(())
+    }
+
+    /// Makes everything that was appended durable: then readers see it.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.go_on()?;
+        let result = self.sync_segment();
+        self.settle(result)
+    }
+
+    pub(super) fn sync_segment(&mut self) -> Result<(), Step> {
+        if self.synced != self.end.position {
+            let synced = self.file.sync();
+            synced.map_err(|error| Step::new(format!("syncing {}", segment_name(self.number)), error))?;
+            self.synced = self.end.position;
+            let mut table = self.shared.write();
+            table.recent.append(&mut self.fresh);
+            table.end = self.end;
+        }
+        Ok(())
+    }
+
+    /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably: after a crash it has the old
+    /// bytes or these.
+    pub fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.go_on()?;
+        let file = blobs::blob_file(name)?;
+        let result = blobs::save(&*self.disk, self.identity, &file, bytes);
+        self.settle(result)
+    }
+
+    /// The bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are not those that were saved.
+    pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
+    }
+
+    /// Begins a checkpoint that covers everything up to `version`; [`Store::install`] ends it. One at a time of each version.
+    pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
+        SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
+    }
+
+    /// Makes a checkpoint durable, in place of the older ones.
+    pub fn install(&mut self, mut snapshot: SnapshotWriter) -> Result<(), Error> {
+        self.go_on()?;
+        snapshot.seal()?;
+        let result = snapshot.install().map_err(|error| Step::new("installing a checkpoint", error));
+        self.settle(result)
+    }
+
+    /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
+    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        Snapshot::load(&*self.disk, self.identity)
+    }
+
+    /// Where in the last segment's file the next record goes.
+    pub(super) fn offset(&self) -> u64 {
+        self.end.position - self.number * self.shared.segment_bytes
+    }
+
+    pub(super) fn go_on(&self) -> Result<(), Error> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers a failure that is final.
+    pub(super) fn settle<T>(&mut self, result: Result<T, Step>) -> Result<T, Error> {
+        result.map_err(|step| {
+            if let Step::Final(error) = &step {
+                self.failure = Some(error.clone());
+            }
+            step.error()
+        })
+    }
+}
+
+fn temporary(number: u64) -> String {
+    format!("{}{TEMPORARY}", segment_name(number))
+}
+
+pub(super) fn payload_max(segment_bytes: u64) -> usize {
+    (segment_bytes - PAGE_BYTES) as usize - HEAD_BYTES
+}
+
+pub(super) fn out_of_order(given: Stamp, last: Option<Stamp>) -> Error {
+    let last = last.unwrap_or(Stamp { version: Version::default(), time_ns: 0 });
+    Error::LogOrder { given: given.version, given_ns: given.time_ns, last: last.version, last_ns: last.time_ns }
+}
+
+/// What readers need, out of what was found.
+pub(super) fn share(disk: Arc<dyn Disk>, survey: &Survey) -> Arc<Shared> {
+    let segments = survey.headers.iter().map(|header| Segment::new(header.number, header.before)).collect();
+    let (recent, end) = (survey.scan.index.clone(), survey.scan.end);
+    let table = Table { segments, recent, end, cuts: 0 };
+    Shared::new(disk, survey.identity.seed(), survey.last().segment_bytes, table)
+}

@@ -1,0 +1,352 @@
+//! What readers and the writer share: the segments there are, and how far they are durable.
+
+use super::Version;
+use super::codec::{HEAD_BYTES, Head, Stamp, decode};
+use super::disk::Disk;
+use super::index::{self, Index, Key};
+use super::segment::{End, PAGE_BYTES, index_name, segment_name};
+use super::source::{Bytes, Source};
+use crate::error::Error;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What readers need of a log.
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) seed: u32,
+    pub(super) segment_bytes: u64,
+    table: RwLock<Table>,
+}
+
+pub(super) struct Table {
+    /// Never empty; the last one is being written.
+    pub(super) segments: VecDeque<Arc<Segment>>,
+    /// The index of the last segment, up to `end`.
+    pub(super) recent: Vec<index::Entry>,
+    /// The end of what is durable.
+    pub(super) end: End,
+    /// How often the log was cut: what a reader has remembered of an earlier history is void.
+    pub(super) cuts: u64,
+}
+
+/// A segment as readers see it.
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// The end of the segment before it.
+    pub(super) before: End,
+    data: Mutex<Data>,
+    index: Mutex<Option<Arc<Index>>>,
+}
+
+enum Data {
+    Closed,
+    Mapped(Arc<Source>),
+    /// Cut: whoever still has this segment must look it up again.
+    Retired,
+}
+
+/// Locks are held for a few words only: what they guard is whole also if a thread panicked with one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Segment {
+    pub(super) fn new(number: u64, before: End) -> Arc<Segment> {
+        Arc::new(Segment { number, before, data: Mutex::new(Data::Closed), index: Mutex::new(None) })
+    }
+
+    /// The file to read from; none if the segment was cut meanwhile.
+    fn source(&self, disk: &dyn Disk) -> io::Result<Option<Arc<Source>>> {
+        let mut data = lock(&self.data);
+        match &*data {
+            Data::Mapped(source) => return Ok(Some(source.clone())),
+            Data::Retired => return Ok(None),
+            Data::Closed => {}
+        }
+        let source = Arc::new(Source::open(disk, &segment_name(self.number))?);
+        if source.is_mapped() {
+            *data = Data::Mapped(source.clone());
+        }
+        Ok(Some(source))
+    }
+
+    /// Ends the use of this segment by readers that do not have it yet; true if somebody has it still. Then its file must
+    /// not be changed.
+    pub(super) fn retire(&self) -> bool {
+        match std::mem::replace(&mut *lock(&self.data), Data::Retired) {
+            Data::Mapped(source) => Arc::into_inner(source).is_none(),
+            Data::Closed | Data::Retired => false,
+        }
+    }
+}
+
+/// Where to begin to read: a segment, a place in it, and where its records end.
+struct Start {
+    segment: Arc<Segment>,
+    at: End,
+    limit: u64,
+    cuts: u64,
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, seed: u32, segment_bytes: u64, table: Table) -> Arc<Shared> {
+        Arc::new(Shared { disk, seed, segment_bytes, table: RwLock::new(table) })
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cursor at the index entry before the first record that the key asks for; an error if that was trimmed.
+    pub(super) fn seek(self: &Arc<Self>, key: Key) -> Result<Cursor, Error> {
+        loop {
+            let table = self.read();
+            // The last segment in front of whose records the key's are not.
+            let behind = table.segments.partition_point(|segment| match (key, segment.before.last) {
+                (_, None) => true,
+                (Key::Version(version) | Key::Before(version), Some(last)) => last.version < version,
+                (Key::Time(time_ns), Some(last)) => last.time_ns <= time_ns,
+            });
+            let Some(n) = behind.checked_sub(1) else {
+                drop(table);
+                return Err(self.trimmed(key));
+            };
+            let start = self.start_at(&table, n);
+            let recent = (n + 1 == table.segments.len()).then(|| index::search(&table.recent, key));
+            let end = table.segments.get(n + 1).map(|next| next.before.checksum);
+            drop(table);
+            let found = match (recent, end) {
+                (Some(found), _) => found,
+                (None, Some(end)) => match self.search(&start, end, key)? {
+                    Some(found) => found,
+                    None => continue,
+                },
+                (None, None) => None,
+            };
+            if let Some(cursor) = self.open(start, found)? {
+                return Ok(cursor);
+            }
+        }
+    }
+
+    /// A cursor at the oldest record.
+    pub(super) fn oldest(self: &Arc<Self>) -> Result<Cursor, Error> {
+        loop {
+            let start = self.start_at(&self.read(), 0);
+            if let Some(cursor) = self.open(start, None)? {
+                return Ok(cursor);
+            }
+        }
+    }
+
+    /// A cursor at the beginning of a segment. Only for the writer, whom nobody takes segments away from.
+    pub(super) fn beginning(self: &Arc<Self>, number: u64) -> Result<Cursor, Error> {
+        let start = {
+            let table = self.read();
+            let first = table.segments.front().map_or(0, |segment| segment.number);
+            self.start_at(&table, (number - first) as usize)
+        };
+        self.open(start, None)?.ok_or_else(|| Error::Internal("a segment of the log was taken away".to_owned()))
+    }
+
+    fn start_at(&self, table: &Table, n: usize) -> Start {
+        let segment = table.segments[n].clone();
+        let end = table.segments.get(n + 1).map_or(table.end, |next| next.before);
+        let start = segment.number * self.segment_bytes;
+        let at = End { position: start + PAGE_BYTES, ..segment.before };
+        Start { at, limit: end.position - start, segment, cuts: table.cuts }
+    }
+
+    fn open(self: &Arc<Self>, start: Start, found: Option<index::Entry>) -> Result<Option<Cursor>, Error> {
+        let Start { segment, at, limit, cuts } = start;
+        let source = match segment.source(&*self.disk) {
+            Err(error) => return self.failed_to_open(&segment, error).map(|()| None),
+            Ok(None) => return Ok(None),
+            Ok(Some(source)) => source,
+        };
+        let (offset, checksum, last) = match found {
+            // The stamp of the record before is not known, nor needed: the index vouches for the order.
+            Some(entry) => (entry.offset, entry.previous, None),
+            None => (PAGE_BYTES, at.checksum, at.last),
+        };
+        Ok(Some(Cursor { shared: self.clone(), segment, source, offset, checksum, last, limit, cuts }))
+    }
+
+    /// The file is not there: fine if the segment was trimmed or cut since it was looked up.
+    fn failed_to_open(&self, segment: &Arc<Segment>, error: io::Error) -> Result<(), Error> {
+        let gone = !self.read().segments.iter().any(|there| Arc::ptr_eq(there, segment));
+        if gone && error.kind() == io::ErrorKind::NotFound {
+            return Ok(());
+        }
+        Err(Error::io(format!("opening {}", segment_name(segment.number)), error))
+    }
+
+    /// Searches a sealed segment's index, which is loaded or built if need be; none if the segment is gone.
+    fn search(self: &Arc<Self>, start: &Start, end: u32, key: Key) -> Result<Option<Option<index::Entry>>, Error> {
+        let number = start.segment.number;
+        let known = lock(&start.segment.index).clone();
+        let known = known.or_else(|| Index::open(&*self.disk, number, self.seed, end).map(Arc::new));
+        if let Some(index) = known
+            && let Ok(found) = index.search(key)
+        {
+            *lock(&start.segment.index) = Some(index);
+            return Ok(Some(found));
+        }
+        tracing::warn!("{} is missing or damaged: it is built anew, from the segment", index_name(number));
+        let all = Start { segment: start.segment.clone(), ..*start };
+        let Some(mut cursor) = self.open(all, None)? else { return Ok(None) };
+        let mut entries = Vec::new();
+        while let Some(head) = cursor.head()? {
+            index::note(&mut entries, cursor.entry(&head));
+            cursor.step(&head);
+        }
+        let found = index::search(&entries, key);
+        *lock(&start.segment.index) = Some(Arc::new(Index::Built(entries)));
+        Ok(Some(found))
+    }
+
+    /// The error of whoever asks for what is gone.
+    pub(super) fn trimmed(self: &Arc<Self>, key: Key) -> Error {
+        let wanted = match key {
+            Key::Version(version) | Key::Before(version) => format!("version {version}"),
+            Key::Time(time_ns) => format!("{time_ns} ns"),
+        };
+        let oldest = self.oldest().and_then(|mut cursor| cursor.head());
+        let oldest = match oldest {
+            Ok(Some(head)) => format!("{} of {} ns", head.stamp.version, head.stamp.time_ns),
+            Ok(None) | Err(_) => "not there yet".to_owned(),
+        };
+        Error::LogTrimmed { wanted, oldest }
+    }
+
+    pub(super) fn last(&self) -> Option<Stamp> {
+        self.read().end.last
+    }
+}
+
+/// A place in a segment, from where one goes forward.
+#[derive(Clone)]
+pub(super) struct Cursor {
+    shared: Arc<Shared>,
+    segment: Arc<Segment>,
+    source: Arc<Source>,
+    offset: u64,
+    /// Of the record before.
+    checksum: u32,
+    last: Option<Stamp>,
+    limit: u64,
+    pub(super) cuts: u64,
+}
+
+impl Cursor {
+    fn damaged(&self, what: &str) -> Error {
+        Error::LogDamaged { file: segment_name(self.segment.number), offset: self.offset, what: what.to_owned() }
+    }
+
+    fn view(&self, offset: u64, len: usize) -> Result<Bytes, Error> {
+        self.source.view(offset, len).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("the file ends too early"),
+            _ => Error::io(format!("reading {} at {offset}", segment_name(self.segment.number)), error),
+        })
+    }
+
+    /// The header of the record at this place; none at the end of the segment's records.
+    pub(super) fn head(&mut self) -> Result<Option<Head>, Error> {
+        if self.offset >= self.limit {
+            return Ok(None);
+        }
+        if self.offset + HEAD_BYTES as u64 > self.limit {
+            return Err(self.damaged("a record reaches over the end"));
+        }
+        let bytes = self.view(self.offset, HEAD_BYTES)?;
+        let position = self.position();
+        let Some(head) = decode(&bytes, position, self.shared.seed) else {
+            return Err(self.damaged("the record's header is damaged"));
+        };
+        if head.previous != self.checksum || !head.stamp.follows(self.last) {
+            return Err(self.damaged("the record does not follow the one before it"));
+        }
+        if self.offset + head.record_bytes() > self.limit {
+            return Err(self.damaged("a record reaches over the end"));
+        }
+        Ok(Some(head))
+    }
+
+    /// The payload of the record at this place, whose header that is.
+    pub(super) fn payload(&self, head: &Head) -> Result<Bytes, Error> {
+        let bytes = self.view(self.offset + HEAD_BYTES as u64, head.length as usize)?;
+        if crc32c::crc32c(&bytes) != head.payload_checksum {
+            return Err(self.damaged("the record's payload is damaged"));
+        }
+        Ok(bytes)
+    }
+
+    /// Goes on behind the record at this place.
+    pub(super) fn step(&mut self, head: &Head) {
+        self.offset += head.record_bytes();
+        self.checksum = head.checksum;
+        self.last = Some(head.stamp);
+    }
+
+    /// Goes on to the next segment, or to what was appended since; false if there is nothing yet. After a cut the cursor
+    /// does not know where it is.
+    pub(super) fn advance(&mut self) -> Result<bool, Error> {
+        let table = self.shared.read();
+        let number = self.segment.number;
+        let first = table.segments.front().map_or(0, |segment| segment.number);
+        if number < first {
+            let last = self.last.map_or(Version::default(), |last| last.version);
+            drop(table);
+            return Err(self.shared.trimmed(Key::Version(last)));
+        }
+        let n = (number - first) as usize;
+        if table.cuts != self.cuts || n >= table.segments.len() {
+            return Ok(false);
+        }
+        let limit = self.shared.start_at(&table, n).limit;
+        if limit > self.limit {
+            self.limit = limit;
+            return Ok(true);
+        }
+        if n + 1 == table.segments.len() {
+            return Ok(false);
+        }
+        let start = self.shared.start_at(&table, n + 1);
+        drop(table);
+        if start.at.checksum != self.checksum {
+            return Err(self.damaged("the segment does not end with the record that the next one follows"));
+        }
+        // If that segment went away just now, the next call sees it.
+        if let Some(next) = self.shared.open(start, None)? {
+            *self = next;
+        }
+        Ok(true)
+    }
+
+    /// Whether the log was cut since this cursor was made.
+    pub(super) fn is_void(&self) -> bool {
+        self.shared.read().cuts != self.cuts
+    }
+
+    pub(super) fn entry(&self, head: &Head) -> index::Entry {
+        index::Entry { stamp: head.stamp, offset: self.offset, previous: self.checksum }
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.segment.number * self.shared.segment_bytes + self.offset
+    }
+
+    /// The place in front of the record here.
+    pub(super) fn end(&self) -> End {
+        End { position: self.position(), last: self.last, checksum: self.checksum }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.segment.number
+    }
+}

@@ -1,0 +1,228 @@
+//! What fails, and what is said of it.
+
+use super::*;
+use crate::log::segment::segment_name;
+
+/// The file and the offset that the error names.
+fn damage(result: Result<impl Sized, Error>) -> (String, u64) {
+    match result.err().expect("it is damaged") {
+        Error::LogDamaged { file, offset, what } => {
+            assert!(!what.is_empty());
+            (file, offset)
+        }
+        error => panic!("{error}"),
+    }
+}
+
+/// Where the record of a store with records of `len` bytes begins in its segment's file.
+fn offset(n: u64, len: u64) -> u64 {
+    let bytes = (64 + len).next_multiple_of(8);
+    4096 + n % ((SMALL - 4096) / bytes) * bytes
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_log_goes_on() {
+    let disk = SimDisk::new(1);
+    let mut store = open(&disk).unwrap();
+    append(&mut store, 0..10, 1000).unwrap();
+    disk.set_capacity(Some(SMALL + 1000));
+    for _ in 0..3 {
+        let full = append(&mut store, 10..14, 1000);
+        assert!(matches!(&full, Err(Error::LogFull { file, bytes: SMALL }) if file.contains("01.segment")), "{full:?}");
+        assert!(matches!(store.save("blob", &[1; 2000]), Err(Error::LogFull { .. })));
+        store.sync().unwrap();
+        assert_eq!(numbers(&store).unwrap().len(), 10);
+    }
+    // What fits is taken.
+    append(&mut store, 10..11, 1000).unwrap();
+    disk.set_capacity(None);
+    append(&mut store, 11..40, 1000).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    disk.crash();
+    assert_eq!(numbers(&open(&disk).unwrap()).unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn there_must_be_space_for_a_new_log() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(SMALL - 1));
+    assert!(matches!(open(&disk), Err(Error::LogFull { .. })));
+    disk.set_capacity(None);
+    open(&disk).unwrap();
+}
+
+#[test]
+fn a_failed_write_or_sync_is_final() {
+    let fails: [fn(&SimDisk); 2] = [|disk| disk.fail_syncs(1), |disk| disk.fail_writes(1)];
+    for (fail, word) in fails.into_iter().zip(["syncing", "writing"]) {
+        let disk = written(5, 100);
+        let mut store = open(&disk).unwrap();
+        fail(&disk);
+        let first = append(&mut store, 5..6, 100).and_then(|()| store.sync()).unwrap_err().to_string();
+        assert!(first.contains(word) && first.contains(&segment_name(0)), "{first}");
+        let (from, mut all) = (version(3), Vec::new());
+        all.push(append(&mut store, 5..6, 100));
+        all.push(store.sync());
+        all.push(store.cut(from));
+        all.push(store.trim(from));
+        all.push(store.save("blob", b""));
+        for again in all {
+            assert_eq!(again.unwrap_err().to_string(), first);
+        }
+        // What was durable can be read.
+        assert_eq!(numbers(&store).unwrap().len(), 5);
+        drop(store);
+        disk.crash();
+        assert!(numbers(&open(&disk).unwrap()).unwrap().len() >= 5);
+    }
+}
+
+#[test]
+fn a_torn_tail_ends_the_log_and_stays_away() {
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        let mut store = open(&disk).unwrap();
+        append(&mut store, 0..4, 300).unwrap();
+        store.sync().unwrap();
+        append(&mut store, 4..12, 700).unwrap();
+        drop(store);
+        disk.crash();
+        let mut store = open(&disk).unwrap();
+        let n = numbers(&store).unwrap().len() as u64;
+        assert!((4..=12).contains(&n));
+        // The same records again, with other bytes.
+        append(&mut store, n..n + 1, 30).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        disk.crash();
+        assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len() as u64, n + 1);
+    }
+}
+
+#[test]
+fn a_damaged_record_below_a_synced_one_is_an_error() {
+    let disk = written(8, 300);
+    for n in 0..7 {
+        for inside in [0, 5, 30, 63, 64, 200, 363] {
+            let trial = disk.copy(1);
+            trial.flip(&segment_name(0), (offset(n, 300) + inside) as usize, 4);
+            assert_eq!(damage(open(&trial)), (segment_name(0), offset(n, 300)));
+        }
+    }
+    // Nothing says that the last one was ever synced.
+    disk.flip(&segment_name(0), offset(7, 300) as usize + 70, 4);
+    assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len(), 7);
+}
+
+#[test]
+fn a_damaged_record_of_a_full_segment_is_an_error_when_it_is_read() {
+    let disk = written(60, 700);
+    let at = offset(5, 700);
+    disk.flip(&segment_name(0), at as usize + 100, 1);
+    let store = open(&disk).unwrap();
+    assert_eq!(damage(numbers(&store)), (segment_name(0), at));
+    assert_eq!(damage(store.reader().get(version(5))), (segment_name(0), at));
+    let last = store.reader().iter(..).last().unwrap();
+    assert_eq!(damage(last), (segment_name(0), at), "nothing follows an error");
+    let after = store.reader().iter(version(6)..).map(|entry| entry.unwrap().version().sequence);
+    assert_eq!(after.collect::<Vec<_>>(), (6..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_is_missing_or_short_is_an_error() {
+    let disk = written(60, 700);
+    let last = segments(&disk).len() as u64 - 1;
+    assert!(last >= 3);
+    for number in 0..last {
+        let trial = disk.copy(1);
+        trial.take(&segment_name(number));
+        assert_eq!(damage(open(&trial)), (segment_name(number), 0));
+        for len in [0, 100, 4096, 12_000] {
+            let trial = disk.copy(1);
+            let mut bytes = disk.bytes(&segment_name(number)).unwrap();
+            bytes.truncate(len);
+            trial.put(&segment_name(number), bytes);
+            assert_eq!(damage(open(&trial)), (segment_name(number), len as u64));
+        }
+    }
+    for name in segments(&disk) {
+        disk.take(&name);
+    }
+    assert_eq!(damage(open(&disk)), (segment_name(0), 0), "the index files are there");
+}
+
+#[test]
+fn the_last_segment_may_be_short() {
+    let disk = written(5, 300);
+    let mut bytes = disk.bytes(&segment_name(0)).unwrap();
+    bytes.truncate(offset(5, 300) as usize + 40);
+    disk.put(&segment_name(0), bytes);
+    let mut store = open(&disk).unwrap();
+    append(&mut store, 5..40, 300).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    disk.crash();
+    assert_eq!(disk.bytes(&segment_name(0)).unwrap().len() as u64, SMALL);
+    assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len(), 40);
+}
+
+#[test]
+fn segments_of_the_same_log_at_another_place_are_refused() {
+    let disk = written(60, 700);
+    let second = disk.bytes(&segment_name(2)).unwrap();
+    disk.put(&segment_name(1), second);
+    assert_eq!(damage(open(&disk)), (segment_name(1), 0));
+}
+
+#[test]
+fn other_files_are_left_alone_and_unfinished_ones_removed() {
+    let disk = written(60, 700);
+    let strays = ["notes.txt", "lock", "1.segment", "0000000000000009.segment.old", "x.tmp", "UPPER.blob"];
+    for name in strays {
+        disk.put(name, vec![1, 2, 3]);
+    }
+    let unfinished = ["0000000000000009.segment.tmp", "paxos.blob.tmp", "marks.tmp"];
+    for name in unfinished {
+        disk.put(name, vec![1, 2, 3]);
+    }
+    assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len(), 60);
+    let names = disk.names().unwrap();
+    assert!(strays.iter().all(|stray| names.iter().any(|name| name == stray)), "{names:?}");
+    assert!(!unfinished.iter().any(|gone| names.iter().any(|name| name == gone)), "{names:?}");
+}
+
+#[test]
+fn a_trimmed_log_does_not_forget_it() {
+    let disk = written(60, 700);
+    let mut store = open(&disk).unwrap();
+    store.trim(version(40)).unwrap();
+    let oldest = store.reader().oldest().unwrap();
+    append(&mut store, 60..90, 700).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    // The last segment knows how far the log was trimmed as well.
+    let trial = disk.copy(1);
+    trial.take("marks");
+    assert_eq!(open(&trial).unwrap().reader().oldest().unwrap(), oldest);
+    let first = segments(&disk)[0].clone();
+    disk.take(&first);
+    assert_eq!(damage(open(&disk)), (first, 0));
+}
+
+/// A payload may hold what looks like a record: it proves nothing.
+#[test]
+fn records_in_payloads_are_no_records() {
+    let disk = written(20, 300);
+    let inner = disk.bytes(&segment_name(0)).unwrap();
+    let outer = SimDisk::new(5);
+    let mut store = open(&outer).unwrap();
+    append(&mut store, 0..1, 10).unwrap();
+    store.sync().unwrap();
+    let large = Record { payload: &inner[4096..4096 + 7000], ..record(1, &[]) };
+    store.append(&[large]).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    outer.flip(&segment_name(0), offset(0, 10) as usize + 80 + 20, 1);
+    assert_eq!(numbers(&open(&outer).unwrap()).unwrap(), [0]);
+}

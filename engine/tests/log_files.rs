@@ -1,0 +1,225 @@
+//! The log in real files, by real threads and processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket, Version};
+use galerna::{Error, MemberId, Mode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory that is gone when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let n = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("galerna-log-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> LogOptions {
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
+}
+
+fn open(folder: &Folder) -> Log {
+    Log::open(&folder.0, small()).unwrap()
+}
+
+fn v(sequence: u64) -> Version {
+    Version { view: 0, sequence }
+}
+
+fn record(sequence: u64, payload: &[u8]) -> Record<'_> {
+    let (sender, mode, kind) = (MemberId(1), Mode::Safe, Kind::Message);
+    Record { version: v(sequence), time_ns: sequence + 1, sender, mode, kind, payload }
+}
+
+fn sequences(log: &Log) -> Vec<u64> {
+    log.iter(..).map(|entry| entry.unwrap().version().sequence).collect()
+}
+
+#[test]
+fn many_append_and_few_sync() {
+    let folder = Folder::new();
+    let log = Arc::new(open(&folder));
+    let threads: Vec<_> = (0..8u8)
+        .map(|thread| {
+            let log = log.clone();
+            std::thread::spawn(move || {
+                let mut mine = Vec::new();
+                for n in 0..200u8 {
+                    let version = log.append(&[thread, n], LONG).unwrap();
+                    if n % 10 == 0 {
+                        log.wait_durable(version, LONG).unwrap();
+                        assert_eq!(&log.get(version).unwrap().unwrap()[..], [thread, n]);
+                    }
+                    mine.push((version, [thread, n]));
+                }
+                mine
+            })
+        })
+        .collect();
+    let mut all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    all.sort();
+    Arc::into_inner(log).unwrap().close().unwrap();
+    let log = open(&folder);
+    let found: Vec<_> = log.iter(..).map(|entry| entry.unwrap()).collect();
+    assert_eq!(found.len(), 1600);
+    for (entry, (version, payload)) in found.iter().zip(&all) {
+        assert_eq!((entry.version(), &entry[..]), (*version, &payload[..]));
+    }
+    assert!(found.windows(2).all(|pair| pair[0].time_ns() < pair[1].time_ns()));
+}
+
+#[test]
+fn a_log_has_one_writer() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    let second = Log::open(&folder.0, small()).err().unwrap();
+    assert!(matches!(&second, Error::LogLocked { directory } if Path::new(directory) == folder.0), "{second}");
+    log.append(b"one", LONG).unwrap();
+    log.sync(LONG).unwrap();
+    let reader = Log::open_read_only(&folder.0).unwrap();
+    assert_eq!(reader.reader().iter(..).count(), 1);
+    assert_eq!(reader.torn(), None);
+    drop(log);
+    assert_eq!(sequences(&open(&folder)), [1]);
+}
+
+#[test]
+fn a_journal_says_what_is_durable_and_wakes() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    let woken = Arc::new(AtomicU64::new(0));
+    let counter = woken.clone();
+    let mut journal = log.journal(Box::new(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    }));
+    let wait = |journal: &dyn Journal, ticket: Ticket| {
+        let start = Instant::now();
+        while journal.durable() < ticket {
+            assert!(journal.failure().is_none() && start.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+    };
+    let tickets: Vec<_> = (1..=100).map(|n| journal.append(record(n, &[n as u8; 900]))).collect();
+    assert!(tickets.windows(2).all(|pair| pair[0] < pair[1]));
+    let cut = journal.cut(v(51));
+    let saved = journal.save("paxos", b"promise");
+    let last = journal.append(record(60, b"after the cut"));
+    assert!(cut < saved && saved < last);
+    wait(&journal, last);
+    assert_eq!(journal.backlog_bytes(), 0);
+    assert_eq!(sequences(&log), (1..=50).chain([60]).collect::<Vec<_>>());
+    assert_eq!(log.load("paxos").unwrap().unwrap(), b"promise");
+    // What the handle appends comes after what the journal has.
+    assert_eq!(log.append(b"own", LONG).unwrap(), v(61));
+    let cut = journal.cut(v(40));
+    assert_eq!(log.append(b"after the cut", LONG).unwrap(), v(40));
+    wait(&journal, cut);
+    assert!(woken.load(Ordering::SeqCst) > 0);
+    journal.append(record(5, b"too late"));
+    let start = Instant::now();
+    while journal.failure().is_none() {
+        assert!(start.elapsed() < LONG);
+        std::thread::yield_now();
+    }
+    assert!(matches!(journal.failure(), Some(Error::LogOrder { .. })));
+    assert!(log.close().is_err());
+    assert!(journal.failure().is_some());
+}
+
+#[test]
+fn an_entry_outlives_what_happens_to_the_log() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    for n in 0..200u8 {
+        log.append(&[n; 2000], LONG).unwrap();
+    }
+    log.sync(LONG).unwrap();
+    let entries: Vec<_> = log.iter(..).map(|entry| entry.unwrap()).collect();
+    log.cut(v(150), LONG).unwrap();
+    log.trim(v(100), LONG).unwrap();
+    for n in 0..100u8 {
+        log.append(&[!n; 2000], LONG).unwrap();
+    }
+    log.sync(LONG).unwrap();
+    for (n, entry) in entries.iter().enumerate() {
+        assert_eq!(&entry[..], [n as u8; 2000]);
+    }
+    let now: Vec<_> = log.iter(v(100)..).map(|entry| entry.unwrap()).collect();
+    assert_eq!(now.len(), 150);
+    assert!(now.iter().take(50).all(|entry| entry[0] == entry.version().sequence as u8 - 1));
+    assert!(now.iter().skip(50).enumerate().all(|(n, entry)| entry[..] == [!(n as u8); 2000]));
+    log.cut(v(120), LONG).unwrap();
+    log.close().unwrap();
+    assert!(now.iter().skip(50).enumerate().all(|(n, entry)| entry[..] == [!(n as u8); 2000]));
+    assert_eq!(sequences(&open(&folder)).last(), Some(&119));
+}
+
+/// Not a test: what [`a_log_survives_a_kill`] kills.
+#[test]
+fn child_that_appends() {
+    let Some(path) = std::env::var_os("GALERNA_LOG_CHILD") else { return };
+    let log = Log::open(path, small()).unwrap();
+    let mut journal = log.journal(Box::new(|| {}));
+    let first = log.durable().map_or(1, |last| last.sequence + 1);
+    for n in first.. {
+        while journal.backlog_bytes() > 1 << 20 {
+            std::thread::yield_now();
+        }
+        journal.append(record(n, &vec![n as u8; (n % 3000) as usize]));
+        if let Some(durable) = log.durable() {
+            println!("durable {}", durable.sequence);
+        }
+    }
+}
+
+#[test]
+fn a_log_survives_a_kill() {
+    use std::io::{BufRead, BufReader};
+    let folder = Folder::new();
+    let mut least = 0;
+    for round in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child_that_appends", "--exact", "--nocapture"])
+            .env("GALERNA_LOG_CHILD", &folder.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = 0;
+        for line in lines {
+            let line = line.unwrap();
+            if let Some(number) = line.split("durable ").nth(1) {
+                least = number.parse().unwrap_or(least);
+                said += 1;
+            }
+            if said == 300 + 170 * round {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        let log = open(&folder);
+        let found: Vec<_> = log.iter(..).map(|entry| entry.unwrap()).collect();
+        assert!(found.len() as u64 >= least, "{} of {least}", found.len());
+        for (n, entry) in found.iter().enumerate() {
+            let n = n as u64 + 1;
+            assert_eq!(entry.record(), record(n, &vec![n as u8; (n % 3000) as usize]));
+        }
+    }
+    assert!(least > 0);
+}

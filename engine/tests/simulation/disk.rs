@@ -1,0 +1,402 @@
+//! A disk in memory, drawn from a seed: a crash keeps what was synced, and of the rest whatever it likes.
+
+use super::rng::Rng;
+use crate::log::{Disk, File};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const SECTOR_BYTES: usize = 512;
+
+type NodeId = u64;
+
+/// A file's content, whatever its name.
+#[derive(Default)]
+struct Node {
+    /// What is read.
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    /// Written since the last sync: sector and its new bytes, in order. Of one sector any number of the first ones survives.
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl Node {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.now.len() < end {
+            self.now.resize(end, 0);
+        }
+        self.now[offset..end].copy_from_slice(bytes);
+        for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+            let start = sector * SECTOR_BYTES;
+            let stop = (start + SECTOR_BYTES).min(self.now.len());
+            self.pending.push((sector, self.now[start..stop].to_vec()));
+        }
+    }
+
+    fn keep(durable: &mut Vec<u8>, sector: usize, bytes: &[u8]) {
+        let start = sector * SECTOR_BYTES;
+        if durable.len() < start + bytes.len() {
+            durable.resize(start + bytes.len(), 0);
+        }
+        durable[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Some of what was not synced becomes durable, the rest never will by itself.
+    fn lose(&mut self, rng: &mut Rng) {
+        let all = rng.below(5);
+        let mut stopped = BTreeSet::new();
+        for (sector, bytes) in std::mem::take(&mut self.pending) {
+            let keeps = match all {
+                0 => true,
+                1 => false,
+                _ => rng.chance(1, 2),
+            };
+            if !keeps {
+                stopped.insert(sector);
+            } else if !stopped.contains(&sector) {
+                Node::keep(&mut self.durable, sector, &bytes);
+            }
+        }
+        // The length of a file that was made and not synced is anything.
+        if self.durable.len() < self.now.len() && rng.chance(1, 2) {
+            let more = self.now.len() - self.durable.len();
+            let len = self.durable.len() + rng.below(more + 1);
+            self.durable.resize(len, 0);
+        }
+    }
+}
+
+#[derive(Clone)]
+enum NameOp {
+    Link(String, NodeId),
+    Rename(String, String, NodeId),
+    Remove(String),
+}
+
+fn apply(names: &mut BTreeMap<String, NodeId>, op: &NameOp) {
+    match op {
+        NameOp::Link(name, node) => drop(names.insert(name.clone(), *node)),
+        NameOp::Rename(from, to, node) => {
+            if names.get(from) == Some(node) {
+                names.remove(from);
+            }
+            names.insert(to.clone(), *node);
+        }
+        NameOp::Remove(name) => drop(names.remove(name)),
+    }
+}
+
+struct Inner {
+    rng: Rng,
+    nodes: HashMap<NodeId, Node>,
+    made: NodeId,
+    names: BTreeMap<String, NodeId>,
+    durable_names: BTreeMap<String, NodeId>,
+    name_ops: Vec<NameOp>,
+    /// Handles of an earlier life do nothing.
+    life: u64,
+    fail_syncs: usize,
+    fail_writes: usize,
+    /// After so many more changes the power is out.
+    power: Option<u64>,
+    changes: u64,
+    capacity: Option<u64>,
+}
+
+/// See the module. A clone is the same disk.
+#[derive(Clone)]
+pub(crate) struct SimDisk(Arc<Mutex<Inner>>);
+
+fn other(what: &str) -> io::Error {
+    io::Error::other(what.to_owned())
+}
+
+impl Inner {
+    /// Something is about to change.
+    fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        match &mut self.power {
+            Some(0) => return Err(other("the power is out")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.change()?;
+        if self.fail_syncs > 0 {
+            self.fail_syncs -= 1;
+            return Err(other("the disk failed to sync"));
+        }
+        Ok(())
+    }
+
+    fn room(&self, more: usize) -> io::Result<()> {
+        let used: usize = self.names.values().map(|node| self.nodes[node].now.len()).sum();
+        match self.capacity {
+            Some(capacity) if (used + more) as u64 > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn name_op(&mut self, op: NameOp) -> io::Result<()> {
+        let done = self.change();
+        // What was under way when the power went may have been done.
+        self.name_ops.push(op.clone());
+        done?;
+        apply(&mut self.names, &op);
+        Ok(())
+    }
+}
+
+impl SimDisk {
+    pub(crate) fn new(seed: u64) -> SimDisk {
+        SimDisk(Arc::new(Mutex::new(Inner {
+            rng: Rng::new(seed),
+            nodes: HashMap::new(),
+            made: 0,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_ops: Vec::new(),
+            life: 0,
+            fail_syncs: 0,
+            fail_writes: 0,
+            power: None,
+            changes: 0,
+            capacity: None,
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// The machine stops, and starts again: of what was not synced an arbitrary part survives, sector by sector and name by
+    /// name. Every fault that was set is over, but for [`SimDisk::set_capacity`].
+    pub(crate) fn crash(&self) {
+        let inner = &mut *self.inner();
+        let (rng, ops) = (&mut inner.rng, std::mem::take(&mut inner.name_ops));
+        let prefix = rng.chance(1, 2).then(|| rng.below(ops.len() + 1));
+        for (n, op) in ops.iter().enumerate() {
+            let keeps = match prefix {
+                Some(prefix) => n < prefix,
+                None => rng.chance(1, 2),
+            };
+            if keeps {
+                apply(&mut inner.durable_names, op);
+            }
+        }
+        inner.names = inner.durable_names.clone();
+        let named: BTreeSet<NodeId> = inner.names.values().copied().collect();
+        inner.nodes.retain(|node, _| named.contains(node));
+        for id in named {
+            let node = inner.nodes.get_mut(&id).unwrap();
+            node.lose(rng);
+            node.now = node.durable.clone();
+        }
+        inner.life += 1;
+        (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);
+    }
+
+    /// The process ends and the machine does not: nothing is lost, and nothing is synced. Without power it is a crash.
+    pub(crate) fn restart(&self) {
+        if self.inner().power == Some(0) {
+            return self.crash();
+        }
+        let inner = &mut *self.inner();
+        inner.life += 1;
+        (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);
+    }
+
+    /// The next `n` syncs fail. What they were to sync may be durable or not, and no later sync makes up for it.
+    pub(crate) fn fail_syncs(&self, n: usize) {
+        self.inner().fail_syncs = n;
+    }
+
+    /// The next `n` writes fail, with a part of the bytes written.
+    pub(crate) fn fail_writes(&self, n: usize) {
+        self.inner().fail_writes = n;
+    }
+
+    /// After `n` more changes every call fails, until [`SimDisk::crash`].
+    pub(crate) fn power_off_after(&self, n: u64) {
+        self.inner().power = Some(n);
+    }
+
+    /// How many changes there were.
+    pub(crate) fn changes(&self) -> u64 {
+        self.inner().changes
+    }
+
+    /// The disk is full at so many bytes, or never.
+    pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
+        self.inner().capacity = bytes;
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let inner = self.inner();
+        inner.names.get(name).map(|node| inner.nodes[node].now.clone())
+    }
+
+    /// Puts a file there, durably, whatever was there before.
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
+        let inner = &mut *self.inner();
+        inner.made += 1;
+        let id = inner.made;
+        inner.nodes.insert(id, Node { now: bytes.clone(), durable: bytes, pending: Vec::new() });
+        apply(&mut inner.names, &NameOp::Link(name.to_owned(), id));
+        apply(&mut inner.durable_names, &NameOp::Link(name.to_owned(), id));
+    }
+
+    /// Takes a file away, durably.
+    pub(crate) fn take(&self, name: &str) {
+        let inner = &mut *self.inner();
+        inner.names.remove(name);
+        inner.durable_names.remove(name);
+    }
+
+    /// Flips bits of one byte at rest.
+    pub(crate) fn flip(&self, name: &str, offset: usize, mask: u8) {
+        let mut bytes = self.bytes(name).unwrap();
+        bytes[offset] ^= mask;
+        self.put(name, bytes);
+    }
+
+    /// A copy with the same files, for a trial.
+    pub(crate) fn copy(&self, seed: u64) -> SimDisk {
+        let copy = SimDisk::new(seed);
+        for name in self.names().unwrap() {
+            copy.put(&name, self.bytes(&name).unwrap());
+        }
+        copy
+    }
+
+    fn file(&self, inner: &Inner, node: NodeId) -> Box<dyn File> {
+        Box::new(SimFile { disk: self.clone(), node, life: inner.life })
+    }
+}
+
+impl Disk for SimDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.inner().names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let inner = self.inner();
+        let node = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(&inner, node))
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn File>> {
+        let mut inner = self.inner();
+        inner.room(len as usize)?;
+        inner.made += 1;
+        let id = inner.made;
+        inner.nodes.insert(id, Node { now: vec![0; len as usize], ..Node::default() });
+        inner.name_op(NameOp::Link(name.to_owned(), id))?;
+        Ok(self.file(&inner, id))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        let node = *inner.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        inner.name_op(NameOp::Rename(from.to_owned(), to.to_owned(), node))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        if !inner.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inner.name_op(NameOp::Remove(name.to_owned()))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let inner = &mut *self.inner();
+        inner.sync()?;
+        for op in std::mem::take(&mut inner.name_ops) {
+            apply(&mut inner.durable_names, &op);
+        }
+        Ok(())
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    node: NodeId,
+    life: u64,
+}
+
+impl SimFile {
+    fn with<T>(&self, run: impl FnOnce(&mut Inner, NodeId) -> io::Result<T>) -> io::Result<T> {
+        let mut inner = self.disk.inner();
+        if inner.life != self.life {
+            return Err(other("this handle is of an earlier life"));
+        }
+        run(&mut inner, self.node)
+    }
+}
+
+fn node(inner: &mut Inner, id: NodeId) -> &mut Node {
+    inner.nodes.get_mut(&id).unwrap()
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|inner, id| Ok(node(inner, id).now.len() as u64))
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.with(|inner, id| {
+            let there = node(inner, id).now.get(offset as usize..offset as usize + bytes.len());
+            bytes.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(|inner, id| {
+            let more = (offset as usize + bytes.len()).saturating_sub(node(inner, id).now.len());
+            inner.room(more)?;
+            let powered = inner.change();
+            if powered.is_err() || inner.fail_writes > 0 {
+                inner.fail_writes = inner.fail_writes.saturating_sub(1);
+                let part = inner.rng.below(bytes.len() + 1);
+                node(inner, id).write(offset as usize, &bytes[..part]);
+                powered?;
+                return Err(other("the disk failed to write"));
+            }
+            node(inner, id).write(offset as usize, bytes);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with(|inner, id| {
+            if let Err(error) = inner.sync() {
+                if inner.power.is_none() {
+                    let Inner { nodes, rng, .. } = inner;
+                    nodes.get_mut(&id).unwrap().lose(rng);
+                }
+                return Err(error);
+            }
+            let node = node(inner, id);
+            node.pending.clear();
+            node.durable.clone_from(&node.now);
+            Ok(())
+        })
+    }
+
+    fn clear_from(&self, offset: u64) -> io::Result<()> {
+        self.with(|inner, id| {
+            let powered = inner.change();
+            let node = node(inner, id);
+            let len = node.now.len().saturating_sub(offset as usize);
+            node.write(offset as usize, &vec![0; len]);
+            powered
+        })
+    }
+}
