@@ -1,7 +1,8 @@
 //! The node's steps with the log: what is asked of the disk, what waits for it, and the clock that stamps messages.
 
 use super::Node;
-use crate::log::{Journal, Kind, Record, Ticket};
+use crate::config::MemberId;
+use crate::log::{Journal, Kind, Record, Ticket, Version};
 use crate::multicast::{Breach, End, Mode};
 
 /// The time of the first view's begin: all founders write the same.
@@ -49,6 +50,11 @@ impl Logging {
     pub(super) fn has(&self, ticket: Ticket) -> bool {
         self.journal.durable() >= ticket
     }
+}
+
+/// The record of a decision; nobody sent it.
+fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
+    Record { version, time_ns, sender: MemberId(0), mode: Mode::Safe, kind: Kind::Decision, payload }
 }
 
 impl Node {
@@ -145,8 +151,7 @@ impl Node {
         let gone_on = self.membership.gone_on_above();
         let Some(logging) = &mut self.logging else { return Ok(()) };
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
-        let (sender, kind) = (self.membership.me().id, Kind::Decision);
-        let decision = Record { version, time_ns, sender, mode: Mode::Safe, kind, payload: &payload };
+        let decision = decision(version, time_ns, &payload);
         logging.vote = None;
         let written = self.multicast.write_end(gone_on, trim, decision, &mut *logging.journal)?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
@@ -160,8 +165,7 @@ impl Node {
     pub(super) fn write_first(&mut self) {
         let (Some(logging), Some(ledger)) = (&mut self.logging, self.membership.next_ledger()) else { return };
         if let Some((version, time_ns, payload)) = self.membership.decision_bytes() {
-            let (sender, kind) = (self.membership.me().id, Kind::Decision);
-            logging.journal.append(Record { version, time_ns, sender, mode: Mode::Safe, kind, payload: &payload });
+            logging.journal.append(decision(version, time_ns, &payload));
             logging.clock_ns = logging.clock_ns.max(time_ns);
         }
         logging.decision = Some(logging.journal.save(LEDGER, &ledger));

@@ -183,6 +183,9 @@ pub(crate) struct Cluster {
     /// The disks by member, in a group with a log; and how many votes make a message durable.
     disks: HashMap<u32, SimJournal>,
     durability: Option<Durability>,
+    founders: usize,
+    /// A disk does something at one step in so many.
+    slowness: usize,
     /// Nobody runs: processes are being started again.
     dark: bool,
     /// What was said of the past: a time, and the last record up to it; and the log that said so.
@@ -244,9 +247,14 @@ impl Cluster {
             trace: std::env::var("GALERNA_TRACE").is_ok(),
             disks: HashMap::new(),
             durability,
+            founders: n,
+            slowness: 3,
             dark: false,
             pasts: Vec::new(),
         };
+        if logs {
+            cluster.slowness = [3, 30, 200][cluster.rng.below(3)];
+        }
         cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
         let step = 1 + 2 * cluster.rng.below(4);
         let founders: Vec<Peer> =
@@ -312,7 +320,8 @@ impl Cluster {
             leaves: false,
             doubtful: false,
             journal,
-            skew_ns: [0, 1, 1_000_000, 5_000_000_000][self.rng.below(4)],
+            // It is the host's: what was past stays so after a total failure if no host's clock went back.
+            skew_ns: [0, 1, 1_000_000, 5_000_000_000][id as usize % 4],
             release,
             first: None,
         });
@@ -1100,7 +1109,7 @@ impl Cluster {
         let who = self.rng.below(self.actors.len());
         if let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) {
             let most = 1 + self.rng.below(6);
-            if self.rng.chance(1, 3) && journal.media().step(most) {
+            if self.rng.chance(1, self.slowness) && journal.media().step(most) {
                 self.actors[who].awake = true;
             }
         }
@@ -1263,7 +1272,9 @@ impl Cluster {
     /// Whether nobody runs, nor is on the way to.
     fn is_dark(&self) -> bool {
         let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
-        !self.plan.all_leave && self.oracle.views() > 0 && self.actors.iter().all(|a| gone(a) && !a.leaves)
+        // Of a group whose founders did not all begin nothing is left.
+        let founded = self.actors[..self.founders].iter().all(|a| !matches!(a.node.phase(), Phase::Founding));
+        !self.plan.all_leave && founded && self.actors.iter().all(|a| gone(a) && !a.leaves)
     }
 
     /// Whoever can come back does, until the group runs.
