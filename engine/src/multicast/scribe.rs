@@ -278,6 +278,18 @@ impl Multicast {
         self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.persisted))
     }
 
+    /// Whether everything that `target` covers, per stream of this view, is durable.
+    pub fn is_durable(&self, target: &[u64]) -> bool {
+        self.durable() >= self.order.horizon(target.iter().copied())
+    }
+
+    /// What the application has been delivered: everything below the first number, and the numbers in the list.
+    pub fn covered(&self) -> (u64, Vec<u64>) {
+        let ahead = self.streams.iter().enumerate();
+        let ahead = ahead.flat_map(|(rank, stream)| stream.ahead().map(move |index| self.order.sequence(index, rank)));
+        (self.next, ahead.collect())
+    }
+
     /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.
     pub fn durable(&self) -> u64 {
         let Some(scribe) = &self.scribe else { return 0 };

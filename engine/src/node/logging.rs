@@ -64,6 +64,13 @@ impl Node {
         self
     }
 
+    /// Keeps a small file beside the log.
+    pub fn save(&mut self, name: &'static str, bytes: &[u8]) {
+        if let Some(logging) = &mut self.logging {
+            logging.journal.save(name, bytes);
+        }
+    }
+
     /// What the host's clock says, in nanoseconds since 1970: in a group with a log, before each pass. It may go back.
     pub fn tell_time(&mut self, wall_ns: u64) {
         if let Some(logging) = &mut self.logging {
