@@ -30,6 +30,7 @@ pub use disk::{Disk, File};
 pub use handle::{Log, LogJournal, LogOptions, ReadOnlyLog};
 pub use journal::{Journal, Ticket};
 pub use map::Map;
+pub use os::OsDisk;
 pub use reader::{Entry, Iter, Reader};
 pub use record::{Kind, Record, Version};
 pub use segment::Identity;
