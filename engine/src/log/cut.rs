@@ -8,6 +8,7 @@ use super::segment::{End, TEMPORARY, index_name, segment_name};
 use super::store::Store;
 use super::table::Segment;
 use crate::error::Error;
+use std::sync::Arc;
 
 impl Store {
     /// Removes every record whose version is `from` or greater, durably. If a crash comes in between, all of them are there
@@ -34,8 +35,11 @@ impl Store {
         }
         // From here on the log ends there, also after a crash.
         let offset = end.position - number * self.shared.segment_bytes;
-        let in_use = self.forget(number, end, entries);
+        let segment = Segment::new(number, self.shared.beginning(number)?.before());
+        let held = segment.hold();
+        let in_use = self.forget(&segment, end, entries);
         let (file, copied) = self.cleared(number, offset, in_use)?;
+        drop(held);
         let later = self.number > number;
         for gone in number + 1..=self.number {
             self.remove(&segment_name(gone))?;
@@ -77,8 +81,8 @@ impl Store {
         Ok((end, number, entries))
     }
 
-    /// Ends the log there for readers; true if one of them holds bytes of the segment in which it ends now.
-    fn forget(&mut self, number: u64, end: End, entries: Vec<index::Entry>) -> bool {
+    /// Ends the log there for readers, with `segment` as the last one; true if one of them holds bytes of its file.
+    fn forget(&mut self, segment: &Arc<Segment>, end: End, entries: Vec<index::Entry>) -> bool {
         self.indexed = entries.last().map_or(0, |entry| entry.offset);
         self.fresh.clear();
         let mut table = self.shared.write();
@@ -86,13 +90,10 @@ impl Store {
         table.recent = entries;
         table.end = end;
         let mut in_use = false;
-        while let Some(last) = table.segments.pop_back() {
-            in_use = last.retire();
-            if last.number == number {
-                table.segments.push_back(Segment::new(number, last.before));
-                break;
-            }
+        while table.segments.back().is_some_and(|last| last.number >= segment.number) {
+            in_use = table.segments.pop_back().is_some_and(|last| last.retire());
         }
+        table.segments.push_back(segment.clone());
         in_use
     }
 

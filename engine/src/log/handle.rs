@@ -216,27 +216,27 @@ impl Log {
         self.reader.clone()
     }
 
-    /// [`Reader::get`]
+    /// As [`Reader::get`].
     pub fn get(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.get(version)
     }
 
-    /// [`Reader::first_at_or_after`]
+    /// As [`Reader::first_at_or_after`].
     pub fn first_at_or_after(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.first_at_or_after(version)
     }
 
-    /// [`Reader::at_time`]
+    /// As [`Reader::at_time`].
     pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
         self.reader.at_time(time_ns)
     }
 
-    /// [`Reader::iter`]
+    /// As [`Reader::iter`].
     pub fn iter(&self, range: impl RangeBounds<Version>) -> Iter {
         self.reader.iter(range)
     }
 
-    /// [`Reader::oldest`]
+    /// As [`Reader::oldest`].
     pub fn oldest(&self) -> Result<Option<Version>, Error> {
         self.reader.oldest()
     }

@@ -32,6 +32,7 @@ pub use handle::{Log, LogJournal, LogOptions, ReadOnlyLog};
 pub use held::{Held, Release, held};
 pub use journal::{Journal, Ticket};
 pub use map::Map;
+pub use os::OsDisk;
 pub use reader::{Entry, Iter, Reader};
 pub use record::{Kind, Record, Version};
 pub use segment::Identity;

@@ -15,8 +15,8 @@ use std::sync::{Mutex, PoisonError};
 const LOCK: &str = "lock";
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-/// A directory, locked for one writer, or open for reading.
-pub(super) struct OsDisk {
+/// A directory of the operating system, locked for one writer, or open for reading.
+pub struct OsDisk {
     path: PathBuf,
     directory: File,
     writes: bool,
@@ -25,8 +25,9 @@ pub(super) struct OsDisk {
 }
 
 impl OsDisk {
-    /// Makes the directory if there is none, and locks it.
-    pub(super) fn open_locked(path: &Path) -> Result<OsDisk, Error> {
+    /// Makes the directory if there is none, and locks it for as long as this lives. [`Error::LogLocked`] if somebody has
+    /// locked it.
+    pub fn open_locked(path: &Path) -> Result<OsDisk, Error> {
         let failed = |what: &str, error: io::Error| Error::io(format!("{what} {}", path.display()), error);
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(|e| failed("making the log directory", e))?;

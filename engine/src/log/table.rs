@@ -71,6 +71,11 @@ impl Segment {
         Ok(Some(source))
     }
 
+    /// Keeps readers from opening the file while this is held: another one may take its place.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.data)
+    }
+
     /// Ends the use of this segment by readers that do not have it yet; true if somebody has it still. Then its file must
     /// not be changed.
     pub(super) fn retire(&self) -> bool {
@@ -348,5 +353,10 @@ impl Cursor {
 
     pub(super) fn number(&self) -> u64 {
         self.segment.number
+    }
+
+    /// The end of the segment before this one.
+    pub(super) fn before(&self) -> End {
+        self.segment.before
     }
 }
