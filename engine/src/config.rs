@@ -335,10 +335,7 @@ impl Config {
             ("partition_timeout_ms".to_owned(), self.partition_timeout_ms.to_string()),
             ("lone_survivor".to_owned(), self.lone_survivor.to_string()),
             ("log".to_owned(), self.log.is_some().to_string()),
-            (
-                "log.durable_members".to_owned(),
-                self.log.as_ref().map_or(0, |log| log.durable_members).to_string(),
-            ),
+            ("log.durable_members".to_owned(), self.log.as_ref().map_or(0, |log| log.durable_members).to_string()),
         ];
         for (rank, member) in self.members.iter().enumerate() {
             pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));

@@ -25,6 +25,8 @@ pub struct Frontiers {
     pub stable: u64,
     /// On this member's disk.
     pub persisted: u64,
+    /// On the disks of all voters: nothing can take it back.
+    pub everywhere: u64,
     /// On the disks of all voters, or of as many as `log.durable_members` says.
     pub durable: u64,
     /// The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
@@ -43,7 +45,7 @@ struct Taken {
     version: Version,
     /// Numbers above it that it covers too.
     ahead: Vec<u64>,
-    /// The disk must have everything below this first.
+    /// The disks of all voters must have everything below this first: no checkpoint covers what may still be taken back.
     needs: u64,
     state: Box<dyn Read + Send>,
 }
@@ -51,7 +53,10 @@ struct Taken {
 impl Group {
     fn log(&self, subgroup: SubgroupId) -> Result<&Arc<Log>, Error> {
         self.ring(subgroup)?;
-        self.shared.log.as_ref().ok_or(Error::Misuse("this group has no log: give it a `[log]` section at every member"))
+        self.shared
+            .log
+            .as_ref()
+            .ok_or(Error::Misuse("this group has no log: give it a `[log]` section at every member"))
     }
 
     /// How far the group has come; in a busy group it may be some passes old. Of a group without a log all but the view is 0.
@@ -108,7 +113,7 @@ impl Group {
     }
 
     /// Writes a checkpoint: asks the application for its [`crate::Handler::snapshot`], and keeps it on disk with the version
-    /// that it covers, which is returned, once all of that is on this member's disk. A restart then begins there, and
+    /// that it covers, which is returned, once all of that is on the disks of all voters. A restart then begins there, and
     /// [`Group::trim_log`] may drop what came before it.
     pub fn checkpoint(&self, subgroup: SubgroupId, timeout: Duration) -> Result<Version, Error> {
         let log = self.log(subgroup)?;
@@ -121,7 +126,7 @@ impl Group {
         self.shared.lock().checkpoints.push(Asked { reply });
         self.shared.ask();
         let taken = answer.recv_timeout(timeout).map_err(|_| late())??;
-        self.await_frontier(timeout, |frontiers| frontiers.persisted >= taken.needs)?;
+        self.await_frontier(timeout, |frontiers| frontiers.everywhere >= taken.needs)?;
         let Taken { version, ahead, mut state, .. } = taken;
         let time_ns = log.get(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
@@ -144,7 +149,9 @@ impl Group {
         let covered = log.load_snapshot()?.map(|checkpoint| checkpoint.version);
         match covered {
             Some(version) if before <= version => log.trim(before, DISK_TIME),
-            _ => Err(Error::Misuse("the log can be trimmed up to the last checkpoint only: the application needs the rest")),
+            _ => Err(Error::Misuse(
+                "the log can be trimmed up to the last checkpoint only: the application needs the rest",
+            )),
         }
     }
 }
@@ -171,7 +178,8 @@ impl Driver {
         let view = self.node.view().map_or(0, |view| view.number);
         let (stable, persisted) = self.node.multicast().logged();
         let durable = self.node.multicast().durable();
-        let now = Frontiers { view, stable, persisted, durable, past_ns: self.node.past_ns() };
+        let everywhere = self.node.multicast().persisted_by_all();
+        let now = Frontiers { view, stable, persisted, everywhere, durable, past_ns: self.node.past_ns() };
         let before = std::mem::replace(&mut self.frontiers, now);
         if before == now || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
             return;

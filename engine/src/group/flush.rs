@@ -76,14 +76,11 @@ impl Pending {
             self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
         }
         // What an ended view brought has been received by all who went on.
-        let done = self
-            .target
-            .as_ref()
-            .is_some_and(|(published_in, target)| match self.persist {
-                // It was on disk before the next view began.
-                true => *published_in < view || multicast.is_durable(target),
-                false => *published_in < view || multicast.received_by(self.k, target),
-            });
+        let done = self.target.as_ref().is_some_and(|(published_in, target)| match self.persist {
+            // It was on disk before the next view began.
+            true => *published_in < view || multicast.is_durable(target),
+            false => *published_in < view || multicast.received_by(self.k, target),
+        });
         if done {
             self.done.store(true, Ordering::Release);
         }

@@ -21,8 +21,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The subgroup that holds every member.
@@ -211,7 +211,8 @@ fn node(
     let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
     let [_, spec] = specs(config);
     let durability = config.log.as_ref().map(|log| Durability { k: log.durable_members });
-    let everybody = Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), durability, Origin::default());
+    let everybody =
+        Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), durability, Origin::default());
     let left = deadline.saturating_duration_since(Instant::now());
     let settings = Settings {
         failure_timeout_ms: config.failure_timeout_ms,
@@ -462,7 +463,12 @@ fn link_all(
     Ok(obstacle)
 }
 
-pub(super) fn link(group_id: u64, (me, since): (&Place, u64), other: &Place, linking: &Linking) -> std::io::Result<Connection> {
+pub(super) fn link(
+    group_id: u64,
+    (me, since): (&Place, u64),
+    other: &Place,
+    linking: &Linking,
+) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match wire::ask(&other.address, &request, STEP_TIME)? {
         (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking),

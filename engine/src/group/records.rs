@@ -125,7 +125,13 @@ impl Read for Sent {
 }
 
 /// Answers a request for records.
-pub(super) fn give(socket: &mut socket2::Socket, log: &Log, after: Version, below: Version, ended: bool) -> io::Result<()> {
+pub(super) fn give(
+    socket: &mut socket2::Socket,
+    log: &Log,
+    after: Version,
+    below: Version,
+    ended: bool,
+) -> io::Result<()> {
     let end = log.durable().unwrap_or_default();
     let sent = match Sent::new(log, after, below) {
         _ if ended && end < below => Err(format!("its log ends at {end} so far, before {below}")),
@@ -225,12 +231,7 @@ pub(super) fn fetch(
     Ok(receiver)
 }
 
-fn pour(
-    source: &str,
-    wanted: Wanted,
-    into: &SyncSender<io::Result<Vec<Owned>>>,
-    wake: &impl Fn(),
-) -> io::Result<()> {
+fn pour(source: &str, wanted: Wanted, into: &SyncSender<io::Result<Vec<Owned>>>, wake: &impl Fn()) -> io::Result<()> {
     let mut from = ask(source, wanted)?;
     let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("the log there does not go back far enough"));
     let mut batch = Vec::new();

@@ -31,7 +31,14 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn start(config: &Config, group_id: u64, me: Place, places: &Places, linking: Linking, shared: Arc<Shared>) -> io::Result<Search> {
+    pub(super) fn start(
+        config: &Config,
+        group_id: u64,
+        me: Place,
+        places: &Places,
+        linking: Linking,
+        shared: Arc<Shared>,
+    ) -> io::Result<Search> {
         let search = Search { over: Arc::default(), runs: Arc::default() };
         let listed = config.members.iter().map(|member| (member.id.0, member.address.clone()));
         let kept = places.places.iter().map(|place| (place.id, place.address.clone()));
@@ -109,12 +116,8 @@ impl Driver {
         let Some(need) = self.node.log_need() else { return moved };
         let Some(source) = self.reception.address_of(need.from) else { return moved };
         let shared = self.shared.clone();
-        let wanted = records::Wanted {
-            group_id: self.reception.group_id(),
-            after: need.after,
-            below: need.below,
-            ended: false,
-        };
+        let wanted =
+            records::Wanted { group_id: self.reception.group_id(), after: need.after, below: need.below, ended: false };
         match records::fetch(source, wanted, move || shared.ask()) {
             Ok(batches) => self.fetch = Some(Fetch { batches }),
             Err(error) => tracing::error!(%error, "cannot start the thread that fetches the log"),

@@ -290,6 +290,17 @@ impl Multicast {
         (self.next, ahead.collect())
     }
 
+    /// Up to which number the log has been handed everything, and the time of its last record.
+    pub fn log_end(&self) -> (u64, u64) {
+        self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.point.time_ns))
+    }
+
+    /// Everything numbered below this is on the disks of all voters.
+    pub fn persisted_by_all(&self) -> u64 {
+        let voters = self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter);
+        voters.map(|(_, &persisted)| persisted).min().unwrap_or(0)
+    }
+
     /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.
     pub fn durable(&self) -> u64 {
         let Some(scribe) = &self.scribe else { return 0 };

@@ -20,7 +20,7 @@ pub(super) struct Logging {
     vote: Option<Ticket>,
     /// What must be on disk before the decision is acted on.
     pub(super) decision: Option<Ticket>,
-    /// A time that will be past for good once the log has everything below this number.
+    /// A time that will be past for good once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
     past_ns: u64,
     /// The first view was asked to be written down.
@@ -78,8 +78,8 @@ impl Node {
         }
     }
 
-    /// No record that is not in the log yet will bear this time or an earlier one, in nanoseconds: the log up to there is
-    /// the same at every member, for good.
+    /// No record that is still to come will bear this time or an earlier one, in nanoseconds, and what bears one is on the
+    /// disks of all voters: the log up to there is the same at every member, for good.
     pub fn past_ns(&self) -> u64 {
         self.logging.as_ref().map_or(0, |logging| logging.past_ns)
     }
@@ -121,14 +121,15 @@ impl Node {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         let moved = self.multicast.write(gone_on, &mut *logging.journal)?;
         if let Some((past_ns, number)) = logging.passing
-            && self.multicast.logged().0 >= number
+            && self.multicast.persisted_by_all() >= number
         {
             logging.past_ns = logging.past_ns.max(past_ns);
             logging.passing = None;
         }
-        if moved {
-            // What is in the log has a successor of a later time only.
-            logging.past_ns = logging.past_ns.max(self.multicast.log_time_ns());
+        // What is in the log has a successor of a later time only.
+        let (next, time_ns) = self.multicast.log_end();
+        if logging.passing.is_none() && time_ns > logging.past_ns {
+            logging.passing = Some((time_ns, next));
         }
         Ok(moved)
     }

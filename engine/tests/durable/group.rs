@@ -131,7 +131,14 @@ fn a_member_that_comes_back_alone_fetches_what_it_missed() {
     assert_eq!(list.all(), members[0].1.all());
     let logs: Vec<Vec<_>> = [&members[0].0, &back]
         .into_iter()
-        .map(|group| group.read_log(MAIN).unwrap().iter(..).map(|e| (e.as_ref().unwrap().version(), e.unwrap().to_vec())).collect())
+        .map(|group| {
+            group
+                .read_log(MAIN)
+                .unwrap()
+                .iter(..)
+                .map(|e| (e.as_ref().unwrap().version(), e.unwrap().to_vec()))
+                .collect()
+        })
         .collect();
     let common = logs[0].len().min(logs[1].len());
     assert_eq!(logs[0][..common], logs[1][..common]);
@@ -189,10 +196,8 @@ fn everybody_leaves_and_comes_back() {
         assert_eq!(members[0].1.all().len(), life);
         send(&members[0].0, &format!("{life}"));
         members[0].0.persist(MAIN, PATIENCE).unwrap();
-        let leaves: Vec<_> = members
-            .into_iter()
-            .map(|(group, _)| std::thread::spawn(move || group.leave(PATIENCE).unwrap()))
-            .collect();
+        let leaves: Vec<_> =
+            members.into_iter().map(|(group, _)| std::thread::spawn(move || group.leave(PATIENCE).unwrap())).collect();
         leaves.into_iter().for_each(|leave| leave.join().unwrap());
     }
 }

@@ -77,10 +77,10 @@ impl Member {
             if self.said.read_line(&mut line).unwrap() == 0 {
                 break;
             }
-            if line.starts_with(what) {
+            if line.contains(what) {
                 return;
             }
-            assert!(!line.starts_with("refused"), "{line}");
+            assert!(!line.contains("refused"), "{line}");
         }
         panic!("a member did not say `{what}`, but at last: {line}");
     }
