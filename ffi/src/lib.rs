@@ -18,6 +18,7 @@ mod drive;
 mod failure;
 mod group;
 mod handle;
+mod log;
 mod message;
 mod reader;
 mod reservation;
