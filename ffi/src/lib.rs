@@ -29,5 +29,8 @@ mod stats;
 mod view;
 
 #[cfg(test)]
+#[path = "../tests/unit/codes.rs"]
+mod codes_tests;
+#[cfg(test)]
 #[path = "../tests/unit/state.rs"]
 mod state_tests;
