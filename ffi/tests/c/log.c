@@ -281,7 +281,7 @@ static void many_entries(galerna_log_t *log)
 static void restarting(char *path, galerna_log_t *log)
 {
     galerna_log_record_t record = {.size = sizeof record};
-    galerna_log_entry_t *entry;
+    galerna_log_entry_t *entry, *second;
     galerna_log_iter_t *iter;
     galerna_version_t last = append(log, "the last one"), next;
     OK(galerna_log_wait_durable(log, last, LONG_MS));
@@ -291,11 +291,19 @@ static void restarting(char *path, galerna_log_t *log)
     OK(galerna_log_close(log));
     OK(galerna_log_entry_record(entry, &record));
     CHECK(record.length == 12 && memcmp(record.payload, "the last one", 12) == 0);
+    OK(galerna_log_iter_next(iter, &second));
+    holds(second, "the last one");
+    OK(galerna_log_iter_next(iter, &second));
+    /* All of it is durable since the log was closed. */
+    holds(second, "not synced");
+    galerna_log_entry_free(second);
+    galerna_log_iter_free(iter);
     EXPECT(GALERNA_ERR_LOG_LOCKED, galerna_log_open(path, NULL, &log));
     galerna_log_entry_free(entry);
+    log = open_log(path);
+    OK(galerna_log_iterate(log, &last, &iter));
+    OK(galerna_log_close(log));
     EXPECT(GALERNA_ERR_LOG_LOCKED, galerna_log_open(path, NULL, &log));
-    OK(galerna_log_iter_next(iter, &entry));
-    holds(entry, "the last one");
     galerna_log_iter_free(iter);
     log = open_log(path);
     OK(galerna_log_at_time(log, UINT64_MAX, &entry));
