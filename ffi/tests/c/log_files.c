@@ -11,17 +11,7 @@ static void in_log(char *place, const char *path, const char *file)
     CHECK(snprintf(place, PATH_BYTES, "%s/%s", path, file) < PATH_BYTES);
 }
 
-char *new_log(void)
-{
-    const char *folder = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
-    char *path = malloc(PATH_BYTES);
-    CHECK(path != NULL && snprintf(path, PATH_BYTES, "%s/galerna-c-log-XXXXXX", folder) < PATH_BYTES);
-    CHECK(mkdtemp(path) != NULL);
-    CHECK(rmdir(path) == 0);
-    return path;
-}
-
-void remove_log(char *path)
+static void remove_directory(const char *path)
 {
     DIR *directory = opendir(path);
     struct dirent *entry;
@@ -35,6 +25,26 @@ void remove_log(char *path)
     }
     closedir(directory);
     CHECK(rmdir(path) == 0);
+}
+
+char *new_log(void)
+{
+    static unsigned number;
+    const char *folder = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
+    char *path = malloc(PATH_BYTES);
+    CHECK(path != NULL);
+    int length = snprintf(path, PATH_BYTES, "%s/galerna-c-log-%ld-%u", folder, (long)getpid(), number++);
+    CHECK(length < PATH_BYTES);
+    if (access(path, F_OK) == 0) {
+        /* Left by a process of this number that was killed. */
+        remove_directory(path);
+    }
+    return path;
+}
+
+void remove_log(char *path)
+{
+    remove_directory(path);
     free(path);
 }
 
