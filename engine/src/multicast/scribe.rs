@@ -61,10 +61,12 @@ pub(super) struct Scribe {
     tail: Option<Saved>,
     /// The present view's end is written.
     ended: bool,
-    /// What was asked of the journal, and the number up to which the log is whole once that is done.
-    asked: VecDeque<(Ticket, u64)>,
+    /// What was asked of the journal, the number up to which the log is whole once that is done, and the time of its last
+    /// record then.
+    asked: VecDeque<(Ticket, u64, u64)>,
     last: Ticket,
     persisted: u64,
+    persisted_ns: u64,
 }
 
 /// A message on its way into the log; the payload with its stamp.
@@ -142,6 +144,7 @@ impl Scribe {
             asked: VecDeque::new(),
             last: Ticket::default(),
             persisted: 0,
+            persisted_ns: 0,
         }
     }
 
@@ -150,7 +153,7 @@ impl Scribe {
         self.point = Point { streams, next: order.first, turn: 0, index: order.base, time_ns };
         (self.tail, self.ended) = (None, false);
         self.asked.clear();
-        self.persisted = order.first;
+        (self.persisted, self.persisted_ns) = (order.first, time_ns);
     }
 
     /// The log has, or will have without further ado, everything below this.
@@ -161,8 +164,8 @@ impl Scribe {
     /// Takes note of what the disk has.
     fn sync(&mut self, durable: Ticket) {
         let durable = if planted::is(Bug::PersistedBeforeSync) { self.last } else { durable };
-        while let Some(&(_, next)) = self.asked.front().filter(|(ticket, _)| *ticket <= durable) {
-            self.persisted = next;
+        while let Some(&(_, next, time_ns)) = self.asked.front().filter(|(ticket, ..)| *ticket <= durable) {
+            (self.persisted, self.persisted_ns) = (next, time_ns);
             self.asked.pop_front();
         }
     }
@@ -197,7 +200,7 @@ impl Multicast {
                     scribe.last = journal.cut(Version { view, sequence: before.0 });
                     scribe.ended = true;
                 } else {
-                    scribe.asked.push_back((scribe.last, scribe.point.next));
+                    scribe.asked.push_back((scribe.last, scribe.point.next, scribe.point.time_ns));
                 }
             }
         }
@@ -293,6 +296,11 @@ impl Multicast {
     /// Up to which number the log has been handed everything, and the time of its last record.
     pub fn log_end(&self) -> (u64, u64) {
         self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.point.time_ns))
+    }
+
+    /// The time of the last record that is on the own disk.
+    pub fn persisted_ns(&self) -> u64 {
+        self.scribe.as_ref().map_or(0, |scribe| scribe.persisted_ns)
     }
 
     /// Everything numbered below this is on the disks of all voters.

@@ -16,6 +16,8 @@ pub(super) struct Logging {
     /// The hybrid logical clock, and what the host's clock said last.
     pub(super) clock_ns: u64,
     wall_ns: u64,
+    /// The time of the last record that a former life left.
+    pub(super) recovered_ns: u64,
     /// The vote that is being saved.
     vote: Option<Ticket>,
     /// What must be on disk before the decision is acted on.
@@ -33,6 +35,7 @@ impl Logging {
             journal,
             clock_ns: 0,
             wall_ns: 0,
+            recovered_ns: 0,
             vote: None,
             decision: None,
             passing: None,
@@ -89,7 +92,9 @@ impl Node {
         let seen_ns = self.multicast.log_time_ns();
         if let Some(logging) = &mut self.logging {
             logging.clock_ns = logging.clock_ns.max(seen_ns + 1);
-            self.membership.set_clock(logging.tick());
+            // What is announced holds for the next life of this process as well: it goes on from its host's clock and its log.
+            let announced_ns = logging.wall_ns.max(self.multicast.persisted_ns()).max(logging.recovered_ns);
+            self.membership.set_clock(logging.tick(), announced_ns);
             self.multicast.set_clock(logging.tick());
         }
     }

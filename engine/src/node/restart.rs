@@ -53,6 +53,7 @@ impl Node {
     fn resume(&mut self, ledger: Ledger, recovery: Recovery) {
         if let Some(logging) = &mut self.logging {
             logging.clock_ns = logging.clock_ns.max(recovery.time_ns + 2);
+            logging.recovered_ns = recovery.time_ns;
         }
         self.run_clock();
         self.membership.resume(ledger, &mut *self.fabric);
@@ -149,6 +150,8 @@ impl Node {
         }
         restart.fetched = Some(logging.journal.append(record));
         (recovery.last, recovery.time_ns) = (record.version, record.time_ns);
+        // What is decided comes after it.
+        logging.clock_ns = logging.clock_ns.max(record.time_ns + 2);
     }
 
     /// The decision is known: writes it down, then goes on as it says.

@@ -1273,7 +1273,7 @@ impl Cluster {
     fn is_dark(&self) -> bool {
         let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
         // Of a group whose founders did not all begin nothing is left.
-        let founded = self.actors[..self.founders].iter().all(|a| !matches!(a.node.phase(), Phase::Founding));
+        let founded = (0..self.founders).all(|who| !self.oracle.is_new(who));
         !self.plan.all_leave && founded && self.actors.iter().all(|a| gone(a) && !a.leaves)
     }
 
