@@ -9,6 +9,8 @@ mod group;
 mod history;
 mod member;
 mod rounds;
+#[path = "../chaos/trace.rs"]
+mod trace;
 
 /// Not a test: what a member's process runs.
 #[test]

@@ -1,9 +1,19 @@
 //! A member's process: sends without end, and keeps a history of what it is delivered, a line each, written at once.
 
+use crate::trace::Stderr;
 use galerna::{Config, Delivery, Group, Handler, Mode, SubgroupId};
 use std::fs::File;
 use std::io::{BufRead, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Milliseconds of this process.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
 
 pub(crate) const MEMBER: &str = "GALERNA_DURABLE_MEMBER";
 const MAIN: SubgroupId = SubgroupId(0);
@@ -31,6 +41,7 @@ pub(crate) fn run() {
     let Ok(role) = std::env::var(MEMBER) else { return };
     let mut role = role.split(' ');
     let (config, history, life) = (role.next().unwrap(), role.next().unwrap(), role.next().unwrap());
+    tracing::subscriber::set_global_default(Stderr(Clock(Instant::now()))).unwrap();
     let config = Config::from_file(config).unwrap();
     let history = File::create(history).unwrap();
     let group = match Group::join(config, Recorder { history }) {

@@ -57,11 +57,13 @@ struct Member {
 
 fn start(folder: &Path, id: u32, round: usize) -> Member {
     let history = folder.join(format!("{id}-{round}.history"));
+    let said = std::fs::File::create(folder.join(format!("{id}-{round}.trace"))).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["member_process", "--exact", "--nocapture", "--test-threads", "1"])
         .env(MEMBER, format!("{} {} {round}", folder.join(format!("{id}.toml")).display(), history.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(said)
         .spawn()
         .unwrap();
     let said = BufReader::new(child.stdout.take().unwrap());

@@ -186,6 +186,8 @@ pub(crate) struct Cluster {
     founders: usize,
     /// A disk does something at one step in so many.
     slowness: usize,
+    /// The disks hold the log that ships.
+    real: bool,
     /// Nobody runs: processes are being started again.
     dark: bool,
     /// What was said of the past: a time, and the last record up to it; and the log that said so.
@@ -249,11 +251,13 @@ impl Cluster {
             durability,
             founders: n,
             slowness: 3,
+            real: false,
             dark: false,
             pasts: Vec::new(),
         };
         if logs {
             cluster.slowness = [3, 30, 200][cluster.rng.below(3)];
+            cluster.real = cluster.rng.chance(1, 8);
         }
         cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
         let step = 1 + 2 * cluster.rng.below(4);
@@ -292,7 +296,9 @@ impl Cluster {
         let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
         let (mut journal, mut release) = (None, None);
         if self.durability.is_some() {
-            let disk = self.disks.entry(id).or_default().clone();
+            let (real, seed) = (self.real, u64::from(id) << 32 | self.actors.len() as u64);
+            let new = || if real { SimJournal::real(seed) } else { SimJournal::default() };
+            let disk = self.disks.entry(id).or_insert_with(new).clone();
             disk.media().crash(&mut self.rng);
             disk.media().open();
             node = match start {
