@@ -76,13 +76,9 @@ impl Segment {
         lock(&self.data)
     }
 
-    /// Ends the use of this segment by readers that do not have it yet; true if somebody has it still. Then its file must
-    /// not be changed.
-    pub(super) fn retire(&self) -> bool {
-        match std::mem::replace(&mut *lock(&self.data), Data::Retired) {
-            Data::Mapped(source) => Arc::into_inner(source).is_none(),
-            Data::Closed | Data::Retired => false,
-        }
+    /// Ends the use of this segment by readers that do not have it yet: its file is about to be another.
+    pub(super) fn retire(&self) {
+        *lock(&self.data) = Data::Retired;
     }
 }
 

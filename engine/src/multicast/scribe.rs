@@ -270,6 +270,39 @@ impl Multicast {
         Ok(written)
     }
 
+    /// Takes in how far one peer's disk is.
+    pub(super) fn take_in_persisted(&mut self, peer: Rank, persisted: u64) -> Result<bool, String> {
+        let known = &mut self.persisted[peer];
+        let most = self.order.sequence(self.publisher.messages, self.me);
+        if self.scribe.is_none() || persisted == *known {
+            return Ok(false);
+        }
+        if persisted < *known || persisted > most {
+            return Err(format!("its `persisted` is {persisted}, outside {known}..={most}"));
+        }
+        *known = persisted;
+        Ok(true)
+    }
+
+    /// All below this is done with here.
+    pub(super) fn done(&self) -> u64 {
+        self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
+    }
+
+    /// Shows what is done with here.
+    pub(super) fn show_done(&mut self) {
+        let done = self.done();
+        if self.delivered[self.me] != done {
+            self.delivered[self.me] = done;
+            self.table.store(column::DELIVERED, done);
+        }
+    }
+
+    /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
+    pub fn set_clock(&mut self, clock_ns: u64) {
+        self.publisher.clock_ns = Some(clock_ns);
+    }
+
     /// The time of the last record that was handed to the log or saved beside it.
     pub fn log_time_ns(&self) -> u64 {
         let time = |scribe: &Scribe| scribe.tail.as_ref().map_or(0, |tail| tail.time_ns).max(scribe.point.time_ns);

@@ -48,8 +48,4 @@ impl Durable {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
-
-    pub(crate) fn last(&self) -> Option<u64> {
-        self.0.keys().next_back().copied()
-    }
 }

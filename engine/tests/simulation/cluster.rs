@@ -260,22 +260,27 @@ impl Cluster {
             cluster.real = cluster.rng.chance(1, 8);
         }
         cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
-        let step = 1 + 2 * cluster.rng.below(4);
-        let founders: Vec<Peer> =
-            (0..n).map(|i| cluster.add((i * step + 3) % SLOTS, i as u32 + 1, origin, Start::Founds)).collect();
-        for a in 0..n {
-            for b in (0..n).filter(|&b| b != a) {
-                let connection = Connection::Simulated(cluster.actors[b].process);
-                cluster.actors[a].node.attach(founders[b], 0, connection).unwrap();
-            }
-        }
-        for actor in &mut cluster.actors {
-            actor.node.found(&founders, origin);
-        }
+        cluster.found(n, origin);
         if cluster.trace {
             println!("{n} members, shared {shared}, rings of {ring_bytes}, {plan:?}, timeout {failure_timeout_ms}");
         }
         cluster
+    }
+
+    /// The founders, linked with each other.
+    fn found(&mut self, n: usize, origin: Origin) {
+        let step = 1 + 2 * self.rng.below(4);
+        let founders: Vec<Peer> =
+            (0..n).map(|i| self.add((i * step + 3) % SLOTS, i as u32 + 1, origin, Start::Founds)).collect();
+        for a in 0..n {
+            for b in (0..n).filter(|&b| b != a) {
+                let connection = Connection::Simulated(self.actors[b].process);
+                self.actors[a].node.attach(founders[b], 0, connection).unwrap();
+            }
+        }
+        for actor in &mut self.actors {
+            actor.node.found(&founders, origin);
+        }
     }
 
     /// A new process.
