@@ -1,6 +1,6 @@
 //! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
 
-use super::durable::{Frontiers, wall_ns};
+use super::durable::{Frontiers, Fullness, wall_ns};
 use super::flush::Pending;
 use super::handler::Handler;
 use super::newcomer::Newcomer;
@@ -50,6 +50,7 @@ pub struct Driver {
     pub(super) frontiers: Frontiers,
     pub(super) fetch: Option<Fetch>,
     keeps_log: bool,
+    pub(super) fullness: Fullness,
     /// When to give up what is left of the links after the end.
     linger_until_ms: Option<u64>,
 }
@@ -91,6 +92,7 @@ impl Driver {
             frontiers: Frontiers::default(),
             fetch: None,
             keeps_log: false,
+            fullness: Fullness::new(config),
             linger_until_ms: None,
         })
     }
@@ -223,6 +225,7 @@ impl Driver {
         let mut moved = self.newcomer.is_new() && self.welcome();
         if self.shared.logs() {
             moved |= self.fetch_log();
+            self.check_space(now_ms);
             self.node.tell_time(wall_ns());
         }
         let Driver { node, shared, handler, newcomer, .. } = self;

@@ -6,7 +6,7 @@ use super::shared::{Shared, after};
 use super::vault::{DISK_TIME, PLACES, Places};
 use super::wire::Place;
 use super::{Flush, Group};
-use crate::config::SubgroupId;
+use crate::config::{Config, SubgroupId};
 use crate::error::Error;
 use crate::log::{Log, Reader, Version};
 use crate::node::Phase;
@@ -32,6 +32,22 @@ pub struct Frontiers {
     /// The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
     /// earlier one. In nanoseconds since 1970, by the group's hybrid logical clock.
     pub past_ns: u64,
+}
+
+/// How often the driver looks whether the disk is full, in milliseconds.
+const LOOK_MS: u64 = 50;
+
+/// Since when the disk has been full.
+pub(super) struct Fullness {
+    patience_ms: u64,
+    looked_ms: u64,
+    since_ms: Option<u64>,
+}
+
+impl Fullness {
+    pub(super) fn new(config: &Config) -> Fullness {
+        Fullness { patience_ms: config.failure_timeout_ms, looked_ms: 0, since_ms: None }
+    }
 }
 
 /// A checkpoint that the application is asked for.
@@ -188,6 +204,24 @@ impl Driver {
         self.shared.notify();
         if durable > before.durable && !self.newcomer.is_new() {
             self.call(|handler| handler.durable(durable));
+        }
+    }
+
+    /// A member whose disk stays full for as long as another may stand still holds up everybody's durable messages no longer:
+    /// it stops, and the others go on without it.
+    pub(super) fn check_space(&mut self, now_ms: u64) {
+        let full = &mut self.fullness;
+        if now_ms < full.looked_ms + LOOK_MS {
+            return;
+        }
+        full.looked_ms = now_ms;
+        let Some(obstacle) = self.shared.log.as_ref().and_then(|log| log.obstacle()) else {
+            full.since_ms = None;
+            return;
+        };
+        let since_ms = *full.since_ms.get_or_insert(now_ms);
+        if now_ms - since_ms >= full.patience_ms && !matches!(self.node.phase(), Phase::Left | Phase::Stopped(_)) {
+            self.node.fail(obstacle);
         }
     }
 

@@ -172,6 +172,11 @@ impl Log {
         self.queue.lock().failure.clone()
     }
 
+    /// Why the log does not get on at present: the disk is full. It goes on by itself when there is space.
+    pub fn obstacle(&self) -> Option<Error> {
+        self.queue.lock().obstacle.clone()
+    }
+
     /// Removes every record whose version is `from` or greater, durably, after all that was appended so far is written.
     pub fn cut(&self, from: Version, timeout: Duration) -> Result<(), Error> {
         self.queue.run("cut of the log", timeout, true, move |store| store.cut(from))

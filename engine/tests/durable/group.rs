@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const MAIN: SubgroupId = SubgroupId(0);
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An application whose state is the list of what it was delivered.
 #[derive(Clone, Default)]
-struct List(Arc<Mutex<(Vec<String>, u64)>>);
+pub(crate) struct List(Arc<Mutex<(Vec<String>, u64)>>);
 
 impl List {
-    fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().0.clone()
     }
 }
@@ -55,7 +55,7 @@ fn config(folder: &Folder, fabric: FabricKind, count: u32) -> Config {
     config
 }
 
-fn join_all(config: &Config, ids: &[u32]) -> Vec<(Group, List)> {
+pub(crate) fn join_all(config: &Config, ids: &[u32]) -> Vec<(Group, List)> {
     let joins: Vec<_> = ids
         .iter()
         .map(|&id| {
@@ -66,7 +66,7 @@ fn join_all(config: &Config, ids: &[u32]) -> Vec<(Group, List)> {
     joins.into_iter().map(|join| join.join().unwrap()).collect()
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !done() {
         assert!(std::time::Instant::now() < deadline, "{what} did not happen");
@@ -74,7 +74,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn send(group: &Group, text: &str) {
+pub(crate) fn send(group: &Group, text: &str) {
     group.send(MAIN, Mode::Durable, text.as_bytes(), PATIENCE).unwrap();
 }
 

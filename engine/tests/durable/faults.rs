@@ -1,0 +1,64 @@
+//! Disks that give out.
+
+use super::common;
+use super::group::{List, PATIENCE, join_all, send, wait};
+use super::rounds::Folder;
+use galerna::config::Member;
+use galerna::{Config, Error, FabricKind, Group, LogConfig, MemberId, Mode, SubgroupId};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+const SMALL: &str = "GALERNA_SMALL_DISK";
+const MAIN: SubgroupId = SubgroupId(0);
+
+/// Not a test by itself: runs with a small file system of its own.
+#[test]
+fn child_with_a_small_disk() {
+    let Some(small) = std::env::var_os(SMALL).map(PathBuf::from) else { return };
+    let folder = Folder::new("small");
+    let addresses = common::addresses(FabricKind::Tcp, 3);
+    let members = addresses.into_iter().enumerate();
+    let members = members.map(|(n, address)| Member { id: MemberId(n as u32 + 1), address }).collect();
+    let log = |directory: PathBuf| LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(directory) };
+    let mut config = Config::new("small", FabricKind::Tcp, members).with_log(log(folder.0.join("logs")));
+    (config.ring_bytes, config.failure_timeout_ms, config.join_timeout_ms) = (1 << 16, 1000, 20_000);
+    let little = config.clone().with_log(log(small)).with_member(MemberId(3));
+    let third = std::thread::spawn(move || Group::join(little, List::default()).unwrap());
+    let members = join_all(&config, &[1, 2]);
+    let third = third.join().unwrap();
+    let mut sent = 0;
+    while members[0].0.view().members.len() == 3 {
+        send(&members[0].0, &format!("{sent} {}", ".".repeat(2000)));
+        sent += 1;
+        assert!(sent < 100_000, "the disk does not fill up");
+    }
+    let stopped = third.stopped();
+    assert!(matches!(&stopped, Some(Error::LogFull { file, .. }) if file.contains("segment")), "{stopped:?}");
+    members[0].0.persist(MAIN, PATIENCE).unwrap();
+    members[1].0.send(MAIN, Mode::Durable, b"after", PATIENCE).unwrap();
+    for (_, list) in &members {
+        wait("delivery", || list.all().len() == sent + 1);
+    }
+    println!("the others went on");
+}
+
+#[test]
+fn a_member_whose_disk_is_full_stops_and_the_others_go_on() {
+    let folder = Folder::new("full");
+    let script = format!(
+        "mount -t tmpfs -o size=4m tmpfs {0} && {SMALL}={0} exec {1} child_with_a_small_disk --nocapture",
+        folder.0.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    let mount = format!("mount -t tmpfs tmpfs {}", folder.0.display());
+    let unshared = |script: &str| Command::new("unshare").args(["-Urm", "sh", "-c", script]).output();
+    if !unshared(&mount).is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk: this machine lets nobody mount a small file system");
+        return;
+    }
+    let output = unshared(&script).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("the others went on"), "{said}{errors}");
+}
