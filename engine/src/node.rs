@@ -371,6 +371,11 @@ impl Node {
         self.view().is_some_and(|view| view.members.iter().any(|member| member.peer == me && member.voter))
     }
 
+    /// Whether the link to some process of this member is up.
+    pub fn is_linked_with(&self, id: MemberId) -> bool {
+        self.membership.is_linked_with(id)
+    }
+
     /// The application's state is in: this process may become a voter.
     pub fn ready(&mut self) {
         self.membership.ready(&mut *self.fabric);

@@ -99,7 +99,7 @@ impl Driver {
 
     /// Waits until this process runs in a view, and has the group's state if it joined, or until `give_up` says that it has
     /// waited enough (then it is false).
-    pub(super) fn install(&mut self, mut give_up: impl FnMut() -> bool) -> Result<bool, Error> {
+    pub(super) fn install(&mut self, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
         loop {
             match self.node.phase() {
                 Phase::Stopped(reason) => {
@@ -107,7 +107,7 @@ impl Driver {
                     self.linger();
                     return Err(reason);
                 }
-                Phase::Joining | Phase::Restarting if give_up() => return Ok(false),
+                Phase::Joining | Phase::Restarting if give_up(&self.node) => return Ok(false),
                 Phase::Founding | Phase::Joining | Phase::Restarting => {}
                 _ if self.newcomer.is_new() => {}
                 _ => return Ok(true),

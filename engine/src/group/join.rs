@@ -66,7 +66,7 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
         match found(config, vault.as_mut(), rank, deadline, listening) {
             Ok(founded) => {
                 let (shared, mut driver) = founded.start(config, handler)?;
-                driver.install(|| false)?;
+                driver.install(|_| false)?;
                 return Ok((shared, driver));
             }
             Err(Error::AlreadyRuns { .. }) => {}
@@ -108,7 +108,7 @@ fn restart(
     let place = Place::new(me, address);
     let search = Search::start(config, group_id, place, &places, linking, shared.clone());
     let search = search.map_err(|e| Error::io("cannot start the thread that looks for the others", e))?;
-    match driver.install(|| search.finds_it_running()) {
+    match driver.install(|node| search.finds_it_running(node)) {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
         Ok(false) | Err(Error::Removed { .. }) => {}
         Err(error) => return Err(error),
@@ -351,7 +351,7 @@ fn attempt(
     // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
     let give_up = deadline.min(Instant::now() + patience);
-    if driver.install(|| Instant::now() >= give_up)? {
+    if driver.install(|_| Instant::now() >= give_up)? {
         return Ok(Attempt::Joined(shared, Box::new(driver)));
     }
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();

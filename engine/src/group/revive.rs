@@ -10,12 +10,13 @@ use super::shared::Shared;
 use super::vault::Places;
 use super::wire::{self, Place, Reply, Request};
 use crate::config::Config;
-use crate::node::Phase;
+use crate::config::MemberId;
+use crate::node::{Node, Phase};
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Pause between two looks for the others.
@@ -26,8 +27,8 @@ const ASK_TIME: Duration = Duration::from_millis(500);
 /// Looks for the others in a thread until it is dropped.
 pub(super) struct Search {
     over: Arc<AtomicBool>,
-    /// Somebody says that the group runs.
-    runs: Arc<AtomicBool>,
+    /// Who said last that the group runs.
+    runs: Arc<Mutex<Option<MemberId>>>,
 }
 
 impl Search {
@@ -50,10 +51,12 @@ impl Search {
         let look = move || {
             let mut linked = HashSet::new();
             while !over.load(Ordering::Relaxed) {
-                for (_, address) in &contacts {
+                for (id, address) in &contacts {
                     let request = Request::Ask { group: group.clone() };
                     match wire::ask(address, &request, ASK_TIME).map(|(_, reply)| reply) {
-                        Ok(Reply::Runs {}) => return runs.store(true, Ordering::Relaxed),
+                        Ok(Reply::Runs {}) => {
+                            *runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(MemberId(*id))
+                        }
                         Ok(Reply::Restarting { group_id: theirs, place }) if theirs == group_id => {
                             // One of the two makes the link.
                             if place.slot > me.slot && !linked.contains(&place.incarnation) {
@@ -77,9 +80,11 @@ impl Search {
         Ok(search)
     }
 
-    /// Whether the group runs already, without this process.
-    pub(super) fn finds_it_running(&self) -> bool {
-        self.runs.load(Ordering::Relaxed)
+    /// Whether the group runs without this process: somebody says so that is not linked with it. Whoever is may only have
+    /// been quicker to begin the view that this process is in, too.
+    pub(super) fn finds_it_running(&self, node: &Node) -> bool {
+        let who = self.runs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        who.is_some_and(|id| !node.is_linked_with(id))
     }
 }
 

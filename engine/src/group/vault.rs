@@ -85,7 +85,7 @@ impl Vault {
         self.log.is_some()
     }
 
-    /// What the former life left, if it was a voter: then it counts when the group comes back.
+    /// What the former life left, if it was in the group: then it takes part when that comes back.
     pub(super) fn past(&self) -> Result<Option<Past>, Error> {
         let Some(log) = &self.log else { return Ok(None) };
         let damaged = |name: &str, what: &str| Error::LogDamaged {
@@ -110,7 +110,7 @@ impl Vault {
         let places = log.load(PLACES)?.map(|bytes| toml::from_str(&String::from_utf8_lossy(&bytes)));
         let places = places.transpose().map_err(|e| damaged(PLACES, &e.to_string()))?;
         let group_id = group_id_of(self.options.identity);
-        match places.filter(|_| ledger.is_voter()) {
+        match places.filter(|_| ledger.is_member()) {
             Some(places) => Ok(Some(Past { group_id, ledger, recovery, places })),
             None => Ok(None),
         }

@@ -55,9 +55,10 @@ impl Ledger {
         self.me
     }
 
-    /// Whether the member voted in it, in whichever of its lives.
-    pub fn is_voter(&self) -> bool {
-        self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me) && member.voter)
+    /// Whether the member was in it, in whichever of its lives; one that has left was not. One that had no vote yet has its
+    /// whole log all the same: a ledger is written behind it.
+    pub fn is_member(&self) -> bool {
+        self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me))
     }
 
     /// The ledger as it would be after `decision`, the payload of a record that begins a view: it lies in the log, and the

@@ -10,6 +10,7 @@ use super::ledger::Ledger;
 use super::row::{self, Record};
 use super::view::Value;
 use super::{Member, Membership, Peer};
+use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank};
 use crate::log::Version;
 use crate::multicast::End;
@@ -60,6 +61,11 @@ impl Membership {
     pub fn is_stranger(&self, peer: Peer) -> bool {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| member.peer).any(|member| member.slot == peer.slot && !self.is_same(member, peer))
+    }
+
+    /// Whether the link to some process of this member is up.
+    pub fn is_linked_with(&self, id: MemberId) -> bool {
+        self.links.iter().flatten().any(|link| link.up && link.peer.id == id)
     }
 
     /// The members that are not here, by rank; those that are here, a bit per rank, may be enough to go on.

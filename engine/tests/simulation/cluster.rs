@@ -1188,8 +1188,8 @@ impl Cluster {
         let disk = self.disks[&id].clone();
         disk.media().crash(&mut self.rng);
         let recovered = disk.media().recover();
-        // Without a ledger, or without a vote in it, it joins when the group runs.
-        let Some((ledger, recovery)) = recovered.filter(|(ledger, _)| ledger.is_voter()) else { return };
+        // Without a ledger that names it, it joins when the group runs.
+        let Some((ledger, recovery)) = recovered.filter(|(ledger, _)| ledger.is_member()) else { return };
         self.say(|| format!("member {id} comes back to view {}, {:?}", ledger.view().number, recovery.last));
         let who = self.actors.len();
         self.add(ledger.me().slot, id, Origin::default(), Start::Restarts);
