@@ -120,6 +120,8 @@ impl Node {
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.membership.found(view);
         match self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
+            // With a log it is shown once it is on disk: whoever runs knows that nobody will have forgotten it.
+            Ok(()) if self.logging.is_some() => self.write_first(),
             Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),
         }
@@ -245,11 +247,11 @@ impl Node {
 
     fn wait_for_founders(&mut self) -> Result<bool, Breach> {
         let progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        if !self.first_is_shown() {
+            return Ok(progress);
+        }
         let missing = self.membership.not_installed();
         if missing.is_empty() || self.membership.somebody_wedged() {
-            if !self.first_is_saved() {
-                return Ok(progress);
-            }
             self.phase = Phase::Running;
             if let Some(view) = self.membership.view() {
                 let joined = view.members.iter().map(|member| member.peer).collect();

@@ -168,6 +168,9 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
 
 /// Whether the group runs, as far as this process knows.
 fn running(sign: &Sign, shared: &Shared) -> Reply {
+    if shared.lock().stopped.is_some() {
+        return Reply::Later { reason: "this member has stopped".to_owned() };
+    }
     match shared.restarting.load(Ordering::Relaxed) {
         true => Reply::Restarting { group_id: sign.group_id, place: Place::new(sign.me, &sign.address) },
         false => Reply::Runs {},

@@ -49,6 +49,7 @@ pub struct Driver {
     /// How far the log was at the last look, and what is fetched for it.
     pub(super) frontiers: Frontiers,
     pub(super) fetch: Option<Fetch>,
+    pub(super) fetch_again_ms: u64,
     keeps_log: bool,
     pub(super) fullness: Fullness,
     /// When to give up what is left of the links after the end.
@@ -91,6 +92,7 @@ impl Driver {
             told_stop: false,
             frontiers: Frontiers::default(),
             fetch: None,
+            fetch_again_ms: 0,
             keeps_log: false,
             fullness: Fullness::new(config),
             linger_until_ms: None,
@@ -224,7 +226,7 @@ impl Driver {
         let now_ms = self.now_ms();
         let mut moved = self.newcomer.is_new() && self.welcome();
         if self.shared.logs() {
-            moved |= self.fetch_log();
+            moved |= self.fetch_log(now_ms);
             self.check_space(now_ms);
             self.node.tell_time(wall_ns());
         }

@@ -37,16 +37,23 @@ pub struct Frontiers {
 /// How often the driver looks whether the disk is full, in milliseconds.
 const LOOK_MS: u64 = 50;
 
-/// Since when the disk has been full.
+/// Since when the disk has been full, or has done nothing although it was asked.
 pub(super) struct Fullness {
     patience_ms: u64,
+    /// A disk may be slow for longer than it may be full.
+    stuck_ms: u64,
+    done: u64,
+    moved_ms: u64,
     looked_ms: u64,
     since_ms: Option<u64>,
 }
 
 impl Fullness {
     pub(super) fn new(config: &Config) -> Fullness {
-        Fullness { patience_ms: config.failure_timeout_ms, looked_ms: 0, since_ms: None }
+        // Before the others give themselves up.
+        let stuck_ms = (config.partition_timeout_ms / 2).max(config.failure_timeout_ms);
+        let patience_ms = config.failure_timeout_ms;
+        Fullness { patience_ms, stuck_ms, done: 0, moved_ms: 0, looked_ms: 0, since_ms: None }
     }
 }
 
@@ -215,13 +222,24 @@ impl Driver {
             return;
         }
         full.looked_ms = now_ms;
-        let Some(obstacle) = self.shared.log.as_ref().and_then(|log| log.obstacle()) else {
+        let Some(log) = &self.shared.log else { return };
+        let (asked, done) = log.progress();
+        if done != full.done || asked <= done {
+            (full.done, full.moved_ms) = (done, now_ms);
+        }
+        let obstacle = log.obstacle();
+        let since_ms = if obstacle.is_some() { *full.since_ms.get_or_insert(now_ms) } else { now_ms };
+        if obstacle.is_none() {
             full.since_ms = None;
+        }
+        if matches!(self.node.phase(), Phase::Left | Phase::Stopped(_)) {
             return;
-        };
-        let since_ms = *full.since_ms.get_or_insert(now_ms);
-        if now_ms - since_ms >= full.patience_ms && !matches!(self.node.phase(), Phase::Left | Phase::Stopped(_)) {
+        }
+        if let Some(obstacle) = obstacle.filter(|_| now_ms - since_ms >= full.patience_ms) {
             self.node.fail(obstacle);
+        } else if now_ms - full.moved_ms >= full.stuck_ms {
+            let what = format!("the log's disk has done nothing for {} ms", now_ms - full.moved_ms);
+            self.node.fail(Error::io(what, std::io::Error::from(std::io::ErrorKind::TimedOut)));
         }
     }
 

@@ -68,7 +68,7 @@ impl Sent {
     pub(super) fn new(log: &Log, after: Version, below: Version) -> Result<Sent, Error> {
         let records = |after| log.iter((Bound::Excluded(after), Bound::Unbounded));
         let (mut buffer, mut checkpoint, mut iter) = (Vec::new(), None, records(after));
-        if let Some(Err(Error::LogTrimmed { .. })) = records(after).next() {
+        if !goes_back_to(log, after)? {
             let saved = log.load_snapshot()?.ok_or_else(|| Error::LogTrimmed {
                 wanted: after.to_string(),
                 oldest: "unknown, and there is no checkpoint".to_owned(),
@@ -124,6 +124,17 @@ impl Read for Sent {
     }
 }
 
+/// Whether a log has every record after `after`: it goes back that far, or to the group's beginning. One that was trimmed, or
+/// that began with somebody else's checkpoint, does not.
+fn goes_back_to(log: &Log, after: Version) -> Result<bool, Error> {
+    let Some(oldest) = log.oldest()? else { return Ok(false) };
+    if after >= oldest {
+        return Ok(true);
+    }
+    let first = log.get(oldest)?.map(|entry| entry.record().kind);
+    Ok(oldest.view == 0 && first == Some(Kind::Decision))
+}
+
 /// Answers a request for records.
 pub(super) fn give(
     socket: &mut socket2::Socket,
@@ -172,7 +183,11 @@ fn receive(
             0 => return Ok(None),
             1 => {
                 let [view, sequence, time_ns, len] = words(from)?;
-                checkpoint(Version { view, sequence }, time_ns, &mut from.take(len))?;
+                let mut bytes = from.take(len);
+                checkpoint(Version { view, sequence }, time_ns, &mut bytes)?;
+                if bytes.limit() > 0 {
+                    return Err(malformed("a checkpoint that ends too early"));
+                }
             }
             2 => {
                 let [view, sequence, time_ns, sender, mode, kind, len] = words(from)?;
@@ -318,10 +333,23 @@ fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
                 n => checkpoint.write(&buffer[..n]).map_err(io::Error::other)?,
             }
         }
-        log.install(checkpoint, DISK_TIME).map_err(io::Error::other)?;
-        log.trim(version, DISK_TIME).map_err(io::Error::other)
+        // Between what is here and what follows the checkpoint records are missing: what is here is of no use.
+        if let Some(oldest) = log.oldest().map_err(io::Error::other)? {
+            log.cut(oldest, DISK_TIME).map_err(io::Error::other)?;
+        }
+        log.install(checkpoint, DISK_TIME).map_err(io::Error::other)
     };
+    let mut last = log.durable();
     while let Some(record) = receive(&mut from, &mut keep)? {
+        // A restart of others may have ended this log's last view before the end of this log: the decision's number says where.
+        if let Some(last) = last.take()
+            && record.kind == Kind::Decision
+            && record.version.view > last.view
+            && record.version.sequence <= last.sequence
+        {
+            let from = Version { view: last.view, sequence: record.version.sequence };
+            log.cut(from, DISK_TIME).map_err(io::Error::other)?;
+        }
         log.append_record(record.record(), DISK_TIME).map_err(io::Error::other)?;
     }
     log.sync(DISK_TIME).map_err(io::Error::other)

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// Pause between two looks for the others.
 const LOOK_TIME: Duration = Duration::from_millis(200);
+/// Pause after a fetch that failed, in milliseconds.
+const FETCH_PAUSE_MS: u64 = 200;
 /// How long a question may take.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
@@ -101,7 +103,7 @@ pub(super) struct Fetch {
 
 impl Driver {
     /// Fetches what the own log lacks to go on with the others. True if anything moved.
-    pub(super) fn fetch_log(&mut self) -> bool {
+    pub(super) fn fetch_log(&mut self, now_ms: u64) -> bool {
         if !matches!(self.node.phase(), Phase::Restarting) {
             self.fetch = None;
             return false;
@@ -113,12 +115,15 @@ impl Driver {
                     batch.iter().for_each(|owned| self.node.take_record(owned.record()));
                     moved = true;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "fetching what the log lacks"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "fetching what the log lacks");
+                    self.fetch_again_ms = now_ms + FETCH_PAUSE_MS;
+                }
                 Err(TryRecvError::Empty) => return moved,
                 Err(TryRecvError::Disconnected) => self.fetch = None,
             }
         }
-        let Some(need) = self.node.log_need() else { return moved };
+        let Some(need) = self.node.log_need().filter(|_| now_ms >= self.fetch_again_ms) else { return moved };
         let Some(source) = self.reception.address_of(need.from) else { return moved };
         let shared = self.shared.clone();
         let wanted =

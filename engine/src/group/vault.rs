@@ -28,6 +28,7 @@ pub(super) struct Places {
 pub(super) struct Vault {
     path: PathBuf,
     options: LogOptions,
+    fabric: FabricKind,
     log: Option<Arc<Log>>,
 }
 
@@ -47,7 +48,7 @@ impl Vault {
         let path = log.directory.join(format!("{name}-{me}"));
         let identity = Identity { member: u64::from(me.0), ..Identity::default() };
         let options = LogOptions { segment_bytes: log.segment_bytes, identity, ..LogOptions::default() };
-        let mut vault = Vault { path, options, log: None };
+        let mut vault = Vault { path, options, fabric: config.fabric, log: None };
         let found = match Log::open_read_only(&vault.path) {
             Ok(log) => log.identity(),
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(vault),
@@ -110,10 +111,9 @@ impl Vault {
         let places = log.load(PLACES)?.map(|bytes| toml::from_str(&String::from_utf8_lossy(&bytes)));
         let places = places.transpose().map_err(|e| damaged(PLACES, &e.to_string()))?;
         let group_id = group_id_of(self.options.identity);
-        match places.filter(|_| ledger.is_member()) {
-            Some(places) => Ok(Some(Past { group_id, ledger, recovery, places })),
-            None => Ok(None),
-        }
+        // The crash came before they were kept: the configuration knows the founders.
+        let places = places.unwrap_or(Places { fabric: self.fabric, places: Vec::new() });
+        Ok(ledger.is_member().then_some(Past { group_id, ledger, recovery, places }))
     }
 }
 

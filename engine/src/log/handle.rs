@@ -177,6 +177,12 @@ impl Log {
         self.queue.lock().obstacle.clone()
     }
 
+    /// What was asked of the log's thread so far, and what of that is done, as counts: who watches them sees whether the disk
+    /// gets on.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.queue.asked().unwrap_or_default(), self.queue.done())
+    }
+
     /// Removes every record whose version is `from` or greater, durably, after all that was appended so far is written.
     pub fn cut(&self, from: Version, timeout: Duration) -> Result<(), Error> {
         self.queue.run("cut of the log", timeout, true, move |store| store.cut(from))

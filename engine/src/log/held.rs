@@ -41,6 +41,8 @@ struct State {
     /// The log's tickets of what was asked and may not be durable yet, with the own ones.
     tickets: VecDeque<(Ticket, Ticket)>,
     durable: Ticket,
+    /// Everything up to here had been asked when somebody first wanted to know whether all is on disk.
+    goal: Option<Ticket>,
 }
 
 /// See the module.
@@ -99,11 +101,12 @@ impl Release {
         lock(&self.0).bytes
     }
 
-    /// Whether all that was asked so far is on disk.
+    /// Whether all that had been asked is on disk, when this was first called after the log was let go.
     pub fn is_done(&self) -> bool {
-        let state = lock(&self.0);
-        let durable = state.log.as_ref().map(|log| log.durable());
-        durable.is_some_and(|durable| state.tickets.back().is_none_or(|(theirs, _)| *theirs <= durable))
+        let mut state = lock(&self.0);
+        let Some(durable) = state.log.as_ref().map(|log| log.durable()) else { return false };
+        let last = state.tickets.back().map_or(Ticket(0), |(theirs, _)| *theirs);
+        *state.goal.get_or_insert(last) <= durable
     }
 }
 

@@ -59,6 +59,12 @@ impl Membership {
         if !ballots.into_iter().all(|ballot| self.is_possible_ballot(ballot, view.members.len(), me)) {
             return Err(Malformed("a ballot that nobody made"));
         }
+        let ends = || shown.wedged.iter().chain(&shown.flushed).flatten();
+        let fresh =
+            |end: &End| end.frames == 0 && end.word == 0 && (end.messages == 0 || end.messages >= view.order.base);
+        if self.restarting && !ends().all(|end| fresh(end) && end.messages < MESSAGES_MAX) {
+            return Err(Malformed("a log that ends where none can"));
+        }
         if !records().all(|(_, value)| value.follows(view, self.settings.lone_survivor)) {
             return Err(Malformed("a value that does not follow from the view"));
         }

@@ -258,6 +258,10 @@ impl Membership {
             return None;
         }
         let target = self.target(candidates)?;
+        if target.iter().any(|end| end.messages < view.order.base) {
+            // Of those who were restarted nobody has the whole log.
+            return None;
+        }
         let flushed = |rank: Rank| self.epoch.shown[rank].flushed.as_ref() == Some(&target);
         let all = (0..view.members.len()).filter(|rank| candidates >> rank & 1 == 1).all(flushed);
         if !all && !planted::is(Bug::ProposeUnflushed) {
@@ -319,11 +323,16 @@ impl Membership {
         self.view.as_ref().zip(self.my_rank()).is_some_and(|(view, me)| view.members[me].voter)
     }
 
+    /// Whether others may count on its log: it votes, or has said that it can.
+    pub fn is_counted_on(&self) -> bool {
+        self.votes() || self.table.load(self.me.slot, row::READY) == 1
+    }
+
     /// Whether it votes in the one that was decided, or in the present one.
     pub fn votes_next(&self) -> bool {
         let me = self.me;
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
-        self.votes() || next.into_iter().any(|member| member.peer == me && member.voter)
+        self.is_counted_on() || next.into_iter().any(|member| member.peer == me && member.voter)
     }
 
     /// The decision of this epoch: passed on before anything follows from it.

@@ -205,6 +205,13 @@ impl Membership {
         self.store_and_push(row::LINKED.at(slot), 0, fabric);
         let is = |m: &Member| self.is_same(m.peer, peer);
         let rank = self.view.as_ref().and_then(|view| view.members.iter().position(is));
+        if self.restarting {
+            // It may come back in another life, with what it has promised; how far its log goes is to be told again.
+            if let Some(shown) = rank.and_then(|rank| self.epoch.shown.get_mut(rank)) {
+                (shown.wedged, shown.flushed) = (None, None);
+            }
+            return false;
+        }
         rank.is_some_and(|rank| self.suspect(rank, what, fabric))
     }
 

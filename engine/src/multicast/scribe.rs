@@ -21,6 +21,8 @@ use std::collections::VecDeque;
 
 /// Bytes of a stamp.
 pub(super) const STAMP: usize = 8;
+/// No clock shows a later time, in nanoseconds: the year 2116.
+const STAMP_MAX_NS: u64 = 1 << 62;
 /// Bytes handed to the journal and not on disk yet above which the walk waits: then the rings fill, and senders wait.
 const BACKLOG_BYTES: usize = 32 << 20;
 
@@ -105,7 +107,11 @@ impl Point {
                         break;
                     }
                     let raw = stream.take(head);
-                    self.time_ns = record_time(stamp(raw), self.time_ns);
+                    let stamp_ns = stamp(raw);
+                    if stamp_ns > STAMP_MAX_NS {
+                        return Err(Breach { peer: sender, what: format!("a message of the time {stamp_ns} ns") });
+                    }
+                    self.time_ns = record_time(stamp_ns, self.time_ns);
                     let (sequence, mode, time_ns) = (self.next, head.mode, self.time_ns);
                     goes_on = write(Found { sequence, sender, mode, time_ns, raw });
                 }
@@ -174,8 +180,9 @@ impl Scribe {
 impl Multicast {
     /// Hands to the log what has become stable, in the order, and shows what the disk has. True if anything moved.
     ///
-    /// On shared memory a sender whose view word has passed `gone_on` may have reused what was read: that is taken back.
-    pub fn write(&mut self, gone_on: u64, journal: &mut dyn Journal) -> Result<bool, Breach> {
+    /// Where it `waits`, a disk that is behind holds it up. On shared memory a sender whose view word has passed `gone_on` may have
+    /// reused what was read: that is taken back.
+    pub fn write(&mut self, gone_on: u64, waits: bool, journal: &mut dyn Journal) -> Result<bool, Breach> {
         self.stability.refresh();
         let Some(scribe) = &mut self.scribe else { return Ok(false) };
         let before = (scribe.point.next, scribe.persisted);
@@ -185,14 +192,14 @@ impl Multicast {
             }
             let (stability, seats, view) = (&self.stability, &self.seats, self.view);
             let last = &mut scribe.last;
-            let full = journal.backlog_bytes() >= BACKLOG_BYTES;
+            let full = waits && journal.backlog_bytes() >= BACKLOG_BYTES;
             let end = if full { scribe.point.next } else { self.arrived };
             scribe.point.walk(
                 end,
                 |sender, index| index < stability.stable(sender),
                 |found| {
                     *last = journal.append(found.record(view, seats[found.sender].id));
-                    journal.backlog_bytes() < BACKLOG_BYTES
+                    !waits || journal.backlog_bytes() < BACKLOG_BYTES
                 },
             )?;
             if scribe.point.next != before.0 {
@@ -215,7 +222,7 @@ impl Multicast {
     }
 
     /// Saves what has been taken care of by the flush, beside the log: a decision may need it. True once the disk has it.
-    pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Breach> {
+    pub fn save_tail(&mut self, gone_on: u64, journal: &mut dyn Journal) -> Result<bool, Breach> {
         let (view, order) = (self.view, self.order);
         let Some(scribe) = &mut self.scribe else { return Ok(true) };
         if let Some(saved) = &scribe.tail
@@ -233,6 +240,10 @@ impl Multicast {
             true
         };
         point.walk(end, |_, _| true, keep)?;
+        if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+            // What was read may be anything; this member is to learn that it is removed.
+            return Ok(false);
+        }
         let ticket = journal.save(TAIL, &tail.encode());
         scribe.tail = Some(Saved { ends, time_ns: point.time_ns, ticket });
         Ok(false)

@@ -283,7 +283,7 @@ mod tests {
         assert!(stream.take_in(word(0, 1), 9).unwrap_err().contains("went back"));
         for (raw, expected) in [
             (600, "passes the ring's end"),
-            (3 << 28, "no frame header"),
+            (4 << 28 | 5 << 28, "no frame header"),
             (1 << 31, "no frame header"),
             (5 | 1 << 32, "lies beyond"),
             (201, "200 are the limit"),

@@ -25,7 +25,7 @@ pub(super) struct Logging {
     /// A time that will be past for good once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
     past_ns: u64,
-    /// The first view was asked to be written down.
+    /// Of a founder: its first view is on disk, and shown.
     begun: bool,
 }
 
@@ -124,7 +124,9 @@ impl Node {
     pub(super) fn write_log(&mut self) -> Result<bool, Breach> {
         let gone_on = self.membership.gone_on_above();
         let Some(logging) = &mut self.logging else { return Ok(false) };
-        let moved = self.multicast.write(gone_on, &mut *logging.journal)?;
+        // Nobody waits for one that has no vote yet.
+        let waits = self.membership.votes();
+        let moved = self.multicast.write(gone_on, waits, &mut *logging.journal)?;
         if let Some((past_ns, number)) = logging.passing
             && self.multicast.persisted_by_all() >= number
         {
@@ -141,8 +143,11 @@ impl Node {
 
     /// Whether the disk has what the flush brought; asks for it first.
     pub(super) fn save_tail(&mut self) -> Result<bool, Breach> {
+        let gone_on = self.membership.gone_on_above();
         match &mut self.logging {
-            Some(logging) => Ok(self.multicast.save_tail(&mut *logging.journal)? || !self.membership.votes()),
+            Some(logging) => {
+                Ok(self.multicast.save_tail(gone_on, &mut *logging.journal)? || !self.membership.is_counted_on())
+            }
             None => Ok(true),
         }
     }
@@ -153,7 +158,7 @@ impl Node {
         if let Some(ledger) = self.membership.ledger_to_save() {
             logging.vote = Some(logging.journal.save(LEDGER, &ledger));
         }
-        let (durable, learner) = (logging.journal.durable(), !self.membership.votes());
+        let (durable, learner) = (logging.journal.durable(), !self.membership.is_counted_on());
         let Some(_) = logging.vote.take_if(|ticket| durable >= *ticket || learner) else { return false };
         self.membership.voted(&mut *self.fabric);
         true
@@ -184,12 +189,16 @@ impl Node {
         logging.decision = Some(logging.journal.save(LEDGER, &ledger));
     }
 
-    /// Whether the first view of a founder is on its disk.
-    pub(super) fn first_is_saved(&mut self) -> bool {
-        if self.logging.as_mut().is_some_and(|logging| !std::mem::replace(&mut logging.begun, true)) {
-            self.write_first();
+    /// Whether the first view of a founder is on its disk, where there is one, and shown.
+    pub(super) fn first_is_shown(&mut self) -> bool {
+        let shows = self.logging.as_ref().is_some_and(|logging| !logging.begun);
+        if shows && self.decision_is_saved() {
+            self.membership.installed(&mut *self.fabric);
+            if let Some(logging) = &mut self.logging {
+                logging.begun = true;
+            }
         }
-        self.decision_is_saved()
+        self.logging.as_ref().is_none_or(|logging| logging.begun)
     }
 
     /// Whether the disk has what must be there before this member goes on.

@@ -145,7 +145,9 @@ impl Node {
     pub fn take_record(&mut self, record: Record<'_>) {
         let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return };
         let recovery = &mut restart.recovery;
-        if !matches!(self.phase, Phase::Restarting) || record.version <= recovery.last {
+        let wanted = restart.need.is_some_and(|need| record.version < need.below);
+        let follows = record.version > recovery.last && record.time_ns > recovery.time_ns;
+        if !matches!(self.phase, Phase::Restarting) || !wanted || !follows || record.time_ns > u64::MAX / 2 {
             return;
         }
         restart.fetched = Some(logging.journal.append(record));

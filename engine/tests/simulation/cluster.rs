@@ -595,6 +595,14 @@ impl Cluster {
         } else {
             MemberId(self.actors.len() as u32 + 1)
         };
+        self.join_as(id)
+    }
+
+    fn join_as(&mut self, id: MemberId) -> bool {
+        // The log's directory is locked while a process of that member lives.
+        if self.durability.is_some() && self.actors.iter().any(|a| !a.ended() && a.peer.id == id) {
+            return false;
+        }
         let incarnation = self.actors.len() as u64 + 1;
         let alive = (0..self.actors.len()).filter(|&a| self.actors[a].runs());
         let asked: Vec<usize> = alive.collect();
@@ -1168,20 +1176,29 @@ impl Cluster {
             let waits = |a: &Actor| !a.dead && matches!(a.node.phase(), Phase::Restarting);
             if let Some(who) = self.actors.iter().position(waits) {
                 self.bury(who);
+            } else if let Some(id) = self.gone().first().copied().filter(|_| self.actors.len() < 30) {
+                self.join_as(MemberId(id));
+                self.dark = self.rng.chance(3, 4);
             } else {
                 self.dark = false;
             }
             return;
         }
-        let mut ids: Vec<u32> = self.disks.keys().copied().collect();
-        ids.sort_unstable();
-        let up = |id: &u32| self.actors.iter().any(|a| !a.ended() && a.peer.id.0 == *id);
-        ids.retain(|id| !up(id));
+        let ids = self.gone();
         if ids.is_empty() || self.actors.len() >= 40 {
             return;
         }
         let id = ids[self.rng.below(ids.len())];
         self.start_again(id);
+    }
+
+    /// The members whose processes are gone.
+    fn gone(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.disks.keys().copied().collect();
+        ids.sort_unstable();
+        let up = |id: &u32| self.actors.iter().any(|a| !a.ended() && a.peer.id.0 == *id);
+        ids.retain(|id| !up(id));
+        ids
     }
 
     fn start_again(&mut self, id: u32) {

@@ -221,6 +221,19 @@ impl Media {
         let key = |r: &Written| (r.version, r.time_ns, r.sender, r.mode, r.payload.clone());
         let mine = &self.records;
         let shared = mine.iter().zip(from).take_while(|(a, b)| key(a) == key(b)).count();
+        // A restart of others may have ended this log's last view before the end of this log.
+        if let (Some(last), Some(next)) = (mine.last(), from.get(shared))
+            && next.kind == Kind::Decision
+            && next.version.view > last.version.view
+            && next.version.sequence <= last.version.sequence
+        {
+            let cut = Version { view: last.version.view, sequence: next.version.sequence };
+            self.records.retain(|record| record.version < cut);
+            if let Some(real) = &mut self.real {
+                real.store.cut(cut).unwrap();
+            }
+        }
+        let mine = &self.records;
         assert_eq!(shared, mine.len(), "a removed member's log is no beginning of the group's: {:?}", mine.get(shared));
         self.ledger = Some(Vec::new());
         let new: Vec<Record<'_>> =
