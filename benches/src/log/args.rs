@@ -44,7 +44,7 @@ pub(crate) struct LogArgs {
     /// but at most 256 MiB of payload.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) records: Option<u64>,
-    /// Where both sides write, in a directory of their own that is removed. If not given: `target` here, or else the directory
+    /// A directory that is there, for both sides to write in: in one of their own, which is removed. If not given: `target` here, or else the directory
     /// for temporary files.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,

@@ -18,7 +18,7 @@ impl Place {
             None => std::env::temp_dir(),
         };
         let path = parent.join(format!("galerna-bench-log-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+        fs::create_dir(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
         Ok(Place(path))
     }
 
