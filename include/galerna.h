@@ -114,6 +114,42 @@ enum galerna_result_t
    * The configuration demands RDMA, and this machine has none that can be used.
    */
   GALERNA_ERR_RDMA = 23,
+  /**
+   * Somebody has the log open for writing, in this process or in another; the text names its directory.
+   */
+  GALERNA_ERR_LOG_LOCKED = 24,
+  /**
+   * The disk is full. Nothing that was durable is lost, and the log goes on when there is space.
+   */
+  GALERNA_ERR_LOG_FULL = 25,
+  /**
+   * Something that was durable is not as it was written; the text names the file and the offset.
+   */
+  GALERNA_ERR_LOG_DAMAGED = 26,
+  /**
+   * The log is another group's, subgroup's or member's; the text names the file and what differs.
+   */
+  GALERNA_ERR_LOG_FOREIGN = 27,
+  /**
+   * The log was written by a later version of this library.
+   */
+  GALERNA_ERR_LOG_FORMAT = 28,
+  /**
+   * What was asked for was trimmed away; the text says how far back the log goes.
+   */
+  GALERNA_ERR_LOG_TRIMMED = 29,
+  /**
+   * The disk refused a write or a sync. That is final: what was not durable by then may be lost. Open the log again.
+   */
+  GALERNA_ERR_LOG_FAILED = 30,
+  /**
+   * The record does not fit a segment of the log.
+   */
+  GALERNA_ERR_LOG_RECORD_TOO_LARGE = 31,
+  /**
+   * The record's version or time is not greater than the last one's.
+   */
+  GALERNA_ERR_LOG_ORDER = 32,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -143,12 +179,42 @@ enum galerna_mode_t
    * In the total order, once every member has received it.
    */
   GALERNA_MODE_SAFE = 2,
+  /**
+   * In the total order, once every member has received it and the members have it on their disks: all, or as many as
+   * are configured. Only in groups with a log: elsewhere it is refused with GALERNA_ERR_MISUSE.
+   */
+  GALERNA_MODE_DURABLE = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum galerna_mode_t galerna_mode_t;
 #else
 typedef int32_t galerna_mode_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a record of a log is.
+ */
+enum galerna_log_kind_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A message of the application.
+   */
+  GALERNA_LOG_KIND_MESSAGE = 0,
+  /**
+   * Only in a group's log: the end of a view, in the library's own encoding.
+   */
+  GALERNA_LOG_KIND_DECISION = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum galerna_log_kind_t galerna_log_kind_t;
+#else
+typedef int32_t galerna_log_kind_t;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -187,6 +253,39 @@ typedef struct galerna_config_t galerna_config_t;
  * A member of a group. The handle is a number: using one that was freed is an error and no crash.
  */
 typedef struct galerna_group_t galerna_group_t;
+
+/**
+ * A checkpoint of the application beside a log: its state up to a version. Its calls may come from any thread, one after
+ * another; the handle is a number, so a freed one is an error and no crash.
+ */
+typedef struct galerna_log_checkpoint_t galerna_log_checkpoint_t;
+
+/**
+ * A checkpoint that is being written; it counts when it is committed, as a whole. Its calls may come from any thread, one
+ * after another; the handle is a number, so a freed one is an error and no crash.
+ */
+typedef struct galerna_log_checkpoint_writer_t galerna_log_checkpoint_writer_t;
+
+/**
+ * A record that was found in a log, with the memory that holds it. Its calls may come from any thread; the handle is a
+ * number, so a freed one is an error and no crash. A process can hold 1024 of them.
+ */
+typedef struct galerna_log_entry_t galerna_log_entry_t;
+
+/**
+ * Goes through a log from one record to the next. Its calls may come from any thread, one after another; the handle is a
+ * number, so a freed one is an error and no crash.
+ */
+typedef struct galerna_log_iter_t galerna_log_iter_t;
+
+/**
+ * An append-only log on disk, whose records are found again by version and by time. Its calls may come from any number of
+ * threads; the handle is a number, so a freed one is an error and no crash.
+ *
+ * The directory stays locked until the log is closed and all its entries, iterators and checkpoint writers are freed. These
+ * go on when the log is closed, with what was durable.
+ */
+typedef struct galerna_log_t galerna_log_t;
 
 /**
  * What a `restore` callback reads from, in its thread and until it returns. The handle is a number: later, or elsewhere,
@@ -325,9 +424,9 @@ typedef struct galerna_snapshot_t {
  * inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
  * else, and after `failure_timeout_ms` of it this process looks dead to the others.
  *
- * Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
- * were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
- * GALERNA_ERR_MISUSE. The other calls are as usual.
+ * Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
+ * if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave(), galerna_group_free()
+ * and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
  *
  * An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
  * no state: its joining members begin with the messages that follow.
@@ -370,6 +469,100 @@ typedef struct galerna_callbacks_t {
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
 } galerna_callbacks_t;
+
+/**
+ * How a log is made and used. A field that is 0 means its default.
+ */
+typedef struct galerna_log_options_t {
+  /**
+   * Set it to sizeof(galerna_log_options_t).
+   */
+  size_t size;
+  /**
+   * The size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB, 64 MiB by default. A record does not span
+   * segments, and galerna_log_trim() removes whole ones. A log that is there already keeps the size it was made with.
+   */
+  uint64_t segment_bytes;
+  /**
+   * So many bytes may be appended and not durable yet; then appending waits. 64 MiB by default.
+   */
+  size_t backlog_max_bytes;
+} galerna_log_options_t;
+
+/**
+ * The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
+ */
+typedef struct galerna_version_t {
+  /**
+   * The number of the view that the message was delivered in; 0 in a log without a group.
+   */
+  uint64_t view;
+  /**
+   * Its number in the total order; in a log without a group it begins with 1.
+   */
+  uint64_t sequence;
+} galerna_version_t;
+
+/**
+ * What is known of a checkpoint.
+ */
+typedef struct galerna_log_checkpoint_info_t {
+  /**
+   * Set it to sizeof(galerna_log_checkpoint_info_t).
+   */
+  size_t size;
+  /**
+   * The last version that it covers: the records after it are to be applied to it.
+   */
+  struct galerna_version_t version;
+  /**
+   * The time it was given, in nanoseconds since 1970.
+   */
+  uint64_t time_ns;
+  /**
+   * Its length in bytes.
+   */
+  uint64_t length;
+} galerna_log_checkpoint_info_t;
+
+/**
+ * What is in a record of a log.
+ */
+typedef struct galerna_log_record_t {
+  /**
+   * Set it to sizeof(galerna_log_record_t).
+   */
+  size_t size;
+  /**
+   * The record's bytes, `length` of them, where the log's file is mapped if this process writes the log. Never NULL;
+   * valid until the entry is freed.
+   */
+  const void *payload;
+  /**
+   * Bytes of the payload.
+   */
+  size_t length;
+  /**
+   * Its place in the log.
+   */
+  struct galerna_version_t version;
+  /**
+   * When it was appended, in nanoseconds since 1970: greater than that of the record before.
+   */
+  uint64_t time_ns;
+  /**
+   * The `id` of the member that sent it; 0 in a log without a group.
+   */
+  uint32_t sender;
+  /**
+   * The mode it was sent with; GALERNA_MODE_ORDERED in a log without a group.
+   */
+  galerna_mode_t mode;
+  /**
+   * What it is.
+   */
+  galerna_log_kind_t kind;
+} galerna_log_record_t;
 
 /**
  * Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
@@ -621,6 +814,325 @@ galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
 galerna_result_t galerna_max_message(const struct galerna_group_t *group,
                                      uint16_t subgroup,
                                      size_t *bytes);
+
+/**
+ * Opens the log in a directory for writing, or makes one. What a crash left is put in order.
+ *
+ * - `directory`: its path, UTF-8, a string that ends with a zero byte; made if there is none. Not kept.
+ * - `options`: may be NULL, for the defaults; not kept.
+ * - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+ *
+ * Any thread. Errors: ARGUMENT, CONFIG (an option is out of its range), LOG_LOCKED (somebody has it open for writing),
+ * LOG_DAMAGED (something that was durable is lost), LOG_FOREIGN, LOG_FORMAT, LOG_FULL, LOG_FAILED, IO, LIMIT.
+ */
+galerna_result_t galerna_log_open(const char *directory,
+                                  const struct galerna_log_options_t *options,
+                                  struct galerna_log_t **out);
+
+/**
+ * Opens a log for reading what is in it now, also while another process, or this one, writes it. Changes nothing. It may be
+ * a group's log too.
+ *
+ * - `directory`: its path, UTF-8, a string that ends with a zero byte; not kept.
+ * - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+ *
+ * Any thread. Errors: ARGUMENT, IO (there is no log), LOG_DAMAGED, LOG_FORMAT, LIMIT.
+ */
+galerna_result_t galerna_log_open_read_only(const char *directory,
+                                            struct galerna_log_t **out);
+
+/**
+ * Makes durable what was appended, and frees the log, also when that fails. It waits for the disk, and for the calls that
+ * are under way in other threads.
+ *
+ * NULL and a second close do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
+ * was one), MISUSE (inside a callback; the log stays open); and why not all that was appended is durable: LOG_FULL,
+ * LOG_FAILED.
+ */
+galerna_result_t galerna_log_close(struct galerna_log_t *log);
+
+/**
+ * The same as galerna_log_close(), for who does not ask whether all is durable.
+ *
+ * NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
+ * was one), MISUSE (inside a callback; the log stays open).
+ */
+galerna_result_t galerna_log_free(struct galerna_log_t *log);
+
+/**
+ * Appends a record with a copy of `length` bytes, the next version and the time of now. It is durable after
+ * galerna_log_sync() or galerna_log_wait_durable(); only then it can be read.
+ *
+ * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
+ * - `timeout_ms`: how long to wait while `backlog_max_bytes` are not durable yet, in milliseconds; 0 does not wait. Inside a
+ *   callback it counts as 0.
+ * - `version`: takes the record's version; may be NULL.
+ *
+ * Any thread; records of one thread are in the order of its calls. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE,
+ * WOULD_BLOCK (the disk is behind, and the timeout 0), TIMED_OUT (it stayed behind), LOG_FULL (there is no space, and what
+ * was appended before waits for it), LOG_FAILED, MISUSE (the log is open for reading only).
+ */
+galerna_result_t galerna_log_append(struct galerna_log_t *log,
+                                    const void *data,
+                                    size_t length,
+                                    uint32_t timeout_ms,
+                                    struct galerna_version_t *version);
+
+/**
+ * The same as galerna_log_append() with a timeout of 0: it never waits.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE, WOULD_BLOCK (the disk is behind), LOG_FULL, LOG_FAILED,
+ * MISUSE (the log is open for reading only).
+ */
+galerna_result_t galerna_log_try_append(struct galerna_log_t *log,
+                                        const void *data,
+                                        size_t length,
+                                        struct galerna_version_t *version);
+
+/**
+ * Waits until everything that was appended before the call is durable.
+ *
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
+ * the log is open for reading only).
+ */
+galerna_result_t galerna_log_sync(struct galerna_log_t *log,
+                                  uint32_t timeout_ms);
+
+/**
+ * Waits until the record of this version, and all before it, are durable.
+ *
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
+ * the log is open for reading only).
+ */
+galerna_result_t galerna_log_wait_durable(struct galerna_log_t *log,
+                                          struct galerna_version_t version,
+                                          uint32_t timeout_ms);
+
+/**
+ * The version of the last durable record; `0.0` if there was none yet. It never waits.
+ *
+ * - `version`: takes it.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL), MISUSE (the log is open for reading only, and what another
+ * process has not synced is in it too: see galerna_log_end()).
+ */
+galerna_result_t galerna_log_durable(const struct galerna_log_t *log,
+                                     struct galerna_version_t *version);
+
+/**
+ * Removes whole segments of records before a version, durably. What is left begins at galerna_log_oldest(), which may be
+ * before that version.
+ *
+ * - `before`: the first record that is still needed.
+ * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the log trims all the same.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FAILED, IO, MISUSE (inside a callback, or the log
+ * is open for reading only).
+ */
+galerna_result_t galerna_log_trim(struct galerna_log_t *log,
+                                  struct galerna_version_t before,
+                                  uint32_t timeout_ms);
+
+/**
+ * Opens the newest checkpoint, verified as a whole.
+ *
+ * - `out`: takes the checkpoint, to be freed with galerna_log_checkpoint_free(), or NULL if there is none, and after an
+ *   error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_DAMAGED (it is not as it was written; the text names the file
+ * and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT.
+ */
+galerna_result_t galerna_log_checkpoint_load(const struct galerna_log_t *log,
+                                             struct galerna_log_checkpoint_t **out);
+
+/**
+ * What is known of a checkpoint.
+ *
+ * - `info`: its `size` must be set; takes it.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT.
+ */
+galerna_result_t galerna_log_checkpoint_info(const struct galerna_log_checkpoint_t *checkpoint,
+                                             struct galerna_log_checkpoint_info_t *info);
+
+/**
+ * Reads the next bytes of a checkpoint: `length` of them, or fewer at its end.
+ *
+ * - `buffer`: takes the bytes; may be NULL when `length` is 0.
+ * - `got`: takes their number; less than `length` only at the end of the checkpoint, and 0 after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, IO.
+ */
+galerna_result_t galerna_log_checkpoint_read(struct galerna_log_checkpoint_t *checkpoint,
+                                             void *buffer,
+                                             size_t length,
+                                             size_t *got);
+
+/**
+ * Frees a checkpoint's handle; the checkpoint stays. NULL and a second free do nothing.
+ *
+ * Any thread.
+ */
+void galerna_log_checkpoint_free(struct galerna_log_checkpoint_t *checkpoint);
+
+/**
+ * Begins a checkpoint of the application's state, to be written with galerna_log_checkpoint_write() and committed with
+ * galerna_log_checkpoint_commit(); galerna_log_trim() may then remove the records that it covers.
+ *
+ * - `version`: the last version that it covers. One checkpoint of each version at a time.
+ * - `time_ns`: kept with it: nanoseconds since 1970.
+ * - `out`: takes the writer, to be freed with galerna_log_checkpoint_abandon() or by the commit; NULL after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_FULL, IO, LIMIT, MISUSE (the log is open for reading only).
+ */
+galerna_result_t galerna_log_checkpoint_begin(struct galerna_log_t *log,
+                                              struct galerna_version_t version,
+                                              uint64_t time_ns,
+                                              struct galerna_log_checkpoint_writer_t **out);
+
+/**
+ * Appends `length` bytes to a checkpoint.
+ *
+ * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT; LOG_FULL and IO, after which it is to be abandoned.
+ */
+galerna_result_t galerna_log_checkpoint_write(struct galerna_log_checkpoint_writer_t *writer,
+                                              const void *data,
+                                              size_t length);
+
+/**
+ * Makes a checkpoint durable, in place of the older ones, and frees the writer, also when that fails.
+ *
+ * - `timeout_ms`: how long to wait for the log, in milliseconds. When it passes, the log may commit it all the same.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE (of the writer; or its log was closed), TIMED_OUT, LOG_FULL,
+ * LOG_FAILED, IO, MISUSE (inside a callback; the writer stays).
+ */
+galerna_result_t galerna_log_checkpoint_commit(struct galerna_log_checkpoint_writer_t *writer,
+                                               uint32_t timeout_ms);
+
+/**
+ * Gives a checkpoint up, and frees the writer: nothing of it stays. NULL, a second time, and after a commit it does
+ * nothing.
+ *
+ * Any thread.
+ */
+void galerna_log_checkpoint_abandon(struct galerna_log_checkpoint_writer_t *writer);
+
+/**
+ * What is in a record.
+ *
+ * - `record`: its `size` must be set; takes the record, whose payload is valid until the entry is freed.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT.
+ */
+galerna_result_t galerna_log_entry_record(const struct galerna_log_entry_t *entry,
+                                          struct galerna_log_record_t *record);
+
+/**
+ * Frees an entry, and with it its payload. NULL and a second free do nothing.
+ *
+ * Any thread.
+ */
+void galerna_log_entry_free(struct galerna_log_entry_t *entry);
+
+/**
+ * Begins to go through the records of a log.
+ *
+ * - `from`: the first record is that of this version, or the one after it; NULL is the oldest there is. Not kept.
+ * - `out`: takes the iterator, to be freed with galerna_log_iter_free(), or NULL after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+ */
+galerna_result_t galerna_log_iterate(const struct galerna_log_t *log,
+                                     const struct galerna_version_t *from,
+                                     struct galerna_log_iter_t **out);
+
+/**
+ * The next record, if it is durable.
+ *
+ * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL at the end of the log, and after an error. At
+ *   the end, the same call later goes on with what was appended meanwhile; after an error of the log there is nothing more.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
+ * IO, LIMIT (the iterator stays where it is).
+ */
+galerna_result_t galerna_log_iter_next(struct galerna_log_iter_t *iter,
+                                       struct galerna_log_entry_t **out);
+
+/**
+ * Frees an iterator; its entries stay. NULL and a second free do nothing.
+ *
+ * Any thread.
+ */
+void galerna_log_iter_free(struct galerna_log_iter_t *iter);
+
+/**
+ * The version of the oldest record there is.
+ *
+ * - `version`: takes it; `0.0` if there is no record.
+ * - `found`: takes 1, or 0 if there is no record; may be NULL. Only in a group's log `0.0` can be a record's.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL), LOG_DAMAGED, IO.
+ */
+galerna_result_t galerna_log_oldest(const struct galerna_log_t *log,
+                                    struct galerna_version_t *version,
+                                    int *found);
+
+/**
+ * The version of the last record that can be read: the last durable one, or in a log that is open for reading only the last
+ * one there was when it was opened. It stays when a trim leaves nothing.
+ *
+ * - `version`: takes it; `0.0` if there was no record.
+ * - `found`: takes 1, or 0 if there was no record; may be NULL. Only in a group's log `0.0` can be a record's.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL).
+ */
+galerna_result_t galerna_log_end(const struct galerna_log_t *log,
+                                 struct galerna_version_t *version,
+                                 int *found);
+
+/**
+ * The record of exactly this version, if it is durable.
+ *
+ * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
+ * IO, LIMIT.
+ */
+galerna_result_t galerna_log_get(const struct galerna_log_t *log,
+                                 struct galerna_version_t version,
+                                 struct galerna_log_entry_t **out);
+
+/**
+ * The first durable record of this version or a greater one.
+ *
+ * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
+ * IO, LIMIT.
+ */
+galerna_result_t galerna_log_first_at_or_after(const struct galerna_log_t *log,
+                                               struct galerna_version_t version,
+                                               struct galerna_log_entry_t **out);
+
+/**
+ * The last durable record of this time or an earlier one: the state of that moment.
+ *
+ * - `time_ns`: nanoseconds since 1970.
+ * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
+ * IO, LIMIT.
+ */
+galerna_result_t galerna_log_at_time(const struct galerna_log_t *log,
+                                     uint64_t time_ns,
+                                     struct galerna_log_entry_t **out);
 
 /**
  * Reads the next bytes of a state: `length` of them, or fewer at its end.

@@ -1,8 +1,10 @@
 //! The configuration: one TOML file, the same for every member but for `member` and `listen`. Every key with its default
 //! and unit is in the repository's `README.md`; unknown keys are errors.
 
+mod log;
 mod verbs;
 
+pub use log::LogConfig;
 pub use verbs::Verbs;
 
 use crate::error::Error;
@@ -110,6 +112,8 @@ pub struct Config {
     /// What a process that joins keeps of the messages that come while it takes the group's state, in bytes, at most.
     #[serde(default = "default_join_backlog_bytes")]
     pub join_backlog_bytes: usize,
+    /// Keeps every message on disk; none does not.
+    pub log: Option<LogConfig>,
     /// How RDMA is used.
     #[serde(default)]
     pub verbs: Verbs,
@@ -172,6 +176,7 @@ impl Config {
             partition_timeout_ms: default_partition_timeout_ms(),
             lone_survivor: false,
             join_backlog_bytes: default_join_backlog_bytes(),
+            log: None,
             verbs: Verbs::default(),
             spin_us: default_spin_us(),
             busy_poll: false,
@@ -204,7 +209,19 @@ impl Config {
 
     /// Largest message in bytes.
     pub fn max_message(&self) -> usize {
-        self.max_message_bytes.unwrap_or((self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX))
+        self.max_message_bytes.unwrap_or(self.frame_max())
+    }
+
+    /// Most bytes of a message that a ring carries; where there is a log, each has a time before it.
+    fn frame_max(&self) -> usize {
+        let frame = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
+        if self.log.is_some() { frame - 8 } else { frame }
+    }
+
+    /// The same configuration with a log.
+    pub fn with_log(mut self, log: LogConfig) -> Config {
+        self.log = Some(log);
+        self
     }
 
     /// This process: its number, where the others find it, and its rank among the founders, if it is one.
@@ -265,7 +282,7 @@ impl Config {
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
             return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
         }
-        let most = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
+        let most = self.frame_max();
         if self.max_message() > most {
             return fail(format!(
                 "`max_message_bytes` is {}, but a ring of {} bytes carries at most {most}",
@@ -274,6 +291,7 @@ impl Config {
             ));
         }
         self.verbs.check()?;
+        self.log.as_ref().map_or(Ok(()), |log| log.check(self.max_message()))?;
         if !(10..=3_600_000).contains(&self.failure_timeout_ms) {
             let value = self.failure_timeout_ms;
             return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));
@@ -316,6 +334,8 @@ impl Config {
             ("failure_timeout_ms".to_owned(), self.failure_timeout_ms.to_string()),
             ("partition_timeout_ms".to_owned(), self.partition_timeout_ms.to_string()),
             ("lone_survivor".to_owned(), self.lone_survivor.to_string()),
+            ("log".to_owned(), self.log.is_some().to_string()),
+            ("log.durable_members".to_owned(), self.log.as_ref().map_or(0, |log| log.durable_members).to_string()),
         ];
         for (rank, member) in self.members.iter().enumerate() {
             pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));

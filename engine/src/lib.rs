@@ -33,9 +33,9 @@ mod planted;
 pub mod sst;
 mod sync;
 
-pub use config::{Config, FabricKind, Member, MemberId, SubgroupId};
+pub use config::{Config, FabricKind, LogConfig, Member, MemberId, SubgroupId};
 pub use error::Error;
-pub use group::{Driver, Flush, Group, Handler, Reservation, View};
+pub use group::{Driver, Flush, Frontiers, Group, Handler, Reservation, View};
 pub use multicast::{Delivery, Mode, Stats};
 
 #[cfg(test)]

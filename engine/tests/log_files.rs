@@ -297,3 +297,107 @@ fn a_log_is_opened_for_reading_while_it_is_written_and_trimmed() {
     done.store(1, Ordering::Relaxed);
     writer.join().unwrap();
 }
+
+/// Not a test: what [`a_real_disk_can_be_full`] runs where a small file system is mounted.
+#[test]
+fn child_on_a_full_disk() {
+    let Some(path) = std::env::var_os("GALERNA_LOG_FULL") else { return };
+    let ballast = Path::new(&path).join("ballast");
+    let log = Log::open(Path::new(&path).join("log"), small()).unwrap();
+    std::fs::write(&ballast, vec![1; 400 << 10]).unwrap();
+    let full = (0..).find_map(|_| log.append(&[7; 8000], LONG).and_then(|_| log.sync(LONG)).err()).unwrap();
+    assert!(matches!(full, Error::LogFull { .. }), "{full}");
+    assert!(log.failure().is_none());
+    std::fs::remove_file(ballast).unwrap();
+    let start = Instant::now();
+    while log.sync(LONG).is_err() {
+        assert!(start.elapsed() < LONG);
+    }
+    let last = log.append(b"more", LONG).unwrap();
+    log.close().unwrap();
+    let log = Log::open(Path::new(&path).join("log"), small()).unwrap();
+    assert_eq!(sequences(&log), (1..=last.sequence).collect::<Vec<_>>());
+    println!("it went on");
+}
+
+#[test]
+fn a_real_disk_can_be_full() {
+    use std::io::Write;
+    let folder = Folder::new();
+    let script = format!(
+        "mount -t tmpfs -o size=1m tmpfs {0} && GALERNA_LOG_FULL={0} exec {1} child_on_a_full_disk --exact --nocapture",
+        folder.0.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    let mount = format!("mount -t tmpfs tmpfs {}", folder.0.display());
+    let unshared = |script: &str| Command::new("unshare").args(["-Urm", "sh", "-c", script]).output();
+    if !unshared(&mount).is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk: this machine lets nobody mount a small file system");
+        return;
+    }
+    let output = unshared(&script).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("it went on"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Threads that read all the time while the log grows, is cut and is trimmed.
+#[test]
+fn readers_see_true_records_whatever_happens() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    let stop = AtomicU64::new(0);
+    let (log, stop) = (&log, &stop);
+    let read = |seed: u64| {
+        let (mut seen, reader) = (0_u64, log.reader());
+        while stop.load(Ordering::SeqCst) == 0 {
+            let from = Version { view: 0, sequence: (seen * 37 + seed) % 3000 };
+            for entry in reader.iter(from..).take(50) {
+                match entry {
+                    Ok(entry) => {
+                        let sequence = entry.version().sequence;
+                        assert_eq!(entry.len() as u64, 8 + sequence % 700);
+                        assert_eq!(entry[..8], sequence.to_le_bytes());
+                        // What stands there is the same to the end, whoever cuts meanwhile.
+                        assert!(entry[8..].iter().all(|&byte| byte == sequence as u8));
+                    }
+                    Err(Error::LogTrimmed { .. }) => break,
+                    Err(error) => panic!("{error}"),
+                }
+                seen += 1;
+            }
+            match reader.at_time(seen * 13 % 3000) {
+                Ok(_) | Err(Error::LogTrimmed { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            seen += 1;
+        }
+        seen
+    };
+    let sequence = |log: &Log| log.durable().map_or(0, |last| last.sequence);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3).map(|n| scope.spawn(move || read(n * 1000))).collect();
+        for round in 0..60_u64 {
+            for n in sequence(log) + 1..sequence(log) + 60 {
+                let mut payload = n.to_le_bytes().to_vec();
+                payload.resize(8 + (n % 700) as usize, n as u8);
+                log.append_record(record(n, &payload), LONG).unwrap();
+            }
+            log.sync(LONG).unwrap();
+            let end = sequence(log);
+            if round % 3 == 0 {
+                log.cut(v(end.saturating_sub(round * 7 % 40)), LONG).unwrap();
+            }
+            if round % 10 == 9 {
+                log.trim(v(end.saturating_sub(500)), LONG).unwrap();
+            }
+        }
+        stop.store(1, Ordering::SeqCst);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+}

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::result::galerna_result_t::{self, GALERNA_OK};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
@@ -89,6 +89,49 @@ pub(crate) unsafe fn copy_text(
     Ok(())
 }
 
+/// Bytes that C passed, `length` of them.
+///
+/// # Safety
+/// NULL, or memory of `length` initialised bytes that stay as they are during `'a`.
+pub(crate) unsafe fn bytes<'a>(name: &'static str, pointer: *const c_void, length: usize) -> Result<&'a [u8], Failure> {
+    check_bytes(name, pointer, length)?;
+    match length {
+        0 => Ok(&[]),
+        // SAFETY: not NULL; the rest is the caller's promise.
+        _ => Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) }),
+    }
+}
+
+/// Memory of C's, `length` bytes, which takes others. It is cleared first.
+///
+/// # Safety
+/// NULL, or memory of `length` bytes that nobody else uses during `'a`.
+pub(crate) unsafe fn bytes_out<'a>(
+    name: &'static str,
+    pointer: *mut c_void,
+    length: usize,
+) -> Result<&'a mut [u8], Failure> {
+    check_bytes(name, pointer, length)?;
+    match length {
+        0 => Ok(&mut []),
+        // SAFETY: not NULL, and initialised before it is a reference; the rest is the caller's promise.
+        _ => Ok(unsafe {
+            pointer.write_bytes(0, length);
+            std::slice::from_raw_parts_mut(pointer.cast(), length)
+        }),
+    }
+}
+
+fn check_bytes(name: &'static str, pointer: *const c_void, length: usize) -> Result<(), Failure> {
+    if pointer.is_null() && length > 0 {
+        return Err(Failure::Argument(name, "is NULL"));
+    }
+    match isize::try_from(length) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Argument("length", "is more than an object can have")),
+    }
+}
+
 /// A place of C's that a result is written to. It may be uninitialised, so it is never a reference.
 pub(crate) struct Out<T>(NonNull<T>);
 
@@ -103,9 +146,36 @@ impl<T> Out<T> {
         }
     }
 
+    /// The same for a place that C may leave out.
+    ///
+    /// # Safety
+    /// As [`Out::new`].
+    pub(crate) unsafe fn optional(name: &'static str, pointer: *mut T) -> Result<Option<Out<T>>, Failure> {
+        match pointer.is_null() {
+            true => Ok(None),
+            // SAFETY: the caller's promise.
+            false => unsafe { Out::new(name, pointer).map(Some) },
+        }
+    }
+
     pub(crate) fn set(&self, value: T) {
         // SAFETY: aligned, and the promise of `new`.
         unsafe { self.0.write(value) }
+    }
+}
+
+/// A copy of a value that C passed a pointer to; none for NULL.
+///
+/// # Safety
+/// NULL, or a `T`, which nobody writes meanwhile and which is valid for any bytes.
+pub(crate) unsafe fn copy<T: Copy>(name: &'static str, pointer: *const T) -> Result<Option<T>, Failure> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    match pointer.is_aligned() {
+        // SAFETY: aligned and not NULL; the rest is the caller's promise.
+        true => Ok(Some(unsafe { pointer.read() })),
+        false => Err(Failure::Argument(name, "is misaligned")),
     }
 }
 

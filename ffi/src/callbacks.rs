@@ -21,9 +21,9 @@ use std::thread::ThreadId;
 /// inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
 /// else, and after `failure_timeout_ms` of it this process looks dead to the others.
 ///
-/// Inside a callback, of whichever group, no call waits: galerna_send() and galerna_reserve() act as if their timeout
-/// were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave() and galerna_group_free() return
-/// GALERNA_ERR_MISUSE. The other calls are as usual.
+/// Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
+/// if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave(), galerna_group_free()
+/// and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
 ///
 /// An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
 /// no state: its joining members begin with the messages that follow.

@@ -76,6 +76,15 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::UnknownSubgroup(_) => GALERNA_ERR_UNKNOWN_SUBGROUP,
         Error::Misuse(_) => GALERNA_ERR_MISUSE,
         Error::Io { .. } => GALERNA_ERR_IO,
+        Error::LogLocked { .. } => GALERNA_ERR_LOG_LOCKED,
+        Error::LogFull { .. } => GALERNA_ERR_LOG_FULL,
+        Error::LogDamaged { .. } => GALERNA_ERR_LOG_DAMAGED,
+        Error::LogForeign { .. } => GALERNA_ERR_LOG_FOREIGN,
+        Error::LogFormat { .. } => GALERNA_ERR_LOG_FORMAT,
+        Error::LogTrimmed { .. } => GALERNA_ERR_LOG_TRIMMED,
+        Error::LogFailed { .. } => GALERNA_ERR_LOG_FAILED,
+        Error::LogRecordTooLarge { .. } => GALERNA_ERR_LOG_RECORD_TOO_LARGE,
+        Error::LogOrder { .. } => GALERNA_ERR_LOG_ORDER,
         // `Internal`, and panics in callbacks: to the engine, these are this library's own code.
         _ => GALERNA_ERR_INTERNAL,
     }

@@ -189,11 +189,8 @@ pub unsafe extern "C" fn galerna_group_fault(
     length: *mut usize,
 ) -> galerna_result_t {
     border::call(|| {
-        let out = match length.is_null() {
-            true => None,
-            // SAFETY: what the documentation asks of `length`.
-            false => Some(unsafe { Out::new("length", length)? }),
-        };
+        // SAFETY: what the documentation asks of `length`.
+        let out = unsafe { Out::optional("length", length)? };
         with(group, |handle| {
             let fault = border::c_string(&handle.group.fault(MemberId(member)).unwrap_or_default());
             // SAFETY: what the documentation asks of `text`.

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 const SLOTS: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 10;
 /// The lowest bits say what a handle is of; an odd tag is in no pointer that C gets elsewhere.
-const TAG_BITS: u32 = 3;
+pub(crate) const TAG_BITS: u32 = 5;
 
 const _: () = assert!(usize::BITS == 64, "a generation needs the bits of a 64-bit pointer");
 

@@ -18,6 +18,7 @@ mod drive;
 mod failure;
 mod group;
 mod handle;
+mod log;
 mod message;
 mod reader;
 mod reservation;
@@ -27,6 +28,9 @@ mod snapshot;
 mod stats;
 mod view;
 
+#[cfg(test)]
+#[path = "../tests/unit/codes.rs"]
+mod codes_tests;
 #[cfg(test)]
 #[path = "../tests/unit/state.rs"]
 mod state_tests;

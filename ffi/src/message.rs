@@ -1,7 +1,7 @@
 //! `galerna_mode_t` and `galerna_message_t`.
 
 use crate::failure::Failure;
-use engine::{Delivery, Mode};
+use engine::{Delivery, Error, Mode};
 use std::ffi::c_void;
 
 /// When a message may be delivered. One order holds for all modes.
@@ -14,6 +14,20 @@ pub enum galerna_mode_t {
     GALERNA_MODE_ORDERED = 1,
     /// In the total order, once every member has received it.
     GALERNA_MODE_SAFE = 2,
+    /// In the total order, once every member has received it and the members have it on their disks: all, or as many as
+    /// are configured. Only in groups with a log: elsewhere it is refused with GALERNA_ERR_MISUSE.
+    GALERNA_MODE_DURABLE = 3,
+}
+
+impl From<Mode> for galerna_mode_t {
+    fn from(mode: Mode) -> galerna_mode_t {
+        match mode {
+            Mode::Fifo => galerna_mode_t::GALERNA_MODE_FIFO,
+            Mode::Ordered => galerna_mode_t::GALERNA_MODE_ORDERED,
+            Mode::Safe => galerna_mode_t::GALERNA_MODE_SAFE,
+            Mode::Durable => galerna_mode_t::GALERNA_MODE_DURABLE,
+        }
+    }
 }
 
 /// `galerna_mode_t` as C passes it: any number.
@@ -41,11 +55,14 @@ pub struct galerna_message_t {
     pub view: u64,
 }
 
+/// The mode to send with.
 pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
     match raw {
         0 => Ok(Mode::Fifo),
         1 => Ok(Mode::Ordered),
         2 => Ok(Mode::Safe),
+        // The others would sever a member that sends it. No group has a log yet: joining does not make one.
+        3 => Err(Error::Misuse("a durable message needs a group with a log, and this one has none").into()),
         _ => Err(Failure::Argument("mode", "is no galerna_mode_t")),
     }
 }
@@ -58,11 +75,7 @@ impl From<Delivery<'_>> for galerna_message_t {
             length: delivery.payload.len(),
             sequence: delivery.sequence,
             sender: delivery.sender.0,
-            mode: match delivery.mode {
-                Mode::Fifo => galerna_mode_t::GALERNA_MODE_FIFO,
-                Mode::Ordered => galerna_mode_t::GALERNA_MODE_ORDERED,
-                Mode::Safe => galerna_mode_t::GALERNA_MODE_SAFE,
-            },
+            mode: delivery.mode.into(),
             subgroup: delivery.subgroup.0,
             view: delivery.view,
         }

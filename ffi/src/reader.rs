@@ -2,6 +2,7 @@
 
 use crate::border::{self, Out};
 use crate::failure::Failure;
+use crate::handle::TAG_BITS;
 use crate::result::galerna_result_t;
 use engine::Error;
 use std::cell::Cell;
@@ -39,7 +40,7 @@ pub(crate) fn lend(state: &mut dyn Read, restore: impl FnOnce(*mut galerna_reade
         }
     }
     static NEXT: AtomicUsize = AtomicUsize::new(1);
-    let handle = NEXT.fetch_add(1, Ordering::Relaxed) << 3 | TAG;
+    let handle = NEXT.fetch_add(1, Ordering::Relaxed) << TAG_BITS | TAG;
     let mut lent = Lent { state, failed: None };
     let place = NonNull::from(&mut lent);
     let reset = Reset;
@@ -72,20 +73,8 @@ pub unsafe extern "C" fn galerna_reader_read(
         // SAFETY: what the documentation asks of `got`.
         let got = unsafe { Out::new("got", got)? };
         got.set(0);
-        if buffer.is_null() && length > 0 {
-            return Err(Failure::Argument("buffer", "is NULL"));
-        }
-        if isize::try_from(length).is_err() {
-            return Err(Failure::Argument("length", "is more than an object can have"));
-        }
-        let bytes = match length {
-            0 => &mut [],
-            // SAFETY: `buffer` has `length` bytes, as the documentation asks, and they are initialised first.
-            _ => unsafe {
-                buffer.write_bytes(0, length);
-                std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length)
-            },
-        };
+        // SAFETY: what the documentation asks of `buffer`.
+        let bytes = unsafe { border::bytes_out("buffer", buffer, length)? };
         got.set(read(reader, bytes)?);
         Ok(())
     })
@@ -110,7 +99,8 @@ fn read(reader: *const galerna_reader_t, bytes: &mut [u8]) -> Result<usize, Fail
     Ok(result.map_err(failed)?)
 }
 
-fn fill(state: &mut dyn Read, bytes: &mut [u8]) -> std::io::Result<usize> {
+/// Fills `bytes` from `state`, as far as that goes.
+pub(crate) fn fill(state: &mut dyn Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match state.read(&mut bytes[filled..]) {

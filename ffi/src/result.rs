@@ -57,6 +57,24 @@ pub enum galerna_result_t {
     GALERNA_ERR_STATE_TRANSFER = 22,
     /// The configuration demands RDMA, and this machine has none that can be used.
     GALERNA_ERR_RDMA = 23,
+    /// Somebody has the log open for writing, in this process or in another; the text names its directory.
+    GALERNA_ERR_LOG_LOCKED = 24,
+    /// The disk is full. Nothing that was durable is lost, and the log goes on when there is space.
+    GALERNA_ERR_LOG_FULL = 25,
+    /// Something that was durable is not as it was written; the text names the file and the offset.
+    GALERNA_ERR_LOG_DAMAGED = 26,
+    /// The log is another group's, subgroup's or member's; the text names the file and what differs.
+    GALERNA_ERR_LOG_FOREIGN = 27,
+    /// The log was written by a later version of this library.
+    GALERNA_ERR_LOG_FORMAT = 28,
+    /// What was asked for was trimmed away; the text says how far back the log goes.
+    GALERNA_ERR_LOG_TRIMMED = 29,
+    /// The disk refused a write or a sync. That is final: what was not durable by then may be lost. Open the log again.
+    GALERNA_ERR_LOG_FAILED = 30,
+    /// The record does not fit a segment of the log.
+    GALERNA_ERR_LOG_RECORD_TOO_LARGE = 31,
+    /// The record's version or time is not greater than the last one's.
+    GALERNA_ERR_LOG_ORDER = 32,
 }
 
 /// A short description of a result code, in English.
@@ -90,7 +108,7 @@ pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
     const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 24] = [
+    const TEXTS: [&CStr; 33] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -115,6 +133,15 @@ fn describe(result: RawResult) -> &'static CStr {
         c"removed from the group",
         c"the group's state could not be taken",
         c"no RDMA that can be used",
+        c"the log is open for writing already",
+        c"the log's disk is full",
+        c"the log is damaged",
+        c"the log is another's",
+        c"the log has a later format",
+        c"trimmed from the log",
+        c"the log has stopped, as its disk failed",
+        c"record too large for the log",
+        c"the record does not follow the log's last one",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -234,4 +234,111 @@ fn the_counter_says_what_is_wrong() {
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
     assert_eq!(said(&["--increments", "0", config, "1"], 0), "0\nview 0; members 1; joined 1\n");
+}
+
+/// Runs the line log with a standard input, and gives what it prints; its error text if it fails with 1.
+fn line_log(program: &Path, directory: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut command = Command::new(program);
+    let mut child = start(command.arg(directory).args(arguments).stdin(Stdio::piped()));
+    // A program that fails does not read it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    match output.status.code() {
+        Some(0) => Ok(String::from_utf8(output.stdout).unwrap()),
+        code => {
+            assert_eq!(code, Some(1), "{output:?}");
+            Err(String::from_utf8(output.stderr).unwrap())
+        }
+    }
+}
+
+/// A directory that is not there.
+fn no_directory(folder: &Path) -> PathBuf {
+    let directory = folder.join("lines.log");
+    let _ = std::fs::remove_dir_all(&directory);
+    directory
+}
+
+#[test]
+fn the_line_log_finds_its_lines_again() {
+    if !have_make() {
+        return;
+    }
+    let folder = support::scratch("log-lines");
+    let (program, directory) = (build("log", &folder), no_directory(&folder));
+    let run = |arguments: &[&str], input: &str| line_log(&program, &directory, arguments, input);
+    assert!(run(&["list"], "").unwrap_err().contains("lines.log"));
+    assert_eq!(run(&["append"], "deposit 100\n\nwithdraw 30").unwrap(), "3\n");
+    let before = run(&["list"], "").unwrap();
+    // A restart, and what was there is there.
+    assert_eq!(run(&["append"], "deposit 5\n").unwrap(), "4\n");
+    let all = run(&["list"], "").unwrap();
+    assert!(all.starts_with(&before), "{all}");
+    let lines: Vec<Vec<&str>> = all.lines().map(|line| line.splitn(3, ' ').collect()).collect();
+    let texts: Vec<_> = lines.iter().map(|line| (line[0], line[2])).collect();
+    assert_eq!(texts, [("1", "deposit 100"), ("2", ""), ("3", "withdraw 30"), ("4", "deposit 5")]);
+    let third = all.lines().nth(2).unwrap();
+    assert_eq!(run(&["get", "3"], "").unwrap().trim_end(), third);
+    let times: Vec<u64> = lines.iter().map(|line| line[1].parse().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    for time in [times[2], times[3] - 1] {
+        assert_eq!(run(&["at", &time.to_string()], "").unwrap().trim_end(), third);
+    }
+    assert_eq!(run(&["list", "4"], "").unwrap().trim_end(), all.lines().nth(3).unwrap());
+    for (arguments, part) in [
+        (["get", "5"], "no line"),
+        (["at", "1"], "no line"),
+        (["get", "one"], "not a version"),
+        (["at", "-1"], "not a time"),
+    ] {
+        let text = run(&arguments, "").unwrap_err();
+        assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+    // Only whole segments are given up, and there is one.
+    assert_eq!(run(&["trim", "4"], "").unwrap(), "");
+    assert_eq!(run(&["list"], "").unwrap(), all);
+}
+
+#[test]
+fn the_line_log_has_one_writer_and_any_number_of_readers() {
+    if !have_make() {
+        return;
+    }
+    let folder = support::scratch("log-locked");
+    let (program, directory) = (build("log", &folder), no_directory(&folder));
+    let run = |arguments: &[&str], input: &str| line_log(&program, &directory, arguments, input);
+    run(&["append"], "first\n").unwrap();
+    let mut writer = start(Command::new(&program).arg(&directory).arg("append").stdin(Stdio::piped()));
+    // It holds the lock when nobody else can.
+    let refused = (0..1000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        run(&["append"], "").err()
+    });
+    assert!(refused.unwrap().contains("open for writing already"));
+    assert!(run(&["list"], "").unwrap().ends_with(" first\n"));
+    writer.stdin.take().unwrap().write_all(b"second\n").unwrap();
+    assert_eq!(printed(&writer.wait_with_output().unwrap()), "2\n");
+    assert!(run(&["get", "2"], "").unwrap().ends_with(" second\n"));
+}
+
+#[test]
+fn the_line_log_of_the_script_holds_the_file() {
+    if !have_make() {
+        return;
+    }
+    let folder = support::scratch("log-script");
+    let file = folder.join("lines");
+    let lines: Vec<String> = (0..30_000).map(|i| format!("{}{i}", "line ".repeat(i % 20))).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let (program, directory) = (build("log", &folder), no_directory(&folder));
+    let mut script = Command::new(example("log").join("run.sh"));
+    script.env("LOG", &program).arg(&directory).arg(&file);
+    let text = String::from_utf8(support::succeed(script).stdout).unwrap();
+    let kept: Vec<_> = text.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap()).collect();
+    assert!(kept == lines, "{} of {} lines", kept.len(), lines.len());
+    // The first segments are full: they can be given up.
+    let run = |arguments: &[&str]| line_log(&program, &directory, arguments, "");
+    assert_eq!(run(&["trim", "29999"]).unwrap(), "");
+    assert!(run(&["get", "1"]).unwrap_err().contains("trimmed"));
+    assert!(run(&["get", "30000"]).unwrap().ends_with(&format!(" {}\n", lines[29_999])));
 }

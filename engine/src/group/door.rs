@@ -3,6 +3,7 @@
 //! The door decides nothing that concerns the group: it asks the driver, which alone touches the node.
 
 use super::linking::Linking;
+use super::records;
 use super::shared::Shared;
 use super::transfer;
 use super::wire::{self, First, Place, Reply, Request};
@@ -10,6 +11,7 @@ use crate::config::MemberId;
 use crate::fabric::Connection;
 use crate::fabric::meet::listen::Listening;
 use crate::fabric::meet::{self, check};
+use crate::log::Version;
 use crate::membership::Peer;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -51,6 +53,8 @@ pub(super) struct Sign {
     pub(super) group_id: u64,
     pub(super) agreed: Vec<(String, String)>,
     pub(super) me: Peer,
+    /// Where it is found.
+    pub(super) address: String,
     /// On shared memory: what is handed to those who link.
     pub(super) linking: Linking,
 }
@@ -137,7 +141,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
         First::Hello => return meet::refuse_running(&mut socket, sign.me.id),
     };
     match request {
-        Request::Ask { group } if group == sign.group => wire::answer(&mut socket, &Reply::Runs {}),
+        Request::Ask { group } if group == sign.group => wire::answer(&mut socket, &running(sign, shared)),
         Request::Ask { .. } => wire::answer(&mut socket, &other_group(sign)),
         Request::Join { group, agreed, id, incarnation, address } => {
             let reply = match () {
@@ -151,7 +155,22 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
         }
         Request::Link { group_id, from, since, to } => link(socket, sign, shared, group_id, (from, since), &to),
         Request::State { group_id, view } if group_id == sign.group_id => give_state(socket, shared, view),
-        Request::State { .. } => wire::answer(&mut socket, &other_group(sign)),
+        Request::Log { group_id, after, below, ended } if group_id == sign.group_id => match &shared.log {
+            Some(log) => {
+                let version = |(view, sequence)| Version { view, sequence };
+                records::give(&mut socket, log, version(after), version(below), ended)
+            }
+            None => wire::answer(&mut socket, &Reply::Refused { reason: "this group has no log".to_owned() }),
+        },
+        Request::State { .. } | Request::Log { .. } => wire::answer(&mut socket, &other_group(sign)),
+    }
+}
+
+/// Whether the group runs, as far as this process knows.
+fn running(sign: &Sign, shared: &Shared) -> Reply {
+    match shared.restarting.load(Ordering::Relaxed) {
+        true => Reply::Restarting { group_id: sign.group_id, place: Place::new(sign.me, &sign.address) },
+        false => Reply::Runs {},
     }
 }
 

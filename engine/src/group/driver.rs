@@ -1,9 +1,11 @@
 //! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
 
+use super::durable::{Frontiers, wall_ns};
 use super::flush::Pending;
 use super::handler::Handler;
 use super::newcomer::Newcomer;
 use super::reception::Reception;
+use super::revive::Fetch;
 use super::shared::{Shared, after, millis};
 use super::view::View;
 use crate::config::Config;
@@ -44,6 +46,10 @@ pub struct Driver {
     /// The node's count of frees, as of the last look.
     freed: u64,
     told_stop: bool,
+    /// How far the log was at the last look, and what is fetched for it.
+    pub(super) frontiers: Frontiers,
+    pub(super) fetch: Option<Fetch>,
+    keeps_log: bool,
     /// When to give up what is left of the links after the end.
     linger_until_ms: Option<u64>,
 }
@@ -82,6 +88,9 @@ impl Driver {
             sleeps: 0,
             freed: 0,
             told_stop: false,
+            frontiers: Frontiers::default(),
+            fetch: None,
+            keeps_log: false,
             linger_until_ms: None,
         })
     }
@@ -96,8 +105,8 @@ impl Driver {
                     self.linger();
                     return Err(reason);
                 }
-                Phase::Joining if give_up() => return Ok(false),
-                Phase::Founding | Phase::Joining => {}
+                Phase::Joining | Phase::Restarting if give_up() => return Ok(false),
+                Phase::Founding | Phase::Joining | Phase::Restarting => {}
                 _ if self.newcomer.is_new() => {}
                 _ => return Ok(true),
             }
@@ -109,6 +118,8 @@ impl Driver {
 
     /// Gives the attempt up: the others see this process go.
     pub(super) fn into_handler(mut self) -> Option<Box<dyn Handler>> {
+        // The next attempt needs it.
+        self.keeps_log = true;
         self.handler.take()
     }
 
@@ -210,6 +221,10 @@ impl Driver {
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
         let mut moved = self.newcomer.is_new() && self.welcome();
+        if self.shared.logs() {
+            moved |= self.fetch_log();
+            self.node.tell_time(wall_ns());
+        }
         let Driver { node, shared, handler, newcomer, .. } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             shared.as_callback(|| match handler.as_mut().filter(|_| !newcomer.is_new()) {
@@ -231,6 +246,7 @@ impl Driver {
             self.serve_waiters();
             // Before anybody is told that the group has ended, too.
             self.show_stats();
+            self.show_frontiers();
         }
         self.watch_phase();
         moved
@@ -247,6 +263,8 @@ impl Driver {
         for change in self.node.take_changes() {
             let view = Arc::new(View::new(&change));
             self.reception.begin(&change);
+            self.keep_places();
+            self.shared.restarting.store(false, std::sync::atomic::Ordering::Relaxed);
             if self.newcomer.needs_state(self.node.is_voter()) {
                 self.take_state();
             }
@@ -276,6 +294,7 @@ impl Driver {
         let mut state = self.shared.lock();
         self.flushes.append(&mut state.flushes);
         let visits = std::mem::take(&mut state.visits);
+        let checkpoints = std::mem::take(&mut state.checkpoints);
         let leaving = state.leaving;
         drop(state);
         if leaving {
@@ -284,6 +303,7 @@ impl Driver {
         for visit in visits {
             self.receive(visit);
         }
+        checkpoints.iter().for_each(|asked| self.take_checkpoint(asked));
     }
 
     fn show_stats(&mut self) {
@@ -388,6 +408,11 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        // What was handed to it is on disk then, and another process may open it.
+        let log = self.shared.log.as_ref().filter(|_| !self.keeps_log);
+        if let Some(Err(error)) = log.map(|log| log.shut()) {
+            tracing::error!(%error, "the group's log");
+        }
         self.shared.end(Err(Error::Left));
     }
 }

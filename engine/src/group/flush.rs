@@ -17,6 +17,8 @@ pub struct Flush {
 /// The driver's side of it.
 pub(super) struct Pending {
     k: usize,
+    /// To be durable, not only received.
+    persist: bool,
     /// Everything that this process sent has a ticket below this.
     ticket: u32,
     /// The view in which it is all published, and per stream the count that covers it.
@@ -26,8 +28,17 @@ pub(super) struct Pending {
 
 impl Flush {
     pub(super) fn start(shared: &Arc<Shared>, k: usize, ticket: u32) -> Flush {
+        Flush::begin(shared, (k, false), ticket)
+    }
+
+    /// One that ends when everything is durable.
+    pub(super) fn persist(shared: &Arc<Shared>, ticket: u32) -> Flush {
+        Flush::begin(shared, (0, true), ticket)
+    }
+
+    fn begin(shared: &Arc<Shared>, (k, persist): (usize, bool), ticket: u32) -> Flush {
         let done = Arc::new(AtomicBool::new(false));
-        shared.lock().flushes.push(Pending { k, ticket, target: None, done: done.clone() });
+        shared.lock().flushes.push(Pending { k, persist, ticket, target: None, done: done.clone() });
         shared.ask();
         Flush { shared: shared.clone(), done }
     }
@@ -65,10 +76,11 @@ impl Pending {
             self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
         }
         // What an ended view brought has been received by all who went on.
-        let done = self
-            .target
-            .as_ref()
-            .is_some_and(|(published_in, target)| *published_in < view || multicast.received_by(self.k, target));
+        let done = self.target.as_ref().is_some_and(|(published_in, target)| match self.persist {
+            // It was on disk before the next view began.
+            true => *published_in < view || multicast.is_durable(target),
+            false => *published_in < view || multicast.received_by(self.k, target),
+        });
         if done {
             self.done.store(true, Ordering::Release);
         }

@@ -22,6 +22,10 @@ pub trait Handler: Send {
     /// member follows, if enough of the others can go on together: until then it is in the group.
     fn suspected(&mut self, _member: MemberId, _what: &str) {}
 
+    /// Of a group with a log: everything numbered below this is durable now, on the disks of all voters or of as many as are
+    /// configured.
+    fn durable(&mut self, _below: u64) {}
+
     /// The group stopped here, for this reason; nothing more is delivered. Called once.
     fn stopped(&mut self, _reason: &Error) {}
 

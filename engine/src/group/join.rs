@@ -5,21 +5,24 @@ use super::driver::Driver;
 use super::handler::Handler;
 use super::linking::{self, Linking};
 use super::reception::Reception;
+use super::revive::Search;
 use super::shared::Shared;
+use super::vault::{Past, Vault};
 use super::wire::{self, Place, Reply, Request};
 use crate::config::{Config, FabricKind, MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::meet::listen::{self, Listening};
 use crate::fabric::{Connection, Fabric, Row, SetupError, TableSpec, meet};
-use crate::membership::{self, Peer, Settings};
-use crate::multicast::{self, Multicast, Origin};
-use crate::node::Node;
+use crate::log::{Log, Release, held};
+use crate::membership::{self, Ledger, Peer, Settings};
+use crate::multicast::{self, Durability, Multicast, Origin};
+use crate::node::{Node, Recovery};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The subgroup that holds every member.
@@ -40,11 +43,27 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     config.check()?;
     let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
+    let mut vault = config.log.as_ref().map(|log| Vault::open(log, config, id)).transpose()?;
     // Asked before this process listens: others that ask too would wait for its answer.
-    let founder = rank.filter(|_| !anybody_runs(config, id));
+    let runs = anybody_runs(config, id);
+    let past = match vault.as_ref().filter(|_| !runs) {
+        Some(vault) => vault.past()?,
+        None => None,
+    };
     let listening = listen::listen(config.listens_at(address))?;
+    if let (Some(past), Some(vault)) = (past, &mut vault) {
+        return match restart(config, vault, past, deadline, listening, handler)? {
+            Attempt::Joined(shared, driver) => Ok((shared, *driver)),
+            Attempt::Again(handler, obstacle) => {
+                tracing::info!(obstacle, "the group runs, or goes on without this process, which joins it anew");
+                enter(config, &mut Some(vault), handler, deadline, listen::listen(config.listens_at(address))?)
+            }
+        };
+    }
+    // A process that has a log never founds.
+    let founder = rank.filter(|_| !runs && vault.as_ref().is_none_or(|vault| !vault.has_log()));
     if let Some(rank) = founder {
-        match found(config, rank, deadline, listening) {
+        match found(config, vault.as_mut(), rank, deadline, listening) {
             Ok(founded) => {
                 let (shared, mut driver) = founded.start(config, handler)?;
                 driver.install(|| false)?;
@@ -53,9 +72,74 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
             Err(Error::AlreadyRuns { .. }) => {}
             Err(error) => return Err(error),
         }
-        return enter(config, handler, deadline, listen::listen(config.listens_at(address))?);
+        return enter(config, &mut vault.as_mut(), handler, deadline, listen::listen(config.listens_at(address))?);
     }
-    enter(config, handler, deadline, listening)
+    enter(config, &mut vault.as_mut(), handler, deadline, listening)
+}
+
+/// Starts the group again with all others whose processes ended; `Again` if it runs, or goes on without this one.
+fn restart(
+    config: &Config,
+    vault: &mut Vault,
+    past: Past,
+    deadline: Instant,
+    listening: Listening,
+    handler: Box<dyn Handler>,
+) -> Result<Attempt, Error> {
+    let Past { group_id, ledger, recovery, places } = past;
+    let (_, address, _) = config.own()?;
+    let me = Peer { incarnation: incarnation(), ..ledger.me() };
+    let (fabric, own, linking) = linking::new_fabric(config, places.fabric, me.slot, &specs(config))?;
+    let log = vault.of(group_id)?;
+    let wake = Wake::default();
+    let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
+    let addresses = HashMap::from([(me.incarnation, address.to_owned())]);
+    let sign = Sign {
+        group: config.group.clone(),
+        group_id,
+        agreed: config.agreed(),
+        me,
+        address: address.to_owned(),
+        linking: linking.clone(),
+    };
+    let durable = Some(Durable { log, wake, release: None });
+    let ready = Ready { node, me, sign, addresses, listening, durable, restarts: Some((ledger, recovery)) };
+    let (shared, mut driver) = ready.start(config, handler)?;
+    let place = Place::new(me, address);
+    let search = Search::start(config, group_id, place, &places, linking, shared.clone());
+    let search = search.map_err(|e| Error::io("cannot start the thread that looks for the others", e))?;
+    match driver.install(|| search.finds_it_running()) {
+        Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
+        Ok(false) | Err(Error::Removed { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    match driver.into_handler() {
+        Some(handler) => Ok(Attempt::Again(handler, "restart".to_owned())),
+        None => Err(Error::Internal("the handler is lost".to_owned())),
+    }
+}
+
+/// Calls the engine, once there is one.
+#[derive(Default, Clone)]
+struct Wake(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl Wake {
+    fn call(&self) -> Box<dyn Fn() + Send + Sync> {
+        let wake = self.0.clone();
+        Box::new(move || {
+            if let Some(wake) = wake.get() {
+                wake();
+            }
+        })
+    }
+}
+
+/// What a process has of the group's log.
+struct Durable {
+    log: Arc<Log>,
+    wake: Wake,
+    /// Of one that joins.
+    release: Option<Release>,
 }
 
 /// A random number for this life of the process; at most 2^63 - 1, see [`wire`].
@@ -83,6 +167,8 @@ struct Ready {
     sign: Sign,
     addresses: HashMap<u64, String>,
     listening: Listening,
+    durable: Option<Durable>,
+    restarts: Option<(Ledger, Recovery)>,
 }
 
 impl Ready {
@@ -90,12 +176,23 @@ impl Ready {
         let rings = vec![self.node.multicast().ring().clone()];
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| Error::io("cannot make an event descriptor", e))?;
-        let shared = Arc::new(Shared::new(self.me.id, rings, event));
+        let log = self.durable.as_ref().map(|durable| durable.log.clone());
+        let shared = Arc::new(Shared::new(self.me.id, rings, log, event));
+        shared.restarting.store(self.restarts.is_some(), Ordering::Relaxed);
         let (group_id, fabric) = (self.sign.group_id, self.sign.linking.kind());
         let door = Door::open(self.listening, self.sign, shared.clone())
             .map_err(|e| Error::io("cannot start the thread that listens", e))?;
         let reception = Reception::new(group_id, fabric, self.addresses, door);
-        let driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
+        let mut driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
+        if let Some(Durable { wake, release, .. }) = self.durable {
+            // Set once, here.
+            let _ = wake.0.set(shared.waker());
+            driver.newcomer.takes_over(release);
+        }
+        if let Some((ledger, recovery)) = self.restarts {
+            driver.newcomer.replays();
+            driver.node.restart(ledger, recovery);
+        }
         Ok((shared, driver))
     }
 }
@@ -113,22 +210,30 @@ fn node(
 ) -> Result<Node, Error> {
     let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
     let [_, spec] = specs(config);
-    let everybody = Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), None, Origin::default());
+    let durability = config.log.as_ref().map(|log| Durability { k: log.durable_members });
+    let everybody =
+        Multicast::new(EVERYBODY, spec, me.slot, ring_row, config.max_message(), durability, Origin::default());
     let left = deadline.saturating_duration_since(Instant::now());
     let settings = Settings {
         failure_timeout_ms: config.failure_timeout_ms,
         partition_timeout_ms: config.partition_timeout_ms,
         join_timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         lone_survivor: config.lone_survivor,
-        restart_wait_ms: config.failure_timeout_ms,
-        logs: false,
+        restart_wait_ms: config.log.as_ref().map_or(0, |log| log.restart_wait_ms),
+        logs: config.log.is_some(),
         seed: me.incarnation,
     };
     Ok(Node::new(me, fabric, row, everybody, settings, 0))
 }
 
 /// Meets the founders, whose slots are their ranks.
-fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) -> Result<Ready, Error> {
+fn found(
+    config: &Config,
+    vault: Option<&mut Vault>,
+    rank: usize,
+    deadline: Instant,
+    listening: Listening,
+) -> Result<Ready, Error> {
     let (me, runs) = (config.members[rank].id, Arc::new(AtomicBool::new(false)));
     let incarnation = incarnation();
     let watch = Watch::start(config, me, runs.clone());
@@ -145,14 +250,21 @@ fn found(config: &Config, rank: usize, deadline: Instant, listening: Listening) 
     let links = linking.link(streams.collect(), deadline).map_err(|e| set_up_error(config, e))?;
     let founders = founders(&incarnations);
     let mut node = node(config, founders[rank], fabric, own, deadline)?;
+    let mut durable = None;
+    if let Some(vault) = vault {
+        let (log, wake) = (vault.of(incarnations[0])?, Wake::default());
+        node = node.with_journal(Box::new(log.journal(wake.call())));
+        durable = Some(Durable { log, wake, release: None });
+    }
     for (slot, connection) in links {
         node.attach(founders[slot], 0, connection)?;
     }
     node.found(&founders, Origin::default());
     let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
     let me = founders[rank];
-    let sign = Sign { group: config.group.clone(), group_id: incarnations[0], agreed: config.agreed(), me, linking };
-    Ok(Ready { node, me, sign, addresses, listening })
+    let (group, agreed, address) = (config.group.clone(), config.agreed(), config.members[rank].address.clone());
+    let sign = Sign { group, group_id: incarnations[0], agreed, me, address, linking };
+    Ok(Ready { node, me, sign, addresses, listening, durable, restarts: None })
 }
 
 /// Asks again and again, while the founders meet, whether the group runs without this process: a member that was restarted
@@ -189,13 +301,14 @@ impl Drop for Watch {
 /// Joins the running group.
 fn enter(
     config: &Config,
+    vault: &mut Option<&mut Vault>,
     mut handler: Box<dyn Handler>,
     deadline: Instant,
     mut listening: Listening,
 ) -> Result<(Arc<Shared>, Driver), Error> {
     let (_, address, _) = config.own()?;
     loop {
-        match attempt(config, handler, deadline, listening)? {
+        match attempt(config, vault, handler, deadline, listening)? {
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
             Attempt::Again(back, obstacle) if Instant::now() < deadline => {
                 tracing::debug!(obstacle, "join");
@@ -210,6 +323,7 @@ fn enter(
 /// One attempt: a place, links with all, and to be named in a view.
 fn attempt(
     config: &Config,
+    vault: &mut Option<&mut Vault>,
     handler: Box<dyn Handler>,
     deadline: Instant,
     listening: Listening,
@@ -220,11 +334,18 @@ fn attempt(
     };
     let peer = me.peer();
     let (fabric, own, linking) = linking::new_fabric(config, fabric, peer.slot, &specs(config))?;
-    let node = node(config, peer, fabric, own, deadline)?;
+    let mut node = node(config, peer, fabric, own, deadline)?;
+    let mut durable = None;
+    if let Some(vault) = vault {
+        let (log, (held, release)) = (vault.of(group_id)?, held());
+        node = node.with_journal(Box::new(held));
+        durable = Some(Durable { log, wake: Wake::default(), release: Some(release) });
+    }
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
     let agreed = config.agreed();
-    let sign = Sign { group: config.group.clone(), group_id, agreed, me: peer, linking: linking.clone() };
-    let ready = Ready { node, me: peer, sign, addresses, listening };
+    let (group, address) = (config.group.clone(), me.address.clone());
+    let sign = Sign { group, group_id, agreed, me: peer, address, linking: linking.clone() };
+    let ready = Ready { node, me: peer, sign, addresses, listening, durable, restarts: None };
     let (shared, mut driver) = ready.start(config, handler)?;
     let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
     // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
@@ -342,7 +463,12 @@ fn link_all(
     Ok(obstacle)
 }
 
-fn link(group_id: u64, (me, since): (&Place, u64), other: &Place, linking: &Linking) -> std::io::Result<Connection> {
+pub(super) fn link(
+    group_id: u64,
+    (me, since): (&Place, u64),
+    other: &Place,
+    linking: &Linking,
+) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match wire::ask(&other.address, &request, STEP_TIME)? {
         (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking),

@@ -7,18 +7,23 @@ mod backlog;
 mod bell;
 mod door;
 mod driver;
+mod durable;
 mod flush;
 mod handler;
 mod join;
 mod linking;
 mod newcomer;
 mod reception;
+mod records;
+mod revive;
 mod shared;
 mod transfer;
+mod vault;
 mod view;
 mod wire;
 
 pub use driver::Driver;
+pub use durable::Frontiers;
 pub use flush::Flush;
 pub use handler::Handler;
 pub use view::View;
@@ -115,16 +120,14 @@ impl Group {
     pub fn send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8], timeout: Duration) -> Result<(), Error> {
         let mut reservation = self.reserve(subgroup, payload.len(), timeout)?;
         reservation.copy_from_slice(payload);
-        reservation.commit(mode);
-        Ok(())
+        reservation.commit(mode)
     }
 
     /// Sends a copy of `payload`, or says [`Error::WouldBlock`] when the ring is full.
     pub fn try_send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8]) -> Result<(), Error> {
         let mut reservation = self.try_reserve(subgroup, payload.len())?;
         reservation.copy_from_slice(payload);
-        reservation.commit(mode);
-        Ok(())
+        reservation.commit(mode)
     }
 
     /// Reserves `len` bytes of the ring, to be filled in place; waits up to `timeout` while it is full.
@@ -203,6 +206,7 @@ impl Group {
     /// error.
     #[doc(hidden)]
     pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<(), Error> {
+        self.shared.check_mode(mode)?;
         let open = self.ring(subgroup)?.commit_if_open(claim, mode);
         self.was_open(open)
     }
@@ -234,12 +238,15 @@ pub struct Reservation<'g> {
 }
 
 impl Reservation<'_> {
-    /// Sends the message.
+    /// Sends the message. Only a mode that the group does not have is an error: [`Mode::Durable`] without a log; then nothing
+    /// is sent.
     #[inline]
-    pub fn commit(mut self, mode: Mode) {
+    pub fn commit(mut self, mode: Mode) -> Result<(), Error> {
+        self.shared.check_mode(mode)?;
         self.open = false;
         self.ring.commit(self.claim, mode);
         self.shared.work();
+        Ok(())
     }
 
     /// Keeps the reservation open beyond this value: for the C ABI, see [`Group::commit_claim`].

@@ -2,10 +2,12 @@
 
 use super::backlog::{Backlog, Item};
 use super::driver::Driver;
+use super::records::{self, Takeover};
 use super::transfer::{self, Covered, Restored};
 use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
+use crate::log::Release;
 use crate::membership;
 use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
@@ -31,6 +33,10 @@ pub(super) struct Newcomer {
     stage: Stage,
     /// It was there from the beginning, or has taken the state.
     has_state: bool,
+    /// The group was restarted: the application is told what the log holds, whoever votes.
+    replays: bool,
+    /// In a group with a log: lets the own log go on from what was fetched.
+    release: Option<Release>,
     backlog: Backlog,
     most_bytes: usize,
     deadline: Instant,
@@ -40,7 +46,18 @@ impl Newcomer {
     pub(super) fn new(config: &Config) -> Newcomer {
         let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
         let (backlog, most_bytes) = (Backlog::default(), config.join_backlog_bytes);
-        Newcomer { stage: Stage::Settled, has_state: false, backlog, most_bytes, deadline }
+        let (has_state, replays, release) = (false, false, None);
+        Newcomer { stage: Stage::Settled, has_state, replays, release, backlog, most_bytes, deadline }
+    }
+
+    /// Of a group that is restarted.
+    pub(super) fn replays(&mut self) {
+        self.replays = true;
+    }
+
+    /// Of a group with a log, which begins with what is fetched.
+    pub(super) fn takes_over(&mut self, release: Option<Release>) {
+        self.release = release;
     }
 
     /// Whether there is anything that the application is not told directly.
@@ -50,7 +67,7 @@ impl Newcomer {
 
     /// Whether this process, a voter or not, needs the state and does not take it yet.
     pub(super) fn needs_state(&mut self, voter: bool) -> bool {
-        self.has_state |= voter;
+        self.has_state |= voter && !self.replays;
         !self.has_state && !self.is_new()
     }
 
@@ -63,7 +80,8 @@ impl Newcomer {
                 backlog.keep(view, &message);
             }
         });
-        if backlog.bytes() > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
+        let held = self.release.as_ref().map_or(0, Release::held_bytes);
+        if backlog.bytes() + held > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
             let what = format!(
                 "more than {} bytes of messages came meanwhile: raise `join_backlog_bytes`, or join when there is less load",
                 self.most_bytes
@@ -93,7 +111,22 @@ impl Driver {
         let sources = voters.filter_map(|peer| self.reception.address_of(peer)).collect();
         let shared = self.shared.clone();
         let (group_id, deadline) = (self.reception.group_id(), self.newcomer.deadline);
-        match transfer::start(handler, sources, (group_id, number), deadline, move || shared.ask()) {
+        let done = move || shared.ask();
+        let started = match self.shared.log.clone() {
+            None => transfer::start(handler, sources, (group_id, number), deadline, done),
+            Some(log) => {
+                let woken = self.shared.clone();
+                let takeover = self.newcomer.release.clone().map(|release| Takeover {
+                    log: log.clone(),
+                    release,
+                    wake: woken.waker(),
+                    sources,
+                    group_id,
+                });
+                records::start(handler, log, takeover, number, deadline, done)
+            }
+        };
+        match started {
             Ok(receiver) => self.newcomer.stage = Stage::Transfer(receiver),
             Err(error) => self.node.fail(Error::io("cannot start the thread that takes the state", error)),
         }
@@ -136,6 +169,10 @@ impl Driver {
                     let payload = &*payload;
                     self.call(|handler| handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload }));
                 }
+                // Its log counts once it is on disk.
+                None if self.newcomer.release.as_ref().is_some_and(|release| !release.is_done()) => {
+                    return handed_over > 0;
+                }
                 None => {
                     let (view, next) = self.node.delivered();
                     if !covered.is_reached(view, &next) {
@@ -143,7 +180,8 @@ impl Driver {
                         return handed_over > 0;
                     }
                     self.newcomer.stage = Stage::Settled;
-                    self.newcomer.has_state = true;
+                    (self.newcomer.has_state, self.newcomer.replays) = (true, false);
+                    self.newcomer.release = None;
                     self.node.ready();
                     return true;
                 }

@@ -23,6 +23,10 @@ impl Reception {
         Reception { group_id, fabric, addresses, _door: door }
     }
 
+    pub(super) fn fabric(&self) -> FabricKind {
+        self.fabric
+    }
+
     pub(super) fn group_id(&self) -> u64 {
         self.group_id
     }

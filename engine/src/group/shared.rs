@@ -2,11 +2,13 @@
 
 use super::bell::Bell;
 use super::door::Visit;
+use super::durable::{Asked, Frontiers};
 use super::flush::Pending;
 use super::view::View;
 use crate::config::MemberId;
 use crate::error::Error;
-use crate::multicast::{Claim, Refusal, SendRing, Stats};
+use crate::log::Log;
+use crate::multicast::{Claim, Mode, Refusal, SendRing, Stats};
 use crate::sync::Fence;
 use nix::sys::eventfd::EventFd;
 use std::cell::Cell;
@@ -23,6 +25,10 @@ thread_local! {
 /// See the module.
 pub(super) struct Shared {
     pub(super) me: MemberId,
+    /// The group's log, if it has one.
+    pub(super) log: Option<Arc<Log>>,
+    /// All of the group's processes ended: this one waits for the others.
+    pub(super) restarting: AtomicBool,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
     pub(super) event: EventFd,
@@ -55,6 +61,10 @@ pub(super) struct State {
     /// New flushes, for the driver to take.
     pub(super) flushes: Vec<Pending>,
     pub(super) stats: Vec<Stats>,
+    /// How far the log is.
+    pub(super) frontiers: Frontiers,
+    /// Checkpoints that are asked for, for the driver to take.
+    pub(super) checkpoints: Vec<Asked>,
     /// What the door wants, for the driver to take.
     pub(super) visits: Vec<Visit>,
     /// What was last observed of each member that spoke against it.
@@ -64,7 +74,7 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(me: MemberId, rings: Vec<Arc<SendRing>>, event: EventFd) -> Shared {
+    pub(super) fn new(me: MemberId, rings: Vec<Arc<SendRing>>, log: Option<Arc<Log>>, event: EventFd) -> Shared {
         let stats = vec![Stats::default(); rings.len()];
         let state = State {
             stopped: None,
@@ -73,12 +83,16 @@ impl Shared {
             space_epoch: 0,
             flushes: Vec::new(),
             stats,
+            frontiers: Frontiers::default(),
+            checkpoints: Vec::new(),
             visits: Vec::new(),
             faults: HashMap::new(),
             view: Arc::default(),
         };
         Shared {
             me,
+            log,
+            restarting: AtomicBool::new(false),
             rings,
             bell: Bell::new(),
             event,
@@ -112,6 +126,27 @@ impl Shared {
         let _ = self.event.write(1);
         // After the write: the driver would otherwise take the flag, find nothing to read, and then be woken for ever.
         self.rung.store(true, Ordering::Release);
+    }
+
+    /// What wakes the engine when the disk has done something; it outlives the group harmlessly.
+    pub(super) fn waker(self: &Arc<Self>) -> Box<dyn Fn() + Send + Sync> {
+        let shared = Arc::downgrade(self);
+        Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.work();
+            }
+        })
+    }
+
+    /// Whether the group has what a mode promises.
+    #[inline]
+    pub(super) fn check_mode(&self, mode: Mode) -> Result<(), Error> {
+        if mode == Mode::Durable && self.log.is_none() {
+            return Err(Error::Misuse(
+                "a durable message in a group without a log: give it a `[log]` section at every member",
+            ));
+        }
+        Ok(())
     }
 
     /// Somebody at the door wants something of the driver.

@@ -45,6 +45,8 @@ pub(super) enum Request {
     Link { group_id: u64, from: Place, since: u64, to: Place },
     /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
     State { group_id: u64, view: u64 },
+    /// The records of the log after one version and below another, {view, number} each; `ended`: the log must go that far.
+    Log { group_id: u64, after: (u64, u64), below: (u64, u64), ended: bool },
 }
 
 /// What is answered.
@@ -52,6 +54,8 @@ pub(super) enum Request {
 pub(super) enum Reply {
     /// It does.
     Runs {},
+    /// All its processes ended; this one waits for the others.
+    Restarting { group_id: u64, place: Place },
     /// The group's fabric, the place, in which view it was given, and whom to link with.
     Admitted { group_id: u64, fabric: FabricKind, me: Place, since: u64, others: Vec<Place> },
     /// Another member decides this.
@@ -66,6 +70,8 @@ pub(super) enum Reply {
     Linked {},
     /// The state follows, in chunks: as of this view and, by slot, the index of the next message.
     State { view: u64, next: Vec<(Slot, u64)> },
+    /// The records follow, in chunks.
+    Log {},
 }
 
 /// What came first on a connection.

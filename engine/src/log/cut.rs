@@ -8,13 +8,14 @@ use super::segment::{End, TEMPORARY, index_name, segment_name};
 use super::store::Store;
 use super::table::Segment;
 use crate::error::Error;
+use std::sync::Arc;
 
 impl Store {
     /// Removes every record whose version is `from` or greater, durably. If a crash comes in between, all of them are there
     /// when the log is opened again, or none.
     ///
-    /// Gives [`Error::LogTrimmed`] if `from` itself was trimmed. If a reader holds bytes of the segment that is cut, they are
-    /// left to it, and what stays of the segment is copied: that needs space for a segment.
+    /// Gives [`Error::LogTrimmed`] if `from` itself was trimmed. What stays of the segment that is cut is copied into another
+    /// file, which needs space for a segment: somebody may hold bytes of the old one, also a process that had the log before.
     pub fn cut(&mut self, from: Version) -> Result<(), Error> {
         self.go_on()?;
         let result = self.cut_step(from);
@@ -34,18 +35,18 @@ impl Store {
         }
         // From here on the log ends there, also after a crash.
         let offset = end.position - number * self.shared.segment_bytes;
-        let in_use = self.forget(number, end, entries);
-        let (file, copied) = self.cleared(number, offset, in_use)?;
-        let later = self.number > number;
+        let segment = Segment::new(number, self.shared.beginning(number)?.before());
+        let held = segment.hold();
+        self.forget(&segment, end, entries);
+        let file = self.copy_up_to(number, offset)?;
+        drop(held);
         for gone in number + 1..=self.number {
             self.remove(&segment_name(gone))?;
         }
         for gone in number..self.number {
             self.remove_if_there(&index_name(gone))?;
         }
-        if later || copied {
-            self.sync_names()?;
-        }
+        self.sync_names()?;
         self.file = file;
         self.number = number;
         self.end = end;
@@ -77,40 +78,33 @@ impl Store {
         Ok((end, number, entries))
     }
 
-    /// Ends the log there for readers; true if one of them holds bytes of the segment in which it ends now.
-    fn forget(&mut self, number: u64, end: End, entries: Vec<index::Entry>) -> bool {
+    /// Ends the log there for readers, with `segment` as the last one.
+    fn forget(&mut self, segment: &Arc<Segment>, end: End, entries: Vec<index::Entry>) {
         self.indexed = entries.last().map_or(0, |entry| entry.offset);
         self.fresh.clear();
         let mut table = self.shared.write();
         table.cuts += 1;
         table.recent = entries;
         table.end = end;
-        let mut in_use = false;
-        while let Some(last) = table.segments.pop_back() {
-            in_use = last.retire();
-            if last.number == number {
-                table.segments.push_back(Segment::new(number, last.before));
-                break;
+        while table.segments.back().is_some_and(|last| last.number >= segment.number) {
+            if let Some(last) = table.segments.pop_back() {
+                last.retire();
             }
         }
-        in_use
+        table.segments.push_back(segment.clone());
     }
 
-    /// The segment's file with nothing behind `offset`, durably; and whether it is another file than before.
-    fn cleared(&self, number: u64, offset: u64, in_use: bool) -> Result<(Box<dyn File>, bool), Step> {
+    /// Another file in place of the segment's, with what it has below `offset` and nothing else.
+    fn copy_up_to(&self, number: u64, offset: u64) -> Result<Box<dyn File>, Step> {
         let name = segment_name(number);
         let failed = |error| Step::new(format!("cutting {name}"), error);
         let old = self.disk.open(&name).map_err(failed)?;
-        if !in_use {
-            old.clear_from(offset).and_then(|()| old.sync()).map_err(failed)?;
-            return Ok((old, false));
-        }
         let (temporary, size) = (format!("{name}{TEMPORARY}"), self.shared.segment_bytes);
         let new = self.disk.create(&temporary, size).map_err(failed)?;
         let mut bytes = vec![0; offset as usize];
         let copied = old.read_at(0, &mut bytes).and_then(|()| new.write_at(0, &bytes)).and_then(|()| new.sync());
         copied.and_then(|()| self.disk.rename(&temporary, &name)).map_err(failed)?;
-        Ok((new, true))
+        Ok(new)
     }
 
     /// Removes the segments all of whose records have a version less than `before`, durably, but never the last segment; so

@@ -16,6 +16,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Whoever had the directory for writing is done with it: somebody else may have it.
+    fn unlock(&self) {}
     /// Makes everything that was done to names durable.
     fn sync_names(&self) -> io::Result<()>;
 }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::multicast::Mode;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ impl Default for LogOptions {
 /// then may be lost. While the disk is full, waiting calls give [`Error::LogFull`], and the log goes on when there is space.
 pub struct Log {
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     reader: Reader,
     disk: Arc<dyn Disk>,
     identity: Identity,
@@ -105,7 +105,8 @@ impl Log {
         let served = queue.clone();
         let thread = std::thread::Builder::new().name("galerna-log".to_owned());
         let thread = thread.spawn(move || writer::serve(served, store));
-        let thread = Some(thread.map_err(|error| Error::io("starting the thread of the log", error))?);
+        let thread = thread.map_err(|error| Error::io("starting the thread of the log", error))?;
+        let thread = Mutex::new(Some(thread));
         Ok(Log { queue, thread, reader, disk, identity: options.identity })
     }
 
@@ -123,8 +124,8 @@ impl Log {
         self.queue.append(payload, Some(timeout), |last| own_record(last, payload))
     }
 
-    /// The same for several records, between which no other comes: they are written and synced together, though a crash
-    /// before they are durable may leave the first of them. Gives the version of the last one; none if there are none.
+    /// The same for several records, between which no other comes: up to about 8 MiB share one sync, and a crash before that is
+    /// done may leave the first of them. Gives the version of the last one; none if there are none.
     pub fn append_batch(&self, payloads: &[&[u8]], timeout: Duration) -> Result<Option<Version>, Error> {
         self.queue.append_batch(payloads, timeout, own_record)
     }
@@ -215,27 +216,27 @@ impl Log {
         self.reader.clone()
     }
 
-    /// [`Reader::get`]
+    /// As [`Reader::get`].
     pub fn get(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.get(version)
     }
 
-    /// [`Reader::first_at_or_after`]
+    /// As [`Reader::first_at_or_after`].
     pub fn first_at_or_after(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.first_at_or_after(version)
     }
 
-    /// [`Reader::at_time`]
+    /// As [`Reader::at_time`].
     pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
         self.reader.at_time(time_ns)
     }
 
-    /// [`Reader::iter`]
+    /// As [`Reader::iter`].
     pub fn iter(&self, range: impl RangeBounds<Version>) -> Iter {
         self.reader.iter(range)
     }
 
-    /// [`Reader::oldest`]
+    /// As [`Reader::oldest`].
     pub fn oldest(&self) -> Result<Option<Version>, Error> {
         self.reader.oldest()
     }
@@ -248,12 +249,20 @@ impl Log {
 
     /// Makes durable what was appended, and ends. The error is why not all of it is durable. Dropping does the same, without
     /// the error.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.finish()
+    pub fn close(self) -> Result<(), Error> {
+        self.shut()
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
+    /// As [`Log::close`], for a log that others still read: another writer may open it then.
+    pub fn shut(&self) -> Result<(), Error> {
+        let mut slot = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = slot.take() else { return Ok(()) };
+        let ended = self.finish(thread);
+        self.disk.unlock();
+        ended
+    }
+
+    fn finish(&self, thread: JoinHandle<()>) -> Result<(), Error> {
         self.queue.lock().closing = true;
         self.queue.work.notify_one();
         if thread.join().is_err() {
@@ -268,7 +277,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if let Err(error) = self.finish() {
+        if let Err(error) = self.shut() {
             tracing::error!("closing the log: {error}");
         }
     }

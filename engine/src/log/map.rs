@@ -26,8 +26,7 @@ impl Map {
         // SAFETY: the range lies in the mapping, which lives as long as `self`. The mapping reaches no further than the file,
         // which never shrinks: segments are cleared by zeros and not by truncation, and index files are not changed once
         // they are mapped, so no page of it goes away. The bytes do not change while they are borrowed: below the durable end
-        // a segment is only changed by a cut, and a cut writes into another file if a mapping of this one is in use (see
-        // `Segment::retire`). Other processes are kept away by the lock of the directory.
+        // no file is changed: a cut puts another file in its place, also if it is a later process that cuts.
         Some(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(start), len) })
     }
 }

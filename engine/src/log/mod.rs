@@ -34,6 +34,7 @@ pub use held::{Held, Release, held};
 pub use inspect::{ReadOnlyLog, SegmentCount, SegmentInfo};
 pub use journal::{Journal, Ticket};
 pub use map::Map;
+pub use os::OsDisk;
 pub use queue::LogStats;
 pub use reader::{Entry, Iter, Reader};
 pub use record::{Kind, Record, Version};

@@ -9,23 +9,25 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The file whose lock is the directory's.
 const LOCK: &str = "lock";
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-/// A directory, locked for one writer, or open for reading.
-pub(super) struct OsDisk {
+/// A directory of the operating system, locked for one writer, or open for reading.
+pub struct OsDisk {
     path: PathBuf,
     directory: File,
     writes: bool,
-    /// Held until the last user of the directory is gone; the kernel drops it with the process.
-    _lock: Option<Flock<File>>,
+    /// Held until the writer is done, or the last user of the directory is gone; the kernel drops it with the process.
+    lock: Mutex<Option<Flock<File>>>,
 }
 
 impl OsDisk {
-    /// Makes the directory if there is none, and locks it.
-    pub(super) fn open_locked(path: &Path) -> Result<OsDisk, Error> {
+    /// Makes the directory if there is none, and locks it for as long as this lives. [`Error::LogLocked`] if somebody has
+    /// locked it.
+    pub fn open_locked(path: &Path) -> Result<OsDisk, Error> {
         let failed = |what: &str, error: io::Error| Error::io(format!("{what} {}", path.display()), error);
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(|e| failed("making the log directory", e))?;
@@ -47,18 +49,22 @@ impl OsDisk {
             errno => failed("locking the log directory", errno.into()),
         })?;
         let directory = File::open(path).map_err(|e| failed("opening the log directory", e))?;
-        Ok(OsDisk { path: path.to_owned(), directory, writes: true, _lock: Some(lock) })
+        Ok(OsDisk { path: path.to_owned(), directory, writes: true, lock: Mutex::new(Some(lock)) })
     }
 
     /// For reading, whoever writes meanwhile.
     pub(super) fn open_read_only(path: &Path) -> Result<OsDisk, Error> {
         let directory = File::open(path)
             .map_err(|error| Error::io(format!("opening the log directory {}", path.display()), error))?;
-        Ok(OsDisk { path: path.to_owned(), directory, writes: false, _lock: None })
+        Ok(OsDisk { path: path.to_owned(), directory, writes: false, lock: Mutex::new(None) })
     }
 }
 
 impl Disk for OsDisk {
+    fn unlock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {

@@ -5,6 +5,7 @@ use super::store::{Store, out_of_order};
 use super::{Record, Version};
 use crate::error::Error;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 /// A batch is closed at this size, so that buffers are reused and do not grow.
 const BATCH_BYTES: usize = 1 << 20;
 /// So many buffers are kept for the next batches.
-const SPARES: usize = 8;
+const SPARES: usize = 16;
 
 /// Something to do with the store; repeated, if the disk is full, until there is space.
 pub(super) type Work = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
@@ -172,14 +173,16 @@ impl Queue {
             if state.cut.is_none() && (backlog == 0 || backlog + bytes <= self.backlog_max) {
                 return Ok(state);
             }
+            if let Some(obstacle) = &state.obstacle {
+                return Err(obstacle.clone());
+            }
             let Some((deadline, timeout)) = deadline else {
-                return Err(state.obstacle.clone().unwrap_or(Error::WouldBlock("the disk is behind")));
+                return Err(Error::WouldBlock("the disk is behind"));
             };
             let (next, in_time) = self.wait(state, deadline);
             state = next;
             if !in_time {
-                let timed_out = Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 };
-                return Err(state.obstacle.clone().unwrap_or(timed_out));
+                return Err(Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 });
             }
         }
     }
@@ -187,10 +190,10 @@ impl Queue {
     /// Appends without waiting and without looking at the order, which the store checks.
     pub(super) fn append_at_once(&self, record: &Record<'_>) -> u64 {
         let checksum = crc32c::crc32c(record.payload);
-        let mut state = self.lock();
         if let Err(error) = self.check_size(record.payload) {
-            self.fail_locked(&mut state, error);
+            self.fail(error);
         }
+        let mut state = self.lock();
         if state.failure.is_some() {
             state.asked += 1;
             return state.asked;
@@ -334,20 +337,21 @@ impl Queue {
         let wakes: Vec<Wake> = state.wakes.iter().map(|(_, wake)| wake.clone()).collect();
         drop(state);
         self.progress.notify_all();
-        wakes.iter().for_each(|wake| wake());
+        for wake in wakes {
+            // One that panics must not take the log along.
+            if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
+                tracing::error!("whoever was to be woken by the log panicked");
+            }
+        }
     }
 
     /// Nothing more is done, ever.
     pub(super) fn fail(&self, error: Error) {
         let mut state = self.lock();
-        self.fail_locked(&mut state, error);
-        self.tell(state);
-    }
-
-    fn fail_locked(&self, state: &mut State, error: Error) {
         state.failure.get_or_insert(error);
         // Who waits for one of these learns of it by the end of its channel.
         state.ops.clear();
+        self.tell(state);
     }
 
     pub(super) fn add_wake(&self, wake: Wake) -> u64 {

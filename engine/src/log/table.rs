@@ -71,13 +71,14 @@ impl Segment {
         Ok(Some(source))
     }
 
-    /// Ends the use of this segment by readers that do not have it yet; true if somebody has it still. Then its file must
-    /// not be changed.
-    pub(super) fn retire(&self) -> bool {
-        match std::mem::replace(&mut *lock(&self.data), Data::Retired) {
-            Data::Mapped(source) => Arc::into_inner(source).is_none(),
-            Data::Closed | Data::Retired => false,
-        }
+    /// Keeps readers from opening the file while this is held: another one may take its place.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.data)
+    }
+
+    /// Ends the use of this segment by readers that do not have it yet: its file is about to be another.
+    pub(super) fn retire(&self) {
+        *lock(&self.data) = Data::Retired;
     }
 }
 
@@ -349,5 +350,10 @@ impl Cursor {
 
     pub(super) fn number(&self) -> u64 {
         self.segment.number
+    }
+
+    /// The end of the segment before this one.
+    pub(super) fn before(&self) -> End {
+        self.segment.before
     }
 }

@@ -10,6 +10,10 @@ use std::time::Duration;
 /// How long the thread waits for space before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
+/// About so many bytes share one sync. With more, whoever waits for space in the backlog would wait for all of it, and the disk
+/// then for him.
+const GROUP_BYTES: usize = 8 << 20;
+
 /// Serves the queue until it is closed and empty, or the store has failed.
 pub(super) fn serve(queue: Arc<Queue>, mut store: Store) {
     let _guard = LastWord(queue.clone());
@@ -56,19 +60,31 @@ fn next(queue: &Queue) -> Option<Asked> {
     }
 }
 
-/// Appends this batch and all that stand behind it, with one sync.
-fn append(queue: &Queue, store: &mut Store, ticket: u64, batch: Vec<u8>) -> Result<(), Error> {
-    let mut todo = vec![(ticket, batch)];
-    {
-        let mut state = queue.lock();
-        while let Some(Asked { op: Op::Append(_), .. }) = state.ops.front() {
-            if let Some(Asked { ticket, op: Op::Append(batch) }) = state.ops.pop_front() {
-                todo.push((ticket, batch));
+/// Takes the batches that stand behind this one.
+fn gather(queue: &Queue, ticket: u64, batch: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
+    let mut bytes = batch.len();
+    let mut group = vec![(ticket, batch)];
+    let mut state = queue.lock();
+    while bytes < GROUP_BYTES {
+        match state.ops.pop_front() {
+            Some(Asked { ticket, op: Op::Append(batch) }) => {
+                bytes += batch.len();
+                group.push((ticket, batch));
             }
+            Some(other) => {
+                state.ops.push_front(other);
+                break;
+            }
+            None => break,
         }
     }
+    group
+}
+
+/// Appends this batch and those behind it, with one sync.
+fn append(queue: &Queue, store: &mut Store, ticket: u64, batch: Vec<u8>) -> Result<(), Error> {
     let (mut written, mut reached, mut obstacle) = (Vec::new(), None, None);
-    let mut todo = todo.into_iter();
+    let mut todo = gather(queue, ticket, batch).into_iter();
     let mut left = Vec::new();
     for (ticket, mut batch) in todo.by_ref() {
         if let Err(error) = store.append_encoded(&mut batch) {

@@ -90,6 +90,7 @@ pub struct Membership {
     restarting: bool,
     /// What is to be said of the time; see [`row::CLOCK`].
     clock_ns: u64,
+    announced_ns: u64,
     /// By slot.
     links: Vec<Option<Link>>,
     /// The slots whose links are up.
@@ -120,6 +121,7 @@ impl Membership {
             began: None,
             restarting: false,
             clock_ns: 0,
+            announced_ns: 0,
             links: vec![None; SLOTS],
             audience: Vec::new(),
             watched: Vec::new(),
@@ -323,14 +325,16 @@ impl Membership {
         Ok(news)
     }
 
-    /// What the own clock says, for groups with a log: no message gets an earlier time from now on.
-    pub fn set_clock(&mut self, clock_ns: u64) {
+    /// What the own clock says, for groups with a log, and what the others are told: no message gets an earlier time from now
+    /// on.
+    pub fn set_clock(&mut self, clock_ns: u64, announced_ns: u64) {
         self.clock_ns = clock_ns;
+        self.announced_ns = self.announced_ns.max(announced_ns);
     }
 
     fn show_clock(&mut self) {
         if self.settings.logs && self.epoch.wedged_ms.is_none() {
-            self.table.store(row::CLOCK, self.clock_ns);
+            self.table.store(row::CLOCK, self.announced_ns);
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(super) fn from_bits(bits: u32) -> Option<Mode> {
+    pub(crate) fn from_bits(bits: u32) -> Option<Mode> {
         [Mode::Fifo, Mode::Ordered, Mode::Safe, Mode::Durable].get(bits as usize).copied()
     }
 }

@@ -342,20 +342,6 @@ impl Multicast {
         Ok(progress)
     }
 
-    /// Takes in how far one peer's disk is.
-    fn take_in_persisted(&mut self, peer: Rank, persisted: u64) -> Result<bool, String> {
-        let known = &mut self.persisted[peer];
-        let most = self.order.sequence(self.publisher.messages, self.me);
-        if self.scribe.is_none() || persisted == *known {
-            return Ok(false);
-        }
-        if persisted < *known || persisted > most {
-            return Err(format!("its `persisted` is {persisted}, outside {known}..={most}"));
-        }
-        *known = persisted;
-        Ok(true)
-    }
-
     /// No stream has messages from this index on: whatever takes an index that nobody had takes a slot of its sender's
     /// ring, which is not free before everybody has delivered it; nulls fill in up to those.
     fn most(&self) -> u64 {
@@ -443,20 +429,6 @@ impl Multicast {
         }
     }
 
-    /// All below this is done with here.
-    fn done(&self) -> u64 {
-        self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
-    }
-
-    /// Shows what is done with here.
-    fn show_done(&mut self) {
-        let done = self.done();
-        if self.delivered[self.me] != done {
-            self.delivered[self.me] = done;
-            self.table.store(column::DELIVERED, done);
-        }
-    }
-
     /// So many frames or words done with since the counters last travelled are worth a push: an eighth of a ring.
     fn tell_at(&self) -> (usize, u32) {
         (self.ring().slots() / 8, self.geometry.words / 8)
@@ -479,11 +451,6 @@ impl Multicast {
     /// How often ring bytes were given back to the own senders.
     pub fn freed(&self) -> u64 {
         self.freed
-    }
-
-    /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
-    pub fn set_clock(&mut self, clock_ns: u64) {
-        self.publisher.clock_ns = Some(clock_ns);
     }
 
     /// One above the highest number that has arrived.

@@ -61,10 +61,12 @@ pub(super) struct Scribe {
     tail: Option<Saved>,
     /// The present view's end is written.
     ended: bool,
-    /// What was asked of the journal, and the number up to which the log is whole once that is done.
-    asked: VecDeque<(Ticket, u64)>,
+    /// What was asked of the journal, the number up to which the log is whole once that is done, and the time of its last
+    /// record then.
+    asked: VecDeque<(Ticket, u64, u64)>,
     last: Ticket,
     persisted: u64,
+    persisted_ns: u64,
 }
 
 /// A message on its way into the log; the payload with its stamp.
@@ -142,6 +144,7 @@ impl Scribe {
             asked: VecDeque::new(),
             last: Ticket::default(),
             persisted: 0,
+            persisted_ns: 0,
         }
     }
 
@@ -150,7 +153,7 @@ impl Scribe {
         self.point = Point { streams, next: order.first, turn: 0, index: order.base, time_ns };
         (self.tail, self.ended) = (None, false);
         self.asked.clear();
-        self.persisted = order.first;
+        (self.persisted, self.persisted_ns) = (order.first, time_ns);
     }
 
     /// The log has, or will have without further ado, everything below this.
@@ -161,8 +164,8 @@ impl Scribe {
     /// Takes note of what the disk has.
     fn sync(&mut self, durable: Ticket) {
         let durable = if planted::is(Bug::PersistedBeforeSync) { self.last } else { durable };
-        while let Some(&(_, next)) = self.asked.front().filter(|(ticket, _)| *ticket <= durable) {
-            self.persisted = next;
+        while let Some(&(_, next, time_ns)) = self.asked.front().filter(|(ticket, ..)| *ticket <= durable) {
+            (self.persisted, self.persisted_ns) = (next, time_ns);
             self.asked.pop_front();
         }
     }
@@ -197,7 +200,7 @@ impl Multicast {
                     scribe.last = journal.cut(Version { view, sequence: before.0 });
                     scribe.ended = true;
                 } else {
-                    scribe.asked.push_back((scribe.last, scribe.point.next));
+                    scribe.asked.push_back((scribe.last, scribe.point.next, scribe.point.time_ns));
                 }
             }
         }
@@ -267,6 +270,39 @@ impl Multicast {
         Ok(written)
     }
 
+    /// Takes in how far one peer's disk is.
+    pub(super) fn take_in_persisted(&mut self, peer: Rank, persisted: u64) -> Result<bool, String> {
+        let known = &mut self.persisted[peer];
+        let most = self.order.sequence(self.publisher.messages, self.me);
+        if self.scribe.is_none() || persisted == *known {
+            return Ok(false);
+        }
+        if persisted < *known || persisted > most {
+            return Err(format!("its `persisted` is {persisted}, outside {known}..={most}"));
+        }
+        *known = persisted;
+        Ok(true)
+    }
+
+    /// All below this is done with here.
+    pub(super) fn done(&self) -> u64 {
+        self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
+    }
+
+    /// Shows what is done with here.
+    pub(super) fn show_done(&mut self) {
+        let done = self.done();
+        if self.delivered[self.me] != done {
+            self.delivered[self.me] = done;
+            self.table.store(column::DELIVERED, done);
+        }
+    }
+
+    /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
+    pub fn set_clock(&mut self, clock_ns: u64) {
+        self.publisher.clock_ns = Some(clock_ns);
+    }
+
     /// The time of the last record that was handed to the log or saved beside it.
     pub fn log_time_ns(&self) -> u64 {
         let time = |scribe: &Scribe| scribe.tail.as_ref().map_or(0, |tail| tail.time_ns).max(scribe.point.time_ns);
@@ -276,6 +312,34 @@ impl Multicast {
     /// Everything numbered below this has been handed to the log, and everything below the second number is on the own disk.
     pub fn logged(&self) -> (u64, u64) {
         self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.persisted))
+    }
+
+    /// Whether everything that `target` covers, per stream of this view, is durable.
+    pub fn is_durable(&self, target: &[u64]) -> bool {
+        self.durable() >= self.order.horizon(target.iter().copied())
+    }
+
+    /// What the application has been delivered: everything below the first number, and the numbers in the list.
+    pub fn covered(&self) -> (u64, Vec<u64>) {
+        let ahead = self.streams.iter().enumerate();
+        let ahead = ahead.flat_map(|(rank, stream)| stream.ahead().map(move |index| self.order.sequence(index, rank)));
+        (self.next, ahead.collect())
+    }
+
+    /// Up to which number the log has been handed everything, and the time of its last record.
+    pub fn log_end(&self) -> (u64, u64) {
+        self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.point.time_ns))
+    }
+
+    /// The time of the last record that is on the own disk.
+    pub fn persisted_ns(&self) -> u64 {
+        self.scribe.as_ref().map_or(0, |scribe| scribe.persisted_ns)
+    }
+
+    /// Everything numbered below this is on the disks of all voters.
+    pub fn persisted_by_all(&self) -> u64 {
+        let voters = self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter);
+        voters.map(|(_, &persisted)| persisted).min().unwrap_or(0)
     }
 
     /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.

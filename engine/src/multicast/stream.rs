@@ -223,6 +223,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The indices of the messages that were delivered ahead of the order.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = u64> {
+        self.ahead.iter().copied()
+    }
+
     /// The head is delivered ahead of the order.
     pub(super) fn note_ahead(&mut self, index: u64) {
         self.ahead.push_back(index);

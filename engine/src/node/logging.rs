@@ -1,7 +1,8 @@
 //! The node's steps with the log: what is asked of the disk, what waits for it, and the clock that stamps messages.
 
 use super::Node;
-use crate::log::{Journal, Kind, Record, Ticket};
+use crate::config::MemberId;
+use crate::log::{Journal, Kind, Record, Ticket, Version};
 use crate::multicast::{Breach, End, Mode};
 
 /// The time of the first view's begin: all founders write the same.
@@ -15,11 +16,13 @@ pub(super) struct Logging {
     /// The hybrid logical clock, and what the host's clock said last.
     pub(super) clock_ns: u64,
     wall_ns: u64,
+    /// The time of the last record that a former life left.
+    pub(super) recovered_ns: u64,
     /// The vote that is being saved.
     vote: Option<Ticket>,
     /// What must be on disk before the decision is acted on.
     pub(super) decision: Option<Ticket>,
-    /// A time that will be past for good once the log has everything below this number.
+    /// A time that will be past for good once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
     past_ns: u64,
     /// The first view was asked to be written down.
@@ -32,6 +35,7 @@ impl Logging {
             journal,
             clock_ns: 0,
             wall_ns: 0,
+            recovered_ns: 0,
             vote: None,
             decision: None,
             passing: None,
@@ -51,11 +55,23 @@ impl Logging {
     }
 }
 
+/// The record of a decision; nobody sent it.
+fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
+    Record { version, time_ns, sender: MemberId(0), mode: Mode::Safe, kind: Kind::Decision, payload }
+}
+
 impl Node {
     /// Writes everything into a log, by `journal`. The data plane was made for one, too.
     pub fn with_journal(mut self, journal: Box<dyn Journal>) -> Node {
         self.logging = Some(Logging::new(journal));
         self
+    }
+
+    /// Keeps a small file beside the log.
+    pub fn save(&mut self, name: &'static str, bytes: &[u8]) {
+        if let Some(logging) = &mut self.logging {
+            logging.journal.save(name, bytes);
+        }
     }
 
     /// What the host's clock says, in nanoseconds since 1970: in a group with a log, before each pass. It may go back.
@@ -65,8 +81,8 @@ impl Node {
         }
     }
 
-    /// No record that is not in the log yet will bear this time or an earlier one, in nanoseconds: the log up to there is
-    /// the same at every member, for good.
+    /// No record that is still to come will bear this time or an earlier one, in nanoseconds, and what bears one is on the
+    /// disks of all voters: the log up to there is the same at every member, for good.
     pub fn past_ns(&self) -> u64 {
         self.logging.as_ref().map_or(0, |logging| logging.past_ns)
     }
@@ -76,7 +92,9 @@ impl Node {
         let seen_ns = self.multicast.log_time_ns();
         if let Some(logging) = &mut self.logging {
             logging.clock_ns = logging.clock_ns.max(seen_ns + 1);
-            self.membership.set_clock(logging.tick());
+            // What is announced holds for the next life of this process as well: it goes on from its host's clock and its log.
+            let announced_ns = logging.wall_ns.max(self.multicast.persisted_ns()).max(logging.recovered_ns);
+            self.membership.set_clock(logging.tick(), announced_ns);
             self.multicast.set_clock(logging.tick());
         }
     }
@@ -108,14 +126,15 @@ impl Node {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         let moved = self.multicast.write(gone_on, &mut *logging.journal)?;
         if let Some((past_ns, number)) = logging.passing
-            && self.multicast.logged().0 >= number
+            && self.multicast.persisted_by_all() >= number
         {
             logging.past_ns = logging.past_ns.max(past_ns);
             logging.passing = None;
         }
-        if moved {
-            // What is in the log has a successor of a later time only.
-            logging.past_ns = logging.past_ns.max(self.multicast.log_time_ns());
+        // What is in the log has a successor of a later time only.
+        let (next, time_ns) = self.multicast.log_end();
+        if logging.passing.is_none() && time_ns > logging.past_ns {
+            logging.passing = Some((time_ns, next));
         }
         Ok(moved)
     }
@@ -145,8 +164,7 @@ impl Node {
         let gone_on = self.membership.gone_on_above();
         let Some(logging) = &mut self.logging else { return Ok(()) };
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
-        let (sender, kind) = (self.membership.me().id, Kind::Decision);
-        let decision = Record { version, time_ns, sender, mode: Mode::Safe, kind, payload: &payload };
+        let decision = decision(version, time_ns, &payload);
         logging.vote = None;
         let written = self.multicast.write_end(gone_on, trim, decision, &mut *logging.journal)?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
@@ -160,8 +178,7 @@ impl Node {
     pub(super) fn write_first(&mut self) {
         let (Some(logging), Some(ledger)) = (&mut self.logging, self.membership.next_ledger()) else { return };
         if let Some((version, time_ns, payload)) = self.membership.decision_bytes() {
-            let (sender, kind) = (self.membership.me().id, Kind::Decision);
-            logging.journal.append(Record { version, time_ns, sender, mode: Mode::Safe, kind, payload: &payload });
+            logging.journal.append(decision(version, time_ns, &payload));
             logging.clock_ns = logging.clock_ns.max(time_ns);
         }
         logging.decision = Some(logging.journal.save(LEDGER, &ledger));

@@ -5,7 +5,7 @@ use super::{Node, Phase};
 use crate::error::Error;
 use crate::log::{Kind, Record, Ticket, Version};
 use crate::membership::{Ledger, Outcome, Peer};
-use crate::multicast::{Breach, Tail, TailRecord, record_time};
+use crate::multicast::{Breach, End, Tail, TailRecord, record_time};
 
 /// What the log of a restarted process holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,6 +53,7 @@ impl Node {
     fn resume(&mut self, ledger: Ledger, recovery: Recovery) {
         if let Some(logging) = &mut self.logging {
             logging.clock_ns = logging.clock_ns.max(recovery.time_ns + 2);
+            logging.recovered_ns = recovery.time_ns;
         }
         self.run_clock();
         self.membership.resume(ledger, &mut *self.fabric);
@@ -149,6 +150,8 @@ impl Node {
         }
         restart.fetched = Some(logging.journal.append(record));
         (recovery.last, recovery.time_ns) = (record.version, record.time_ns);
+        // What is decided comes after it.
+        logging.clock_ns = logging.clock_ns.max(record.time_ns + 2);
     }
 
     /// The decision is known: writes it down, then goes on as it says.
@@ -188,11 +191,17 @@ impl Node {
         let (Some(ends), Some(view)) = (self.membership.decided_ends(), self.membership.view()) else { return Ok(()) };
         let (recovery, order, number) = (&mut restart.recovery, view.order, view.number);
         let mut tail = recovery.tail.take().filter(|tail| tail.view == number).unwrap_or_default();
-        if self.membership.ends_of(recovery.last) == ends {
+        let have = self.membership.ends_of(recovery.last);
+        let covers = |has: &[End]| has.iter().zip(&ends).all(|(has, end)| has.messages >= end.messages);
+        if covers(&have) {
+            // An earlier restart, of others, may have decided less: what they did not have was durable nowhere.
             tail.records.clear();
-        } else if tail.ends.len() != ends.len()
-            || tail.ends.iter().zip(&ends).any(|(has, end)| has.messages < end.messages)
-        {
+            let sequence = order.horizon(ends.iter().map(|end| end.messages.max(order.base)));
+            if recovery.last.view == number && sequence <= recovery.last.sequence {
+                logging.journal.cut(Version { view: number, sequence });
+                recovery.last = Version { view: number, sequence: sequence - 1 };
+            }
+        } else if tail.ends.len() != ends.len() || !covers(&tail.ends) {
             return Err(format!("the log ends at {}, before what was decided: {ends:?}", recovery.last));
         }
         for TailRecord { sequence, sender, mode, raw } in tail.records {

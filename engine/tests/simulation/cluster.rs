@@ -183,6 +183,11 @@ pub(crate) struct Cluster {
     /// The disks by member, in a group with a log; and how many votes make a message durable.
     disks: HashMap<u32, SimJournal>,
     durability: Option<Durability>,
+    founders: usize,
+    /// A disk does something at one step in so many.
+    slowness: usize,
+    /// The disks hold the log that ships.
+    real: bool,
     /// Nobody runs: processes are being started again.
     dark: bool,
     /// What was said of the past: a time, and the last record up to it; and the log that said so.
@@ -244,26 +249,38 @@ impl Cluster {
             trace: std::env::var("GALERNA_TRACE").is_ok(),
             disks: HashMap::new(),
             durability,
+            founders: n,
+            slowness: 3,
+            real: false,
             dark: false,
             pasts: Vec::new(),
         };
+        if logs {
+            cluster.slowness = [3, 30, 200][cluster.rng.below(3)];
+            cluster.real = cluster.rng.chance(1, 8);
+        }
         cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
-        let step = 1 + 2 * cluster.rng.below(4);
-        let founders: Vec<Peer> =
-            (0..n).map(|i| cluster.add((i * step + 3) % SLOTS, i as u32 + 1, origin, Start::Founds)).collect();
-        for a in 0..n {
-            for b in (0..n).filter(|&b| b != a) {
-                let connection = Connection::Simulated(cluster.actors[b].process);
-                cluster.actors[a].node.attach(founders[b], 0, connection).unwrap();
-            }
-        }
-        for actor in &mut cluster.actors {
-            actor.node.found(&founders, origin);
-        }
+        cluster.found(n, origin);
         if cluster.trace {
             println!("{n} members, shared {shared}, rings of {ring_bytes}, {plan:?}, timeout {failure_timeout_ms}");
         }
         cluster
+    }
+
+    /// The founders, linked with each other.
+    fn found(&mut self, n: usize, origin: Origin) {
+        let step = 1 + 2 * self.rng.below(4);
+        let founders: Vec<Peer> =
+            (0..n).map(|i| self.add((i * step + 3) % SLOTS, i as u32 + 1, origin, Start::Founds)).collect();
+        for a in 0..n {
+            for b in (0..n).filter(|&b| b != a) {
+                let connection = Connection::Simulated(self.actors[b].process);
+                self.actors[a].node.attach(founders[b], 0, connection).unwrap();
+            }
+        }
+        for actor in &mut self.actors {
+            actor.node.found(&founders, origin);
+        }
     }
 
     /// A new process.
@@ -284,7 +301,9 @@ impl Cluster {
         let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
         let (mut journal, mut release) = (None, None);
         if self.durability.is_some() {
-            let disk = self.disks.entry(id).or_default().clone();
+            let (real, seed) = (self.real, u64::from(id) << 32 | self.actors.len() as u64);
+            let new = || if real { SimJournal::real(seed) } else { SimJournal::default() };
+            let disk = self.disks.entry(id).or_insert_with(new).clone();
             disk.media().crash(&mut self.rng);
             disk.media().open();
             node = match start {
@@ -312,7 +331,8 @@ impl Cluster {
             leaves: false,
             doubtful: false,
             journal,
-            skew_ns: [0, 1, 1_000_000, 5_000_000_000][self.rng.below(4)],
+            // It is the host's: what was past stays so after a total failure if no host's clock went back.
+            skew_ns: [0, 1, 1_000_000, 5_000_000_000][id as usize % 4],
             release,
             first: None,
         });
@@ -1100,7 +1120,7 @@ impl Cluster {
         let who = self.rng.below(self.actors.len());
         if let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) {
             let most = 1 + self.rng.below(6);
-            if self.rng.chance(1, 3) && journal.media().step(most) {
+            if self.rng.chance(1, self.slowness) && journal.media().step(most) {
                 self.actors[who].awake = true;
             }
         }
@@ -1263,7 +1283,9 @@ impl Cluster {
     /// Whether nobody runs, nor is on the way to.
     fn is_dark(&self) -> bool {
         let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
-        !self.plan.all_leave && self.oracle.views() > 0 && self.actors.iter().all(|a| gone(a) && !a.leaves)
+        // Of a group whose founders did not all begin nothing is left.
+        let founded = (0..self.founders).all(|who| !self.oracle.is_new(who));
+        !self.plan.all_leave && founded && self.actors.iter().all(|a| gone(a) && !a.leaves)
     }
 
     /// Whoever can come back does, until the group runs.

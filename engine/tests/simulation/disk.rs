@@ -96,7 +96,8 @@ struct Inner {
     name_ops: Vec<NameOp>,
     /// Handles of an earlier life do nothing.
     life: u64,
-    fail_syncs: usize,
+    /// After so many more syncs one fails.
+    fail_sync: Option<usize>,
     fail_writes: usize,
     /// After so many more changes the power is out.
     power: Option<u64>,
@@ -126,9 +127,13 @@ impl Inner {
 
     fn sync(&mut self) -> io::Result<()> {
         self.change()?;
-        if self.fail_syncs > 0 {
-            self.fail_syncs -= 1;
-            return Err(other("the disk failed to sync"));
+        match self.fail_sync {
+            Some(0) => {
+                self.fail_sync = None;
+                return Err(other("the disk failed to sync"));
+            }
+            Some(left) => self.fail_sync = Some(left - 1),
+            None => {}
         }
         Ok(())
     }
@@ -161,7 +166,7 @@ impl SimDisk {
             durable_names: BTreeMap::new(),
             name_ops: Vec::new(),
             life: 0,
-            fail_syncs: 0,
+            fail_sync: None,
             fail_writes: 0,
             power: None,
             changes: 0,
@@ -197,7 +202,7 @@ impl SimDisk {
             node.now = node.durable.clone();
         }
         inner.life += 1;
-        (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);
+        (inner.fail_sync, inner.fail_writes, inner.power) = (None, 0, None);
     }
 
     /// The process ends and the machine does not: nothing is lost, and nothing is synced. Without power it is a crash.
@@ -207,12 +212,12 @@ impl SimDisk {
         }
         let inner = &mut *self.inner();
         inner.life += 1;
-        (inner.fail_syncs, inner.fail_writes, inner.power) = (0, 0, None);
+        (inner.fail_sync, inner.fail_writes, inner.power) = (None, 0, None);
     }
 
-    /// The next `n` syncs fail. What they were to sync may be durable or not, and no later sync makes up for it.
-    pub(crate) fn fail_syncs(&self, n: usize) {
-        self.inner().fail_syncs = n;
+    /// After `n` more syncs one fails. What it was to sync may be durable or not, and of a file no later sync makes up for it.
+    pub(crate) fn fail_sync_after(&self, n: usize) {
+        self.inner().fail_sync = Some(n);
     }
 
     /// The next `n` writes fail, with a part of the bytes written.
@@ -384,8 +389,11 @@ impl File for SimFile {
                 return Err(error);
             }
             let node = node(inner, id);
-            node.pending.clear();
-            node.durable.clone_from(&node.now);
+            // Only what is pending: what an earlier sync has failed at is not.
+            for (sector, bytes) in std::mem::take(&mut node.pending) {
+                Node::keep(&mut node.durable, sector, &bytes);
+            }
+            node.durable.resize(node.now.len(), 0);
             Ok(())
         })
     }

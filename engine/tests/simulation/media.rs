@@ -1,9 +1,12 @@
-//! The disks of a simulated group: each member's journal, what has reached the disk of it, and what a crash leaves.
+//! The disks of a simulated group: each member's journal, what has reached the disk of it, and what a crash leaves. In some
+//! runs it is the log that ships, on a disk that loses, tears and reorders what was not synced; in most what such a log
+//! promises, which is much faster.
 
+use super::disk::SimDisk;
 use super::rng::Rng;
 use crate::config::MemberId;
 use crate::error::Error;
-use crate::log::{Journal, Kind, Record, Ticket, Version};
+use crate::log::{Identity, Journal, Kind, Record, Store, Ticket, Version};
 use crate::membership::Ledger;
 use crate::multicast::{Mode, TAIL, Tail};
 use crate::node::{LEDGER, Recovery};
@@ -34,9 +37,63 @@ enum Asked {
     Save(&'static str, Vec<u8>),
 }
 
+/// The log that ships, and its disk.
+struct Real {
+    disk: SimDisk,
+    store: Store,
+}
+
+/// The smallest segments that hold all messages here.
+const SEGMENT_BYTES: u64 = 16384;
+
+impl Real {
+    fn open(disk: SimDisk) -> Real {
+        let store = Store::open(Arc::new(disk.clone()), Identity::default(), SEGMENT_BYTES).unwrap();
+        Real { disk, store }
+    }
+
+    /// Does these, with one sync for all appends that are together.
+    fn run(&mut self, asked: &[(u64, Asked)]) -> Result<(), Error> {
+        let mut batch: Vec<Record<'_>> = Vec::new();
+        for (_, asked) in asked {
+            if let Asked::Append(record) = asked {
+                batch.push(record.record());
+                continue;
+            }
+            self.write(&mut batch)?;
+            match asked {
+                Asked::Append(_) => {}
+                Asked::Cut(from) => self.store.cut(*from)?,
+                Asked::Save(name, bytes) => self.store.save(name, bytes)?,
+            }
+        }
+        self.write(&mut batch)
+    }
+
+    fn write(&mut self, batch: &mut Vec<Record<'_>>) -> Result<(), Error> {
+        if !batch.is_empty() {
+            self.store.append(batch)?;
+            self.store.sync()?;
+            batch.clear();
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> Vec<Written> {
+        let entries = self.store.reader().iter(..);
+        let written = entries.map(|entry| {
+            let entry = entry.unwrap();
+            let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
+            Written { version, time_ns, sender, mode, kind, payload: payload.to_vec() }
+        });
+        written.collect()
+    }
+}
+
 /// One member's disk.
 #[derive(Default)]
 pub(crate) struct Media {
+    real: Option<Real>,
     /// What is synced.
     pub(crate) records: Vec<Written>,
     ledger: Option<Vec<u8>>,
@@ -71,13 +128,16 @@ impl Media {
 
     /// The disk does some of what was asked.
     pub(crate) fn step(&mut self, most: usize) -> bool {
-        let before = self.durable;
-        for _ in 0..most {
-            let Some((ticket, asked)) = self.asked.pop_front() else { break };
+        let some: Vec<_> = self.asked.drain(..most.min(self.asked.len())).collect();
+        if let Some(real) = &mut self.real {
+            real.run(&some).unwrap();
+        }
+        let moved = !some.is_empty();
+        for (ticket, asked) in some {
             self.apply(asked);
             self.durable = ticket;
         }
-        self.durable != before
+        moved
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -88,8 +148,39 @@ impl Media {
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         let some = rng.below(self.asked.len() + 1);
         self.step(some);
+        self.crash_really(rng);
         self.asked.clear();
         self.bytes = 0;
+    }
+
+    /// The power goes in the middle of what was asked.
+    fn crash_really(&mut self, rng: &mut Rng) {
+        let Some(Real { disk, store }) = self.real.take() else { return };
+        let mut real = Real { disk: disk.clone(), store };
+        disk.power_off_after(rng.below(30) as u64);
+        let some: Vec<_> = self.asked.drain(..rng.below(self.asked.len() + 1)).collect();
+        let _ = real.run(&some);
+        drop(real);
+        disk.crash();
+        let real = Real::open(disk);
+        let found = real.records();
+        let cuts = some.iter().any(|(_, asked)| matches!(asked, Asked::Cut(_)));
+        let new =
+            some.iter().filter_map(|(_, asked)| if let Asked::Append(record) = asked { Some(record) } else { None });
+        let all: Vec<&Written> = self.records.iter().chain(new).collect();
+        assert!(cuts || found.len() >= self.records.len(), "what was synced is lost");
+        assert!(cuts || found.iter().zip(all).all(|(a, b)| a == b), "the disk has something else than was written");
+        self.records = found;
+        let was_asked = |name: &str, now: &Option<Vec<u8>>| {
+            some.iter().any(|(_, a)| matches!(a, Asked::Save(n, bytes) if *n == name && now.as_ref() == Some(bytes)))
+        };
+        for (name, slot) in [(LEDGER, &mut self.ledger), (TAIL, &mut self.tail)] {
+            let now = real.store.load(name).unwrap();
+            let known = now == *slot || was_asked(name, &now);
+            assert!(known, "{name} is none of those that were saved");
+            *slot = now;
+        }
+        self.real = Some(real);
     }
 
     pub(crate) fn fail(&mut self) {
@@ -132,6 +223,12 @@ impl Media {
         let shared = mine.iter().zip(from).take_while(|(a, b)| key(a) == key(b)).count();
         assert_eq!(shared, mine.len(), "a removed member's log is no beginning of the group's: {:?}", mine.get(shared));
         self.ledger = Some(Vec::new());
+        let new: Vec<Record<'_>> =
+            from.iter().skip(shared).filter(|r| r.version < below).map(Written::record).collect();
+        if let Some(real) = &mut self.real {
+            real.store.save(LEDGER, &[]).unwrap();
+            real.write(&mut new.clone()).unwrap();
+        }
         self.records = from.iter().filter(|record| record.version < below).cloned().collect();
     }
 }
@@ -143,6 +240,12 @@ pub(crate) struct SimJournal(pub(crate) Arc<Mutex<Media>>);
 impl SimJournal {
     pub(crate) fn media(&self) -> MutexGuard<'_, Media> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log that ships, on a disk of its own.
+    pub(crate) fn real(seed: u64) -> SimJournal {
+        let media = Media { real: Some(Real::open(SimDisk::new(seed))), ..Media::default() };
+        SimJournal(Arc::new(Mutex::new(media)))
     }
 
     fn ask(&self, asked: Asked) -> Ticket {

@@ -205,3 +205,8 @@ fn catches_a_durable_message_delivered_early() {
 fn catches_a_restart_from_the_shortest_log() {
     caught_in(Bug::RestartFromShortest, true);
 }
+
+#[test]
+fn catches_a_vote_that_the_disk_forgets() {
+    caught_in(Bug::VoteBeforeSaved, true);
+}

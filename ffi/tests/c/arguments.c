@@ -216,7 +216,9 @@ static void sends(galerna_group_t *group)
 {
     static const char bytes[4001];
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)3, "x", 1, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, 0));
+    expect_text("log");
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)4, "x", 1, 0));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)-1, "x", 1, 0));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0));
     EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0));

@@ -114,7 +114,7 @@ impl Run {
     fn faults(&mut self) {
         match self.rng.below(6) {
             0..=2 => self.disk.power_off_after(self.rng.below(60) as u64),
-            3 => self.disk.fail_syncs(1),
+            3 => self.disk.fail_sync_after(self.rng.below(12)),
             _ => {}
         }
         let full = self.rng.chance(1, 6).then(|| self.segment_bytes * (1 + self.rng.below(6) as u64));

@@ -54,7 +54,7 @@ fn there_must_be_space_for_a_new_log() {
 
 #[test]
 fn a_failed_write_or_sync_is_final() {
-    let fails: [fn(&SimDisk); 2] = [|disk| disk.fail_syncs(1), |disk| disk.fail_writes(1)];
+    let fails: [fn(&SimDisk); 2] = [|disk| disk.fail_sync_after(0), |disk| disk.fail_writes(1)];
     for (fail, word) in fails.into_iter().zip(["syncing", "writing"]) {
         let disk = written(5, 100);
         let mut store = open(&disk).unwrap();
@@ -91,6 +91,8 @@ fn a_torn_tail_ends_the_log_and_stays_away() {
         let mut store = open(&disk).unwrap();
         let n = numbers(&store).unwrap().len() as u64;
         assert!((4..=12).contains(&n));
+        let end = (4096 + 4 * 368 + (n - 4) * 768) as usize;
+        assert!(disk.bytes(&segment_name(0)).unwrap()[end..].iter().all(|&byte| byte == 0));
         // The same records again, with other bytes.
         append(&mut store, n..n + 1, 30).unwrap();
         store.sync().unwrap();
@@ -98,6 +100,28 @@ fn a_torn_tail_ends_the_log_and_stays_away() {
         disk.crash();
         assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len() as u64, n + 1);
     }
+}
+
+/// A record that once stood here, after others than those that stand before it now.
+#[test]
+fn a_record_of_another_history_is_none() {
+    let (disk, other) = (written(5, 300), written(5, 300));
+    for (disk, time_ns) in [(&disk, 2000), (&other, 2001)] {
+        let mut store = open(disk).unwrap();
+        store.append(&[Record { time_ns, ..record(5, &[1; 300]) }]).unwrap();
+        store.sync().unwrap();
+    }
+    let mut store = open(&other).unwrap();
+    store.append(&[Record { time_ns: 3000, ..record(6, &[2; 300]) }]).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let mut bytes = disk.bytes(&segment_name(0)).unwrap();
+    let stale = offset(6, 300) as usize..offset(7, 300) as usize;
+    bytes[stale.clone()].copy_from_slice(&other.bytes(&segment_name(0)).unwrap()[stale.clone()]);
+    // Nothing but its predecessor is wrong with it; what it says of syncs is below the end here.
+    disk.put(&segment_name(0), bytes.clone());
+    assert_eq!(open(&other).unwrap().reader().end(), Some(version(6)));
+    assert_eq!(open(&disk).unwrap().reader().end(), Some(version(5)));
 }
 
 #[test]
@@ -208,6 +232,23 @@ fn a_trimmed_log_does_not_forget_it() {
     let first = segments(&disk)[0].clone();
     disk.take(&first);
     assert_eq!(damage(open(&disk)), (first, 0));
+}
+
+/// A trim whose mark is there, and may not be durable; then the power goes while the log is opened.
+#[test]
+fn nothing_is_removed_on_the_strength_of_a_name_that_is_not_durable() {
+    for seed in 0..300 {
+        let disk = written(40, 700).copy(seed);
+        let mut store = open(&disk).unwrap();
+        disk.fail_sync_after(1);
+        store.trim(version(30)).unwrap_err();
+        drop(store);
+        disk.restart();
+        disk.power_off_after(seed % 12);
+        let _ = open(&disk);
+        disk.crash();
+        assert_eq!(numbers(&open(&disk).unwrap()).unwrap().last(), Some(&39));
+    }
 }
 
 /// A payload may hold what looks like a record: it proves nothing.

@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod lookups;
 mod mutations;
+mod threads;
 
 use super::{Disk, Identity, Kind, Record, Store, Version};
 use crate::config::MemberId;

@@ -1,0 +1,229 @@
+//! What a group with a log offers beside the stream: how far it is durable, what it holds, and checkpoints.
+
+use super::driver::Driver;
+use super::records::checkpoint_head;
+use super::shared::{Shared, after};
+use super::vault::{DISK_TIME, PLACES, Places};
+use super::wire::Place;
+use super::{Flush, Group};
+use crate::config::SubgroupId;
+use crate::error::Error;
+use crate::log::{Log, Reader, Version};
+use crate::node::Phase;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got
+/// that far. None of them ever goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Frontiers {
+    /// The present view.
+    pub view: u64,
+    /// Received by every member, and handed to the log here.
+    pub stable: u64,
+    /// On this member's disk.
+    pub persisted: u64,
+    /// On the disks of all voters: nothing can take it back.
+    pub everywhere: u64,
+    /// On the disks of all voters, or of as many as `log.durable_members` says.
+    pub durable: u64,
+    /// The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
+    /// earlier one. In nanoseconds since 1970, by the group's hybrid logical clock.
+    pub past_ns: u64,
+}
+
+/// A checkpoint that the application is asked for.
+pub(super) struct Asked {
+    /// What it has handed out, once it has, and what that covers.
+    reply: SyncSender<Result<Taken, Error>>,
+}
+
+/// A state as of some version.
+struct Taken {
+    version: Version,
+    /// Numbers above it that it covers too.
+    ahead: Vec<u64>,
+    /// The disks of all voters must have everything below this first: no checkpoint covers what may still be taken back.
+    needs: u64,
+    state: Box<dyn Read + Send>,
+}
+
+impl Group {
+    fn log(&self, subgroup: SubgroupId) -> Result<&Arc<Log>, Error> {
+        self.ring(subgroup)?;
+        self.shared
+            .log
+            .as_ref()
+            .ok_or(Error::Misuse("this group has no log: give it a `[log]` section at every member"))
+    }
+
+    /// How far the group has come; in a busy group it may be some passes old. Of a group without a log all but the view is 0.
+    pub fn frontiers(&self, subgroup: SubgroupId) -> Result<Frontiers, Error> {
+        self.ring(subgroup)?;
+        Ok(self.shared.lock().frontiers)
+    }
+
+    /// Waits until everything up to number `sequence` is durable, wherever that has to be.
+    pub fn wait_durable(&self, subgroup: SubgroupId, sequence: u64, timeout: Duration) -> Result<(), Error> {
+        self.log(subgroup)?;
+        self.await_frontier(timeout, |frontiers| frontiers.durable > sequence)
+    }
+
+    /// Waits until the past reaches `time_ns`: from then on [`Group::read_log`] up to that time is the same at every member,
+    /// for good.
+    pub fn wait_past(&self, subgroup: SubgroupId, time_ns: u64, timeout: Duration) -> Result<(), Error> {
+        self.log(subgroup)?;
+        self.await_frontier(timeout, |frontiers| frontiers.past_ns >= time_ns)
+    }
+
+    fn await_frontier(&self, timeout: Duration, reached: impl Fn(&Frontiers) -> bool) -> Result<(), Error> {
+        if reached(&self.shared.lock().frontiers) {
+            return Ok(());
+        }
+        if self.shared.in_callback() {
+            return Err(Error::WouldBlock("a frontier cannot be waited for in a callback"));
+        }
+        self.shared.wait_until(after(timeout), "waiting for the log", timeout, |state| {
+            if reached(&state.frontiers) {
+                return Some(Ok(()));
+            }
+            let stopped = state.stopped.clone().map(Err);
+            stopped.or_else(|| state.ended.as_ref().map(|_| Err(Error::Left)))
+        })?
+    }
+
+    /// Returns when everything that this process has sent or been delivered is durable.
+    pub fn persist(&self, subgroup: SubgroupId, timeout: Duration) -> Result<(), Error> {
+        self.start_persist(subgroup)?.wait(timeout)
+    }
+
+    /// Begins a [`Group::persist`] that can be asked later whether it is done.
+    pub fn start_persist(&self, subgroup: SubgroupId) -> Result<Flush, Error> {
+        self.log(subgroup)?;
+        self.shared.check_open()?;
+        Ok(Flush::persist(&self.shared, self.ring(subgroup)?.next_ticket()))
+    }
+
+    /// The log as this member has it on disk. Records of [`crate::log::Kind::Decision`] in it are the group's own: they begin
+    /// views.
+    pub fn read_log(&self, subgroup: SubgroupId) -> Result<Reader, Error> {
+        Ok(self.log(subgroup)?.reader())
+    }
+
+    /// Writes a checkpoint: asks the application for its [`crate::Handler::snapshot`], and keeps it on disk with the version
+    /// that it covers, which is returned, once all of that is on the disks of all voters. A restart then begins there, and
+    /// [`Group::trim_log`] may drop what came before it.
+    pub fn checkpoint(&self, subgroup: SubgroupId, timeout: Duration) -> Result<Version, Error> {
+        let log = self.log(subgroup)?;
+        self.shared.check_open()?;
+        if self.shared.in_callback() {
+            return Err(Error::WouldBlock("a checkpoint cannot be waited for in a callback"));
+        }
+        let late = || Error::TimedOut { what: "checkpoint", after_ms: super::shared::millis(timeout) };
+        let (reply, answer) = sync_channel(1);
+        self.shared.lock().checkpoints.push(Asked { reply });
+        self.shared.ask();
+        let taken = answer.recv_timeout(timeout).map_err(|_| late())??;
+        self.await_frontier(timeout, |frontiers| frontiers.everywhere >= taken.needs)?;
+        let Taken { version, ahead, mut state, .. } = taken;
+        let time_ns = log.get(version)?.map_or(0, |entry| entry.time_ns());
+        let mut checkpoint = log.snapshot(version, time_ns)?;
+        checkpoint.write(&checkpoint_head(&ahead))?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let read = state.read(&mut buffer);
+            match read.map_err(|e| Error::io("reading the application's `snapshot`", e))? {
+                0 => break,
+                n => checkpoint.write(&buffer[..n])?,
+            }
+        }
+        log.install(checkpoint, timeout)?;
+        Ok(version)
+    }
+
+    /// Drops records before `before`, in whole segments; at most those that the last checkpoint covers.
+    pub fn trim_log(&self, subgroup: SubgroupId, before: Version) -> Result<(), Error> {
+        let log = self.log(subgroup)?;
+        let covered = log.load_snapshot()?.map(|checkpoint| checkpoint.version);
+        match covered {
+            Some(version) if before <= version => log.trim(before, DISK_TIME),
+            _ => Err(Error::Misuse(
+                "the log can be trimmed up to the last checkpoint only: the application needs the rest",
+            )),
+        }
+    }
+}
+
+/// The host's clock, in nanoseconds since 1970.
+pub(super) fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Shared {
+    /// Whether the group has a log.
+    pub(super) fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+}
+
+impl Driver {
+    /// Shows how far the log is, and tells the application.
+    pub(super) fn show_frontiers(&mut self) {
+        if !self.shared.logs() {
+            return;
+        }
+        let view = self.node.view().map_or(0, |view| view.number);
+        let (stable, persisted) = self.node.multicast().logged();
+        let durable = self.node.multicast().durable();
+        let everywhere = self.node.multicast().persisted_by_all();
+        let now = Frontiers { view, stable, persisted, everywhere, durable, past_ns: self.node.past_ns() };
+        let before = std::mem::replace(&mut self.frontiers, now);
+        if before == now || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
+            return;
+        }
+        self.shared.lock().frontiers = now;
+        self.shared.notify();
+        if durable > before.durable && !self.newcomer.is_new() {
+            self.call(|handler| handler.durable(durable));
+        }
+    }
+
+    /// Keeps where the members of the view that began are found.
+    pub(super) fn keep_places(&mut self) {
+        let Some(view) = self.node.view().filter(|_| self.shared.logs()) else { return };
+        let found = view.members.iter().filter_map(|member| {
+            let address = self.reception.address_of(member.peer)?;
+            Some(Place::new(member.peer, &address))
+        });
+        let places = Places { fabric: self.reception.fabric(), places: found.collect() };
+        match toml::to_string(&places) {
+            Ok(text) => self.node.save(PLACES, text.as_bytes()),
+            Err(error) => tracing::error!(%error, "cannot keep where members are found"),
+        }
+    }
+
+    /// The application's state as of now.
+    pub(super) fn take_checkpoint(&mut self, asked: &Asked) {
+        let taken = self.state_of_now();
+        // Whoever asked may have lost its patience.
+        let _ = asked.reply.try_send(taken);
+    }
+
+    fn state_of_now(&mut self) -> Result<Taken, Error> {
+        if self.newcomer.is_new() || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
+            return Err(Error::Misuse("this process does not have the group's whole state yet"));
+        }
+        let view = self.node.view().map_or(0, |view| view.number);
+        let (next, ahead) = self.node.multicast().covered();
+        let version = Version { view, sequence: next.saturating_sub(1) };
+        let needs = ahead.iter().map(|sequence| sequence + 1).fold(next, u64::max);
+        let mut given = None;
+        self.call(|handler| given = Some(handler.snapshot()));
+        let state = given.unwrap_or_else(|| Err(std::io::Error::other("the application's `snapshot` panicked")));
+        let state = state.map_err(|e| Error::io("the application's `snapshot`", e))?;
+        Ok(Taken { version, ahead, needs, state })
+    }
+}

@@ -1,0 +1,363 @@
+//! A log on its way from one member to another: of a process that joins or that is behind after a restart.
+//!
+//! The stream is that of a state transfer (see [`super::transfer`]). In it: perhaps a checkpoint, if the log does not go back
+//! far enough, {1, view, number, time, length: u64 each, bytes}; then records, {2, view, number, time, sender, mode, kind,
+//! length: u64 each, bytes}; then a 0.
+
+use super::door::STEP_TIME;
+use super::handler::Handler;
+use super::transfer::{self, Chunks, Covered, Restored};
+use super::vault::DISK_TIME;
+use super::wire::{self, Reply, Request};
+use crate::config::{MemberId, SubgroupId};
+use crate::error::Error;
+use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot, Version};
+use crate::multicast::{Delivery, Mode};
+use crate::node::LEDGER;
+use std::io::{self, Read, Write};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// The most bytes of a record that is believed: a frame has fewer.
+const RECORD_BYTES_MAX: u64 = 1 << 28;
+/// Records handed over at a time.
+const RECORDS_PER_BATCH: usize = 256;
+
+/// A record with its bytes.
+pub(super) struct Owned {
+    version: Version,
+    time_ns: u64,
+    sender: MemberId,
+    mode: Mode,
+    kind: Kind,
+    payload: Vec<u8>,
+}
+
+impl Owned {
+    pub(super) fn record(&self) -> Record<'_> {
+        let Owned { version, time_ns, sender, mode, kind, ref payload } = *self;
+        Record { version, time_ns, sender, mode, kind, payload }
+    }
+}
+
+fn malformed(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+fn put(out: &mut Vec<u8>, words: &[u64]) {
+    words.iter().for_each(|word| out.extend(word.to_le_bytes()));
+}
+
+/// What is sent, as something to read.
+pub(super) struct Sent {
+    checkpoint: Option<Snapshot>,
+    records: Iter,
+    below: Version,
+    /// Bytes to give next, up to a position of which they are given already.
+    buffer: Vec<u8>,
+    at: usize,
+    in_checkpoint: bool,
+    ended: bool,
+}
+
+impl Sent {
+    /// The records of `log` after one version and below another; from its checkpoint on, if it does not go back that far.
+    pub(super) fn new(log: &Log, after: Version, below: Version) -> Result<Sent, Error> {
+        let records = |after| log.iter((Bound::Excluded(after), Bound::Unbounded));
+        let (mut buffer, mut checkpoint, mut iter) = (Vec::new(), None, records(after));
+        if let Some(Err(Error::LogTrimmed { .. })) = records(after).next() {
+            let saved = log.load_snapshot()?.ok_or_else(|| Error::LogTrimmed {
+                wanted: after.to_string(),
+                oldest: "unknown, and there is no checkpoint".to_owned(),
+            })?;
+            iter = records(saved.version);
+            put(&mut buffer, &[1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
+            checkpoint = Some(saved);
+        }
+        let in_checkpoint = checkpoint.is_some();
+        Ok(Sent { checkpoint, records: iter, below, buffer, at: 0, in_checkpoint, ended: false })
+    }
+
+    fn next(&mut self) -> io::Result<()> {
+        (self.at, self.ended) = (0, false);
+        self.buffer.clear();
+        match self.records.next() {
+            Some(Ok(entry)) if entry.version() < self.below => {
+                let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
+                let Version { view, sequence } = version;
+                let (mode, kind, len) = (mode as u64, kind as u64, payload.len() as u64);
+                put(&mut self.buffer, &[2, view, sequence, time_ns, u64::from(sender.0), mode, kind, len]);
+                self.buffer.extend(payload);
+            }
+            Some(Err(error)) => return Err(io::Error::other(error)),
+            _ => {
+                put(&mut self.buffer, &[0]);
+                self.ended = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Sent {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.buffer.len() {
+            if self.in_checkpoint {
+                let read = self.checkpoint.as_mut().map_or(Ok(0), |checkpoint| checkpoint.read(into))?;
+                self.in_checkpoint = read > 0;
+                if read > 0 {
+                    return Ok(read);
+                }
+            }
+            if self.ended {
+                return Ok(0);
+            }
+            self.next()?;
+        }
+        let len = into.len().min(self.buffer.len() - self.at);
+        into[..len].copy_from_slice(&self.buffer[self.at..self.at + len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+/// Answers a request for records.
+pub(super) fn give(
+    socket: &mut socket2::Socket,
+    log: &Log,
+    after: Version,
+    below: Version,
+    ended: bool,
+) -> io::Result<()> {
+    let end = log.durable().unwrap_or_default();
+    let sent = match Sent::new(log, after, below) {
+        _ if ended && end < below => Err(format!("its log ends at {end} so far, before {below}")),
+        Err(error) => Err(error.to_string()),
+        Ok(sent) => Ok(sent),
+    };
+    match sent {
+        Ok(mut sent) => {
+            wire::answer(socket, &Reply::Log {})?;
+            transfer::send(socket, &mut sent)?;
+            socket.flush()
+        }
+        Err(reason) => wire::answer(socket, &Reply::Refused { reason }),
+    }
+}
+
+fn word(from: &mut impl Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    from.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn words<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
+    let mut all = [0; N];
+    for each in &mut all {
+        *each = word(from)?;
+    }
+    Ok(all)
+}
+
+/// Reads one record, or the end; a checkpoint before it goes to `checkpoint`.
+fn receive(
+    from: &mut impl Read,
+    checkpoint: &mut dyn FnMut(Version, u64, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<Option<Owned>> {
+    loop {
+        match word(from)? {
+            0 => return Ok(None),
+            1 => {
+                let [view, sequence, time_ns, len] = words(from)?;
+                checkpoint(Version { view, sequence }, time_ns, &mut from.take(len))?;
+            }
+            2 => {
+                let [view, sequence, time_ns, sender, mode, kind, len] = words(from)?;
+                let mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
+                let mode = mode.ok_or_else(|| malformed("a record of no known mode"))?;
+                let kind = [Kind::Message, Kind::Decision].into_iter().find(|&k| k as u64 == kind);
+                let kind = kind.ok_or_else(|| malformed("a record of no known kind"))?;
+                if len > RECORD_BYTES_MAX {
+                    return Err(malformed(format!("a record of {len} bytes")));
+                }
+                let mut payload = vec![0; len as usize];
+                from.read_exact(&mut payload)?;
+                let sender = MemberId(u32::try_from(sender).map_err(|_| malformed("a sender that is no member"))?);
+                return Ok(Some(Owned { version: Version { view, sequence }, time_ns, sender, mode, kind, payload }));
+            }
+            other => return Err(malformed(format!("neither a record nor the end: {other:#x}"))),
+        }
+    }
+}
+
+/// What is wanted of another member's log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) group_id: u64,
+    pub(super) after: Version,
+    pub(super) below: Version,
+    /// The views below are to be over at the source.
+    pub(super) ended: bool,
+}
+
+fn ask(source: &str, wanted: Wanted) -> io::Result<Chunks<socket2::Socket>> {
+    let Wanted { group_id, after, below, ended } = wanted;
+    let pair = |version: Version| (version.view, version.sequence);
+    let request = Request::Log { group_id, after: pair(after), below: pair(below), ended };
+    match wire::ask(source, &request, STEP_TIME)? {
+        (socket, Reply::Log {}) => Ok(Chunks::new(socket)),
+        (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
+        (_, other) => Err(malformed(format!("an answer to another question: {other:?}"))),
+    }
+}
+
+/// Fetches records in a thread, for a process that is being restarted; the channel ends with the records, or with an error.
+pub(super) fn fetch(
+    source: String,
+    wanted: Wanted,
+    wake: impl Fn() + Send + 'static,
+) -> io::Result<Receiver<io::Result<Vec<Owned>>>> {
+    let (sender, receiver) = sync_channel(4);
+    std::thread::Builder::new().name("galerna-fetch".to_owned()).spawn(move || {
+        if let Err(error) = pour(&source, wanted, &sender, &wake) {
+            let _ = sender.send(Err(io::Error::other(format!("from {source}: {error}"))));
+        }
+        drop(sender);
+        wake();
+    })?;
+    Ok(receiver)
+}
+
+fn pour(source: &str, wanted: Wanted, into: &SyncSender<io::Result<Vec<Owned>>>, wake: &impl Fn()) -> io::Result<()> {
+    let mut from = ask(source, wanted)?;
+    let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("the log there does not go back far enough"));
+    let mut batch = Vec::new();
+    loop {
+        let next = receive(&mut from, &mut none)?;
+        let ended = next.is_none();
+        batch.extend(next);
+        if ended || batch.len() >= RECORDS_PER_BATCH {
+            // The driver may be gone: then nobody needs it.
+            if into.send(Ok(std::mem::take(&mut batch))).is_err() || ended {
+                return Ok(());
+            }
+            wake();
+        }
+    }
+}
+
+/// What a process that joins needs to take over the group's log.
+pub(super) struct Takeover {
+    pub(super) log: Arc<Log>,
+    pub(super) release: Release,
+    pub(super) wake: Box<dyn Fn() + Send + Sync>,
+    pub(super) sources: Vec<String>,
+    pub(super) group_id: u64,
+}
+
+/// Brings the log up to the begin of view `view`, unless it goes there already (then `takeover` is none), and then the
+/// application, from its checkpoint and the log after it; in a thread.
+pub(super) fn start(
+    mut handler: Box<dyn Handler>,
+    log: Arc<Log>,
+    takeover: Option<Takeover>,
+    view: u64,
+    deadline: Instant,
+    done: impl FnOnce() + Send + 'static,
+) -> io::Result<Receiver<Restored>> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
+        let taken = takeover.map_or(Ok(()), |takeover| take_over(takeover, view, deadline));
+        let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &log, view)));
+        let result = taken.and_then(|()| {
+            let replayed = replay().map_err(|_| "the application panicked as it was told the log".to_owned())?;
+            replayed.map_err(|error| error.to_string())
+        });
+        let result = result.map(|()| Covered { view, next: Vec::new() });
+        // The driver may be gone: then nobody needs it.
+        let _ = sender.send(Restored { handler, result });
+        done();
+    })?;
+    Ok(receiver)
+}
+
+fn take_over(takeover: Takeover, view: u64, deadline: Instant) -> Result<(), String> {
+    let Takeover { log, release, wake, sources, group_id } = takeover;
+    let mut obstacle = "there is no member to take the log from".to_owned();
+    // From here on this process's former votes count no more: the group has gone on without them.
+    log.save(LEDGER, &[], DISK_TIME).map_err(|error| error.to_string())?;
+    while Instant::now() < deadline {
+        for source in &sources {
+            let after = log.durable().unwrap_or_default();
+            let wanted = Wanted { group_id, after, below: Version { view, sequence: 0 }, ended: true };
+            match take_from(&log, source, wanted) {
+                Ok(()) => {
+                    release.release(Box::new(log.journal(wake)) as Box<dyn Journal>);
+                    return Ok(());
+                }
+                Err(error) => obstacle = format!("from {source}: {error}"),
+            }
+            tracing::warn!(obstacle, "taking over the log");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(obstacle)
+}
+
+fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
+    let mut from = ask(source, wanted)?;
+    let mut keep = |version: Version, time_ns: u64, bytes: &mut dyn Read| -> io::Result<()> {
+        let mut checkpoint = log.snapshot(version, time_ns).map_err(io::Error::other)?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match bytes.read(&mut buffer)? {
+                0 => break,
+                n => checkpoint.write(&buffer[..n]).map_err(io::Error::other)?,
+            }
+        }
+        log.install(checkpoint, DISK_TIME).map_err(io::Error::other)?;
+        log.trim(version, DISK_TIME).map_err(io::Error::other)
+    };
+    while let Some(record) = receive(&mut from, &mut keep)? {
+        log.append_record(record.record(), DISK_TIME).map_err(io::Error::other)?;
+    }
+    log.sync(DISK_TIME).map_err(io::Error::other)
+}
+
+/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it.
+fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<(), Error> {
+    let mut after = Bound::Unbounded;
+    let mut ahead = Vec::new();
+    if let Some(mut checkpoint) = log.load_snapshot()? {
+        after = Bound::Excluded(checkpoint.version);
+        let failed = |error| Error::io("the application's `restore` of its checkpoint", error);
+        let count = word(&mut checkpoint).map_err(failed)?;
+        for _ in 0..count {
+            ahead.push(word(&mut checkpoint).map_err(failed)?);
+        }
+        handler.restore(&mut checkpoint).map_err(failed)?;
+    }
+    for entry in log.iter((after, Bound::Unbounded)) {
+        let entry = entry?;
+        let Record { version, sender, mode, kind, payload, .. } = entry.record();
+        if version.view >= view {
+            break;
+        }
+        if kind == Kind::Message && !ahead.contains(&version.sequence) {
+            let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
+            handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
+        }
+    }
+    Ok(())
+}
+
+/// What precedes the application's bytes in a checkpoint: the numbers of the messages that it covers ahead of the order.
+pub(super) fn checkpoint_head(ahead: &[u64]) -> Vec<u8> {
+    let mut head = Vec::new();
+    put(&mut head, &[ahead.len() as u64]);
+    put(&mut head, ahead);
+    head
+}

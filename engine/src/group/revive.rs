@@ -1,0 +1,128 @@
+//! Starts a group again all of whose processes ended: every process that comes back looks for the others of its last view,
+//! links itself with them, and goes on as its ledger says (see `membership/restart.rs`).
+
+use super::door::Visit;
+use super::driver::Driver;
+use super::join;
+use super::linking::Linking;
+use super::records::{self, Owned};
+use super::shared::Shared;
+use super::vault::Places;
+use super::wire::{self, Place, Reply, Request};
+use crate::config::Config;
+use crate::node::Phase;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+/// Pause between two looks for the others.
+const LOOK_TIME: Duration = Duration::from_millis(200);
+/// How long a question may take.
+const ASK_TIME: Duration = Duration::from_millis(500);
+
+/// Looks for the others in a thread until it is dropped.
+pub(super) struct Search {
+    over: Arc<AtomicBool>,
+    /// Somebody says that the group runs.
+    runs: Arc<AtomicBool>,
+}
+
+impl Search {
+    pub(super) fn start(
+        config: &Config,
+        group_id: u64,
+        me: Place,
+        places: &Places,
+        linking: Linking,
+        shared: Arc<Shared>,
+    ) -> io::Result<Search> {
+        let search = Search { over: Arc::default(), runs: Arc::default() };
+        let listed = config.members.iter().map(|member| (member.id.0, member.address.clone()));
+        let kept = places.places.iter().map(|place| (place.id, place.address.clone()));
+        // What the log says is later than what the configuration says.
+        let mut contacts: Vec<(u32, String)> = kept.chain(listed).filter(|(id, _)| *id != me.id).collect();
+        let mut seen = HashSet::new();
+        contacts.retain(|contact| seen.insert(contact.clone()));
+        let (group, over, runs) = (config.group.clone(), search.over.clone(), search.runs.clone());
+        let look = move || {
+            let mut linked = HashSet::new();
+            while !over.load(Ordering::Relaxed) {
+                for (_, address) in &contacts {
+                    let request = Request::Ask { group: group.clone() };
+                    match wire::ask(address, &request, ASK_TIME).map(|(_, reply)| reply) {
+                        Ok(Reply::Runs {}) => return runs.store(true, Ordering::Relaxed),
+                        Ok(Reply::Restarting { group_id: theirs, place }) if theirs == group_id => {
+                            // One of the two makes the link.
+                            if place.slot > me.slot && !linked.contains(&place.incarnation) {
+                                match join::link(group_id, (&me, 0), &place, &linking) {
+                                    Ok(connection) => {
+                                        linked.insert(place.incarnation);
+                                        shared.visit(Visit::Link { place, since: 0, connection });
+                                    }
+                                    Err(error) => tracing::debug!(%error, address, "restart"),
+                                }
+                            }
+                        }
+                        Ok(other) => tracing::debug!(?other, address, "restart"),
+                        Err(error) => tracing::debug!(%error, address, "restart"),
+                    }
+                }
+                std::thread::sleep(LOOK_TIME);
+            }
+        };
+        std::thread::Builder::new().name("galerna-revive".to_owned()).spawn(look)?;
+        Ok(search)
+    }
+
+    /// Whether the group runs already, without this process.
+    pub(super) fn finds_it_running(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Records on their way from another member's log.
+pub(super) struct Fetch {
+    batches: Receiver<io::Result<Vec<Owned>>>,
+}
+
+impl Driver {
+    /// Fetches what the own log lacks to go on with the others. True if anything moved.
+    pub(super) fn fetch_log(&mut self) -> bool {
+        if !matches!(self.node.phase(), Phase::Restarting) {
+            self.fetch = None;
+            return false;
+        }
+        let mut moved = false;
+        while let Some(fetch) = &self.fetch {
+            match fetch.batches.try_recv() {
+                Ok(Ok(batch)) => {
+                    batch.iter().for_each(|owned| self.node.take_record(owned.record()));
+                    moved = true;
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "fetching what the log lacks"),
+                Err(TryRecvError::Empty) => return moved,
+                Err(TryRecvError::Disconnected) => self.fetch = None,
+            }
+        }
+        let Some(need) = self.node.log_need() else { return moved };
+        let Some(source) = self.reception.address_of(need.from) else { return moved };
+        let shared = self.shared.clone();
+        let wanted =
+            records::Wanted { group_id: self.reception.group_id(), after: need.after, below: need.below, ended: false };
+        match records::fetch(source, wanted, move || shared.ask()) {
+            Ok(batches) => self.fetch = Some(Fetch { batches }),
+            Err(error) => tracing::error!(%error, "cannot start the thread that fetches the log"),
+        }
+        tracing::info!(from = need.from.id.0, after = %need.after, below = %need.below, "fetching what the log lacks");
+        moved
+    }
+}

@@ -1,0 +1,19 @@
+//! Groups with a log, by real processes: all are killed at random moments and started again, many times over.
+//!
+//! `GALERNA_ROUNDS=100` makes it a hundred rounds, `GALERNA_SEED` draws other moments.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod group;
+mod history;
+mod member;
+mod rounds;
+#[path = "../chaos/trace.rs"]
+mod trace;
+
+/// Not a test: what a member's process runs.
+#[test]
+fn member_process() {
+    member::run();
+}

@@ -1,0 +1,76 @@
+//! A member's process: sends without end, and keeps a history of what it is delivered, a line each, written at once.
+
+use crate::trace::Stderr;
+use galerna::{Config, Delivery, Group, Handler, Mode, SubgroupId};
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::time::{Duration, Instant};
+
+/// Milliseconds of this process.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
+
+pub(crate) const MEMBER: &str = "GALERNA_DURABLE_MEMBER";
+const MAIN: SubgroupId = SubgroupId(0);
+
+struct Recorder {
+    history: File,
+}
+
+impl Handler for Recorder {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        let text = String::from_utf8_lossy(&message.payload[..message.payload.len().min(24)]).into_owned();
+        let text = text.split(' ').next().unwrap_or_default().to_owned();
+        let mode = if message.mode == Mode::Durable { 'd' } else { 'o' };
+        let line = format!("{} {} {} {mode} {text}\n", message.view, message.sequence, message.sender);
+        self.history.write_all(line.as_bytes()).unwrap();
+    }
+
+    fn stopped(&mut self, reason: &galerna::Error) {
+        writeln!(self.history, "# stopped: {reason}").unwrap();
+    }
+}
+
+/// `CONFIGURATION HISTORY LIFE`: until it is killed, or its standard input ends.
+pub(crate) fn run() {
+    let Ok(role) = std::env::var(MEMBER) else { return };
+    let mut role = role.split(' ');
+    let (config, history, life) = (role.next().unwrap(), role.next().unwrap(), role.next().unwrap());
+    tracing::subscriber::set_global_default(Stderr(Clock(Instant::now()))).unwrap();
+    let config = Config::from_file(config).unwrap();
+    let history = File::create(history).unwrap();
+    let group = match Group::join(config, Recorder { history }) {
+        Ok(group) => group,
+        Err(error) => {
+            println!("refused {error}");
+            return;
+        }
+    };
+    println!("joined");
+    let sender = group.clone();
+    let life = life.to_owned();
+    std::thread::spawn(move || {
+        for number in 0u64.. {
+            // Of all sizes, and not all durable.
+            let mut bytes = format!("{life}.{number} ").into_bytes();
+            bytes.resize(bytes.len() + (number as usize * 37) % 3000, b'.');
+            let mode = if number % 4 == 3 { Mode::Ordered } else { Mode::Durable };
+            if sender.send(MAIN, mode, &bytes, Duration::from_secs(60)).is_err() {
+                return;
+            }
+            if number % 8 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    for line in std::io::stdin().lock().lines() {
+        if line.is_ok_and(|line| line == "checkpoint") {
+            println!("checkpoint {:?}", group.checkpoint(MAIN, Duration::from_secs(20)));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Rounds of life and death.
+
+use super::common;
+use super::history::{self, Durable};
+use super::member::MEMBER;
+use galerna::FabricKind;
+use galerna::log::{Kind, Log, Version};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const MEMBERS: u32 = 3;
+/// A start of all members may take so long on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("galerna-durable-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+fn configure(folder: &Path, logs: &Path, addresses: &[String]) {
+    let members: String = addresses
+        .iter()
+        .enumerate()
+        .map(|(n, address)| format!("[[members]]\nid = {}\naddress = \"{address}\"\n", n + 1))
+        .collect();
+    for id in 1..=MEMBERS {
+        let text = format!(
+            "group = \"durable\"\nmember = {id}\nfabric = \"tcp\"\njoin_timeout_ms = 50000\nfailure_timeout_ms = 5000\nring_bytes = 262144\n\
+             [log]\ndirectory = \"{}\"\nsegment_bytes = 4194304\nrestart_wait_ms = 20000\n{members}",
+            logs.display()
+        );
+        std::fs::write(folder.join(format!("{id}.toml")), text).unwrap();
+    }
+}
+
+struct Member {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+    history: PathBuf,
+}
+
+fn start(folder: &Path, id: u32, round: usize) -> Member {
+    let history = folder.join(format!("{id}-{round}.history"));
+    let said = std::fs::File::create(folder.join(format!("{id}-{round}.trace"))).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["member_process", "--exact", "--nocapture", "--test-threads", "1"])
+        .env(MEMBER, format!("{} {} {round}", folder.join(format!("{id}.toml")).display(), history.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(said)
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    Member { child, said, history }
+}
+
+impl Member {
+    fn hear(&mut self, what: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut line = String::new();
+        while Instant::now() < deadline {
+            line.clear();
+            if self.said.read_line(&mut line).unwrap() == 0 {
+                break;
+            }
+            if line.contains(what) {
+                return;
+            }
+            assert!(!line.contains("refused"), "{line}");
+        }
+        panic!("a member did not say `{what}`, but at last: {line}");
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// The records of a member's log that are messages, as lines of a history.
+fn log_of(logs: &Path, id: u32) -> Vec<(Version, Vec<u8>)> {
+    let log = Log::open_read_only(logs.join(format!("durable-{id}"))).unwrap();
+    let entries = log.reader().iter(..).map(|entry| entry.unwrap());
+    entries.filter(|e| e.record().kind == Kind::Message).map(|e| (e.version(), e.to_vec())).collect()
+}
+
+#[test]
+fn nothing_durable_is_lost_when_all_are_killed() {
+    let rounds = variable("GALERNA_ROUNDS").unwrap_or(6) as usize;
+    let mut random = variable("GALERNA_SEED").unwrap_or(1);
+    let mut draw = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let folder = Folder::new("rounds");
+    let logs = folder.0.join("logs");
+    configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
+    let mut durable = Durable::default();
+    for round in 0..rounds {
+        let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round)).collect();
+        members.iter_mut().for_each(|member| member.hear("joined"));
+        std::thread::sleep(Duration::from_millis(20 + draw(400)));
+        // At once, or one after the other: then those who are left may still decide something.
+        if draw(2) == 0 {
+            members.iter_mut().for_each(|member| member.child.kill().unwrap());
+        }
+        members.iter_mut().for_each(Member::kill);
+        let histories: Vec<_> = members.iter().map(|member| history::read(&member.history)).collect();
+        durable.check(round, &histories);
+        let all: Vec<_> = (1..=MEMBERS).map(|id| log_of(&logs, id)).collect();
+        for log in &all {
+            let different = log.iter().zip(&all[0]).find(|(a, b)| a != b);
+            assert!(different.is_none(), "round {round}: logs differ: {different:?}");
+        }
+        println!("round {round}: {} durable messages, {} records", durable.len(), all[0].len());
+    }
+    assert!(durable.len() > rounds, "nothing happened");
+}

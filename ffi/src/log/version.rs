@@ -1,0 +1,25 @@
+//! `galerna_version_t`: the place of a record.
+
+use engine::log::Version;
+
+/// The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct galerna_version_t {
+    /// The number of the view that the message was delivered in; 0 in a log without a group.
+    pub view: u64,
+    /// Its number in the total order; in a log without a group it begins with 1.
+    pub sequence: u64,
+}
+
+impl From<Version> for galerna_version_t {
+    fn from(Version { view, sequence }: Version) -> galerna_version_t {
+        galerna_version_t { view, sequence }
+    }
+}
+
+impl From<galerna_version_t> for Version {
+    fn from(galerna_version_t { view, sequence }: galerna_version_t) -> Version {
+        Version { view, sequence }
+    }
+}

@@ -1,0 +1,43 @@
+//! The numbers of the log's errors, and what they are called.
+
+use crate::failure::code_of;
+use crate::result::{galerna_result_t::*, galerna_strerror};
+use engine::Error;
+use engine::log::Version;
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::sync::Arc;
+
+#[test]
+fn the_log_s_errors_have_numbers_that_never_change() {
+    let text = String::new;
+    let source = Arc::new(std::io::Error::other("the disk is on fire"));
+    let (given, last) = (Version::default(), Version::default());
+    for (error, code, number) in [
+        (Error::LogLocked { directory: text() }, GALERNA_ERR_LOG_LOCKED, 24),
+        (Error::LogFull { file: text(), bytes: 1 }, GALERNA_ERR_LOG_FULL, 25),
+        (Error::LogDamaged { file: text(), offset: 1, what: text() }, GALERNA_ERR_LOG_DAMAGED, 26),
+        (Error::LogForeign { file: text(), key: "", ours: text(), theirs: text() }, GALERNA_ERR_LOG_FOREIGN, 27),
+        (Error::LogFormat { file: text(), found: 2, known: 1 }, GALERNA_ERR_LOG_FORMAT, 28),
+        (Error::LogTrimmed { wanted: text(), oldest: text() }, GALERNA_ERR_LOG_TRIMMED, 29),
+        (Error::LogFailed { what: text(), source }, GALERNA_ERR_LOG_FAILED, 30),
+        (Error::LogRecordTooLarge { len: 2, limit: 1 }, GALERNA_ERR_LOG_RECORD_TOO_LARGE, 31),
+        (Error::LogOrder { given, given_ns: 1, last, last_ns: 1 }, GALERNA_ERR_LOG_ORDER, 32),
+    ] {
+        assert_eq!((code_of(&error), code as i32), (code, number), "{error}");
+    }
+}
+
+#[test]
+fn every_number_has_a_text_of_its_own() {
+    let describe = |code| {
+        // SAFETY: a static string.
+        unsafe { CStr::from_ptr(galerna_strerror(code)) }
+    };
+    let none = describe(-1);
+    let texts: HashSet<_> = (0..=32).map(describe).filter(|&text| text != none).collect();
+    // Two numbers were given up.
+    assert_eq!(texts.len(), 31);
+    assert_eq!(describe(33), none);
+    assert_eq!(describe(GALERNA_ERR_LOG_ORDER as i32), c"the record does not follow the log's last one");
+}
