@@ -38,7 +38,7 @@ fn ring(c: &mut Criterion) {
                 for _ in 0..BATCH {
                     if let Ok(mut place) = group.try_reserve(MAIN, payload.len()) {
                         place.copy_from_slice(&payload);
-                        place.commit(Mode::Safe);
+                        assert!(place.commit(Mode::Safe).is_ok());
                     }
                 }
                 while driver.poll() {}

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::compare::CompareArgs;
 use crate::devices::DevicesArgs;
 use crate::join::JoinArgs;
+use crate::log::LogArgs;
 use crate::place::{AcrossArgs, HereArgs, sample_addresses};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
@@ -70,6 +71,14 @@ pub(crate) enum Command {
     /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
     #[command(args_override_self = true)]
     Compare(CompareArgs),
+    /// What the persistent log costs: records appended to it, and the same bytes and syncs without a log, in turn.
+    ///
+    /// Raw is one file whose space is taken before, into which one thread writes the payload (pwrite, of at most 1 MiB) out
+    /// of one buffer, with a sync (fdatasync) at equal distances, as many as the log needed. The log writes checksums and headers
+    /// as well, and makes its files meanwhile. Figures: the ratio of the rates, log/raw, pair by pair; how many records shared a
+    /// sync; and how long one durable append takes, as a ratio to one raw write and its sync.
+    #[command(args_override_self = true)]
+    Log(LogArgs),
     /// Lists the RDMA devices of this machine, what would be used of them, and in words why something cannot be.
     ///
     /// Without a device, or without libibverbs, it says what is missing. The status is 0 if something can be used, and 1 if not.

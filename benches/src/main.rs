@@ -2,7 +2,7 @@
 //!
 //! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), or is one of several
 //! such commands on as many machines ([`across`]); the members measure ([`member`], [`limit`], [`pingpong`], [`idle`],
-//! [`failover`], [`join`]), and what they report is put together and shown.
+//! [`failover`], [`join`]), and what they report is put together and shown. The persistent [`log`] needs no members.
 
 mod across;
 mod args;
@@ -15,6 +15,7 @@ mod failover;
 mod idle;
 mod join;
 mod limit;
+mod log;
 mod measure;
 mod member;
 mod pingpong;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Failover(args) => failover::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Member => return control::work(),
     };

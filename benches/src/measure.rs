@@ -70,6 +70,7 @@ pub(crate) fn memory_kib(key: &str) -> u64 {
 }
 
 /// Latencies in nanoseconds.
+#[derive(Clone)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
@@ -93,6 +94,10 @@ impl Latencies {
         for &(value, count) in counts {
             self.0.saturating_record_n(value, count);
         }
+    }
+
+    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1000.0
     }
 
     pub(crate) fn summary(&self) -> Option<Summary> {

@@ -181,6 +181,29 @@ fn a_join_as_text() {
 }
 
 #[test]
+fn logs() {
+    for (flags, records) in [
+        ("--size 4096 --records 100 --batch 10", 100),
+        ("--size 70000 --records 20", 28),
+        ("--size 100 --appenders 8 --records 80", 80),
+    ] {
+        let run = json(&format!("log {flags} --dir {}", env!("CARGO_TARGET_TMPDIR")));
+        assert_eq!((&run["kind"], run["records"].as_u64()), (&Value::from("log"), Some(records)));
+        has_numbers(&run, &["ratio_median", "ratio_min", "ratio_max", "records_per_sync"]);
+        has_numbers(&run, &["latency_p50_ratio.median", "latency_p99_ratio.median", "raw.records_per_second.median"]);
+        has_numbers(&run, &["log.records_per_second.median", "log.latency_us.p50", "raw.latency_us.p99"]);
+        assert_eq!(run["pairs"].as_array().unwrap().len(), 9);
+        assert_eq!(run["log"]["syncs"]["median"], run["raw"]["syncs"]["median"]);
+    }
+    let output = bench(&format!("log --records 64 --batch 8 --pairs 5 --dir {}", env!("CARGO_TARGET_TMPDIR")));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    for part in ["64 records of 4096 bytes", "batches of 8", "pair 5: ", "records per sync", "rate, log/raw: median"] {
+        assert!(out.contains(part), "`{part}` is missing in: {out}");
+    }
+}
+
+#[test]
 fn comparisons() {
     let exe = env!("CARGO_BIN_EXE_galerna-bench");
     for flags in [
@@ -226,6 +249,11 @@ fn bad_flags_are_refused() {
     refused("join --joins 0", "1..=");
     refused("join --state much", "--state <BYTES>");
     refused("join --size 2097145", "`max_message_bytes`");
+    refused("log --pairs 4", "5..=");
+    refused("log --size 0", "1..=");
+    refused("log --batch 5 --appenders 5", "--appenders");
+    refused("log --size 33554432 --batch 1000", "a batch of 33554432000 bytes");
+    refused("log --dir /does/not/exist", "cannot make");
     refused("compare --fabric shm --pairs 4", "5..=");
     refused("compare --fabric shm --against nothing", "BINARY:PATH");
     refused("compare --fabric shm --against cluster", "both sides");

@@ -224,6 +224,80 @@ fn a_log_survives_a_kill() {
     assert!(least > 0);
 }
 
+#[test]
+fn a_batch_is_synced_as_one() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    assert_eq!(log.append_batch(&[], LONG).unwrap(), None);
+    let payloads: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; 100 * n as usize]).collect();
+    let slices: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+    for batch in 0..5 {
+        let last = log.append_batch(&slices, LONG).unwrap().unwrap();
+        log.wait_durable(last, LONG).unwrap();
+        let stats = log.stats();
+        assert_eq!((stats.records, stats.batches), (40 * (batch + 1), batch + 1));
+        assert!(stats.bytes >= 40 * 64 * (batch + 1));
+    }
+    let too_large = vec![0; 64 << 10];
+    let refused = log.append_batch(&[b"fits", &too_large], LONG).unwrap_err();
+    assert!(matches!(refused, Error::LogRecordTooLarge { .. }), "{refused}");
+    let found: Vec<_> = log.iter(..).map(|entry| entry.unwrap()).collect();
+    assert_eq!(found.len(), 200, "nothing of a batch that is refused is appended");
+    assert!(found.iter().zip(slices.iter().cycle()).all(|(entry, payload)| entry[..] == **payload));
+}
+
+#[test]
+fn a_log_for_reading_knows_its_segments() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    for n in 0..300 {
+        log.append(&vec![1; n * 8], LONG).unwrap();
+    }
+    log.trim(v(200), LONG).unwrap();
+    let reading = Log::open_read_only(&folder.0).unwrap();
+    let oldest = reading.reader().oldest().unwrap().unwrap();
+    let (segments, mut sequence) = (reading.segments(), oldest.sequence);
+    assert!(segments.len() > 3 && oldest > v(1) && oldest <= v(200));
+    for segment in &segments {
+        assert!(folder.0.join(&segment.file).is_file() && segment.file_bytes == 64 << 10);
+        assert_eq!(segment.before.unwrap().0, v(sequence - 1));
+        let count = reading.count(segment).unwrap();
+        assert_eq!(count.first.unwrap().0, v(sequence));
+        assert_eq!(count.payload_bytes + 64 * count.records, segment.bytes);
+        sequence += count.records;
+        assert_eq!(segment.last.unwrap().0, v(sequence - 1));
+    }
+    assert_eq!(sequence, 301);
+    let unknown = galerna::log::SegmentInfo { number: 0, ..segments[0].clone() };
+    assert!(reading.count(&unknown).is_err());
+}
+
+/// Whoever reads sees files of several moments: that is not damage.
+#[test]
+fn a_log_is_opened_for_reading_while_it_is_written_and_trimmed() {
+    let folder = Folder::new();
+    let log = open(&folder);
+    let done = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            while done.load(Ordering::Relaxed) == 0 {
+                let last = log.append_batch(&[&[1; 3000], &[2; 500], &[3; 3000]], LONG).unwrap().unwrap();
+                if last.sequence.is_multiple_of(5) {
+                    log.trim(v(last.sequence.saturating_sub(20)), LONG).unwrap();
+                }
+            }
+        })
+    };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        let reading = Log::open_read_only(&folder.0).unwrap();
+        assert!(reading.segments().len() < 100);
+    }
+    done.store(1, Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
 /// Not a test: what [`a_real_disk_can_be_full`] runs where a small file system is mounted.
 #[test]
 fn child_on_a_full_disk() {

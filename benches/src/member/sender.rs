@@ -61,7 +61,7 @@ impl Sender<'_> {
                 Ok(mut place) => {
                     self.stamp(due_ns);
                     place.copy_from_slice(&self.source);
-                    place.commit(self.mode);
+                    place.commit(self.mode)?;
                     self.sent += 1;
                 }
                 Err(Error::WouldBlock(_)) => break,
@@ -84,7 +84,7 @@ impl Sender<'_> {
             let mut place = self.group.reserve(MAIN, self.source.len(), LONG)?;
             self.stamp(due_ns);
             place.copy_from_slice(&self.source);
-            place.commit(self.mode);
+            place.commit(self.mode)?;
             self.sent += 1;
         }
         Ok(())

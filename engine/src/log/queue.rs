@@ -35,6 +35,17 @@ fn after(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(Duration::from_secs(86_400))
 }
 
+/// What a log has made durable since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogStats {
+    /// Records.
+    pub records: u64,
+    /// Their bytes on disk, headers included.
+    pub bytes: u64,
+    /// Groups of records that shared one sync: `records / batches` is how many did.
+    pub batches: u64,
+}
+
 /// How a caller is told that something happened.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 
@@ -53,6 +64,7 @@ pub(super) struct State {
     /// The thread sleeps until there is something to do.
     pub(super) idle: bool,
     spare: Vec<Vec<u8>>,
+    pub(super) stats: LogStats,
     wakes: Vec<(u64, Wake)>,
     wakes_given: u64,
 }
@@ -118,7 +130,39 @@ impl Queue {
         self.check_size(payload)?;
         // Of all that is to be computed this takes longest: outside of the lock.
         let checksum = crc32c::crc32c(payload);
-        let bytes = codec::record_bytes(payload.len());
+        let mut state = self.room(codec::record_bytes(payload.len()), timeout)?;
+        let record = place(state.last);
+        let stamp = Stamp { version: record.version, time_ns: record.time_ns };
+        if !stamp.follows(state.last) {
+            return Err(out_of_order(stamp, state.last));
+        }
+        self.put(&mut state, &record, checksum);
+        self.rouse(state);
+        Ok(record.version)
+    }
+
+    /// The same for several records, between which no other comes; the thread sees all of them or none.
+    pub(super) fn append_batch(
+        &self,
+        payloads: &[&[u8]],
+        timeout: Duration,
+        place: impl for<'a> Fn(Option<Stamp>, &'a [u8]) -> Record<'a>,
+    ) -> Result<Option<Version>, Error> {
+        payloads.iter().try_for_each(|payload| self.check_size(payload))?;
+        let checksums: Vec<u32> = payloads.iter().map(|payload| crc32c::crc32c(payload)).collect();
+        let bytes = payloads.iter().map(|payload| codec::record_bytes(payload.len())).sum();
+        let mut state = self.room(bytes, Some(timeout))?;
+        for (payload, checksum) in payloads.iter().zip(checksums) {
+            let record = place(state.last, payload);
+            self.put(&mut state, &record, checksum);
+        }
+        let last = state.last.filter(|_| !payloads.is_empty());
+        self.rouse(state);
+        Ok(last.map(|last| last.version))
+    }
+
+    /// Waits until `bytes` more may be appended. One append is let in whatever its size, if nothing else is on its way.
+    fn room(&self, bytes: usize, timeout: Option<Duration>) -> Result<MutexGuard<'_, State>, Error> {
         let deadline = timeout.map(|timeout| (after(timeout), timeout));
         let mut state = self.lock();
         loop {
@@ -127,7 +171,7 @@ impl Queue {
             }
             let backlog = self.backlog_bytes();
             if state.cut.is_none() && (backlog == 0 || backlog + bytes <= self.backlog_max) {
-                break;
+                return Ok(state);
             }
             if let Some(obstacle) = &state.obstacle {
                 return Err(obstacle.clone());
@@ -141,13 +185,6 @@ impl Queue {
                 return Err(Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 });
             }
         }
-        let record = place(state.last);
-        let stamp = Stamp { version: record.version, time_ns: record.time_ns };
-        if !stamp.follows(state.last) {
-            return Err(out_of_order(stamp, state.last));
-        }
-        self.push(state, &record, checksum);
-        Ok(record.version)
     }
 
     /// Appends without waiting and without looking at the order, which the store checks.
@@ -161,11 +198,13 @@ impl Queue {
             state.asked += 1;
             return state.asked;
         }
-        self.push(state, record, checksum)
+        let ticket = self.put(&mut state, record, checksum);
+        self.rouse(state);
+        ticket
     }
 
     /// The record's one copy, into the batch that the thread will write next.
-    fn push(&self, mut state: MutexGuard<'_, State>, record: &Record<'_>, checksum: u32) -> u64 {
+    fn put(&self, state: &mut State, record: &Record<'_>, checksum: u32) -> u64 {
         state.asked += 1;
         let ticket = state.asked;
         state.last = Some(Stamp { version: record.version, time_ns: record.time_ns });
@@ -184,7 +223,6 @@ impl Queue {
             *last = ticket;
         }
         self.backlog.fetch_add(bytes, Ordering::Relaxed);
-        self.rouse(state);
         ticket
     }
 
@@ -277,6 +315,12 @@ impl Queue {
             (state.cut, state.last) = (None, last);
         }
         let bytes = written.iter().map(Vec::len).sum();
+        if !written.is_empty() {
+            // Between two completions of appends nothing but records was asked for.
+            state.stats.records += ticket - self.done();
+            state.stats.bytes += bytes as u64;
+            state.stats.batches += 1;
+        }
         self.backlog.fetch_sub(bytes, Ordering::Relaxed);
         for mut batch in written {
             batch.clear();

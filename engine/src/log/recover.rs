@@ -142,6 +142,23 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
     Ok(Some(Survey { identity, marks: Marks { low, ..marks }, headers, file, bytes, scan }))
 }
 
+/// Looks while somebody else may write. What one file says may then be older than what another says, and the end of a file
+/// newer than its middle; what is damaged is so at the next look as well.
+pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
+    const LOOKS_MAX: usize = 100;
+    let mut before = None;
+    for _ in 1..LOOKS_MAX {
+        match survey(disk, None) {
+            Err(Error::LogDamaged { file, offset, what }) if before != Some((file.clone(), offset)) => {
+                tracing::debug!("{file} at {offset}: {what}; looking again");
+                before = Some((file, offset));
+            }
+            steady => return steady,
+        }
+    }
+    survey(disk, None)
+}
+
 type Headers = (Vec<Header>, Box<dyn File>, u64);
 
 /// The headers of all segments, and the last one's file with its length.

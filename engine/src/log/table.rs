@@ -145,7 +145,8 @@ impl Shared {
         }
     }
 
-    /// A cursor at the beginning of a segment. Only for the writer, whom nobody takes segments away from.
+    /// A cursor at the beginning of a segment. Only for those whom nobody takes segments away from: the writer, and a log
+    /// that was opened for reading only.
     pub(super) fn beginning(self: &Arc<Self>, number: u64) -> Result<Cursor, Error> {
         let start = {
             let table = self.read();
