@@ -125,8 +125,8 @@ pub unsafe extern "C" fn galerna_reserve(
 /// - `reservation`: filled by galerna_reserve() for this group, and not used up.
 /// - `mode`: a galerna_mode_t, when the message may be delivered.
 ///
-/// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open),
-/// UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+/// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
+/// the message is durable and the group has no log, and then it stays open), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_commit(
     group: *mut galerna_group_t,
