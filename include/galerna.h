@@ -638,7 +638,7 @@ typedef struct galerna_reservation_t {
   /**
    * The library's.
    */
-  uint64_t private_subgroup;
+  uint64_t private_place;
   /**
    * The library's.
    */

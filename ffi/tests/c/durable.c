@@ -150,7 +150,20 @@ static void send_some(peer_t *peer, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         char text[600] = "";
         int length = snprintf(text, sizeof text, "%u.%u.%u", peer->life, (unsigned)peer->id, i);
-        OK(galerna_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, (size_t)length + i * 7 % 400, LONG_MS));
+        size_t bytes = (size_t)length + i * 7 % 400;
+        if (i % 3 > 0) {
+            OK(galerna_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, bytes, LONG_MS));
+            continue;
+        }
+        galerna_reservation_t reservation = {.size = sizeof reservation};
+        OK(galerna_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
+        CHECK(reservation.length == bytes);
+        if (i % 2 == 0) {
+            OK(galerna_abandon(peer->member.group, &reservation));
+            OK(galerna_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
+        }
+        memcpy(reservation.data, text, bytes);
+        OK(galerna_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE));
     }
     OK(galerna_persist(peer->member.group, 0, LONG_MS));
     arrive(peer);
