@@ -282,8 +282,8 @@ typedef struct galerna_log_iter_t galerna_log_iter_t;
  * An append-only log on disk, whose records are found again by version and by time. Its calls may come from any number of
  * threads; the handle is a number, so a freed one is an error and no crash.
  *
- * The directory stays locked until the log is closed and all its entries, iterators and checkpoint writers are freed. These
- * go on when the log is closed, with what was durable.
+ * The directory stays locked until the log is closed. Its entries, iterators and checkpoint writers go on then, with what was
+ * durable, also while somebody else writes the log; of a group's log, free them before this process joins again.
  */
 typedef struct galerna_log_t galerna_log_t;
 
@@ -292,6 +292,56 @@ typedef struct galerna_log_t galerna_log_t;
  * it is an error and no crash.
  */
 typedef struct galerna_reader_t galerna_reader_t;
+
+/**
+ * How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got that
+ * far. None of them ever goes back.
+ */
+typedef struct galerna_frontiers_t {
+  /**
+   * Set it to sizeof(galerna_frontiers_t).
+   */
+  size_t size;
+  /**
+   * The number of the present view.
+   */
+  uint64_t view;
+  /**
+   * Received by every member, and handed to the log here.
+   */
+  uint64_t stable;
+  /**
+   * On this member's disk.
+   */
+  uint64_t persisted;
+  /**
+   * On the disks of all voters: nothing can take it back.
+   */
+  uint64_t everywhere;
+  /**
+   * On the disks of all voters, or of as many as `log.durable_members` says.
+   */
+  uint64_t durable;
+  /**
+   * The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
+   * earlier one. In nanoseconds since 1970, by the group's own clock, which is that of `time_ns` in a record.
+   */
+  uint64_t past_ns;
+} galerna_frontiers_t;
+
+/**
+ * The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
+ */
+typedef struct galerna_version_t {
+  /**
+   * The number of the view that the message was delivered in; 0 in a log without a group.
+   */
+  uint64_t view;
+  /**
+   * Its number in the total order; in a log without a group it begins with 1.
+   */
+  uint64_t sequence;
+} galerna_version_t;
 
 /**
  * One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
@@ -421,15 +471,18 @@ typedef struct galerna_snapshot_t {
  *
  * Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
  * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
- * inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
+ * inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
+ * library: a process that is started again is told what the log holds and its checkpoint does not. They must return, not throw and not longjmp. While they run the group does nothing
  * else, and after `failure_timeout_ms` of it this process looks dead to the others.
  *
  * Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
- * if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave(), galerna_group_free()
+ * if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
+ * galerna_wait_past(), galerna_persist(), galerna_checkpoint(), galerna_trim_log(), galerna_leave(), galerna_group_free()
  * and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
  *
  * An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
- * no state: its joining members begin with the messages that follow.
+ * no state: its joining members begin with the messages that follow. In a group with a log both serve checkpoints as well:
+ * `snapshot` is what galerna_checkpoint() keeps, and `restore` is given it when the process is started again.
  */
 typedef struct galerna_callbacks_t {
   /**
@@ -468,6 +521,11 @@ typedef struct galerna_callbacks_t {
    * call took is void then. NULL together with `snapshot`.
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
+  /**
+   * Only in a group with a log: everything numbered below `below` is durable now, on the disks of all voters or of as
+   * many as are configured. It comes after the messages that this lets through. May be NULL.
+   */
+  void (*durable)(void *context, uint64_t below);
 } galerna_callbacks_t;
 
 /**
@@ -488,20 +546,6 @@ typedef struct galerna_log_options_t {
    */
   size_t backlog_max_bytes;
 } galerna_log_options_t;
-
-/**
- * The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
- */
-typedef struct galerna_version_t {
-  /**
-   * The number of the view that the message was delivered in; 0 in a log without a group.
-   */
-  uint64_t view;
-  /**
-   * Its number in the total order; in a log without a group it begins with 1.
-   */
-  uint64_t sequence;
-} galerna_version_t;
 
 /**
  * What is known of a checkpoint.
@@ -594,7 +638,7 @@ typedef struct galerna_reservation_t {
   /**
    * The library's.
    */
-  uint64_t private_subgroup;
+  uint64_t private_place;
   /**
    * The library's.
    */
@@ -737,17 +781,123 @@ galerna_result_t galerna_fd(const struct galerna_group_t *group,
 galerna_result_t galerna_dispatch(struct galerna_group_t *group);
 
 /**
+ * How far a group has come. In a busy group it may be some passes of the engine old. Of a group without a log all but `size`
+ * is 0.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `frontiers`: its `size` must be set; takes the frontiers.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_frontiers(const struct galerna_group_t *group,
+                                   uint16_t subgroup,
+                                   struct galerna_frontiers_t *frontiers);
+
+/**
+ * Waits until everything up to number `sequence` is durable, wherever that has to be.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `sequence`: the `sequence` of a message.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
+ * UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
+                                      uint16_t subgroup,
+                                      uint64_t sequence,
+                                      uint32_t timeout_ms);
+
+/**
+ * Waits until the group's past reaches a time: from then on its log up to that time is the same at every member, for good.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `time_ns`: nanoseconds since 1970, as in a record's `time_ns`.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
+ * UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_wait_past(struct galerna_group_t *group,
+                                   uint16_t subgroup,
+                                   uint64_t time_ns,
+                                   uint32_t timeout_ms);
+
+/**
+ * Waits until everything that this process has sent, and all that was delivered here, is durable: on the disks of all
+ * voters, or of as many as `log.durable_members` says.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a callback,
+ * or the group has no log), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ */
+galerna_result_t galerna_persist(struct galerna_group_t *group,
+                                 uint16_t subgroup,
+                                 uint32_t timeout_ms);
+
+/**
+ * Writes a checkpoint: asks the application's `snapshot` callback for the state, and keeps it on this member's disk, once all
+ * that is in it is on the disks of all voters. When this process is started again its `restore` callback is given it, and then
+ * `deliver` what came after it; galerna_trim_log() may drop what came before.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `timeout_ms`: how long to wait for each of the group and the disk, in milliseconds. When it passes, the checkpoint may be
+ *   kept all the same.
+ * - `version`: takes the last version that the checkpoint covers; may be NULL. Not written after an error.
+ *
+ * Any thread, but not inside a callback. Errors: HANDLE, ARGUMENT, MISUSE (inside a callback, or the group has no log),
+ * TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, IO (the application's `snapshot` failed), LOG_FULL, LOG_FAILED, and the reason why the
+ * group stopped.
+ */
+galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
+                                    uint16_t subgroup,
+                                    uint32_t timeout_ms,
+                                    struct galerna_version_t *version);
+
+/**
+ * Drops records of the group's log before a version, in whole segments, on this member's disk.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `before`: the first record that is still needed, at most what galerna_checkpoint() gave last.
+ *
+ * It waits for the disk. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, the group has no
+ * log, or no checkpoint covers that much), UNKNOWN_SUBGROUP, TIMED_OUT, LOG_DAMAGED (the checkpoint is), LOG_FAILED, IO.
+ */
+galerna_result_t galerna_trim_log(struct galerna_group_t *group,
+                                  uint16_t subgroup,
+                                  struct galerna_version_t before);
+
+/**
+ * The group's log as this member has it on disk, to be read with the calls of a log, also while it grows. It is as one that
+ * galerna_log_open_read_only() gives, but shows what becomes durable here later too. Records of GALERNA_LOG_KIND_DECISION in
+ * it are the group's own: they begin views. Its checkpoints are not to be read here, but come by the `restore` callback.
+ *
+ * - `subgroup`: its number; 0 holds every member.
+ * - `out`: takes the log, to be freed with galerna_log_free() or galerna_log_close(), or NULL after an error. It may outlive
+ *   the group, and then shows what was there at the end.
+ *
+ * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), MISUSE (the group has no log), UNKNOWN_SUBGROUP, LIMIT.
+ */
+galerna_result_t galerna_group_log(const struct galerna_group_t *group,
+                                   uint16_t subgroup,
+                                   struct galerna_log_t **out);
+
+/**
  * Joins a group: meets the other members, and returns when all have met all, and the `view` callback was told so.
  *
  * - `config`: the configuration, with the own member set; it can be freed afterwards.
  * - `callbacks`: what to call; copied. The context must outlive the group's handle.
  * - `drive`: a galerna_drive_t, who makes the group advance.
  * - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
- *   first callback runs, but for `restore`.
+ *   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
  *
  * Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
  * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
- * MISUSE (inside a callback), and the reasons for which a group stops.
+ * LOG_LOCKED, LOG_FULL,
+ * LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
+ * a group stops.
  */
 galerna_result_t galerna_join(const struct galerna_config_t *config,
                               const struct galerna_callbacks_t *callbacks,
@@ -944,7 +1094,7 @@ galerna_result_t galerna_log_trim(struct galerna_log_t *log,
  *   error.
  *
  * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_DAMAGED (it is not as it was written; the text names the file
- * and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT.
+ * and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT, MISUSE (the log is from galerna_group_log()).
  */
 galerna_result_t galerna_log_checkpoint_load(const struct galerna_log_t *log,
                                              struct galerna_log_checkpoint_t **out);
@@ -1175,8 +1325,8 @@ galerna_result_t galerna_reserve(struct galerna_group_t *group,
  * - `reservation`: filled by galerna_reserve() for this group, and not used up.
  * - `mode`: a galerna_mode_t, when the message may be delivered.
  *
- * It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open),
- * UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+ * It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
+ * the message is durable and the group has no log, and then it stays open), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
  */
 galerna_result_t galerna_commit(struct galerna_group_t *group,
                                 struct galerna_reservation_t *reservation,
@@ -1226,8 +1376,8 @@ const char *galerna_version(void);
  *   as 0.
  *
  * Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
- * WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason
- * why the group stopped.
+ * WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, MISUSE (a durable message in
+ * a group without a log), LEFT, and the reason why the group stopped.
  */
 galerna_result_t galerna_send(struct galerna_group_t *group,
                               uint16_t subgroup,

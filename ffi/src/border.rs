@@ -5,6 +5,7 @@ use crate::result::galerna_result_t::{self, GALERNA_OK};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
@@ -186,13 +187,15 @@ pub(crate) unsafe fn copy<T: Copy>(name: &'static str, pointer: *const T) -> Res
 pub(crate) unsafe trait Versioned: Copy {
     /// Its name in C.
     const NAME: &'static str;
+    /// The sizes that it had before: what a program of that time fills in ends there, and the rest counts as zero.
+    const FORMER: &'static [usize] = &[];
 }
 
-/// Checks the size that C wrote in a struct, and that the struct can be accessed.
+/// Checks the size that C wrote in a struct, this version's or one of the `former`, and that the struct can be accessed.
 ///
 /// # Safety
 /// NULL, or a struct of at least the size in its first field, which nobody writes meanwhile.
-unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T) -> Result<(), Failure> {
+unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T, former: &[usize]) -> Result<usize, Failure> {
     if pointer.is_null() {
         return Err(Failure::Argument(name, "is NULL"));
     }
@@ -201,21 +204,23 @@ unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T) -> Res
     }
     // SAFETY: aligned; the first field is the size, which C has written.
     let size = unsafe { pointer.cast::<usize>().read() };
-    match size == size_of::<T>() {
-        true => Ok(()),
+    match size == size_of::<T>() || former.contains(&size) {
+        true => Ok(size),
         false => Err(Failure::Size(T::NAME, size, size_of::<T>())),
     }
 }
 
-/// A struct that C filled.
+/// A struct that C filled, in this version or in a former one.
 ///
 /// # Safety
 /// NULL, or a struct of at least the size in its first field, initialised, which nobody writes meanwhile.
 pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const T) -> Result<T, Failure> {
-    // SAFETY: the caller's promise; after the check it covers all of a `T`.
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the caller's promise; after the check it covers `size` bytes, at most a `T`, and a `T` may be any bytes.
     unsafe {
-        check_size(name, pointer)?;
-        Ok(pointer.read())
+        let size = check_size(name, pointer, T::FORMER)?;
+        value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(pointer.cast(), size);
+        Ok(value.assume_init())
     }
 }
 
@@ -226,7 +231,7 @@ pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const
 pub(crate) unsafe fn versioned_out<T: Versioned>(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
     // SAFETY: the caller's promise.
     unsafe {
-        check_size(name, pointer)?;
+        check_size(name, pointer, &[])?;
         Out::new(name, pointer)
     }
 }

@@ -7,7 +7,7 @@ use crate::reader::{self, galerna_reader_t};
 use crate::result::galerna_result_t;
 use crate::snapshot::{State, galerna_snapshot_t};
 use crate::view::{Ids, galerna_view_t};
-use engine::{Delivery, Error, Handler, MemberId, View};
+use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::io::Read;
@@ -18,15 +18,18 @@ use std::thread::ThreadId;
 ///
 /// Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
 /// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
-/// inside galerna_join(), with either. They must return, not throw and not longjmp. While they run the group does nothing
+/// inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
+/// library: a process that is started again is told what the log holds and its checkpoint does not. They must return, not throw and not longjmp. While they run the group does nothing
 /// else, and after `failure_timeout_ms` of it this process looks dead to the others.
 ///
 /// Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
-/// if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_leave(), galerna_group_free()
+/// if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
+/// galerna_wait_past(), galerna_persist(), galerna_checkpoint(), galerna_trim_log(), galerna_leave(), galerna_group_free()
 /// and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
 ///
 /// An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
-/// no state: its joining members begin with the messages that follow.
+/// no state: its joining members begin with the messages that follow. In a group with a log both serve checkpoints as well:
+/// `snapshot` is what galerna_checkpoint() keeps, and `restore` is given it when the process is started again.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_callbacks_t {
@@ -52,11 +55,15 @@ pub struct galerna_callbacks_t {
     /// it cannot. Called again, from the start, when the member that sends the state dies in the middle: what an earlier
     /// call took is void then. NULL together with `snapshot`.
     pub restore: Option<unsafe extern "C" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
+    /// Only in a group with a log: everything numbered below `below` is durable now, on the disks of all voters or of as
+    /// many as are configured. It comes after the messages that this lets through. May be NULL.
+    pub durable: Option<unsafe extern "C" fn(context: *mut c_void, below: u64)>,
 }
 
 // SAFETY: `repr(C)`, the size first; a nullable function pointer, as any C caller fills it, is a valid `Option`.
 unsafe impl Versioned for galerna_callbacks_t {
     const NAME: &'static str = "galerna_callbacks_t";
+    const FORMER: &'static [usize] = &[std::mem::offset_of!(galerna_callbacks_t, durable)];
 }
 
 thread_local! {
@@ -103,6 +110,19 @@ impl Functions {
         }
     }
 
+    fn deliver(&self, delivery: Delivery<'_>) {
+        let message = galerna_message_t::from(delivery);
+        // SAFETY: the function and its context are the application's, which said so by the struct.
+        as_callback(|| unsafe { (self.deliver)(self.others.context, &raw const message) });
+    }
+
+    fn durable(&self, below: u64) {
+        if let Some(function) = self.others.durable {
+            // SAFETY: as in `deliver`.
+            as_callback(|| unsafe { function(self.others.context, below) });
+        }
+    }
+
     fn view(&self, view: &View) {
         if let Some(function) = self.others.view {
             let ids = Ids::of(view);
@@ -113,27 +133,52 @@ impl Functions {
     }
 }
 
+/// What the engine told of the group before the application had its handle.
+enum Early {
+    View(View),
+    Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Vec<u8> },
+    Durable(u64),
+}
+
+impl From<Delivery<'_>> for Early {
+    fn from(delivery: Delivery<'_>) -> Early {
+        let Delivery { subgroup, view, sender, sequence, mode, payload } = delivery;
+        Early::Message { subgroup, view, sender, sequence, mode, payload: payload.to_vec() }
+    }
+}
+
 /// `galerna_join`'s end of the callbacks: they wait until it is gone, when the application has its handle.
 pub(crate) struct Joining {
     functions: Functions,
     /// What the engine told before it returned; also closes the other end's `joined`.
-    views: Receiver<View>,
+    early: Receiver<Early>,
     _open: Sender<()>,
 }
 
 impl Joining {
-    /// Tells of the views that began during the join.
-    pub(crate) fn tell_views(&self) {
-        self.views.try_iter().for_each(|view| self.functions.view(&view));
+    /// Tells what came during the join, from the first view on.
+    pub(crate) fn tell(&self) {
+        for early in self.early.try_iter() {
+            match early {
+                Early::View(view) => self.functions.view(&view),
+                Early::Message { subgroup, view, sender, sequence, mode, payload } => {
+                    let payload = &payload;
+                    self.functions.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
+                }
+                Early::Durable(below) => self.functions.durable(below),
+            }
+        }
     }
 }
 
 /// The engine's handler that calls C.
 pub(crate) struct Callbacks {
     functions: Functions,
-    /// The thread that joins, and where it takes the views from that begin meanwhile.
+    /// The thread that joins, and where it takes from what comes meanwhile.
     joins_in: ThreadId,
-    views: Sender<View>,
+    early: Sender<Early>,
+    /// A view has begun. What is delivered before is the log's, on its way into a process that is started again.
+    in_view: bool,
     /// Closes when [`Joining`] goes.
     joined: Option<Receiver<()>>,
 }
@@ -146,16 +191,16 @@ impl Callbacks {
     pub(crate) fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<(Callbacks, Joining), Failure> {
         let functions = Functions::new(callbacks, me)?;
         let (open, joined) = mpsc::channel();
-        let (sender, views) = mpsc::channel();
+        let (sender, early) = mpsc::channel();
         let joins_in = std::thread::current().id();
-        let callbacks = Callbacks { functions, joins_in, views: sender, joined: Some(joined) };
-        Ok((callbacks, Joining { functions, views, _open: open }))
+        let callbacks = Callbacks { functions, joins_in, early: sender, in_view: false, joined: Some(joined) };
+        Ok((callbacks, Joining { functions, early, _open: open }))
     }
 
     /// Whether the engine calls from inside its join: the application has no handle yet, and must not be waited for.
     fn in_join(&self) -> bool {
         let open = |joined: &Receiver<()>| joined.try_recv() == Err(TryRecvError::Empty);
-        self.joins_in == std::thread::current().id() && self.joined.as_ref().is_some_and(open)
+        self.joined.as_ref().is_some_and(open) && self.joins_in == std::thread::current().id()
     }
 
     /// Waits until the application has its handle, which callbacks may use. Not inside the join, where it would be for ever.
@@ -168,25 +213,36 @@ impl Callbacks {
             let _ = joined.recv();
         }
     }
+
+    /// Calls C as soon as the application has its handle: at once, or at the end of the join that this is inside of.
+    fn tell(&mut self, now: impl FnOnce(&Functions), later: impl FnOnce() -> Early) {
+        if self.in_join() {
+            // The other end is there: the join has not returned.
+            let _ = self.early.send(later());
+            return;
+        }
+        self.wait_for_handle();
+        now(&self.functions);
+    }
 }
 
 impl Handler for Callbacks {
     fn deliver(&mut self, delivery: Delivery<'_>) {
-        self.wait_for_handle();
-        let message = galerna_message_t::from(delivery);
-        let Functions { deliver, others, .. } = self.functions;
-        // SAFETY: the function and its context are the application's, which said so by the struct.
-        as_callback(|| unsafe { deliver(others.context, &raw const message) });
+        if !self.in_view {
+            // It is needed before the join can end.
+            self.functions.deliver(delivery);
+            return;
+        }
+        self.tell(|functions| functions.deliver(delivery), || delivery.into());
     }
 
     fn view(&mut self, view: &View) {
-        if self.in_join() {
-            // The other end is there: the join has not returned.
-            let _ = self.views.send(view.clone());
-            return;
-        }
-        self.wait_for_handle();
-        self.functions.view(view);
+        self.in_view = true;
+        self.tell(|functions| functions.view(view), || Early::View(view.clone()));
+    }
+
+    fn durable(&mut self, below: u64) {
+        self.tell(|functions| functions.durable(below), || Early::Durable(below));
     }
 
     fn stopped(&mut self, reason: &Error) {
@@ -206,6 +262,10 @@ impl Handler for Callbacks {
     fn snapshot(&mut self) -> std::io::Result<Box<dyn Read + Send>> {
         let galerna_callbacks_t { snapshot, context, .. } = self.functions.others;
         let Some(snapshot) = snapshot else { return stateless().snapshot() };
+        if self.in_join() {
+            // The application has not heard yet what its state would have to include.
+            return Err(std::io::Error::other("this process has not joined yet"));
+        }
         self.wait_for_handle();
         let mut filled = galerna_snapshot_t::EMPTY;
         // SAFETY: as in `deliver`.

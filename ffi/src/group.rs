@@ -61,11 +61,13 @@ pub(crate) fn with<R>(
 /// - `callbacks`: what to call; copied. The context must outlive the group's handle.
 /// - `drive`: a galerna_drive_t, who makes the group advance.
 /// - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
-///   first callback runs, but for `restore`.
+///   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
 ///
 /// Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
 /// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
-/// MISUSE (inside a callback), and the reasons for which a group stops.
+/// LOG_LOCKED, LOG_FULL,
+/// LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
+/// a group stops.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_join(
     config: *const galerna_config_t,
@@ -99,7 +101,7 @@ pub unsafe extern "C" fn galerna_join(
         out.set(handle);
         // With the handle in use, so that whoever frees it waits for the callback. It may be freed already.
         let _ = with(handle, |_| {
-            joining.tell_views();
+            joining.tell();
             Ok(())
         });
         // Now the other callbacks may run: they find the handle in `out`.

@@ -15,6 +15,7 @@ mod border;
 mod callbacks;
 mod config;
 mod drive;
+mod durable;
 mod failure;
 mod group;
 mod handle;

@@ -1,7 +1,7 @@
 //! `galerna_mode_t` and `galerna_message_t`.
 
 use crate::failure::Failure;
-use engine::{Delivery, Error, Mode};
+use engine::{Delivery, Mode};
 use std::ffi::c_void;
 
 /// When a message may be delivered. One order holds for all modes.
@@ -61,8 +61,7 @@ pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
         0 => Ok(Mode::Fifo),
         1 => Ok(Mode::Ordered),
         2 => Ok(Mode::Safe),
-        // The others would sever a member that sends it. No group has a log yet: joining does not make one.
-        3 => Err(Error::Misuse("a durable message needs a group with a log, and this one has none").into()),
+        3 => Ok(Mode::Durable),
         _ => Err(Failure::Argument("mode", "is no galerna_mode_t")),
     }
 }

@@ -30,7 +30,7 @@ pub struct galerna_reservation_t {
     /// The library's.
     pub private_word: u32,
     /// The library's.
-    pub private_subgroup: u64,
+    pub private_place: u64,
     /// The library's.
     pub private_check: u64,
 }
@@ -48,7 +48,7 @@ impl galerna_reservation_t {
         length: 0,
         private_ticket: 0,
         private_word: 0,
-        private_subgroup: 0,
+        private_place: 0,
         private_check: 0,
     };
 
@@ -56,7 +56,7 @@ impl galerna_reservation_t {
     fn check(&self, group: *const galerna_group_t) -> u64 {
         static SECRET: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("galerna_reservation_t") | 1);
         let place = u64::from(self.private_ticket) << 32 | u64::from(self.private_word);
-        let words = [group.addr() as u64, self.data.addr() as u64, self.length as u64, place, self.private_subgroup];
+        let words = [group.addr() as u64, self.data.addr() as u64, self.length as u64, place, self.private_place];
         // Each step is invertible, so a change of one word always changes the result.
         words.iter().fold(*SECRET, |sum, word| {
             let sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -68,8 +68,8 @@ impl galerna_reservation_t {
     fn claim(&self, group: *const galerna_group_t) -> Result<(SubgroupId, Claim), Failure> {
         let broken = Error::Misuse("the reservation is not open: committed, abandoned, changed, or of another group");
         let whole = !self.data.is_null() && self.private_check == self.check(group);
-        let (Ok(subgroup), Ok(len), true) = (u16::try_from(self.private_subgroup), u32::try_from(self.length), whole)
-        else {
+        let len = (self.private_place >> 32) as u32;
+        let (Ok(subgroup), true) = (u16::try_from(self.private_place & u64::from(u32::MAX)), whole) else {
             return Err(broken.into());
         };
         let claim = Claim { ticket: self.private_ticket, word: self.private_word, len };
@@ -110,7 +110,8 @@ pub unsafe extern "C" fn galerna_reserve(
                 length,
                 private_ticket: claim.ticket,
                 private_word: claim.word,
-                private_subgroup: subgroup.into(),
+                // The claim is longer than the message in a group with a log, which stamps each with its time.
+                private_place: u64::from(claim.len) << 32 | u64::from(subgroup),
                 ..galerna_reservation_t::EMPTY
             };
             filled.private_check = filled.check(group);
@@ -125,8 +126,8 @@ pub unsafe extern "C" fn galerna_reserve(
 /// - `reservation`: filled by galerna_reserve() for this group, and not used up.
 /// - `mode`: a galerna_mode_t, when the message may be delivered.
 ///
-/// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open),
-/// UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+/// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
+/// the message is durable and the group has no log, and then it stays open), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_commit(
     group: *mut galerna_group_t,

@@ -20,8 +20,8 @@ use std::time::Duration;
 ///   as 0.
 ///
 /// Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
-/// WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason
-/// why the group stopped.
+/// WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, MISUSE (a durable message in
+/// a group without a log), LEFT, and the reason why the group stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_send(
     group: *mut galerna_group_t,
@@ -43,8 +43,7 @@ pub unsafe extern "C" fn galerna_send(
                 // no overlap.
                 unsafe { reservation.as_mut_ptr().copy_from(data.cast(), length) };
             }
-            reservation.commit(mode);
-            Ok(())
+            Ok(reservation.commit(mode)?)
         })
     })
 }

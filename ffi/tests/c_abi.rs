@@ -10,12 +10,14 @@ use support::{Language, Link};
 /// Sources and arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 9] = [
+const RUNS: [Run; 11] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),
     (&["failures.c", "cluster.c"], &["shm"]),
+    (&["durable.c", "log_files.c", "cluster.c"], &["tcp"]),
+    (&["durable.c", "log_files.c", "cluster.c"], &["shm"]),
     (&["handles.c", "cluster.c"], &[]),
     (&["log.c", "log_files.c", "cluster.c"], &[]),
     (&["log_threads.c", "log_files.c", "cluster.c"], &[]),

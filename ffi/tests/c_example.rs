@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -341,4 +341,82 @@ fn the_line_log_of_the_script_holds_the_file() {
     assert_eq!(run(&["trim", "29999"]).unwrap(), "");
     assert!(run(&["get", "1"]).unwrap_err().contains("trimmed"));
     assert!(run(&["get", "30000"]).unwrap().ends_with(&format!(" {}\n", lines[29_999])));
+}
+
+/// A configuration with a log, which is in the folder that a member is started in.
+fn with_log(config: &Path) {
+    let mut text = std::fs::read_to_string(config).unwrap();
+    text += "[log]\ndirectory = \"logs\"\nsegment_bytes = 4194304\nrestart_wait_ms = 60000\n";
+    std::fs::write(config, text.replace("group =", "join_timeout_ms = 60000\ngroup =")).unwrap();
+}
+
+#[test]
+fn the_durable_maps_of_the_script_outlive_their_members() {
+    if !have_make() {
+        return;
+    }
+    for fabric in ["shm", "tcp"] {
+        let folder = support::scratch(&format!("durable_map-script-{fabric}"));
+        let config = configuration(fabric, 3, &folder);
+        with_log(&config);
+        let mut script = Command::new(example("durable_map").join("run.sh"));
+        script.env("DURABLE_MAP", build("durable_map", &folder)).env("TMPDIR", &folder).arg(config).arg("4");
+        let text = String::from_utf8(support::succeed(script).stdout).unwrap();
+        assert_eq!(text.matches("outlived the kill of all members; the 3 maps of").count(), 4, "{text}");
+        let left = std::fs::read_dir(&folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+        assert_eq!(left.count(), 0);
+    }
+}
+
+/// The only member of a durable map, in a folder of its own.
+fn durable_map(program: &Path, config: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = Command::new(program);
+    command.arg(config).arg("1").current_dir(config.parent().unwrap());
+    let mut child = start(command.stdin(Stdio::piped()));
+    let said = BufReader::new(child.stdout.take().unwrap());
+    (child, said)
+}
+
+#[test]
+fn a_durable_map_answers_and_outlives_a_kill() {
+    if !have_make() {
+        return;
+    }
+    let folder = support::scratch("durable_map-alone");
+    let _ = std::fs::remove_dir_all(folder.join("logs"));
+    let program = build("durable_map", &folder);
+    let config = configuration("shm", 1, &folder);
+    let usage = Command::new(&program).arg(&config).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    let (mut child, _) = durable_map(&program, &config);
+    child.stdin.take().unwrap().write_all(b"put a b\n").unwrap();
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(text.contains("without a log"), "{text}");
+    with_log(&config);
+    for life in 0..3 {
+        let (mut child, mut said) = durable_map(&program, &config);
+        let mut ask = |command: &str, lines: usize| {
+            writeln!(child.stdin.as_mut().unwrap(), "{command}").unwrap();
+            let mut text = String::new();
+            (0..lines).for_each(|_| assert!(said.read_line(&mut text).unwrap() > 0));
+            text
+        };
+        let before = ask("get life", 1);
+        assert_eq!(before, if life == 0 { "none life\n".to_owned() } else { format!("life number {}\n", life - 1) });
+        assert_eq!(ask(&format!("put life number {life}"), 1), "ok life\n");
+        assert_eq!(ask("put fixed star", 1), "ok fixed\n");
+        if life == 1 {
+            assert!(ask("checkpoint", 1).starts_with("checkpoint "));
+        }
+        assert_eq!(ask("put empty ", 1), "ok empty\n");
+        assert_eq!(ask("dump", 4), format!("empty \nfixed star\nlife number {life}\nend 3\n"));
+        assert!(ask("put nothing", 1).starts_with("error: "));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (mut child, _said) = durable_map(&program, &config);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }

@@ -42,7 +42,7 @@ static CHECKPOINTS: Table<Mutex<Snapshot>> = Table::new("checkpoint", 17);
 ///   error.
 ///
 /// Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_DAMAGED (it is not as it was written; the text names the file
-/// and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT.
+/// and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT, MISUSE (the log is from galerna_group_log()).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_load(
     log: *const galerna_log_t,

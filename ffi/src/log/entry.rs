@@ -73,7 +73,7 @@ impl From<Record<'_>> for galerna_log_record_t {
 /// What a handle of an entry stands for.
 struct Found {
     entry: Entry,
-    /// Keeps the directory's lock: nobody may change the file while C reads it.
+    /// Keeps the log's segments known as in use while C reads one.
     _reader: Reader,
 }
 

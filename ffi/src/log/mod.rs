@@ -19,12 +19,13 @@ use engine::log::{Log, ReadOnlyLog, Reader, Snapshot};
 use options::galerna_log_options_t;
 use std::ffi::c_char;
 use std::time::Duration;
+pub(crate) use version::galerna_version_t;
 
 /// An append-only log on disk, whose records are found again by version and by time. Its calls may come from any number of
 /// threads; the handle is a number, so a freed one is an error and no crash.
 ///
-/// The directory stays locked until the log is closed and all its entries, iterators and checkpoint writers are freed. These
-/// go on when the log is closed, with what was durable.
+/// The directory stays locked until the log is closed. Its entries, iterators and checkpoint writers go on then, with what was
+/// durable, also while somebody else writes the log; of a group's log, free them before this process joins again.
 pub struct galerna_log_t;
 
 static LOGS: Table<Open> = Table::new("log", 9);
@@ -33,6 +34,8 @@ static LOGS: Table<Open> = Table::new("log", 9);
 enum Open {
     Writing(Log),
     Reading(ReadOnlyLog),
+    /// A group's, which the group writes.
+    Group(Reader),
 }
 
 impl Open {
@@ -42,6 +45,9 @@ impl Open {
             Open::Reading(_) => {
                 Err(Error::Misuse("the log is open for reading only: open it by galerna_log_open").into())
             }
+            Open::Group(_) => {
+                Err(Error::Misuse("the log is a group's, which alone writes it: this is for reading").into())
+            }
         }
     }
 
@@ -49,6 +55,7 @@ impl Open {
         match self {
             Open::Writing(log) => log.reader(),
             Open::Reading(log) => log.reader(),
+            Open::Group(reader) => reader.clone(),
         }
     }
 
@@ -56,13 +63,14 @@ impl Open {
         match self {
             Open::Writing(log) => log.load_snapshot(),
             Open::Reading(log) => log.load_snapshot(),
+            Open::Group(_) => Err(Error::Misuse("a group's checkpoints come by the `restore` callback")),
         }
     }
 
     fn close(self) -> Result<(), Error> {
         match self {
             Open::Writing(log) => log.close(),
-            Open::Reading(_) => Ok(()),
+            Open::Reading(_) | Open::Group(_) => Ok(()),
         }
     }
 }
@@ -150,6 +158,14 @@ fn open(out: &Out<*mut galerna_log_t>, log: impl FnOnce() -> Result<Open, Failur
     let vacancy = LOGS.vacancy()?;
     out.set(vacancy.fill(log()?));
     Ok(())
+}
+
+/// A handle for a group's log.
+pub(crate) fn open_group(
+    out: &Out<*mut galerna_log_t>,
+    reader: impl FnOnce() -> Result<Reader, Failure>,
+) -> Result<(), Failure> {
+    open(out, || Ok(Open::Group(reader()?)))
 }
 
 fn remove(log: *const galerna_log_t) -> Result<Option<Box<Open>>, Failure> {

@@ -99,6 +99,25 @@ static void configurations(void)
     free(toml);
 }
 
+/* A program that was compiled before there was `durable` is served, and nothing is read behind its struct. */
+static void former_callbacks(void)
+{
+    size_t size = offsetof(galerna_callbacks_t, durable);
+    galerna_callbacks_t *callbacks = malloc(size);
+    char *toml = make_config("shm", 1, LONG_MS);
+    galerna_group_t *group;
+    CHECK(callbacks != NULL);
+    memcpy(callbacks, &IGNORE, size);
+    callbacks->size = size;
+    OK(join(toml, 1, callbacks, GALERNA_DRIVE_THREAD, &group));
+    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_flush(group, 0, 0, LONG_MS));
+    OK(galerna_leave(group, LONG_MS));
+    OK(galerna_group_free(group));
+    free(callbacks);
+    free(toml);
+}
+
 static void joins(void)
 {
     galerna_group_t *group = (galerna_group_t *)&group;
@@ -114,7 +133,7 @@ static void joins(void)
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, NULL, GALERNA_DRIVE_THREAD, &group));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, NULL));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, (galerna_drive_t)7, &group));
-    const size_t sizes[] = {0, 1, sizeof callbacks - 1, sizeof callbacks + 1, SIZE_MAX};
+    const size_t sizes[] = {0, 1, offsetof(galerna_callbacks_t, restore), sizeof callbacks - 1, sizeof callbacks + 1, SIZE_MAX};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         callbacks.size = sizes[i];
         EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
@@ -210,6 +229,40 @@ static void queries(galerna_group_t *group)
     OK(galerna_stats(group, 0, &stats));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_stats(group, 7, &stats));
     expect_text("7");
+}
+
+/* Of a group without a log. */
+static void no_log(galerna_group_t *group)
+{
+    galerna_frontiers_t frontiers = {.size = 8};
+    galerna_version_t version = {1, 1};
+    galerna_log_t *log = (galerna_log_t *)&log;
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_frontiers(group, 0, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_frontiers(group, 0, &frontiers));
+    frontiers.size = sizeof frontiers;
+    EXPECT(GALERNA_ERR_HANDLE, galerna_frontiers(NULL, 0, &frontiers));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_frontiers(group, 7, &frontiers));
+    frontiers.durable = frontiers.past_ns = 9;
+    OK(galerna_frontiers(group, 0, &frontiers));
+    CHECK(frontiers.size == sizeof frontiers && frontiers.durable == 0 && frontiers.past_ns == 0);
+    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_durable(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_past(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_persist(group, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_checkpoint(group, 0, 0, &version));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_checkpoint(group, 0, 0, NULL));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_trim_log(group, 0, version));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_log(group, 0, NULL));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_log(group, 0, &log));
+    expect_text("no log");
+    CHECK(log == NULL);
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_persist(group, 7, 0));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_log(group, 7, &log));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_wait_durable(NULL, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_wait_past(NULL, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_persist(NULL, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_checkpoint(NULL, 0, 0, NULL));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_trim_log(NULL, 0, version));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_log(NULL, 0, &log));
 }
 
 static void sends(galerna_group_t *group)
@@ -308,6 +361,7 @@ static void alone(const char *fabric, galerna_drive_t drive)
     views(group);
     faults(group);
     sends(group);
+    no_log(group);
     reservations(group, other);
     after_leave(group, drive);
     OK(galerna_group_free(group));
@@ -335,6 +389,7 @@ int main(void)
     texts();
     configurations();
     joins();
+    former_callbacks();
     no_reader(NULL);
     no_reader((galerna_reader_t *)(uintptr_t)15);
     OK(galerna_group_free(NULL));

@@ -6,7 +6,7 @@ use crate::reader::{galerna_reader_read, galerna_reader_t};
 use crate::result::galerna_result_t::*;
 use crate::snapshot::galerna_snapshot_t;
 use crate::view::galerna_view_t;
-use engine::{Error, Handler, MemberId, View};
+use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
 use std::ffi::{c_char, c_int, c_void};
 use std::io::{Cursor, Read};
 
@@ -26,6 +26,8 @@ struct App {
     read_error: bool,
     views: Vec<(u64, Vec<u32>)>,
     stopped: bool,
+    /// What came, in order: a message's number, or how far it is durable.
+    heard: Vec<(&'static str, u64)>,
 }
 
 /// Safety: the context of these tests is an `App`, and one call runs at a time.
@@ -35,13 +37,22 @@ unsafe fn app<'a>(context: *mut c_void) -> &'a mut App {
     unsafe { &mut *context.cast() }
 }
 
-unsafe extern "C" fn deliver(_: *mut c_void, _: *const galerna_message_t) {}
+unsafe extern "C" fn deliver(context: *mut c_void, message: *const galerna_message_t) {
+    // SAFETY: as the engine calls it.
+    unsafe { app(context).heard.push(("message", (*message).sequence)) };
+}
+
+unsafe extern "C" fn durable(context: *mut c_void, below: u64) {
+    // SAFETY: as the engine calls it.
+    unsafe { app(context).heard.push(("durable", below)) };
+}
 
 unsafe extern "C" fn view(context: *mut c_void, view: *const galerna_view_t) {
     // SAFETY: as the engine calls it.
     unsafe {
         let members = std::slice::from_raw_parts((*view).members, (*view).member_count);
         app(context).views.push(((*view).number, members.to_vec()));
+        app(context).heard.push(("view", (*view).number));
     }
 }
 
@@ -113,6 +124,7 @@ fn functions(app: &mut App) -> galerna_callbacks_t {
         view: Some(view),
         snapshot: Some(snapshot),
         restore: Some(restore),
+        durable: Some(durable),
     }
 }
 
@@ -232,7 +244,7 @@ fn what_comes_inside_the_join_waits_or_is_left_out() {
     handler.view(&told(0, &[1, 2, 3]));
     handler.view(&told(1, &[1, 3]));
     assert!(app.views.is_empty());
-    joining.tell_views();
+    joining.tell();
     assert_eq!(app.views, [(0, vec![1, 2, 3]), (1, vec![1, 3])]);
     // Another thread waits until the join is over.
     let waiting = std::thread::spawn(move || {
@@ -245,4 +257,37 @@ fn what_comes_inside_the_join_waits_or_is_left_out() {
     assert!(!app.stopped);
     handler.stopped(&Error::Left);
     assert!(app.stopped);
+}
+
+/// What the log holds is needed before the join ends, and comes at once, from another thread; what belongs to the first view
+/// waits for it.
+#[test]
+fn what_the_log_holds_comes_before_the_first_view() {
+    let mut app = App::default();
+    let (mut handler, joining) = Callbacks::new(functions(&mut app), MemberId(1)).unwrap();
+    let message = |sequence, view| Delivery {
+        subgroup: SubgroupId(0),
+        view,
+        sender: MemberId(1),
+        sequence,
+        mode: Mode::Durable,
+        payload: &[1],
+    };
+    let replay = std::thread::spawn(move || {
+        handler.deliver(message(4, 0));
+        handler.deliver(message(5, 0));
+        handler
+    });
+    let mut handler = replay.join().unwrap();
+    assert_eq!(app.heard, [("message", 4), ("message", 5)]);
+    handler.view(&View { number: 1, members: vec![MemberId(1)], ..View::default() });
+    handler.deliver(message(6, 1));
+    handler.durable(7);
+    assert!(handler.snapshot().is_err());
+    assert_eq!(app.heard.len(), 2);
+    joining.tell();
+    drop(joining);
+    assert_eq!(app.heard[2..], [("view", 1), ("message", 6), ("durable", 7)]);
+    handler.deliver(message(8, 1));
+    assert_eq!(app.heard.last(), Some(&("message", 8)));
 }

@@ -1,0 +1,97 @@
+//! A member process: takes commands on standard input, and answers on standard output.
+
+use crate::map::Change;
+use crate::options::Member;
+use crate::store::{News, Store};
+use anyhow::{Context, Result, ensure};
+use galerna::{Config, Error, MemberId};
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, channel};
+
+const HELP: &str = "put KEY VALUE   sets a key, and says `ok KEY` once that is durable
+del KEY         removes it, likewise
+get KEY         prints its value, or `none KEY`
+dump            prints all keys with their values, and `end` with their number
+durable         prints how many messages no failure can take back
+checkpoint      keeps the map on disk in place of the log before it
+quit            leaves the group, as the end of the input does";
+
+pub(crate) fn run(options: &Member) -> Result<()> {
+    let config = Config::from_file(&options.config)?;
+    let config = match options.id {
+        Some(id) => config.with_member(MemberId(id)),
+        None => config,
+    };
+    let shown = options.config.display();
+    ensure!(config.log.is_some(), "{shown} has no `[log]` section: without it nothing is durable");
+    let (sender, news) = channel();
+    let store = Store::join(config, sender)?;
+    let keys = store.read(|map| map.len())?;
+    say(&format!("joined with {keys} keys"));
+    std::thread::Builder::new().name("news".to_owned()).spawn(move || tell(&news)).context("cannot start a thread")?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("standard input")?;
+        if line == "quit" {
+            break;
+        }
+        match command(&store, &line) {
+            Ok(()) => {}
+            Err(error @ (Error::MessageTooLarge { .. } | Error::TimedOut { .. })) => say(&format!("error: {error}")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // What was sent is durable before this process goes.
+    store.read(|_| ())?;
+    Ok(store.leave()?)
+}
+
+fn command(store: &Store, line: &str) -> Result<(), Error> {
+    let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let is_key = !rest.is_empty() && !rest.contains(' ');
+    match (command, rest.split_once(' ')) {
+        ("put", Some((key, value))) if !key.is_empty() => {
+            store.send(&Change::Put { key: key.to_owned(), value: value.to_owned() })?;
+        }
+        ("del", None) if is_key => store.send(&Change::Delete { key: rest.to_owned() })?,
+        ("get", None) if is_key => {
+            let value = store.read(|map| map.get(rest).map(str::to_owned))?;
+            say(&value.map_or_else(|| format!("none {rest}"), |value| format!("{rest} {value}")));
+        }
+        ("dump", None) => {
+            let mut text: Vec<String> =
+                store.read(|map| map.iter().map(|(key, value)| format!("{key} {value}")).collect())?;
+            text.push(format!("end {}", text.len()));
+            say(&text.join("\n"));
+        }
+        ("durable", None) => say(&format!("durable {}", store.durable()?)),
+        ("checkpoint", None) => say(&format!("checkpoint {}", store.checkpoint()?)),
+        ("help", None) => say(HELP),
+        _ => say(&format!("error: `{line}` is no command: `help` lists them")),
+    }
+    Ok(())
+}
+
+/// Says what happens in the group.
+fn tell(news: &Receiver<News>) {
+    for news in news {
+        match news {
+            News::Acknowledged(change) => say(&format!("ok {}", change.key())),
+            News::Members(members) => {
+                let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+                say(&format!("members: {}", members.join(", ")));
+            }
+            News::Stopped(reason) => {
+                // The main thread may be waiting for a command.
+                eprintln!("error: {reason}");
+                #[allow(clippy::exit, reason = "there is nothing left to do or to undo")]
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    // It fails only when nobody listens any more, and then the input ends as well.
+    let _ = writeln!(output, "{text}").and_then(|()| output.flush());
+}

@@ -1,0 +1,97 @@
+//! The member processes as the demonstration sees them: started, told what to do, killed.
+
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+
+/// What happens.
+pub(crate) enum Event {
+    /// Member `.0`, counted from 0, says a line.
+    Said(usize, String),
+    /// Its output has ended.
+    Ended(usize),
+    /// Ctrl-C, or a request to end.
+    Interrupted,
+}
+
+/// The members of one life; killed when it is dropped.
+pub(crate) struct Members(Vec<Member>);
+
+struct Member {
+    child: Child,
+    /// Gone once it is to end.
+    input: Option<ChildStdin>,
+}
+
+impl Members {
+    /// Starts as many as there are in the configuration.
+    pub(crate) fn start(config: &Path, count: usize, events: &Sender<Event>) -> Result<Members> {
+        let program = std::env::current_exe().context("cannot find the own program")?;
+        let mut members = Members(Vec::new());
+        for index in 0..count {
+            let mut child = Command::new(&program)
+                .arg("member")
+                .arg(config)
+                .arg((index + 1).to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                // Ctrl-C reaches this process alone, which then ends the members.
+                .process_group(0)
+                .spawn()
+                .with_context(|| format!("cannot start member {}", index + 1))?;
+            let (input, output, events) = (child.stdin.take(), child.stdout.take(), events.clone());
+            members.0.push(Member { child, input });
+            std::thread::spawn(move || listen(index, output, &events));
+        }
+        Ok(members)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Gives a member a command, or several.
+    pub(crate) fn tell(&mut self, index: usize, commands: &str) -> Result<()> {
+        let input = self.0[index].input.as_mut().context("the member was told to end")?;
+        writeln!(input, "{commands}").with_context(|| format!("member {} takes no commands any more", index + 1))
+    }
+
+    /// Ends all of them with SIGKILL, at once.
+    pub(crate) fn kill(&mut self) {
+        for member in &mut self.0 {
+            // It may have ended by itself.
+            let _ = member.child.kill();
+        }
+    }
+
+    /// Lets all of them leave.
+    pub(crate) fn dismiss(&mut self) {
+        self.0.iter_mut().for_each(|member| drop(member.input.take()));
+    }
+
+    /// How a member came to its end, which is there or near.
+    pub(crate) fn status(&mut self, index: usize) -> Result<ExitStatus> {
+        self.0[index].child.wait().with_context(|| format!("cannot wait for member {}", index + 1))
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.kill();
+        for member in &mut self.0 {
+            let _ = member.child.wait();
+        }
+    }
+}
+
+fn listen(index: usize, output: Option<ChildStdout>, events: &Sender<Event>) {
+    let lines = output.map(|output| BufReader::new(output).lines());
+    let lines = lines.into_iter().flatten().map_while(Result::ok);
+    for line in lines.filter(|line| !line.starts_with("members: ")) {
+        let _ = events.send(Event::Said(index, line));
+    }
+    let _ = events.send(Event::Ended(index));
+}

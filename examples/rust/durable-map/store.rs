@@ -1,0 +1,149 @@
+//! One replica of the map: everything this example does with Galerna is in this file.
+
+use crate::map::{Change, Map};
+use galerna::log::Version;
+use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The subgroup that holds every member.
+const EVERYBODY: SubgroupId = SubgroupId(0);
+/// How long a change may wait for a place in the ring, and a checkpoint for the group and the disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a leave may wait for the other members.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A member of the group, and its map.
+pub(crate) struct Store {
+    group: Group,
+    shared: Arc<Shared>,
+    life: u64,
+}
+
+/// The state that the callbacks build and the rest of the program reads.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    map: Map,
+    /// Changes that this process has sent and that are not durable yet.
+    pending: usize,
+    stopped: Option<Error>,
+}
+
+/// What a member hears.
+pub(crate) enum News {
+    /// Its own change is durable, and in the map: no crash can undo it, not even of all members at once.
+    Acknowledged(Change),
+    /// Who is in the group now.
+    Members(Vec<MemberId>),
+    /// The group stopped, for this reason.
+    Stopped(Error),
+}
+
+/// What Galerna calls, in its own threads.
+struct Callbacks {
+    life: u64,
+    shared: Arc<Shared>,
+    news: Sender<News>,
+}
+
+impl Handler for Callbacks {
+    /// A change is delivered once it is on the disks of the members. After a restart those of the log are delivered again,
+    /// from the last checkpoint on.
+    fn deliver(&mut self, message: Delivery<'_>) {
+        // Nobody but this program sends; what it does not know, no member applies.
+        let Ok((life, change)) = Change::decode(message.payload) else { return };
+        let own = (life == self.life).then(|| change.clone());
+        let mut state = self.shared.lock();
+        state.map.apply(change);
+        if let Some(own) = own {
+            state.pending -= 1;
+            self.shared.changed.notify_all();
+            // The listener may have ended.
+            let _ = self.news.send(News::Acknowledged(own));
+        }
+    }
+
+    fn view(&mut self, view: &View) {
+        let _ = self.news.send(News::Members(view.members.clone()));
+    }
+
+    fn stopped(&mut self, reason: &Error) {
+        self.shared.lock().stopped = Some(reason.clone());
+        self.shared.changed.notify_all();
+        let _ = self.news.send(News::Stopped(reason.clone()));
+    }
+
+    /// For a checkpoint: the log's messages up to now are in it.
+    fn snapshot(&mut self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.shared.lock().map.snapshot()))
+    }
+
+    /// From the last checkpoint: the log's messages after it are delivered next.
+    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+        self.shared.lock().map = Map::restore(state)?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Returns when the group has met, for the first time or again, and this member's map is what the group's log says.
+    pub(crate) fn join(config: Config, news: Sender<News>) -> Result<Store, Error> {
+        let shared = Arc::new(Shared::default());
+        // A change of a former life is in the log, or was never acknowledged: nobody waits for it.
+        let life = RandomState::new().hash_one(std::process::id());
+        let group = Group::join(config, Callbacks { life, shared: shared.clone(), news })?;
+        Ok(Store { group, shared, life })
+    }
+
+    /// Sends a change; [`News::Acknowledged`] follows when it is durable.
+    pub(crate) fn send(&self, change: &Change) -> Result<(), Error> {
+        self.shared.lock().pending += 1;
+        let sent = self.group.send(EVERYBODY, Mode::Durable, &change.encode(self.life), PATIENCE);
+        if sent.is_err() {
+            self.shared.lock().pending -= 1;
+        }
+        sent
+    }
+
+    /// Runs `read` with the map, once it has all changes that this process has sent.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Map) -> T) -> Result<T, Error> {
+        let state = self.shared.lock();
+        let waits = |state: &mut State| state.pending > 0 && state.stopped.is_none();
+        let state = self.shared.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        match &state.stopped {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(read(&state.map)),
+        }
+    }
+
+    /// Keeps the map as it is on this member's disk, so that a restart begins there, and gives up what the log says of before.
+    pub(crate) fn checkpoint(&self) -> Result<Version, Error> {
+        let version = self.group.checkpoint(EVERYBODY, PATIENCE)?;
+        self.group.trim_log(EVERYBODY, version)?;
+        Ok(version)
+    }
+
+    /// How many messages, from the first one on, no failure can take back.
+    pub(crate) fn durable(&self) -> Result<u64, Error> {
+        Ok(self.group.frontiers(EVERYBODY)?.durable)
+    }
+
+    pub(crate) fn leave(self) -> Result<(), Error> {
+        self.group.leave(LEAVE_PATIENCE)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
