@@ -82,7 +82,6 @@ commands() {
 round=1
 start
 while [ "$round" -le "$rounds" ]; do
-    compare
     commands "$round" 1 >&4 &
     commands "$round" 2 >&5 &
     commands "$round" 3 >&6 &
