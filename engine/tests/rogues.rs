@@ -19,27 +19,27 @@ const ROGUE: MemberId = MemberId(20);
 
 /// Table 0, the membership's: its words, as `membership/row.rs` has them.
 mod row {
-    pub(crate) const CHANGES: u64 = 8;
-    pub(crate) const EPOCH: u64 = 16;
-    pub(crate) const INSTALLED: u64 = 24;
-    pub(crate) const WEDGED: u64 = 32;
-    pub(crate) const DECIDED: u64 = 40;
-    pub(crate) const LEAVING: u64 = 48;
-    pub(crate) const PROMISE: u64 = 64;
-    pub(crate) const ACCEPTED: u64 = 72;
-    pub(crate) const PROPOSED: u64 = 80;
-    pub(crate) const FLUSHED: u64 = 88;
-    pub(crate) const EDGES: u64 = 96;
+    pub(crate) const CHANGES: u64 = 16;
+    pub(crate) const EPOCH: u64 = 24;
+    pub(crate) const INSTALLED: u64 = 32;
+    pub(crate) const WEDGED: u64 = 40;
+    pub(crate) const DECIDED: u64 = 48;
+    pub(crate) const LEAVING: u64 = 56;
+    pub(crate) const PROMISE: u64 = 72;
+    pub(crate) const ACCEPTED: u64 = 80;
+    pub(crate) const PROPOSED: u64 = 88;
+    pub(crate) const FLUSHED: u64 = 96;
+    pub(crate) const EDGES: u64 = 104;
     const LINKED: u64 = EDGES + 8 * 64;
     pub(crate) const WEDGE: u64 = LINKED + 8 * 64;
     const ENDS: u64 = 8 * 3 * 64;
-    const VALUE: u64 = 8 * (8 + 2 * 64 + 5 * 64);
+    const VALUE: u64 = 8 * (7 + 2 * 64 + 5 * 64);
     /// Records with two places: the second, which the counter 1 guards.
     pub(crate) const FLUSH: u64 = WEDGE + 2 * ENDS;
     pub(crate) const ACCEPT: u64 = WEDGE + 3 * ENDS + 8 + VALUE;
     pub(crate) const PROPOSE: u64 = ACCEPT + 2 * (8 + VALUE);
     pub(crate) const DECISION: u64 = PROPOSE + 8 + VALUE;
-    pub(crate) const LEN: u64 = DECISION + 2 * VALUE;
+    pub(crate) const LEN: u64 = (DECISION + 2 * VALUE).next_multiple_of(64);
 }
 
 /// Table 1, the subgroup's: where its columns end, its ring, and a row.
@@ -129,10 +129,11 @@ fn word(offset: u64, value: u64) -> Vec<u8> {
     [words(offset, &[value]), words(row::CHANGES, &[2])].concat()
 }
 
-/// A write of the columns `published` (frames, messages), `delivered`, `wanted` and `received` of the first sender.
+/// A write of the columns `published` (frames, messages), `delivered`, `wanted`, `persisted` and `received` of the first sender.
 fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8> {
     let published = u64::from(frames) | u64::from(messages) << 32;
-    write(1, 0, &[published, delivered, 0, received, 0, 0].map(u64::to_le_bytes).concat())
+    // The first number is 1: everybody begins with it.
+    write(1, 0, &[published, delivered.max(1), 0, 0, received, 0, 0].map(u64::to_le_bytes).concat())
 }
 
 /// Bytes that are the same at every run.
@@ -159,6 +160,7 @@ fn meet_rogue(config: &Config) -> (Rogue, [JoinHandle<Result<Correct, Error>>; 2
 fn join_rogue() -> (Rogue, [Correct; 2]) {
     let (mut rogue, joins) = meet_rogue(&config());
     for stream in &mut rogue.to {
+        stream.write_all(&columns(0, 0, 0, 1)).unwrap();
         for (offset, value) in [(row::INSTALLED, 1), (row::EPOCH, 1), (row::CHANGES, 1)] {
             stream.write_all(&words(offset, &[value])).unwrap();
         }
@@ -184,7 +186,7 @@ impl Rogue {
     fn value(&self, number: u64, members: &[usize], ends: &[[u64; 3]], left: u64) -> Vec<u64> {
         let name = |rank: usize| [(10 * (rank as u64 + 1)) | ((rank as u64) << 32), self.incarnations[rank]];
         let counts = members.len() as u64 | (ends.len() as u64) << 32;
-        let mut words = vec![counts, number, 100, 1000, u64::MAX, left];
+        let mut words = vec![counts, number, 100, 1000, u64::MAX, left, 0];
         members.iter().for_each(|&rank| words.extend(name(rank)));
         for (rank, end) in ends.iter().enumerate() {
             words.extend(name(rank));
@@ -330,7 +332,7 @@ fn counters_that_cannot_be_sever_their_sender() {
 fn breaches_in_frames() -> Vec<(Vec<u8>, &'static str)> {
     let frame = |word: u64| [write(1, COLUMNS_LEN, &word.to_le_bytes()), columns(1, 1, 0, 0)].concat();
     vec![
-        (frame(3 << 28), "no frame header"),
+        (frame(5 << 28), "no frame header"),
         (frame(1 << 31), "no frame header"),
         (frame(RING_BYTES + 8), "passes the ring's end"),
         (frame(8 | 5 << 32), "frame 5 lies beyond the 1 messages published"),
@@ -408,9 +410,9 @@ const BALLOT: u64 = 5 << 8 | 1;
 
 #[test]
 fn ballots_without_a_value() {
-    let too_many = [BALLOT, 65 | 3 << 32, 1, 0, 0, 0, 0];
-    let bad_slot = [BALLOT, 1, 1, 0, 0, 1, 0, 10 | 64 << 32, 0];
-    let twice = [BALLOT, 2, 1, 0, 0, 1, 0, 10, 0, 10, 0];
+    let too_many = [BALLOT, 65 | 3 << 32, 1, 0, 0, 0, 0, 0];
+    let bad_slot = [BALLOT, 1, 1, 0, 0, 1, 0, 0, 10 | 64 << 32, 0];
+    let twice = [BALLOT, 2, 1, 0, 0, 1, 0, 0, 10, 0, 10, 0];
     survived(vec![
         case("accepted, zeros", |_| word(row::ACCEPTED, 1), NOT_NEXT),
         case("accepted, too many members", move |_| record(row::ACCEPT, &too_many, row::ACCEPTED, 1), NO_VALUE),
@@ -476,7 +478,7 @@ fn ends_of_frames_that_were_never_written() {
         [write(1, COLUMNS_LEN, &word.to_le_bytes()), record(row::WEDGE, &ends, row::WEDGED, 1)].concat()
     };
     survived(vec![
-        case("no header", move |_| frames(3 << 28, 1, 1, 1), "header"),
+        case("no header", move |_| frames(5 << 28, 1, 1, 1), "header"),
         case("another place", move |_| frames(8, 1, 1, 9), "end"),
     ]);
 }

@@ -10,13 +10,13 @@ use super::wire::{self, First, Place, Reply, Request};
 use crate::config::MemberId;
 use crate::fabric::Connection;
 use crate::fabric::meet::listen::Listening;
-use crate::fabric::meet::{self, check};
+use crate::fabric::meet::{self, Quiet, check};
 use crate::log::Version;
 use crate::membership::Peer;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -227,8 +227,7 @@ fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> 
     match snapshot.and_then(|given| given) {
         Ok(Snapshot { view, next, mut state }) => {
             wire::answer(&mut socket, &Reply::State { view, next })?;
-            transfer::send(&mut socket, &mut *state)?;
-            socket.flush()
+            transfer::send(&mut Quiet(&socket), &mut *state)
         }
         Err(error) => wire::answer(&mut socket, &Reply::Refused { reason: error.to_string() }),
     }

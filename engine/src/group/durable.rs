@@ -12,8 +12,8 @@ use crate::log::{Log, Reader, Version};
 use crate::node::Phase;
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got
 /// that far. None of them ever goes back.
@@ -144,12 +144,18 @@ impl Group {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("a checkpoint cannot be waited for in a callback"));
         }
+        let deadline = after(timeout);
+        let left = || deadline.saturating_duration_since(Instant::now());
         let late = || Error::TimedOut { what: "checkpoint", after_ms: super::shared::millis(timeout) };
         let (reply, answer) = sync_channel(1);
         self.shared.lock().checkpoints.push(Asked { reply });
         self.shared.ask();
-        let taken = answer.recv_timeout(timeout).map_err(|_| late())??;
-        self.await_frontier(timeout, |frontiers| frontiers.everywhere >= taken.needs)?;
+        let taken = answer.recv_timeout(left()).map_err(|error| match error {
+            RecvTimeoutError::Timeout => late(),
+            // The group has ended.
+            RecvTimeoutError::Disconnected => self.shared.check_open().err().unwrap_or(Error::Left),
+        })??;
+        self.await_frontier(left(), |frontiers| frontiers.everywhere >= taken.needs)?;
         let Taken { version, ahead, mut state, .. } = taken;
         let time_ns = log.get(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
@@ -162,7 +168,7 @@ impl Group {
                 n => checkpoint.write(&buffer[..n])?,
             }
         }
-        log.install(checkpoint, timeout)?;
+        log.install(checkpoint, left())?;
         Ok(version)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, FabricKind, MemberId};
 use crate::error::Error;
+use crate::fabric::meet::Quiet;
 use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, shm, tcp, verbs};
 use socket2::Socket;
 use std::io::{self, Read, Write};
@@ -114,7 +115,7 @@ pub(super) fn agree(
         after_ms: config.join_timeout_ms,
     };
     for (id, stream) in &mut peers {
-        let said = stream.set_write_timeout(Some(left())).and_then(|()| stream.write_all(&[own]));
+        let said = stream.set_write_timeout(Some(left())).and_then(|()| Quiet(stream).write_all(&[own]));
         said.map_err(|e| failed(*id, &e))?;
     }
     let mut kind = if own == CAN { FabricKind::Verbs } else { FabricKind::Tcp };

@@ -11,10 +11,11 @@ use super::vault::DISK_TIME;
 use super::wire::{self, Reply, Request};
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
+use crate::fabric::meet::Quiet;
 use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot, Version};
 use crate::multicast::{Delivery, Mode};
 use crate::node::LEDGER;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -152,8 +153,7 @@ pub(super) fn give(
     match sent {
         Ok(mut sent) => {
             wire::answer(socket, &Reply::Log {})?;
-            transfer::send(socket, &mut sent)?;
-            socket.flush()
+            transfer::send(&mut Quiet(socket), &mut sent)
         }
         Err(reason) => wire::answer(socket, &Reply::Refused { reason }),
     }

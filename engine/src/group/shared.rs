@@ -316,6 +316,8 @@ impl Shared {
     /// The group stopped, for this reason.
     pub(super) fn stop(&self, reason: &Error) {
         let mut state = self.lock();
+        // Whoever waits for one is told by that.
+        state.checkpoints.clear();
         state.stopped.get_or_insert_with(|| reason.clone());
         state.ended.get_or_insert_with(|| Err(reason.clone()));
         drop(state);
@@ -325,6 +327,7 @@ impl Shared {
     /// The driver has ended.
     pub(super) fn end(&self, result: Result<(), Error>) {
         let mut state = self.lock();
+        state.checkpoints.clear();
         state.ended.get_or_insert(result);
         self.shut.store(true, Ordering::Relaxed);
         drop(state);

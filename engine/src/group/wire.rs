@@ -5,6 +5,7 @@
 
 use crate::config::{FabricKind, MemberId};
 use crate::fabric::Slot;
+use crate::fabric::meet::Quiet;
 use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
 use crate::membership::Peer;
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,7 @@ pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
 
 /// Sends an answer.
 pub(super) fn answer(socket: &mut Socket, reply: &Reply) -> io::Result<()> {
-    send(socket, KIND_REPLY, reply)
+    send(&mut Quiet(socket), KIND_REPLY, reply)
 }
 
 /// Asks the process at `address`, `HOST:PORT` or `unix:PATH`; the connection stays open behind the answer.
@@ -121,7 +122,7 @@ pub(super) fn ask(address: &str, request: &Request, timeout: Duration) -> io::Re
     let mut socket = connect(address, timeout)?;
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))?;
-    send(&mut socket, KIND_REQUEST, request)?;
+    send(&mut Quiet(&socket), KIND_REQUEST, request)?;
     let (_, body) = receive(&mut socket, &[KIND_REPLY])?;
     Ok((socket, toml::from_str(&body).map_err(malformed)?))
 }

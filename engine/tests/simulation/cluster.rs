@@ -730,7 +730,7 @@ impl Cluster {
         let peer = self.actors[who].peer;
         let view = self.actors[who].node.view();
         let learner = view.is_some_and(|view| view.members.iter().any(|m| m.peer == peer && !m.voter));
-        if learner && !self.has_taken_over(who) {
+        if learner && !self.actors[who].ended() && !self.has_taken_over(who) {
             return;
         }
         if learner && !self.actors[who].ended() && (self.plan.most == 0 || self.rng.chance(1, 20)) {

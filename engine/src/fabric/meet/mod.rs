@@ -23,6 +23,7 @@ mod dial;
 mod handshake;
 pub(crate) mod listen;
 mod meeting;
+mod quiet;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::config::{Config, MemberId};
 use crate::error::Error;
 use listen::Listening;
 use meeting::Meeting;
+pub(crate) use quiet::Quiet;
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -111,7 +113,7 @@ pub(crate) fn refuse_running(socket: &mut Socket, member: MemberId) -> io::Resul
     let reason = "the group runs already".to_owned();
     let refuse = Refuse { code: Code::Running, member, key: String::new(), value: String::new(), reason };
     let message = Message::Refuse(refuse).encode().unwrap_or_default();
-    socket.write_all(&message)?;
+    Quiet(socket).write_all(&message)?;
     socket.shutdown(std::net::Shutdown::Write)?;
     let mut rest = [0; 256];
     // Closing with unread bytes would reset the connection, and the answer might be lost with it.
