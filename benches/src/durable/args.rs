@@ -14,7 +14,7 @@ const RUN_BYTES: u64 = 64 << 20;
 /// by side, each with a file on the same file system whose space is taken before: each writes the bytes that the log of one
 /// member wrote (headers included), with as many syncs (fdatasync) as that log needed, at equal distances. Figures: the ratio of the rates,
 /// group/raw, pair by pair; and how long one durable message takes in a quiet group, from the send to its delivery at its
-/// sender, as a ratio to one raw write of its bytes and a sync, in turn.
+/// sender, as a ratio to one raw write of its bytes and a sync, 50 of each in turn.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct DurableArgs {
     /// Members of the group.
