@@ -3,9 +3,11 @@
 use crate::Result;
 use crate::compare::CompareArgs;
 use crate::devices::DevicesArgs;
+use crate::durable::DurableArgs;
 use crate::join::JoinArgs;
 use crate::log::LogArgs;
 use crate::place::{AcrossArgs, HereArgs, sample_addresses};
+use crate::restart::RestartArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
 use serde::{Deserialize, Serialize};
@@ -79,6 +81,10 @@ pub(crate) enum Command {
     /// sync; and how long one durable append takes, as a ratio to one raw write and its sync.
     #[command(args_override_self = true)]
     Log(LogArgs),
+    #[command(args_override_self = true)]
+    Durable(DurableArgs),
+    #[command(args_override_self = true)]
+    Restart(RestartArgs),
     /// Lists the RDMA devices of this machine, what would be used of them, and in words why something cannot be.
     ///
     /// Without a device, or without libibverbs, it says what is missing. The status is 0 if something can be used, and 1 if not.

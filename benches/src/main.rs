@@ -2,7 +2,8 @@
 //!
 //! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), or is one of several
 //! such commands on as many machines ([`across`]); the members measure ([`member`], [`limit`], [`pingpong`], [`idle`],
-//! [`failover`], [`join`]), and what they report is put together and shown. The persistent [`log`] needs no members.
+//! [`failover`], [`join`]), and what they report is put together and shown. The persistent [`log`] needs no members, and those
+//! of a group with one ([`durable`], [`restart`]) are threads of one process.
 
 mod across;
 mod args;
@@ -11,6 +12,7 @@ mod compare;
 mod control;
 mod crew;
 mod devices;
+mod durable;
 mod failover;
 mod idle;
 mod join;
@@ -21,6 +23,7 @@ mod member;
 mod pingpong;
 mod place;
 mod report;
+mod restart;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         Command::Join(args) => join::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Durable(args) => durable::run(&args),
+        Command::Restart(args) => restart::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Member => return control::work(),
     };

@@ -204,6 +204,40 @@ fn logs() {
 }
 
 #[test]
+fn groups_with_logs() {
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let run = json(&format!("durable --size 100 --messages 200 --probes 5 --dir {dir}"));
+    assert_eq!((&run["kind"], run["messages"].as_u64()), (&Value::from("durable"), Some(600)));
+    has_numbers(&run, &["ratio_median", "ratio_min", "ratio_max", "latency_ratio_median", "records_per_sync.median"]);
+    has_numbers(&run, &["group.messages_per_second.median", "raw.messages_per_second.median", "group.latency_us.p50"]);
+    let pairs = run["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 5);
+    // Every log has every message, and each of them waited for a sync.
+    assert!(
+        pairs.iter().all(|pair| pair["records"].as_u64() >= Some(1800) && pair["syncs"].as_u64() >= Some(3)),
+        "{run}"
+    );
+    let output = bench(&format!("durable --members 1 --messages 20 --probes 5 --dir {dir}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("rate, group/raw: median"), "{out}{err}");
+}
+
+#[test]
+fn restarts() {
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let run = json(&format!("restart --bytes 1000000 --fill-size 4096 --size 100 --restarts 2 --dir {dir}"));
+    assert_eq!((&run["kind"], run["bytes_per_member"].as_u64()), (&Value::from("restart"), Some(1_007_616)));
+    has_numbers(&run, &["ratio_median", "ratio_min", "ratio_max", "restart_ms.median", "raw_ms.median"]);
+    has_numbers(&run, &["read_bytes_per_member.median", "raw_bytes_per_member.median"]);
+    let told = run["restarts"][0]["told_again_per_member"].as_f64().unwrap();
+    // What was sent after the checkpoint, of 246 messages.
+    assert!((12.0..246.0).contains(&told), "{run}");
+    let output = bench(&format!("restart --bytes 8 --fill-size 8 --members 1 --restarts 1 --dir {dir}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("back after [ms]: median"), "{out}{err}");
+}
+
+#[test]
 fn comparisons() {
     let exe = env!("CARGO_BIN_EXE_galerna-bench");
     for flags in [
@@ -254,6 +288,9 @@ fn bad_flags_are_refused() {
     refused("log --batch 5 --appenders 5", "--appenders");
     refused("log --size 33554432 --batch 1000", "a batch of 33554432000 bytes");
     refused("log --dir /does/not/exist", "cannot make");
+    refused("durable --pairs 4", "5..=");
+    refused("durable --dir /does/not/exist", "cannot make");
+    refused("restart --size 7", "8..=");
     refused("compare --fabric shm --pairs 4", "5..=");
     refused("compare --fabric shm --against nothing", "BINARY:PATH");
     refused("compare --fabric shm --against cluster", "both sides");

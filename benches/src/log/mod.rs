@@ -1,8 +1,8 @@
 //! `galerna-bench log`: what the persistent log costs over the same bytes and syncs without one.
 
 mod args;
-mod place;
-mod sides;
+pub(crate) mod place;
+pub(crate) mod sides;
 
 pub(crate) use args::LogArgs;
 

@@ -50,7 +50,7 @@ impl Run {
     }
 }
 
-fn filler(len: u64) -> Vec<u8> {
+pub(crate) fn filler(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 7) as u8).collect()
 }
 
@@ -110,7 +110,7 @@ fn appenders(log: &Log, payload: &[u8], threads: u64, records: u64, all: &mut La
 }
 
 /// A file whose space is taken, as that of a segment is.
-pub(super) struct Raw {
+pub(crate) struct Raw {
     file: File,
     at: u64,
     bytes: Vec<u8>,
@@ -118,7 +118,7 @@ pub(super) struct Raw {
 
 impl Raw {
     /// Takes `len` bytes of space.
-    pub(super) fn new(path: &Path, len: u64) -> Result<Raw> {
+    pub(crate) fn new(path: &Path, len: u64) -> Result<Raw> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         fallocate(&file, FallocateFlags::empty(), 0, len as i64)?;
         file.sync_all()?;
@@ -126,7 +126,7 @@ impl Raw {
     }
 
     /// So many bytes and a sync; how long that took, in nanoseconds.
-    pub(super) fn durable_write(&mut self, len: u64) -> Result<u64> {
+    pub(crate) fn durable_write(&mut self, len: u64) -> Result<u64> {
         let (start, end) = (now_ns(), self.at + len);
         while self.at < end {
             let part = (end - self.at).min(WRITE_BYTES);

@@ -8,7 +8,7 @@ use super::wire::Place;
 use super::{Flush, Group};
 use crate::config::{Config, SubgroupId};
 use crate::error::Error;
-use crate::log::{Log, Reader, Version};
+use crate::log::{Log, LogStats, Reader, Version};
 use crate::node::Phase;
 use std::io::Read;
 use std::sync::Arc;
@@ -133,6 +133,11 @@ impl Group {
     /// views.
     pub fn read_log(&self, subgroup: SubgroupId) -> Result<Reader, Error> {
         Ok(self.log(subgroup)?.reader())
+    }
+
+    /// What this member's log has made durable since this process opened it; `records / batches` of it shared a sync.
+    pub fn log_stats(&self, subgroup: SubgroupId) -> Result<LogStats, Error> {
+        Ok(self.log(subgroup)?.stats())
     }
 
     /// Writes a checkpoint: asks the application for its [`crate::Handler::snapshot`], and keeps it on disk with the version

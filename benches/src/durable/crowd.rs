@@ -1,0 +1,168 @@
+//! A group with a log whose members are threads of this process.
+
+use crate::Result;
+use crate::measure::now_ns;
+use galerna::config::Member as Listed;
+use galerna::{Config, Delivery, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub(crate) const MAIN: SubgroupId = SubgroupId(0);
+/// Nothing on a working machine takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// Members that share few cores and a disk with whatever else runs must not take each other for dead.
+const FAILURE_MS: u64 = 30_000;
+
+/// What a member's application has been delivered.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(Arc<(Mutex<Marks>, Condvar)>);
+
+#[derive(Default)]
+struct Marks {
+    /// Deliveries so far, and the number to tell of, with the time at which it was reached.
+    count: u64,
+    target: u64,
+    at_ns: u64,
+    /// How messages begin that are looked for, when the first of them came, and how many others came before it.
+    looked_for: Option<u64>,
+    found_ns: Option<u64>,
+    told_before: u64,
+}
+
+impl Seen {
+    /// Looks for a message that [`tagged`] made.
+    pub(crate) fn looking_for(tag: u64) -> Seen {
+        let marks = Marks { looked_for: Some(tag), ..Marks::default() };
+        Seen(Arc::new((Mutex::new(marks), Condvar::new())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Marks> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Deliveries before the message that is looked for.
+    pub(crate) fn told_before(&self) -> u64 {
+        self.lock().told_before
+    }
+
+    /// Before it is reached.
+    pub(crate) fn aim_at(&self, count: u64) {
+        self.lock().target = count;
+    }
+
+    fn wait(&self, what: &str, get: impl Fn(&Marks) -> Option<u64>) -> Result<u64> {
+        let (marks, late) = (self.lock(), |m: &mut Marks| get(m).is_none());
+        let waited = self.0.1.wait_timeout_while(marks, PATIENCE, late);
+        let (marks, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        get(&marks).ok_or_else(|| format!("{what} did not come within {} s", PATIENCE.as_secs()).into())
+    }
+
+    /// Waits for as many deliveries as were aimed at; when the last one was.
+    pub(crate) fn wait_for_all(&self) -> Result<u64> {
+        self.wait("all messages", |marks| (marks.count >= marks.target).then_some(marks.at_ns))
+    }
+
+    /// Waits for the message that is looked for; when it came.
+    pub(crate) fn wait_for_found(&self) -> Result<u64> {
+        self.wait("the new message", |marks| marks.found_ns)
+    }
+}
+
+impl Handler for Seen {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        let mut marks = self.lock();
+        marks.count += 1;
+        let aimed = marks.count == marks.target;
+        let found = marks.found_ns.is_none()
+            && marks.looked_for.is_some_and(|tag| message.payload.starts_with(&tag.to_le_bytes()));
+        if aimed || found {
+            let now = now_ns();
+            if aimed {
+                marks.at_ns = now;
+            }
+            if found {
+                (marks.found_ns, marks.told_before) = (Some(now), marks.count - 1);
+            }
+            self.0.1.notify_all();
+        }
+    }
+}
+
+/// A message that is told apart from others.
+pub(crate) fn tagged(tag: u64, len: u64) -> Vec<u8> {
+    let mut bytes = tag.to_le_bytes().to_vec();
+    bytes.resize((len as usize).max(bytes.len()), 0);
+    bytes
+}
+
+/// A member, until it is dropped: for the others it is gone then.
+pub(crate) struct Member {
+    pub(crate) group: Group,
+    pub(crate) seen: Seen,
+}
+
+/// The configuration of so many members with their logs in a directory.
+pub(crate) fn config(members: u64, size: u64, ring_bytes: Option<usize>, directory: &Path) -> Result<Config> {
+    // All are bound at once, so that no port is given out twice.
+    let listeners = (0..members).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
+    let listed = listeners
+        .iter()
+        .zip(1..)
+        .map(|(listener, id)| Ok(Listed { id: MemberId(id), address: listener.local_addr()?.to_string() }));
+    let listed = listed.collect::<std::io::Result<Vec<_>>>()?;
+    let mut config = Config::new("bench", FabricKind::Tcp, listed).with_log(LogConfig::new(directory));
+    config.ring_bytes = ring_bytes.unwrap_or(config.ring_bytes);
+    config.max_message_bytes = Some(size as usize);
+    config.failure_timeout_ms = FAILURE_MS;
+    config.partition_timeout_ms = 2 * FAILURE_MS;
+    config.join_timeout_ms = PATIENCE.as_millis() as u64;
+    config.check()?;
+    Ok(config)
+}
+
+/// Does `work` once for each of `things`, side by side.
+pub(crate) fn side_by_side<T: Send, R: Send>(
+    things: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = things.into_iter().map(|thing| scope.spawn(move || work(thing))).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).collect()
+    })
+}
+
+/// All members join, side by side; `then` is done at once by each that has joined.
+pub(crate) fn join_all(
+    config: &Config,
+    seen: impl Fn() -> Seen,
+    then: impl Fn(&Group) -> Result<()> + Sync,
+) -> Result<Vec<Member>> {
+    let joining: Vec<_> = config.members.iter().map(|member| (member.id, seen())).collect();
+    side_by_side(joining, |(id, seen)| {
+        let group = Group::join(config.clone().with_member(id), seen.clone())?;
+        then(&group)?;
+        Ok(Member { group, seen })
+    })
+}
+
+/// Every member sends so many durable messages, and is delivered those of all; when the first began and the last ended.
+pub(crate) fn send_all(members: &[Member], messages: u64, payload: &[u8]) -> Result<(u64, u64)> {
+    let all = messages * members.len() as u64;
+    members.iter().for_each(|member| member.seen.aim_at(member.seen.count() + all));
+    let start = now_ns();
+    let ends = side_by_side(members, |member| {
+        for _ in 0..messages {
+            member.group.send(MAIN, Mode::Durable, payload, PATIENCE)?;
+        }
+        member.seen.wait_for_all()
+    })?;
+    Ok((start, ends.into_iter().max().unwrap_or(start)))
+}
