@@ -49,13 +49,10 @@ impl Vault {
         let identity = Identity { member: u64::from(me.0), ..Identity::default() };
         let options = LogOptions { segment_bytes: log.segment_bytes, identity, ..LogOptions::default() };
         let mut vault = Vault { path, options, fabric: config.fabric, log: None };
-        let found = match Log::open_read_only(&vault.path) {
-            Ok(log) => log.identity(),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(vault),
-            Err(error) => return Err(error),
-        };
-        vault.options.identity.group = found.group;
-        vault.log = Some(Arc::new(Log::open(&vault.path, vault.options.clone())?));
+        if let Some(found) = Log::identity_of(&vault.path)? {
+            vault.options.identity.group = found.group;
+            vault.log = Some(Arc::new(Log::open(&vault.path, vault.options.clone())?));
+        }
         Ok(vault)
     }
 

@@ -110,6 +110,14 @@ impl Log {
         Ok(Log { queue, thread, reader, disk, identity: options.identity })
     }
 
+    /// Whose log a directory holds; none if it holds none, or is not there.
+    pub fn identity_of(directory: impl AsRef<Path>) -> Result<Option<Identity>, Error> {
+        match directory.as_ref().is_dir() {
+            true => super::recover::identity(&OsDisk::open_read_only(directory.as_ref())?),
+            false => Ok(None),
+        }
+    }
+
     /// Opens a log for reading, also while another process writes it: up to what is whole by now. Changes nothing.
     pub fn open_read_only(directory: impl AsRef<Path>) -> Result<ReadOnlyLog, Error> {
         ReadOnlyLog::open(directory.as_ref())

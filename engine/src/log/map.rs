@@ -7,7 +7,7 @@ use std::io;
 /// A mapping of a whole file, for reading. It keeps the file's bytes alive, also after the file was removed.
 ///
 /// Nothing reads it by a reference to all of it: the log appends to a file that is mapped, and only bytes that will never
-/// change again are handed out, by [`Map::bytes`].
+/// change again are handed out, by `bytes`.
 #[derive(Debug)]
 pub struct Map(MmapRaw);
 

@@ -161,6 +161,13 @@ pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
 
 type Headers = (Vec<Header>, Box<dyn File>, u64);
 
+/// Whose log it is; none if there is no log.
+pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
+    let listing = Listing::read(disk)?;
+    let newest = listing.segments.last().map(|&highest| read_header(disk, highest));
+    Ok(newest.transpose()?.map(|(_, header, _)| header.identity))
+}
+
 /// The headers of all segments, and the last one's file with its length.
 fn read_headers(
     disk: &dyn Disk,

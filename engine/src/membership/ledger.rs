@@ -89,7 +89,7 @@ impl Ledger {
         words(head.into_iter().chain(began).chain(accepted))
     }
 
-    /// Reads what [`Ledger::encode`] wrote; the error says what is wrong with it.
+    /// Reads what a member has saved; the error says what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Ledger, &'static str> {
         let (chunks, rest) = bytes.as_chunks::<8>();
         let words: Vec<u64> = chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
