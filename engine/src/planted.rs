@@ -40,6 +40,8 @@ pub(crate) enum Bug {
     VoteBeforeSaved,
     /// After a total failure the shortest log counts.
     RestartFromShortest,
+    /// What a crash left of a record is taken for the record.
+    TornTailTaken,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::log::Reader;
+use crate::planted::{self, Bug};
 use crate::simulation::rng::Rng;
 use std::io::Read;
 
@@ -379,4 +380,17 @@ fn every_crash_leaves_a_true_log() {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+#[test]
+fn catches_a_torn_tail_taken_for_a_record() {
+    let run_with = |bug| {
+        planted::plant(bug);
+        let found = (0..1000).find(|&seed| std::panic::catch_unwind(|| Run::new(seed).run()).is_err());
+        planted::plant(None);
+        found
+    };
+    let seed = run_with(Some(Bug::TornTailTaken)).expect("it was not caught in 1000 seeds");
+    println!("caught by seed number {}", seed + 1);
+    Run::new(seed).run();
 }
