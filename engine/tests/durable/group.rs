@@ -243,3 +243,49 @@ fn durable_needs_a_log() {
     group.send(MAIN, Mode::Safe, b"x", PATIENCE).unwrap();
     group.flush(MAIN, 0, PATIENCE).unwrap();
 }
+
+#[test]
+fn a_log_that_begins_with_a_checkpoint_hands_it_on() {
+    let folder = Folder::new("begins");
+    let config = config(&folder, FabricKind::Tcp, 1);
+    let mut members = join_all(&config, &[1]);
+    // More than two segments, so that the first of them goes.
+    for i in 0..300 {
+        send(&members[0].0, &format!("{i} {}", ".".repeat(8000)));
+    }
+    members[0].0.persist(MAIN, PATIENCE).unwrap();
+    let version = members[0].0.checkpoint(MAIN, PATIENCE).unwrap();
+    members[0].0.trim_log(MAIN, version).unwrap();
+    assert!(members[0].0.read_log(MAIN).unwrap().oldest().unwrap().unwrap().sequence > 1, "nothing was trimmed");
+    send(&members[0].0, "after");
+    // Each takes from the one that came before it.
+    for (id, address) in [2, 3].into_iter().zip(common::addresses(FabricKind::Tcp, 2)) {
+        let newcomer = Config { address: Some(address), ..config.clone() };
+        members.extend(join_all(&newcomer, &[id]));
+        let list = &members.last().unwrap().1;
+        wait("the state", || list.all() == members[0].1.all());
+        wait("the vote", || members[0].0.view().members.len() == id as usize);
+        send(&members[0].0, "more");
+        members[0].0.persist(MAIN, PATIENCE).unwrap();
+        members.iter().for_each(|(_, list)| wait("delivery", || list.all().len() == 300 + id as usize));
+    }
+}
+
+#[test]
+fn a_restart_forgives_who_gave_up_and_comes_again() {
+    let folder = Folder::new("again");
+    let mut config = config(&folder, FabricKind::Tcp, 3);
+    let members = join_all(&config, &[1, 2, 3]);
+    send(&members[0].0, "kept");
+    members[0].0.persist(MAIN, PATIENCE).unwrap();
+    drop(members);
+    config.join_timeout_ms = 20_000;
+    let patient = config.clone();
+    let first = std::thread::spawn(move || join_all(&patient, &[1]).pop().unwrap());
+    // It meets the first, and gives up before the two have waited long enough for the third.
+    let hasty = Config { join_timeout_ms: 1200, ..config.clone() };
+    assert!(Group::join(hasty.with_member(MemberId(2)), List::default()).is_err());
+    let second = join_all(&config, &[2]).pop().unwrap();
+    let first = first.join().unwrap();
+    assert_eq!((first.1.all(), second.1.all()), (vec!["kept".to_owned()], vec!["kept".to_owned()]));
+}
