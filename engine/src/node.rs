@@ -13,10 +13,10 @@ pub use restart::{LogNeed, Recovery};
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
-use crate::membership::{Admission, Membership, Peer, Refusal, Settings, View, ViewChange};
+use crate::membership::{Admission, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
 use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Sentinel, Stats};
 use ending::Fetches;
-use logging::{FIRST_NS, Logging};
+use logging::Logging;
 use restart::Restart;
 use std::sync::Arc;
 

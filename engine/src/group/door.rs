@@ -7,7 +7,7 @@ use super::records;
 use super::shared::Shared;
 use super::transfer;
 use super::wire::{self, First, Place, Reply, Request};
-use crate::config::MemberId;
+use crate::config::{Config, MemberId};
 use crate::fabric::Connection;
 use crate::fabric::meet::listen::Listening;
 use crate::fabric::meet::{self, Quiet, check};
@@ -57,6 +57,13 @@ pub(super) struct Sign {
     pub(super) address: String,
     /// On shared memory: what is handed to those who link.
     pub(super) linking: Linking,
+}
+
+impl Sign {
+    pub(super) fn new(config: &Config, group_id: u64, me: Peer, address: &str, linking: Linking) -> Sign {
+        let (group, agreed, address) = (config.group.clone(), config.agreed(), address.to_owned());
+        Sign { group, group_id, agreed, me, address, linking }
+    }
 }
 
 /// The thread that listens; dropped, it ends.
@@ -236,7 +243,7 @@ fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, FabricKind, Member};
+    use crate::config::{FabricKind, Member};
     use crate::group::Group;
     use crate::multicast::Delivery;
 

@@ -1,6 +1,6 @@
 //! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
 
-use super::durable::{Frontiers, Fullness, wall_ns};
+use super::durable::{Frontiers, Fullness};
 use super::flush::Pending;
 use super::handler::Handler;
 use super::newcomer::Newcomer;
@@ -10,6 +10,7 @@ use super::shared::{Shared, after, millis};
 use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
+use crate::log::wall_ns;
 use crate::node::{Node, Phase};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;

@@ -13,7 +13,7 @@ use crate::node::Phase;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got
 /// that far. None of them ever goes back.
@@ -165,14 +165,7 @@ impl Group {
         let time_ns = log.get(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
         checkpoint.write(&checkpoint_head(&ahead))?;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let read = state.read(&mut buffer);
-            match read.map_err(|e| Error::io("reading the application's `snapshot`", e))? {
-                0 => break,
-                n => checkpoint.write(&buffer[..n])?,
-            }
-        }
+        checkpoint.fill(&mut *state, "reading the application's `snapshot`")?;
         log.install(checkpoint, left())?;
         Ok(version)
     }
@@ -188,12 +181,6 @@ impl Group {
             )),
         }
     }
-}
-
-/// The host's clock, in nanoseconds since 1970.
-pub(super) fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Shared {

@@ -39,6 +39,13 @@ enum Attempt {
     Again(Box<dyn Handler>, String),
 }
 
+impl Attempt {
+    fn again(driver: Driver, obstacle: String) -> Result<Attempt, Error> {
+        let handler = driver.into_handler().ok_or_else(|| Error::Internal("the handler is lost".to_owned()))?;
+        Ok(Attempt::Again(handler, obstacle))
+    }
+}
+
 pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
     let (id, address, rank) = config.own()?;
@@ -94,14 +101,7 @@ fn restart(
     let wake = Wake::default();
     let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
     let addresses = HashMap::from([(me.incarnation, address.to_owned())]);
-    let sign = Sign {
-        group: config.group.clone(),
-        group_id,
-        agreed: config.agreed(),
-        me,
-        address: address.to_owned(),
-        linking: linking.clone(),
-    };
+    let sign = Sign::new(config, group_id, me, address, linking.clone());
     let durable = Some(Durable { log, wake, release: None });
     let ready = Ready { node, me, sign, addresses, listening, durable, restarts: Some((ledger, recovery)) };
     let (shared, mut driver) = ready.start(config, handler)?;
@@ -113,10 +113,7 @@ fn restart(
         Ok(false) | Err(Error::Removed { .. }) => {}
         Err(error) => return Err(error),
     }
-    match driver.into_handler() {
-        Some(handler) => Ok(Attempt::Again(handler, "restart".to_owned())),
-        None => Err(Error::Internal("the handler is lost".to_owned())),
-    }
+    Attempt::again(driver, "restart".to_owned())
 }
 
 /// Calls the engine, once there is one.
@@ -262,8 +259,7 @@ fn found(
     node.found(&founders, Origin::default());
     let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone())).collect();
     let me = founders[rank];
-    let (group, agreed, address) = (config.group.clone(), config.agreed(), config.members[rank].address.clone());
-    let sign = Sign { group, group_id: incarnations[0], agreed, me, address, linking };
+    let sign = Sign::new(config, incarnations[0], me, &config.members[rank].address, linking);
     Ok(Ready { node, me, sign, addresses, listening, durable, restarts: None })
 }
 
@@ -342,9 +338,7 @@ fn attempt(
         durable = Some(Durable { log, wake: Wake::default(), release: Some(release) });
     }
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
-    let agreed = config.agreed();
-    let (group, address) = (config.group.clone(), me.address.clone());
-    let sign = Sign { group, group_id, agreed, me: peer, address, linking: linking.clone() };
+    let sign = Sign::new(config, group_id, peer, &me.address, linking.clone());
     let ready = Ready { node, me: peer, sign, addresses, listening, durable, restarts: None };
     let (shared, mut driver) = ready.start(config, handler)?;
     let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
@@ -356,10 +350,7 @@ fn attempt(
     }
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();
     let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
-    match driver.into_handler() {
-        Some(handler) => Ok(Attempt::Again(handler, what)),
-        None => Err(Error::Internal("the handler is lost".to_owned())),
-    }
+    Attempt::again(driver, what)
 }
 
 /// A place in the group.

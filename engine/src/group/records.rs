@@ -193,7 +193,7 @@ fn receive(
                 let [view, sequence, time_ns, sender, mode, kind, len] = words(from)?;
                 let mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
                 let mode = mode.ok_or_else(|| malformed("a record of no known mode"))?;
-                let kind = [Kind::Message, Kind::Decision].into_iter().find(|&k| k as u64 == kind);
+                let kind = u8::try_from(kind).ok().and_then(Kind::from_bits);
                 let kind = kind.ok_or_else(|| malformed("a record of no known kind"))?;
                 if len > RECORD_BYTES_MAX {
                     return Err(malformed(format!("a record of {len} bytes")));
@@ -326,13 +326,7 @@ fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
     let mut from = ask(source, wanted)?;
     let mut keep = |version: Version, time_ns: u64, bytes: &mut dyn Read| -> io::Result<()> {
         let mut checkpoint = log.snapshot(version, time_ns).map_err(io::Error::other)?;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match bytes.read(&mut buffer)? {
-                0 => break,
-                n => checkpoint.write(&buffer[..n]).map_err(io::Error::other)?,
-            }
-        }
+        checkpoint.fill(bytes, "receiving a checkpoint").map_err(io::Error::other)?;
         // Between what is here and what follows the checkpoint records are missing: what is here is of no use.
         if let Some(oldest) = log.oldest().map_err(io::Error::other)? {
             log.cut(oldest, DISK_TIME).map_err(io::Error::other)?;

@@ -70,8 +70,6 @@ impl Vault {
                 theirs: format!("{:#018x}", group_id_of(self.options.identity)),
             });
         }
-        std::fs::create_dir_all(&self.path)
-            .map_err(|e| Error::io(format!("cannot make the directory {}", self.path.display()), e))?;
         self.options.identity = group;
         let log = Arc::new(Log::open(&self.path, self.options.clone())?);
         self.log = Some(log.clone());

@@ -68,24 +68,6 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Both directions in one place: a mode that is added is added here, or the compiler complains.
-fn mode_bits(mode: Mode) -> u8 {
-    match mode {
-        Mode::Fifo => 0,
-        Mode::Ordered => 1,
-        Mode::Safe => 2,
-        Mode::Durable => 3,
-    }
-}
-
-fn mode_of(bits: u8) -> Option<Mode> {
-    [Mode::Fifo, Mode::Ordered, Mode::Safe, Mode::Durable].into_iter().find(|&mode| mode_bits(mode) == bits)
-}
-
-fn kind_of(bits: u8) -> Option<Kind> {
-    [Kind::Message, Kind::Decision].into_iter().find(|&kind| kind as u8 == bits)
-}
-
 /// Appends a record to a batch, all but what [`finish`] puts in when its place is known. `payload_checksum` is that of the
 /// record's payload, computed by the caller outside of any lock.
 pub(super) fn encode(batch: &mut Vec<u8>, record: &Record<'_>, payload_checksum: u32) {
@@ -99,7 +81,7 @@ pub(super) fn encode(batch: &mut Vec<u8>, record: &Record<'_>, payload_checksum:
     head[24..32].copy_from_slice(&record.version.view.to_le_bytes());
     head[32..40].copy_from_slice(&record.version.sequence.to_le_bytes());
     head[40..48].copy_from_slice(&record.time_ns.to_le_bytes());
-    head[56] = mode_bits(record.mode);
+    head[56] = record.mode as u8;
     head[57] = record.kind as u8;
     batch.extend_from_slice(&head);
     batch.extend_from_slice(record.payload);
@@ -144,8 +126,8 @@ pub(super) fn decode(bytes: &[u8], position: u64, seed: u32) -> Option<Head> {
         stamp,
         synced: u64_at(head, 48),
         sender: MemberId(u32_at(head, 20)),
-        mode: mode_of(head[56])?,
-        kind: kind_of(head[57])?,
+        mode: Mode::from_bits(u32::from(head[56]))?,
+        kind: Kind::from_bits(head[57])?,
     })
 }
 

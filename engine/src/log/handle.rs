@@ -74,8 +74,14 @@ pub struct Log {
     identity: Identity,
 }
 
+/// The host's clock, in nanoseconds since 1970.
+pub(crate) fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn next_time_ns(last: Option<Stamp>) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let now = wall_ns();
     last.map_or(now, |last| now.max(last.time_ns.saturating_add(1)))
 }
 

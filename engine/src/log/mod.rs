@@ -29,6 +29,7 @@ mod tests;
 mod writer;
 
 pub use disk::{Disk, File};
+pub(crate) use handle::wall_ns;
 pub use handle::{Log, LogJournal, LogOptions};
 pub use held::{Held, Release, held};
 pub use inspect::{ReadOnlyLog, SegmentCount, SegmentInfo};

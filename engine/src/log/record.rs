@@ -29,6 +29,12 @@ pub enum Kind {
     Decision = 1,
 }
 
+impl Kind {
+    pub(crate) fn from_bits(bits: u8) -> Option<Kind> {
+        [Kind::Message, Kind::Decision].get(usize::from(bits)).copied()
+    }
+}
+
 /// One record, with the bytes in the hands of whoever appends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {

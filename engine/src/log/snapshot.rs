@@ -65,6 +65,17 @@ impl SnapshotWriter {
         Ok(())
     }
 
+    /// Appends all that `from` gives; `reading` says what that is, for the error.
+    pub fn fill(&mut self, from: &mut dyn io::Read, reading: &str) -> Result<(), Error> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut buffer).map_err(|error| Error::io(reading, error))? {
+                0 => return Ok(()),
+                n => self.write(&buffer[..n])?,
+            }
+        }
+    }
+
     /// Makes the bytes durable, under the temporary name.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
         if self.sealed {

@@ -27,8 +27,8 @@ impl Value {
         let stays =
             |(rank, peer)| self.view.members.iter().any(|m| m.peer.is_same_member(peer)).then_some(1u64 << rank);
         let went_on = old().enumerate().filter_map(stays).fold(self.left, |bits, rank| bits | rank);
-        let ends: Vec<End> = self.trims.iter().map(|&(_, end)| end).collect();
-        view.is_majority(went_on, lone) && self.view.order == Value::order(view.order, &ends, self.view.members.len())
+        view.is_majority(went_on, lone)
+            && self.view.order == Value::order(view.order, &self.ends(), self.view.members.len())
     }
 }
 

@@ -347,7 +347,7 @@ impl Membership {
         let (me, rank) = (self.me, self.my_rank()?);
         let goes_on = self.is_in_next() || value.left >> rank & 1 == 1;
         let mine = value.trims.get(rank).is_some_and(|(peer, _)| self.is_same(*peer, me));
-        (goes_on && mine).then(|| value.trims.iter().map(|&(_, end)| end).collect())
+        (goes_on && mine).then(|| value.ends())
     }
 
     /// Whether this process is a member of the view that was decided.

@@ -6,7 +6,7 @@ use super::view::{Value, View};
 use super::{Membership, Peer};
 use crate::config::MemberId;
 use crate::log::Version;
-use crate::multicast::words;
+use crate::multicast::{words, words_of};
 
 /// Says that a ledger follows, and of which format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
@@ -64,8 +64,7 @@ impl Ledger {
     /// The ledger as it would be after `decision`, the payload of a record that begins a view: it lies in the log, and the
     /// crash came before the ledger.
     pub fn advance(self, decision: &[u8]) -> Ledger {
-        let words: Vec<u64> = decision.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
-        match Value::decode(&words) {
+        match Value::decode(&words_of(decision)) {
             Some(value) if value.view.number > self.view().number => Ledger::new(self.me, value),
             _ => self,
         }
@@ -91,16 +90,14 @@ impl Ledger {
 
     /// Reads what a member has saved; the error says what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Ledger, &'static str> {
-        let (chunks, rest) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
-        let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words[..] else {
+        let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words_of(bytes)[..] else {
             return Err("it is too short");
         };
         if format != FORMAT {
             return Err("it is of another format, perhaps a newer one");
         }
         let (began, accepted) = (lengths as u32 as usize, (lengths >> 32) as usize);
-        if !rest.is_empty() || began.checked_add(accepted) != Some(values.len()) {
+        if !bytes.len().is_multiple_of(8) || began.checked_add(accepted) != Some(values.len()) {
             return Err("its lengths do not fit");
         }
         let (slot, id) = ((place >> 32) as usize, MemberId(place as u32));

@@ -37,6 +37,9 @@ use row::Record;
 use std::sync::Arc;
 use view::Value;
 
+/// The time of the first view's begin: all founders write the same.
+pub const FIRST_NS: u64 = 1;
+
 /// How patient a member is, and what it may do alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -288,7 +291,7 @@ impl Membership {
 
     /// View 0 begins.
     pub fn found(&mut self, view: View) {
-        let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: 1 };
+        let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.begin(view);
     }
@@ -415,6 +418,15 @@ impl Membership {
         }
     }
 
+    /// What the row shows of an epoch is over; it is about no epoch while it is being cleared.
+    fn clear_epoch(&mut self, fabric: &mut dyn Fabric) {
+        self.store_and_push(row::EPOCH, 0, fabric);
+        for offset in row::GUARDS.step_by(8) {
+            self.table.store(Column(offset), 0);
+        }
+        self.table.push(fabric, &self.audience, row::GUARDS, Source::Snapshot);
+    }
+
     /// The next view begins here, which was decided. What it begins with, for the data plane, which is to push what it shows
     /// before [`Membership::installed`].
     pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(Layout, ViewChange, Vec<Slot>)> {
@@ -438,12 +450,7 @@ impl Membership {
             })
             .collect();
         let layout = Layout { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
-        // The row is about no epoch while it is being cleared.
-        self.store_and_push(row::EPOCH, 0, fabric);
-        for offset in row::GUARDS.step_by(8) {
-            self.table.store(Column(offset), 0);
-        }
-        self.table.push(fabric, &self.audience, row::GUARDS, Source::Snapshot);
+        self.clear_epoch(fabric);
         let gone = change
             .departed
             .iter()

@@ -116,7 +116,7 @@ impl Membership {
         }
     }
 
-    fn show_vote(&mut self, me: Rank, vote: Vote, fabric: &mut dyn Fabric) {
+    pub(super) fn show_vote(&mut self, me: Rank, vote: Vote, fabric: &mut dyn Fabric) {
         let Vote { promise, accept, propose, .. } = vote;
         let mut record = None;
         if let Some((ballot, value)) = accept {

@@ -6,7 +6,7 @@
 //! failure it is adopted, like in any epoch; it names former lives, so its view is gone through in the same way. A value of
 //! their own names the present lives: that view runs.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Vote};
 use super::row::{self, Record};
 use super::view::Value;
 use super::{Member, Membership, Peer};
@@ -20,12 +20,7 @@ impl Membership {
     pub fn resume(&mut self, ledger: Ledger, fabric: &mut dyn Fabric) {
         self.restarting = true;
         let Ledger { began, promise, accepted, .. } = ledger;
-        // The row is about no epoch while it changes.
-        self.store_and_push(row::EPOCH, 0, fabric);
-        for offset in row::GUARDS.step_by(8) {
-            self.table.store(crate::sst::Column(offset), 0);
-        }
-        self.table.push(fabric, &self.audience, row::GUARDS, crate::fabric::Source::Snapshot);
+        self.clear_epoch(fabric);
         self.begin(began.view.clone());
         let number = began.view.number;
         self.store_and_push(row::INSTALLED, number + 1, fabric);
@@ -33,13 +28,8 @@ impl Membership {
             self.write(Record::Decision(before), &began.encode(), fabric);
         }
         self.began = Some(began);
-        if let (Some(me), Some((ballot, value))) = (self.my_rank(), accepted) {
-            self.write(Record::Accept, &row::ballot_words(ballot, &value), fabric);
-            self.epoch.shown[me].accepted = Some((ballot, value));
-        }
         if let Some(me) = self.my_rank() {
-            self.epoch.shown[me].promise = promise;
-            self.store_and_push(row::PROMISE, promise.0, fabric);
+            self.show_vote(me, Vote { promise, accept: accepted, propose: false, asked: true }, fabric);
         }
         self.store_and_push(row::EPOCH, number + 1, fabric);
     }
@@ -51,10 +41,11 @@ impl Membership {
 
     /// The process that is `member` now.
     pub(super) fn living(&self, member: Peer) -> Peer {
-        if !self.restarting || member.slot == self.me.slot {
-            return if self.restarting { self.me } else { member };
+        match self.restarting {
+            false => member,
+            true if member.slot == self.me.slot => self.me,
+            true => self.links[member.slot].map_or(member, |link| link.peer),
         }
-        self.links[member.slot].map_or(member, |link| link.peer)
     }
 
     /// Whether `peer` is another process than the one that the view has in its slot.
@@ -100,7 +91,7 @@ impl Membership {
 
     /// What was decided: by rank where the view's streams end.
     pub fn decided_ends(&self) -> Option<Vec<End>> {
-        self.epoch.decided.as_ref().map(|value| value.trims.iter().map(|&(_, end)| end).collect())
+        self.epoch.decided.as_ref().map(Value::ends)
     }
 
     /// What follows for a restarted process from what was decided.
@@ -109,13 +100,9 @@ impl Membership {
         let named = |member: &Member| member.peer.is_same_member(self.me);
         Some(match value.view.members.iter().find(|member| named(member)) {
             Some(member) if member.peer == self.me => Outcome::Runs,
-            Some(_) => Outcome::GoesOn(Box::new(self.next_of(value))),
+            Some(_) => Outcome::GoesOn(Box::new(Ledger::new(self.me, value.clone()))),
             None => Outcome::Removed,
         })
-    }
-
-    fn next_of(&self, value: &Value) -> Ledger {
-        Ledger::new(self.me, value.clone())
     }
 
     /// The view that was decided runs: members are processes again.

@@ -161,6 +161,11 @@ impl Value {
         Order { senders: members, base, first: order.horizon(messages()) + 1 }
     }
 
+    /// Where the old view's streams end, by rank.
+    pub(super) fn ends(&self) -> Vec<End> {
+        self.trims.iter().map(|&(_, end)| end).collect()
+    }
+
     /// The place of the decision in the log: before everything of the view that it begins.
     pub(super) fn version(&self) -> Version {
         Version { view: self.view.number, sequence: self.view.order.first - 1 }

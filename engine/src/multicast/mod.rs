@@ -31,8 +31,8 @@ pub use claims::Claim;
 pub use epoch::{End, Layout, Seat, Sentinel, Standing};
 pub use frame::Mode;
 pub use ring::{Refusal, SendRing};
-pub(crate) use scribe::words;
 pub use scribe::{Durability, record_time};
+pub(crate) use scribe::{words, words_of};
 pub use tail::{TAIL, Tail, TailRecord};
 
 use crate::config::{MemberId, SubgroupId};

@@ -7,7 +7,7 @@
 //! Each frame carries its sender's clock before the payload, its *stamp*. A record's time is the larger of that and one
 //! more than the time of the record before it: a hybrid logical clock, the same in every member's log.
 
-use super::epoch::End;
+use super::epoch::{End, Sentinel};
 use super::order::Order;
 use super::stream::Stream;
 use super::tail::{TAIL, Tail, TailRecord};
@@ -135,6 +135,11 @@ impl Point {
     }
 }
 
+/// Whether, on shared memory, somebody may have reused what was read.
+fn is_outrun(sentinels: &[Sentinel], gone_on: u64) -> bool {
+    sentinels.iter().any(|sentinel| sentinel.passed(gone_on))
+}
+
 /// The stamp before a payload, which is there: streams have no shorter messages.
 fn stamp(raw: &[u8]) -> u64 {
     raw.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -203,7 +208,7 @@ impl Multicast {
                 },
             )?;
             if scribe.point.next != before.0 {
-                if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+                if is_outrun(&self.sentinels, gone_on) {
                     scribe.last = journal.cut(Version { view, sequence: before.0 });
                     scribe.ended = true;
                 } else {
@@ -240,7 +245,7 @@ impl Multicast {
             true
         };
         point.walk(end, |_, _| true, keep)?;
-        if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+        if is_outrun(&self.sentinels, gone_on) {
             // What was read may be anything; this member is to learn that it is removed.
             return Ok(false);
         }
@@ -268,7 +273,7 @@ impl Multicast {
             true
         };
         scribe.point.walk(end, |_, _| true, append)?;
-        if self.sentinels.iter().any(|sentinel| sentinel.passed(gone_on)) {
+        if is_outrun(&self.sentinels, gone_on) {
             scribe.last = journal.cut(begin);
             scribe.ended = true;
             return Ok(Some(scribe.last));
@@ -349,8 +354,11 @@ impl Multicast {
 
     /// Everything numbered below this is on the disks of all voters.
     pub fn persisted_by_all(&self) -> u64 {
-        let voters = self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter);
-        voters.map(|(_, &persisted)| persisted).min().unwrap_or(0)
+        self.voters_persisted().min().unwrap_or(0)
+    }
+
+    fn voters_persisted(&self) -> impl Iterator<Item = u64> {
+        self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter).map(|(_, &persisted)| persisted)
     }
 
     /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.
@@ -359,15 +367,20 @@ impl Multicast {
         if planted::is(Bug::DeliverBeforeDurable) {
             return u64::MAX;
         }
-        let voters = self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter);
-        let mut persisted: Vec<u64> = voters.map(|(_, &persisted)| persisted).collect();
-        persisted.sort_unstable_by(|a, b| b.cmp(a));
-        let need = if scribe.k == 0 { persisted.len() } else { scribe.k.min(persisted.len()) };
-        need.checked_sub(1).map_or(0, |kth| persisted[kth])
+        if scribe.k == 0 || scribe.k >= self.voters_persisted().count() {
+            return self.persisted_by_all();
+        }
+        let enough = |of: &u64| self.voters_persisted().filter(|persisted| persisted >= of).count() >= scribe.k;
+        self.voters_persisted().filter(enough).max().unwrap_or(0)
     }
 }
 
 /// Words as the bytes of a record.
 pub(crate) fn words(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+/// The words of such bytes; a part of one at their end is left out.
+pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
+    bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }

@@ -5,8 +5,6 @@ use crate::config::MemberId;
 use crate::log::{Journal, Kind, Record, Ticket, Version};
 use crate::multicast::{Breach, End, Mode};
 
-/// The time of the first view's begin: all founders write the same.
-pub(super) const FIRST_NS: u64 = 1;
 /// The name of the file that holds a member's [`crate::membership::Ledger`].
 pub const LEDGER: &str = "ledger";
 
