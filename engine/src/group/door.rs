@@ -145,10 +145,18 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
     socket.set_write_timeout(Some(STEP_TIME))?;
     let request = match wire::first(&mut socket)? {
         First::Request(request) => request,
+        First::Hello if shared.restarting.load(Ordering::Relaxed) => {
+            // It asks again, until the group runs or is founded.
+            shared.founders_meet.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         First::Hello => return meet::refuse_running(&mut socket, sign.me.id),
     };
     match request {
-        Request::Ask { group } if group == sign.group => wire::answer(&mut socket, &running(sign, shared)),
+        Request::Ask { group, founds } if group == sign.group => {
+            shared.founders_meet.fetch_or(founds, Ordering::Relaxed);
+            wire::answer(&mut socket, &running(sign, shared))
+        }
         Request::Ask { .. } => wire::answer(&mut socket, &other_group(sign)),
         Request::Join { group, agreed, id, incarnation, address } => {
             let reply = match () {

@@ -162,7 +162,8 @@ impl Group {
         })??;
         self.await_frontier(left(), |frontiers| frontiers.everywhere >= taken.needs)?;
         let Taken { version, ahead, mut state, .. } = taken;
-        let time_ns = log.get(version)?.map_or(0, |entry| entry.time_ns());
+        // The number itself may be one of nobody's message, which no record has.
+        let time_ns = log.reader().last_at_or_before(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
         checkpoint.write(&checkpoint_head(&ahead))?;
         checkpoint.fill(&mut *state, "reading the application's `snapshot`")?;

@@ -46,26 +46,26 @@ impl Attempt {
     }
 }
 
-pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
+pub(super) fn join(config: &Config, mut handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
     let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
     let mut vault = config.log.as_ref().map(|log| Vault::open(log, config, id)).transpose()?;
     // Asked before this process listens: others that ask too would wait for its answer.
-    let runs = anybody_runs(config, id);
+    let runs = anybody_runs(config, id, false);
     let past = match vault.as_ref().filter(|_| !runs) {
         Some(vault) => vault.past()?,
         None => None,
     };
-    let listening = listen::listen(config.listens_at(address))?;
+    let mut listening = listen::listen(config.listens_at(address))?;
     if let (Some(past), Some(vault)) = (past, &mut vault) {
-        return match restart(config, vault, past, deadline, listening, handler)? {
-            Attempt::Joined(shared, driver) => Ok((shared, *driver)),
-            Attempt::Again(handler, obstacle) => {
-                tracing::info!(obstacle, "the group runs, or goes on without this process, which joins it anew");
-                enter(config, &mut Some(vault), handler, deadline, listen::listen(config.listens_at(address))?)
+        match restart(config, vault, past, deadline, listening, handler)? {
+            Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
+            Attempt::Again(back, obstacle) => {
+                tracing::info!(obstacle, "restart");
+                (handler, listening) = (back, listen::listen(config.listens_at(address))?);
             }
-        };
+        }
     }
     // A process that has a log never founds.
     let founder = rank.filter(|_| !runs && vault.as_ref().is_none_or(|vault| !vault.has_log()));
@@ -84,7 +84,8 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     enter(config, &mut vault.as_mut(), handler, deadline, listening)
 }
 
-/// Starts the group again with all others whose processes ended; `Again` if it runs, or goes on without this one.
+/// Starts the group again with all others whose processes ended; `Again` if it runs, goes on without this one, or is founded
+/// again, as its founding did not come to an end.
 fn restart(
     config: &Config,
     vault: &mut Vault,
@@ -94,7 +95,7 @@ fn restart(
     handler: Box<dyn Handler>,
 ) -> Result<Attempt, Error> {
     let Past { group_id, ledger, recovery, places } = past;
-    let (_, address, _) = config.own()?;
+    let (_, address, rank) = config.own()?;
     let me = Peer { incarnation: incarnation(), ..ledger.me() };
     let (fabric, own, linking) = linking::new_fabric(config, places.fabric, me.slot, &specs(config))?;
     let log = vault.of(group_id)?;
@@ -108,12 +109,23 @@ fn restart(
     let place = Place::new(me, address);
     let search = Search::start(config, group_id, place, &places, linking, shared.clone());
     let search = search.map_err(|e| Error::io("cannot start the thread that looks for the others", e))?;
-    match driver.install(|node| search.finds_it_running(node)) {
+    // Whoever has no log has not written the first view down, so nobody has run in it.
+    let founded_in_vain =
+        |node: &Node| rank.is_some() && shared.founders_meet.load(Ordering::Relaxed) && node.has_only_founded();
+    let obstacle = match driver.install(|node| search.finds_it_running(node) || founded_in_vain(node)) {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
-        Ok(false) | Err(Error::Removed { .. }) => {}
+        Ok(false) if founded_in_vain(&driver.node) => {
+            vault.discard()?;
+            "not all founders wrote the first view down: they meet again"
+        }
+        Ok(false) => "the group runs without this process, which joins it anew",
+        // Nobody has told the application anything yet.
+        Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
+            "the group goes on without this process, which joins it anew"
+        }
         Err(error) => return Err(error),
-    }
-    Attempt::again(driver, "restart".to_owned())
+    };
+    Attempt::again(driver, obstacle.to_owned())
 }
 
 /// Calls the engine, once there is one.
@@ -145,9 +157,9 @@ fn incarnation() -> u64 {
 }
 
 /// Whether any other listed member says that the group runs.
-fn anybody_runs(config: &Config, me: MemberId) -> bool {
+fn anybody_runs(config: &Config, me: MemberId, founds: bool) -> bool {
     let ask = |address: &str| {
-        let request = Request::Ask { group: config.group.clone() };
+        let request = Request::Ask { group: config.group.clone(), founds };
         matches!(wire::ask(address, &request, ASK_TIME), Ok((_, Reply::Runs {})))
     };
     std::thread::scope(|scope| {
@@ -276,7 +288,7 @@ impl Watch {
         let watch = move || {
             while !seen.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_secs(1));
-                if !seen.load(Ordering::Relaxed) && anybody_runs(&config, me) {
+                if !seen.load(Ordering::Relaxed) && anybody_runs(&config, me, true) {
                     return runs.store(true, Ordering::Relaxed);
                 }
             }

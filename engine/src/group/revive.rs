@@ -54,7 +54,7 @@ impl Search {
             let mut linked = HashSet::new();
             while !over.load(Ordering::Relaxed) {
                 for (id, address) in &contacts {
-                    let request = Request::Ask { group: group.clone() };
+                    let request = Request::Ask { group: group.clone(), founds: false };
                     match wire::ask(address, &request, ASK_TIME).map(|(_, reply)| reply) {
                         Ok(Reply::Runs {}) => {
                             *runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(MemberId(*id))

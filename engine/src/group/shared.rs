@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) log: Option<Arc<Log>>,
     /// All of the group's processes ended: this one waits for the others.
     pub(super) restarting: AtomicBool,
+    /// Some founder has no log, and meets the others to found the group.
+    pub(super) founders_meet: AtomicBool,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
     pub(super) event: EventFd,
@@ -93,6 +95,7 @@ impl Shared {
             me,
             log,
             restarting: AtomicBool::new(false),
+            founders_meet: AtomicBool::new(false),
             rings,
             bell: Bell::new(),
             event,

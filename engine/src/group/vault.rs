@@ -41,7 +41,8 @@ pub(super) struct Past {
 }
 
 impl Vault {
-    /// Opens the log, if there is one already.
+    /// Opens the log, if there is one already that holds anything: a founding, or a join, that came to nothing leaves an empty
+    /// one, of a group that may never have been.
     pub(super) fn open(log: &LogConfig, config: &Config, me: MemberId) -> Result<Vault, Error> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = config.group.chars().map(plain).collect();
@@ -51,9 +52,27 @@ impl Vault {
         let mut vault = Vault { path, options, fabric: config.fabric, log: None };
         if let Some(found) = Log::identity_of(&vault.path)? {
             vault.options.identity.group = found.group;
-            vault.log = Some(Arc::new(Log::open(&vault.path, vault.options.clone())?));
+            let log = vault.log.insert(Arc::new(Log::open(&vault.path, vault.options.clone())?));
+            if log.load(LEDGER)?.is_none() && log.oldest()?.is_none() && log.load_snapshot()?.is_none() {
+                vault.discard()?;
+            }
         }
         Ok(vault)
+    }
+
+    /// Removes the log, with its directory.
+    pub(super) fn discard(&mut self) -> Result<(), Error> {
+        let Some(log) = self.log.take() else { return Ok(()) };
+        let gone = self.path.with_extension("discarded");
+        let failed = |error| Error::io(format!("removing the directory {}", self.path.display()), error);
+        match std::fs::remove_dir_all(&gone) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        // Whole or not at all, and while nobody else can open it.
+        std::fs::rename(&self.path, &gone).map_err(failed)?;
+        log.shut()?;
+        std::fs::remove_dir_all(&gone).map_err(failed)
     }
 
     /// The log of the group with this id, made if there is none.

@@ -38,8 +38,8 @@ impl Place {
 /// What is asked of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Whether the group runs.
-    Ask { group: String },
+    /// Whether the group runs; `founds`: the asker waits for all founders, to found it.
+    Ask { group: String, founds: bool },
     /// A place in the group, with the own configuration.
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
     /// This very connection for the fabric, from the process that was given its place in view `since`.
@@ -155,7 +155,7 @@ mod tests {
     fn messages_survive_and_garbage_does_not() {
         let place = Place { slot: 3, id: 7, incarnation: u64::MAX >> 1, address: "[::1]:7".into() };
         let requests = [
-            Request::Ask { group: "g".into() },
+            Request::Ask { group: "g".into(), founds: true },
             Request::Join {
                 group: "g \"quoted\"".into(),
                 agreed: vec![("a".into(), "b\nc".into())],

@@ -75,9 +75,17 @@ impl Reader {
         }
     }
 
+    /// The last record whose version is `version` or less.
+    pub fn last_at_or_before(&self, version: Version) -> Result<Option<Entry>, Error> {
+        self.last_reached_by(Key::Version(version))
+    }
+
     /// The last record whose time is `time_ns` (nanoseconds since 1970) or earlier: the state of that moment.
     pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
-        let key = Key::Time(time_ns);
+        self.last_reached_by(Key::Time(time_ns))
+    }
+
+    fn last_reached_by(&self, key: Key) -> Result<Option<Entry>, Error> {
         let mut cursor = self.shared.seek(key)?;
         let before = cursor.end().last;
         let mut found = None;
@@ -87,7 +95,7 @@ impl Reader {
         }
         match (found, before) {
             (Some((cursor, head)), _) => entry(&cursor, head).map(Some),
-            // This segment's first record is later: it is the last one of the segment before.
+            // This segment's first record is behind the key: it is the last one of the segment before.
             (None, Some(last)) => self.get(last.version),
             (None, None) => Ok(None),
         }

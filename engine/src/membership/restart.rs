@@ -7,7 +7,7 @@
 //! their own names the present lives: that view runs.
 
 use super::ledger::{Ledger, Vote};
-use super::row::{self, Record};
+use super::row::{self, Ballot, Record};
 use super::view::Value;
 use super::{Member, Membership, Peer};
 use crate::config::MemberId;
@@ -87,6 +87,16 @@ impl Membership {
         let view = self.view.as_ref()?;
         let source = (0..view.members.len()).filter(|rank| self.is_linked(view.members[*rank].peer)).find(has)?;
         Some((target, self.living(view.members[source].peer)))
+    }
+
+    /// Whether this process, which is being restarted, was in the first view only, and has not voted to end it.
+    pub fn has_only_founded(&self) -> bool {
+        let has_no_vote = |rank: usize| {
+            let shown = &self.epoch.shown[rank];
+            shown.promise == Ballot(0) && shown.accepted.is_none()
+        };
+        let is_first = self.view.as_ref().is_some_and(|view| view.number == 0);
+        is_first && self.restarting && !self.is_decided() && self.my_rank().is_some_and(has_no_vote)
     }
 
     /// What was decided: by rank where the view's streams end.

@@ -136,6 +136,13 @@ impl Node {
         restart.need.replace(need) != Some(need)
     }
 
+    /// Whether this process has nothing but the first view, and no vote that would end it: a log in which nobody can have
+    /// found anything.
+    pub fn has_only_founded(&self) -> bool {
+        let has_no_record = |restart: &Restart| restart.recovery.last.sequence == 0 && restart.recovery.tail.is_none();
+        self.membership.has_only_founded() && self.restart.as_ref().is_some_and(has_no_record)
+    }
+
     /// What the host is to fetch from another member's log.
     pub fn log_need(&self) -> Option<LogNeed> {
         self.restart.as_ref().filter(|_| matches!(self.phase, Phase::Restarting)).and_then(|restart| restart.need)

@@ -3,7 +3,7 @@
 use super::common;
 use super::rounds::Folder;
 use galerna::config::Member;
-use galerna::log::Kind;
+use galerna::log::{Kind, Log, LogOptions};
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -269,6 +269,28 @@ fn a_log_that_begins_with_a_checkpoint_hands_it_on() {
         members[0].0.persist(MAIN, PATIENCE).unwrap();
         members.iter().for_each(|(_, list)| wait("delivery", || list.all().len() == 300 + id as usize));
     }
+}
+
+#[test]
+fn founders_meet_again_if_some_did_not_write_the_first_view_down() {
+    let folder = Folder::new("vain");
+    let config = config(&folder, FabricKind::Tcp, 3);
+    drop(join_all(&config, &[1, 2, 3]));
+    let directory = |id: u32| folder.0.join(format!("logs/list-{id}"));
+    // One crashed before it made its log, one before there was anything in it.
+    std::fs::remove_dir_all(directory(2)).unwrap();
+    let identity = Log::identity_of(directory(3)).unwrap().unwrap();
+    std::fs::remove_dir_all(directory(3)).unwrap();
+    Log::open(directory(3), LogOptions { identity, ..LogOptions::default() }).unwrap().close().unwrap();
+    let members = join_all(&config, &[1, 2, 3]);
+    send(&members[1].0, "first");
+    members[1].0.persist(MAIN, PATIENCE).unwrap();
+    assert_ne!(Log::identity_of(directory(1)).unwrap(), Some(identity), "this is another group");
+    drop(members);
+    // Now there is something to lose: nobody founds again, and who has no log waits to be taken in.
+    std::fs::remove_dir_all(directory(2)).unwrap();
+    let members = join_all(&config, &[1, 2, 3]);
+    members.iter().for_each(|(_, list)| wait("delivery", || list.all() == ["first"]));
 }
 
 #[test]

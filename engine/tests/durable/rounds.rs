@@ -106,26 +106,62 @@ fn variable(name: &str) -> Option<u64> {
 
 /// The records of a member's log that are messages, as lines of a history.
 fn log_of(logs: &Path, id: u32) -> Vec<(Version, Vec<u8>)> {
-    let log = Log::open_read_only(logs.join(format!("durable-{id}"))).unwrap();
+    let directory = logs.join(format!("durable-{id}"));
+    if Log::identity_of(&directory).unwrap().is_none() {
+        return Vec::new();
+    }
+    let log = Log::open_read_only(directory).unwrap();
     let entries = log.reader().iter(..).map(|entry| entry.unwrap());
     entries.filter(|e| e.record().kind == Kind::Message).map(|e| (e.version(), e.to_vec())).collect()
 }
 
-#[test]
-fn nothing_durable_is_lost_when_all_are_killed() {
-    let rounds = variable("GALERNA_ROUNDS").unwrap_or(6) as usize;
+/// Random numbers below what is asked for.
+fn dice() -> impl FnMut(u64) -> u64 {
     let mut random = variable("GALERNA_SEED").unwrap_or(1);
-    let mut draw = |below: u64| {
+    move |below| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
-    };
+    }
+}
+
+fn rounds() -> usize {
+    variable("GALERNA_ROUNDS").unwrap_or(6) as usize
+}
+
+#[test]
+fn founders_that_are_killed_found_again() {
+    let mut draw = dice();
+    let folder = Folder::new("founders");
+    for round in 0..rounds() {
+        let logs = folder.0.join(format!("logs-{round}"));
+        configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
+        for life in 0..2 {
+            let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round)).collect();
+            if life == 1 {
+                members.iter_mut().for_each(|member| member.hear("joined"));
+            }
+            std::thread::sleep(Duration::from_millis(draw(60)));
+            for member in &mut members {
+                member.kill();
+                std::thread::sleep(Duration::from_millis(draw(10)));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_durable_is_lost_when_all_are_killed() {
+    let (rounds, mut draw) = (rounds(), dice());
     let folder = Folder::new("rounds");
     let logs = folder.0.join("logs");
     configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
     let mut durable = Durable::default();
     for round in 0..rounds {
         let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round)).collect();
-        members.iter_mut().for_each(|member| member.hear("joined"));
+        // Also while they found the group, or start it again.
+        if draw(3) > 0 {
+            members.iter_mut().for_each(|member| member.hear("joined"));
+        }
         std::thread::sleep(Duration::from_millis(20 + draw(400)));
         // At once, or one after the other: then those who are left may still decide something.
         if draw(2) == 0 {

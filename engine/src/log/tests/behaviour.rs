@@ -20,7 +20,9 @@ fn what_is_appended_is_found_again() {
             assert_eq!(&reader.get(version(n)).unwrap().unwrap()[..], payload(n, 500));
             assert_eq!(reader.at_time(1000 + 10 * n).unwrap().unwrap().version(), version(n));
             assert_eq!(reader.at_time(1009 + 10 * n).unwrap().unwrap().version(), version(n));
+            assert_eq!(reader.last_at_or_before(version(n)).unwrap().unwrap().version(), version(n));
         }
+        assert_eq!(reader.last_at_or_before(version(1000)).unwrap().unwrap().version(), version(99));
         assert!(reader.at_time(999).unwrap().is_none());
         assert!(reader.get(version(100)).unwrap().is_none());
         assert_eq!(reader.end(), Some(version(99)));
