@@ -95,7 +95,7 @@ impl Group {
     }
 
     /// Waits until the past reaches `time_ns`: from then on [`Group::read_log`] up to that time is the same at every member,
-    /// for good.
+    /// for good. With no time to wait, [`Error::TimedOut`] says that it is not so yet.
     pub fn wait_past(&self, subgroup: SubgroupId, time_ns: u64, timeout: Duration) -> Result<(), Error> {
         self.log(subgroup)?;
         self.await_frontier(timeout, |frontiers| frontiers.past_ns >= time_ns)
