@@ -170,10 +170,10 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
         }
         Request::Link { group_id, from, since, to } => link(socket, sign, shared, group_id, (from, since), &to),
         Request::State { group_id, view } if group_id == sign.group_id => give_state(socket, shared, view),
-        Request::Log { group_id, after, below, ended } if group_id == sign.group_id => match &shared.log {
+        Request::Log { group_id, from, below, ended } if group_id == sign.group_id => match &shared.log {
             Some(log) => {
                 let version = |(view, sequence)| Version { view, sequence };
-                records::give(&mut socket, log, version(after), version(below), ended)
+                records::give(&mut socket, log, version(from), version(below), ended)
             }
             None => wire::answer(&mut socket, &Reply::Refused { reason: "this group has no log".to_owned() }),
         },

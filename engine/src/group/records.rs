@@ -65,16 +65,15 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// The records of `log` after one version and below another; from its checkpoint on, if it does not go back that far.
-    pub(super) fn new(log: &Log, after: Version, below: Version) -> Result<Sent, Error> {
-        let records = |after| log.iter((Bound::Excluded(after), Bound::Unbounded));
-        let (mut buffer, mut checkpoint, mut iter) = (Vec::new(), None, records(after));
-        if !goes_back_to(log, after)? {
+    /// The records of `log` from one version on and below another; from its checkpoint on, if it does not go back that far.
+    pub(super) fn new(log: &Log, from: Version, below: Version) -> Result<Sent, Error> {
+        let (mut buffer, mut checkpoint, mut iter) = (Vec::new(), None, log.iter(from..));
+        if !goes_back_to(log, from)? {
             let saved = log.load_snapshot()?.ok_or_else(|| Error::LogTrimmed {
-                wanted: after.to_string(),
+                wanted: from.to_string(),
                 oldest: "unknown, and there is no checkpoint".to_owned(),
             })?;
-            iter = records(saved.version);
+            iter = log.iter(saved.version.next()..);
             put(&mut buffer, &[1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
             checkpoint = Some(saved);
         }
@@ -125,11 +124,11 @@ impl Read for Sent {
     }
 }
 
-/// Whether a log has every record after `after`: it goes back that far, or to the group's beginning. One that was trimmed, or
+/// Whether a log has every record from `from` on: it goes back that far, or to the group's beginning. One that was trimmed, or
 /// that began with somebody else's checkpoint, does not.
-fn goes_back_to(log: &Log, after: Version) -> Result<bool, Error> {
+fn goes_back_to(log: &Log, from: Version) -> Result<bool, Error> {
     let Some(oldest) = log.oldest()? else { return Ok(false) };
-    if after >= oldest {
+    if from >= oldest {
         return Ok(true);
     }
     let first = log.get(oldest)?.map(|entry| entry.record().kind);
@@ -140,12 +139,12 @@ fn goes_back_to(log: &Log, after: Version) -> Result<bool, Error> {
 pub(super) fn give(
     socket: &mut socket2::Socket,
     log: &Log,
-    after: Version,
+    from: Version,
     below: Version,
     ended: bool,
 ) -> io::Result<()> {
     let end = log.durable().unwrap_or_default();
-    let sent = match Sent::new(log, after, below) {
+    let sent = match Sent::new(log, from, below) {
         _ if ended && end < below => Err(format!("its log ends at {end} so far, before {below}")),
         Err(error) => Err(error.to_string()),
         Ok(sent) => Ok(sent),
@@ -212,16 +211,16 @@ fn receive(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) group_id: u64,
-    pub(super) after: Version,
+    pub(super) from: Version,
     pub(super) below: Version,
     /// The views below are to be over at the source.
     pub(super) ended: bool,
 }
 
 fn ask(source: &str, wanted: Wanted) -> io::Result<Chunks<socket2::Socket>> {
-    let Wanted { group_id, after, below, ended } = wanted;
+    let Wanted { group_id, from, below, ended } = wanted;
     let pair = |version: Version| (version.view, version.sequence);
-    let request = Request::Log { group_id, after: pair(after), below: pair(below), ended };
+    let request = Request::Log { group_id, from: pair(from), below: pair(below), ended };
     match wire::ask(source, &request, STEP_TIME)? {
         (socket, Reply::Log {}) => Ok(Chunks::new(socket)),
         (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
@@ -306,8 +305,9 @@ fn take_over(takeover: Takeover, view: u64, deadline: Instant) -> Result<(), Str
     log.save(LEDGER, &[], DISK_TIME).map_err(|error| error.to_string())?;
     while Instant::now() < deadline {
         for source in &sources {
-            let after = log.durable().unwrap_or_default();
-            let wanted = Wanted { group_id, after, below: Version { view, sequence: 0 }, ended: true };
+            // From the very first one, the group's own begin, if there is nothing here yet.
+            let from = log.durable().map_or(Version::default(), Version::next);
+            let wanted = Wanted { group_id, from, below: Version { view, sequence: 0 }, ended: true };
             match take_from(&log, source, wanted) {
                 Ok(()) => {
                     release.release(Box::new(log.journal(wake)) as Box<dyn Journal>);

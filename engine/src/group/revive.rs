@@ -126,8 +126,12 @@ impl Driver {
         let Some(need) = self.node.log_need().filter(|_| now_ms >= self.fetch_again_ms) else { return moved };
         let Some(source) = self.reception.address_of(need.from) else { return moved };
         let shared = self.shared.clone();
-        let wanted =
-            records::Wanted { group_id: self.reception.group_id(), after: need.after, below: need.below, ended: false };
+        let wanted = records::Wanted {
+            group_id: self.reception.group_id(),
+            from: need.after.next(),
+            below: need.below,
+            ended: false,
+        };
         match records::fetch(source, wanted, move || shared.ask()) {
             Ok(batches) => self.fetch = Some(Fetch { batches }),
             Err(error) => tracing::error!(%error, "cannot start the thread that fetches the log"),

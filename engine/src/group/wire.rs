@@ -46,8 +46,8 @@ pub(super) enum Request {
     Link { group_id: u64, from: Place, since: u64, to: Place },
     /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
     State { group_id: u64, view: u64 },
-    /// The records of the log after one version and below another, {view, number} each; `ended`: the log must go that far.
-    Log { group_id: u64, after: (u64, u64), below: (u64, u64), ended: bool },
+    /// The records of the log from one version on and below another, {view, number} each; `ended`: the log must go that far.
+    Log { group_id: u64, from: (u64, u64), below: (u64, u64), ended: bool },
 }
 
 /// What is answered.

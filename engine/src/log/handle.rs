@@ -87,8 +87,7 @@ fn next_time_ns(last: Option<Stamp>) -> u64 {
 
 /// The record that follows the last one in a log without a group.
 fn own_record(last: Option<Stamp>, payload: &[u8]) -> Record<'_> {
-    let before = last.map_or(Version::default(), |last| last.version);
-    let version = Version { sequence: before.sequence.saturating_add(1), ..before };
+    let version = last.map_or(Version::default(), |last| last.version).next();
     let (sender, mode, kind) = (MemberId(0), Mode::Ordered, Kind::Message);
     Record { version, time_ns: next_time_ns(last), sender, mode, kind, payload }
 }

@@ -13,6 +13,13 @@ pub struct Version {
     pub sequence: u64,
 }
 
+impl Version {
+    /// The least version that is greater, in the same view.
+    pub(crate) fn next(self) -> Version {
+        Version { sequence: self.sequence.saturating_add(1), ..self }
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.view, self.sequence)
