@@ -10,6 +10,8 @@ mod group;
 mod history;
 mod member;
 mod rounds;
+#[path = "../common/small_disk.rs"]
+mod small_disk;
 #[path = "../chaos/trace.rs"]
 mod trace;
 
