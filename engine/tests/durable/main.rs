@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod damage;
 mod errors;
 mod faults;
 mod group;
@@ -13,6 +14,7 @@ mod member;
 mod rounds;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
+mod still;
 #[path = "../chaos/trace.rs"]
 mod trace;
 
