@@ -10,6 +10,7 @@ mod errors;
 mod faults;
 mod group;
 mod history;
+mod longer;
 mod member;
 mod rounds;
 #[path = "../common/small_disk.rs"]
