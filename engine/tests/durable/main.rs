@@ -9,6 +9,7 @@ mod damage;
 mod errors;
 mod faults;
 mod group;
+mod handed_on;
 mod history;
 mod longer;
 mod member;
