@@ -91,8 +91,8 @@ fn has_all(list: &List, count: usize) -> bool {
 }
 
 /// A member's log without the record that begins the group, which newcomers do not get.
-fn after_founding(group: &Group) -> Vec<(Version, Vec<u8>)> {
-    log_of(group).into_iter().filter(|(version, _)| *version != Version::default()).collect()
+fn after_founding(group: &Group) -> Vec<(Version, u64, Vec<u8>)> {
+    log_of(group).into_iter().filter(|(version, ..)| *version != Version::default()).collect()
 }
 
 /// Members 1 and 2 are back, with everything; then the third, whose directory was removed.

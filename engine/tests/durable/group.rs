@@ -74,10 +74,10 @@ pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The log as a member has it on disk.
-pub(crate) fn log_of(group: &Group) -> Vec<(Version, Vec<u8>)> {
+/// The log as a member has it on disk: versions, times and bytes.
+pub(crate) fn log_of(group: &Group) -> Vec<(Version, u64, Vec<u8>)> {
     let entries = group.read_log(MAIN).unwrap().iter(..).map(|entry| entry.unwrap());
-    entries.map(|entry| (entry.version(), entry.to_vec())).collect()
+    entries.map(|entry| (entry.version(), entry.time_ns(), entry.to_vec())).collect()
 }
 
 pub(crate) fn send(group: &Group, text: &str) {

@@ -21,7 +21,7 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     send(&members[0].0, "second");
     members[0].0.persist(MAIN, PATIENCE).unwrap();
     let [whole, got] =
-        [0, 1].map(|n| log_of(&members[n].0).into_iter().map(|(version, _)| version).collect::<Vec<_>>());
+        [0, 1].map(|n| log_of(&members[n].0).into_iter().map(|(version, ..)| version).collect::<Vec<_>>());
     println!("the founder's log: {whole:?}, the newcomer's: {got:?}");
     members.remove(0).0.leave(PATIENCE).unwrap();
     let address = common::addresses(FabricKind::Tcp, 1).pop();

@@ -65,8 +65,9 @@ fn wait_for(expected: &[String], members: &[(Group, List)]) {
 fn nothing_extra(members: &[(Group, List)], extra: &[Version]) {
     for (group, list) in members {
         assert!(!list.all().iter().any(|text| text.starts_with("extra")));
-        let found =
-            log_of(group).into_iter().find(|(version, bytes)| extra.contains(version) && bytes.starts_with(b"extra"));
+        let found = log_of(group)
+            .into_iter()
+            .find(|(version, _, bytes)| extra.contains(version) && bytes.starts_with(b"extra"));
         assert_eq!(found, None);
     }
 }
@@ -135,6 +136,45 @@ fn the_longest_log_wins_when_all_come_back() {
         assert_eq!(all[..MESSAGES], common);
         assert!(all[MESSAGES..].iter().all(|text| text.starts_with("extra")));
         let log = log_of(&members[0].0);
-        assert!(extra.iter().all(|version| log.iter().any(|(there, _)| there == version)));
+        assert!(extra.iter().all(|version| log.iter().any(|(there, ..)| there == version)));
     }
+}
+
+/// The others have dropped what came before, so that nothing of its log is of any use.
+#[test]
+fn a_checkpoint_of_the_others_takes_its_place() {
+    let folder = Folder::new("longer-checkpoint");
+    let config = small_segments(&folder);
+    let mut expected = three_that_are_gone(&config);
+    let extra = lengthen(&config);
+    let two = join_all(&config, &[1, 2]);
+    for i in 0..MESSAGES {
+        expected.push(format!("later {i} {}", ".".repeat(EXTRA_BYTES)));
+        send(&two[0].0, &expected[expected.len() - 1]);
+    }
+    two[0].0.persist(MAIN, PATIENCE).unwrap();
+    two.iter().for_each(|(_, list)| wait("delivery", || list.all() == expected));
+    for (group, _) in &two {
+        let version = group.checkpoint(MAIN, PATIENCE).unwrap();
+        group.trim_log(MAIN, version).unwrap();
+    }
+    let oldest = two[1].0.read_log(MAIN).unwrap().oldest().unwrap().unwrap();
+    assert!(oldest > extra[0], "nothing was trimmed");
+    let members: Vec<_> = two.into_iter().chain(join_all(&config, &[3])).collect();
+    wait("all three", || members.iter().all(|(group, _)| group.view().members.len() == 3));
+    expected.push("after".to_owned());
+    send(&members[2].0, "after");
+    members.iter().for_each(|(group, _)| group.persist(MAIN, PATIENCE).unwrap());
+    // The third's begins behind the checkpoint.
+    let from = members[2].0.read_log(MAIN).unwrap().oldest().unwrap().unwrap();
+    let log = |n: usize| log_of(&members[n].0).into_iter().filter(|(version, ..)| *version >= from).collect::<Vec<_>>();
+    for (n, (_, list)) in members.iter().enumerate() {
+        wait("the same history", || list.all() == expected);
+        wait("the same log", || log(n) == log(2));
+    }
+    nothing_extra(&members, &extra);
+    drop(members);
+    let members = join_all(&config, &[1, 2, 3]);
+    members.iter().for_each(|(_, list)| wait("the same history", || list.all() == expected));
+    nothing_extra(&members, &extra);
 }
