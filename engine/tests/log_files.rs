@@ -1,6 +1,9 @@
 //! The log in real files, by real threads and processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/small_disk.rs"]
+mod small_disk;
+
 use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket, Version};
 use galerna::{Error, MemberId, Mode};
 use std::path::{Path, PathBuf};
@@ -322,26 +325,10 @@ fn child_on_a_full_disk() {
 
 #[test]
 fn a_real_disk_can_be_full() {
-    use std::io::Write;
     let folder = Folder::new();
-    let script = format!(
-        "mount -t tmpfs -o size=1m tmpfs {0} && GALERNA_LOG_FULL={0} exec {1} child_on_a_full_disk --exact --nocapture",
-        folder.0.display(),
-        std::env::current_exe().unwrap().display()
-    );
-    let mount = format!("mount -t tmpfs tmpfs {}", folder.0.display());
-    let unshared = |script: &str| Command::new("unshare").args(["-Urm", "sh", "-c", script]).output();
-    if !unshared(&mount).is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk: this machine lets nobody mount a small file system");
-        return;
+    if let Some(output) = small_disk::run_on_one(&folder.0, 1, "GALERNA_LOG_FULL", "child_on_a_full_disk") {
+        small_disk::assert_said(&output, "it went on");
     }
-    let output = unshared(&script).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("it went on"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// Threads that read all the time while the log grows, is cut and is trimmed.

@@ -3,7 +3,7 @@
 use super::wire::Place;
 use crate::config::{Config, FabricKind, LogConfig, MemberId};
 use crate::error::Error;
-use crate::log::{Identity, Kind, Log, LogOptions};
+use crate::log::{Identity, Kind, Log, LogOptions, Version};
 use crate::membership::Ledger;
 use crate::multicast::{TAIL, Tail};
 use crate::node::{LEDGER, Recovery};
@@ -53,7 +53,9 @@ impl Vault {
         if let Some(found) = Log::identity_of(&vault.path)? {
             vault.options.identity.group = found.group;
             let log = vault.log.insert(Arc::new(Log::open(&vault.path, vault.options.clone())?));
-            if log.load(LEDGER)?.is_none() && log.oldest()?.is_none() && log.load_snapshot()?.is_none() {
+            // The record that begins the first view comes before the ledger.
+            let has_records = log.durable().is_some_and(|last| last > Version::default());
+            if log.load(LEDGER)?.is_none() && !has_records && log.load_snapshot()?.is_none() {
                 vault.discard()?;
             }
         }

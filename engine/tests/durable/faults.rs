@@ -3,11 +3,10 @@
 use super::common;
 use super::group::{List, PATIENCE, join_all, send, wait};
 use super::rounds::Folder;
+use super::small_disk;
 use galerna::config::Member;
 use galerna::{Config, Error, FabricKind, Group, LogConfig, MemberId, Mode, SubgroupId};
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
 
 const SMALL: &str = "GALERNA_SMALL_DISK";
 const MAIN: SubgroupId = SubgroupId(0);
@@ -46,19 +45,8 @@ fn child_with_a_small_disk() {
 #[test]
 fn a_member_whose_disk_is_full_stops_and_the_others_go_on() {
     let folder = Folder::new("full");
-    let script = format!(
-        "mount -t tmpfs -o size=4m tmpfs {0} && {SMALL}={0} exec {1} child_with_a_small_disk --nocapture",
-        folder.0.display(),
-        std::env::current_exe().unwrap().display()
-    );
-    let mount = format!("mount -t tmpfs tmpfs {}", folder.0.display());
-    let unshared = |script: &str| Command::new("unshare").args(["-Urm", "sh", "-c", script]).output();
-    if !unshared(&mount).is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk: this machine lets nobody mount a small file system");
-        return;
+    let child = "faults::child_with_a_small_disk";
+    if let Some(output) = small_disk::run_on_one(&folder.0, 4, SMALL, child) {
+        small_disk::assert_said(&output, "the others went on");
     }
-    let output = unshared(&script).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("the others went on"), "{said}{errors}");
 }

@@ -3,13 +3,13 @@
 use super::common;
 use super::rounds::Folder;
 use galerna::config::Member;
-use galerna::log::{Kind, Log, LogOptions};
+use galerna::log::{Kind, Log, LogOptions, Version};
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const MAIN: SubgroupId = SubgroupId(0);
+pub(crate) const MAIN: SubgroupId = SubgroupId(0);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An application whose state is the list of what it was delivered.
@@ -43,7 +43,7 @@ impl Handler for List {
     }
 }
 
-fn config(folder: &Folder, fabric: FabricKind, count: u32) -> Config {
+pub(crate) fn config(folder: &Folder, fabric: FabricKind, count: u32) -> Config {
     let addresses = common::addresses(fabric, count);
     let members = addresses.into_iter().enumerate();
     let members = members.map(|(n, address)| Member { id: MemberId(n as u32 + 1), address }).collect();
@@ -72,6 +72,12 @@ pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The log as a member has it on disk: versions, times and bytes.
+pub(crate) fn log_of(group: &Group) -> Vec<(Version, u64, Vec<u8>)> {
+    let entries = group.read_log(MAIN).unwrap().iter(..).map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.version(), entry.time_ns(), entry.to_vec())).collect()
 }
 
 pub(crate) fn send(group: &Group, text: &str) {
@@ -129,17 +135,7 @@ fn a_member_that_comes_back_alone_fetches_what_it_missed() {
     wait("delivery", || list.all().len() == 52);
     wait("delivery", || members[0].1.all().len() == 52);
     assert_eq!(list.all(), members[0].1.all());
-    let logs: Vec<Vec<_>> = [&members[0].0, &back]
-        .into_iter()
-        .map(|group| {
-            group
-                .read_log(MAIN)
-                .unwrap()
-                .iter(..)
-                .map(|e| (e.as_ref().unwrap().version(), e.unwrap().to_vec()))
-                .collect()
-        })
-        .collect();
+    let logs = [&members[0].0, &back].map(log_of);
     let common = logs[0].len().min(logs[1].len());
     assert_eq!(logs[0][..common], logs[1][..common]);
     assert!(common > 52);
@@ -158,7 +154,7 @@ fn a_checkpoint_shortens_what_is_told_again() {
     for (group, _) in &members {
         let version = group.checkpoint(MAIN, PATIENCE).unwrap();
         group.trim_log(MAIN, version).unwrap();
-        assert!(group.trim_log(MAIN, galerna::log::Version { view: version.view + 1, ..version }).is_err());
+        assert!(group.trim_log(MAIN, Version { view: version.view + 1, ..version }).is_err());
     }
     send(&members[1].0, "new");
     members[1].0.persist(MAIN, PATIENCE).unwrap();

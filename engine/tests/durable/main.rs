@@ -5,11 +5,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod damage;
+mod errors;
 mod faults;
 mod group;
+mod handed_on;
 mod history;
+mod longer;
 mod member;
 mod rounds;
+#[path = "../common/small_disk.rs"]
+mod small_disk;
+mod still;
 #[path = "../chaos/trace.rs"]
 mod trace;
 

@@ -5,12 +5,13 @@ use super::history::{self, Durable};
 use super::member::MEMBER;
 use galerna::FabricKind;
 use galerna::log::{Kind, Log, Version};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const MEMBERS: u32 = 3;
+pub(crate) const MEMBERS: u32 = 3;
 /// A start of all members may take so long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +34,7 @@ impl Drop for Folder {
     }
 }
 
-fn configure(folder: &Path, logs: &Path, addresses: &[String]) {
+pub(crate) fn configure(folder: &Path, logs: &Path, addresses: &[String]) {
     let members: String = addresses
         .iter()
         .enumerate()
@@ -49,18 +50,20 @@ fn configure(folder: &Path, logs: &Path, addresses: &[String]) {
     }
 }
 
-struct Member {
+pub(crate) struct Member {
     child: Child,
     said: BufReader<std::process::ChildStdout>,
-    history: PathBuf,
+    pub(crate) history: PathBuf,
 }
 
-fn start(folder: &Path, id: u32, round: usize) -> Member {
+/// A member's process, in its life `round`, with these variables in its environment.
+pub(crate) fn start(folder: &Path, id: u32, round: usize, variables: &[(&str, &OsStr)]) -> Member {
     let history = folder.join(format!("{id}-{round}.history"));
     let said = std::fs::File::create(folder.join(format!("{id}-{round}.trace"))).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["member_process", "--exact", "--nocapture", "--test-threads", "1"])
         .env(MEMBER, format!("{} {} {round}", folder.join(format!("{id}.toml")).display(), history.display()))
+        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(said)
@@ -71,7 +74,7 @@ fn start(folder: &Path, id: u32, round: usize) -> Member {
 }
 
 impl Member {
-    fn hear(&mut self, what: &str) {
+    pub(crate) fn hear(&mut self, what: &str) {
         let deadline = Instant::now() + PATIENCE;
         let mut line = String::new();
         while Instant::now() < deadline {
@@ -87,9 +90,16 @@ impl Member {
         panic!("a member did not say `{what}`, but at last: {line}");
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends the process by ending its standard input.
+    pub(crate) fn end(&mut self) {
+        drop(self.child.stdin.take());
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}");
     }
 }
 
@@ -115,6 +125,16 @@ fn log_of(logs: &Path, id: u32) -> Vec<(Version, Vec<u8>)> {
     entries.filter(|e| e.record().kind == Kind::Message).map(|e| (e.version(), e.to_vec())).collect()
 }
 
+/// The logs of all members, which do not differ in what they have in common.
+pub(crate) fn equal_logs(logs: &Path, round: usize) -> Vec<Vec<(Version, Vec<u8>)>> {
+    let all: Vec<_> = (1..=MEMBERS).map(|id| log_of(logs, id)).collect();
+    for log in &all {
+        let different = log.iter().zip(&all[0]).find(|(a, b)| a != b);
+        assert!(different.is_none(), "round {round}: logs differ: {different:?}");
+    }
+    all
+}
+
 /// Random numbers below what is asked for.
 fn dice() -> impl FnMut(u64) -> u64 {
     let mut random = variable("GALERNA_SEED").unwrap_or(1);
@@ -136,7 +156,7 @@ fn founders_that_are_killed_found_again() {
         let logs = folder.0.join(format!("logs-{round}"));
         configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
         for life in 0..2 {
-            let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round)).collect();
+            let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round, &[])).collect();
             if life == 1 {
                 members.iter_mut().for_each(|member| member.hear("joined"));
             }
@@ -157,7 +177,7 @@ fn nothing_durable_is_lost_when_all_are_killed() {
     configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
     let mut durable = Durable::default();
     for round in 0..rounds {
-        let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round)).collect();
+        let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round, &[])).collect();
         // Also while they found the group, or start it again.
         if draw(3) > 0 {
             members.iter_mut().for_each(|member| member.hear("joined"));
@@ -170,11 +190,7 @@ fn nothing_durable_is_lost_when_all_are_killed() {
         members.iter_mut().for_each(Member::kill);
         let histories: Vec<_> = members.iter().map(|member| history::read(&member.history)).collect();
         durable.check(round, &histories);
-        let all: Vec<_> = (1..=MEMBERS).map(|id| log_of(&logs, id)).collect();
-        for log in &all {
-            let different = log.iter().zip(&all[0]).find(|(a, b)| a != b);
-            assert!(different.is_none(), "round {round}: logs differ: {different:?}");
-        }
+        let all = equal_logs(&logs, round);
         println!("round {round}: {} durable messages, {} records", durable.len(), all[0].len());
     }
     assert!(durable.len() > rounds, "nothing happened");

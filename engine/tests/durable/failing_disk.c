@@ -1,0 +1,61 @@
+/* A disk that fails. Put before the C library by LD_PRELOAD, this makes the calls by which the log writes fail with EIO:
+ * those that FAILING_CALLS names ("sync" or "write"), on what lies in FAILING_DIRECTORY, once the file FAILING_SINCE exists. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+typedef int sync_fn(int);
+typedef ssize_t write_fn(int, const void *, size_t, off64_t);
+
+static int fails(int fd, const char *call)
+{
+    const char *directory = getenv("FAILING_DIRECTORY");
+    const char *calls = getenv("FAILING_CALLS");
+    const char *since = getenv("FAILING_SINCE");
+    if (!directory || !calls || !since || strcmp(calls, call) != 0 || access(since, F_OK) != 0)
+        return 0;
+    char name[64], path[PATH_MAX];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(name, path, sizeof path - 1);
+    size_t whole = strlen(directory);
+    if (len < 0 || (size_t)len < whole || memcmp(path, directory, whole) != 0)
+        return 0;
+    return (size_t)len == whole || path[whole] == '/';
+}
+
+static int synced(const char *name, int fd)
+{
+    if (fails(fd, "sync")) {
+        errno = EIO;
+        return -1;
+    }
+    return ((sync_fn *)dlsym(RTLD_NEXT, name))(fd);
+}
+
+int fsync(int fd)
+{
+    return synced("fsync", fd);
+}
+
+int fdatasync(int fd)
+{
+    return synced("fdatasync", fd);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t offset)
+{
+    write_fn *call = (write_fn *)dlsym(RTLD_NEXT, "pwrite64");
+    if (fails(fd, "write")) {
+        /* Half of it gets there: a disk does not say how far it came. */
+        (void)!call(fd, bytes, len / 2, offset);
+        errno = EIO;
+        return -1;
+    }
+    return call(fd, bytes, len, offset);
+}
