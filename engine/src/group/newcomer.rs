@@ -141,9 +141,9 @@ impl Driver {
                     self.handler = Some(handler);
                     match result {
                         Ok(covered) => self.newcomer.stage = Stage::CatchUp(covered),
-                        Err(what) => {
+                        Err(error) => {
                             self.newcomer.stage = Stage::Settled;
-                            self.node.fail(Error::StateTransfer(what));
+                            self.node.fail(error);
                         }
                     }
                     true

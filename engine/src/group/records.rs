@@ -286,10 +286,8 @@ pub(super) fn start(
     std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
         let taken = takeover.map_or(Ok(()), |takeover| take_over(takeover, view, deadline));
         let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &log, view)));
-        let result = taken.and_then(|()| {
-            let replayed = replay().map_err(|_| "the application panicked as it was told the log".to_owned())?;
-            replayed.map_err(|error| error.to_string())
-        });
+        let panicked = |_| Error::CallbackPanicked("as the application was told the log".to_owned());
+        let result = taken.map_err(Error::StateTransfer).and_then(|()| replay().map_err(panicked)?);
         let result = result.map(|()| Covered { view, next: Vec::new() });
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });

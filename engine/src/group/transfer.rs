@@ -6,6 +6,7 @@
 use super::door::STEP_TIME;
 use super::handler::Handler;
 use super::wire::{self, Reply, Request};
+use crate::error::Error;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -105,7 +106,7 @@ impl<R: Read> Read for Chunks<R> {
 /// The application with the state, and what the state covers.
 pub(super) struct Restored {
     pub(super) handler: Box<dyn Handler>,
-    pub(super) result: Result<Covered, String>,
+    pub(super) result: Result<Covered, Error>,
 }
 
 /// Everything of the views before `view`, and by slot the messages below an index of it.
@@ -135,7 +136,7 @@ pub(super) fn start(
 ) -> io::Result<Receiver<Restored>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
-        let result = take(&mut *handler, &sources, wanted, deadline);
+        let result = take(&mut *handler, &sources, wanted, deadline).map_err(Error::StateTransfer);
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
