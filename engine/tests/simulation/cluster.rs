@@ -1027,6 +1027,7 @@ impl Cluster {
             assert!(asked.done, "a flush never ended");
         }
         self.report.deliveries = self.oracle.deliveries;
+        self.report.durable = self.oracle.durable();
         self.report.fifo_overtakes = self.oracle.fifo_overtakes;
         self.report.views = self.oracle.views();
         self.report.fetches = self.net.world().fetches;

@@ -229,6 +229,11 @@ impl Oracle {
         count.copied().unwrap_or(0) == self.sent[sender].iter().filter(|sent| sent.committed).count()
     }
 
+    /// How many messages somebody was delivered as durable, where that means all voters.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.len() as u64
+    }
+
     pub(crate) fn views(&self) -> u64 {
         self.changes.len() as u64
     }
