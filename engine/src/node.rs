@@ -362,11 +362,6 @@ impl Node {
         }
     }
 
-    /// What has been delivered here, for a state of now: the view, and by slot the index of the next message.
-    pub fn delivered(&self) -> (u64, Vec<(Slot, u64)>) {
-        (self.view().map_or(0, |view| view.number), self.multicast.next_by_slot())
-    }
-
     /// Whether this process votes in the present view: its state is whole then.
     pub fn is_voter(&self) -> bool {
         let me = self.membership.me();

@@ -4,23 +4,13 @@
 use super::transfer::Covered;
 use super::view::View;
 use crate::config::{MemberId, SubgroupId};
-use crate::fabric::Slot;
-use crate::membership;
 use crate::multicast::{Delivery, Mode};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Something that the application is still to be told.
 pub(super) enum Item {
-    Message {
-        subgroup: SubgroupId,
-        view: u64,
-        sender: MemberId,
-        sequence: u64,
-        mode: Mode,
-        payload: Box<[u8]>,
-        place: (Slot, u64),
-    },
+    Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Box<[u8]> },
     View(Arc<View>),
 }
 
@@ -40,16 +30,12 @@ impl Backlog {
         self.bytes
     }
 
-    /// Keeps a message that was delivered in `view`.
-    pub(super) fn keep(&mut self, view: &membership::View, message: &Delivery<'_>) {
-        let order = view.order;
-        let number = message.sequence - order.first;
-        let (rank, index) = ((number % order.senders as u64) as usize, order.base + number / order.senders as u64);
-        let slot = view.members.get(rank).map_or(0, |member| member.peer.slot);
+    /// Keeps a message that was delivered.
+    pub(super) fn keep(&mut self, message: &Delivery<'_>) {
         let Delivery { subgroup, view, sender, sequence, mode, payload } = *message;
         self.bytes += ITEM_BYTES + payload.len();
         let payload = payload.into();
-        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, payload, place: (slot, index) });
+        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, payload });
     }
 
     pub(super) fn keep_view(&mut self, view: Arc<View>) {
@@ -65,10 +51,9 @@ impl Backlog {
             match &item {
                 Item::View(view) if view.number < covered.view => {}
                 Item::View(_) => return Some(item),
-                Item::Message { view, payload, place: (slot, index), .. } => {
+                Item::Message { view, sequence, payload, .. } => {
                     self.bytes -= payload.len();
-                    let next = covered.next.iter().find(|(s, _)| s == slot).map_or(0, |&(_, next)| next);
-                    if *view > covered.view || *view == covered.view && *index >= next {
+                    if !covered.has(*view, *sequence) {
                         return Some(item);
                     }
                 }

@@ -5,7 +5,7 @@
 use super::linking::Linking;
 use super::records;
 use super::shared::Shared;
-use super::transfer;
+use super::transfer::{self, Covered};
 use super::wire::{self, First, Place, Reply, Request};
 use crate::config::{Config, MemberId};
 use crate::fabric::Connection;
@@ -41,9 +41,7 @@ pub(super) enum Visit {
 
 /// A state, and what it covers.
 pub(super) struct Snapshot {
-    pub(super) view: u64,
-    /// By slot, the index of the next message.
-    pub(super) next: Vec<(usize, u64)>,
+    pub(super) covered: Covered,
     pub(super) state: Box<dyn Read + Send>,
 }
 
@@ -240,9 +238,9 @@ fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> 
     shared.visit(Visit::State { view, reply });
     let snapshot = answer.recv_timeout(STEP_TIME).map_err(|_| io::Error::other("the driver did not answer"));
     match snapshot.and_then(|given| given) {
-        Ok(Snapshot { view, next, mut state }) => {
-            wire::answer(&mut socket, &Reply::State { view, next })?;
-            transfer::send(&mut Quiet(&socket), &mut *state)
+        Ok(Snapshot { covered, state }) => {
+            wire::answer(&mut socket, &Reply::State { view: covered.view, below: covered.below })?;
+            transfer::send(&mut Quiet(&socket), &mut covered.head().chain(state))
         }
         Err(error) => wire::answer(&mut socket, &Reply::Refused { reason: error.to_string() }),
     }

@@ -1,8 +1,8 @@
 //! What a group with a log offers beside the stream: how far it is durable, what it holds, and checkpoints.
 
 use super::driver::Driver;
-use super::records::checkpoint_head;
 use super::shared::{Shared, after};
+use super::transfer::Covered;
 use super::vault::{DISK_TIME, PLACES, Places};
 use super::wire::Place;
 use super::{Flush, Group};
@@ -63,13 +63,9 @@ pub(super) struct Asked {
     reply: SyncSender<Result<Taken, Error>>,
 }
 
-/// A state as of some version.
+/// A state, and what it covers.
 struct Taken {
-    version: Version,
-    /// Numbers above it that it covers too.
-    ahead: Vec<u64>,
-    /// The disks of all voters must have everything below this first: no checkpoint covers what may still be taken back.
-    needs: u64,
+    covered: Covered,
     state: Box<dyn Read + Send>,
 }
 
@@ -160,12 +156,15 @@ impl Group {
             // The group has ended.
             RecvTimeoutError::Disconnected => self.shared.check_open().err().unwrap_or(Error::Left),
         })??;
-        self.await_frontier(left(), |frontiers| frontiers.everywhere >= taken.needs)?;
-        let Taken { version, ahead, mut state, .. } = taken;
+        let Taken { covered, mut state } = taken;
+        // No checkpoint covers what may still be taken back.
+        let needs = covered.ahead.last().map_or(covered.below, |last| last + 1);
+        self.await_frontier(left(), |frontiers| frontiers.everywhere >= needs)?;
+        let version = Version { view: covered.view, sequence: covered.below.saturating_sub(1) };
         // The number itself may be one of nobody's message, which no record has.
         let time_ns = log.reader().last_at_or_before(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
-        checkpoint.write(&checkpoint_head(&ahead))?;
+        checkpoint.write(&covered.head())?;
         checkpoint.fill(&mut *state, "reading the application's `snapshot`")?;
         log.install(checkpoint, left())?;
         Ok(version)
@@ -267,14 +266,11 @@ impl Driver {
         if self.newcomer.is_new() || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
             return Err(Error::Misuse("this process does not have the group's whole state yet"));
         }
-        let view = self.node.view().map_or(0, |view| view.number);
-        let (next, ahead) = self.node.multicast().covered();
-        let version = Version { view, sequence: next.saturating_sub(1) };
-        let needs = ahead.iter().map(|sequence| sequence + 1).fold(next, u64::max);
+        let covered = Covered::of(&self.node);
         let mut given = None;
         self.call(|handler| given = Some(handler.snapshot()));
         let state = given.unwrap_or_else(|| Err(std::io::Error::other("the application's `snapshot` panicked")));
         let state = state.map_err(|e| Error::io("the application's `snapshot`", e))?;
-        Ok(Taken { version, ahead, needs, state })
+        Ok(Taken { covered, state })
     }
 }

@@ -8,7 +8,6 @@ use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::Release;
-use crate::membership;
 use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
 use std::sync::Arc;
@@ -73,13 +72,8 @@ impl Newcomer {
 
     /// A pass of the node whose deliveries are kept.
     pub(super) fn poll(&mut self, node: &mut Node, now_ms: u64) -> bool {
-        let view: Option<membership::View> = node.view().cloned();
         let backlog = &mut self.backlog;
-        let moved = node.poll(now_ms, &mut |message: Delivery<'_>| {
-            if let Some(view) = &view {
-                backlog.keep(view, &message);
-            }
-        });
+        let moved = node.poll(now_ms, &mut |message: Delivery<'_>| backlog.keep(&message));
         let held = self.release.as_ref().map_or(0, Release::held_bytes);
         if backlog.bytes() + held > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
             let what = format!(
@@ -174,8 +168,7 @@ impl Driver {
                     return handed_over > 0;
                 }
                 None => {
-                    let (view, next) = self.node.delivered();
-                    if !covered.is_reached(view, &next) {
+                    if !covered.is_within(&Covered::of(&self.node)) {
                         // Whoever gave the state has delivered what is still to be delivered here: it must not come again.
                         return handed_over > 0;
                     }

@@ -2,6 +2,7 @@
 
 use super::door::{Door, Snapshot, Visit};
 use super::driver::Driver;
+use super::transfer::Covered;
 use super::wire::{Place, Reply};
 use crate::config::{FabricKind, MemberId};
 use crate::membership::{Admission, Peer, Refusal, ViewChange};
@@ -99,14 +100,14 @@ impl Driver {
         if !self.node.is_voter() || self.newcomer.is_new() {
             return Err(io::Error::other("this member does not have the whole state itself"));
         }
-        let (view, next) = self.node.delivered();
-        if view < first {
+        let covered = Covered::of(&self.node);
+        if covered.view < first {
             // What this member has still to deliver of its view would reach the other in no way.
             return Err(io::Error::other(format!("this member has not begun view {first} yet")));
         }
         let mut given: Option<io::Result<Box<dyn Read + Send>>> = None;
         self.call(|handler| given = Some(handler.snapshot()));
         let state = given.unwrap_or_else(|| Err(io::Error::other("the application's `snapshot` panicked")))?;
-        Ok(Snapshot { view, next, state })
+        Ok(Snapshot { covered, state })
     }
 }

@@ -288,7 +288,6 @@ pub(super) fn start(
         let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &log, view)));
         let panicked = |_| Error::CallbackPanicked("as the application was told the log".to_owned());
         let result = taken.map_err(Error::StateTransfer).and_then(|()| replay().map_err(panicked)?);
-        let result = result.map(|()| Covered { view, next: Vec::new() });
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -347,17 +346,16 @@ fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
     log.sync(DISK_TIME).map_err(io::Error::other)
 }
 
-/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it.
-fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<(), Error> {
+/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it. A checkpoint
+/// that another member has taken meanwhile may cover more.
+fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<Covered, Error> {
     let mut after = Bound::Unbounded;
-    let mut ahead = Vec::new();
+    let mut covered = Covered { view, below: 0, ahead: Vec::new() };
     if let Some(mut checkpoint) = log.load_snapshot()? {
-        after = Bound::Excluded(checkpoint.version);
+        let version = checkpoint.version;
+        after = Bound::Excluded(version);
         let failed = |error| Error::io("the application's `restore` of its checkpoint", error);
-        let count = word(&mut checkpoint).map_err(failed)?;
-        for _ in 0..count {
-            ahead.push(word(&mut checkpoint).map_err(failed)?);
-        }
+        covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence).map_err(failed)?;
         handler.restore(&mut checkpoint).map_err(failed)?;
     }
     for entry in log.iter((after, Bound::Unbounded)) {
@@ -366,18 +364,10 @@ fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<(), Error> 
         if version.view >= view {
             break;
         }
-        if kind == Kind::Message && !ahead.contains(&version.sequence) {
+        if kind == Kind::Message && covered.ahead.binary_search(&version.sequence).is_err() {
             let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
             handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
         }
     }
-    Ok(())
-}
-
-/// What precedes the application's bytes in a checkpoint: the numbers of the messages that it covers ahead of the order.
-pub(super) fn checkpoint_head(ahead: &[u64]) -> Vec<u8> {
-    let mut head = Vec::new();
-    put(&mut head, &[ahead.len() as u64]);
-    put(&mut head, ahead);
-    head
+    Ok(covered)
 }

@@ -7,6 +7,8 @@ use super::door::STEP_TIME;
 use super::handler::Handler;
 use super::wire::{self, Reply, Request};
 use crate::error::Error;
+use crate::multicast::words;
+use crate::node::Node;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -109,19 +111,53 @@ pub(super) struct Restored {
     pub(super) result: Result<Covered, Error>,
 }
 
-/// Everything of the views before `view`, and by slot the messages below an index of it.
+/// What an application has been told: everything of the views before `view`, and of that one the messages with numbers below
+/// one, and those that were delivered ahead of the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Covered {
     pub(super) view: u64,
-    pub(super) next: Vec<(usize, u64)>,
+    pub(super) below: u64,
+    /// Rising.
+    pub(super) ahead: Vec<u64>,
 }
 
 impl Covered {
-    /// Whether a process has been delivered all that the state covers, whose view is `view`, and whose next messages are
-    /// those of `next`, by slot.
-    pub(super) fn is_reached(&self, view: u64, next: &[(usize, u64)]) -> bool {
-        let reached = |&(slot, index): &(usize, u64)| next.iter().any(|&(s, next)| s == slot && next >= index);
-        view > self.view || view == self.view && self.next.iter().all(reached)
+    /// What this process has been delivered by now.
+    pub(super) fn of(node: &Node) -> Covered {
+        let (below, mut ahead) = node.multicast().covered();
+        ahead.sort_unstable();
+        Covered { view: node.view().map_or(0, |view| view.number), below, ahead }
+    }
+
+    /// Whether a message is among it.
+    pub(super) fn has(&self, view: u64, sequence: u64) -> bool {
+        view < self.view || view == self.view && (sequence < self.below || self.ahead.binary_search(&sequence).is_ok())
+    }
+
+    /// Whether all of it is part of `told`.
+    pub(super) fn is_within(&self, told: &Covered) -> bool {
+        let ahead = || self.ahead.iter().all(|&sequence| told.has(self.view, sequence));
+        told.view > self.view || told.view == self.view && told.below >= self.below && ahead()
+    }
+
+    /// What precedes the application's bytes in a state or a checkpoint: how many messages it covers ahead of the order, and
+    /// their numbers, u64 each.
+    pub(super) fn head(&self) -> Vec<u8> {
+        words([self.ahead.len() as u64].into_iter().chain(self.ahead.iter().copied()))
+    }
+
+    /// Reads [`Covered::head`] of a state that covers so much.
+    pub(super) fn read(from: &mut dyn Read, view: u64, below: u64) -> io::Result<Covered> {
+        let mut word = || {
+            let mut bytes = [0; 8];
+            from.read_exact(&mut bytes).map(|()| u64::from_le_bytes(bytes))
+        };
+        let count = word()?;
+        let ahead = (0..count).map(|_| word()).collect::<io::Result<Vec<u64>>>()?;
+        match ahead.is_sorted() {
+            true => Ok(Covered { view, below, ahead }),
+            false => Err(malformed("a state whose numbers do not rise".to_owned())),
+        }
     }
 }
 
@@ -171,17 +207,18 @@ fn take(
 
 fn take_from(handler: &mut dyn Handler, source: &str, (group_id, view): (u64, u64)) -> io::Result<Covered> {
     let (socket, reply) = wire::ask(source, &Request::State { group_id, view }, STEP_TIME)?;
-    let (view, next) = match reply {
-        Reply::State { view, next } => (view, next),
+    let (view, below) = match reply {
+        Reply::State { view, below } => (view, below),
         Reply::Refused { reason } => return Err(io::Error::other(reason)),
         other => return Err(malformed(format!("an answer to another question: {other:?}"))),
     };
     let mut chunks = Chunks::new(socket);
+    let covered = Covered::read(&mut chunks, view, below)?;
     let restored = catch_unwind(AssertUnwindSafe(|| handler.restore(&mut chunks)));
     restored.map_err(|_| io::Error::other("the application's `restore` panicked"))??;
     // An application that stops reading early has what it wants; the rest still proves that nothing was cut off.
     io::copy(&mut chunks, &mut io::sink())?;
-    Ok(Covered { view, next })
+    Ok(covered)
 }
 
 #[cfg(test)]
@@ -206,9 +243,18 @@ mod tests {
 
     #[test]
     fn a_state_may_be_ahead_of_whoever_takes_it() {
-        let covered = Covered { view: 4, next: vec![(0, 7), (9, 5)] };
-        assert!(covered.is_reached(4, &[(0, 7), (9, 6)]) && covered.is_reached(5, &[]));
-        assert!(!covered.is_reached(4, &[(0, 8), (9, 4)]) && !covered.is_reached(3, &[(0, 8), (9, 8)]));
+        let of = |view, below, ahead: &[u64]| Covered { view, below, ahead: ahead.to_vec() };
+        let covered = of(4, 70, &[75, 80]);
+        assert!(covered.has(4, 69) && covered.has(4, 75) && covered.has(3, 90));
+        assert!(!covered.has(4, 70) && !covered.has(4, 76) && !covered.has(5, 60));
+        assert!(
+            covered.is_within(&covered) && covered.is_within(&of(4, 76, &[80])) && covered.is_within(&of(5, 0, &[]))
+        );
+        assert!(!covered.is_within(&of(4, 69, &[75, 80])) && !covered.is_within(&of(4, 80, &[])));
+        assert!(!covered.is_within(&of(3, 90, &[])));
+        assert_eq!(Covered::read(&mut &covered.head()[..], 4, 70).unwrap(), covered);
+        assert!(Covered::read(&mut &covered.head()[..23], 4, 70).is_err());
+        assert!(Covered::read(&mut &of(4, 70, &[80, 75]).head()[..], 4, 70).is_err());
     }
 
     #[test]

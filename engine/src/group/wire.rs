@@ -69,8 +69,8 @@ pub(super) enum Reply {
     Disagreement { member: u32, key: String, value: String },
     /// What follows is the fabric's.
     Linked {},
-    /// The state follows, in chunks: as of this view and, by slot, the index of the next message.
-    State { view: u64, next: Vec<(Slot, u64)> },
+    /// The state follows, in chunks: as of this view, with all its messages whose number is below this one.
+    State { view: u64, below: u64 },
     /// The records follow, in chunks.
     Log {},
 }
@@ -183,7 +183,7 @@ mod tests {
                 since: 5,
                 others: vec![place.clone(), place],
             },
-            Reply::State { view: 3, next: vec![(0, 5), (63, u64::MAX >> 1)] },
+            Reply::State { view: 3, below: u64::MAX >> 1 },
         ];
         for reply in &replies {
             let body = toml::to_string(reply).unwrap();

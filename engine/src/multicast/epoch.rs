@@ -155,11 +155,6 @@ impl Multicast {
         self.arrived = self.order.horizon(self.streams.iter().map(|stream| stream.messages));
     }
 
-    /// By slot, the index of the next message to deliver.
-    pub fn next_by_slot(&self) -> Vec<(Slot, u64)> {
-        self.seats.iter().zip(&self.streams).map(|(seat, stream)| (seat.slot, stream.next)).collect()
-    }
-
     /// Whether the epoch's end is final here.
     pub fn is_ending(&self) -> bool {
         self.ending

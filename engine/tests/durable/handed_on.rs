@@ -1,9 +1,11 @@
 //! A log that its member has from others.
 
 use super::common;
-use super::group::{MAIN, PATIENCE, config, join_all, log_of, send, wait};
+use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
 use super::rounds::Folder;
-use galerna::{Config, FabricKind};
+use galerna::{Config, FabricKind, Group, Mode};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A member whose disk was replaced has the whole log from another, and is as good a source as that one.
 #[test]
@@ -27,4 +29,68 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     members.extend(join_all(&Config { address, join_timeout_ms: 5000, ..config.clone() }, &[3]));
     assert_eq!(members[1].1.all(), ["first", "second"]);
     assert_eq!(got[0], whole[0], "the newcomer's log begins with another record");
+}
+
+/// Two members send without end, one group at a time joins as the third and leaves again: each is told everything, once.
+fn joins_under_load(config: &Config, members: &[(Group, List)]) {
+    let stop = AtomicBool::new(false);
+    let stop = &stop;
+    let go_on = move || !stop.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        for (n, (group, _)) in members.iter().enumerate() {
+            if config.log.is_some() {
+                scope.spawn(move || {
+                    while go_on() {
+                        let version = group.checkpoint(MAIN, PATIENCE).unwrap();
+                        group.trim_log(MAIN, version).unwrap();
+                    }
+                });
+            }
+            scope.spawn(move || {
+                for i in (0..).take_while(|_| go_on()) {
+                    let mode = [Mode::Fifo, Mode::Ordered, Mode::Safe][i % 3];
+                    group.send(MAIN, mode, format!("{n}.{i}").as_bytes(), PATIENCE).unwrap();
+                }
+            });
+        }
+        for n in 0..10 {
+            let before = members[n % 2].1.all();
+            let address = common::addresses(FabricKind::Tcp, 1).pop();
+            let (group, list) = join_all(&Config { address, ..config.clone() }, &[3]).pop().unwrap();
+            let own = format!("newcomer {n}");
+            group.send(MAIN, Mode::Safe, own.as_bytes(), PATIENCE).unwrap();
+            wait("its message", || list.all().contains(&own));
+            let told = list.all();
+            let once: HashSet<_> = told.iter().collect();
+            assert_eq!(once.len(), told.len(), "something was told twice");
+            assert!(before.iter().all(|message| once.contains(message)), "something was not told");
+            group.leave(PATIENCE).unwrap();
+            if let Some(log) = &config.log {
+                std::fs::remove_dir_all(log.directory.join("list-3")).unwrap();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// The source's checkpoint may cover more than what comes before the newcomer's first view.
+#[test]
+fn newcomers_join_while_checkpoints_are_taken() {
+    let folder = Folder::new("checkpoints");
+    let config = config(&folder, FabricKind::Tcp, 2);
+    let members = join_all(&config, &[1, 2]);
+    // More than two segments, so that the first of them goes.
+    for i in 0..300 {
+        send(&members[0].0, &format!("{i} {}", ".".repeat(8000)));
+    }
+    members[0].0.persist(MAIN, PATIENCE).unwrap();
+    joins_under_load(&config, &members);
+}
+
+/// The source's state may cover messages ahead of the order.
+#[test]
+fn newcomers_take_states_with_messages_ahead_of_the_order() {
+    let folder = Folder::new("ahead");
+    let config = Config { log: None, ..config(&folder, FabricKind::Tcp, 2) };
+    joins_under_load(&config, &join_all(&config, &[1, 2]));
 }
