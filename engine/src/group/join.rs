@@ -110,8 +110,9 @@ fn restart(
     let search = Search::start(config, group_id, place, &places, linking, shared.clone());
     let search = search.map_err(|e| Error::io("cannot start the thread that looks for the others", e))?;
     // Whoever has no log has not written the first view down, so nobody has run in it.
-    let founded_in_vain =
-        |node: &Node| rank.is_some() && shared.founders_meet.load(Ordering::Relaxed) && node.has_only_founded();
+    let has_no_checkpoint = || shared.log.as_ref().is_some_and(|log| matches!(log.load_snapshot(), Ok(None)));
+    let founders_meet = || rank.is_some() && shared.founders_meet.load(Ordering::Relaxed);
+    let founded_in_vain = |node: &Node| founders_meet() && node.has_only_founded() && has_no_checkpoint();
     let obstacle = match driver.install(|node| search.finds_it_running(node) || founded_in_vain(node)) {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
         Ok(false) if founded_in_vain(&driver.node) => {
