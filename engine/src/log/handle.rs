@@ -170,6 +170,11 @@ impl Log {
         self.reader.end()
     }
 
+    /// The most bytes of a record: what a segment holds.
+    pub fn payload_max(&self) -> usize {
+        self.queue.payload_max()
+    }
+
     /// Bytes that were appended and are not durable yet.
     pub fn backlog_bytes(&self) -> usize {
         self.queue.backlog_bytes()
@@ -218,7 +223,7 @@ impl Log {
     }
 
     /// Begins a checkpoint of the application that covers everything up to `version`: write it in pieces, then
-    /// [`Log::install`] it, then [`Log::trim`]. One at a time of each version.
+    /// [`Log::install`] it, then [`Log::trim`].
     pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
         SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
     }
@@ -228,6 +233,11 @@ impl Log {
         // The long part is done here, so that the log goes on meanwhile.
         snapshot.seal()?;
         self.queue.run("checkpoint", timeout, false, move |store| store.install(snapshot))
+    }
+
+    /// Whether there is a checkpoint.
+    pub fn has_snapshot(&self) -> Result<bool, Error> {
+        Snapshot::exists(&*self.disk)
     }
 
     /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.

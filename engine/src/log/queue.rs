@@ -103,6 +103,10 @@ impl Queue {
         self.done.load(Ordering::Acquire)
     }
 
+    pub(super) fn payload_max(&self) -> usize {
+        self.payload_max
+    }
+
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog.load(Ordering::Relaxed)
     }

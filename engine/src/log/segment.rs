@@ -189,6 +189,8 @@ pub(super) enum Named {
 impl Named {
     pub(super) fn of(name: &str) -> Option<Named> {
         if let Some(whole) = name.strip_suffix(TEMPORARY) {
+            // Checkpoints have a number each, as several may be on their way.
+            let whole = whole.split_once('~').map_or(whole, |(whole, _)| whole);
             return Named::of(whole).map(|_| Named::Temporary);
         }
         if name == super::blobs::MARKS {

@@ -12,9 +12,13 @@ use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
 use crate::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"GSNP");
 const HEAD_BYTES: usize = 96;
+/// How many checkpoints this process has begun: one that was given up may still be on its way when the next one of the same
+/// version is begun.
+static WRITERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn file_name(version: Version) -> String {
     format!("{:016x}-{:016x}.snapshot", version.view, version.sequence)
@@ -24,6 +28,7 @@ pub(super) fn file_name(version: Version) -> String {
 pub struct SnapshotWriter {
     disk: Arc<dyn Disk>,
     file: Box<dyn File>,
+    temporary: String,
     identity: Identity,
     version: Version,
     time_ns: u64,
@@ -40,19 +45,16 @@ impl SnapshotWriter {
         version: Version,
         time_ns: u64,
     ) -> Result<SnapshotWriter, Error> {
-        let name = format!("{}{TEMPORARY}", file_name(version));
-        let created = disk.create(&name, HEAD_BYTES as u64);
-        let file = created.map_err(|error| not_made(error, &name, HEAD_BYTES as u64))?;
+        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{}~{number}{TEMPORARY}", file_name(version));
+        let created = disk.create(&temporary, HEAD_BYTES as u64);
+        let file = created.map_err(|error| not_made(error, &temporary, HEAD_BYTES as u64))?;
         let (len, checksum, sealed, installed) = (0, 0, false, false);
-        Ok(SnapshotWriter { disk, file, identity, version, time_ns, len, checksum, sealed, installed })
-    }
-
-    fn temporary(&self) -> String {
-        format!("{}{TEMPORARY}", file_name(self.version))
+        Ok(SnapshotWriter { disk, file, temporary, identity, version, time_ns, len, checksum, sealed, installed })
     }
 
     fn failed(&self, doing: &str, bytes: u64, error: io::Error) -> Error {
-        let file = self.temporary();
+        let file = self.temporary.clone();
         if is_full(&error) { Error::LogFull { file, bytes } } else { Error::io(format!("{doing} {file}"), error) }
     }
 
@@ -100,7 +102,7 @@ impl SnapshotWriter {
 
     /// Puts the sealed checkpoint in its place, and then removes the older ones.
     pub(super) fn install(mut self) -> io::Result<()> {
-        self.disk.rename(&self.temporary(), &file_name(self.version))?;
+        self.disk.rename(&self.temporary, &file_name(self.version))?;
         self.installed = true;
         self.disk.sync_names()?;
         let names = self.disk.names()?;
@@ -117,7 +119,7 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.installed {
             // What cannot be removed now is removed when the log is opened next.
-            let _ = self.disk.remove(&self.temporary());
+            let _ = self.disk.remove(&self.temporary);
         }
     }
 }
@@ -135,6 +137,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn exists(disk: &dyn Disk) -> Result<bool, Error> {
+        Ok(!Listing::read(disk)?.snapshots.is_empty())
+    }
+
     /// Opens and verifies the newest one; none if there is none.
     pub(super) fn load(disk: &dyn Disk, identity: Identity) -> Result<Option<Snapshot>, Error> {
         let listing = Listing::read(disk)?;
