@@ -143,16 +143,15 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
     socket.set_write_timeout(Some(STEP_TIME))?;
     let request = match wire::first(&mut socket)? {
         First::Request(request) => request,
-        First::Hello if shared.restarting.load(Ordering::Relaxed) => {
-            // It asks again, until the group runs or is founded.
-            shared.founders_meet.store(true, Ordering::Relaxed);
-            return Ok(());
-        }
+        // It tries again, until the group runs or is founded.
+        First::Hello if shared.restarting.load(Ordering::Relaxed) => return Ok(()),
         First::Hello => return meet::refuse_running(&mut socket, sign.me.id),
     };
     match request {
         Request::Ask { group, founds } if group == sign.group => {
-            shared.founders_meet.fetch_or(founds, Ordering::Relaxed);
+            if let Some(id) = founds {
+                shared.founders().meets(MemberId(id));
+            }
             wire::answer(&mut socket, &running(sign, shared))
         }
         Request::Ask { .. } => wire::answer(&mut socket, &other_group(sign)),
@@ -185,7 +184,12 @@ fn running(sign: &Sign, shared: &Shared) -> Reply {
         return Reply::Later { reason: "this member has stopped".to_owned() };
     }
     match shared.restarting.load(Ordering::Relaxed) {
-        true => Reply::Restarting { group_id: sign.group_id, place: Place::new(sign.me, &sign.address) },
+        true => Reply::Restarting {
+            group_id: sign.group_id,
+            place: Place::new(sign.me, &sign.address),
+            agreed: sign.agreed.clone(),
+            only_founded: shared.only_founded.load(Ordering::Relaxed),
+        },
         false => Reply::Runs {},
     }
 }

@@ -4,7 +4,7 @@ use super::durable::{Frontiers, Fullness};
 use super::flush::Pending;
 use super::handler::Handler;
 use super::newcomer::Newcomer;
-use super::reception::Reception;
+use super::reception::{HandOut, Reception};
 use super::revive::Fetch;
 use super::shared::{Shared, after, millis};
 use super::view::View;
@@ -42,6 +42,7 @@ pub struct Driver {
     spin: Duration,
     busy_poll: bool,
     flushes: Vec<Pending>,
+    pub(super) hand_outs: Vec<HandOut>,
     passes: u64,
     sleeps: u64,
     /// The node's count of frees, as of the last look.
@@ -49,6 +50,8 @@ pub struct Driver {
     told_stop: bool,
     /// How far the log was at the last look, and what is fetched for it.
     pub(super) frontiers: Frontiers,
+    /// What the application was told to be durable.
+    pub(super) told_durable: u64,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetch_again_ms: u64,
     keeps_log: bool,
@@ -87,11 +90,13 @@ impl Driver {
             spin: Duration::from_micros(config.spin_us),
             busy_poll: config.busy_poll,
             flushes: Vec::new(),
+            hand_outs: Vec::new(),
             passes: 0,
             sleeps: 0,
             freed: 0,
             told_stop: false,
             frontiers: Frontiers::default(),
+            told_durable: 0,
             fetch: None,
             fetch_again_ms: 0,
             keeps_log: false,
@@ -326,6 +331,7 @@ impl Driver {
         if std::mem::replace(&mut self.freed, freed) != freed {
             self.shared.space_freed();
         }
+        self.hand_out();
         let before = self.flushes.len();
         self.flushes.retain_mut(|flush| !flush.check(&self.node));
         if self.flushes.len() != before {
@@ -342,7 +348,10 @@ impl Driver {
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
-                self.call(|handler| handler.stopped(&reason));
+                // An application that was told nothing yet may be told more, in another attempt to join.
+                if !self.shared.restarting.load(std::sync::atomic::Ordering::Relaxed) {
+                    self.call(|handler| handler.stopped(&reason));
+                }
             }
             Phase::Left => self.shared.end(Ok(())),
             _ => {}

@@ -151,6 +151,8 @@ impl Group {
         let (reply, answer) = sync_channel(1);
         self.shared.lock().checkpoints.push(Asked { reply });
         self.shared.ask();
+        // Nobody answers any more if the group ended before the question was there.
+        self.shared.check_open()?;
         let taken = answer.recv_timeout(left()).map_err(|error| match error {
             RecvTimeoutError::Timeout => late(),
             // The group has ended.
@@ -202,12 +204,16 @@ impl Driver {
         let everywhere = self.node.multicast().persisted_by_all();
         let now = Frontiers { view, stable, persisted, everywhere, durable, past_ns: self.node.past_ns() };
         let before = std::mem::replace(&mut self.frontiers, now);
-        if before == now || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
+        if !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
             return;
         }
-        self.shared.lock().frontiers = now;
-        self.shared.notify();
-        if durable > before.durable && !self.newcomer.is_new() {
+        if before != now {
+            self.shared.lock().frontiers = now;
+            self.shared.notify();
+        }
+        // Also what has become durable while the application was told its log.
+        if durable > self.told_durable && !self.newcomer.is_new() {
+            self.told_durable = durable;
             self.call(|handler| handler.durable(durable));
         }
     }

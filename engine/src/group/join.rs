@@ -1,18 +1,19 @@
 //! From a configuration to a running node: founds the group with the others, or joins it if it runs already.
 
-use super::door::{self, Door, STEP_TIME, Sign, Visit};
+use super::door::{Door, STEP_TIME, Sign};
 use super::driver::Driver;
+use super::entry::{Admitted, admission, link_all};
 use super::handler::Handler;
-use super::linking::{self, Linking};
+use super::linking;
 use super::reception::Reception;
 use super::revive::Search;
 use super::shared::Shared;
 use super::vault::{Past, Vault};
 use super::wire::{self, Place, Reply, Request};
-use crate::config::{Config, FabricKind, MemberId, SubgroupId};
+use crate::config::{Config, MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::meet::listen::{self, Listening};
-use crate::fabric::{Connection, Fabric, Row, SetupError, TableSpec, meet};
+use crate::fabric::{Fabric, Row, SetupError, TableSpec, meet};
 use crate::log::{Log, Release, held};
 use crate::membership::{self, Ledger, Peer, Settings};
 use crate::multicast::{self, Durability, Multicast, Origin};
@@ -29,8 +30,6 @@ use std::time::{Duration, Instant};
 const EVERYBODY: SubgroupId = SubgroupId(0);
 /// How long the first question, whether the group runs, may take.
 const ASK_TIME: Duration = Duration::from_millis(300);
-/// Pause between questions to the same processes.
-const AGAIN_TIME: Duration = Duration::from_millis(100);
 
 /// What an attempt to join came to.
 enum Attempt {
@@ -46,42 +45,69 @@ impl Attempt {
     }
 }
 
-pub(super) fn join(config: &Config, mut handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
+pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
+    let (id, _, _) = config.own()?;
+    let mut vault = config.log.as_ref().map(|log| Vault::open(log, config, id)).transpose()?;
+    let joined = try_to_join(config, &mut vault, handler);
+    if let (Err(_), Some(vault)) = (&joined, &vault) {
+        vault.close();
+    }
+    joined
+}
+
+/// One attempt after the other, each as the moment suggests.
+fn try_to_join(
+    config: &Config,
+    vault: &mut Option<Vault>,
+    mut handler: Box<dyn Handler>,
+) -> Result<(Arc<Shared>, Driver), Error> {
     let (id, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
-    let mut vault = config.log.as_ref().map(|log| Vault::open(log, config, id)).transpose()?;
-    // Asked before this process listens: others that ask too would wait for its answer.
-    let runs = anybody_runs(config, id, false);
-    let past = match vault.as_ref().filter(|_| !runs) {
-        Some(vault) => vault.past()?,
-        None => None,
-    };
-    let mut listening = listen::listen(config.listens_at(address))?;
-    if let (Some(past), Some(vault)) = (past, &mut vault) {
-        match restart(config, vault, past, deadline, listening, handler)? {
+    loop {
+        // Asked before this process listens: others that ask too would wait for its answer.
+        let runs = anybody_runs(config, id, false);
+        let past = match vault.as_ref().filter(|_| !runs) {
+            Some(vault) => vault.past()?,
+            None => None,
+        };
+        let listening = listen::listen(config.listens_at(address))?;
+        // A process that has a log never founds.
+        let founder = rank.filter(|_| !runs && vault.as_ref().is_none_or(|vault| !vault.has_log()));
+        let attempt = match (past, &mut *vault, founder) {
+            (Some(past), Some(vault), _) => restart(config, vault, past, deadline, listening, handler)?,
+            (_, vault, Some(rank)) => found_or_join(config, vault.as_mut(), rank, deadline, listening, handler)?,
+            (_, vault, None) => attempt(config, vault.as_mut(), handler, deadline, listening)?,
+        };
+        match attempt {
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
-            Attempt::Again(back, obstacle) => {
-                tracing::info!(obstacle, "restart");
-                (handler, listening) = (back, listen::listen(config.listens_at(address))?);
+            Attempt::Again(back, obstacle) if Instant::now() < deadline => {
+                tracing::info!(obstacle, "not in the group yet");
+                handler = back;
             }
+            Attempt::Again(_, missing) => return Err(Error::Missing { missing, after_ms: config.join_timeout_ms }),
         }
     }
-    // A process that has a log never founds.
-    let founder = rank.filter(|_| !runs && vault.as_ref().is_none_or(|vault| !vault.has_log()));
-    if let Some(rank) = founder {
-        match found(config, vault.as_mut(), rank, deadline, listening) {
-            Ok(founded) => {
-                let (shared, mut driver) = founded.start(config, handler)?;
-                driver.install(|_| false)?;
-                return Ok((shared, driver));
-            }
-            Err(Error::AlreadyRuns { .. }) => {}
-            Err(error) => return Err(error),
+}
+
+/// Founds the group with all others, unless it runs already.
+fn found_or_join(
+    config: &Config,
+    vault: Option<&mut Vault>,
+    rank: usize,
+    deadline: Instant,
+    listening: Listening,
+    handler: Box<dyn Handler>,
+) -> Result<Attempt, Error> {
+    match found(config, vault, rank, deadline, listening) {
+        Ok(founded) => {
+            let (shared, mut driver) = founded.start(config, handler)?;
+            driver.install(|_| false)?;
+            Ok(Attempt::Joined(shared, Box::new(driver)))
         }
-        return enter(config, &mut vault.as_mut(), handler, deadline, listen::listen(config.listens_at(address))?);
+        Err(Error::AlreadyRuns { .. }) => Ok(Attempt::Again(handler, "the group runs already".to_owned())),
+        Err(error) => Err(error),
     }
-    enter(config, &mut vault.as_mut(), handler, deadline, listening)
 }
 
 /// Starts the group again with all others whose processes ended; `Again` if it runs, goes on without this one, or is founded
@@ -99,6 +125,7 @@ fn restart(
     let me = Peer { incarnation: incarnation(), ..ledger.me() };
     let (fabric, own, linking) = linking::new_fabric(config, places.fabric, me.slot, &specs(config))?;
     let log = vault.of(group_id)?;
+    let may_found = rank.is_some() && ledger.view().number == 0 && log.load_snapshot()?.is_none();
     let wake = Wake::default();
     let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
     let addresses = HashMap::from([(me.incarnation, address.to_owned())]);
@@ -110,16 +137,23 @@ fn restart(
     let search = Search::start(config, group_id, place, &places, linking, shared.clone());
     let search = search.map_err(|e| Error::io("cannot start the thread that looks for the others", e))?;
     // Whoever has no log has not written the first view down, so nobody has run in it.
-    let has_no_checkpoint = || shared.log.as_ref().is_some_and(|log| matches!(log.load_snapshot(), Ok(None)));
-    let founders_meet = || rank.is_some() && shared.founders_meet.load(Ordering::Relaxed);
-    let founded_in_vain = |node: &Node| founders_meet() && node.has_only_founded() && has_no_checkpoint();
-    let obstacle = match driver.install(|node| search.finds_it_running(node) || founded_in_vain(node)) {
+    let founded_in_vain = |node: &Node| {
+        let only_founded = may_found && node.has_only_founded();
+        shared.only_founded.store(only_founded, Ordering::Relaxed);
+        only_founded && shared.founders().may_begin_anew(config, me.id)
+    };
+    let gives_up =
+        |node: &Node| search.disagreement().is_some() || search.finds_it_running(node) || founded_in_vain(node);
+    let obstacle = match driver.install(gives_up) {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
-        Ok(false) if founded_in_vain(&driver.node) => {
-            vault.discard()?;
-            "not all founders wrote the first view down: they meet again"
-        }
-        Ok(false) => "the group runs without this process, which joins it anew",
+        Ok(false) => match search.disagreement() {
+            Some(error) => return Err(error),
+            None if founded_in_vain(&driver.node) => {
+                vault.discard()?;
+                "not all founders wrote the first view down: they meet again"
+            }
+            None => "the group runs without this process, which joins it anew",
+        },
         // Nobody has told the application anything yet.
         Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
             "the group goes on without this process, which joins it anew"
@@ -153,12 +187,13 @@ struct Durable {
 }
 
 /// A random number for this life of the process; at most 2^63 - 1, see [`wire`].
-fn incarnation() -> u64 {
+pub(super) fn incarnation() -> u64 {
     (RandomState::new().hash_one(std::process::id()) >> 1).max(1)
 }
 
 /// Whether any other listed member says that the group runs.
 fn anybody_runs(config: &Config, me: MemberId, founds: bool) -> bool {
+    let founds = founds.then_some(me.0);
     let ask = |address: &str| {
         let request = Request::Ask { group: config.group.clone(), founds };
         matches!(wire::ask(address, &request, ASK_TIME), Ok((_, Reply::Runs {})))
@@ -307,32 +342,10 @@ impl Drop for Watch {
     }
 }
 
-/// Joins the running group.
-fn enter(
-    config: &Config,
-    vault: &mut Option<&mut Vault>,
-    mut handler: Box<dyn Handler>,
-    deadline: Instant,
-    mut listening: Listening,
-) -> Result<(Arc<Shared>, Driver), Error> {
-    let (_, address, _) = config.own()?;
-    loop {
-        match attempt(config, vault, handler, deadline, listening)? {
-            Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
-            Attempt::Again(back, obstacle) if Instant::now() < deadline => {
-                tracing::debug!(obstacle, "join");
-                handler = back;
-                listening = listen::listen(config.listens_at(address))?;
-            }
-            Attempt::Again(_, missing) => return Err(Error::Missing { missing, after_ms: config.join_timeout_ms }),
-        }
-    }
-}
-
 /// One attempt: a place, links with all, and to be named in a view.
 fn attempt(
     config: &Config,
-    vault: &mut Option<&mut Vault>,
+    vault: Option<&mut Vault>,
     handler: Box<dyn Handler>,
     deadline: Instant,
     listening: Listening,
@@ -364,121 +377,6 @@ fn attempt(
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();
     let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
     Attempt::again(driver, what)
-}
-
-/// A place in the group.
-struct Admitted {
-    group_id: u64,
-    fabric: FabricKind,
-    me: Place,
-    /// See [`membership::Admission`].
-    since: u64,
-    /// Whom to link with.
-    others: Vec<Place>,
-}
-
-/// Asks for a place until somebody gives or refuses it, or for a while: then the obstacle.
-fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, String>, Error> {
-    let (id, address, _) = config.own()?;
-    let mut obstacle = String::new();
-    let others = config.members.iter().filter(|member| member.id != id);
-    let mut contacts: Vec<String> = others.map(|member| member.address.clone()).collect();
-    loop {
-        let mut elsewhere = None;
-        for contact in &contacts {
-            let request = Request::Join {
-                group: config.group.clone(),
-                agreed: config.agreed(),
-                id: id.0,
-                incarnation: incarnation(),
-                address: address.to_owned(),
-            };
-            match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
-                Ok(Reply::Admitted { group_id, fabric, me, since, others }) => {
-                    return Ok(Ok(Admitted { group_id, fabric, me, since, others }));
-                }
-                Ok(Reply::Elsewhere { address }) => {
-                    elsewhere = Some(address);
-                    break;
-                }
-                Ok(Reply::Later { reason }) => obstacle = format!("at {contact}: {reason}"),
-                Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
-                Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
-                Ok(other) => obstacle = format!("at {contact}: an answer to another question: {other:?}"),
-                Err(error) => obstacle = format!("at {contact}: {error}"),
-            }
-        }
-        if Instant::now() >= deadline {
-            return Ok(Err(obstacle));
-        }
-        match elsewhere {
-            // First of all next time; the others stay, in case it dies.
-            Some(address) => {
-                contacts.retain(|contact| *contact != address);
-                contacts.insert(0, address);
-            }
-            None => std::thread::sleep(AGAIN_TIME),
-        }
-    }
-}
-
-fn refused(config: &Config, contact: &str, reason: String) -> Error {
-    let listed = config.members.iter().find(|member| member.address == contact);
-    match listed {
-        Some(member) => Error::Refused { member: member.id, reason },
-        None => Error::Config(format!("{contact} refused: {reason}")),
-    }
-}
-
-fn disagreement(config: &Config, member: u32, key: String, theirs: String) -> Error {
-    let ours = match key.as_str() {
-        "group" => config.group.clone(),
-        key => meet::check::value_of(&config.agreed(), key),
-    };
-    Error::Disagreement { member: MemberId(member), key, ours, theirs }
-}
-
-/// Links this process with all `others`, in a thread, as the driver goes on. What stands in the way is shown.
-fn link_all(
-    shared: &Arc<Shared>,
-    group_id: u64,
-    (me, since): (&Place, u64),
-    others: &[Place],
-    linking: &Linking,
-) -> Result<Arc<std::sync::Mutex<String>>, Error> {
-    let obstacle = Arc::new(std::sync::Mutex::new(String::new()));
-    let (shown, shared, me, others, linking) =
-        (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), linking.clone());
-    let link = move || {
-        for other in others {
-            match link(group_id, (&me, since), &other, &linking) {
-                Ok(connection) => shared.visit(Visit::Link { place: other, since, connection }),
-                // It may be dead and about to be removed; the leader decides who is needed.
-                Err(error) => {
-                    if let Ok(mut shown) = shown.lock() {
-                        *shown = format!("member {} at {}: {error}", other.id, other.address);
-                    }
-                }
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("galerna-link".to_owned()).spawn(link);
-    thread.map_err(|e| Error::io("cannot start the thread that links this process", e))?;
-    Ok(obstacle)
-}
-
-pub(super) fn link(
-    group_id: u64,
-    (me, since): (&Place, u64),
-    other: &Place,
-    linking: &Linking,
-) -> std::io::Result<Connection> {
-    let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
-    match wire::ask(&other.address, &request, STEP_TIME)? {
-        (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking),
-        (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
-        (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
-    }
 }
 
 fn set_up_error(config: &Config, error: SetupError) -> Error {

@@ -2,6 +2,7 @@
 
 use super::backlog::{Backlog, Item};
 use super::driver::Driver;
+use super::gate::Gate;
 use super::records::{self, Takeover};
 use super::transfer::{self, Covered, Restored};
 use super::view::View;
@@ -39,14 +40,22 @@ pub(super) struct Newcomer {
     backlog: Backlog,
     most_bytes: usize,
     deadline: Instant,
+    gate: Gate,
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        // From here on the application is not told anything any more.
+        self.gate.shut();
+    }
 }
 
 impl Newcomer {
     pub(super) fn new(config: &Config) -> Newcomer {
         let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
         let (backlog, most_bytes) = (Backlog::default(), config.join_backlog_bytes);
-        let (has_state, replays, release) = (false, false, None);
-        Newcomer { stage: Stage::Settled, has_state, replays, release, backlog, most_bytes, deadline }
+        let (has_state, replays, release, gate) = (false, false, None, Gate::default());
+        Newcomer { stage: Stage::Settled, has_state, replays, release, backlog, most_bytes, deadline, gate }
     }
 
     /// Of a group that is restarted.
@@ -105,9 +114,9 @@ impl Driver {
         let sources = voters.filter_map(|peer| self.reception.address_of(peer)).collect();
         let shared = self.shared.clone();
         let (group_id, deadline) = (self.reception.group_id(), self.newcomer.deadline);
-        let done = move || shared.ask();
+        let (done, gate) = (move || shared.ask(), self.newcomer.gate.clone());
         let started = match self.shared.log.clone() {
-            None => transfer::start(handler, sources, (group_id, number), deadline, done),
+            None => transfer::start(handler, gate, sources, (group_id, number), deadline, done),
             Some(log) => {
                 let woken = self.shared.clone();
                 let takeover = self.newcomer.release.clone().map(|release| Takeover {
@@ -117,7 +126,7 @@ impl Driver {
                     sources,
                     group_id,
                 });
-                records::start(handler, log, takeover, number, deadline, done)
+                records::start(handler, gate, log, takeover, number, deadline, done)
             }
         };
         match started {
@@ -157,6 +166,9 @@ impl Driver {
     fn catch_up(&mut self) -> bool {
         for handed_over in 0..ITEMS_PER_PASS {
             let Stage::CatchUp(covered) = &self.newcomer.stage else { return true };
+            if matches!(self.node.phase(), Phase::Stopped(_)) {
+                return handed_over > 0;
+            }
             match self.newcomer.backlog.next(covered) {
                 Some(Item::View(view)) => self.tell_view(&view),
                 Some(Item::Message { subgroup, view, sender, sequence, mode, payload, .. }) => {

@@ -6,8 +6,27 @@ use super::transfer::Covered;
 use super::wire::{Place, Reply};
 use crate::config::{FabricKind, MemberId};
 use crate::membership::{Admission, Peer, Refusal, ViewChange};
+use crate::node::Node;
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::sync::mpsc::SyncSender;
+
+/// A state on its way out.
+pub(super) struct HandOut {
+    snapshot: Snapshot,
+    /// Per stream of its view, how many messages it covers.
+    covers: Vec<u64>,
+    reply: SyncSender<io::Result<Snapshot>>,
+}
+
+impl HandOut {
+    /// Whether all that it covers will be delivered to everybody, even if this process dies: all have received it, or this
+    /// process has brought it into the next view.
+    fn is_due(&self, node: &Node) -> bool {
+        let view = node.view().map_or(0, |view| view.number);
+        view > self.snapshot.covered.view || node.multicast().received_by(0, &self.covers)
+    }
+}
 
 /// What a driver knows of where processes are found.
 pub(super) struct Reception {
@@ -63,10 +82,15 @@ impl Driver {
                 }
                 Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
             },
-            Visit::State { view, reply } => {
-                let snapshot = self.snapshot(view);
-                let _ = reply.send(snapshot);
-            }
+            Visit::State { view, reply } => match self.snapshot(view) {
+                Ok(snapshot) => {
+                    let covers = self.node.multicast().told();
+                    self.hand_outs.push(HandOut { snapshot, covers, reply });
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            },
         }
     }
 
@@ -92,6 +116,14 @@ impl Driver {
             Err(Refusal::Full) => Reply::Refused {
                 reason: format!("the group has {} members, which are all it can have", crate::fabric::SLOTS),
             },
+        }
+    }
+
+    /// Hands out the states that cover nothing which only this member may have.
+    pub(super) fn hand_out(&mut self) {
+        for HandOut { snapshot, reply, .. } in self.hand_outs.extract_if(.., |given| given.is_due(&self.node)) {
+            // The visitor may have lost its patience.
+            let _ = reply.send(Ok(snapshot));
         }
     }
 

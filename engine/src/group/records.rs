@@ -5,6 +5,7 @@
 //! length: u64 each, bytes}; then a 0.
 
 use super::door::STEP_TIME;
+use super::gate::Gate;
 use super::handler::Handler;
 use super::transfer::{self, Chunks, Covered, Restored};
 use super::vault::DISK_TIME;
@@ -144,18 +145,21 @@ pub(super) fn give(
     ended: bool,
 ) -> io::Result<()> {
     let end = log.durable().unwrap_or_default();
-    let sent = match Sent::new(log, from, below) {
-        _ if ended && end < below => Err(format!("its log ends at {end} so far, before {below}")),
-        Err(error) => Err(error.to_string()),
-        Ok(sent) => Ok(sent),
-    };
-    match sent {
-        Ok(mut sent) => {
-            wire::answer(socket, &Reply::Log {})?;
-            transfer::send(&mut Quiet(socket), &mut sent)
+    let refusal = match goes_back_to(log, from) {
+        _ if ended && end < below => Some(format!("its log ends at {end} so far, before {below}")),
+        Ok(false) if !log.has_snapshot().map_err(io::Error::other)? => {
+            Some(format!("the log does not go back to {from}, and there is no checkpoint"))
         }
-        Err(reason) => wire::answer(socket, &Reply::Refused { reason }),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(reason) = refusal {
+        return wire::answer(socket, &Reply::Refused { reason });
     }
+    // Before a checkpoint is read and verified, which may take a while.
+    wire::answer(socket, &Reply::Log {})?;
+    let mut sent = Sent::new(log, from, below).map_err(io::Error::other)?;
+    transfer::send(&mut Quiet(socket), &mut sent)
 }
 
 fn word(from: &mut impl Read) -> io::Result<u64> {
@@ -217,12 +221,12 @@ pub(super) struct Wanted {
     pub(super) ended: bool,
 }
 
-fn ask(source: &str, wanted: Wanted) -> io::Result<Chunks<socket2::Socket>> {
+fn ask(source: &str, gate: &Gate, wanted: Wanted) -> io::Result<Chunks<socket2::Socket>> {
     let Wanted { group_id, from, below, ended } = wanted;
     let pair = |version: Version| (version.view, version.sequence);
     let request = Request::Log { group_id, from: pair(from), below: pair(below), ended };
     match wire::ask(source, &request, STEP_TIME)? {
-        (socket, Reply::Log {}) => Ok(Chunks::new(socket)),
+        (socket, Reply::Log {}) => Chunks::from_source(socket, gate),
         (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
         (_, other) => Err(malformed(format!("an answer to another question: {other:?}"))),
     }
@@ -246,7 +250,7 @@ pub(super) fn fetch(
 }
 
 fn pour(source: &str, wanted: Wanted, into: &SyncSender<io::Result<Vec<Owned>>>, wake: &impl Fn()) -> io::Result<()> {
-    let mut from = ask(source, wanted)?;
+    let mut from = ask(source, &Gate::default(), wanted)?;
     let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("the log there does not go back far enough"));
     let mut batch = Vec::new();
     loop {
@@ -276,6 +280,7 @@ pub(super) struct Takeover {
 /// application, from its checkpoint and the log after it; in a thread.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
+    gate: Gate,
     log: Arc<Log>,
     takeover: Option<Takeover>,
     view: u64,
@@ -284,10 +289,14 @@ pub(super) fn start(
 ) -> io::Result<Receiver<Restored>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
-        let taken = takeover.map_or(Ok(()), |takeover| take_over(takeover, view, deadline));
-        let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &log, view)));
+        let taken = match takeover {
+            Some(takeover) => take_over(takeover, &gate, view, deadline).map_err(Error::StateTransfer),
+            // What the restart added may be on its way to the disk.
+            None => log.sync(DISK_TIME),
+        };
+        let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &gate, &log, view)));
         let panicked = |_| Error::CallbackPanicked("as the application was told the log".to_owned());
-        let result = taken.map_err(Error::StateTransfer).and_then(|()| replay().map_err(panicked)?);
+        let result = taken.and_then(|()| replay().map_err(panicked)?);
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -295,17 +304,17 @@ pub(super) fn start(
     Ok(receiver)
 }
 
-fn take_over(takeover: Takeover, view: u64, deadline: Instant) -> Result<(), String> {
+fn take_over(takeover: Takeover, gate: &Gate, view: u64, deadline: Instant) -> Result<(), String> {
     let Takeover { log, release, wake, sources, group_id } = takeover;
     let mut obstacle = "there is no member to take the log from".to_owned();
     // From here on this process's former votes count no more: the group has gone on without them.
     log.save(LEDGER, &[], DISK_TIME).map_err(|error| error.to_string())?;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && !gate.is_shut() {
         for source in &sources {
             // From the very first one, the group's own begin, if there is nothing here yet.
             let from = log.durable().map_or(Version::default(), Version::next);
             let wanted = Wanted { group_id, from, below: Version { view, sequence: 0 }, ended: true };
-            match take_from(&log, source, wanted) {
+            match take_from(&log, gate, source, wanted) {
                 Ok(()) => {
                     release.release(Box::new(log.journal(wake)) as Box<dyn Journal>);
                     return Ok(());
@@ -319,8 +328,8 @@ fn take_over(takeover: Takeover, view: u64, deadline: Instant) -> Result<(), Str
     Err(obstacle)
 }
 
-fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
-    let mut from = ask(source, wanted)?;
+fn take_from(log: &Log, gate: &Gate, source: &str, wanted: Wanted) -> io::Result<()> {
+    let mut from = ask(source, gate, wanted)?;
     let mut keep = |version: Version, time_ns: u64, bytes: &mut dyn Read| -> io::Result<()> {
         let mut checkpoint = log.snapshot(version, time_ns).map_err(io::Error::other)?;
         checkpoint.fill(bytes, "receiving a checkpoint").map_err(io::Error::other)?;
@@ -348,7 +357,7 @@ fn take_from(log: &Log, source: &str, wanted: Wanted) -> io::Result<()> {
 
 /// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it. A checkpoint
 /// that another member has taken meanwhile may cover more.
-fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<Covered, Error> {
+fn replay(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<Covered, Error> {
     let mut after = Bound::Unbounded;
     let mut covered = Covered { view, below: 0, ahead: Vec::new() };
     if let Some(mut checkpoint) = log.load_snapshot()? {
@@ -356,7 +365,7 @@ fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<Covered, Er
         after = Bound::Excluded(version);
         let failed = |error| Error::io("the application's `restore` of its checkpoint", error);
         covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence).map_err(failed)?;
-        handler.restore(&mut checkpoint).map_err(failed)?;
+        gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;
     }
     for entry in log.iter((after, Bound::Unbounded)) {
         let entry = entry?;
@@ -366,7 +375,8 @@ fn replay(handler: &mut dyn Handler, log: &Log, view: u64) -> Result<Covered, Er
         }
         if kind == Kind::Message && covered.ahead.binary_search(&version.sequence).is_err() {
             let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
-            handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
+            let told = Delivery { subgroup, view, sender, sequence, mode, payload };
+            gate.pass(|| handler.deliver(told)).ok_or(Error::Left)?;
         }
     }
     Ok(covered)

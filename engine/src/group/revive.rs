@@ -3,7 +3,7 @@
 
 use super::door::Visit;
 use super::driver::Driver;
-use super::join;
+use super::entry;
 use super::linking::Linking;
 use super::records::{self, Owned};
 use super::shared::Shared;
@@ -11,12 +11,14 @@ use super::vault::Places;
 use super::wire::{self, Place, Reply, Request};
 use crate::config::Config;
 use crate::config::MemberId;
+use crate::error::Error;
+use crate::fabric::meet::check;
 use crate::node::{Node, Phase};
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Pause between two looks for the others.
@@ -26,11 +28,48 @@ const FETCH_PAUSE_MS: u64 = 200;
 /// How long a question may take.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
+/// Which founders have nothing to lose.
+#[derive(Default)]
+pub(super) struct Founders {
+    meet: bool,
+    with_nothing: HashSet<MemberId>,
+}
+
+impl Founders {
+    /// This one has no log, and meets the others.
+    pub(super) fn meets(&mut self, id: MemberId) {
+        self.meet = true;
+        self.with_nothing.insert(id);
+    }
+
+    /// This one is being restarted.
+    fn restarts(&mut self, id: MemberId, only_founded: bool) {
+        match only_founded {
+            true => self.with_nothing.insert(id),
+            false => self.with_nothing.remove(&id),
+        };
+    }
+
+    /// Whether some of the founders meet, and all but `me` are known to have nothing, so that nobody will miss a log of `me` that
+    /// has nothing either.
+    pub(super) fn may_begin_anew(&self, config: &Config, me: MemberId) -> bool {
+        self.meet && config.members.iter().all(|member| member.id == me || self.with_nothing.contains(&member.id))
+    }
+}
+
+/// What the others said.
+#[derive(Default)]
+struct Heard {
+    /// Who said last that the group runs.
+    runs: Option<MemberId>,
+    /// Its configuration differs.
+    disagrees: Option<Error>,
+}
+
 /// Looks for the others in a thread until it is dropped.
 pub(super) struct Search {
     over: Arc<AtomicBool>,
-    /// Who said last that the group runs.
-    runs: Arc<Mutex<Option<MemberId>>>,
+    heard: Arc<Mutex<Heard>>,
 }
 
 impl Search {
@@ -42,27 +81,33 @@ impl Search {
         linking: Linking,
         shared: Arc<Shared>,
     ) -> io::Result<Search> {
-        let search = Search { over: Arc::default(), runs: Arc::default() };
+        let search = Search { over: Arc::default(), heard: Arc::default() };
         let listed = config.members.iter().map(|member| (member.id.0, member.address.clone()));
         let kept = places.places.iter().map(|place| (place.id, place.address.clone()));
         // What the log says is later than what the configuration says.
         let mut contacts: Vec<(u32, String)> = kept.chain(listed).filter(|(id, _)| *id != me.id).collect();
         let mut seen = HashSet::new();
         contacts.retain(|contact| seen.insert(contact.clone()));
-        let (group, over, runs) = (config.group.clone(), search.over.clone(), search.runs.clone());
+        let (config, over, heard) = (config.clone(), search.over.clone(), search.heard.clone());
+        let agreed = config.agreed();
         let look = move || {
             let mut linked = HashSet::new();
             while !over.load(Ordering::Relaxed) {
                 for (id, address) in &contacts {
-                    let request = Request::Ask { group: group.clone(), founds: false };
+                    let request = Request::Ask { group: config.group.clone(), founds: None };
                     match wire::ask(address, &request, ASK_TIME).map(|(_, reply)| reply) {
-                        Ok(Reply::Runs {}) => {
-                            *runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(MemberId(*id))
-                        }
-                        Ok(Reply::Restarting { group_id: theirs, place }) if theirs == group_id => {
+                        Ok(Reply::Runs {}) => lock(&heard).runs = Some(MemberId(*id)),
+                        Ok(Reply::Restarting { group_id: theirs, place, agreed: other, only_founded })
+                            if theirs == group_id =>
+                        {
+                            shared.founders().restarts(MemberId(*id), only_founded);
+                            if let Some((key, _, value)) = check::difference(&agreed, &other) {
+                                lock(&heard).disagrees = Some(entry::disagreement(&config, *id, key, value));
+                                continue;
+                            }
                             // One of the two makes the link.
                             if place.slot > me.slot && !linked.contains(&place.incarnation) {
-                                match join::link(group_id, (&me, 0), &place, &linking) {
+                                match entry::link(group_id, (&me, 0), &place, &linking) {
                                     Ok(connection) => {
                                         linked.insert(place.incarnation);
                                         shared.visit(Visit::Link { place, since: 0, connection });
@@ -85,9 +130,17 @@ impl Search {
     /// Whether the group runs without this process: somebody says so that is not linked with it. Whoever is may only have
     /// been quicker to begin the view that this process is in, too.
     pub(super) fn finds_it_running(&self, node: &Node) -> bool {
-        let who = self.runs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        who.is_some_and(|id| !node.is_linked_with(id))
+        lock(&self.heard).runs.take().is_some_and(|id| !node.is_linked_with(id))
     }
+
+    /// That a member which is being restarted, too, has another configuration.
+    pub(super) fn disagreement(&self) -> Option<Error> {
+        lock(&self.heard).disagrees.clone()
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Search {

@@ -4,6 +4,7 @@ use super::bell::Bell;
 use super::door::Visit;
 use super::durable::{Asked, Frontiers};
 use super::flush::Pending;
+use super::revive::Founders;
 use super::view::View;
 use crate::config::MemberId;
 use crate::error::Error;
@@ -29,8 +30,9 @@ pub(super) struct Shared {
     pub(super) log: Option<Arc<Log>>,
     /// All of the group's processes ended: this one waits for the others.
     pub(super) restarting: AtomicBool,
-    /// Some founder has no log, and meets the others to found the group.
-    pub(super) founders_meet: AtomicBool,
+    /// This one's log has nothing but the first view.
+    pub(super) only_founded: AtomicBool,
+    founders: Mutex<Founders>,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
     pub(super) event: EventFd,
@@ -76,6 +78,10 @@ pub(super) struct State {
 }
 
 impl Shared {
+    pub(super) fn founders(&self) -> MutexGuard<'_, Founders> {
+        self.founders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn new(me: MemberId, rings: Vec<Arc<SendRing>>, log: Option<Arc<Log>>, event: EventFd) -> Shared {
         let stats = vec![Stats::default(); rings.len()];
         let state = State {
@@ -95,7 +101,8 @@ impl Shared {
             me,
             log,
             restarting: AtomicBool::new(false),
-            founders_meet: AtomicBool::new(false),
+            only_founded: AtomicBool::new(false),
+            founders: Mutex::default(),
             rings,
             bell: Bell::new(),
             event,

@@ -4,16 +4,20 @@
 //! carries the checksum of all lengths before it, so that a lost chunk is noticed too.
 
 use super::door::STEP_TIME;
+use super::gate::Gate;
 use super::handler::Handler;
 use super::wire::{self, Reply, Request};
 use crate::error::Error;
 use crate::multicast::words;
 use crate::node::Node;
+use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+/// How long a source may say nothing in the middle of a state; one whose process has ended is noticed at once.
+const SILENCE_TIME: Duration = Duration::from_secs(60);
 /// Most bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
 /// How often the progress is told.
@@ -58,6 +62,15 @@ pub(super) struct Chunks<R> {
     lengths: u32,
     total: u64,
     ended: bool,
+}
+
+impl Chunks<Socket> {
+    /// From a source that has answered: it may need a while to produce its state, or the next piece of it.
+    pub(super) fn from_source(socket: Socket, gate: &Gate) -> io::Result<Chunks<Socket>> {
+        socket.set_read_timeout(Some(SILENCE_TIME))?;
+        gate.watch(&socket);
+        Ok(Chunks::new(socket))
+    }
 }
 
 impl<R: Read> Chunks<R> {
@@ -165,6 +178,7 @@ impl Covered {
 /// there. `wanted` is the group, and the view that the state must cover the begin of.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
+    gate: Gate,
     sources: Vec<String>,
     wanted: (u64, u64),
     deadline: Instant,
@@ -172,7 +186,7 @@ pub(super) fn start(
 ) -> io::Result<Receiver<Restored>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
-        let result = take(&mut *handler, &sources, wanted, deadline).map_err(Error::StateTransfer);
+        let result = take(&mut *handler, &gate, &sources, wanted, deadline).map_err(Error::StateTransfer);
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -182,6 +196,7 @@ pub(super) fn start(
 
 fn take(
     handler: &mut dyn Handler,
+    gate: &Gate,
     sources: &[String],
     wanted: (u64, u64),
     deadline: Instant,
@@ -189,12 +204,12 @@ fn take(
     let mut obstacle = "there is no member to take it from".to_owned();
     loop {
         for source in sources {
-            match take_from(handler, source, wanted) {
+            match take_from(handler, gate, source, wanted) {
                 Ok(covered) => return Ok(covered),
                 Err(error) => obstacle = format!("from {source}: {error}"),
             }
             tracing::warn!(obstacle, "state transfer");
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || gate.is_shut() {
                 return Err(obstacle);
             }
         }
@@ -205,17 +220,23 @@ fn take(
     }
 }
 
-fn take_from(handler: &mut dyn Handler, source: &str, (group_id, view): (u64, u64)) -> io::Result<Covered> {
+fn take_from(
+    handler: &mut dyn Handler,
+    gate: &Gate,
+    source: &str,
+    (group_id, view): (u64, u64),
+) -> io::Result<Covered> {
     let (socket, reply) = wire::ask(source, &Request::State { group_id, view }, STEP_TIME)?;
     let (view, below) = match reply {
         Reply::State { view, below } => (view, below),
         Reply::Refused { reason } => return Err(io::Error::other(reason)),
         other => return Err(malformed(format!("an answer to another question: {other:?}"))),
     };
-    let mut chunks = Chunks::new(socket);
+    let mut chunks = Chunks::from_source(socket, gate)?;
     let covered = Covered::read(&mut chunks, view, below)?;
-    let restored = catch_unwind(AssertUnwindSafe(|| handler.restore(&mut chunks)));
-    restored.map_err(|_| io::Error::other("the application's `restore` panicked"))??;
+    let restored = catch_unwind(AssertUnwindSafe(|| gate.pass(|| handler.restore(&mut chunks))));
+    let restored = restored.map_err(|_| io::Error::other("the application's `restore` panicked"))?;
+    restored.ok_or_else(|| io::Error::other("the attempt to join is over"))??;
     // An application that stops reading early has what it wants; the rest still proves that nothing was cut off.
     io::copy(&mut chunks, &mut io::sink())?;
     Ok(covered)

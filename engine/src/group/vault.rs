@@ -29,6 +29,7 @@ pub(super) struct Vault {
     path: PathBuf,
     options: LogOptions,
     fabric: FabricKind,
+    max_message: usize,
     log: Option<Arc<Log>>,
 }
 
@@ -49,7 +50,8 @@ impl Vault {
         let path = log.directory.join(format!("{name}-{me}"));
         let identity = Identity { member: u64::from(me.0), ..Identity::default() };
         let options = LogOptions { segment_bytes: log.segment_bytes, identity, ..LogOptions::default() };
-        let mut vault = Vault { path, options, fabric: config.fabric, log: None };
+        let (fabric, max_message) = (config.fabric, config.max_message());
+        let mut vault = Vault { path, options, fabric, max_message, log: None };
         if let Some(found) = Log::identity_of(&vault.path)? {
             vault.options.identity.group = found.group;
             let log = vault.log.insert(Arc::new(Log::open(&vault.path, vault.options.clone())?));
@@ -59,13 +61,27 @@ impl Vault {
                 vault.discard()?;
             }
         }
+        vault.check_size()?;
         Ok(vault)
+    }
+
+    /// A log keeps the size of its segments, whatever the configuration says now.
+    fn check_size(&self) -> Result<(), Error> {
+        let Some(most) = self.log.as_ref().map(|log| log.payload_max()) else { return Ok(()) };
+        if self.max_message <= most {
+            return Ok(());
+        }
+        let (path, max_message) = (self.path.display(), self.max_message);
+        Err(Error::Config(format!(
+            "a message may have {max_message} bytes, but the segments of the log in {path} were made for records of at most {most}: lower `max_message_bytes`"
+        )))
     }
 
     /// Removes the log, with its directory.
     pub(super) fn discard(&mut self) -> Result<(), Error> {
         let Some(log) = self.log.take() else { return Ok(()) };
-        let gone = self.path.with_extension("discarded");
+        let mut gone = self.path.clone().into_os_string();
+        gone.push(".discarded");
         let failed = |error| Error::io(format!("removing the directory {}", self.path.display()), error);
         match std::fs::remove_dir_all(&gone) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -95,6 +111,13 @@ impl Vault {
         let log = Arc::new(Log::open(&self.path, self.options.clone())?);
         self.log = Some(log.clone());
         Ok(log)
+    }
+
+    /// Another attempt may open the log.
+    pub(super) fn close(&self) {
+        if let Some(Err(error)) = self.log.as_ref().map(|log| log.shut()) {
+            tracing::error!(%error, "the group's log");
+        }
     }
 
     /// Whether there is a log.

@@ -38,8 +38,8 @@ impl Place {
 /// What is asked of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Whether the group runs; `founds`: the asker waits for all founders, to found it.
-    Ask { group: String, founds: bool },
+    /// Whether the group runs; `founds`: the asker is this member, has no log, and waits for all founders.
+    Ask { group: String, founds: Option<u32> },
     /// A place in the group, with the own configuration.
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
     /// This very connection for the fabric, from the process that was given its place in view `since`.
@@ -55,8 +55,9 @@ pub(super) enum Request {
 pub(super) enum Reply {
     /// It does.
     Runs {},
-    /// All its processes ended; this one waits for the others.
-    Restarting { group_id: u64, place: Place },
+    /// All its processes ended; this one, with this configuration, waits for the others; `only_founded`: its log has nothing but
+    /// the first view.
+    Restarting { group_id: u64, place: Place, agreed: Vec<(String, String)>, only_founded: bool },
     /// The group's fabric, the place, in which view it was given, and whom to link with.
     Admitted { group_id: u64, fabric: FabricKind, me: Place, since: u64, others: Vec<Place> },
     /// Another member decides this.
@@ -155,7 +156,7 @@ mod tests {
     fn messages_survive_and_garbage_does_not() {
         let place = Place { slot: 3, id: 7, incarnation: u64::MAX >> 1, address: "[::1]:7".into() };
         let requests = [
-            Request::Ask { group: "g".into(), founds: true },
+            Request::Ask { group: "g".into(), founds: Some(3) },
             Request::Join {
                 group: "g \"quoted\"".into(),
                 agreed: vec![("a".into(), "b\nc".into())],

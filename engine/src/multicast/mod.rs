@@ -437,10 +437,15 @@ impl Multicast {
     /// Per stream of this view, a count that covers all messages that this member sent with a ticket below `ticket`, and
     /// all that it was delivered; `None` while they are not all published.
     pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
-        let mut target: Vec<u64> = self.streams.iter().map(|stream| stream.passed).collect();
+        let mut target = self.told();
         let mine = target.get_mut(self.me)?;
         *mine = (*mine).max(self.publisher.sent);
         self.publisher.has_published(ticket).then_some(target)
+    }
+
+    /// Per stream, how many messages the application has been told, those ahead of the order among them.
+    pub fn told(&self) -> Vec<u64> {
+        self.streams.iter().map(|stream| stream.passed).collect()
     }
 
     /// Whether at least `k` members (0, or more than there are, means all) have received what `target` covers.

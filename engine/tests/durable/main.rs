@@ -3,20 +3,33 @@
 //! `GALERNA_ROUNDS=100` makes it a hundred rounds, `GALERNA_SEED` draws other moments.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod after_failure;
+mod agreed;
+mod callback;
+mod checkpoints;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod dead_source;
+mod dots;
+mod early;
 mod errors;
 mod faults;
 mod group;
 mod handed_on;
 mod history;
+mod locked;
 mod longer;
+mod lost_founder;
 mod member;
+mod panic;
 mod rounds;
+mod segments;
+mod slow_source;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
 mod still;
+mod stopped;
 #[path = "../chaos/trace.rs"]
 mod trace;
 

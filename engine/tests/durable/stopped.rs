@@ -1,0 +1,47 @@
+//! A handler is told that it is over, and then goes on.
+
+use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
+use super::rounds::Folder;
+use super::still::Still;
+use galerna::{Delivery, Error, FabricKind, Group, Handler, MemberId};
+use std::sync::{Arc, Mutex};
+
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Handler for Told {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self.0.lock().unwrap().push(format!("deliver {}", String::from_utf8_lossy(message.payload)));
+    }
+
+    fn stopped(&mut self, reason: &Error) {
+        self.0.lock().unwrap().push(format!("stopped {reason}"));
+    }
+}
+
+#[test]
+fn a_process_that_joins_anew_was_not_told_that_it_has_stopped() {
+    let folder = Folder::new("stopped");
+    let mut config = config(&folder, FabricKind::Tcp, 3);
+    config.log.as_mut().unwrap().restart_wait_ms = 500;
+    let still = Still::join(&config, &[1, 2, 3]);
+    send(&still.members[0].0, "first");
+    still.members[0].0.persist(MAIN, PATIENCE).unwrap();
+    still.end();
+    // They go on without the third.
+    let two = Still::join(&config, &[1, 2]);
+    send(&two.members[0].0, "second");
+    two.members[0].0.persist(MAIN, PATIENCE).unwrap();
+    two.end();
+    let others = config.clone();
+    let others = std::thread::spawn(move || join_all(&others, &[1, 2]));
+    let told = Told::default();
+    let third = Group::join(config.clone().with_member(MemberId(3)), told.clone()).unwrap();
+    let others = others.join().unwrap();
+    send(&others[0].0, "third");
+    let all = || told.0.lock().unwrap().clone();
+    wait("delivery", || all().iter().any(|line| line == "deliver third"));
+    println!("{:?}", all());
+    assert_eq!(all(), ["deliver first", "deliver second", "deliver third"]);
+    drop(third);
+}
