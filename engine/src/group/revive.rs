@@ -19,7 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pause between two looks for the others.
 const LOOK_TIME: Duration = Duration::from_millis(200);
@@ -62,8 +62,8 @@ impl Founders {
 struct Heard {
     /// Who said last that the group runs.
     runs: Option<MemberId>,
-    /// Its configuration differs.
-    disagrees: Option<Error>,
+    /// Its configuration differs, as was seen first then.
+    disagrees: Option<(Instant, Error)>,
 }
 
 /// Looks for the others in a thread until it is dropped.
@@ -102,7 +102,8 @@ impl Search {
                         {
                             shared.founders().restarts(MemberId(*id), only_founded);
                             if let Some((key, _, value)) = check::difference(&agreed, &other) {
-                                lock(&heard).disagrees = Some(entry::disagreement(&config, *id, key, value));
+                                let error = entry::disagreement(&config, *id, key, value);
+                                lock(&heard).disagrees.get_or_insert((Instant::now(), error));
                                 continue;
                             }
                             // One of the two makes the link.
@@ -133,9 +134,10 @@ impl Search {
         lock(&self.heard).runs.take().is_some_and(|id| !node.is_linked_with(id))
     }
 
-    /// That a member which is being restarted, too, has another configuration.
+    /// That a member which is being restarted, too, has another configuration; after a while, in which that one sees it as well.
     pub(super) fn disagreement(&self) -> Option<Error> {
-        lock(&self.heard).disagrees.clone()
+        let heard = lock(&self.heard);
+        heard.disagrees.as_ref().filter(|(since, _)| since.elapsed() > 5 * LOOK_TIME).map(|(_, error)| error.clone())
     }
 }
 
