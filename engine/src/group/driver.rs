@@ -18,6 +18,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
@@ -275,7 +276,7 @@ impl Driver {
             let view = Arc::new(View::new(&change));
             self.reception.begin(&change);
             self.keep_places();
-            self.shared.restarting.store(false, std::sync::atomic::Ordering::Relaxed);
+            self.shared.restarting.store(false, Ordering::Relaxed);
             if self.newcomer.needs_state(self.node.is_voter()) {
                 self.take_state();
             }
@@ -349,7 +350,7 @@ impl Driver {
                 self.shared.shut();
                 self.shared.stop(&reason);
                 // An application that was told nothing yet may be told more, in another attempt to join.
-                if !self.shared.restarting.load(std::sync::atomic::Ordering::Relaxed) {
+                if !self.shared.restarting.load(Ordering::Relaxed) {
                     self.call(|handler| handler.stopped(&reason));
                 }
             }

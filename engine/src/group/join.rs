@@ -125,7 +125,7 @@ fn restart(
     let me = Peer { incarnation: incarnation(), ..ledger.me() };
     let (fabric, own, linking) = linking::new_fabric(config, places.fabric, me.slot, &specs(config))?;
     let log = vault.of(group_id)?;
-    let may_found = rank.is_some() && ledger.view().number == 0 && log.load_snapshot()?.is_none();
+    let may_found = rank.is_some() && ledger.view().number == 0 && !log.has_snapshot()?;
     let wake = Wake::default();
     let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
     let addresses = HashMap::from([(me.incarnation, address.to_owned())]);

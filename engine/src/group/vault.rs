@@ -57,7 +57,7 @@ impl Vault {
             let log = vault.log.insert(Arc::new(Log::open(&vault.path, vault.options.clone())?));
             // The record that begins the first view comes before the ledger.
             let has_records = log.durable().is_some_and(|last| last > Version::default());
-            if log.load(LEDGER)?.is_none() && !has_records && log.load_snapshot()?.is_none() {
+            if log.load(LEDGER)?.is_none() && !has_records && !log.has_snapshot()? {
                 vault.discard()?;
             }
         }
