@@ -5,6 +5,7 @@
  * error. The errors that a function lists are those without GALERNA_ERR_. Handles are freed by the
  * call that is named where they are made. Structs that begin with `size` are given the size that the
  * program was compiled with, so that later versions can append fields. No call exits or aborts.
+ * A thread is not cancelled inside a call: pthread_cancel() comes into effect behind it.
  */
 
 #ifndef GALERNA_H
@@ -18,7 +19,7 @@
 /**
  * What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
  *
- * Any call may also return GALERNA_ERR_INTERNAL.
+ * Any call may also return GALERNA_ERR_INTERNAL, and in a forked child GALERNA_ERR_FORKED.
  */
 enum galerna_result_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -119,7 +120,8 @@ enum galerna_result_t
    */
   GALERNA_ERR_LOG_LOCKED = 24,
   /**
-   * The disk is full. Nothing that was durable is lost, and the log goes on when there is space.
+   * The log needs space, memory or a file descriptor, and there is none. Nothing that was durable is lost, and the log goes on
+   * when there is.
    */
   GALERNA_ERR_LOG_FULL = 25,
   /**
@@ -150,6 +152,18 @@ enum galerna_result_t
    * The record's version or time is not greater than the last one's.
    */
   GALERNA_ERR_LOG_ORDER = 32,
+  /**
+   * The group stopped: a callback of the application threw an exception; the text names the callback.
+   */
+  GALERNA_ERR_CALLBACK = 33,
+  /**
+   * What the handle stands for was made before a fork, and is the parent's: see galerna_group_t.
+   */
+  GALERNA_ERR_FORKED = 34,
+  /**
+   * Two groups have this name, and know nothing of each other; the text says where both are found.
+   */
+  GALERNA_ERR_TWO_GROUPS = 35,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -245,12 +259,20 @@ typedef int32_t galerna_drive_t;
 #endif // __cplusplus
 
 /**
- * A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash.
+ * A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash. A
+ * forked child may use it.
  */
 typedef struct galerna_config_t galerna_config_t;
 
 /**
  * A member of a group. The handle is a number: using one that was freed is an error and no crash.
+ *
+ * The member is the process's that joined. In a child that fork() makes, each call with a handle from before, of a group, a
+ * log, or what was got from them, returns GALERNA_ERR_FORKED and touches nothing; the calls that free return GALERNA_OK and
+ * do nothing. The bytes of an open reservation are not the child's either (on shared memory, touching them is a SIGSEGV).
+ * The parent goes on undisturbed, and the child may join a group by itself, with a configuration from before or of its own.
+ * Until it ends or calls exec, the child shares the parent's descriptors: if the parent dies meanwhile, the others notice it
+ * by `failure_timeout_ms` only, and its port and its log stay taken. A child of vfork() may call nothing of the library.
  */
 typedef struct galerna_group_t galerna_group_t;
 
@@ -344,7 +366,7 @@ typedef struct galerna_version_t {
 } galerna_version_t;
 
 /**
- * One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
+ * One delivered message. It is valid during the callback only, like the payload: ring memory, or a copy of it.
  */
 typedef struct galerna_message_t {
   /**
@@ -411,6 +433,16 @@ typedef struct galerna_view_t {
    */
   size_t rank;
   /**
+   * Those of `members` that vote, in the same order: only they count for the majority without which the group stops. A
+   * process that joins is a member first, and votes in a later view, once it has the group's state. Before a member is
+   * restarted or stopped, wait until all others that run are listed here.
+   */
+  const uint32_t *voters;
+  /**
+   * How many.
+   */
+  size_t voter_count;
+  /**
    * Members that were not in the view before.
    */
   const uint32_t *joined;
@@ -472,8 +504,13 @@ typedef struct galerna_snapshot_t {
  * Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
  * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
  * inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
- * library: a process that is started again is told what the log holds and its checkpoint does not. They must return, not throw and not longjmp. While they run the group does nothing
- * else, and after `failure_timeout_ms` of it this process looks dead to the others.
+ * library: a process that is started again is told what the log holds and its checkpoint does not. While they run the
+ * group does nothing else, and after `failure_timeout_ms` of it this process looks dead to the others.
+ *
+ * Callbacks must return. A C++ exception that leaves one stops the group with GALERNA_ERR_CALLBACK (on x86-64 and AArch64;
+ * elsewhere it ends the process). One that leaves by longjmp() or pthread_exit(), or by the cancellation of its thread,
+ * leaves the library in an unknown state. The library's threads block all signals but those of a fault (SIGSEGV, SIGBUS,
+ * SIGFPE, SIGILL, SIGTRAP, SIGSYS), and have a stack of `stack_bytes`, a key of the configuration.
  *
  * Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
  * if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
@@ -504,21 +541,24 @@ typedef struct galerna_callbacks_t {
   void *context;
   /**
    * A view begins: between the last message of the one before and the first of its own, the same two at every member.
-   * `view` is valid until the callback returns. May be NULL.
+   * A process that joins is told its first view after `restore`: the state may hold messages of that view already, which do
+   * not come again. `view` is valid until the callback returns. May be NULL.
    */
   void (*view)(void *context, const struct galerna_view_t *view);
   /**
    * A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
    * another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
    * or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
-   * nothing is freed. NULL together with `restore`.
+   * nothing is freed: that is final for this member, the process asks another one, and galerna_group_fault() of the own
+   * number says why. NULL together with `restore`.
    */
   int (*snapshot)(void *context, struct galerna_snapshot_t *snapshot);
   /**
    * This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
    * anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
-   * it cannot. Called again, from the start, when the member that sends the state dies in the middle: what an earlier
-   * call took is void then. NULL together with `snapshot`.
+   * it cannot: then the join fails, unless the reader had failed before. Called again, from the start, when the member that
+   * sends the state dies in the middle: what an earlier call took is void then. It may take as long as the join. NULL
+   * together with `snapshot`.
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
   /**
@@ -526,6 +566,12 @@ typedef struct galerna_callbacks_t {
    * many as are configured. It comes after the messages that this lets through. May be NULL.
    */
   void (*durable)(void *context, uint64_t below);
+  /**
+   * An operator should see to something about member `member`, which may be this process: its host's clock is further from
+   * the others' than `log.clock_skew_max_ms`. The group goes on. `text` says what is wrong and what to do; it is valid until
+   * the callback returns. It comes again after ten minutes if that lasts. Only in a group with a log. May be NULL.
+   */
+  void (*warned)(void *context, uint32_t member, const char *text);
 } galerna_callbacks_t;
 
 /**
@@ -610,7 +656,7 @@ typedef struct galerna_log_record_t {
 
 /**
  * Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
- * Until then it holds back this process's later messages.
+ * Until then it holds back this process's later messages; galerna_leave() waits for it, and drops it in the end.
  *
  * It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
  */
@@ -757,12 +803,10 @@ galerna_result_t galerna_config_set_member(struct galerna_config_t *config, uint
 void galerna_config_free(struct galerna_config_t *config);
 
 /**
- * The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It becomes readable when there is something to
- * dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
- * is left or freed.
- *
- * Time passing does not make it readable: dispatch also when nothing has come for a fifth of `failure_timeout_ms` (400 ms
- * by default), so that the others do not take this process for dead, and it sees who stands still.
+ * The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It is readable when galerna_join() returns, and
+ * then whenever there is something to dispatch, the heartbeats included that are due as time passes. Wait for it with
+ * poll, select or epoll, without a timeout if nothing else is to be done; use it for nothing else. It is the library's,
+ * and is closed when the group is left or freed.
  *
  * - `fd`: takes the descriptor.
  *
@@ -885,7 +929,8 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
                                    struct galerna_log_t **out);
 
 /**
- * Joins a group: meets the other members, and returns when all have met all, and the `view` callback was told so.
+ * Founds a group with the other members, or joins it if it runs; returns when this process votes in the group's view (see
+ * galerna_view_t), so that the next member can be restarted or stopped, and the `view` callback was told so.
  *
  * - `config`: the configuration, with the own member set; it can be freed afterwards.
  * - `callbacks`: what to call; copied. The context must outlive the group's handle.
@@ -894,7 +939,9 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  *   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
  *
  * Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
- * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
+ * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, TWO_GROUPS, LISTEN,
+ * IO, LIMIT,
+ * CALLBACK (`view` or `deliver` threw an exception during the join; the group is left),
  * LOG_LOCKED, LOG_FULL,
  * LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
  * a group stops.
@@ -908,6 +955,10 @@ galerna_result_t galerna_join(const struct galerna_config_t *config,
  * Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
  * do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
  * Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
+ *
+ * An open reservation holds back the messages after it. The leave waits half of its timeout for the galerna_commit() or
+ * galerna_abandon(), then drops the reservation: nothing of it is sent, its galerna_commit() returns GALERNA_ERR_LEFT, and
+ * its bytes may be written until then or until galerna_group_free().
  *
  * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
  *   see it fail.
@@ -937,7 +988,8 @@ galerna_result_t galerna_group_free(struct galerna_group_t *group);
 galerna_result_t galerna_group_member(const struct galerna_group_t *group, uint32_t *member);
 
 /**
- * What this process last observed of a member that spoke against it: why it suspected it, or who did. For people: other
+ * What this process observed first that speaks against a member: why it suspects it, or which other member does. Of a member
+ * that was removed, what led to that; of one that is in the view, what was observed since the view began. For people: other
  * members may have observed something else.
  *
  * - `member`: its number; of one that nothing is known against, or that is none, the text is empty.
@@ -1326,7 +1378,8 @@ galerna_result_t galerna_reserve(struct galerna_group_t *group,
  * - `mode`: a galerna_mode_t, when the message may be delivered.
  *
  * It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
- * the message is durable and the group has no log, and then it stays open), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+ * the message is durable and the group has no log, and then it stays open), LEFT (galerna_leave() dropped it: nothing is
+ * sent, and the reservation is cleared), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
  */
 galerna_result_t galerna_commit(struct galerna_group_t *group,
                                 struct galerna_reservation_t *reservation,
@@ -1337,7 +1390,8 @@ galerna_result_t galerna_commit(struct galerna_group_t *group,
  *
  * - `reservation`: filled by galerna_reserve() for this group, and not used up.
  *
- * It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP.
+ * It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP. One that
+ * galerna_leave() has dropped is no error.
  */
 galerna_result_t galerna_abandon(struct galerna_group_t *group,
                                  struct galerna_reservation_t *reservation);

@@ -5,9 +5,11 @@ mod log;
 mod verbs;
 
 pub use log::LogConfig;
+pub(crate) use log::{hash, is_directory_name};
 pub use verbs::Verbs;
 
 use crate::error::Error;
+use crate::fabric::meet::{address, listen::ListenAt};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
@@ -26,6 +28,16 @@ impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// "1, 2".
+pub(crate) fn list(members: &[MemberId]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// "member 1", or "members 1, 2".
+pub(crate) fn named(members: &[MemberId]) -> String {
+    format!("member{} {}", if members.len() == 1 { "" } else { "s" }, list(members))
 }
 
 impl fmt::Display for SubgroupId {
@@ -60,13 +72,35 @@ impl fmt::Display for FabricKind {
     }
 }
 
+/// Whether a process founds a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// If it is one of `members`, all of these take part, every contact answers, and none of all these processes knows of a
+    /// group of this name that runs or has been.
+    #[default]
+    IfNew,
+    /// Never: it joins the running group, or comes back with its log.
+    Never,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Found::IfNew => "if_new",
+            Found::Never => "never",
+        })
+    }
+}
+
 /// One configured member.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// Its number.
     pub id: MemberId,
-    /// Where the others find it: `HOST:PORT` for tcp, `unix:PATH` for shm.
+    /// Where the others find it: `HOST:PORT` for tcp, `unix:PATH` for shm. HOST is a name, an IPv4 address, or an IPv6 address in
+    /// brackets; a link-local one names an interface of the host that uses it, `[fe80::1%eth0]:7001`.
     pub address: String,
 }
 
@@ -86,9 +120,16 @@ pub struct Config {
     /// The transport.
     #[serde(default = "default_fabric")]
     pub fabric: FabricKind,
-    /// The founders, in the order of their ranks in the first view; the same list at every member, also of one that joins
-    /// later: it asks them for the way. At most [`MEMBERS_MAX`].
+    /// The founders, in the order of their ranks in the first view: the same list at every founder. A member that joins later
+    /// asks them for the way, and its list may differ. At most [`MEMBERS_MAX`].
     pub members: Vec<Member>,
+    /// Addresses of members that may be none of `members`: a process asks them, too, whether the group runs, and joins through
+    /// them. A contact that does not answer forbids founding. At most [`MEMBERS_MAX`]; members may have different ones.
+    #[serde(default)]
+    pub contacts: Vec<String>,
+    /// Whether this process founds the group if it is one of `members`.
+    #[serde(default)]
+    pub found: Found,
     /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
     #[serde(default = "default_ring_bytes")]
     pub ring_bytes: usize,
@@ -98,10 +139,11 @@ pub struct Config {
     #[serde(default = "default_join_timeout_ms")]
     pub join_timeout_ms: u64,
     /// A member whose engine stands still for so long, in milliseconds, is removed from the group. One whose process dies
-    /// is removed at once.
+    /// is removed at once. Members may have different values: the largest among the members of the view is in force.
     #[serde(default = "default_failure_timeout_ms")]
     pub failure_timeout_ms: u64,
-    /// How long a member that cannot reach more than half of the group waits before it stops, in milliseconds.
+    /// How long a member that cannot reach more than half of the group waits before it stops, in milliseconds. Members may
+    /// have different values: the largest among the members of the view is in force.
     #[serde(default = "default_partition_timeout_ms")]
     pub partition_timeout_ms: u64,
     /// Of two members, one goes on alone when the other is gone. The risk: when only the link between them breaks, both
@@ -123,7 +165,16 @@ pub struct Config {
     /// Never sleep: for members that have a core of their own.
     #[serde(default)]
     pub busy_poll: bool,
+    /// The stack of each thread of the library that calls the application's handler, in bytes, from 2^18 to 2^30.
+    #[serde(default = "default_stack_bytes")]
+    pub stack_bytes: usize,
 }
+
+/// Largest `failure_timeout_ms`: an hour.
+pub(crate) const FAILURE_TIMEOUT_MAX_MS: u64 = 3_600_000;
+
+/// Largest `partition_timeout_ms`: a day.
+pub(crate) const PARTITION_TIMEOUT_MAX_MS: u64 = 86_400_000;
 
 /// The most members of a group.
 pub const MEMBERS_MAX: usize = 64;
@@ -159,6 +210,10 @@ fn default_spin_us() -> u64 {
     20
 }
 
+fn default_stack_bytes() -> usize {
+    2 << 20
+}
+
 impl Config {
     /// A configuration with every optional key at its default.
     pub fn new(group: impl Into<String>, fabric: FabricKind, members: Vec<Member>) -> Config {
@@ -169,6 +224,8 @@ impl Config {
             listen: None,
             fabric,
             members,
+            contacts: Vec::new(),
+            found: Found::IfNew,
             ring_bytes: default_ring_bytes(),
             max_message_bytes: None,
             join_timeout_ms: default_join_timeout_ms(),
@@ -180,6 +237,7 @@ impl Config {
             verbs: Verbs::default(),
             spin_us: default_spin_us(),
             busy_poll: false,
+            stack_bytes: default_stack_bytes(),
         }
     }
 
@@ -246,8 +304,12 @@ impl Config {
     }
 
     /// Where to listen, for a process that the others find at `own`.
-    pub(crate) fn listens_at<'c>(&'c self, own: &'c str) -> &'c str {
-        self.listen.as_deref().unwrap_or(own)
+    pub(crate) fn listens_at<'c>(&'c self, own: &'c str) -> ListenAt<'c> {
+        match (&self.listen, &self.address) {
+            (Some(listen), _) => ListenAt { address: listen, key: "`listen`" },
+            (None, Some(_)) => ListenAt { address: own, key: "`address`" },
+            (None, None) => ListenAt { address: own, key: "`members`" },
+        }
     }
 
     /// Checks every value but `member`, which [`Config::own`] checks.
@@ -268,13 +330,22 @@ impl Config {
             if !addresses.insert(&member.address) {
                 return fail(format!("two members have the address {}", member.address));
             }
-            self.check_address(&member.address, &format!("address `{}` of member {}", member.address, member.id))?;
+            self.check_own_address(&member.address, &format!("address `{}` of member {}", member.address, member.id))?;
         }
         if let (Some(id), Some(address)) = (self.member, &self.address) {
             if addresses.contains(address) {
                 return fail(format!("`address` is {address}, which is that of a listed member"));
             }
-            self.check_address(address, &format!("address `{address}` of member {id}"))?;
+            self.check_own_address(address, &format!("address `{address}` of member {id}"))?;
+        }
+        if self.contacts.len() > MEMBERS_MAX {
+            return fail(format!("`contacts` must list at most {MEMBERS_MAX} addresses, not {}", self.contacts.len()));
+        }
+        for contact in &self.contacts {
+            self.check_address(contact, &format!("contact `{contact}`"))?;
+            if let Some((why, _)) = address::unreachable(contact) {
+                return fail(format!("contact `{contact}`: {why}: give the address at which that member is found"));
+            }
         }
         if let Some(listen) = &self.listen {
             self.check_address(listen, &format!("`listen` is `{listen}`"))?;
@@ -290,9 +361,12 @@ impl Config {
                 self.ring_bytes
             ));
         }
+        if !(1 << 18..=1 << 30).contains(&self.stack_bytes) {
+            return fail(format!("`stack_bytes` must be from 262144 to 2^30, not {}", self.stack_bytes));
+        }
         self.verbs.check()?;
         self.log.as_ref().map_or(Ok(()), |log| log.check(self.max_message()))?;
-        if !(10..=3_600_000).contains(&self.failure_timeout_ms) {
+        if !(10..=FAILURE_TIMEOUT_MAX_MS).contains(&self.failure_timeout_ms) {
             let value = self.failure_timeout_ms;
             return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));
         }
@@ -302,7 +376,22 @@ impl Config {
                 self.partition_timeout_ms, self.failure_timeout_ms
             ));
         }
+        if self.partition_timeout_ms > PARTITION_TIMEOUT_MAX_MS {
+            let value = self.partition_timeout_ms;
+            return fail(format!(
+                "`partition_timeout_ms` must be at most {PARTITION_TIMEOUT_MAX_MS} (a day), not {value}"
+            ));
+        }
         Ok(())
+    }
+
+    /// As [`Config::check_address`], of an address at which others are to find a member.
+    fn check_own_address(&self, address: &str, whose: &str) -> Result<(), Error> {
+        self.check_address(address, whose)?;
+        match address::unreachable(address) {
+            Some((why, advice)) => Err(Error::Config(format!("{whose}: {why}: {advice}"))),
+            None => Ok(()),
+        }
     }
 
     fn check_address(&self, address: &str, whose: &str) -> Result<(), Error> {
@@ -323,20 +412,25 @@ impl Config {
         Err(Error::Config(format!("{whose}: {what}")))
     }
 
-    /// What all members must agree on, as (key, value) pairs in a fixed order.
+    /// What all members must agree on, as (key, value) pairs in a fixed order, of which the first that differs is reported. README
+    /// says of every other key why it may differ.
     pub(crate) fn agreed(&self) -> Vec<(String, String)> {
-        let mut pairs = vec![
+        vec![
             ("group".to_owned(), self.group.clone()),
             ("fabric".to_owned(), self.fabric.to_string()),
-            ("number of members".to_owned(), self.members.len().to_string()),
             ("ring_bytes".to_owned(), self.ring_bytes.to_string()),
-            ("max_message_bytes".to_owned(), self.max_message().to_string()),
-            ("failure_timeout_ms".to_owned(), self.failure_timeout_ms.to_string()),
-            ("partition_timeout_ms".to_owned(), self.partition_timeout_ms.to_string()),
             ("lone_survivor".to_owned(), self.lone_survivor.to_string()),
             ("log".to_owned(), self.log.is_some().to_string()),
             ("log.durable_members".to_owned(), self.log.as_ref().map_or(0, |log| log.durable_members).to_string()),
-        ];
+            // Its default depends on `ring_bytes` and `log`, which come first: a user is to read the key that was set.
+            ("max_message_bytes".to_owned(), self.max_message().to_string()),
+        ]
+    }
+
+    /// What the founders must agree on, beyond that: who they are, and where.
+    pub(crate) fn agreed_by_founders(&self) -> Vec<(String, String)> {
+        let mut pairs = self.agreed();
+        pairs.push(("number of members".to_owned(), self.members.len().to_string()));
         for (rank, member) in self.members.iter().enumerate() {
             pairs.push((format!("members[{rank}]"), format!("{} at {}", member.id, member.address)));
         }

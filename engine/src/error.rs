@@ -2,6 +2,7 @@
 
 use crate::config::{MemberId, SubgroupId};
 use crate::log::Version;
+use crate::shortage;
 use std::sync::Arc;
 
 /// Everything the engine can refuse or fail at. Cheap to clone: the reason a group stopped is handed to every caller.
@@ -67,6 +68,18 @@ pub enum Error {
         /// Who said so.
         member: MemberId,
     },
+    /// There are two groups of this name, which know nothing of each other: each accepts messages of its own (split brain).
+    #[error(
+        "two groups are named `{group}`: {ours}, and {theirs}; stop the members of one of them, or give it another name, and let its processes join the other without what they kept of it"
+    )]
+    TwoGroups {
+        /// The name.
+        group: String,
+        /// The one group, by its id, and how this process knows of it.
+        ours: String,
+        /// The other group.
+        theirs: String,
+    },
     /// This process joined, but could not take the group's state.
     #[error("join: the group's state could not be taken: {0}")]
     StateTransfer(String),
@@ -88,7 +101,7 @@ pub enum Error {
     },
     /// This process is not among the members that can decide: what it would do now, the others would not do.
     #[error(
-        "the group stopped here: this process is cut off from more than half of view {view}, and knows of no decision that it is still in the group (it waits for one for at most {after_ms} ms); start it again to join anew"
+        "this process is cut off: for {after_ms} ms (`partition_timeout_ms`) it could not reach more than half of the members of view {view}, and stopped; the others may go on without it: start it again to join them"
     )]
     Partitioned {
         /// The last view.
@@ -99,7 +112,7 @@ pub enum Error {
     /// The others went on without this process: they could not reach it for a while, or it stood still. What it was
     /// delivered as `ordered` or `fifo` at the end may be known to nobody else.
     #[error(
-        "this process was removed from the group, which went on to view {view} without it; start it again to join anew"
+        "this process was removed: it stood still, or the other members could not reach it, and they went on to view {view} without it; start it again to join them"
     )]
     Removed {
         /// The view that it is not in.
@@ -109,7 +122,7 @@ pub enum Error {
     #[error("internal error, please report it: {0}")]
     Internal(String),
     /// This process left the group before the call.
-    #[error("this process has left the group")]
+    #[error("this process has left the group; what it had reserved and not committed by then is dropped, and not sent")]
     Left,
     /// There is no such subgroup.
     #[error("there is no subgroup {0}")]
@@ -121,23 +134,30 @@ pub enum Error {
     #[error("RDMA cannot be used: {0}; or set `fabric` to \"auto\" or \"tcp\" at every member")]
     Rdma(String),
     /// Another writer has the log open, in this process or in another.
-    #[error("the log in {directory} is open for writing already: close it there, or open it for reading only")]
+    #[error(
+        "the log in {directory} is open for writing already, by another process (perhaps this member, which still runs, or a child that it forked) or elsewhere in this one: stop that process or close the log there, or open it for reading only"
+    )]
     LogLocked {
         /// The log's directory.
         directory: String,
     },
-    /// There is no space for what is to be written. Nothing that was durable is lost, and the log goes on when there is space.
-    #[error("the log needs {bytes} bytes for {file}, and the disk is full: free some space, or trim the log")]
+    /// There is no space, no memory or no file descriptor for what is to be written, or a limit forbids a file of that size.
+    /// Nothing that was durable is lost, and the log goes on when there is.
+    #[error("the log needs {bytes} bytes for {file}, and {shortage}")]
     LogFull {
-        /// The file that was to be made.
+        /// The file that was to be made, with its directory.
         file: String,
         /// Its size in bytes.
         bytes: u64,
+        /// What is missing, and what to do.
+        shortage: &'static str,
     },
     /// A file of the log is not as it was written: what it held was durable, and is lost here.
-    #[error("the log is damaged: {file}, offset {offset}: {what}; restore it from another member or from a copy")]
+    #[error(
+        "the log is damaged: {file}, offset {offset}: {what}; put the file back from a backup of this very member, or remove the whole directory: the member then takes the log from the others"
+    )]
     LogDamaged {
-        /// The file in the log's directory.
+        /// The file, with its directory.
         file: String,
         /// The byte in that file.
         offset: u64,
@@ -147,7 +167,7 @@ pub enum Error {
     /// A file belongs to another group's, subgroup's or member's log.
     #[error("{file} belongs to another log, of {key} {theirs} and not {ours}: give every log a directory of its own")]
     LogForeign {
-        /// The file in the log's directory.
+        /// The file, with its directory.
         file: String,
         /// What differs: group, subgroup or member.
         key: &'static str,
@@ -159,7 +179,7 @@ pub enum Error {
     /// A file was written by a later version of Galerna.
     #[error("{file} has format {found}, and this version reads formats up to {known}: use a later version")]
     LogFormat {
-        /// The file in the log's directory.
+        /// The file, with its directory.
         file: String,
         /// The file's format.
         found: u32,
@@ -175,9 +195,12 @@ pub enum Error {
         oldest: String,
     },
     /// The disk refused a write or a sync. That is final: what is not durable by now may be lost, and nobody knows which part.
-    #[error("the log has stopped, as {what} failed: {source}; what was durable before is safe: open the log again")]
+    #[error(
+        "the log has stopped, as {what} failed: {}; what was durable before is safe: open the log again",
+        shortage::explained(source)
+    )]
     LogFailed {
-        /// What was being done, and to which file.
+        /// What was being done, to which file, and in which directory.
         what: String,
         /// The system's error.
         source: Arc<std::io::Error>,
@@ -207,15 +230,20 @@ pub enum Error {
         last_ns: u64,
     },
     /// The operating system refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", shortage::explained(source))]
     Io {
         /// What was being done.
         what: String,
         /// The system's error.
         source: Arc<std::io::Error>,
     },
+    /// A child of `fork` used what its parent has made: a group, a log, or what was got from them. Nothing was touched.
+    #[error(
+        "this process was forked after the call's group or log was made, which is the parent's: use it there, or join or open another one here"
+    )]
+    Forked,
     /// An application callback panicked; the group has stopped.
-    #[error("the group stopped: a callback of the application panicked: {0}")]
+    #[error("a callback of the application panicked, so this process stopped: {0}")]
     CallbackPanicked(String),
 }
 

@@ -25,17 +25,22 @@ pub mod config;
 pub mod error;
 pub mod fabric;
 mod group;
+mod interrupt;
 pub mod log;
 pub mod membership;
 pub mod multicast;
 pub mod node;
 mod planted;
+#[doc(hidden)]
+pub mod process;
+mod shortage;
 pub mod sst;
 mod sync;
+mod thread;
 
 pub use config::{Config, FabricKind, LogConfig, Member, MemberId, SubgroupId};
 pub use error::Error;
-pub use group::{Driver, Flush, Frontiers, Group, Handler, Reservation, View};
+pub use group::{Driver, Flush, Frontiers, Group, Handler, RecoverError, Recovered, Reservation, View, recover};
 pub use multicast::{Delivery, Mode, Stats};
 
 #[cfg(test)]

@@ -3,18 +3,20 @@
 //! The node owns no thread, clock, socket or file: the fabric, the time and the application's callback are passed in, so
 //! the simulator runs this very code.
 
+mod clock;
 mod ending;
 mod logging;
+mod relink;
 mod restart;
 
-pub use logging::LEDGER;
+pub use logging::{CLOCK, LEDGER};
 pub use restart::{LogNeed, Recovery};
 
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
-use crate::membership::{Admission, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
-use crate::multicast::{Breach, Delivery, End, Layout, Multicast, Origin, Seat, Sentinel, Stats};
+use crate::membership::{Admission, Cause, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
+use crate::multicast::{Breach, End, Layout, Multicast, Origin, Seat, Sink, Stats};
 use ending::Fetches;
 use logging::Logging;
 use restart::Restart;
@@ -96,7 +98,14 @@ impl Node {
         if peer.slot == self.membership.me().slot || taken {
             return Err(Error::Misuse("a link to a slot that another process holds"));
         }
-        self.membership.link_down(peer.slot, "another process has its place", &mut *self.fabric);
+        let runs = matches!(self.phase, Phase::Running | Phase::Leaving | Phase::Parting);
+        if runs && self.membership.is_member(peer) {
+            return Err(Error::Misuse(
+                "a link to a member of a view that runs, which is made again only while the view ends",
+            ));
+        }
+        let what = "another process has its place";
+        self.membership.link_down(peer.slot, Cause::LinkDown, what, &mut *self.fabric);
         let mut rows = self.fabric.attach(peer.slot, connection)?.into_iter();
         let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
             return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
@@ -119,7 +128,7 @@ impl Node {
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.membership.found(view);
-        match self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
+        match self.multicast.enter(&layout, &mut *self.fabric) {
             // With a log it is shown once it is on disk: whoever runs knows that nobody will have forgotten it.
             Ok(()) if self.logging.is_some() => self.write_first(),
             Ok(()) => self.membership.installed(&mut *self.fabric),
@@ -130,12 +139,15 @@ impl Node {
     }
 
     /// One pass: lets writes land, advances, delivers, pushes counters, and goes a step on where an epoch ends. `now_ms` is
-    /// any monotone clock in milliseconds. True if anything moved, so that another pass is worth its while.
-    pub fn poll(&mut self, now_ms: u64, sink: &mut dyn FnMut(Delivery<'_>)) -> bool {
+    /// any monotone clock in milliseconds; `sink` takes what is delivered, and says when the pass has lasted long enough for
+    /// heartbeats to go on. True if anything moved, so that another pass is worth its while.
+    pub fn poll(&mut self, now_ms: u64, sink: &mut impl Sink) -> bool {
         // A process that runs makes a pass at each heartbeat at least.
-        let elapsed_ms = now_ms.saturating_sub(self.clock_ms).min(3 * self.membership.beat_ms() / 2 + 1);
+        let elapsed_ms = now_ms.saturating_sub(self.clock_ms);
+        let counted_ms = elapsed_ms.min(3 * self.membership.beat_ms() / 2 + 1);
         self.clock_ms = now_ms;
-        self.now_ms += elapsed_ms;
+        self.now_ms += counted_ms;
+        self.membership.ran_after(elapsed_ms, self.now_ms);
         let mut progress = self.fabric.poll(&mut self.events);
         progress |= self.take_events();
         if !matches!(self.phase, Phase::Left | Phase::Stopped(_)) {
@@ -177,16 +189,20 @@ impl Node {
                 if attempt > self.now_ms { look.min(attempt) } else { look }
             }
             Phase::Left | Phase::Stopped(_) => return u64::MAX,
+            // What it waits for arrives, unless it has to be asked for.
+            Phase::Parting if self.membership.cut_off_heirs().is_empty() => self.parts_until_ms(),
+            Phase::Parting => self.parts_until_ms().min(self.now_ms.saturating_add(self.membership.beat_ms())),
             _ => look,
         };
         self.clock_ms.saturating_add(due.saturating_sub(self.now_ms))
     }
 
-    fn pass(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+    fn pass(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        progress |= self.drop_mute_links();
         for slot in self.membership.expired(self.now_ms) {
             self.fabric.release(slot);
-            self.lost(slot, "it did not complete its join in time");
+            self.lost(slot, Cause::LinkDown, "it did not complete its join in time");
         }
         let leaves = matches!(self.phase, Phase::Leaving) && self.multicast.has_published_all();
         if leaves {
@@ -194,6 +210,11 @@ impl Node {
         }
         if self.membership.must_wedge(leaves) {
             let ends = self.multicast.wedge();
+            if self.is_outrun() {
+                // The members of the next view have all wedged this one.
+                self.stop_removed();
+                return Ok(true);
+            }
             self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
             progress = true;
         }
@@ -209,32 +230,23 @@ impl Node {
     }
 
     /// The data plane's pass.
-    fn stream(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+    fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let past_ns = self.look_at_clocks();
         let membership = &self.membership;
         let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.standing(slot))?;
         self.note_past(past_ns);
-        progress |= self.write_log()?;
+        progress |= self.write_log(sink)?;
         // What peers wait for leaves before the callbacks run.
         self.fabric.submit();
-        progress |= self.deliver(sink)?;
+        progress |= self.multicast.deliver(sink)?;
         self.multicast.tell(&mut *self.fabric);
         Ok(progress)
     }
 
-    fn sentinels(&self) -> Vec<Sentinel> {
-        if self.fabric.shares_rows() { self.membership.sentinels() } else { Vec::new() }
-    }
-
-    /// Delivers. On shared memory a sender that has gone on without this member may reuse what it would read.
-    fn deliver(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
-        self.multicast.deliver(self.membership.gone_on_above(), sink)
-    }
-
     /// Delivers while the epoch ends. What a severed member left that is no stream waits for the decision: it may not reach
     /// that far, or others have something else there.
-    fn deliver_rest(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
-        let delivered = self.deliver(sink);
+    fn deliver_rest(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+        let delivered = self.multicast.deliver(sink);
         let severed = |rank: usize| {
             let member = self.membership.view().and_then(|view| view.members.get(rank));
             member.is_some_and(|m| !self.membership.is_linked(m.peer) && !self.membership.has_gone_on(m.peer.slot))
@@ -252,6 +264,7 @@ impl Node {
         }
         let missing = self.membership.not_installed();
         if missing.is_empty() || self.membership.somebody_wedged() {
+            self.membership.founded();
             self.phase = Phase::Running;
             if let Some(view) = self.membership.view() {
                 let joined = view.members.iter().map(|member| member.peer).collect();
@@ -261,7 +274,7 @@ impl Node {
         }
         // A founder that is gone before it has met all others may have met some: they tell soon, or nobody will.
         if self.membership.has_suspicions() {
-            self.until_ms = self.until_ms.min(self.now_ms.saturating_add(self.settings.failure_timeout_ms));
+            self.until_ms = self.until_ms.min(self.now_ms.saturating_add(self.membership.failure_timeout_ms()));
         }
         if self.now_ms >= self.until_ms {
             let missing = missing.iter().map(|peer| format!("member {} (met, but it has not met all others)", peer.id));
@@ -295,22 +308,25 @@ impl Node {
                 continue;
             }
             match event {
-                Event::LinkDown { peer, cause } => self.lost(peer, &cause),
+                Event::LinkDown { peer, cause } => self.lost(peer, Cause::LinkDown, &cause),
                 Event::Breach { peer, what } => {
-                    self.lost(peer, &format!("it broke the protocol and was severed: {what}"));
+                    self.lost(peer, Cause::Breach, &format!("it broke the protocol and was severed: {what}"));
                     if matches!(self.phase, Phase::Founding) {
                         self.stop_founding(peer, what);
                     }
                 }
-                Event::Fetched { peer, owner, range, .. } => self.fetches.done(peer, owner, &range),
+                Event::Fetched { peer, owner, range, .. } => {
+                    self.fetches.done(peer, owner, &range);
+                    self.membership.answered(peer, &mut *self.fabric);
+                }
             }
         }
         self.events = events;
         any
     }
 
-    fn lost(&mut self, slot: Slot, what: &str) {
-        self.membership.link_down(slot, what, &mut *self.fabric);
+    fn lost(&mut self, slot: Slot, cause: Cause, what: &str) {
+        self.membership.link_down(slot, cause, what, &mut *self.fabric);
         self.fetches.lost(slot);
     }
 
@@ -330,8 +346,16 @@ impl Node {
                 false => self.stop(Error::Contract { member: peer.id, what: breach.what }),
             };
         }
+        if self.fabric.shares_rows() && self.membership.has_gone_on(peer.slot) {
+            // What was read may be of a later view: it speaks against nobody. One that has wedged learns what was decided.
+            if !self.membership.is_wedged() {
+                self.stop_removed();
+            }
+            return;
+        }
         self.fabric.sever(peer.slot);
-        self.lost(peer.slot, &format!("it broke the protocol and was severed: {}", breach.what));
+        let what = format!("it broke the protocol and was severed: {}", breach.what);
+        self.lost(peer.slot, Cause::Breach, &what);
         if matches!(self.phase, Phase::Joining | Phase::Founding) {
             self.stop(Error::Contract { member: peer.id, what: breach.what });
         }
@@ -362,20 +386,25 @@ impl Node {
         }
     }
 
+    /// This process.
+    pub fn me(&self) -> Peer {
+        self.membership.me()
+    }
+
     /// Whether this process votes in the present view: its state is whole then.
     pub fn is_voter(&self) -> bool {
         let me = self.membership.me();
         self.view().is_some_and(|view| view.members.iter().any(|member| member.peer == me && member.voter))
     }
 
-    /// Whether the link to some process of this member is up.
-    pub fn is_linked_with(&self, id: MemberId) -> bool {
-        self.membership.is_linked_with(id)
-    }
-
     /// The application's state is in: this process may become a voter.
     pub fn ready(&mut self) {
         self.membership.ready(&mut *self.fabric);
+    }
+
+    /// Whether this member leads the group, as far as it knows: then it gives places.
+    pub fn leads(&self) -> bool {
+        matches!(self.phase, Phase::Running) && self.membership.view().is_some() && self.membership.is_leader()
     }
 
     /// Gives a joiner a place, if this member leads the group.
@@ -402,7 +431,7 @@ impl Node {
     #[cfg(test)]
     pub(crate) fn suspect(&mut self, slot: Slot) {
         if let Some(rank) = self.view().and_then(|view| view.rank_of(slot)) {
-            self.membership.suspect(rank, "for a test", &mut *self.fabric);
+            self.membership.suspect(rank, Cause::Breach, "for a test", &mut *self.fabric);
         }
     }
 

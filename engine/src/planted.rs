@@ -32,6 +32,8 @@ pub(crate) enum Bug {
     FetchedEarly,
     /// What a member that was removed writes after the decision is delivered.
     LateWrite,
+    /// On shared memory a sender goes on in the same memory when a member has departed.
+    RingKept,
     /// `persisted` moves before the disk has it.
     PersistedBeforeSync,
     /// A durable message is delivered before it is durable.
@@ -42,6 +44,16 @@ pub(crate) enum Bug {
     RestartFromShortest,
     /// What a crash left of a record is taken for the record.
     TornTailTaken,
+    /// An accusation is withdrawn by clearing it, so that an older row brings it back.
+    WithdrawnByClearing,
+    /// After a link was made again a sender's frames are taken to be here because its `WEDGED` is.
+    RelinkedIsHere,
+    /// After a link was made again the row is not pushed again: what changed meanwhile is never seen.
+    RelinkWithoutRow,
+    /// A member dates its messages by its host's clock, however far that is off.
+    ClocksUncorrected,
+    /// What the host's clock says before the others have shown theirs stays a restarting member's time.
+    RestartByOwnClock,
 }
 
 #[cfg(test)]

@@ -5,6 +5,11 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now;
+
 use rustix::thread::{MembarrierCommand, membarrier};
 
 /// A pair of SeqCst fences of which one side, [`Fence::often`], costs nothing: the other, [`Fence::seldom`], runs on every

@@ -7,6 +7,7 @@
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -60,11 +61,17 @@ fn configurations_that_cannot_be() {
         ("7002", "70020", &["127.0.0.1:70020", "member 2", "1 to 65535"]),
         ("127.0.0.1:7002", "unix:x", &["unix:x", "member 2", "`auto`"]),
         ("group =", "listen = 'here'\ngroup =", &["`listen` is `here`", "HOST:PORT"]),
+        ("127.0.0.1:7002", "0.0.0.0:7002", &["0.0.0.0:7002", "member 2", "all interfaces", "`listen`"]),
+        ("group =", "contacts = ['0.0.0.0:7002']\ngroup =", &["contact `0.0.0.0:7002`", "all interfaces", "is found"]),
+        ("127.0.0.1:7002", "[::]:7002", &["[::]:7002", "member 2", "all interfaces", "`listen`"]),
+        ("127.0.0.1:7002", "[fe80::1]:7002", &["member 2", "needs an interface", "[fe80::1%eth0]:7001"]),
+        ("127.0.0.1:7002", "224.0.0.1:7002", &["member 2", "the address of many hosts"]),
         ("group = 'g'", "", &["missing field", "`group`"]),
         ("group = 'g'", "group = ''", &["`group`", "1 to 255 bytes"]),
         ("group =", "fabric = 'pigeon'\ngroup =", &["pigeon", "tcp", "shm"]),
         ("group =", "ring_bytes = 5000\ngroup =", &["`ring_bytes`", "5000", "power of two"]),
         ("group =", "max_message_bytes = 4194304\ngroup =", &["`max_message_bytes`", "4194304", "2097144"]),
+        ("group =", "partition_timeout_ms = 86400001\ngroup =", &["`partition_timeout_ms`", "86400001", "a day"]),
         ("group =", "ring_bytes = -1\ngroup =", &["ring_bytes", "-1"]),
         ("group =", "group", &["TOML"]),
     ] {
@@ -75,6 +82,78 @@ fn configurations_that_cannot_be() {
     let error = refused(Config::from_file("no-such.toml"));
     assert!(matches!(error, Error::Io { .. }));
     says(&error, &["no-such.toml"]);
+}
+
+#[test]
+fn all_interfaces_are_listened_on_but_no_address() {
+    let toml = "group = 'g'\nmember = 2\nlisten = '0.0.0.0:7002'\nmembers = [{ id = 1, address = '127.0.0.1:7001' }]\n";
+    Config::from_toml(&format!("address = '127.0.0.1:7002'\n{toml}")).unwrap();
+    let error = refused(Config::from_toml(&format!("address = '0.0.0.0:7002'\n{toml}")));
+    says(&error, &["0.0.0.0:7002", "member 2", "all interfaces", "`listen`"]);
+}
+
+/// Hosts, interfaces and names of a network of its own, in a process of its own.
+const NETWORK: &str = "GALERNA_BAD_INPUT_NETWORK";
+const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 host-a\n192.0.2.1 two-ways\n127.0.0.1 two-ways\n";
+
+#[test]
+fn addresses_with_interfaces_and_names() {
+    let hosts = std::env::temp_dir().join(format!("galerna-hosts-{}", std::process::id()));
+    std::fs::write(&hosts, HOSTS).unwrap();
+    let set_up = format!(
+        "ip link set lo up && ip addr add fe80::1/64 dev lo nodad && ip addr add fe80::2/64 dev lo nodad && mount --bind {} /etc/hosts",
+        hosts.display()
+    );
+    let unshared = |script: &str| Command::new("unshare").args(["-Urnm", "sh", "-c", script]).output();
+    if !unshared(&set_up).is_ok_and(|output| output.status.success()) {
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: addresses with interfaces: this machine lets nobody make a network");
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let child = "addresses_in_a_network --exact --nocapture";
+    let output = unshared(&format!("{set_up} && {NETWORK}=1 exec {} {child}", program.display())).unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("all addresses work"), "{said}{errors}");
+    let _ = std::fs::remove_file(hosts);
+}
+
+/// Not a test by itself: see `addresses_with_interfaces_and_names`.
+#[test]
+fn addresses_in_a_network() {
+    if std::env::var_os(NETWORK).is_none() {
+        return;
+    }
+    let with = |addresses: [&str; 2]| {
+        let mut config = config(2);
+        config.members.iter_mut().zip(addresses).for_each(|(member, address)| member.address = address.to_owned());
+        config
+    };
+    for addresses in [
+        ["[fe80::1%lo]:7001", "[fe80::2%1]:7002"],
+        // The first address of the name is nobody's here.
+        ["two-ways:7003", "127.0.0.1:7004"],
+    ] {
+        let config = with(addresses);
+        let (first, second) = (joining(&config, 10), joining(&config, 20));
+        let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
+        members.1.send(MAIN, Mode::Safe, b"through", LONG).unwrap();
+        members.1.flush(MAIN, 0, LONG).unwrap();
+        // And for a process that asks its way in.
+        let address = Some("127.0.0.1:7009".to_owned());
+        let third = join(&Config { address, ..config }, 30).unwrap();
+        third.flush(MAIN, 0, LONG).unwrap();
+    }
+    let lost = Config { join_timeout_ms: 1500, ..with(["host-a:7005", "192.0.2.7:7006"]) };
+    let error = refused(join(&lost, 10));
+    says(
+        &error,
+        &["member 20 at 192.0.2.7:7006", "the others may not find this process", "`host-a` leads to 127.0.1.1"],
+    );
+    let lost = Config { listen: Some("127.0.0.1:7008".to_owned()), ..lost };
+    let error = refused(join(&lost, 20));
+    says(&error, &["member 10 at host-a:7005", "connection refused", "`host-a` leads to 127.0.1.1 on this host"]);
+    println!("all addresses work");
 }
 
 #[test]
@@ -109,8 +188,9 @@ fn a_wrong_number_of_members() {
 #[test]
 fn two_processes_with_one_id_and_a_port_in_use() {
     let config = config(2);
+    let hasty = Config { join_timeout_ms: 700, ..config.clone() };
     let taken = TcpListener::bind(&config.members[1].address).unwrap();
-    let error = refused(join(&config, 20));
+    let error = refused(join(&hasty, 20));
     assert!(matches!(error, Error::Listen { .. }), "{error}");
     says(&error, &[&config.members[1].address, "uses this port"]);
     drop(taken);
@@ -118,13 +198,87 @@ fn two_processes_with_one_id_and_a_port_in_use() {
     // While member 10 waits, another process with its id cannot start, and does not disturb it.
     let first = joining(&config, 10);
     while TcpStream::connect(&config.members[0].address).is_err() {}
-    let error = refused(join(&config, 10));
+    let error = refused(join(&hasty, 10));
     assert!(matches!(error, Error::Listen { .. }), "{error}");
     says(&error, &[&config.members[0].address, "running already"]);
     let second = joining(&config, 20);
     let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
     members.0.send(MAIN, Mode::Safe, b"undisturbed", LONG).unwrap();
     members.0.flush(MAIN, 0, LONG).unwrap();
+}
+
+/// In a process that has so few descriptors: the addresses of the two members.
+const FEW: &str = "GALERNA_BAD_INPUT_FEW";
+
+#[test]
+fn want_of_descriptors_is_named() {
+    let folder = std::env::temp_dir().join(format!("galerna-few-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let unix = [1, 2].map(|n| format!("unix:{}/{n}", folder.display())).join(",");
+    let tcp = config(2).members.into_iter().map(|member| member.address).collect::<Vec<_>>().join(",");
+    // A dead process has left the first socket.
+    drop(std::os::unix::net::UnixListener::bind(folder.join("1")).unwrap());
+    for addresses in [tcp, unix] {
+        let first = addresses.split(',').next().unwrap().to_owned();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["few_descriptors", "--exact", "--nocapture", "--test-threads=1"]).env(FEW, addresses);
+        let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        // Somebody connects, again and again.
+        while child.try_wait().unwrap().is_none() {
+            match first.strip_prefix("unix:") {
+                Some(path) => drop(std::os::unix::net::UnixStream::connect(path)),
+                None => drop(TcpStream::connect(&first)),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("there were enough"), "{said}");
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+fn few(addresses: &str) -> Config {
+    let members =
+        (1..).zip(addresses.split(',')).map(|(n, at)| Member { id: MemberId(10 * n), address: at.to_owned() });
+    let kind = if addresses.starts_with("unix:") { FabricKind::Shm } else { FabricKind::Tcp };
+    let config = Config::new("few", kind, members.collect());
+    Config { ring_bytes: RING_BYTES, ..config }
+}
+
+/// Not a test by itself: see `want_of_descriptors_is_named`.
+#[test]
+fn few_descriptors() {
+    let Ok(addresses) = std::env::var(FEW) else { return };
+    let config = Config { join_timeout_ms: 500, ..few(&addresses) };
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+    let mut taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    for free in 0.. {
+        let error = refused(join(&config, 10));
+        println!("{free} free: {error}");
+        if error.to_string().contains("(no connection from it yet)") {
+            assert!(free >= 2, "a socket that listens and one that is accepted");
+            break;
+        }
+        says(&error, &["no file descriptor left", "`ulimit -n`"]);
+        drop(taken.pop().unwrap());
+    }
+    println!("there were enough");
+}
+
+#[test]
+fn where_to_listen_is_corrected_in_its_own_key() {
+    let hasty = Config { join_timeout_ms: 200, ..config(1) };
+    for (listen, why) in
+        [("192.0.2.1:7001", "no address of this host"), ("no-such-host.invalid:7001", "cannot be resolved")]
+    {
+        let error = refused(join(&Config { listen: Some(listen.to_owned()), ..hasty.clone() }, 10));
+        says(&error, &[listen, why, "in `listen`"]);
+        assert!(!error.to_string().contains("`members`"), "{error}");
+        let mut wrong = hasty.clone();
+        wrong.members[0].address = listen.to_owned();
+        says(&refused(join(&wrong, 10)), &[why, "in `members`"]);
+    }
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_leaver_is_named_and_loses_nothing() {
 fn one_of_two_stops_unless_it_is_told_to_go_on() {
     for fabric in common::fabrics() {
         for lone_survivor in [false, true] {
-            let mut members = join_all(&Config { lone_survivor, ..config(fabric, 2) });
+            let mut members = join_all(&Config { lone_survivor, partition_timeout_ms: 2000, ..config(fabric, 2) });
             drop(members.remove(0));
             let (group, _) = &members[0];
             if lone_survivor {
@@ -214,5 +214,75 @@ fn the_applications_own_loop_can_drive() {
             })
             .collect();
         threads.into_iter().for_each(|t| t.join().unwrap());
+    }
+}
+
+/// The others see a leave and are delivered all that was accepted, the messages behind an open reservation among it.
+#[test]
+fn an_open_reservation_does_not_hold_up_a_leave() {
+    for fabric in common::fabrics() {
+        for commits in [false, true] {
+            let members = join_all(&config(fabric, 3));
+            let (leaver, (stays, history)) = (&members[0].0, &members[1]);
+            let mut open = leaver.reserve(MAIN, 4, LONG).unwrap();
+            (0..20).for_each(|_| leaver.send(MAIN, Mode::Safe, b"behind", LONG).unwrap());
+            std::thread::scope(|scope| {
+                let leaves = scope.spawn(|| leaver.leave(Duration::from_secs(if commits { 40 } else { 6 })));
+                wait_for("the leave's begin", || matches!(leaver.try_send(MAIN, Mode::Safe, b"x"), Err(Error::Left)));
+                if commits {
+                    open.copy_from_slice(b"open");
+                    open.commit(Mode::Safe).unwrap();
+                    leaves.join().unwrap().unwrap();
+                } else {
+                    leaves.join().unwrap().unwrap();
+                    // Its bytes are there as long as it lives.
+                    open.copy_from_slice(b"late");
+                    assert!(matches!(open.commit(Mode::Safe), Err(Error::Left)), "{fabric}");
+                }
+            });
+            wait_for("the view without it", || stays.view().members.len() == 2);
+            assert_eq!(
+                (stays.view().left.clone(), stays.view().failed.clone()),
+                (vec![MemberId(1)], vec![]),
+                "{fabric}"
+            );
+            let count = |text: &[u8]| history.lock().unwrap().iter().filter(|(_, _, bytes)| bytes == text).count();
+            let expected = if commits { (20, 1, 0) } else { (20, 0, 0) };
+            assert_eq!((count(b"behind"), count(b"open"), count(b"late")), expected, "{fabric}");
+        }
+    }
+}
+
+/// As above, for a group that the application drives, and for a leave that begins in a callback.
+#[test]
+fn a_driven_leave_and_one_from_a_callback_drop_open_reservations_too() {
+    let config = config(FabricKind::Tcp, 2);
+    let own = config.clone().with_member(MemberId(1));
+    let driven = std::thread::spawn(move || {
+        let (group, driver) = Group::join_driven(own, |_: Delivery<'_>| {}).unwrap();
+        let open = group.reserve(MAIN, 4, LONG).unwrap();
+        driver.leave(Duration::from_secs(4)).unwrap();
+        assert!(matches!(open.commit(Mode::Safe), Err(Error::Left)));
+    });
+    let cell: Arc<Mutex<Option<Group>>> = Arc::default();
+    let (inside, leaves) = (cell.clone(), Arc::new(Mutex::new(None)));
+    let said = leaves.clone();
+    let group = Group::join(config.with_member(MemberId(2)), move |_: Delivery<'_>| {
+        if let Some(group) = inside.lock().unwrap().take() {
+            *said.lock().unwrap() = Some(group.leave(Duration::from_secs(4)));
+        }
+    });
+    let group = group.unwrap();
+    driven.join().unwrap();
+    wait_for("the view without the driven one", || group.view().left == [MemberId(1)]);
+    *cell.lock().unwrap() = Some(group.clone());
+    group.send(MAIN, Mode::Safe, b"leave", LONG).unwrap();
+    let open = group.reserve(MAIN, 4, LONG);
+    wait_for("the leave", || leaves.lock().unwrap().is_some());
+    assert!(matches!(*leaves.lock().unwrap(), Some(Err(Error::WouldBlock(_)))));
+    if let Ok(open) = open {
+        wait_for("the drop", || group.start_flush(MAIN, 0).is_err());
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(matches!(open.commit(Mode::Safe), Err(Error::Left)));
     }
 }

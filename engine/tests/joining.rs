@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/pace.rs"]
+mod pace;
 
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, Member, MemberId, Mode, SubgroupId, View};
+use pace::paced;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -113,7 +117,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
         let config = config(fabric, 3);
         let members = found(&config, 0);
         (0..100).for_each(|n| members.iter().for_each(|(group, _)| send(group, n)));
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         let (joiner, sent) = std::thread::scope(|scope| {
             // Under load, so that messages come while the state does.
             let senders: Vec<_> = members
@@ -121,27 +125,27 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
                 .map(|(group, _)| {
                     let stop = &stop;
                     scope.spawn(move || {
-                        let mut n = 100;
-                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                            send(group, n);
-                            n += 1;
-                        }
-                        n as usize
+                        let more = paced().take_while(|_| !stop.load(Ordering::Relaxed));
+                        100 + more.inspect(|n| send(group, 100 + *n as u32)).count()
                     })
                 })
                 .collect();
             let joiner = newcomer(&config, 9, 0).unwrap();
             (0..50).for_each(|n| send(&joiner.0, n));
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
             (joiner, senders.into_iter().map(|s| s.join().unwrap()).sum::<usize>())
         });
+        assert_eq!(joiner.0.view().voters, [1, 2, 3, 9].map(MemberId), "{fabric}: the join returns with the vote");
         let all: Vec<&Joined> = members.iter().chain([&joiner]).collect();
         same_past(&all, sent + 50);
-        // It becomes a voter in a view of its own.
+        // It is a member in one view, and a voter from the next one on.
         for (group, past) in &all {
             wait_for("the view in which it votes", || group.view().number >= 2);
             let joined: Vec<_> = past.lock().unwrap().views.iter().flat_map(|view| view.joined.clone()).collect();
             assert!(joined.contains(&MemberId(9)), "{fabric}: {joined:?}");
+            let views = past.lock().unwrap().views.clone();
+            let learns = views.iter().find(|view| view.joined == [MemberId(9)]).unwrap();
+            assert_eq!((learns.members.len(), learns.voters.len()), (4, 3), "{fabric}: {learns:?}");
         }
     }
 }
@@ -162,6 +166,25 @@ fn a_founder_that_died_comes_back_as_a_newcomer() {
             same_past(&all, count);
         }
     }
+}
+
+/// An operator changes timeouts and addresses by restarting one member after the other.
+#[test]
+fn timeouts_and_addresses_change_member_by_member() {
+    let mut config = config(FabricKind::Tcp, 3);
+    let mut members = found(&config, 0);
+    (config.failure_timeout_ms, config.partition_timeout_ms) = (6000, 20_000);
+    for (place, address) in common::addresses(FabricKind::Tcp, 3).into_iter().enumerate() {
+        members.iter().for_each(|(group, _)| send(group, 7));
+        members.remove(0).0.leave(LONG).unwrap();
+        // Its file says where it is found now; the files of the others still name the old address.
+        config.members[place].address = address;
+        members.push(start(&config, place as u32 + 1, 0).unwrap());
+    }
+    // A process whose file has the new addresses only finds the group.
+    members.push(newcomer(&config, 9, 0).unwrap());
+    members.iter().for_each(|(group, _)| send(group, 8));
+    same_past(&members.iter().collect::<Vec<_>>(), 3 * 3 + 4);
 }
 
 #[test]
@@ -208,4 +231,161 @@ fn a_state_that_cannot_be_restored_ends_the_join_and_nothing_else() {
     }
     send(&members[1].0, 2);
     same_past(&members.iter().collect::<Vec<_>>(), 2);
+}
+
+/// An application whose callbacks take a while each, none of them long, and whose state waits.
+struct Slow {
+    callback: Duration,
+    heard: Arc<AtomicUsize>,
+    restoring: Arc<AtomicBool>,
+    restores: Arc<AtomicBool>,
+}
+
+impl Handler for Slow {
+    fn deliver(&mut self, _message: Delivery<'_>) {
+        std::thread::sleep(self.callback);
+        self.heard.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+        io::copy(state, &mut io::sink())?;
+        self.restoring.store(true, Ordering::SeqCst);
+        while !self.restores.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+/// More callbacks than there is time for between two heartbeats, in one go.
+#[test]
+fn many_short_callbacks_do_not_make_a_member_look_dead() {
+    const MESSAGES: u32 = 600;
+    let mut config = config(FabricKind::Tcp, 2);
+    (config.ring_bytes, config.failure_timeout_ms, config.join_timeout_ms) = (256 << 10, 3000, 60_000);
+    let members = found(&config, 0);
+    let (heard, restores) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let restoring = Arc::new(AtomicBool::new(false));
+    let (told, begun, goes_on) = (heard.clone(), restoring.clone(), restores.clone());
+    let slow = Slow { callback: Duration::from_millis(10), heard: told, restoring: begun, restores: goes_on };
+    let address = common::addresses(FabricKind::Tcp, 1).pop();
+    let newcomer = Config { address, ..config }.with_member(MemberId(9));
+    let joins = std::thread::spawn(move || Group::join(newcomer, slow));
+    wait_for("the state, which covers nothing of what follows", || restoring.load(Ordering::SeqCst));
+    // All of it comes while the state is taken, and is told in the catch-up.
+    (0..MESSAGES).for_each(|n| send(&members[0].0, n));
+    members[0].0.flush(MAIN, 0, LONG).unwrap();
+    restores.store(true, Ordering::SeqCst);
+    let joined = joins.join().unwrap().unwrap();
+    assert_eq!(heard.load(Ordering::SeqCst), MESSAGES as usize);
+    // And these are told as they come.
+    (0..MESSAGES).for_each(|n| send(&members[1].0, n));
+    wait_for("the slow member's deliveries", || heard.load(Ordering::SeqCst) == 2 * MESSAGES as usize);
+    for group in [&joined, &members[0].0, &members[1].0] {
+        assert_eq!(group.view().members.len(), 3, "{:?}", group.view());
+        assert!(group.stopped().is_none());
+    }
+}
+
+/// Everybody that joins links itself with all members: one that nobody reaches would lock all others out.
+#[test]
+fn a_joiner_that_cannot_be_reached_is_refused_and_locks_nobody_out() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let config = config(fabric, 2);
+        let _members = found(&config, 0);
+        let wrong = |address: &str, id| {
+            let listen = common::addresses(fabric, 1).pop();
+            start(&Config { address: Some(address.to_owned()), listen, ..config.clone() }, id, 0).err().unwrap()
+        };
+        let nobody = common::addresses(fabric, 1).remove(0);
+        let error = wrong(&nobody, 8);
+        assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains(&nobody), "{fabric}: {error}");
+        let address = common::addresses(fabric, 1).remove(0);
+        let ninth = start(&Config { address: Some(address.clone()), ..config.clone() }, 9, 0).unwrap();
+        // That of another member.
+        let error = wrong(&address, 8);
+        assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains(&address), "{fabric}: {error}");
+        let tenth = newcomer(&config, 10, 0).unwrap();
+        assert_eq!(tenth.0.view().voters, [1, 2, 9, 10].map(MemberId), "{fabric}");
+        drop(ninth);
+    }
+}
+
+/// Passes connections on to a member, but for those of processes that want to link themselves with it.
+fn one_way(to: String) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, to) = (stream.unwrap(), to.clone());
+            std::thread::spawn(move || -> io::Result<()> {
+                let mut first = [0; 4096];
+                let n = stream.read(&mut first)?;
+                if String::from_utf8_lossy(&first[..n]).contains("[Link]") {
+                    return Ok(());
+                }
+                let mut other = std::net::TcpStream::connect(to)?;
+                io::Write::write_all(&mut other, &first[..n])?;
+                let (mut from, mut into) = (other.try_clone()?, stream.try_clone()?);
+                std::thread::spawn(move || io::copy(&mut from, &mut into));
+                io::copy(&mut stream, &mut other)?;
+                Ok(())
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_member_that_a_joiner_cannot_dial_dials_the_joiner() {
+    let mut config = config(FabricKind::Tcp, 3);
+    let real = std::mem::take(&mut config.members[1].address);
+    config.members[1].address = one_way(real.clone());
+    let founders = [1, 2, 3].map(|id| {
+        let listen = (id == 2).then(|| real.clone());
+        let config = Config { listen, ..config.clone() };
+        std::thread::spawn(move || start(&config, id, 0).unwrap())
+    });
+    let members = founders.map(|founder| founder.join().unwrap());
+    let ninth = newcomer(&config, 9, 0).unwrap();
+    send(&members[1].0, 1);
+    send(&ninth.0, 2);
+    let all: Vec<&Joined> = members.iter().chain([&ninth]).collect();
+    same_past(&all, 2);
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_whole_wait() {
+    let config = Config { join_timeout_ms: 1200, ..config(FabricKind::Tcp, 2) };
+    let error = start(&config, 1, 0).err().unwrap();
+    assert!(matches!(error, Error::Missing { after_ms: 1200, .. }), "{error}");
+}
+
+/// Its callbacks take longer than the messages need to come: it would catch up for ever.
+#[test]
+fn a_joiner_that_is_too_slow_for_the_group_gives_up() {
+    let mut config = config(FabricKind::Tcp, 2);
+    (config.failure_timeout_ms, config.join_timeout_ms) = (3000, 5000);
+    let members = found(&Config { join_timeout_ms: 30_000, ..config.clone() }, 0);
+    let (heard, restores) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let slow =
+        Slow { callback: Duration::from_millis(40), heard, restoring: Arc::default(), restores: restores.clone() };
+    let address = common::addresses(FabricKind::Tcp, 1).pop();
+    let newcomer = Config { address, ..config }.with_member(MemberId(9));
+    let joins = std::thread::spawn(move || Group::join(newcomer, slow).err());
+    for n in 0..20_000u32 {
+        if joins.is_finished() {
+            break;
+        }
+        send(&members[0].0, n);
+        // What came while the state was taken is more than it can take until then.
+        let is_member = members[0].0.view().members.len() == 3;
+        restores.fetch_or(is_member && n > 500, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    match joins.join().unwrap() {
+        Some(Error::StateTransfer(what)) => assert!(what.contains("has not caught up"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    wait_for("the view without it", || members[0].0.view().members.len() == 2 && members[0].0.view().number >= 2);
 }

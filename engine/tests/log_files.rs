@@ -5,7 +5,9 @@
 mod small_disk;
 
 use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket, Version};
-use galerna::{Error, MemberId, Mode};
+use galerna::{Config, Delivery, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -331,6 +333,57 @@ fn a_real_disk_can_be_full() {
     }
 }
 
+/// Not a test: what [`a_limit_of_file_sizes_is_an_error`] runs, as the limit holds for the whole process.
+#[test]
+fn child_with_a_limit_of_file_sizes() {
+    let Some(path) = std::env::var_os("GALERNA_LOG_LIMITED") else { return };
+    let path = Path::new(&path);
+    let limited = |bytes| {
+        let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, bytes, hard).unwrap();
+    };
+    let says_limit = |error: Error| {
+        let text = error.to_string();
+        assert!(matches!(error, Error::LogFull { .. }) && text.contains("RLIMIT_FSIZE"), "{text}");
+    };
+    let log = Log::open(path.join("small"), small()).unwrap();
+    log.append(b"one", LONG).unwrap();
+    log.sync(LONG).unwrap();
+    limited(1 << 20);
+    let mut checkpoint = log.snapshot(v(1), 1).unwrap();
+    says_limit(checkpoint.write(&vec![7; 2 << 20]).unwrap_err());
+    drop(checkpoint);
+    says_limit(Log::open(path.join("large"), LogOptions::default()).map(drop).unwrap_err());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let me = Member { id: MemberId(1), address: free.to_string() };
+    let config = Config::new("limited", FabricKind::Tcp, vec![me]).with_member(MemberId(1));
+    let with_log = config.clone().with_log(LogConfig::new(path.join("group")));
+    says_limit(Group::join(with_log, |_: Delivery<'_>| {}).map(drop).unwrap_err());
+    let me = Member { id: MemberId(1), address: format!("unix:{}", path.join("socket").display()) };
+    let on_memory = Config { fabric: FabricKind::Shm, members: vec![me], ..config };
+    let error = Group::join(on_memory, |_: Delivery<'_>| {}).map(drop).unwrap_err();
+    assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
+    // A program that blocks the signal and unblocks it later is not ended then.
+    let signal = SigSet::from(Signal::SIGXFSZ);
+    signal.thread_block().unwrap();
+    says_limit(Log::open(path.join("large"), LogOptions::default()).map(drop).unwrap_err());
+    signal.thread_unblock().unwrap();
+    // What is within the limit goes on.
+    log.append(b"two", LONG).unwrap();
+    log.close().unwrap();
+    assert_eq!(sequences(&Log::open(path.join("small"), small()).unwrap()), [1, 2]);
+    println!("it lives");
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error() {
+    let folder = Folder::new();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "child_with_a_limit_of_file_sizes", "--nocapture"]).env("GALERNA_LOG_LIMITED", &folder.0);
+    let output = child.output().unwrap();
+    small_disk::assert_said(&output, "it lives");
+}
+
 /// Threads that read all the time while the log grows, is cut and is trimmed.
 #[test]
 fn readers_see_true_records_whatever_happens() {
@@ -387,4 +440,61 @@ fn readers_see_true_records_whatever_happens() {
             assert!(reader.join().unwrap() > 0);
         }
     });
+}
+
+/// Everything that the process may still open.
+fn all_descriptors() -> Vec<std::fs::File> {
+    std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
+}
+
+/// Not a test: what [`a_log_goes_on_without_a_free_descriptor`] runs, with a low limit.
+#[test]
+fn child_without_descriptors() {
+    let Some(path) = std::env::var_os("GALERNA_LOG_DESCRIPTORS") else { return };
+    let log = Log::open(&path, small()).unwrap();
+    let append = |count: u64| (0..count).try_for_each(|_| log.append(&[7; 8000], LONG).map(|_| ()));
+    let held = all_descriptors();
+    // Several changes of the segment, by what the log holds back.
+    for _ in 0..10 {
+        append(8).and_then(|()| log.sync(LONG)).unwrap();
+    }
+    // Whatever it gives back for a moment is taken by somebody else: then it waits.
+    let (stop, shortage) = (AtomicU64::new(0), std::sync::Mutex::new(None));
+    std::thread::scope(|scope| {
+        let grabs = || {
+            let mut grabbed = Vec::new();
+            while stop.load(Ordering::SeqCst) == 0 {
+                grabbed.extend(all_descriptors());
+            }
+        };
+        (0..2).for_each(|_| drop(scope.spawn(grabs)));
+        let start = Instant::now();
+        while shortage.lock().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
+            *shortage.lock().unwrap() = append(8).and_then(|()| log.sync(LONG)).err();
+        }
+        stop.store(1, Ordering::SeqCst);
+    });
+    let shortage = shortage.into_inner().unwrap();
+    assert!(shortage.is_none() || matches!(shortage, Some(Error::LogFull { .. })), "{shortage:?}");
+    assert!(log.failure().is_none(), "{:?}", log.failure());
+    drop(held);
+    let start = Instant::now();
+    while log.sync(LONG).is_err() {
+        assert!(start.elapsed() < LONG);
+    }
+    let last = log.append(b"more", LONG).unwrap();
+    log.close().unwrap();
+    assert_eq!(sequences(&Log::open(&path, small()).unwrap()), (1..=last.sequence).collect::<Vec<_>>());
+    println!("it went on after {shortage:?}");
+}
+
+#[test]
+fn a_log_goes_on_without_a_free_descriptor() {
+    let folder = Folder::new();
+    let script = format!(
+        "ulimit -n 64 && exec {} child_without_descriptors --exact --nocapture",
+        std::env::current_exe().unwrap().display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).env("GALERNA_LOG_DESCRIPTORS", folder.0.join("log")).output();
+    small_disk::assert_said(&output.unwrap(), "it went on");
 }

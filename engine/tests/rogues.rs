@@ -19,19 +19,20 @@ const ROGUE: MemberId = MemberId(20);
 
 /// Table 0, the membership's: its words, as `membership/row.rs` has them.
 mod row {
-    pub(crate) const CHANGES: u64 = 16;
-    pub(crate) const EPOCH: u64 = 24;
-    pub(crate) const INSTALLED: u64 = 32;
-    pub(crate) const WEDGED: u64 = 40;
-    pub(crate) const DECIDED: u64 = 48;
-    pub(crate) const LEAVING: u64 = 56;
-    pub(crate) const PROMISE: u64 = 72;
-    pub(crate) const ACCEPTED: u64 = 80;
-    pub(crate) const PROPOSED: u64 = 88;
-    pub(crate) const FLUSHED: u64 = 96;
-    pub(crate) const EDGES: u64 = 104;
-    const LINKED: u64 = EDGES + 8 * 64;
-    pub(crate) const WEDGE: u64 = LINKED + 8 * 64;
+    pub(crate) const CHANGES: u64 = 24;
+    pub(crate) const EPOCH: u64 = 32;
+    pub(crate) const INSTALLED: u64 = 40;
+    pub(crate) const WEDGED: u64 = 48;
+    pub(crate) const DECIDED: u64 = 56;
+    pub(crate) const LEAVING: u64 = 64;
+    pub(crate) const PROMISE: u64 = 80;
+    pub(crate) const ACCEPTED: u64 = 88;
+    pub(crate) const PROPOSED: u64 = 96;
+    pub(crate) const FLUSHED: u64 = 104;
+    pub(crate) const EDGES: u64 = 112;
+    const LINKED: u64 = EDGES + 8 * 4 * 64;
+    pub(crate) const TIMEOUTS: u64 = LINKED + 8 * 64;
+    pub(crate) const WEDGE: u64 = TIMEOUTS + 8 * 2;
     const ENDS: u64 = 8 * 3 * 64;
     const VALUE: u64 = 8 * (7 + 2 * 64 + 5 * 64);
     /// Records with two places: the second, which the counter 1 guards.
@@ -39,7 +40,8 @@ mod row {
     pub(crate) const ACCEPT: u64 = WEDGE + 3 * ENDS + 8 + VALUE;
     pub(crate) const PROPOSE: u64 = ACCEPT + 2 * (8 + VALUE);
     pub(crate) const DECISION: u64 = PROPOSE + 8 + VALUE;
-    pub(crate) const LEN: u64 = (DECISION + 2 * VALUE).next_multiple_of(64);
+    const CAUSES: u64 = DECISION + 2 * VALUE;
+    pub(crate) const LEN: u64 = (CAUSES + 64 * 16 * 8).next_multiple_of(64);
 }
 
 /// Table 1, the subgroup's: where its columns end, its ring, and a row.
@@ -289,7 +291,7 @@ fn breaches_of_the_fabric() -> Vec<(Vec<u8>, &'static str)> {
         (header(1, 0, 1, u32::MAX - 7, COLUMNS_LEN), "whose rows have 66112 bytes"),
         (header(1, 0, 1, 16, u64::MAX - 7), "whose rows have 66112 bytes"),
         (header(1, 0, 1, 640, 0), "across the end of its columns at 576"),
-        (header(1, 0, 0, 8, row::LEN), "whose rows have 27648 bytes"),
+        (header(1, 0, 0, 8, row::LEN), "whose rows have 37376 bytes"),
         (noise(1, 100_000), "unknown kind"),
         (vec![0xff; 100_000], "unknown kind 255"),
         (request(0, 8, ROW_LEN), "whose rows have 66112 bytes"),
@@ -497,13 +499,19 @@ fn words_that_cannot_be() {
         case("is in no view", move |_| and_wedge(word(row::INSTALLED, 0)), ""),
         case("is in another epoch", move |_| and_wedge(word(row::EPOCH, 1000)), "has not installed"),
         case("has wedged another view", |_| word(row::WEDGED, u64::MAX), "has not installed"),
+        case("has a timeout of ages", |_| word(row::TIMEOUTS, u64::MAX), "timeouts that no configuration has"),
+        case(
+            "has another timeout of ages",
+            |_| word(row::TIMEOUTS + 8, u64::MAX),
+            "timeouts that no configuration has",
+        ),
         case("leaves and stays", |_| word(row::LEAVING, 77), ""),
     ]);
 }
 
 #[test]
 fn an_accusation_that_member_10_never_made() {
-    severed_by_one(vec![(word(row::EDGES, 1 << 2), "an accusation that this process never made")]);
+    severed_by_one(vec![(word(row::EDGES, 1 << 8), "an accusation that this process never made")]);
 }
 
 #[test]

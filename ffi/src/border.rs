@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::result::galerna_result_t::{self, GALERNA_OK};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -15,8 +15,35 @@ thread_local! {
     static TEXT: RefCell<CString> = RefCell::default();
 }
 
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// `PTHREAD_CANCEL_DISABLE`.
+const CANCEL_DISABLE: c_int = 1;
+
+/// This thread cannot be cancelled until it is dropped: the unwinding would leave locks behind that nobody opens.
+struct Uncancelled(c_int);
+
+impl Uncancelled {
+    fn new() -> Uncancelled {
+        let mut before = CANCEL_DISABLE;
+        // SAFETY: a function of POSIX, which writes where it is told.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut before) };
+        Uncancelled(before)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: as in `new`.
+        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
+}
+
 /// Runs the body of a function of the ABI.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result_t {
+    let _uncancelled = Uncancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
     let Err(failure) = result else {
         return GALERNA_OK;
@@ -28,7 +55,7 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result
 }
 
 /// What a panic said.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -6,11 +6,13 @@ use crate::message::galerna_message_t;
 use crate::reader::{self, galerna_reader_t};
 use crate::result::galerna_result_t;
 use crate::snapshot::{State, galerna_snapshot_t};
+use crate::thrown::{self, Thrown};
 use crate::view::{Ids, galerna_view_t};
 use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::io::Read;
+use std::panic::resume_unwind;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::ThreadId;
 
@@ -19,8 +21,13 @@ use std::thread::ThreadId;
 /// Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
 /// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
 /// inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
-/// library: a process that is started again is told what the log holds and its checkpoint does not. They must return, not throw and not longjmp. While they run the group does nothing
-/// else, and after `failure_timeout_ms` of it this process looks dead to the others.
+/// library: a process that is started again is told what the log holds and its checkpoint does not. While they run the
+/// group does nothing else, and after `failure_timeout_ms` of it this process looks dead to the others.
+///
+/// Callbacks must return. A C++ exception that leaves one stops the group with GALERNA_ERR_CALLBACK (on x86-64 and AArch64;
+/// elsewhere it ends the process). One that leaves by longjmp() or pthread_exit(), or by the cancellation of its thread,
+/// leaves the library in an unknown state. The library's threads block all signals but those of a fault (SIGSEGV, SIGBUS,
+/// SIGFPE, SIGILL, SIGTRAP, SIGSYS), and have a stack of `stack_bytes`, a key of the configuration.
 ///
 /// Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
 /// if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
@@ -36,34 +43,42 @@ pub struct galerna_callbacks_t {
     /// Set it to sizeof(galerna_callbacks_t).
     pub size: usize,
     /// A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
-    pub deliver: Option<unsafe extern "C" fn(context: *mut c_void, message: *const galerna_message_t)>,
+    pub deliver: Option<unsafe extern "C-unwind" fn(context: *mut c_void, message: *const galerna_message_t)>,
     /// The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
     /// not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
-    pub stopped: Option<unsafe extern "C" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
+    pub stopped: Option<unsafe extern "C-unwind" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
     /// Passed to the callbacks, which may use it in any thread until the group is freed.
     pub context: *mut c_void,
     /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
-    /// `view` is valid until the callback returns. May be NULL.
-    pub view: Option<unsafe extern "C" fn(context: *mut c_void, view: *const galerna_view_t)>,
+    /// A process that joins is told its first view after `restore`: the state may hold messages of that view already, which do
+    /// not come again. `view` is valid until the callback returns. May be NULL.
+    pub view: Option<unsafe extern "C-unwind" fn(context: *mut c_void, view: *const galerna_view_t)>,
     /// A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
     /// another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
     /// or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
-    /// nothing is freed. NULL together with `restore`.
-    pub snapshot: Option<unsafe extern "C" fn(context: *mut c_void, snapshot: *mut galerna_snapshot_t) -> c_int>,
+    /// nothing is freed: that is final for this member, the process asks another one, and galerna_group_fault() of the own
+    /// number says why. NULL together with `restore`.
+    pub snapshot: Option<unsafe extern "C-unwind" fn(context: *mut c_void, snapshot: *mut galerna_snapshot_t) -> c_int>,
     /// This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
     /// anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
-    /// it cannot. Called again, from the start, when the member that sends the state dies in the middle: what an earlier
-    /// call took is void then. NULL together with `snapshot`.
-    pub restore: Option<unsafe extern "C" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
+    /// it cannot: then the join fails, unless the reader had failed before. Called again, from the start, when the member that
+    /// sends the state dies in the middle: what an earlier call took is void then. It may take as long as the join. NULL
+    /// together with `snapshot`.
+    pub restore: Option<unsafe extern "C-unwind" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
     /// Only in a group with a log: everything numbered below `below` is durable now, on the disks of all voters or of as
     /// many as are configured. It comes after the messages that this lets through. May be NULL.
-    pub durable: Option<unsafe extern "C" fn(context: *mut c_void, below: u64)>,
+    pub durable: Option<unsafe extern "C-unwind" fn(context: *mut c_void, below: u64)>,
+    /// An operator should see to something about member `member`, which may be this process: its host's clock is further from
+    /// the others' than `log.clock_skew_max_ms`. The group goes on. `text` says what is wrong and what to do; it is valid until
+    /// the callback returns. It comes again after ten minutes if that lasts. Only in a group with a log. May be NULL.
+    pub warned: Option<unsafe extern "C-unwind" fn(context: *mut c_void, member: u32, text: *const c_char)>,
 }
 
 // SAFETY: `repr(C)`, the size first; a nullable function pointer, as any C caller fills it, is a valid `Option`.
 unsafe impl Versioned for galerna_callbacks_t {
     const NAME: &'static str = "galerna_callbacks_t";
-    const FORMER: &'static [usize] = &[std::mem::offset_of!(galerna_callbacks_t, durable)];
+    const FORMER: &'static [usize] =
+        &[std::mem::offset_of!(galerna_callbacks_t, durable), std::mem::offset_of!(galerna_callbacks_t, warned)];
 }
 
 thread_local! {
@@ -84,17 +99,25 @@ pub(crate) fn not_in_callback() -> Result<(), Failure> {
 }
 
 /// Runs a function of the application, during which this thread counts as in a callback.
-pub(crate) fn as_callback<R>(function: impl FnOnce() -> R) -> R {
+pub(crate) fn as_callback<R>(function: impl FnOnce() -> R) -> Result<R, Thrown> {
     let before = IN_CALLBACK.replace(true);
-    let result = function();
+    let result = thrown::catch(function);
     IN_CALLBACK.set(before);
     result
+}
+
+/// The same, where an exception stops the group: the engine takes it for a panic.
+fn or_stop<R>(name: &str, function: impl FnOnce() -> R) -> R {
+    match as_callback(function) {
+        Ok(result) => result,
+        Err(Thrown) => resume_unwind(Box::new(format!("the `{name}` callback threw an exception"))),
+    }
 }
 
 /// The application's functions, checked, and whose they are.
 #[derive(Clone, Copy)]
 struct Functions {
-    deliver: unsafe extern "C" fn(*mut c_void, *const galerna_message_t),
+    deliver: unsafe extern "C-unwind" fn(*mut c_void, *const galerna_message_t),
     others: galerna_callbacks_t,
     me: MemberId,
 }
@@ -113,13 +136,21 @@ impl Functions {
     fn deliver(&self, delivery: Delivery<'_>) {
         let message = galerna_message_t::from(delivery);
         // SAFETY: the function and its context are the application's, which said so by the struct.
-        as_callback(|| unsafe { (self.deliver)(self.others.context, &raw const message) });
+        or_stop("deliver", || unsafe { (self.deliver)(self.others.context, &raw const message) });
     }
 
     fn durable(&self, below: u64) {
         if let Some(function) = self.others.durable {
             // SAFETY: as in `deliver`.
-            as_callback(|| unsafe { function(self.others.context, below) });
+            or_stop("durable", || unsafe { function(self.others.context, below) });
+        }
+    }
+
+    fn warned(&self, member: MemberId, what: &str) {
+        if let Some(function) = self.others.warned {
+            let text = border::c_string(&what);
+            // SAFETY: as in `deliver`.
+            or_stop("warned", || unsafe { function(self.others.context, member.0, text.as_ptr()) });
         }
     }
 
@@ -128,7 +159,7 @@ impl Functions {
             let ids = Ids::of(view);
             let view = galerna_view_t::new(view, &ids, self.me);
             // SAFETY: the function and its context are the application's, which said so by the struct.
-            as_callback(|| unsafe { function(self.others.context, &raw const view) });
+            or_stop("view", || unsafe { function(self.others.context, &raw const view) });
         }
     }
 }
@@ -138,6 +169,7 @@ enum Early {
     View(View),
     Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Vec<u8> },
     Durable(u64),
+    Warned(MemberId, String),
 }
 
 impl From<Delivery<'_>> for Early {
@@ -166,6 +198,7 @@ impl Joining {
                     self.functions.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
                 }
                 Early::Durable(below) => self.functions.durable(below),
+                Early::Warned(member, what) => self.functions.warned(member, &what),
             }
         }
     }
@@ -245,6 +278,10 @@ impl Handler for Callbacks {
         self.tell(|functions| functions.durable(below), || Early::Durable(below));
     }
 
+    fn warned(&mut self, member: MemberId, what: &str) {
+        self.tell(|functions| functions.warned(member, what), || Early::Warned(member, what.to_owned()));
+    }
+
     fn stopped(&mut self, reason: &Error) {
         // A join that fails returns the reason.
         if self.in_join() {
@@ -255,7 +292,7 @@ impl Handler for Callbacks {
         if let Some(stopped) = stopped {
             let text = border::c_string(reason);
             // SAFETY: as in `deliver`.
-            as_callback(|| unsafe { stopped(context, code_of(reason), text.as_ptr()) });
+            or_stop("stopped", || unsafe { stopped(context, code_of(reason), text.as_ptr()) });
         }
     }
 
@@ -264,12 +301,13 @@ impl Handler for Callbacks {
         let Some(snapshot) = snapshot else { return stateless().snapshot() };
         if self.in_join() {
             // The application has not heard yet what its state would have to include.
-            return Err(std::io::Error::other("this process has not joined yet"));
+            let later = std::io::ErrorKind::WouldBlock;
+            return Err(std::io::Error::new(later, "this process has not joined yet"));
         }
         self.wait_for_handle();
         let mut filled = galerna_snapshot_t::EMPTY;
         // SAFETY: as in `deliver`.
-        match as_callback(|| unsafe { snapshot(context, &raw mut filled) }) {
+        match or_stop("snapshot", || unsafe { snapshot(context, &raw mut filled) }) {
             0 => Ok(Box::new(State::new(filled))),
             code => Err(std::io::Error::other(format!("the application's `snapshot` callback returned {code}"))),
         }
@@ -280,7 +318,18 @@ impl Handler for Callbacks {
         let Some(restore) = restore else { return stateless().restore(state) };
         // Not after the join: it may not end before this does.
         // SAFETY: as in `deliver`.
-        reader::lend(state, |reader| as_callback(|| unsafe { restore(context, reader) }))
+        let call = |reader| as_callback(|| unsafe { restore(context, reader) });
+        let mut thrown = false;
+        let restored = reader::lend(state, |reader| {
+            call(reader).unwrap_or_else(|Thrown| {
+                thrown = true;
+                -1
+            })
+        });
+        match thrown {
+            true => Err(std::io::Error::other("the application's `restore` callback threw an exception")),
+            false => restored,
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 
 use crate::border::{self, Out};
 use crate::failure::Failure;
-use crate::handle::Table;
+use crate::handle::{Table, lock_briefly};
 use crate::result::galerna_result_t;
-use engine::{Config, MemberId};
+use engine::{Config, Error, MemberId};
 use std::ffi::c_char;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-/// A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash.
+/// A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash. A
+/// forked child may use it.
 pub struct galerna_config_t;
 
-static CONFIGS: Table<Mutex<Config>> = Table::new("configuration", 1);
+static CONFIGS: Table<Mutex<Config>> = Table::inherited("configuration", 1);
 
 /// A configuration from TOML text, checked.
 ///
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn galerna_config_from_file(
 pub extern "C" fn galerna_config_set_member(config: *mut galerna_config_t, member: u32) -> galerna_result_t {
     border::call(|| {
         CONFIGS.with(config, |config| {
-            let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut config = lock_briefly(config).ok_or(Error::Forked)?;
             let changed = config.clone().with_member(MemberId(member));
             changed.own()?;
             *config = changed;
@@ -77,7 +78,7 @@ pub extern "C" fn galerna_config_free(config: *mut galerna_config_t) {
 
 /// A copy of a configuration.
 pub(crate) fn get(config: *const galerna_config_t) -> Result<Config, Failure> {
-    CONFIGS.with(config, |config| Ok(config.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    CONFIGS.with(config, |config| Ok(lock_briefly(config).ok_or(Error::Forked)?.clone()))
 }
 
 fn create(out: &Out<*mut galerna_config_t>, config: impl FnOnce() -> Result<Config, Failure>) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use crate::callbacks::{in_callback, not_in_callback};
 use crate::failure::Failure;
 use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
-use engine::{Driver, Error};
+use engine::{Driver, Error, Group};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,12 +26,10 @@ pub enum galerna_drive_t {
 /// `galerna_drive_t` as C passes it: any number.
 pub type RawDrive = i32;
 
-/// The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It becomes readable when there is something to
-/// dispatch; use it with poll, select or epoll, and for nothing else. It is the library's, and is closed when the group
-/// is left or freed.
-///
-/// Time passing does not make it readable: dispatch also when nothing has come for a fifth of `failure_timeout_ms` (400 ms
-/// by default), so that the others do not take this process for dead, and it sees who stands still.
+/// The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It is readable when galerna_join() returns, and
+/// then whenever there is something to dispatch, the heartbeats included that are due as time passes. Wait for it with
+/// poll, select or epoll, without a timeout if nothing else is to be done; use it for nothing else. It is the library's,
+/// and is closed when the group is left or freed.
 ///
 /// - `fd`: takes the descriptor.
 ///
@@ -59,7 +57,12 @@ pub extern "C" fn galerna_dispatch(group: *mut galerna_group_t) -> galerna_resul
         not_in_callback()?;
         group::with(group, |member| {
             let mut driver = member.turn()?.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
-            Ok(driver.as_mut().ok_or(Error::Left)?.dispatch()?)
+            let dispatched = driver.as_mut().ok_or(Error::Left)?.dispatch();
+            if member.group.is_over() {
+                // It has left, by this or because its time is up: the others see the driver go.
+                drop(driver.take());
+            }
+            Ok(dispatched?)
         })
     })
 }
@@ -145,17 +148,24 @@ impl Turn {
         }
     }
 
-    /// Leaves with the driver, which is gone then. `give_up` ends the group when other threads keep it for too long.
-    pub(crate) fn leave(&self, timeout: Duration, give_up: impl FnOnce()) -> Result<(), Error> {
+    /// Leaves, with the driver where no other thread has it, and by the dispatches of that thread otherwise. The driver is gone
+    /// then, at the latest by the next dispatch.
+    pub(crate) fn leave(&self, group: &Group, timeout: Duration) -> Result<(), Error> {
+        group.begin_leave(timeout)?;
         let deadline = Instant::now() + timeout;
         loop {
             let left = remaining(deadline);
             if let Some(mut driver) = self.lock() {
-                let driver = driver.take().ok_or(Error::Left)?;
-                return driver.leave(left.unwrap_or_default());
+                return match driver.take() {
+                    Some(driver) => driver.finish_leave(left.unwrap_or_default(), timeout),
+                    None => group.left().unwrap_or(Err(Error::Left)),
+                };
+            }
+            if let Some(ended) = group.left() {
+                return ended;
             }
             let Some(left) = left else {
-                give_up();
+                group.abandon();
                 return Err(timed_out("leave", timeout));
             };
             std::thread::sleep(TURN.min(left));

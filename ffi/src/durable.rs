@@ -6,8 +6,7 @@ use crate::group::{self, Member, galerna_group_t};
 use crate::log::{self, galerna_log_t, galerna_version_t};
 use crate::result::galerna_result_t;
 use engine::{Error, Frontiers, SubgroupId};
-use std::sync::Arc;
-use std::sync::mpsc::{TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got that
@@ -180,30 +179,39 @@ pub unsafe extern "C" fn galerna_checkpoint(
 
 /// In a group that this thread drives, another one waits for the checkpoint meanwhile.
 fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Result<engine::log::Version, Error> {
-    let (group, (sender, receiver)) = (&member.group, channel());
+    let group = &member.group;
     // A group without a log says so at once.
     group.read_log(subgroup)?;
-    std::thread::scope(|scope| {
-        let engine = || group.checkpoint(subgroup, timeout);
-        let mut started = false;
-        member.wait("checkpoint", timeout, engine, || {
-            if !started {
-                started = true;
-                let sender = sender.clone();
-                let thread = std::thread::Builder::new().name("galerna-checkpoint".to_owned());
-                let spawned = thread.spawn_scoped(scope, move || sender.send(group.checkpoint(subgroup, timeout)));
-                if let Err(error) = spawned {
-                    let what = "cannot start the thread of a checkpoint".to_owned();
-                    return Some(Err(Error::Io { what, source: Arc::new(error) }));
+    let mut thread = None;
+    let done = member.wait(
+        "checkpoint",
+        timeout,
+        || group.checkpoint(subgroup, timeout),
+        || match thread.take() {
+            None => match group.checkpoint_in_thread(subgroup, timeout) {
+                Ok(started) => {
+                    thread = Some(started);
+                    None
                 }
+                Err(error) => Some(Err(error)),
+            },
+            Some(running) if running.is_finished() => Some(ended(running)),
+            Some(running) => {
+                thread = Some(running);
+                None
             }
-            match receiver.try_recv() {
-                Ok(done) => Some(done),
-                Err(TryRecvError::Empty) => None,
-                Err(TryRecvError::Disconnected) => Some(Err(Error::Internal("a checkpoint got lost".to_owned()))),
-            }
-        })
-    })
+        },
+    );
+    // Its own timeout has passed, too.
+    if let Some(running) = thread {
+        let _ = running.join();
+    }
+    done
+}
+
+fn ended(thread: JoinHandle<Result<engine::log::Version, Error>>) -> Result<engine::log::Version, Error> {
+    let lost = |_| Err(Error::Internal("the thread of a checkpoint panicked".to_owned()));
+    thread.join().unwrap_or_else(lost)
 }
 
 /// Drops records of the group's log before a version, in whole segments, on this member's disk.

@@ -67,6 +67,7 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::Disagreement { .. } => GALERNA_ERR_DISAGREEMENT,
         Error::Refused { .. } => GALERNA_ERR_REFUSED,
         Error::Listen { .. } => GALERNA_ERR_LISTEN,
+        Error::TwoGroups { .. } => GALERNA_ERR_TWO_GROUPS,
         Error::Contract { .. } => GALERNA_ERR_CONTRACT,
         Error::Partitioned { .. } => GALERNA_ERR_PARTITIONED,
         Error::StateTransfer(_) => GALERNA_ERR_STATE_TRANSFER,
@@ -85,7 +86,9 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::LogFailed { .. } => GALERNA_ERR_LOG_FAILED,
         Error::LogRecordTooLarge { .. } => GALERNA_ERR_LOG_RECORD_TOO_LARGE,
         Error::LogOrder { .. } => GALERNA_ERR_LOG_ORDER,
-        // `Internal`, and panics in callbacks: to the engine, these are this library's own code.
+        Error::Forked => GALERNA_ERR_FORKED,
+        Error::CallbackPanicked(_) => GALERNA_ERR_CALLBACK,
+        // `Internal` and what this border does not know.
         _ => GALERNA_ERR_INTERNAL,
     }
 }

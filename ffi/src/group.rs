@@ -9,9 +9,17 @@ use crate::handle::Table;
 use crate::result::galerna_result_t;
 use engine::{Error, Group, MemberId, SubgroupId};
 use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// A member of a group. The handle is a number: using one that was freed is an error and no crash.
+///
+/// The member is the process's that joined. In a child that fork() makes, each call with a handle from before, of a group, a
+/// log, or what was got from them, returns GALERNA_ERR_FORKED and touches nothing; the calls that free return GALERNA_OK and
+/// do nothing. The bytes of an open reservation are not the child's either (on shared memory, touching them is a SIGSEGV).
+/// The parent goes on undisturbed, and the child may join a group by itself, with a configuration from before or of its own.
+/// Until it ends or calls exec, the child shares the parent's descriptors: if the parent dies meanwhile, the others notice it
+/// by `failure_timeout_ms` only, and its port and its log stay taken. A child of vfork() may call nothing of the library.
 pub struct galerna_group_t;
 
 static GROUPS: Table<Member> = Table::new("group", 3);
@@ -55,7 +63,8 @@ pub(crate) fn with<R>(
     GROUPS.with(group, body)
 }
 
-/// Joins a group: meets the other members, and returns when all have met all, and the `view` callback was told so.
+/// Founds a group with the other members, or joins it if it runs; returns when this process votes in the group's view (see
+/// galerna_view_t), so that the next member can be restarted or stopped, and the `view` callback was told so.
 ///
 /// - `config`: the configuration, with the own member set; it can be freed afterwards.
 /// - `callbacks`: what to call; copied. The context must outlive the group's handle.
@@ -64,7 +73,9 @@ pub(crate) fn with<R>(
 ///   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
 ///
 /// Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
-/// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, LISTEN, IO, LIMIT,
+/// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, TWO_GROUPS, LISTEN,
+/// IO, LIMIT,
+/// CALLBACK (`view` or `deliver` threw an exception during the join; the group is left),
 /// LOG_LOCKED, LOG_FULL,
 /// LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
 /// a group stops.
@@ -100,19 +111,39 @@ pub unsafe extern "C" fn galerna_join(
         let handle: *mut galerna_group_t = vacancy.fill(member);
         out.set(handle);
         // With the handle in use, so that whoever frees it waits for the callback. It may be freed already.
-        let _ = with(handle, |_| {
-            joining.tell();
+        let mut told = Ok(());
+        let _ = with(handle, |member| {
+            told = catch_unwind(AssertUnwindSafe(|| joining.tell()));
+            if told.is_err() {
+                member.group.abandon();
+            }
             Ok(())
         });
         // Now the other callbacks may run: they find the handle in `out`.
         drop(joining);
-        Ok(())
+        let Err(panic) = told else { return Ok(()) };
+        // It was not the engine that saw it, so nobody else has the group's end in hand.
+        out.set(std::ptr::null_mut());
+        GROUPS.remove(handle, hasten)?;
+        Err(Error::CallbackPanicked(border::panic_text(&*panic)).into())
     })
+}
+
+/// Ends the calls that wait in other threads.
+fn hasten(member: &Member) {
+    member.group.abandon();
+    if let Some(turn) = &member.turn {
+        turn.close();
+    }
 }
 
 /// Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
 /// do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
 /// Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
+///
+/// An open reservation holds back the messages after it. The leave waits half of its timeout for the galerna_commit() or
+/// galerna_abandon(), then drops the reservation: nothing of it is sent, its galerna_commit() returns GALERNA_ERR_LEFT, and
+/// its bytes may be written until then or until galerna_group_free().
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
 ///   see it fail.
@@ -127,7 +158,7 @@ pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) ->
         with(group, |member| {
             let left = match &member.turn {
                 None => member.group.leave(timeout),
-                Some(turn) => turn.leave(timeout, || member.group.abandon()),
+                Some(turn) => turn.leave(&member.group, timeout),
             };
             Ok(left?)
         })
@@ -146,12 +177,6 @@ pub extern "C" fn galerna_group_free(group: *mut galerna_group_t) -> galerna_res
             return Ok(());
         }
         not_in_callback()?;
-        let hasten = |member: &Member| {
-            member.group.abandon();
-            if let Some(turn) = &member.turn {
-                turn.close();
-            }
-        };
         GROUPS.remove(group, hasten).map(drop)
     })
 }
@@ -173,7 +198,8 @@ pub unsafe extern "C" fn galerna_group_member(group: *const galerna_group_t, mem
     })
 }
 
-/// What this process last observed of a member that spoke against it: why it suspected it, or who did. For people: other
+/// What this process observed first that speaks against a member: why it suspects it, or which other member does. Of a member
+/// that was removed, what led to that; of one that is in the view, what was observed since the view began. For people: other
 /// members may have observed something else.
 ///
 /// - `member`: its number; of one that nothing is known against, or that is none, the text is empty.

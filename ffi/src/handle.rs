@@ -3,11 +3,32 @@
 //! A handle is the index of a slot and the generation of what is in it, so one that was freed, or never was one, is told
 //! from a live one without touching memory that may be gone. Using it costs a load and an uncontended read lock, which
 //! is held during the call: what it stands for cannot go meanwhile, and freeing waits for the calls under way.
+//!
+//! A handle is its process's. In a forked child it answers `GALERNA_ERR_FORKED`, and freeing it leaves what it stands for as
+//! it is: threads that the child does not have may be in the middle of it. Configurations alone go over to the child.
 
 use crate::failure::Failure;
+use engine::Error;
+use engine::process::Life;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant};
 
+/// How long a lock is waited for that is held for a few words only.
+const LOCK_TIME: Duration = Duration::from_secs(10);
+
+/// A lock that is held for a few words only; none in a forked child, if a thread of the parent had it at the fork.
+pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let deadline = Instant::now() + LOCK_TIME;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
+}
 /// The most handles of one kind at a time.
 const SLOTS: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 10;
@@ -22,12 +43,20 @@ pub(crate) struct Table<T> {
     tag: usize,
     slots: [Slot<T>; SLOTS],
     free: Mutex<Free>,
+    /// A forked child may use what its parent has made.
+    inherited: bool,
 }
 
 struct Slot<T> {
     /// Odd while the slot is in use; grows by one whenever that changes.
     generation: AtomicU64,
-    value: RwLock<Option<Box<T>>>,
+    value: RwLock<Option<Held<T>>>,
+}
+
+struct Held<T> {
+    value: Box<T>,
+    /// Of the process in which it was made.
+    life: Life,
 }
 
 /// The slots that are not in use.
@@ -45,7 +74,15 @@ impl<T> Table<T> {
             tag,
             slots: [const { Slot { generation: AtomicU64::new(0), value: RwLock::new(None) } }; SLOTS],
             free: Mutex::new(Free { returned: Vec::new(), never_used: 0 }),
+            inherited: false,
         }
+    }
+
+    /// The same for handles that a forked child may use.
+    pub(crate) const fn inherited(kind: &'static str, tag: usize) -> Table<T> {
+        let mut table = Table::new(kind, tag);
+        table.inherited = true;
+        table
     }
 
     /// A handle for `value`.
@@ -73,8 +110,13 @@ impl<T> Table<T> {
             Err(TryLockError::WouldBlock) => return Err(self.invalid(handle)),
         };
         // Again under the lock, for the slot may have been freed and used anew since.
-        match value.as_deref() {
-            Some(value) if slot.generation.load(Ordering::Acquire) == generation => body(value),
+        match value.as_ref() {
+            Some(held) if slot.generation.load(Ordering::Acquire) == generation => {
+                if !self.inherited {
+                    held.life.check()?;
+                }
+                body(&held.value)
+            }
             _ => Err(self.invalid(handle)),
         }
     }
@@ -91,20 +133,31 @@ impl<T> Table<T> {
         if let Err(found) = slot.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire) {
             return if found > generation { Ok(None) } else { Err(self.invalid(handle)) };
         }
-        if let Some(value) = slot.value.read().unwrap_or_else(PoisonError::into_inner).as_deref() {
-            hasten(value);
+        // Not waited for: in a forked child the thread that has the lock may not be there.
+        let forked = match slot.value.try_read() {
+            Ok(held) => held.as_ref().is_none_or(|held| held.life.is_over()),
+            Err(TryLockError::Poisoned(held)) => held.into_inner().as_ref().is_none_or(|held| held.life.is_over()),
+            Err(TryLockError::WouldBlock) => false,
+        };
+        if forked {
+            return Ok(None);
         }
-        let value = slot.value.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(held) = slot.value.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            hasten(&held.value);
+        }
+        let held = slot.value.write().unwrap_or_else(PoisonError::into_inner).take();
         self.return_slot(index);
-        Ok(value)
+        Ok(held.map(|held| held.value))
     }
 
     fn return_slot(&self, index: usize) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(index);
+        if let Some(mut free) = lock_briefly(&self.free) {
+            free.returned.push(index);
+        }
     }
 
     fn take_slot(&self) -> Result<usize, Failure> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock_briefly(&self.free).ok_or(Error::Forked)?;
         if let Some(index) = free.returned.pop() {
             return Ok(index);
         }
@@ -153,7 +206,8 @@ impl<T> Vacancy<'_, T> {
         std::mem::forget(self);
         let slot = &table.slots[index];
         // Nobody holds the lock but a call with an old handle, for a moment.
-        *slot.value.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(value));
+        *slot.value.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Held { value: Box::new(value), life: Life::present() });
         // Release: whoever sees the odd generation finds the value.
         let generation = slot.generation.fetch_add(1, Ordering::Release) + 1;
         let number = (generation as usize) << (INDEX_BITS + TAG_BITS) | index << TAG_BITS | table.tag;

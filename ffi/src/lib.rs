@@ -27,6 +27,7 @@ mod result;
 mod send;
 mod snapshot;
 mod stats;
+mod thrown;
 mod view;
 
 #[cfg(test)]

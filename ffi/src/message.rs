@@ -33,7 +33,7 @@ impl From<Mode> for galerna_mode_t {
 /// `galerna_mode_t` as C passes it: any number.
 pub type RawMode = i32;
 
-/// One delivered message. It is valid during the callback only, like the payload, which lies in ring memory.
+/// One delivered message. It is valid during the callback only, like the payload: ring memory, or a copy of it.
 #[repr(C)]
 pub struct galerna_message_t {
     /// Bytes of this struct as the library knows it: later versions append fields.

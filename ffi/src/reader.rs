@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::handle::TAG_BITS;
 use crate::result::galerna_result_t;
 use engine::Error;
+use engine::process::Life;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::io::{ErrorKind, Read};
@@ -24,6 +25,8 @@ struct Lent<'s> {
     state: &'s mut dyn Read,
     /// What went wrong: the callback may have overlooked it.
     failed: Option<String>,
+    /// Of the process that restores.
+    life: Life,
 }
 
 thread_local! {
@@ -41,7 +44,7 @@ pub(crate) fn lend(state: &mut dyn Read, restore: impl FnOnce(*mut galerna_reade
     }
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     let handle = NEXT.fetch_add(1, Ordering::Relaxed) << TAG_BITS | TAG;
-    let mut lent = Lent { state, failed: None };
+    let mut lent = Lent { state, failed: None, life: Life::present() };
     let place = NonNull::from(&mut lent);
     let reset = Reset;
     CURRENT.set(Some((handle, place.cast())));
@@ -90,6 +93,10 @@ fn read(reader: *const galerna_reader_t, bytes: &mut [u8]) -> Result<usize, Fail
     };
     // SAFETY: `lend` keeps it alive as long as the handle is known, in this thread only.
     let lent = unsafe { place.as_mut() };
+    if let Err(forked) = lent.life.check() {
+        CURRENT.set(Some((handle, place)));
+        return Err(forked.into());
+    }
     let result = fill(lent.state, bytes);
     if let Err(error) = &result {
         lent.failed.get_or_insert_with(|| error.to_string());

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 /// Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
-/// Until then it holds back this process's later messages.
+/// Until then it holds back this process's later messages; galerna_leave() waits for it, and drops it in the end.
 ///
 /// It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
 #[repr(C)]
@@ -127,7 +127,8 @@ pub unsafe extern "C" fn galerna_reserve(
 /// - `mode`: a galerna_mode_t, when the message may be delivered.
 ///
 /// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
-/// the message is durable and the group has no log, and then it stays open), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+/// the message is durable and the group has no log, and then it stays open), LEFT (galerna_leave() dropped it: nothing is
+/// sent, and the reservation is cleared), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_commit(
     group: *mut galerna_group_t,
@@ -140,9 +141,11 @@ pub unsafe extern "C" fn galerna_commit(
         let (given, place) = unsafe { open(reservation)? };
         group::with(group, |member| {
             let (subgroup, claim) = given.claim(group)?;
-            member.group.commit_claim(subgroup, claim, mode)?;
-            place.set(galerna_reservation_t::EMPTY);
-            Ok(())
+            let committed = member.group.commit_claim(subgroup, claim, mode);
+            if matches!(committed, Ok(()) | Err(Error::Left)) {
+                place.set(galerna_reservation_t::EMPTY);
+            }
+            Ok(committed?)
         })
     })
 }
@@ -151,7 +154,8 @@ pub unsafe extern "C" fn galerna_commit(
 ///
 /// - `reservation`: filled by galerna_reserve() for this group, and not used up.
 ///
-/// It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP.
+/// It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP. One that
+/// galerna_leave() has dropped is no error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_abandon(
     group: *mut galerna_group_t,

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 
 /// What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
 ///
-/// Any call may also return GALERNA_ERR_INTERNAL.
+/// Any call may also return GALERNA_ERR_INTERNAL, and in a forked child GALERNA_ERR_FORKED.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names, reason = "the names of C")]
@@ -59,7 +59,8 @@ pub enum galerna_result_t {
     GALERNA_ERR_RDMA = 23,
     /// Somebody has the log open for writing, in this process or in another; the text names its directory.
     GALERNA_ERR_LOG_LOCKED = 24,
-    /// The disk is full. Nothing that was durable is lost, and the log goes on when there is space.
+    /// The log needs space, memory or a file descriptor, and there is none. Nothing that was durable is lost, and the log goes on
+    /// when there is.
     GALERNA_ERR_LOG_FULL = 25,
     /// Something that was durable is not as it was written; the text names the file and the offset.
     GALERNA_ERR_LOG_DAMAGED = 26,
@@ -75,6 +76,12 @@ pub enum galerna_result_t {
     GALERNA_ERR_LOG_RECORD_TOO_LARGE = 31,
     /// The record's version or time is not greater than the last one's.
     GALERNA_ERR_LOG_ORDER = 32,
+    /// The group stopped: a callback of the application threw an exception; the text names the callback.
+    GALERNA_ERR_CALLBACK = 33,
+    /// What the handle stands for was made before a fork, and is the parent's: see galerna_group_t.
+    GALERNA_ERR_FORKED = 34,
+    /// Two groups have this name, and know nothing of each other; the text says where both are found.
+    GALERNA_ERR_TWO_GROUPS = 35,
 }
 
 /// A short description of a result code, in English.
@@ -108,7 +115,7 @@ pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
     const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 33] = [
+    const TEXTS: [&CStr; 36] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -142,6 +149,9 @@ fn describe(result: RawResult) -> &'static CStr {
         c"the log has stopped, as its disk failed",
         c"record too large for the log",
         c"the record does not follow the log's last one",
+        c"a callback threw an exception",
+        c"made by the parent of this process",
+        c"two groups have this name",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)

@@ -1,6 +1,7 @@
 //! `galerna_snapshot_t`: an application's state on its way to a member that joins.
 
 use crate::callbacks::as_callback;
+use crate::thrown::Thrown;
 use std::ffi::c_void;
 use std::io::{Error, Read, Result};
 
@@ -16,9 +17,9 @@ pub struct galerna_snapshot_t {
     pub context: *mut c_void,
     /// Puts the next bytes of the state into `buffer`, at most `length` of them, and returns how many; 0 at the end of the
     /// state. A negative number says that it cannot be read: the joining member is refused. Must be set.
-    pub read: Option<unsafe extern "C" fn(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize>,
+    pub read: Option<unsafe extern "C-unwind" fn(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize>,
     /// The state is not needed any more, read to its end or not. Called once. May be left NULL.
-    pub free: Option<unsafe extern "C" fn(context: *mut c_void)>,
+    pub free: Option<unsafe extern "C-unwind" fn(context: *mut c_void)>,
 }
 
 impl galerna_snapshot_t {
@@ -49,6 +50,7 @@ impl Read for State {
         let read = read.ok_or_else(|| Error::other("the application's snapshot has no `read`"))?;
         // SAFETY: the application's function and context; the buffer has as many bytes as it is told.
         let got = as_callback(|| unsafe { read(context, buffer.as_mut_ptr().cast(), buffer.len()) });
+        let got = got.map_err(|Thrown| Error::other("the snapshot's `read` threw an exception"))?;
         match usize::try_from(got) {
             Ok(got) if got <= buffer.len() => Ok(got),
             Ok(got) => Err(Error::other(format!("the snapshot's `read` returned {got} for {} bytes", buffer.len()))),
@@ -61,7 +63,9 @@ impl Drop for State {
     fn drop(&mut self) {
         if let Some(free) = self.0.free {
             // SAFETY: the application's function and context, and nothing is read any more.
-            as_callback(|| unsafe { free(self.0.context) });
+            let freed = as_callback(|| unsafe { free(self.0.context) });
+            // There is nobody to tell; the state is not needed any more.
+            let _ = freed;
         }
     }
 }

@@ -25,6 +25,12 @@ pub struct galerna_view_t {
     pub member_count: usize,
     /// This process's index in `members`.
     pub rank: usize,
+    /// Those of `members` that vote, in the same order: only they count for the majority without which the group stops. A
+    /// process that joins is a member first, and votes in a later view, once it has the group's state. Before a member is
+    /// restarted or stopped, wait until all others that run are listed here.
+    pub voters: *const u32,
+    /// How many.
+    pub voter_count: usize,
     /// Members that were not in the view before.
     pub joined: *const u32,
     /// How many.
@@ -49,12 +55,12 @@ unsafe impl Versioned for galerna_view_t {
 /// The ids that views which C holds point to.
 static VIEWS: Table<Ids> = Table::new("view", 5);
 
-/// A view's ids as C reads them, its four lists one after another.
+/// A view's ids as C reads them, its five lists one after another.
 pub(crate) struct Ids(Box<[u32]>);
 
 impl Ids {
     pub(crate) fn of(view: &View) -> Ids {
-        let lists = [&view.members, &view.joined, &view.left, &view.failed];
+        let lists = [&view.members, &view.voters, &view.joined, &view.left, &view.failed];
         Ids(lists.into_iter().flatten().map(|id| id.0).collect())
     }
 }
@@ -67,6 +73,8 @@ impl galerna_view_t {
         members: std::ptr::null(),
         member_count: 0,
         rank: 0,
+        voters: std::ptr::null(),
+        voter_count: 0,
         joined: std::ptr::null(),
         joined_count: 0,
         left: std::ptr::null(),
@@ -79,6 +87,7 @@ impl galerna_view_t {
     /// The view as `me` sees it, in the ids made of it; valid as long as these are.
     pub(crate) fn new(view: &View, Ids(ids): &Ids, me: MemberId) -> galerna_view_t {
         let (members, rest) = ids.split_at(view.members.len());
+        let (voters, rest) = rest.split_at(view.voters.len());
         let (joined, rest) = rest.split_at(view.joined.len());
         let (left, failed) = rest.split_at(view.left.len());
         galerna_view_t {
@@ -86,6 +95,8 @@ impl galerna_view_t {
             members: members.as_ptr(),
             member_count: members.len(),
             rank: view.rank_of(me).unwrap_or(usize::MAX),
+            voters: voters.as_ptr(),
+            voter_count: voters.len(),
             joined: joined.as_ptr(),
             joined_count: joined.len(),
             left: left.as_ptr(),

@@ -10,7 +10,7 @@ use support::{Language, Link};
 /// Sources and arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 11] = [
+const RUNS: [Run; 16] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
@@ -21,7 +21,12 @@ const RUNS: [Run; 11] = [
     (&["handles.c", "cluster.c"], &[]),
     (&["log.c", "log_files.c", "cluster.c"], &[]),
     (&["log_threads.c", "log_files.c", "cluster.c"], &[]),
+    (&["threads.c", "cluster.c"], &["tcp"]),
+    (&["threads.c", "cluster.c"], &["shm"]),
+    (&["forks.c", "log_files.c", "cluster.c"], &["tcp"]),
+    (&["forks.c", "log_files.c", "cluster.c"], &["shm"]),
     (&["alone.cpp"], &[]),
+    (&["throws.cpp"], &[]),
 ];
 
 const SANITIZE: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];

@@ -5,8 +5,8 @@ use galerna::log::Version;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Looks at a persistent log. Changes nothing, and may be used while a process writes the log: what is read is what was whole
-/// when the command began.
+/// Looks at a persistent log. Changes nothing in it, and may be used (but for `recover`) while a process writes the log: what is read
+/// is what was whole when the command began.
 ///
 /// The status is 0 if all is well, 1 if something in the log is damaged, and 2 if the command cannot do what it is to do.
 #[derive(Parser)]
@@ -45,6 +45,32 @@ pub(crate) enum Command {
     /// The integers of 64 bits are greater than what a double holds exactly. Later versions may add keys, not change these.
     #[command(verbatim_doc_comment)]
     Export(ExportArgs),
+    /// Makes a new group out of the log of one member, for the day when the disks of too many others are lost.
+    ///
+    /// A group starts again by itself once more than half of the voters of its last view are back with their logs (of two members one
+    /// is enough with `lone_survivor = true`). This is for the case that this cannot be any more, and it costs what only the lost
+    /// members had: nobody can know what that was. So use the longest log that is left: `galerna-log list` shows how far each goes.
+    ///
+    /// The log in DIR is not changed. NEW_DIR gets a copy of it, under a new group id, with a last view that has this member only; it
+    /// appears as a whole or not at all. Its parent is then to be `log.directory`, and its name must be that of DIR, `GROUP-ID`: the
+    /// member looks for its log by that name, and another name is refused. Start this member first; all others, also those that still
+    /// have a log of the old group, start with empty log directories and join.
+    Recover(RecoverArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct RecoverArgs {
+    /// The directory of the member's log; no process may be using it.
+    pub(crate) dir: PathBuf,
+    /// The directory to make, which must not be there yet, and has the name of DIR under another parent.
+    pub(crate) new_dir: PathBuf,
+    /// Needed: what only the lost members had is gone for good.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// The members whose disks are lost, by their ids. Refused if the others are more than half of the last view's voters, as these
+    /// would start again without any loss.
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', required = true)]
+    pub(crate) lost: Vec<u32>,
 }
 
 #[derive(Args)]

@@ -1,10 +1,11 @@
-//! `galerna-log`: looks at a persistent log, and never changes it, also while a process writes it.
+//! `galerna-log`: looks at a persistent log, and never changes it, also while a process writes it; or makes a new group out of it.
 
 mod args;
 mod export;
 mod list;
 mod print;
 mod record;
+mod recover;
 mod verify;
 mod walk;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Print(args) => print::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Recover(args) => recover::run(&args),
     };
     let (what, status) = match done {
         Ok(()) | Err(Failure::Enough) => return ExitCode::SUCCESS,

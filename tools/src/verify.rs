@@ -91,6 +91,10 @@ fn beside(walk: &mut Walk, dir: &Path, found: &mut Found) -> Result<String> {
         Ok(Some(snapshot)) => there += &format!("; checkpoint up to {}, {} bytes", snapshot.version, snapshot.len),
         Err(damage) => note(damage, found)?,
     }
+    for file in walk.log.missing().to_vec().iter().filter(|file| file.ends_with(".blob")) {
+        let what = "the file is missing".to_owned();
+        note(Error::LogDamaged { file: dir.join(file).display().to_string(), offset: 0, what }, found)?;
+    }
     let listing = |error: std::io::Error| Failure::Unusable(format!("listing {}: {error}", dir.display()));
     let mut blobs = 0;
     for entry in std::fs::read_dir(dir).map_err(listing)? {

@@ -1,5 +1,6 @@
 //! How the group's log is kept.
 
+use super::MemberId;
 use crate::error::Error;
 use crate::log::SEGMENT_BYTES_DEFAULT;
 use serde::Deserialize;
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// Where logs are kept; each member has a directory `GROUP-MEMBER` in there. On a disk of this host.
+    /// Where logs are kept; each member has a directory `GROUP-MEMBER` in there (see [`LogConfig::directory_of`]). On a disk of this
+    /// host.
     pub directory: PathBuf,
     /// Bytes of a file of the log, a multiple of 4096 from 8192 to 2^31; every message must fit one.
     #[serde(default = "default_segment_bytes")]
@@ -21,6 +23,15 @@ pub struct LogConfig {
     /// milliseconds.
     #[serde(default = "default_restart_wait_ms")]
     pub restart_wait_ms: u64,
+    /// How far this host's clock may be from those of most other members, in milliseconds, from 1 to 86,400,000: beyond it
+    /// messages bear the others' time, and this process and the others warn of its clock.
+    #[serde(default = "default_clock_skew_max_ms")]
+    pub clock_skew_max_ms: u64,
+}
+
+// Clocks that are kept by NTP are within a tenth of that, and a heartbeat may be late.
+fn default_clock_skew_max_ms() -> u64 {
+    1000
 }
 
 fn default_segment_bytes() -> u64 {
@@ -39,7 +50,17 @@ impl LogConfig {
             segment_bytes: default_segment_bytes(),
             durable_members: 0,
             restart_wait_ms: default_restart_wait_ms(),
+            clock_skew_max_ms: default_clock_skew_max_ms(),
         }
+    }
+
+    /// The directory of the log of `member` of `group`: in [`LogConfig::directory`], the group's name, a dash and the member's number.
+    ///
+    /// Every byte of the name stands there as `%` and two hexadecimal digits, but for a-z, 0-9, `_`, `-` and a `.` that is not the
+    /// first: no two members have one directory, nor on a file system that does not tell capitals from small letters. A name that
+    /// would be too long for a file system is cut, and goes on with `~` and 32 digits that depend on all of it.
+    pub fn directory_of(&self, group: &str, member: MemberId) -> PathBuf {
+        self.directory.join(format!("{}-{member}", escaped(group)))
     }
 
     pub(super) fn check(&self, max_message: usize) -> Result<(), Error> {
@@ -51,6 +72,10 @@ impl LogConfig {
             let value = self.segment_bytes;
             return fail(format!("`log.segment_bytes` must be a multiple of 4096 from 8192 to 2^31, not {value}"));
         }
+        if !(1..=86_400_000).contains(&self.clock_skew_max_ms) {
+            let value = self.clock_skew_max_ms;
+            return fail(format!("`log.clock_skew_max_ms` must be from 1 to 86400000 (a day), not {value}"));
+        }
         // A page of a segment is its own, and a record has a head.
         let most = self.segment_bytes - 4096 - 128;
         if max_message as u64 > most {
@@ -60,5 +85,139 @@ impl LogConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// The longest name, in bytes, that is not cut: with what is put behind it, it fits every file system.
+const NAME_BYTES_MAX: usize = 100;
+/// What stays of a longer one.
+const NAME_BYTES_KEPT: usize = 60;
+
+fn escaped(group: &str) -> String {
+    let mut name = String::new();
+    for (n, byte) in group.bytes().enumerate() {
+        let plain = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-') || byte == b'.' && n > 0;
+        if plain {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    if name.len() > NAME_BYTES_MAX {
+        name.truncate(NAME_BYTES_KEPT);
+        name.push_str(&format!("~{:032x}", hash(group.as_bytes())));
+    }
+    name
+}
+
+/// Whether the directory of the log of `member` of a group has this name. `is_group` says whether a name is the group's. A group's
+/// name that was cut cannot be told from another's by it, and passes.
+pub(crate) fn is_directory_name(name: &str, member: MemberId, is_group: impl Fn(&str) -> bool) -> bool {
+    let Some(group) = name.strip_suffix(&format!("-{member}")) else { return false };
+    if group.len() > NAME_BYTES_KEPT && group.contains('~') {
+        return true;
+    }
+    unescaped(group).is_some_and(|plain| escaped(&plain) == group && is_group(&plain))
+}
+
+fn unescaped(name: &str) -> Option<String> {
+    let mut parts = name.split('%');
+    let mut plain = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        plain.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        plain.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(plain).ok()
+}
+
+/// FNV-1a of 128 bits. It is part of what is on disks, and does not change.
+pub(crate) fn hash(bytes: &[u8]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn name(group: &str, member: u32) -> String {
+        let directory = LogConfig::new("/logs").directory_of(group, MemberId(member));
+        assert_eq!(directory.parent(), Some(std::path::Path::new("/logs")), "{group}");
+        directory.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn names_that_look_alike_have_directories_of_their_own() {
+        let long = "x".repeat(255);
+        let other = format!("{}y", "x".repeat(254));
+        let groups = [
+            "demo",
+            "Demo",
+            "DEMO",
+            "a:b",
+            "a_b",
+            "a/b",
+            "a%3ab",
+            "a%3Ab",
+            "a",
+            "a-1",
+            "a-1-1",
+            "1",
+            "-",
+            "--",
+            ".",
+            "..",
+            "...",
+            "a.",
+            ".a",
+            " ",
+            "",
+            "a b",
+            "\u{e9}",
+            "e\u{301}",
+            "~",
+            "a~",
+            "a\0",
+            "a.discarded",
+            "a-1.discarded",
+            &long,
+            &other,
+        ];
+        let mut found = HashMap::new();
+        for group in groups {
+            for member in [0, 1, 2, 11, u32::MAX] {
+                // Also where capitals are small letters.
+                let name = name(group, member);
+                assert_eq!(name, name.to_lowercase());
+                assert!(name.len() <= 120 && !name.contains('/') && !name.starts_with('.'), "{name}");
+                let before = found.insert(name.clone(), (group, member));
+                assert_eq!(before, None, "{name} is that of {group} {member} as well");
+            }
+        }
+        for (name, &(group, member)) in &found {
+            assert!(is_directory_name(name, MemberId(member), |plain| plain == group), "{name}");
+        }
+        for other in ["demo-2", "demo", "Demo-1", "%64emo-1", "%6-1", "%-1", "-1", "1", "demo-1.bak", "", "d%e9-1"] {
+            assert!(!is_directory_name(other, MemberId(1), |plain| plain == "demo"), "{other}");
+        }
+        assert_eq!(name("demo", 1), "demo-1");
+        assert_eq!(name("a:b", 1), "a%3ab-1");
+        assert_eq!(name("..", 7), "%2e.-7");
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_books() {
+        assert_eq!(hash(b""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+        assert_eq!(hash(b"a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_have_one_directory(a in "\\PC{1,12}", b in "\\PC{1,12}", one: u32, two: u32) {
+            prop_assert_eq!(name(&a, one) == name(&b, two), a == b && one == two);
+        }
     }
 }

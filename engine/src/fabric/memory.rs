@@ -1,6 +1,6 @@
 //! The memory of one row, as the protocol and the fabrics see it.
 
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapRaw};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,10 @@ impl Row {
     /// Memory that the caller mapped; `columns_len` as in [`super::TableSpec`].
     pub fn from_map(map: MmapRaw, columns_len: usize) -> Row {
         assert!(columns_len <= map.len() && columns_len.is_multiple_of(64) && map.len().is_multiple_of(8));
+        // A child shares no row with its parent's peers, and the parent's pages, which a device may write, are not copied.
+        if let Err(error) = map.advise(Advice::DontFork) {
+            tracing::debug!(%error, "a row that a forked child inherits");
+        }
         Row { map, columns_len }
     }
 

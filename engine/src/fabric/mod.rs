@@ -29,6 +29,18 @@
 //! * **Release.** As sever, but what was queued for the peer before still goes out if it takes it, then its link ends: it is
 //!   to learn that the others go on without it. Nobody waits for the peer: the sources may change as if it had been sent,
 //!   the slot may be attached anew, and nothing is reported of it any more. While the fabric is polled it goes on.
+//! * **Relink.** [`Fabric::relink`] makes a new connection the link to the process that is attached already, after the link
+//!   to it broke at one end or at both. Both ends call it, each when it likes. Unlike *attach* it zeroes nothing: the own copy
+//!   of the peer's rows keeps its contents, and so does the peer's copy of the own rows. The old link is severed first. What
+//!   was queued for it is dropped, and its stable writes are complete; when the call has returned, nothing that the peer wrote
+//!   through it lands any more. Fetches that were under way from the peer are gone without an event of their own. What is
+//!   written before the other end has called `relink` too waits for it, and lands after that end has severed the old link.
+//!   A write that was lost with the old link is not repeated: whoever calls `relink` writes again what the peer must have.
+//! * **Renew.** Where rows are shared, a process to which nobody pays attention any more may still read one's own row.
+//!   [`Fabric::renew`] gives the row of a table new memory, with the same columns and zeros for data; nothing that is stored
+//!   from then on is seen in the old one. Peers go on with the old memory until they ask [`Fabric::renewed`] for the new. A peer
+//!   that has seen anything that the owner stored after `renew` returned, in another row, is given the new memory, or told to wait:
+//!   it may come late, or, if it was lost, over a link that is made again. While the owner is polled it goes on.
 //! * **Link down.** A link that breaks by itself is reported once, as [`Event::LinkDown`], after everything that arrived
 //!   before it broke has become visible.
 //! * **Wake.** After [`Fabric::arm`], followed by a [`Fabric::poll`] that found nothing and a look at the rows that found
@@ -143,6 +155,9 @@ pub enum Connection {
     /// For the simulated fabric: the number of the process.
     #[cfg(test)]
     Simulated(usize),
+    /// For the simulated fabric, to make a link again: the number of the process, and that of the connection.
+    #[cfg(test)]
+    SimulatedAgain(usize, u64),
 }
 
 /// What holds for the source of a write between its posting and its completion.
@@ -191,6 +206,17 @@ pub enum Event {
     },
 }
 
+/// The memory of a peer's row: see [`Fabric::renewed`].
+#[derive(Clone)]
+pub enum Renewed {
+    /// That which `attach`, `relink` or an earlier call has returned.
+    Same,
+    /// This one from now on.
+    New(Arc<Row>),
+    /// Another one, which is not here yet.
+    Awaited,
+}
+
 /// What a fabric has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FabricStats {
@@ -218,6 +244,15 @@ pub trait Fabric: Send {
     /// [`Error::Misuse`] for the own slot, one out of range, or a connection of another fabric; [`Error::Io`] when the system
     /// refuses memory or descriptors.
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error>;
+
+    /// Makes `connection` the link to the very process that is attached in `peer`, whose rows keep their contents: see
+    /// *Relink*. Returns the rows in the order of the tables, as the caller knows them already or as other maps of the same
+    /// memory: the caller uses these from now on.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if nobody is attached in `peer`, or for a connection of another fabric or to another process;
+    /// [`Error::Io`] when the system refuses memory or descriptors. The old link is down after an error, too.
+    fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error>;
 
     /// Queues a write of `range` of one's own row of `table` to the same place of `peer`'s copy.
     ///
@@ -268,10 +303,25 @@ pub trait Fabric: Send {
     /// Becomes readable when there is something to poll; `None` on a fabric that has no descriptor (the simulated one).
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Whether a row is one memory for all, so that it changes under its readers whenever its owner stores.
-    fn shares_rows(&self) -> bool {
-        false
-    }
+    /// Whether a row is one memory for all, so that it changes under its readers whenever its owner stores. Without a default:
+    /// what protects readers of such memory depends on the answer.
+    fn shares_rows(&self) -> bool;
+
+    /// Gives the own row of `table` new memory where rows are shared, and all peers but the `departed` as well; `epoch` counts up
+    /// with each call. `None`, and the row is as it was, where rows are copies, or none of the departed can read any more. See
+    /// *Renew*.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses memory or descriptors: the row is as it was.
+    fn renew(&mut self, table: TableId, epoch: u64, departed: &[Slot]) -> Result<Option<Arc<Row>>, Error>;
+
+    /// The memory that the row of `peer` in `table` has in `epoch`. See *Renew*.
+    fn renewed(&mut self, peer: Slot, table: TableId, epoch: u64) -> Renewed;
+
+    /// Bytes that have come from `peer` over the network so far, by whatever link: a change is a sign of life, also where what
+    /// comes is a part of something long that a slow network carries. 0 where the fabric cannot know, or where nothing is
+    /// ever under way: on shared memory, and on RDMA, where the device takes no notice of the receiver.
+    fn received_from(&self, peer: Slot) -> u64;
 
     /// Counters for the application.
     fn stats(&self) -> FabricStats;

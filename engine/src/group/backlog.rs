@@ -14,6 +14,16 @@ pub(super) enum Item {
     View(Arc<View>),
 }
 
+impl Item {
+    /// Whether a state covers it.
+    pub(super) fn is_covered(&self, covered: &Covered) -> bool {
+        match self {
+            Item::View(view) => view.number < covered.view,
+            Item::Message { view, sequence, .. } => covered.has(*view, *sequence),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Backlog {
@@ -43,21 +53,13 @@ impl Backlog {
         self.items.push_back(Item::View(view));
     }
 
-    /// The next item that a state does not cover.
-    pub(super) fn next(&mut self, covered: &Covered) -> Option<Item> {
-        loop {
-            let item = self.items.pop_front()?;
-            self.bytes -= ITEM_BYTES;
-            match &item {
-                Item::View(view) if view.number < covered.view => {}
-                Item::View(_) => return Some(item),
-                Item::Message { view, sequence, payload, .. } => {
-                    self.bytes -= payload.len();
-                    if !covered.has(*view, *sequence) {
-                        return Some(item);
-                    }
-                }
-            }
+    /// The next item.
+    pub(super) fn next(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= ITEM_BYTES;
+        if let Item::Message { payload, .. } = &item {
+            self.bytes -= payload.len();
         }
+        Some(item)
     }
 }

@@ -2,17 +2,24 @@
 //!
 //! The door decides nothing that concerns the group: it asks the driver, which alone touches the node.
 
+use super::entry::{self, LINK_TIME};
 use super::linking::Linking;
+use super::patience::{LOOK_TIME, Patient};
+use super::pulse::Ticker;
 use super::records;
+use super::relink;
 use super::shared::Shared;
-use super::transfer::{self, Covered};
-use super::wire::{self, First, Place, Reply, Request};
+use super::transfer::{self, Covered, Halt};
+use super::wire::{self, Asker, First, Place, Reply, Request};
 use crate::config::{Config, MemberId};
+use crate::error::Error;
 use crate::fabric::Connection;
 use crate::fabric::meet::listen::Listening;
-use crate::fabric::meet::{self, Quiet, check};
-use crate::log::Version;
+use crate::fabric::meet::{self, check};
+use crate::log::{Log, Version};
 use crate::membership::Peer;
+use crate::process::Life;
+use crate::thread::{self, OWN_STACK_BYTES};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;
@@ -20,12 +27,14 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a visitor may take over each step.
 pub(super) const STEP_TIME: Duration = Duration::from_secs(5);
+/// How long a process that wants a place may take to answer at its address.
+const DIAL_TIME: Duration = Duration::from_secs(2);
 /// Visitors at a time; more are turned away.
 const VISITORS_MAX: usize = 64;
 
@@ -33,10 +42,29 @@ const VISITORS_MAX: usize = 64;
 pub(super) enum Visit {
     /// A place in the group.
     Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
+    /// Whether this member gives places.
+    Leads { reply: SyncSender<bool> },
     /// To be attached.
     Link { place: Place, since: u64, connection: Connection },
+    /// To know whether the link with this process, which has wedged this view, may be made again.
+    MayRelink { peer: Peer, view: u64, reply: SyncSender<Reply> },
+    /// That it is made again, over a connection that this process has `dialled`, or the peer.
+    Relink { peer: Peer, view: u64, dialled: bool, connection: Connection },
+    /// That the group has gone on without this process, which had wedged this view when it asked this peer; `left`: as it wanted.
+    GoneOn { peer: Peer, view: u64, left: bool },
     /// The application's state, of this view or a later one.
-    State { view: u64, reply: SyncSender<io::Result<Snapshot>> },
+    State { view: u64, reply: SyncSender<Result<Snapshot, NoState>> },
+    /// To be noted: what speaks against a member.
+    Fault { member: MemberId, what: String },
+}
+
+/// Why there is no state.
+#[derive(Debug)]
+pub(super) enum NoState {
+    /// Not now.
+    Later(String),
+    /// The application's `snapshot` failed.
+    Failed(String),
 }
 
 /// A state, and what it covers.
@@ -64,25 +92,32 @@ impl Sign {
     }
 }
 
-/// The thread that listens; dropped, it ends.
+/// The thread that listens, and counts the engine's time; dropped, it ends.
 pub(super) struct Door {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    life: Life,
 }
 
 impl Door {
-    pub(super) fn open(listening: Listening, sign: Sign, shared: Arc<Shared>) -> io::Result<Door> {
-        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    pub(super) fn open(listening: Listening, sign: Sign, shared: Arc<Shared>) -> Result<Door, Error> {
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let stop = Arc::new(stop.map_err(|e| Error::io("cannot make an event descriptor", e))?);
         let (seen, sign) = (stop.clone(), Arc::new(sign));
-        let thread = std::thread::Builder::new()
-            .name(format!("galerna-door-{}", sign.me.id))
-            .spawn(move || listen(&listening, &seen, &sign, &shared))?;
-        Ok(Door { stop, thread: Some(thread) })
+        let name = format!("galerna-door-{}", sign.me.id);
+        let listens = move || listen(&listening, &seen, &sign, &shared);
+        let thread = thread::spawn(name, "listens for processes that join", OWN_STACK_BYTES, listens)?;
+        Ok(Door { stop, thread: Some(thread), life: Life::present() })
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
+        if self.life.is_over() {
+            // The descriptor and the thread are the parent's.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         // It cannot fail: nobody else writes it.
         let _ = self.stop.write(1);
         if let Some(thread) = self.thread.take() {
@@ -102,29 +137,38 @@ impl Drop for Counted {
 
 fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<Shared>) {
     let visitors = Arc::new(AtomicUsize::new(0));
+    let mut ticker = Ticker::new(&shared.pulse);
     loop {
-        let mut fds =
-            [PollFd::new(listening.socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+        let fds = [listening.socket.as_fd(), stop.as_fd(), ticker.fd()];
+        let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // Rounded up, so that a short rest is not a busy one.
+        let rest = ticker.rest().map(|rest| PollTimeout::try_from(rest + Duration::from_millis(1)));
+        match nix::poll::poll(&mut fds, rest.map_or(PollTimeout::NONE, |rest| rest.unwrap_or(PollTimeout::MAX))) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return tracing::error!(%error, "nobody can join by this member any more"),
         }
-        if fds[1].revents().is_some_and(|flags| !flags.is_empty()) {
+        let [visited, stopped, called] = fds.map(|fd| fd.revents().is_some_and(|flags| !flags.is_empty()));
+        if stopped {
             return;
+        }
+        ticker.turn(called);
+        if !visited {
+            continue;
         }
         match listening.socket.accept() {
             Ok((socket, _)) if visitors.load(Ordering::Relaxed) < VISITORS_MAX => {
                 visitors.fetch_add(1, Ordering::Relaxed);
-                let (sign, shared, count) = (sign.clone(), shared.clone(), visitors.clone());
+                let (sign, told, count) = (sign.clone(), shared.clone(), visitors.clone());
                 let visit = Counted(count);
                 let talk = move || {
                     let _visit = visit;
-                    if let Err(error) = talk(socket, &sign, &shared) {
+                    if let Err(error) = talk(socket, &sign, &told) {
                         tracing::debug!(%error, "a visitor was turned away");
                     }
                 };
-                if let Err(error) = std::thread::Builder::new().name("galerna-visitor".to_owned()).spawn(talk) {
-                    tracing::warn!(%error, "cannot start a thread for a visitor");
+                // The application's `snapshot` may be read in it.
+                if let Err(error) = thread::spawn("galerna-visitor", "talks to a visitor", shared.stack_bytes, talk) {
+                    tracing::warn!(%error, "a visitor was turned away");
                 }
             }
             Ok(_) => tracing::warn!("more than {VISITORS_MAX} visitors at a time"),
@@ -143,9 +187,11 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
     socket.set_write_timeout(Some(STEP_TIME))?;
     let request = match wire::first(&mut socket)? {
         First::Request(request) => request,
+        First::Hello if matches!(running(sign, shared), Reply::Runs { .. }) => {
+            return meet::refuse_running(&mut socket, sign.me.id);
+        }
         // It tries again, until the group runs or is founded.
-        First::Hello if shared.restarting.load(Ordering::Relaxed) => return Ok(()),
-        First::Hello => return meet::refuse_running(&mut socket, sign.me.id),
+        First::Hello => return Ok(()),
     };
     match request {
         Request::Ask { group, founds } if group == sign.group => {
@@ -165,16 +211,47 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
             };
             wire::answer(&mut socket, &reply)
         }
+        // Another process has got this one's address, or this one has had its place for long.
+        Request::Dial { incarnation } if incarnation == sign.me.incarnation => {
+            wire::answer(&mut socket, &Reply::Dialled {})
+        }
+        Request::Dial { .. } => {
+            wire::answer(&mut socket, &Reply::Refused { reason: format!("member {} listens there", sign.me.id) })
+        }
+        Request::Relay { group_id, from, since, to } => {
+            let address = to.address.clone();
+            let dialled = wire::ask(&address, &Request::DialBack { group_id, from, since, to }, LINK_TIME);
+            let refused = |e: io::Error| Reply::Refused { reason: e.to_string() };
+            wire::answer(&mut socket, &dialled.map_or_else(refused, |(_, reply)| reply))
+        }
+        Request::DialBack { group_id, from, since, to } => {
+            let reply = match group_id == sign.group_id && to.peer() == sign.me {
+                true => entry::link(group_id, (&to, since), &from, &sign.linking),
+                false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
+            };
+            let reply = match reply {
+                Ok(connection) => {
+                    shared.visit(Visit::Link { place: from, since, connection });
+                    Reply::Linked {}
+                }
+                Err(error) => Reply::Refused { reason: error.to_string() },
+            };
+            wire::answer(&mut socket, &reply)
+        }
         Request::Link { group_id, from, since, to } => link(socket, sign, shared, group_id, (from, since), &to),
-        Request::State { group_id, view } if group_id == sign.group_id => give_state(socket, shared, view),
-        Request::Log { group_id, from, below, ended } if group_id == sign.group_id => match &shared.log {
-            Some(log) => {
-                let version = |(view, sequence)| Version { view, sequence };
-                records::give(&mut socket, log, version(from), version(below), ended)
-            }
+        Request::Relink { group_id, view, from, to } => {
+            relink::answer(socket, sign, shared, (group_id, view), (&from, &to))
+        }
+        Request::State { group_id, view, asker } if group_id == sign.group_id => {
+            give_state(&socket, sign, shared, view, asker)
+        }
+        Request::Log { group_id, from, below, ended, asker } if group_id == sign.group_id => match &shared.log {
+            Some(log) => give_log(&socket, (sign, shared), log, (from, below, ended), asker),
             None => wire::answer(&mut socket, &Reply::Refused { reason: "this group has no log".to_owned() }),
         },
-        Request::State { .. } | Request::Log { .. } => wire::answer(&mut socket, &other_group(sign)),
+        Request::State { group_id, .. } | Request::Log { group_id, .. } => {
+            wire::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) })
+        }
     }
 }
 
@@ -190,19 +267,74 @@ fn running(sign: &Sign, shared: &Shared) -> Reply {
             agreed: sign.agreed.clone(),
             only_founded: shared.only_founded.load(Ordering::Relaxed),
         },
-        false => Reply::Runs {},
+        false => {
+            let places = shared.lock().places.to_vec();
+            match places.is_empty() {
+                // The first view is still to begin.
+                true => Reply::Waits { been: false, places },
+                false => Reply::Runs { group_id: sign.group_id, member: sign.me.id.0, places },
+            }
+        }
     }
+}
+
+/// Why a process of the group with this id gets nothing here.
+fn other_id(sign: &Sign, group_id: u64) -> String {
+    let Sign { group, group_id: ours, me, .. } = sign;
+    format!(
+        "member {} is in group {ours:#018x}, and the question came from group {group_id:#018x}: two groups are named `{group}`",
+        me.id
+    )
 }
 
 fn other_group(sign: &Sign) -> Reply {
     Reply::Disagreement { member: sign.me.id.0, key: "group".to_owned(), value: sign.group.clone() }
 }
 
+/// Gives a place to a process that is reached at its address: otherwise nobody could join after it, as each that comes links
+/// itself with all.
 fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
+    let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.visit(Visit::Leads { reply });
+    match answer.recv_timeout(STEP_TIME) {
+        Ok(true) => {
+            if let Err(reply) = dial(&address, incarnation) {
+                return reply;
+            }
+        }
+        // It says who gives places.
+        Ok(false) => {}
+        Err(error) => return late(error),
+    }
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.visit(Visit::Join { id, incarnation, address, reply });
-    let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
     answer.recv_timeout(STEP_TIME).unwrap_or_else(late)
+}
+
+/// Dials a process that wants a place; the error is what it is told.
+fn dial(address: &str, incarnation: u64) -> Result<(), Reply> {
+    let reason = |what: &str| {
+        format!(
+            "the joining process cannot be reached at {address}, which it gives as its address: {what}; give it an `address` at which all members reach it, and a `listen` if it listens elsewhere"
+        )
+    };
+    // A name may be known later.
+    wire::resolve(address).map_err(|error| Reply::Later { reason: reason(&error.to_string()) })?;
+    match wire::ask(address, &Request::Dial { incarnation }, DIAL_TIME) {
+        Ok((_, Reply::Dialled {})) => Ok(()),
+        Ok((_, Reply::Refused { reason: what })) => Err(Reply::Refused { reason: reason(&what) }),
+        Ok(_) => Err(Reply::Refused { reason: reason("another process answers there") }),
+        Err(error) if is_elsewhere(&error) => Err(Reply::Refused { reason: reason(&error.to_string()) }),
+        // It may only be slow.
+        Err(error) => Err(Reply::Later { reason: reason(&error.to_string()) }),
+    }
+}
+
+/// Whether nobody listens at an address: a process that asks for a place does.
+fn is_elsewhere(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
+    matches!(error.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
 }
 
 /// A process that was given a place links itself with this one.
@@ -214,48 +346,125 @@ fn link(
     (from, since): (Place, u64),
     to: &Place,
 ) -> io::Result<()> {
-    if group_id != sign.group_id
-        || to.peer() != sign.me
-        || from.slot >= crate::fabric::SLOTS
-        || from.slot == sign.me.slot
-    {
-        let reason = format!("this is member {} of another life or group", sign.me.id);
+    if group_id != sign.group_id {
+        tracing::warn!(member = from.id, from.address, "{}", other_id(sign, group_id));
+        return wire::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) });
+    }
+    if to.peer() != sign.me || from.slot >= crate::fabric::SLOTS || from.slot == sign.me.slot {
+        let reason = format!("member {} was started again meanwhile, or its place is another's", sign.me.id);
         return wire::answer(&mut socket, &Reply::Refused { reason });
     }
     wire::answer(&mut socket, &Reply::Linked {})?;
-    let connection = connection(socket, from.slot, &sign.linking)?;
+    let connection = connection(socket, from.slot, &sign.linking, false)?;
     shared.visit(Visit::Link { place: from, since, connection });
     Ok(())
 }
 
-/// Makes a connection that both ends have agreed on the fabric's.
-pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking) -> io::Result<Connection> {
+/// Makes a connection that both ends have agreed on the fabric's: `again` with a process that was linked before.
+pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking, again: bool) -> io::Result<Connection> {
+    socket.set_nonblocking(false)?;
     socket.set_read_timeout(None)?;
     socket.set_write_timeout(None)?;
-    let links = linking.link(vec![(peer, socket)], Instant::now() + STEP_TIME).map_err(io::Error::other)?;
+    let (streams, deadline) = (vec![(peer, socket)], Instant::now() + STEP_TIME);
+    let links = if again { linking.link_again(streams, deadline) } else { linking.link(streams, deadline) };
+    let links = links.map_err(io::Error::other)?;
     let link = links.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to link with"))?;
     Ok(link.1)
 }
 
-fn give_state(mut socket: Socket, shared: &Shared, view: u64) -> io::Result<()> {
+/// Gives the application's state to a process of the view, for as long as that is in it and may still wait.
+fn give_state(socket: &Socket, sign: &Sign, shared: &Shared, view: u64, asker: Asker) -> io::Result<()> {
+    let deadline = asker.deadline();
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.visit(Visit::State { view, reply });
-    let snapshot = answer.recv_timeout(STEP_TIME).map_err(|_| io::Error::other("the driver did not answer"));
-    match snapshot.and_then(|given| given) {
-        Ok(Snapshot { covered, state }) => {
-            wire::answer(&mut socket, &Reply::State { view: covered.view, below: covered.below })?;
-            transfer::send(&mut Quiet(&socket), &mut covered.head().chain(state))
+    // The view in which it begins may not have begun here yet: then the answer says so.
+    let gone = || shared.lock().ended.is_some() || Instant::now() >= deadline;
+    let given = loop {
+        match answer.recv_timeout(LOOK_TIME) {
+            Err(RecvTimeoutError::Timeout) if !gone() => {}
+            Err(_) => return Err(io::Error::other("the state was not ready before the other end had to give up")),
+            Ok(given) => break given,
         }
-        Err(error) => wire::answer(&mut socket, &Reply::Refused { reason: error.to_string() }),
+    };
+    let goes_on = || shared.is_present(asker.incarnation);
+    let mut stream = Patient::new(socket, deadline, &goes_on)?;
+    match given {
+        Ok(Snapshot { covered, state }) => {
+            wire::say(&mut stream, &Reply::State { view: covered.view, below: covered.below })?;
+            give(socket, (sign, shared), (asker, deadline), &mut stream, &mut covered.head().chain(state))
+        }
+        Err(NoState::Later(reason)) => wire::say(&mut stream, &Reply::Refused { reason }),
+        Err(NoState::Failed(reason)) => wire::say(&mut stream, &Reply::Failed { reason }),
+    }
+}
+
+/// Sends what an asker takes, and hears how that went there.
+fn give(
+    socket: &Socket,
+    (sign, shared): (&Sign, &Shared),
+    (asker, deadline): (Asker, Instant),
+    stream: &mut Patient<'_>,
+    state: &mut dyn Read,
+) -> io::Result<()> {
+    let fault = |member, what| shared.visit(Visit::Fault { member, what });
+    let sent = transfer::send(stream, state);
+    if let Err(Halt::State(error)) = &sent {
+        fault(sign.me.id, format!("reading the state for member {} failed: {error}", asker.id));
+    }
+    let goes_on = || shared.is_present(asker.incarnation);
+    // If the connection is broken, what was said before is here already.
+    let deadline = if sent.is_ok() { deadline } else { Instant::now() + STEP_TIME };
+    if let Some(what) = transfer::last_words(socket, deadline, &goes_on) {
+        fault(MemberId(asker.id), format!("it could not take the group's state: {what}"));
+    }
+    match sent {
+        Err(Halt::State(error) | Halt::Link(error)) => Err(error),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Gives records to a process of the view, or to one that is being restarted with this one.
+fn give_log(
+    socket: &Socket,
+    (sign, shared): (&Sign, &Shared),
+    log: &Log,
+    (from, below, ended): ((u64, u64), (u64, u64), bool),
+    asker: Asker,
+) -> io::Result<()> {
+    let deadline = asker.deadline();
+    let goes_on = || shared.lock().ended.is_none() && (!ended || shared.is_present(asker.incarnation));
+    let mut stream = Patient::new(socket, deadline, &goes_on)?;
+    let version = |(view, sequence)| Version { view, sequence };
+    match records::refusal(log, version(from), version(below), ended) {
+        Some(reply) => wire::say(&mut stream, &reply),
+        None => {
+            // Before a checkpoint is read and verified, which may take a while.
+            wire::say(&mut stream, &Reply::Log {})?;
+            let mut records = records::Given::new(log, version(from), version(below));
+            give(socket, (sign, shared), (asker, deadline), &mut stream, &mut records)
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{FabricKind, Member};
     use crate::group::Group;
     use crate::multicast::Delivery;
+
+    /// A process that asks for a place, as the leader finds it when it dials back.
+    pub(in crate::group) fn answers_once(own: u64) -> (std::thread::JoinHandle<()>, String) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answers = move || {
+            let mut socket = Socket::from(listener.accept().unwrap().0);
+            let first = wire::first(&mut socket);
+            assert!(matches!(first, Ok(First::Request(Request::Dial { incarnation })) if incarnation == own));
+            wire::answer(&mut socket, &Reply::Dialled {}).unwrap();
+        };
+        (std::thread::spawn(answers), address)
+    }
 
     #[test]
     fn no_state_is_handed_out_that_ends_before_the_newcomer_begins() {
@@ -264,12 +473,15 @@ mod tests {
         let config = Config::new("door", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
         let _group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
         let ask = |request| wire::ask(&address, &request, STEP_TIME).unwrap().1;
-        let (group, agreed, address) = ("door".to_owned(), config.agreed(), "127.0.0.1:1".to_owned());
-        let admitted = ask(Request::Join { group, agreed, id: 2, incarnation: 7, address });
+        let (dialled, listens_at) = answers_once(7);
+        let (group, agreed) = ("door".to_owned(), config.agreed());
+        let admitted = ask(Request::Join { group, agreed, id: 2, incarnation: 7, address: listens_at });
+        dialled.join().unwrap();
         let Reply::Admitted { group_id, .. } = admitted else { panic!("{admitted:?}") };
-        let present = ask(Request::State { group_id, view: 0 });
+        let asker = wire::Asker { id: 2, incarnation: 7, left_ms: 5000 };
+        let present = ask(Request::State { group_id, view: 0, asker });
         assert!(matches!(present, Reply::State { view: 0, .. }), "{present:?}");
-        let next = ask(Request::State { group_id, view: 1 });
+        let next = ask(Request::State { group_id, view: 1, asker });
         assert!(matches!(&next, Reply::Refused { reason } if reason.contains("view 1")), "{next:?}");
     }
 }

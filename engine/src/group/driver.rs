@@ -1,21 +1,25 @@
-//! Who calls the node's `poll`: a thread of the library, or the application through a descriptor.
+//! The passes of a member's node, and the thread of the library that makes them; `dispatch.rs` is for applications that make them.
 
 use super::durable::{Frontiers, Fullness};
 use super::flush::Pending;
 use super::handler::Handler;
 use super::newcomer::Newcomer;
+use super::pulse::Timed;
 use super::reception::{HandOut, Reception};
-use super::revive::Fetch;
-use super::shared::{Shared, after, millis};
+use super::records::Fetch;
+use super::shared::{Shared, millis};
+use super::transfer::text_of;
 use super::view::View;
 use crate::config::Config;
+use crate::config::MemberId;
 use crate::error::Error;
 use crate::log::wall_ns;
+use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
+use crate::process::Own;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::os::fd::{AsFd, BorrowedFd};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,30 +29,30 @@ use std::time::{Duration, Instant};
 const LINGER_MS: u64 = 1000;
 /// A driver that never sleeps offers its core to others once in so many idle passes.
 const PASSES_PER_YIELD: u64 = 256;
-/// Passes of one [`Driver::dispatch`], which does not stay for ever in a busy group.
-const PASSES_PER_DISPATCH: usize = 64;
 
 /// Runs a member's node: see [`crate::Group::join_driven`].
 pub struct Driver {
-    pub(super) node: Node,
+    pub(super) node: Own<Node>,
     pub(super) shared: Arc<Shared>,
     /// Away while it takes the group's state.
     pub(super) handler: Option<Box<dyn Handler>>,
     pub(super) newcomer: Newcomer,
     pub(super) reception: Reception,
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
     /// Makes the descriptor readable when a pass is due, for applications that wait on it themselves.
-    timer: TimerFd,
+    pub(super) timer: TimerFd,
     started: Instant,
     spin: Duration,
     busy_poll: bool,
-    flushes: Vec<Pending>,
+    pub(super) flushes: Vec<Pending>,
     pub(super) hand_outs: Vec<HandOut>,
     passes: u64,
     sleeps: u64,
     /// The node's count of frees, as of the last look.
-    freed: u64,
+    pub(super) freed: u64,
     told_stop: bool,
+    /// What was observed of members and the application was not told yet.
+    pub(super) untold_faults: VecDeque<(MemberId, String)>,
     /// How far the log was at the last look, and what is fetched for it.
     pub(super) frontiers: Frontiers,
     /// What the application was told to be durable.
@@ -57,6 +61,8 @@ pub struct Driver {
     pub(super) fetch_again_ms: u64,
     keeps_log: bool,
     pub(super) fullness: Fullness,
+    /// When to drop the reservations that are still open, as this process leaves.
+    drops_at_ms: Option<u64>,
     /// When to give up what is left of the links after the end.
     linger_until_ms: Option<u64>,
 }
@@ -80,7 +86,7 @@ impl Driver {
         let timer = timer.map_err(|e| Error::io("cannot make a timer", e))?;
         epoll.add(&timer, readable()).map_err(failed)?;
         Ok(Driver {
-            node,
+            node: Own::new(node),
             shared,
             handler: Some(handler),
             newcomer: Newcomer::new(config),
@@ -96,30 +102,33 @@ impl Driver {
             sleeps: 0,
             freed: 0,
             told_stop: false,
+            untold_faults: VecDeque::new(),
             frontiers: Frontiers::default(),
             told_durable: 0,
             fetch: None,
             fetch_again_ms: 0,
             keeps_log: false,
             fullness: Fullness::new(config),
+            drops_at_ms: None,
             linger_until_ms: None,
         })
     }
 
-    /// Waits until this process runs in a view, and has the group's state if it joined, or until `give_up` says that it has
-    /// waited enough (then it is false).
+    /// Waits until this process has the group's state and votes, or until `give_up` says that it has waited enough (then it is
+    /// false). Without its vote the group would not outlive the failure of another member that it is to replace.
     pub(super) fn install(&mut self, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
         loop {
             match self.node.phase() {
                 Phase::Stopped(reason) => {
-                    let reason = reason.clone();
+                    let reason = self.newcomer.with_whole_wait(reason);
                     self.linger();
                     return Err(reason);
                 }
                 Phase::Joining | Phase::Restarting if give_up(&self.node) => return Ok(false),
                 Phase::Founding | Phase::Joining | Phase::Restarting => {}
                 _ if self.newcomer.is_new() => {}
-                _ => return Ok(true),
+                _ if self.node.is_voter() => return Ok(true),
+                _ => self.check_vote(),
             }
             if !self.pass() {
                 self.sleep(Some(Duration::from_millis(20)));
@@ -156,92 +165,46 @@ impl Driver {
         }
     }
 
-    /// Becomes readable when there is something to [`Driver::dispatch`].
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+    /// When a pass is due, even if nothing arrives.
+    pub(super) fn next_pass_ms(&self) -> u64 {
+        [self.drops_at_ms, self.linger_until_ms].into_iter().flatten().fold(self.node.next_pass_ms(), u64::min)
     }
 
-    /// Does what there is to do, callbacks included, and returns without waiting. In a busy group it returns before all is
-    /// done; the descriptor is readable then. An error is the reason why the group stopped.
-    pub fn dispatch(&mut self) -> Result<(), Error> {
-        self.disarm();
-        // Readable again when it is set again.
-        let _ = self.timer.unset();
-        let idle = (0..PASSES_PER_DISPATCH).any(|_| !self.pass());
-        // Armed, the node looks once more: what came before is found now, what comes later makes the descriptor readable.
-        if !idle || self.arm_and_look() {
-            self.shared.ring();
-        } else {
-            self.set_timer();
+    /// Drops the reservations that hold up a leave, once it has waited long enough for them.
+    fn drop_reservations(&mut self, now_ms: u64) -> bool {
+        if self.drops_at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
+            return false;
         }
-        self.shared.lock().stopped.clone().map_or(Ok(()), Err)
-    }
-
-    /// Heartbeats go on while the application waits on the descriptor.
-    fn set_timer(&self) {
-        let due_ms = self.node.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
-        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            tracing::error!(%error, "cannot set a timer: heartbeats depend on the application's calls");
+        let dropped: usize = self.shared.rings.iter().map(|ring| ring.drop_open()).sum();
+        if dropped > 0 {
+            tracing::warn!(dropped, "reservations that were still open as this process left were dropped");
         }
+        dropped > 0
     }
 
-    /// One pass, for applications that call again at once and never wait on the descriptor. True if anything moved.
-    pub fn poll(&mut self) -> bool {
-        self.pass()
-    }
-
-    /// Dispatches, and sleeps in between, until `done` says so or `timeout` has passed (then it is false).
-    pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
-        let deadline = after(timeout);
-        loop {
-            let stopped = self.dispatch();
-            if done() {
-                return Ok(true);
-            }
-            stopped?;
-            let now = Instant::now();
-            if now >= deadline {
-                return Ok(false);
-            }
-            self.block(Some(deadline - now));
-        }
-    }
-
-    /// [`crate::Group::leave`] for whoever drives the group.
-    pub fn leave(mut self, timeout: Duration) -> Result<(), Error> {
-        self.shared.begin_leave()?;
-        let deadline = after(timeout);
-        while !self.ended() {
-            if Instant::now() >= deadline {
-                self.shared.end(Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) }));
-                break;
-            }
-            if !self.pass() {
-                self.sleep(Some(deadline.saturating_duration_since(Instant::now())));
-            }
-        }
-        self.shared.lock().ended.clone().unwrap_or(Ok(()))
-    }
-
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         millis(self.started.elapsed())
     }
 
     /// One pass of the node and of what the handles asked for.
-    fn pass(&mut self) -> bool {
+    pub(super) fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
         let mut moved = self.newcomer.is_new() && self.welcome();
+        moved |= self.drop_reservations(now_ms);
         if self.shared.logs() {
             moved |= self.fetch_log(now_ms);
-            self.check_space(now_ms);
+            self.check_space();
             self.node.tell_time(wall_ns());
         }
         let Driver { node, shared, handler, newcomer, .. } = self;
+        let slice = shared.pulse.begin();
         let polled = catch_unwind(AssertUnwindSafe(|| {
             shared.as_callback(|| match handler.as_mut().filter(|_| !newcomer.is_new()) {
-                Some(handler) => node.poll(now_ms, &mut |delivery| handler.deliver(delivery)),
-                None => newcomer.poll(node, now_ms),
+                Some(handler) => {
+                    let tell = |delivery: Delivery<'_>| handler.deliver(delivery);
+                    node.poll(now_ms, &mut Timed { tell, slice })
+                }
+                None => newcomer.poll(node, now_ms, slice),
             })
         }));
         self.passes += 1;
@@ -249,7 +212,7 @@ impl Driver {
             Ok(moved) => moved,
             Err(panic) => self.panicked(&*panic),
         };
-        self.tell_views();
+        moved |= self.tell_views();
         if self.shared.take_asked() {
             self.serve_handles();
             moved = true;
@@ -260,23 +223,38 @@ impl Driver {
             self.show_stats();
             self.show_frontiers();
         }
+        self.mend_links(now_ms);
         self.watch_phase();
         moved
     }
 
     /// Tells the application whom this pass spoke against, and of the views that began in it: their deliveries come in later
-    /// ones.
-    fn tell_views(&mut self) {
+    /// ones. True if something is still to be told.
+    fn tell_views(&mut self) -> bool {
         for (member, what) in self.node.take_faults() {
-            tracing::warn!(member = member.0, what, "suspected");
-            self.shared.lock().faults.insert(member, what.clone());
-            self.call(|handler| handler.suspected(member, &what));
+            self.note_fault(member, what);
         }
-        for change in self.node.take_changes() {
+        let changes = self.node.take_changes();
+        if !self.untold_faults.is_empty() {
+            let shared = self.shared.clone();
+            let slice = shared.pulse.begin();
+            while let Some((member, what)) = self.untold_faults.pop_front() {
+                self.call(|handler| handler.suspected(member, &what));
+                // A view comes after all that was observed in the one before.
+                if changes.is_empty() && slice.is_over() {
+                    break;
+                }
+            }
+        }
+        self.tell_warnings();
+        for change in changes {
             let view = Arc::new(View::new(&change));
+            self.shared.lock().note_departures(&view, self.shared.me);
             self.reception.begin(&change);
+            self.show_sources(&change.view);
             self.keep_places();
             self.shared.restarting.store(false, Ordering::Relaxed);
+            self.shared.founding.store(false, Ordering::Relaxed);
             if self.newcomer.needs_state(self.node.is_voter()) {
                 self.take_state();
             }
@@ -285,6 +263,7 @@ impl Driver {
             }
             self.tell_view(&view);
         }
+        !self.untold_faults.is_empty()
     }
 
     pub(super) fn tell_view(&mut self, view: &Arc<View>) {
@@ -301,21 +280,42 @@ impl Driver {
         }
     }
 
-    /// Takes what the handles asked for.
+    /// Takes what the handles asked for: what a pass has no time for is asked for again.
     fn serve_handles(&mut self) {
+        let shared = self.shared.clone();
+        let slice = shared.pulse.begin();
         let mut state = self.shared.lock();
         self.flushes.append(&mut state.flushes);
         let visits = std::mem::take(&mut state.visits);
         let checkpoints = std::mem::take(&mut state.checkpoints);
-        let leaving = state.leaving;
+        let (leaving, drops_at) = (state.leaving, state.drops_at.take());
         drop(state);
         if leaving {
             self.node.leave();
         }
-        for visit in visits {
-            self.receive(visit);
+        if let Some(at) = drops_at {
+            self.drops_at_ms = Some(millis(at.saturating_duration_since(self.started)));
         }
-        checkpoints.iter().for_each(|asked| self.take_checkpoint(asked));
+        let (mut visits, mut checkpoints) = (visits.into_iter(), checkpoints.into_iter());
+        for visit in visits.by_ref() {
+            self.receive(visit);
+            if slice.is_over() {
+                break;
+            }
+        }
+        for asked in checkpoints.by_ref() {
+            self.take_checkpoint(&asked);
+            if slice.is_over() {
+                break;
+            }
+        }
+        if visits.len() + checkpoints.len() > 0 {
+            let mut state = self.shared.lock();
+            state.visits.splice(..0, visits);
+            state.checkpoints.splice(..0, checkpoints);
+            drop(state);
+            self.shared.ask();
+        }
     }
 
     fn show_stats(&mut self) {
@@ -326,31 +326,18 @@ impl Driver {
         }
     }
 
-    /// Wakes threads that wait for ring space or a flush.
-    fn serve_waiters(&mut self) {
-        let freed = self.node.multicast().freed();
-        if std::mem::replace(&mut self.freed, freed) != freed {
-            self.shared.space_freed();
-        }
-        self.hand_out();
-        let before = self.flushes.len();
-        self.flushes.retain_mut(|flush| !flush.check(&self.node));
-        if self.flushes.len() != before {
-            self.shared.notify();
-        }
-    }
-
     /// Tells the application and the handles when the node has stopped or left.
     fn watch_phase(&mut self) {
         match self.node.phase() {
             Phase::Stopped(reason) if !self.told_stop => {
-                let reason = reason.clone();
+                let reason = self.newcomer.with_whole_wait(reason);
                 self.told_stop = true;
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
                 // An application that was told nothing yet may be told more, in another attempt to join.
-                if !self.shared.restarting.load(Ordering::Relaxed) {
+                let told_nothing = [&self.shared.restarting, &self.shared.founding];
+                if !told_nothing.iter().any(|flag| flag.load(Ordering::Relaxed)) {
                     self.call(|handler| handler.stopped(&reason));
                 }
             }
@@ -360,14 +347,12 @@ impl Driver {
     }
 
     pub(super) fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> bool {
-        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned());
-        self.node.fail(Error::CallbackPanicked(text));
+        self.node.fail(Error::CallbackPanicked(text_of(panic)));
         true
     }
 
     /// Whether there is nothing left to drive.
-    fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         match self.node.phase() {
             Phase::Left => true,
             Phase::Stopped(_) => self.node.closed() || self.linger_until_ms.is_some_and(|until| self.now_ms() >= until),
@@ -385,7 +370,7 @@ impl Driver {
     }
 
     /// Sleeps in the kernel until there is something to do, at most `timeout`.
-    fn sleep(&mut self, timeout: Option<Duration>) {
+    pub(super) fn sleep(&mut self, timeout: Option<Duration>) {
         // The last link may have gone down in this very look, which nothing announces any more.
         if !self.arm_and_look() && !self.ended() {
             self.block(timeout);
@@ -394,7 +379,7 @@ impl Driver {
     }
 
     /// Asks to be woken, then looks once more: true if something came meanwhile.
-    fn arm_and_look(&mut self) -> bool {
+    pub(super) fn arm_and_look(&mut self) -> bool {
         self.shared.bell.arm();
         self.node.fabric().arm();
         self.pass()
@@ -403,16 +388,18 @@ impl Driver {
     /// After a wait on the descriptor, for a loop that goes on with [`Driver::poll`]: until the next
     /// [`Driver::dispatch`] nobody takes the trouble to wake this member.
     pub fn disarm(&mut self) {
+        if self.shared.life.is_over() {
+            return;
+        }
         self.shared.disarm();
         self.node.fabric().disarm();
     }
 
-    fn block(&mut self, timeout: Option<Duration>) {
+    pub(super) fn block(&mut self, timeout: Option<Duration>) {
         self.sleeps += 1;
         self.show_stats();
         // Heartbeats go on while nothing else happens.
-        let due_ms = self.node.next_pass_ms().min(self.linger_until_ms.unwrap_or(u64::MAX));
-        let left_ms = due_ms.saturating_sub(self.now_ms());
+        let left_ms = self.next_pass_ms().saturating_sub(self.now_ms());
         let ms = timeout.map(millis).into_iter().fold(left_ms, u64::min);
         // Rounded up, so that a short wait is not a busy one.
         let timeout = EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO);
@@ -424,6 +411,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        if self.shared.life.is_over() {
+            return;
+        }
         // What was handed to it is on disk then, and another process may open it.
         let log = self.shared.log.as_ref().filter(|_| !self.keeps_log);
         if let Some(Err(error)) = log.map(|log| log.shut()) {

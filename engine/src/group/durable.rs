@@ -10,9 +10,11 @@ use crate::config::{Config, SubgroupId};
 use crate::error::Error;
 use crate::log::{Log, LogStats, Reader, Version};
 use crate::node::Phase;
+use crate::thread;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got
@@ -37,7 +39,8 @@ pub struct Frontiers {
 /// How often the driver looks whether the disk is full, in milliseconds.
 const LOOK_MS: u64 = 50;
 
-/// Since when the disk has been full, or has done nothing although it was asked.
+/// Since when the disk has been full, or has done nothing although it was asked. Times are of [`crate::node::Node::running_ms`]: a
+/// process that was stopped finds its disk where it left it, and that is not the disk's fault.
 pub(super) struct Fullness {
     patience_ms: u64,
     /// A disk may be slow for longer than it may be full.
@@ -54,6 +57,29 @@ impl Fullness {
         let stuck_ms = (config.partition_timeout_ms / 2).max(config.failure_timeout_ms);
         let patience_ms = config.failure_timeout_ms;
         Fullness { patience_ms, stuck_ms, done: 0, moved_ms: 0, looked_ms: 0, since_ms: None }
+    }
+
+    fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.looked_ms + LOOK_MS
+    }
+
+    /// Takes in what was asked of the log and what is done, and what stands in its way; why the member has to stop, if it has to.
+    fn look(&mut self, now_ms: u64, (asked, done): (u64, u64), obstacle: Option<Error>) -> Option<Error> {
+        self.looked_ms = now_ms;
+        if done != self.done || asked <= done {
+            (self.done, self.moved_ms) = (done, now_ms);
+        }
+        if let Some(obstacle) = obstacle {
+            let since_ms = *self.since_ms.get_or_insert(now_ms);
+            if now_ms - since_ms >= self.patience_ms {
+                return Some(obstacle);
+            }
+        } else {
+            self.since_ms = None;
+        }
+        let still_ms = now_ms - self.moved_ms;
+        let what = || format!("the log's disk has done nothing for {still_ms} ms, although it was asked to");
+        (still_ms >= self.stuck_ms).then(|| Error::io(what(), std::io::Error::from(std::io::ErrorKind::TimedOut)))
     }
 }
 
@@ -172,6 +198,19 @@ impl Group {
         Ok(version)
     }
 
+    /// [`Group::checkpoint`] in a thread of its own, for a caller that drives the group meanwhile: for the C ABI.
+    #[doc(hidden)]
+    pub fn checkpoint_in_thread(
+        &self,
+        subgroup: SubgroupId,
+        timeout: Duration,
+    ) -> Result<JoinHandle<Result<Version, Error>>, Error> {
+        let (group, stack_bytes) = (self.clone(), self.shared.stack_bytes);
+        thread::spawn("galerna-checkpoint", "writes a checkpoint", stack_bytes, move || {
+            group.checkpoint(subgroup, timeout)
+        })
+    }
+
     /// Drops records before `before`, in whole segments; at most those that the last checkpoint covers.
     pub fn trim_log(&self, subgroup: SubgroupId, before: Version) -> Result<(), Error> {
         let log = self.log(subgroup)?;
@@ -220,42 +259,30 @@ impl Driver {
 
     /// A member whose disk stays full for as long as another may stand still holds up everybody's durable messages no longer:
     /// it stops, and the others go on without it.
-    pub(super) fn check_space(&mut self, now_ms: u64) {
-        let full = &mut self.fullness;
-        if now_ms < full.looked_ms + LOOK_MS {
-            return;
-        }
-        full.looked_ms = now_ms;
-        let Some(log) = &self.shared.log else { return };
-        let (asked, done) = log.progress();
-        if done != full.done || asked <= done {
-            (full.done, full.moved_ms) = (done, now_ms);
-        }
-        let obstacle = log.obstacle();
-        let since_ms = if obstacle.is_some() { *full.since_ms.get_or_insert(now_ms) } else { now_ms };
-        if obstacle.is_none() {
-            full.since_ms = None;
-        }
-        if matches!(self.node.phase(), Phase::Left | Phase::Stopped(_)) {
-            return;
-        }
-        if let Some(obstacle) = obstacle.filter(|_| now_ms - since_ms >= full.patience_ms) {
-            self.node.fail(obstacle);
-        } else if now_ms - full.moved_ms >= full.stuck_ms {
-            let what = format!("the log's disk has done nothing for {} ms", now_ms - full.moved_ms);
-            self.node.fail(Error::io(what, std::io::Error::from(std::io::ErrorKind::TimedOut)));
+    pub(super) fn check_space(&mut self) {
+        let now_ms = self.node.running_ms();
+        let Some(log) = self.shared.log.as_ref().filter(|_| self.fullness.is_due(now_ms)) else { return };
+        let reason = self.fullness.look(now_ms, log.progress(), log.obstacle());
+        if let Some(reason) = reason.filter(|_| !matches!(self.node.phase(), Phase::Left | Phase::Stopped(_))) {
+            self.node.fail(reason);
         }
     }
 
-    /// Keeps where the members of the view that began are found.
+    /// Keeps where the members of the view that began are found: for those that ask this process, for its next life, and for
+    /// its next attempt to join.
     pub(super) fn keep_places(&mut self) {
-        let Some(view) = self.node.view().filter(|_| self.shared.logs()) else { return };
+        let Some(view) = self.node.view() else { return };
         let found = view.members.iter().filter_map(|member| {
             let address = self.reception.address_of(member.peer)?;
             Some(Place::new(member.peer, &address))
         });
-        let places = Places { fabric: self.reception.fabric(), places: found.collect() };
-        match toml::to_string(&places) {
+        let places: Vec<Place> = found.collect();
+        self.shared.lock().places = Arc::new(places.clone());
+        self.reception.remember(&places);
+        if !self.shared.logs() {
+            return;
+        }
+        match toml::to_string(&Places { fabric: self.reception.fabric(), places }) {
             Ok(text) => self.node.save(PLACES, text.as_bytes()),
             Err(error) => tracing::error!(%error, "cannot keep where members are found"),
         }
@@ -278,5 +305,44 @@ impl Driver {
         let state = given.unwrap_or_else(|| Err(std::io::Error::other("the application's `snapshot` panicked")));
         let state = state.map_err(|e| Error::io("the application's `snapshot`", e))?;
         Ok(Taken { covered, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{FabricKind, Member, MemberId};
+
+    fn fullness() -> Fullness {
+        let member = Member { id: MemberId(1), address: "127.0.0.1:1".to_owned() };
+        let config = Config::new("full", FabricKind::Tcp, vec![member]);
+        Fullness::new(&Config { failure_timeout_ms: 1000, partition_timeout_ms: 8000, ..config })
+    }
+
+    fn full() -> Option<Error> {
+        Some(Error::LogFull { file: "segment".to_owned(), bytes: 1, shortage: "the disk is full" })
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_is_given_up_and_one_that_moves_is_not() {
+        let mut disk = fullness();
+        assert!((0..100).all(|n| disk.look(100 * n, (n + 5, n), None).is_none()));
+        assert!((100..139).all(|n| disk.look(100 * n, (200, 99), None).is_none()));
+        let reason = disk.look(13_900, (200, 99), None).map(|reason| reason.to_string());
+        assert!(reason.is_some_and(|reason| reason.contains("4000 ms")));
+        // Nothing is asked of it.
+        let mut idle = fullness();
+        assert!((0..100).all(|n| idle.look(100 * n, (7, 7), None).is_none()));
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_is_given_up_earlier() {
+        let mut disk = fullness();
+        assert!((0..10).all(|n| disk.look(100 * n, (9, 1), full()).is_none()));
+        assert!(matches!(disk.look(1000, (9, 1), full()), Some(Error::LogFull { .. })));
+        let mut emptied = fullness();
+        assert!(emptied.look(100, (9, 1), full()).is_none());
+        assert!(emptied.look(900, (9, 1), None).is_none());
+        assert!(emptied.look(1200, (9, 1), full()).is_none());
     }
 }

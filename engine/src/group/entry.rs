@@ -1,20 +1,29 @@
 //! How a process gets into a running group: asks for a place, and links itself with all others.
 
+use super::contacts::{self, Contacts};
 use super::door::{self, STEP_TIME, Visit};
-use super::join::incarnation;
 use super::linking::Linking;
 use super::shared::Shared;
 use super::wire::{self, Place, Reply, Request};
 use crate::config::{Config, FabricKind, MemberId};
 use crate::error::Error;
 use crate::fabric::{Connection, meet};
+use crate::shortage;
+use crate::thread::{self, OWN_STACK_BYTES};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a process asks for a place before it looks again whether the group runs.
 const ADMISSION_TIME: Duration = Duration::from_secs(2);
+/// The most members that are asked in one go, so that two which name each other do not keep this process busy.
+const QUESTIONS_MAX: usize = 80;
+/// How long a process that is linked with may take to answer.
+pub(super) const LINK_TIME: Duration = Duration::from_secs(3);
 /// Pause between questions to the same processes.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
+/// Members that are asked to have one that cannot be reached dial this process.
+const RELAYS_MAX: usize = 2;
 
 /// A place in the group.
 pub(super) struct Admitted {
@@ -27,50 +36,69 @@ pub(super) struct Admitted {
     pub(super) others: Vec<Place>,
 }
 
-/// Asks for a place until somebody gives or refuses it, or for a while: then the obstacle. The group may have ended meanwhile.
-pub(super) fn admission(config: &Config, deadline: Instant) -> Result<Result<Admitted, String>, Error> {
-    let (id, address, _) = config.own()?;
-    let mut obstacle = String::new();
+/// Asks for a place until a member gives or refuses it, or for a while: then the obstacle. The group may have ended meanwhile.
+/// The member that gives it dials this process first, which has to say that it is of this incarnation.
+pub(super) fn admission(
+    config: &Config,
+    contacts: &mut Contacts,
+    deadline: Instant,
+    incarnation: u64,
+) -> Result<Result<Admitted, String>, Error> {
     let give_up = deadline.min(Instant::now() + ADMISSION_TIME);
-    let others = config.members.iter().filter(|member| member.id != id);
-    let mut contacts: Vec<String> = others.map(|member| member.address.clone()).collect();
     loop {
-        let mut elsewhere = None;
-        for contact in &contacts {
-            let request = Request::Join {
-                group: config.group.clone(),
-                agreed: config.agreed(),
-                id: id.0,
-                incarnation: incarnation(),
-                address: address.to_owned(),
-            };
-            match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
-                Ok(Reply::Admitted { group_id, fabric, me, since, others }) => {
-                    return Ok(Ok(Admitted { group_id, fabric, me, since, others }));
+        let mut obstacle = contacts.obstacles();
+        let mut ways: VecDeque<String> = contacts.ways().into();
+        let mut asked = 0;
+        while let Some(contact) = ways.pop_front().filter(|_| asked < QUESTIONS_MAX) {
+            asked += 1;
+            match ask_for_a_place(config, contacts, &contact, incarnation)? {
+                Answer::Admitted(admitted) => return Ok(Ok(*admitted)),
+                Answer::Elsewhere(address) => {
+                    contacts.add(&address);
+                    // First of all; the others stay, in case it dies.
+                    ways.retain(|way| *way != address);
+                    ways.push_front(address);
                 }
-                Ok(Reply::Elsewhere { address }) => {
-                    elsewhere = Some(address);
-                    break;
-                }
-                Ok(Reply::Later { reason }) => obstacle = format!("at {contact}: {reason}"),
-                Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
-                Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
-                Ok(other) => obstacle = format!("at {contact}: an answer to another question: {other:?}"),
-                Err(error) => obstacle = format!("at {contact}: {error}"),
+                Answer::Obstacle(what) => obstacle = format!("at {contact}: {what}"),
             }
         }
         if Instant::now() >= give_up {
             return Ok(Err(obstacle));
         }
-        match elsewhere {
-            // First of all next time; the others stay, in case it dies.
-            Some(address) => {
-                contacts.retain(|contact| *contact != address);
-                contacts.insert(0, address);
-            }
-            None => std::thread::sleep(AGAIN_TIME),
-        }
+        std::thread::sleep(AGAIN_TIME);
+        contacts.look(None, contacts::LOOK_TIME)?;
     }
+}
+
+/// What a member said to a process that wants a place.
+enum Answer {
+    Admitted(Box<Admitted>),
+    Elsewhere(String),
+    Obstacle(String),
+}
+
+fn ask_for_a_place(config: &Config, contacts: &mut Contacts, contact: &str, incarnation: u64) -> Result<Answer, Error> {
+    let (id, address, _) = config.own()?;
+    let request = Request::Join {
+        group: config.group.clone(),
+        agreed: config.agreed(),
+        id: id.0,
+        incarnation,
+        address: address.to_owned(),
+    };
+    Ok(match wire::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
+        Ok(Reply::Admitted { group_id, fabric, me, since, others }) => {
+            contacts.check_id(group_id, contact)?;
+            contacts.learn(&others);
+            Answer::Admitted(Box::new(Admitted { group_id, fabric, me, since, others }))
+        }
+        Ok(Reply::Elsewhere { address }) => Answer::Elsewhere(address),
+        Ok(Reply::Later { reason }) => Answer::Obstacle(reason),
+        Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
+        Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
+        Ok(other) => Answer::Obstacle(format!("an answer to another question: {other:?}")),
+        Err(error) => Answer::Obstacle(shortage::explained(&error)),
+    })
 }
 
 fn refused(config: &Config, contact: &str, reason: String) -> Error {
@@ -101,20 +129,28 @@ pub(super) fn link_all(
     let (shown, shared, me, others, linking) =
         (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), linking.clone());
     let link = move || {
+        let (mut reached, mut missed) = (Vec::new(), Vec::new());
         for other in others {
             match link(group_id, (&me, since), &other, &linking) {
-                Ok(connection) => shared.visit(Visit::Link { place: other, since, connection }),
-                // It may be dead and about to be removed; the leader decides who is needed.
-                Err(error) => {
-                    if let Ok(mut shown) = shown.lock() {
-                        *shown = format!("member {} at {}: {error}", other.id, other.address);
-                    }
+                Ok(connection) => {
+                    reached.push(other.address.clone());
+                    shared.visit(Visit::Link { place: other, since, connection });
                 }
+                Err(error) => missed.push((other, error.to_string())),
+            }
+        }
+        // The other end may reach this one. It may also be dead and about to be removed; the leader decides who is needed.
+        for (other, error) in missed {
+            let request = Request::Relay { group_id, from: me.clone(), since, to: other.clone() };
+            let relayed = |by: &String| matches!(wire::ask(by, &request, STEP_TIME), Ok((_, Reply::Linked {})));
+            if !reached.iter().take(RELAYS_MAX).any(relayed)
+                && let Ok(mut shown) = shown.lock()
+            {
+                *shown = format!("member {} at {}: {error}", other.id, other.address);
             }
         }
     };
-    let thread = std::thread::Builder::new().name("galerna-link".to_owned()).spawn(link);
-    thread.map_err(|e| Error::io("cannot start the thread that links this process", e))?;
+    thread::spawn("galerna-link", "links this process with the others", OWN_STACK_BYTES, link)?;
     Ok(obstacle)
 }
 
@@ -125,8 +161,8 @@ pub(super) fn link(
     linking: &Linking,
 ) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
-    match wire::ask(&other.address, &request, STEP_TIME)? {
-        (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking),
+    match wire::ask(&other.address, &request, LINK_TIME)? {
+        (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking, false),
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
         (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }

@@ -1,11 +1,15 @@
 //! `flush(k)`: a request that the application makes and the driver fulfils.
 
+use super::driver::Driver;
 use super::shared::{Shared, after};
 use crate::error::Error;
 use crate::node::Node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Flushes that are checked before the engine looks how long its pass has lasted.
+const FLUSHES_PER_LOOK: usize = 64;
 
 /// A flush that has begun.
 #[derive(Clone)]
@@ -50,6 +54,7 @@ impl Flush {
 
     /// Waits until it is done, the group stops, or `timeout` has passed. Inside a callback it does not wait.
     pub fn wait(&self, timeout: Duration) -> Result<(), Error> {
+        self.shared.life.check()?;
         if self.is_done() {
             return Ok(());
         }
@@ -85,5 +90,39 @@ impl Pending {
             self.done.store(true, Ordering::Release);
         }
         done
+    }
+}
+
+impl Driver {
+    /// Wakes threads that wait for ring space or a flush.
+    pub(super) fn serve_waiters(&mut self) {
+        let freed = self.node.multicast().freed();
+        if std::mem::replace(&mut self.freed, freed) != freed {
+            self.shared.space_freed();
+        }
+        self.hand_out();
+        self.check_flushes();
+    }
+
+    /// Checks the flushes, in turn, for as long as a pass may last.
+    pub(super) fn check_flushes(&mut self) {
+        let (before, slice) = (self.flushes.len(), self.shared.pulse.begin());
+        let (mut checked, mut kept, mut over) = (0, 0, false);
+        self.flushes.retain_mut(|flush| {
+            if over {
+                return true;
+            }
+            let keep = !flush.check(&self.node);
+            (checked, kept) = (checked + 1, kept + usize::from(keep));
+            over = checked % FLUSHES_PER_LOOK == 0 && slice.is_over();
+            keep
+        });
+        if over {
+            self.flushes.rotate_left(kept);
+            self.shared.ask();
+        }
+        if self.flushes.len() != before {
+            self.shared.notify();
+        }
     }
 }

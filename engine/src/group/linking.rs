@@ -1,12 +1,13 @@
 //! From connected streams to links of the group's fabric.
 
+use super::wire;
 use crate::config::{Config, FabricKind, MemberId};
 use crate::error::Error;
-use crate::fabric::meet::Quiet;
+use crate::fabric::meet::{Quiet, address};
 use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, shm, tcp, verbs};
 use socket2::Socket;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,16 @@ pub(super) fn new_fabric(
     })
 }
 
+/// Finds out whether this process can make the fabric that the configuration demands: what it lacks itself is said at once, and
+/// not after a wait for the others.
+pub(super) fn check_local(config: &Config, specs: &[TableSpec]) -> Result<(), Error> {
+    match config.fabric {
+        // Whether verbs is used is for all founders together.
+        FabricKind::Auto | FabricKind::Tcp => Ok(()),
+        kind @ (FabricKind::Shm | FabricKind::Verbs) => new_fabric(config, kind, 0, specs).map(drop),
+    }
+}
+
 impl Linking {
     /// What the group's fabric is.
     pub(super) fn kind(&self) -> FabricKind {
@@ -54,6 +65,22 @@ impl Linking {
             Linking::Tcp => FabricKind::Tcp,
             Linking::Shm(_) => FabricKind::Shm,
             Linking::Verbs(_) => FabricKind::Verbs,
+        }
+    }
+
+    /// As [`Linking::link`], with processes that were linked before, whose links broke.
+    pub(super) fn link_again(
+        &self,
+        streams: Vec<(Slot, Socket)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Connection)>, SetupError> {
+        match self {
+            Linking::Verbs(offer) => {
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
+                let prepared = offer.exchange_again(streams, deadline)?;
+                Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Verbs(Box::new(link)))).collect())
+            }
+            Linking::Tcp | Linking::Shm(_) => self.link(streams, deadline),
         }
     }
 
@@ -82,7 +109,7 @@ impl Linking {
 /// The address of this process: an RDMA port that has it is the one that peers reach.
 fn own_address(config: &Config) -> Option<IpAddr> {
     let (_, address, _) = config.own().ok()?;
-    let address = address.to_socket_addrs().ok()?.next()?.ip();
+    let address = address::resolve(address).ok()?.first()?.ip();
     Some(address).filter(|address| !address.is_loopback() && !address.is_unspecified())
 }
 
@@ -110,19 +137,20 @@ pub(super) fn agree(
     let mut peers: Vec<(MemberId, &mut Socket)> =
         ids.zip(streams).filter_map(|(id, stream)| Some((id, stream.as_mut()?))).collect();
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let failed = |id: MemberId, e: &io::Error| Error::Missing {
-        missing: format!("member {id} (met, but it did not say whether it has RDMA: {e})"),
+    let patience = left();
+    let failed = |id: MemberId, e: io::Error| Error::Missing {
+        missing: format!("member {id} (met, but it did not say whether it has RDMA: {})", wire::plain(e, patience)),
         after_ms: config.join_timeout_ms,
     };
     for (id, stream) in &mut peers {
         let said = stream.set_write_timeout(Some(left())).and_then(|()| Quiet(stream).write_all(&[own]));
-        said.map_err(|e| failed(*id, &e))?;
+        said.map_err(|e| failed(*id, e))?;
     }
     let mut kind = if own == CAN { FabricKind::Verbs } else { FabricKind::Tcp };
     for (id, stream) in &mut peers {
         let mut theirs = [0];
         let heard = stream.set_read_timeout(Some(left())).and_then(|()| stream.read_exact(&mut theirs));
-        heard.map_err(|e| failed(*id, &e))?;
+        heard.map_err(|e| failed(*id, e))?;
         match theirs[0] {
             CAN => {}
             CANNOT => {

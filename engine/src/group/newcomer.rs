@@ -3,20 +3,19 @@
 use super::backlog::{Backlog, Item};
 use super::driver::Driver;
 use super::gate::Gate;
+use super::pulse::{Slice, Timed};
 use super::records::{self, Takeover};
-use super::transfer::{self, Covered, Restored};
+use super::transfer::{self, Covered, Restored, Taker};
 use super::view::View;
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::Release;
 use crate::multicast::Delivery;
 use crate::node::{Node, Phase};
+use crate::process::Life;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
-
-/// Items of the backlog handed over in one pass.
-const ITEMS_PER_PASS: usize = 4096;
 
 /// How far a process has come.
 enum Stage {
@@ -40,11 +39,23 @@ pub(super) struct Newcomer {
     backlog: Backlog,
     most_bytes: usize,
     deadline: Instant,
-    gate: Gate,
+    join_timeout_ms: u64,
+    /// When a process that has the state gives up waiting for the view in which it votes.
+    vote_deadline: Instant,
+    /// How long a view change may take, at least.
+    vote_time: Duration,
+    /// When a process that catches up, and is no faster than what comes, gives up.
+    catch_up_deadline: Option<Instant>,
+    pub(super) gate: Gate,
+    life: Life,
 }
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
+        // A forked child would wait for the parent's thread, and end the parent's connection.
+        if self.life.is_over() {
+            return;
+        }
         // From here on the application is not told anything any more.
         self.gate.shut();
     }
@@ -54,8 +65,49 @@ impl Newcomer {
     pub(super) fn new(config: &Config) -> Newcomer {
         let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
         let (backlog, most_bytes) = (Backlog::default(), config.join_backlog_bytes);
-        let (has_state, replays, release, gate) = (false, false, None, Gate::default());
-        Newcomer { stage: Stage::Settled, has_state, replays, release, backlog, most_bytes, deadline, gate }
+        Newcomer {
+            stage: Stage::Settled,
+            has_state: false,
+            replays: false,
+            release: None,
+            backlog,
+            most_bytes,
+            deadline,
+            join_timeout_ms: config.join_timeout_ms,
+            vote_deadline: deadline,
+            vote_time: Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)),
+            catch_up_deadline: None,
+            gate: Gate::default(),
+            life: Life::present(),
+        }
+    }
+
+    /// When the state must be here.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Why the join failed, with the time that it waited in all: the node knows only what the last attempt had of it.
+    pub(super) fn with_whole_wait(&self, reason: &Error) -> Error {
+        let after_ms = self.join_timeout_ms;
+        match reason.clone() {
+            Error::Missing { missing, .. } => Error::Missing { missing, after_ms },
+            Error::TimedOut { what: "join", .. } => Error::TimedOut { what: "join", after_ms },
+            other => other,
+        }
+    }
+
+    /// An attempt of a join that may take until `deadline`.
+    pub(super) fn must_be_done(&mut self, deadline: Instant) {
+        (self.deadline, self.vote_deadline) = (deadline, deadline);
+    }
+
+    /// The state is here. An application that takes messages more slowly than they come would catch up for ever: it gets the
+    /// join's time once more. One whose group was restarted has its whole log to hear, and waits for nobody.
+    fn begin_catch_up(&mut self, covered: Covered) {
+        let until = self.deadline.max(Instant::now() + Duration::from_millis(self.join_timeout_ms));
+        self.catch_up_deadline = Some(until).filter(|_| !self.replays);
+        self.stage = Stage::CatchUp(covered);
     }
 
     /// Of a group that is restarted.
@@ -80,9 +132,10 @@ impl Newcomer {
     }
 
     /// A pass of the node whose deliveries are kept.
-    pub(super) fn poll(&mut self, node: &mut Node, now_ms: u64) -> bool {
+    pub(super) fn poll(&mut self, node: &mut Node, now_ms: u64, slice: Slice<'_>) -> bool {
         let backlog = &mut self.backlog;
-        let moved = node.poll(now_ms, &mut |message: Delivery<'_>| backlog.keep(&message));
+        let keep = |message: Delivery<'_>| backlog.keep(&message);
+        let moved = node.poll(now_ms, &mut Timed { tell: keep, slice });
         let held = self.release.as_ref().map_or(0, Release::held_bytes);
         if backlog.bytes() + held > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
             let what = format!(
@@ -107,31 +160,34 @@ impl Driver {
     /// This process has joined: it needs the state of one of the voters.
     pub(super) fn take_state(&mut self) {
         let Some(handler) = self.handler.take() else { return };
-        let Some(view) = self.node.view() else { return };
-        // The lowest rank leads, and has enough to do.
-        let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
-        let number = view.number;
-        let sources = voters.filter_map(|peer| self.reception.address_of(peer)).collect();
+        let Some(view) = self.node.view().map(|view| view.number) else { return };
         let shared = self.shared.clone();
-        let (group_id, deadline) = (self.reception.group_id(), self.newcomer.deadline);
+        let (me, group_id, deadline) = (self.node.me(), self.reception.group_id(), self.newcomer.deadline);
+        let taker = Taker { me, group_id, view, deadline, stack_bytes: self.shared.stack_bytes };
         let (done, gate) = (move || shared.ask(), self.newcomer.gate.clone());
         let started = match self.shared.log.clone() {
-            None => transfer::start(handler, gate, sources, (group_id, number), deadline, done),
+            None => transfer::start(handler, gate, taker, done),
             Some(log) => {
                 let woken = self.shared.clone();
                 let takeover = self.newcomer.release.clone().map(|release| Takeover {
                     log: log.clone(),
                     release,
                     wake: woken.waker(),
-                    sources,
-                    group_id,
                 });
-                records::start(handler, gate, log, takeover, number, deadline, done)
+                records::start(handler, gate, log, takeover, taker, done)
             }
         };
         match started {
             Ok(receiver) => self.newcomer.stage = Stage::Transfer(receiver),
-            Err(error) => self.node.fail(Error::io("cannot start the thread that takes the state", error)),
+            Err(error) => self.node.fail(error),
+        }
+    }
+
+    /// Stops a process that has the state, and that the others do not make a voter in time.
+    pub(super) fn check_vote(&mut self) {
+        if Instant::now() >= self.newcomer.vote_deadline {
+            let what = "the view change that makes this process a voter";
+            self.node.fail(Error::TimedOut { what, after_ms: self.newcomer.join_timeout_ms });
         }
     }
 
@@ -143,7 +199,7 @@ impl Driver {
                 Ok(Restored { handler, result }) => {
                     self.handler = Some(handler);
                     match result {
-                        Ok(covered) => self.newcomer.stage = Stage::CatchUp(covered),
+                        Ok(covered) => self.newcomer.begin_catch_up(covered),
                         Err(error) => {
                             self.newcomer.stage = Stage::Settled;
                             self.node.fail(error);
@@ -162,35 +218,49 @@ impl Driver {
         }
     }
 
-    /// Hands over what came while the state did.
+    /// Hands over what came while the state did, for as long as a pass may last.
     fn catch_up(&mut self) -> bool {
-        for handed_over in 0..ITEMS_PER_PASS {
+        let shared = self.shared.clone();
+        let (slice, mut moved) = (shared.pulse.begin(), false);
+        while !moved || !slice.is_over() {
             let Stage::CatchUp(covered) = &self.newcomer.stage else { return true };
-            if matches!(self.node.phase(), Phase::Stopped(_)) {
-                return handed_over > 0;
+            if self.newcomer.catch_up_deadline.is_some_and(|until| Instant::now() >= until) {
+                let what = format!(
+                    "the state is here, but {} ms later this process has not caught up with the messages that come: its callbacks \
+                     take them more slowly; raise `join_timeout_ms`, or join when there is less load",
+                    self.newcomer.join_timeout_ms
+                );
+                self.node.fail(Error::StateTransfer(what));
+                return true;
             }
-            match self.newcomer.backlog.next(covered) {
+            if matches!(self.node.phase(), Phase::Stopped(_)) {
+                return moved;
+            }
+            match self.newcomer.backlog.next() {
+                Some(item) if item.is_covered(covered) => {}
                 Some(Item::View(view)) => self.tell_view(&view),
                 Some(Item::Message { subgroup, view, sender, sequence, mode, payload, .. }) => {
                     let payload = &*payload;
                     self.call(|handler| handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload }));
                 }
                 // Its log counts once it is on disk.
-                None if self.newcomer.release.as_ref().is_some_and(|release| !release.is_done()) => {
-                    return handed_over > 0;
-                }
+                None if self.newcomer.release.as_ref().is_some_and(|release| !release.is_done()) => return moved,
                 None => {
                     if !covered.is_within(&Covered::of(&self.node)) {
                         // Whoever gave the state has delivered what is still to be delivered here: it must not come again.
-                        return handed_over > 0;
+                        return moved;
                     }
                     self.newcomer.stage = Stage::Settled;
                     (self.newcomer.has_state, self.newcomer.replays) = (true, false);
                     self.newcomer.release = None;
+                    // A long log may have taken the application beyond the deadline.
+                    let vote_deadline = Instant::now() + self.newcomer.vote_time;
+                    self.newcomer.vote_deadline = vote_deadline.max(self.newcomer.deadline);
                     self.node.ready();
                     return true;
                 }
             }
+            moved = true;
         }
         true
     }

@@ -1,13 +1,17 @@
 //! The driver's side of the door: gives joiners a place, attaches them, hands out the application's state.
 
-use super::door::{Door, Snapshot, Visit};
+use super::contacts::Memory;
+use super::door::{Door, NoState, Snapshot, Visit};
 use super::driver::Driver;
+use super::gate::Source;
+use super::linking::Linking;
+use super::relink::Mending;
 use super::transfer::Covered;
 use super::wire::{Place, Reply};
 use crate::config::{FabricKind, MemberId};
-use crate::membership::{Admission, Peer, Refusal, ViewChange};
+use crate::membership::{self, Admission, Departure, Peer, Refusal, ViewChange};
 use crate::node::Node;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::mpsc::SyncSender;
 
@@ -16,7 +20,7 @@ pub(super) struct HandOut {
     snapshot: Snapshot,
     /// Per stream of its view, how many messages it covers.
     covers: Vec<u64>,
-    reply: SyncSender<io::Result<Snapshot>>,
+    reply: SyncSender<Result<Snapshot, NoState>>,
 }
 
 impl HandOut {
@@ -34,13 +38,39 @@ pub(super) struct Reception {
     fabric: FabricKind,
     /// By incarnation.
     addresses: HashMap<u64, String>,
+    memory: Memory,
+    /// Members that said why they could not take the state, until they join anew.
+    gave_up: HashSet<MemberId>,
+    /// This process, and how its links are made.
+    me: Place,
+    linking: Linking,
+    pub(super) mending: Mending,
     /// Listens as long as the driver lives.
     _door: Door,
 }
 
 impl Reception {
-    pub(super) fn new(group_id: u64, fabric: FabricKind, addresses: HashMap<u64, String>, door: Door) -> Reception {
-        Reception { group_id, fabric, addresses, _door: door }
+    pub(super) fn new(
+        (group_id, me, linking): (u64, Place, Linking),
+        addresses: HashMap<u64, String>,
+        memory: Memory,
+        door: Door,
+    ) -> Reception {
+        let (fabric, mending, gave_up) = (linking.kind(), Mending::default(), HashSet::new());
+        Reception { group_id, fabric, addresses, memory, gave_up, me, linking, mending, _door: door }
+    }
+
+    /// For this process's next attempt to join.
+    pub(super) fn remember(&self, places: &[Place]) {
+        self.memory.keep(self.group_id, places);
+    }
+
+    pub(super) fn me(&self) -> &Place {
+        &self.me
+    }
+
+    pub(super) fn linking(&self) -> &Linking {
+        &self.linking
     }
 
     pub(super) fn fabric(&self) -> FabricKind {
@@ -57,6 +87,9 @@ impl Reception {
 
     /// A view begins: those who are gone are not asked for any more.
     pub(super) fn begin(&mut self, change: &ViewChange) {
+        for peer in &change.joined {
+            self.gave_up.remove(&peer.id);
+        }
         for (peer, _) in &change.departed {
             self.addresses.remove(&peer.incarnation);
         }
@@ -76,21 +109,58 @@ impl Driver {
                 // The visitor may have lost its patience.
                 let _ = reply.send(answer);
             }
+            Visit::Leads { reply } => {
+                // The visitor may have lost its patience.
+                let _ = reply.send(self.node.leads());
+            }
             Visit::Link { place, since, connection } => match self.node.attach(place.peer(), since, connection) {
                 Ok(()) => {
                     self.reception.addresses.insert(place.incarnation, place.address);
                 }
                 Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
             },
+            Visit::MayRelink { peer, view, reply } => {
+                let answer = self.may_relink(peer, view);
+                // The visitor may have lost its patience.
+                let _ = reply.send(answer);
+            }
+            Visit::GoneOn { peer, view, left } => {
+                let departure = if left { Departure::Left } else { Departure::Failed };
+                self.node.is_told_gone_on(peer, view, departure);
+            }
+            Visit::Relink { peer, view, dialled, connection } => {
+                match self.node.relink(peer, view, dialled, connection) {
+                    Ok(()) => tracing::info!(member = peer.id.0, "a broken link was made again"),
+                    Err(error) => tracing::debug!(%error, member = peer.id.0, "a link was not made again"),
+                }
+            }
             Visit::State { view, reply } => match self.snapshot(view) {
                 Ok(snapshot) => {
                     let covers = self.node.multicast().told();
                     self.hand_outs.push(HandOut { snapshot, covers, reply });
                 }
                 Err(error) => {
+                    if let NoState::Failed(what) = &error {
+                        self.note_own(what);
+                    }
                     let _ = reply.send(Err(error));
                 }
             },
+            Visit::Fault { member, what } if member == self.shared.me => self.note_own(&what),
+            Visit::Fault { member, what } => self.note_cause(member, what),
+        }
+    }
+
+    fn may_relink(&mut self, peer: Peer, view: u64) -> Reply {
+        if let Some((view, departure)) = self.node.has_gone_on_without(peer, view) {
+            return Reply::GoneOn { view, left: departure == Departure::Left };
+        }
+        match self.node.may_relink(peer, view) {
+            Ok(()) => {
+                self.reception.mending.await_dial(peer, self.now_ms());
+                Reply::Linked {}
+            }
+            Err(reason) => Reply::Later { reason: reason.to_owned() },
         }
     }
 
@@ -128,18 +198,66 @@ impl Driver {
     }
 
     /// The state, for a process that has heard nothing before view `first`.
-    fn snapshot(&mut self, first: u64) -> io::Result<Snapshot> {
+    fn snapshot(&mut self, first: u64) -> Result<Snapshot, NoState> {
         if !self.node.is_voter() || self.newcomer.is_new() {
-            return Err(io::Error::other("this member does not have the whole state itself"));
+            return Err(NoState::Later("this member does not have the whole state itself".to_owned()));
         }
         let covered = Covered::of(&self.node);
         if covered.view < first {
             // What this member has still to deliver of its view would reach the other in no way.
-            return Err(io::Error::other(format!("this member has not begun view {first} yet")));
+            return Err(NoState::Later(format!("this member has not begun view {first} yet")));
         }
         let mut given: Option<io::Result<Box<dyn Read + Send>>> = None;
         self.call(|handler| given = Some(handler.snapshot()));
-        let state = given.unwrap_or_else(|| Err(io::Error::other("the application's `snapshot` panicked")))?;
-        Ok(Snapshot { covered, state })
+        let failed =
+            |what: &dyn std::fmt::Display| NoState::Failed(format!("the application's `snapshot` failed: {what}"));
+        match given.unwrap_or_else(|| Err(io::Error::other("it panicked"))) {
+            Ok(state) => Ok(Snapshot { covered, state }),
+            // Of an application that cannot do so now.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(NoState::Later(error.to_string())),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Notes what speaks against a member, which the application is told later.
+    pub(super) fn note_fault(&mut self, member: MemberId, what: String) {
+        tracing::warn!(member = member.0, what, "suspected");
+        if !self.reception.gave_up.contains(&member) {
+            // The first is the cause, what follows are its consequences.
+            self.shared.lock().faults.entry(member).or_insert_with(|| what.clone());
+        }
+        self.untold_faults.push_back((member, what));
+    }
+
+    /// Tells the application and the operator of hosts whose clocks are off.
+    pub(super) fn tell_warnings(&mut self) {
+        for (member, what) in self.node.take_warnings() {
+            tracing::warn!(member = member.0, what, "a wrong clock");
+            self.call(|handler| handler.warned(member, &what));
+        }
+    }
+
+    /// Notes why a process could not take the state: that its link goes down next is only what follows.
+    fn note_cause(&mut self, member: MemberId, what: String) {
+        self.reception.gave_up.insert(member);
+        // The link may have gone down first.
+        self.shared.lock().faults.insert(member, what.clone());
+        self.note_fault(member, what);
+    }
+
+    /// Notes what failed in this process: [`crate::Group::fault`] of the own number says it.
+    fn note_own(&mut self, what: &str) {
+        tracing::error!(what, "this process could not give the group's state away");
+        self.shared.lock().faults.insert(self.shared.me, what.to_owned());
+    }
+
+    /// Shows who is in the view, and, while the state is taken, where it can be had.
+    pub(super) fn show_sources(&mut self, view: &membership::View) {
+        let present = view.members.iter().map(|member| member.peer.incarnation).collect();
+        self.shared.lock().present = present;
+        // The lowest rank leads, and has enough to do.
+        let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
+        let source = |peer| Some(Source { peer, address: self.reception.address_of(peer)? });
+        self.newcomer.gate.offer(voters.filter_map(source).collect());
     }
 }

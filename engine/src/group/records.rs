@@ -4,24 +4,28 @@
 //! far enough, {1, view, number, time, length: u64 each, bytes}; then records, {2, view, number, time, sender, mode, kind,
 //! length: u64 each, bytes}; then a 0.
 
-use super::door::STEP_TIME;
-use super::gate::Gate;
+use super::gate::{Gate, Source};
 use super::handler::Handler;
-use super::transfer::{self, Chunks, Covered, Restored};
+use super::patience::Patient;
+use super::transfer::{self, CONNECT_TIME, Chunks, Covered, Restored, Taker, Trouble};
 use super::vault::DISK_TIME;
-use super::wire::{self, Reply, Request};
+use super::wire::{self, Asker, Reply, Request};
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
-use crate::fabric::meet::Quiet;
 use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot, Version};
+use crate::membership::Peer;
 use crate::multicast::{Delivery, Mode};
 use crate::node::LEDGER;
+use crate::process::Life;
+use crate::thread::{self, OWN_STACK_BYTES};
+use socket2::Socket;
+use std::any::Any;
 use std::io::{self, Read};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The most bytes of a record that is believed: a frame has fewer.
 const RECORD_BYTES_MAX: u64 = 1 << 28;
@@ -136,30 +140,47 @@ fn goes_back_to(log: &Log, from: Version) -> Result<bool, Error> {
     Ok(oldest.view == 0 && first == Some(Kind::Decision))
 }
 
-/// Answers a request for records.
-pub(super) fn give(
-    socket: &mut socket2::Socket,
-    log: &Log,
+/// Why a request for records is turned down, if it is.
+pub(super) fn refusal(log: &Log, from: Version, below: Version, ended: bool) -> Option<Reply> {
+    let end = log.durable().unwrap_or_default();
+    if ended && end < below {
+        return Some(Reply::Refused { reason: format!("its log ends at {end} so far, before {below}") });
+    }
+    let failed = |error: Error| Some(Reply::Failed { reason: format!("its log cannot be read: {error}") });
+    match (goes_back_to(log, from), log.has_snapshot()) {
+        (Err(error), _) | (Ok(false), Err(error)) => failed(error),
+        (Ok(false), Ok(false)) => {
+            let reason = format!("the log does not go back to {from}, and there is no checkpoint");
+            Some(Reply::Refused { reason })
+        }
+        _ => None,
+    }
+}
+
+/// [`Sent`], opened with the first byte.
+pub(super) struct Given<'l> {
+    log: &'l Log,
     from: Version,
     below: Version,
-    ended: bool,
-) -> io::Result<()> {
-    let end = log.durable().unwrap_or_default();
-    let refusal = match goes_back_to(log, from) {
-        _ if ended && end < below => Some(format!("its log ends at {end} so far, before {below}")),
-        Ok(false) if !log.has_snapshot().map_err(io::Error::other)? => {
-            Some(format!("the log does not go back to {from}, and there is no checkpoint"))
-        }
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
-    };
-    if let Some(reason) = refusal {
-        return wire::answer(socket, &Reply::Refused { reason });
+    sent: Option<Sent>,
+}
+
+impl<'l> Given<'l> {
+    pub(super) fn new(log: &'l Log, from: Version, below: Version) -> Given<'l> {
+        Given { log, from, below, sent: None }
     }
-    // Before a checkpoint is read and verified, which may take a while.
-    wire::answer(socket, &Reply::Log {})?;
-    let mut sent = Sent::new(log, from, below).map_err(io::Error::other)?;
-    transfer::send(&mut Quiet(socket), &mut sent)
+}
+
+impl Read for Given<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.sent {
+            Some(sent) => sent.read(into),
+            None => {
+                let sent = Sent::new(self.log, self.from, self.below).map_err(io::Error::other)?;
+                self.sent.insert(sent).read(into)
+            }
+        }
+    }
 }
 
 fn word(from: &mut impl Read) -> io::Result<u64> {
@@ -214,43 +235,83 @@ fn receive(
 /// What is wanted of another member's log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
+    pub(super) me: Peer,
     pub(super) group_id: u64,
     pub(super) from: Version,
     pub(super) below: Version,
     /// The views below are to be over at the source.
     pub(super) ended: bool,
+    pub(super) deadline: Instant,
 }
 
-fn ask(source: &str, gate: &Gate, wanted: Wanted) -> io::Result<Chunks<socket2::Socket>> {
-    let Wanted { group_id, from, below, ended } = wanted;
+fn ask(source: &Source, gate: &Gate, wanted: Wanted) -> io::Result<Socket> {
+    let Wanted { me, group_id, from, below, ended, deadline } = wanted;
     let pair = |version: Version| (version.view, version.sequence);
-    let request = Request::Log { group_id, from: pair(from), below: pair(below), ended };
-    match wire::ask(source, &request, STEP_TIME)? {
-        (socket, Reply::Log {}) => Chunks::from_source(socket, gate),
-        (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
-        (_, other) => Err(malformed(format!("an answer to another question: {other:?}"))),
+    let asker = Asker::new(me, deadline);
+    let request = Request::Log { group_id, from: pair(from), below: pair(below), ended, asker };
+    let socket = wire::begin(&source.address, &request, CONNECT_TIME)?;
+    gate.watch(source.peer, &socket);
+    Ok(socket)
+}
+
+fn is_given(stream: &mut Patient<'_>) -> Result<(), Trouble> {
+    match wire::hear(stream)? {
+        Reply::Log {} => Ok(()),
+        Reply::Refused { reason } => Err(Trouble::Passing(reason)),
+        Reply::Failed { reason } => Err(Trouble::Source(reason)),
+        other => Err(malformed(format!("an answer to another question: {other:?}")).into()),
+    }
+}
+
+/// Records on their way to a process that is being restarted.
+pub(super) struct Fetch {
+    pub(super) batches: Receiver<io::Result<Vec<Owned>>>,
+    pub(super) from: Peer,
+    gate: Gate,
+    life: Life,
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        // After a fork the connection is the parent's.
+        if !self.life.is_over() {
+            self.gate.shut();
+        }
     }
 }
 
 /// Fetches records in a thread, for a process that is being restarted; the channel ends with the records, or with an error.
-pub(super) fn fetch(
-    source: String,
-    wanted: Wanted,
-    wake: impl Fn() + Send + 'static,
-) -> io::Result<Receiver<io::Result<Vec<Owned>>>> {
-    let (sender, receiver) = sync_channel(4);
-    std::thread::Builder::new().name("galerna-fetch".to_owned()).spawn(move || {
-        if let Err(error) = pour(&source, wanted, &sender, &wake) {
-            let _ = sender.send(Err(io::Error::other(format!("from {source}: {error}"))));
+pub(super) fn fetch(source: Source, wanted: Wanted, wake: impl Fn() + Send + 'static) -> Result<Fetch, Error> {
+    let (sender, batches) = sync_channel(4);
+    let (from, gate) = (source.peer, Gate::default());
+    gate.offer(vec![source.clone()]);
+    let watched = gate.clone();
+    thread::spawn("galerna-fetch", "fetches what the log lacks", OWN_STACK_BYTES, move || {
+        if let Err(trouble) = pour(&source, &watched, wanted, &sender, &wake) {
+            let what = match trouble {
+                Trouble::Passing(what) | Trouble::Source(what) => what,
+                Trouble::Own(error) => error.to_string(),
+            };
+            let _ = sender.send(Err(io::Error::other(format!("from {source}: {what}"))));
         }
         drop(sender);
         wake();
     })?;
-    Ok(receiver)
+    Ok(Fetch { batches, from, gate, life: Life::present() })
 }
 
-fn pour(source: &str, wanted: Wanted, into: &SyncSender<io::Result<Vec<Owned>>>, wake: &impl Fn()) -> io::Result<()> {
-    let mut from = ask(source, &Gate::default(), wanted)?;
+fn pour(
+    source: &Source,
+    gate: &Gate,
+    wanted: Wanted,
+    into: &SyncSender<io::Result<Vec<Owned>>>,
+    wake: &impl Fn(),
+) -> Result<(), Trouble> {
+    let socket = ask(source, gate, wanted)?;
+    let goes_on = || gate.wants(source.peer);
+    let mut stream = Patient::new(&socket, wanted.deadline, &goes_on)?;
+    is_given(&mut stream)?;
+    let mut from = Chunks::new(stream);
     let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("the log there does not go back far enough"));
     let mut batch = Vec::new();
     loop {
@@ -272,31 +333,26 @@ pub(super) struct Takeover {
     pub(super) log: Arc<Log>,
     pub(super) release: Release,
     pub(super) wake: Box<dyn Fn() + Send + Sync>,
-    pub(super) sources: Vec<String>,
-    pub(super) group_id: u64,
 }
 
-/// Brings the log up to the begin of view `view`, unless it goes there already (then `takeover` is none), and then the
+/// Brings the log up to the begin of the taker's view, unless it goes there already (then `takeover` is none), and then the
 /// application, from its checkpoint and the log after it; in a thread.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
     gate: Gate,
     log: Arc<Log>,
     takeover: Option<Takeover>,
-    view: u64,
-    deadline: Instant,
+    taker: Taker,
     done: impl FnOnce() + Send + 'static,
-) -> io::Result<Receiver<Restored>> {
+) -> Result<Receiver<Restored>, Error> {
     let (sender, receiver) = sync_channel(1);
-    std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
+    thread::spawn("galerna-transfer", "takes the group's log", taker.stack_bytes, move || {
         let taken = match takeover {
-            Some(takeover) => take_over(takeover, &gate, view, deadline).map_err(Error::StateTransfer),
+            Some(takeover) => take_over(takeover, &gate, taker).map(Some),
             // What the restart added may be on its way to the disk.
-            None => log.sync(DISK_TIME),
+            None => log.sync(DISK_TIME).map(|()| None),
         };
-        let mut replay = || catch_unwind(AssertUnwindSafe(|| replay(&mut *handler, &gate, &log, view)));
-        let panicked = |_| Error::CallbackPanicked("as the application was told the log".to_owned());
-        let result = taken.and_then(|()| replay().map_err(panicked)?);
+        let result = taken.and_then(|from| tell(&mut *handler, &gate, &log, taker.view, from));
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -304,43 +360,63 @@ pub(super) fn start(
     Ok(receiver)
 }
 
-fn take_over(takeover: Takeover, gate: &Gate, view: u64, deadline: Instant) -> Result<(), String> {
-    let Takeover { log, release, wake, sources, group_id } = takeover;
-    let mut obstacle = "there is no member to take the log from".to_owned();
+/// The member that gave the log, which waits to hear how that went.
+type Giver = (Source, Socket);
+
+fn take_over(takeover: Takeover, gate: &Gate, taker: Taker) -> Result<Giver, Error> {
+    let Takeover { log, release, wake } = takeover;
     // From here on this process's former votes count no more: the group has gone on without them.
-    log.save(LEDGER, &[], DISK_TIME).map_err(|error| error.to_string())?;
-    while Instant::now() < deadline && !gate.is_shut() {
-        for source in &sources {
-            // From the very first one, the group's own begin, if there is nothing here yet.
-            let from = log.durable().map_or(Version::default(), Version::next);
-            let wanted = Wanted { group_id, from, below: Version { view, sequence: 0 }, ended: true };
-            match take_from(&log, gate, source, wanted) {
-                Ok(()) => {
-                    release.release(Box::new(log.journal(wake)) as Box<dyn Journal>);
-                    return Ok(());
-                }
-                Err(error) => obstacle = format!("from {source}: {error}"),
-            }
-            tracing::warn!(obstacle, "taking over the log");
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Err(obstacle)
+    log.save(LEDGER, &[], DISK_TIME)?;
+    let giver = transfer::from_any(gate, taker.deadline, |source| {
+        // From the very first one, the group's own begin, if there is nothing here yet.
+        let from = log.durable().map_or(Version::default(), Version::next);
+        let below = Version { view: taker.view, sequence: 0 };
+        let Taker { me, group_id, deadline, .. } = taker;
+        take_from(&log, gate, source, Wanted { me, group_id, from, below, ended: true, deadline })
+    })?;
+    release.release(Box::new(log.journal(wake)) as Box<dyn Journal>);
+    Ok(giver)
 }
 
-fn take_from(log: &Log, gate: &Gate, source: &str, wanted: Wanted) -> io::Result<()> {
-    let mut from = ask(source, gate, wanted)?;
+fn take_from(log: &Log, gate: &Gate, source: &Source, wanted: Wanted) -> Result<Giver, Trouble> {
+    let socket = ask(source, gate, wanted)?;
+    let goes_on = || gate.wants(source.peer);
+    let mut stream = Patient::new(&socket, wanted.deadline, &goes_on)?;
+    is_given(&mut stream)?;
+    let mut from = Chunks::new(stream);
+    // What the own log says is final, and said as it is: that its disk is full, above all.
+    let mut own = None;
+    let taken = keep(log, &mut from, &mut own);
+    let taken = taken.map_err(|error| match (from.trouble(), own) {
+        (Some(trouble), _) => trouble,
+        (None, Some(error)) => Trouble::Own(error),
+        (None, None) => error.into(),
+    });
+    if taken.is_err() {
+        transfer::say_last_words(&socket, &taken, &goes_on);
+    }
+    taken.map(|()| (source.clone(), socket))
+}
+
+/// Writes what comes into the log; an error of the log's is put into `own`.
+fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<()> {
+    let own = std::cell::RefCell::new(own);
+    let failed = |error: Error| {
+        let said = io::Error::other(error.to_string());
+        **own.borrow_mut() = Some(error);
+        said
+    };
     let mut keep = |version: Version, time_ns: u64, bytes: &mut dyn Read| -> io::Result<()> {
-        let mut checkpoint = log.snapshot(version, time_ns).map_err(io::Error::other)?;
-        checkpoint.fill(bytes, "receiving a checkpoint").map_err(io::Error::other)?;
+        let mut checkpoint = log.snapshot(version, time_ns).map_err(failed)?;
+        checkpoint.fill(bytes, "receiving a checkpoint").map_err(failed)?;
         // Between what is here and what follows the checkpoint records are missing: what is here is of no use.
-        if let Some(oldest) = log.oldest().map_err(io::Error::other)? {
-            log.cut(oldest, DISK_TIME).map_err(io::Error::other)?;
+        if let Some(oldest) = log.oldest().map_err(failed)? {
+            log.cut(oldest, DISK_TIME).map_err(failed)?;
         }
-        log.install(checkpoint, DISK_TIME).map_err(io::Error::other)
+        log.install(checkpoint, DISK_TIME).map_err(failed)
     };
     let mut last = log.durable();
-    while let Some(record) = receive(&mut from, &mut keep)? {
+    while let Some(record) = receive(from, &mut keep)? {
         // A restart of others may have ended this log's last view before the end of this log: the decision's number says where.
         if let Some(last) = last.take()
             && record.kind == Kind::Decision
@@ -348,25 +424,57 @@ fn take_from(log: &Log, gate: &Gate, source: &str, wanted: Wanted) -> io::Result
             && record.version.sequence <= last.sequence
         {
             let from = Version { view: last.view, sequence: record.version.sequence };
-            log.cut(from, DISK_TIME).map_err(io::Error::other)?;
+            log.cut(from, DISK_TIME).map_err(failed)?;
         }
-        log.append_record(record.record(), DISK_TIME).map_err(io::Error::other)?;
+        log.append_record(record.record(), DISK_TIME).map_err(failed)?;
     }
-    log.sync(DISK_TIME).map_err(io::Error::other)
+    log.sync(DISK_TIME).map_err(failed)
 }
 
-/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it. A checkpoint
-/// that another member has taken meanwhile may cover more.
-fn replay(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<Covered, Error> {
-    let mut after = Bound::Unbounded;
-    let mut covered = Covered { view, below: 0, ahead: Vec::new() };
-    if let Some(mut checkpoint) = log.load_snapshot()? {
-        let version = checkpoint.version;
-        after = Bound::Excluded(version);
-        let failed = |error| Error::io("the application's `restore` of its checkpoint", error);
-        covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence).map_err(failed)?;
-        gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;
+/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it. The member that
+/// gave the log hears how the application took the checkpoint, as it would hear of any other state.
+fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Option<Giver>) -> Result<Covered, Error> {
+    let panicked = |panic: Box<dyn Any + Send>| Error::CallbackPanicked(transfer::text_of(&*panic));
+    let restored = catch_unwind(AssertUnwindSafe(|| restore(handler, gate, log, view))).map_err(panicked);
+    let restored = restored.and_then(|restored| restored);
+    if let Some((source, socket)) = from {
+        let taken = restored.as_ref().map(drop).map_err(|error| match error {
+            Error::Left => Trouble::Passing("the attempt to join is over".to_owned()),
+            error => Trouble::Own(error.clone()),
+        });
+        transfer::say_last_words(&socket, &taken, &|| gate.wants(source.peer));
     }
+    let (covered, after) = restored?;
+    catch_unwind(AssertUnwindSafe(|| replay(handler, gate, log, (view, after), &covered))).map_err(panicked)??;
+    Ok(covered)
+}
+
+/// Gives the application its checkpoint, if there is one. A checkpoint that another member has taken meanwhile may cover more
+/// than the views before `view`.
+fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<(Covered, Bound<Version>), Error> {
+    let Some(mut checkpoint) = log.load_snapshot()? else {
+        return Ok((Covered { view, below: 0, ahead: Vec::new() }, Bound::Unbounded));
+    };
+    let version = checkpoint.version;
+    let covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence);
+    let covered = covered.map_err(|error| Error::io("reading the checkpoint", error))?;
+    let failed = |error| {
+        let what =
+            format!("the application's `restore` failed: {error} (of the checkpoint that covers all up to {version})");
+        Error::StateTransfer(what)
+    };
+    gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;
+    Ok((covered, Bound::Excluded(version)))
+}
+
+/// Tells the application the messages of the views before `view` that the checkpoint does not cover.
+fn replay(
+    handler: &mut dyn Handler,
+    gate: &Gate,
+    log: &Log,
+    (view, after): (u64, Bound<Version>),
+    covered: &Covered,
+) -> Result<(), Error> {
     for entry in log.iter((after, Bound::Unbounded)) {
         let entry = entry?;
         let Record { version, sender, mode, kind, payload, .. } = entry.record();
@@ -379,5 +487,5 @@ fn replay(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Resul
             gate.pass(|| handler.deliver(told)).ok_or(Error::Left)?;
         }
     }
-    Ok(covered)
+    Ok(())
 }

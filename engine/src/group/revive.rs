@@ -1,23 +1,24 @@
 //! Starts a group again all of whose processes ended: every process that comes back looks for the others of its last view,
 //! links itself with them, and goes on as its ledger says (see `membership/restart.rs`).
 
+use super::ask::Asker;
 use super::door::Visit;
 use super::driver::Driver;
 use super::entry;
+use super::gate::Source;
 use super::linking::Linking;
-use super::records::{self, Owned};
+use super::records;
 use super::shared::Shared;
-use super::vault::Places;
-use super::wire::{self, Place, Reply, Request};
+use super::wire::{Place, Reply, Request};
 use crate::config::Config;
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::meet::check;
 use crate::node::{Node, Phase};
-use std::collections::HashSet;
-use std::io;
+use crate::thread::{self, OWN_STACK_BYTES};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,10 @@ use std::time::{Duration, Instant};
 const LOOK_TIME: Duration = Duration::from_millis(200);
 /// Pause after a fetch that failed, in milliseconds.
 const FETCH_PAUSE_MS: u64 = 200;
+/// A link that is down so long after it was made is made again.
+const AGAIN_TIME: Duration = Duration::from_secs(1);
+/// The process in the higher slot dials one that has not been linked for so long.
+const HIGHER_WAITS: Duration = Duration::from_secs(2);
 /// How long a question may take.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
@@ -60,10 +65,14 @@ impl Founders {
 /// What the others said.
 #[derive(Default)]
 struct Heard {
-    /// Who said last that the group runs.
+    /// The member that said last that the group runs.
     runs: Option<MemberId>,
-    /// Its configuration differs, as was seen first then.
+    /// The first other configuration or group that was seen, and when.
     disagrees: Option<(Instant, Error)>,
+    /// Where members of the running group are found.
+    learned: Vec<Place>,
+    /// The members that this process is linked with.
+    linked: HashSet<MemberId>,
 }
 
 /// Looks for the others in a thread until it is dropped.
@@ -72,59 +81,54 @@ pub(super) struct Search {
     heard: Arc<Mutex<Heard>>,
 }
 
+/// The thread's own.
+struct Seeker {
+    config: Config,
+    group_id: u64,
+    me: Place,
+    linking: Linking,
+    shared: Arc<Shared>,
+    heard: Arc<Mutex<Heard>>,
+    /// Since when processes are known that are not linked, or since when they were dialled last.
+    unlinked: HashMap<u64, Instant>,
+}
+
 impl Search {
+    /// Looks at `addresses`: those of the last view, and of all others that may know.
     pub(super) fn start(
         config: &Config,
         group_id: u64,
         me: Place,
-        places: &Places,
+        addresses: Vec<String>,
         linking: Linking,
         shared: Arc<Shared>,
-    ) -> io::Result<Search> {
+    ) -> Result<Search, Error> {
         let search = Search { over: Arc::default(), heard: Arc::default() };
-        let listed = config.members.iter().map(|member| (member.id.0, member.address.clone()));
-        let kept = places.places.iter().map(|place| (place.id, place.address.clone()));
-        // What the log says is later than what the configuration says.
-        let mut contacts: Vec<(u32, String)> = kept.chain(listed).filter(|(id, _)| *id != me.id).collect();
-        let mut seen = HashSet::new();
-        contacts.retain(|contact| seen.insert(contact.clone()));
-        let (config, over, heard) = (config.clone(), search.over.clone(), search.heard.clone());
-        let agreed = config.agreed();
+        let over = search.over.clone();
+        let (config, heard, unlinked) = (config.clone(), search.heard.clone(), HashMap::new());
+        let mut seeker = Seeker { config, group_id, me, linking, shared, heard, unlinked };
+        let mut asker = Asker::new(addresses);
         let look = move || {
-            let mut linked = HashSet::new();
+            let request = Request::Ask { group: seeker.config.group.clone(), founds: None };
             while !over.load(Ordering::Relaxed) {
-                for (id, address) in &contacts {
-                    let request = Request::Ask { group: config.group.clone(), founds: None };
-                    match wire::ask(address, &request, ASK_TIME).map(|(_, reply)| reply) {
-                        Ok(Reply::Runs {}) => lock(&heard).runs = Some(MemberId(*id)),
-                        Ok(Reply::Restarting { group_id: theirs, place, agreed: other, only_founded })
-                            if theirs == group_id =>
-                        {
-                            shared.founders().restarts(MemberId(*id), only_founded);
-                            if let Some((key, _, value)) = check::difference(&agreed, &other) {
-                                let error = entry::disagreement(&config, *id, key, value);
-                                lock(&heard).disagrees.get_or_insert((Instant::now(), error));
-                                continue;
-                            }
-                            // One of the two makes the link.
-                            if place.slot > me.slot && !linked.contains(&place.incarnation) {
-                                match entry::link(group_id, (&me, 0), &place, &linking) {
-                                    Ok(connection) => {
-                                        linked.insert(place.incarnation);
-                                        shared.visit(Visit::Link { place, since: 0, connection });
-                                    }
-                                    Err(error) => tracing::debug!(%error, address, "restart"),
-                                }
-                            }
-                        }
-                        Ok(other) => tracing::debug!(?other, address, "restart"),
+                let mut replies = Vec::new();
+                let asked = asker.ask(&request, ASK_TIME, |address, reply| {
+                    replies.push((address.to_owned(), reply));
+                    None
+                });
+                if let Err(error) = asked {
+                    tracing::warn!(%error, "cannot ask for the other members");
+                }
+                for (address, reply) in replies {
+                    match reply {
+                        Ok(reply) => seeker.hear(&address, reply),
                         Err(error) => tracing::debug!(%error, address, "restart"),
                     }
                 }
                 std::thread::sleep(LOOK_TIME);
             }
         };
-        std::thread::Builder::new().name("galerna-revive".to_owned()).spawn(look)?;
+        thread::spawn("galerna-revive", "looks for the other members", OWN_STACK_BYTES, look)?;
         Ok(search)
     }
 
@@ -134,10 +138,83 @@ impl Search {
         lock(&self.heard).runs.take().is_some_and(|id| !node.is_linked_with(id))
     }
 
-    /// That a member which is being restarted, too, has another configuration; after a while, in which that one sees it as well.
+    /// Notes the members that this process is linked with: a link that broke is made again.
+    pub(super) fn note_links(&self, node: &Node) {
+        lock(&self.heard).linked = node.linked_with().collect();
+    }
+
+    /// Where the members of the running group are found, as far as was heard.
+    pub(super) fn learned(&self) -> Vec<Place> {
+        lock(&self.heard).learned.clone()
+    }
+
+    /// That a member which is being restarted, too, has another configuration, or that another group has this one's name; after
+    /// a while, in which that one sees it as well.
     pub(super) fn disagreement(&self) -> Option<Error> {
         let heard = lock(&self.heard);
         heard.disagrees.as_ref().filter(|(since, _)| since.elapsed() > 5 * LOOK_TIME).map(|(_, error)| error.clone())
+    }
+}
+
+impl Seeker {
+    /// Does what an answer suggests.
+    fn hear(&mut self, address: &str, reply: Reply) {
+        match reply {
+            Reply::Runs { group_id, member, places } if group_id == self.group_id => {
+                let mut heard = lock(&self.heard);
+                (heard.runs, heard.learned) = (Some(MemberId(member)), places);
+            }
+            Reply::Runs { group_id, .. } => self.other_group(group_id, &format!("runs at {address}")),
+            Reply::Restarting { group_id, place, agreed, only_founded } => {
+                // Also of another group, whose founding came to nothing.
+                self.shared.founders().restarts(MemberId(place.id), only_founded);
+                if group_id == self.group_id {
+                    self.meet(address, place, &agreed);
+                } else if !only_founded {
+                    self.other_group(group_id, &format!("waits for its members at {address}"));
+                }
+            }
+            other => tracing::debug!(?other, address, "restart"),
+        }
+    }
+
+    /// Another member of the group comes back, too.
+    fn meet(&mut self, address: &str, place: Place, agreed: &[(String, String)]) {
+        if let Some((key, _, value)) = check::difference(&self.config.agreed(), agreed) {
+            return self.disagree(entry::disagreement(&self.config, place.id, key, value));
+        }
+        if lock(&self.heard).linked.contains(&MemberId(place.id)) || !self.shared.restarting.load(Ordering::Relaxed) {
+            self.unlinked.remove(&place.incarnation);
+            return;
+        }
+        // One of the two makes the link at once; the other one does if that does not help.
+        let since = self.unlinked.get(&place.incarnation);
+        let due = match (place.slot > self.me.slot, since) {
+            (lower, None) => lower,
+            (true, Some(since)) => since.elapsed() >= AGAIN_TIME,
+            (false, Some(since)) => since.elapsed() >= HIGHER_WAITS,
+        };
+        if since.is_none() || due {
+            self.unlinked.insert(place.incarnation, Instant::now());
+        }
+        if due {
+            match entry::link(self.group_id, (&self.me, 0), &place, &self.linking) {
+                Ok(connection) => self.shared.visit(Visit::Link { place, since: 0, connection }),
+                Err(error) => tracing::debug!(%error, address, "restart"),
+            }
+        }
+    }
+
+    fn other_group(&self, theirs: u64, what: &str) {
+        self.disagree(Error::TwoGroups {
+            group: self.config.group.clone(),
+            ours: format!("{:#018x} (this process's log)", self.group_id),
+            theirs: format!("{theirs:#018x} ({what})"),
+        });
+    }
+
+    fn disagree(&self, error: Error) {
+        lock(&self.heard).disagrees.get_or_insert((Instant::now(), error));
     }
 }
 
@@ -151,11 +228,6 @@ impl Drop for Search {
     }
 }
 
-/// Records on their way from another member's log.
-pub(super) struct Fetch {
-    batches: Receiver<io::Result<Vec<Owned>>>,
-}
-
 impl Driver {
     /// Fetches what the own log lacks to go on with the others. True if anything moved.
     pub(super) fn fetch_log(&mut self, now_ms: u64) -> bool {
@@ -164,7 +236,16 @@ impl Driver {
             return false;
         }
         let mut moved = false;
+        let shared = self.shared.clone();
+        let slice = shared.pulse.begin();
+        // The one that has the most may have gone.
+        let need = self.node.log_need();
+        self.fetch.take_if(|fetch| need.is_some_and(|need| need.from != fetch.from));
         while let Some(fetch) = &self.fetch {
+            if slice.is_over() {
+                // The rest comes in the next pass: the others wait for heartbeats.
+                return true;
+            }
             match fetch.batches.try_recv() {
                 Ok(Ok(batch)) => {
                     batch.iter().for_each(|owned| self.node.take_record(owned.record()));
@@ -179,17 +260,23 @@ impl Driver {
             }
         }
         let Some(need) = self.node.log_need().filter(|_| now_ms >= self.fetch_again_ms) else { return moved };
-        let Some(source) = self.reception.address_of(need.from) else { return moved };
-        let shared = self.shared.clone();
+        let Some(address) = self.reception.address_of(need.from) else { return moved };
+        let source = Source { peer: need.from, address };
         let wanted = records::Wanted {
+            me: self.node.me(),
+            deadline: self.newcomer.deadline(),
             group_id: self.reception.group_id(),
             from: need.after.next(),
             below: need.below,
             ended: false,
         };
         match records::fetch(source, wanted, move || shared.ask()) {
-            Ok(batches) => self.fetch = Some(Fetch { batches }),
-            Err(error) => tracing::error!(%error, "cannot start the thread that fetches the log"),
+            Ok(fetch) => self.fetch = Some(fetch),
+            Err(error) => {
+                tracing::error!(%error, "fetching what the log lacks");
+                self.fetch_again_ms = now_ms + FETCH_PAUSE_MS;
+                return moved;
+            }
         }
         tracing::info!(from = need.from.id.0, after = %need.after, below = %need.below, "fetching what the log lacks");
         moved

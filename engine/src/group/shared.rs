@@ -4,16 +4,20 @@ use super::bell::Bell;
 use super::door::Visit;
 use super::durable::{Asked, Frontiers};
 use super::flush::Pending;
+use super::pulse::Pulse;
 use super::revive::Founders;
 use super::view::View;
+use super::wire::Place;
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::log::Log;
-use crate::multicast::{Claim, Mode, Refusal, SendRing, Stats};
+use crate::multicast::{Mode, Refusal, Reserved, SendRing, Stats};
+use crate::process::Life;
 use crate::sync::Fence;
+use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::EventFd;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,16 +29,24 @@ thread_local! {
 
 /// See the module.
 pub(super) struct Shared {
+    /// Of the process that joined: in a child, locks may be held by threads that are not there.
+    pub(super) life: Life,
     pub(super) me: MemberId,
+    /// `stack_bytes` of the configuration.
+    pub(super) stack_bytes: usize,
     /// The group's log, if it has one.
     pub(super) log: Option<Arc<Log>>,
     /// All of the group's processes ended: this one waits for the others.
     pub(super) restarting: AtomicBool,
+    /// The first view is still to begin: the founding may come to nothing.
+    pub(super) founding: AtomicBool,
     /// This one's log has nothing but the first view.
     pub(super) only_founded: AtomicBool,
     founders: Mutex<Founders>,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
+    /// Read after each message: on a line that is seldom written.
+    pub(super) pulse: CachePadded<Pulse>,
     pub(super) event: EventFd,
     /// `event` was written since the driver last read it.
     rung: AtomicBool,
@@ -52,12 +64,22 @@ pub(super) struct Shared {
     changed: Condvar,
 }
 
+/// Why nothing was claimed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NoClaim {
+    Refused(Refusal),
+    /// The group has stopped, this process leaves, or is a forked child: [`Shared::check_open`] says which.
+    Closed,
+}
+
 /// What changes seldom.
 pub(super) struct State {
     /// Why the group stopped.
     pub(super) stopped: Option<Error>,
     /// This process wants to leave.
     pub(super) leaving: bool,
+    /// When the driver is to drop the reservations that are open then.
+    pub(super) drops_at: Option<Instant>,
     /// The driver has ended: how the leave went.
     pub(super) ended: Option<Result<(), Error>>,
     /// Grows when ring space was freed while a thread waited for it.
@@ -71,10 +93,31 @@ pub(super) struct State {
     pub(super) checkpoints: Vec<Asked>,
     /// What the door wants, for the driver to take.
     pub(super) visits: Vec<Visit>,
-    /// What was last observed of each member that spoke against it.
+    /// What was observed first of each member that speaks against it, since the present view began or up to its removal.
     pub(super) faults: HashMap<MemberId, String>,
+    /// Where the members of the present view are found; before its first view, those that a joiner links with.
+    pub(super) places: Arc<Vec<Place>>,
     /// The view that the application was told of last.
     pub(super) view: Arc<View>,
+    /// The processes of the present view, by incarnation: only they are given a state or a log.
+    pub(super) present: HashSet<u64>,
+}
+
+impl State {
+    /// A view begins: what was observed of its other members is over, and of one that was removed there is something to say.
+    /// What failed in this process, `me`, stays.
+    pub(super) fn note_departures(&mut self, view: &View, me: MemberId) {
+        for member in view.members.iter().filter(|member| **member != me && !view.failed.contains(member)) {
+            self.faults.remove(member);
+        }
+        for member in view.failed.iter().filter(|member| **member != me) {
+            let unseen = match view.joined.contains(member) {
+                true => "its former process had ended when this one was started again",
+                false => "the other members removed it before this process observed anything",
+            };
+            self.faults.entry(*member).or_insert_with(|| unseen.to_owned());
+        }
+    }
 }
 
 impl Shared {
@@ -82,11 +125,17 @@ impl Shared {
         self.founders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn new(me: MemberId, rings: Vec<Arc<SendRing>>, log: Option<Arc<Log>>, event: EventFd) -> Shared {
+    pub(super) fn new(
+        (me, stack_bytes): (MemberId, usize),
+        rings: Vec<Arc<SendRing>>,
+        log: Option<Arc<Log>>,
+        (event, pulse): (EventFd, Pulse),
+    ) -> Shared {
         let stats = vec![Stats::default(); rings.len()];
         let state = State {
             stopped: None,
             leaving: false,
+            drops_at: None,
             ended: None,
             space_epoch: 0,
             flushes: Vec::new(),
@@ -95,16 +144,22 @@ impl Shared {
             checkpoints: Vec::new(),
             visits: Vec::new(),
             faults: HashMap::new(),
+            places: Arc::default(),
             view: Arc::default(),
+            present: HashSet::new(),
         };
         Shared {
+            life: Life::present(),
             me,
+            stack_bytes,
             log,
             restarting: AtomicBool::new(false),
+            founding: AtomicBool::new(false),
             only_founded: AtomicBool::new(false),
             founders: Mutex::default(),
             rings,
             bell: Bell::new(),
+            pulse: CachePadded::new(pulse),
             event,
             rung: AtomicBool::new(false),
             asked: AtomicBool::new(false),
@@ -159,6 +214,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether a process is in the present view, and this one still runs in it.
+    pub(super) fn is_present(&self, incarnation: u64) -> bool {
+        let state = self.lock();
+        state.ended.is_none() && state.present.contains(&incarnation)
+    }
+
     /// Somebody at the door wants something of the driver.
     pub(super) fn visit(&self, visit: Visit) {
         self.lock().visits.push(visit);
@@ -185,42 +246,49 @@ impl Shared {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Acquire)
     }
 
-    #[inline]
-    pub(super) fn claim(&self, ring: &SendRing, len: usize) -> Result<Claim, Error> {
-        match ring.claim(len) {
-            Ok(claim) => {
-                // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
-                self.shut_fence.often();
-                if !self.shut.load(Ordering::Relaxed) {
-                    return Ok(claim);
-                }
-                ring.abandon(claim);
-                self.work();
-                Err(self.check_open().err().unwrap_or(Error::Left))
-            }
-            Err(refusal) => Err(self.refused(refusal, len)),
+    /// What it answers goes through registers, unlike an [`Error`]: [`Shared::refused`] makes one.
+    #[inline(always)]
+    pub(super) fn claim<'r>(&self, ring: &'r SendRing, len: usize) -> Result<Reserved<'r>, NoClaim> {
+        if self.life.is_over() {
+            return Err(NoClaim::Closed);
         }
+        let reserved = ring.reserve(len).map_err(NoClaim::Refused)?;
+        // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
+        self.shut_fence.often();
+        if self.shut.load(Ordering::Relaxed) {
+            self.give_up(ring, &reserved);
+            return Err(NoClaim::Closed);
+        }
+        Ok(reserved)
     }
 
     #[cold]
-    fn refused(&self, refusal: Refusal, len: usize) -> Error {
+    fn give_up(&self, ring: &SendRing, reserved: &Reserved<'_>) {
+        ring.abandon(reserved.claim());
+        self.work();
+    }
+
+    #[cold]
+    pub(super) fn refused(&self, no: NoClaim, len: usize) -> Error {
         if let Err(reason) = self.check_open() {
             return reason;
         }
-        match refusal {
-            Refusal::Full(first) => {
+        match no {
+            NoClaim::Refused(Refusal::Full(first)) => {
                 if first {
                     // The engine asks the others for what frees space.
                     self.work();
                 }
                 Error::WouldBlock("the ring is full until the members have delivered earlier messages")
             }
-            Refusal::TooLarge(limit) => Error::MessageTooLarge { len, limit },
+            NoClaim::Refused(Refusal::TooLarge(limit)) => Error::MessageTooLarge { len, limit },
+            NoClaim::Closed => Error::Left,
         }
     }
 
     /// An error once the group has stopped or this process leaves.
     pub(super) fn check_open(&self) -> Result<(), Error> {
+        self.life.check()?;
         let state = self.lock();
         match &state.stopped {
             Some(reason) => Err(reason.clone()),
@@ -246,7 +314,12 @@ impl Shared {
                 other => break other,
             }
             let freed = |state: &State| (state.space_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
-            if let Err(error) = self.wait_until(deadline, "waiting for ring space", timeout, freed) {
+            if let Err(error) = self.wait_until(
+                deadline,
+                "waiting for room in the ring, which is full until every member has delivered earlier messages,",
+                timeout,
+                freed,
+            ) {
                 break Err(error);
             }
         };
@@ -277,6 +350,7 @@ impl Shared {
         timeout: Duration,
         mut ready: impl FnMut(&State) -> Option<T>,
     ) -> Result<T, Error> {
+        self.life.check()?;
         let mut state = self.lock();
         loop {
             if let Some(value) = ready(&state) {
@@ -291,14 +365,17 @@ impl Shared {
         }
     }
 
-    /// Asks the driver to leave. In a group that has stopped the answer is there already, in `State::ended`.
-    pub(super) fn begin_leave(&self) -> Result<(), Error> {
+    /// Asks the driver to leave, and to drop the reservations that are still open after half of `timeout`. In a group that has
+    /// stopped the answer is there already, in `State::ended`.
+    pub(super) fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
+        self.life.check()?;
         let mut state = self.lock();
         if state.leaving {
             return Err(Error::Left);
         }
         self.shut();
         state.leaving = true;
+        state.drops_at = Some(after(timeout / 2));
         drop(state);
         self.changed.notify_all();
         self.ask();
@@ -307,6 +384,9 @@ impl Shared {
 
     /// Makes the driver end at once.
     pub(super) fn abandon(&self) {
+        if self.life.is_over() {
+            return;
+        }
         self.abandoned.store(true, Ordering::Relaxed);
         self.shut.store(true, Ordering::Relaxed);
         self.ask();

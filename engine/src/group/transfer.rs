@@ -3,23 +3,32 @@
 //! A chunk is {length u32, crc32c of its bytes u32} little endian, then the bytes; one of length zero ends the state, and
 //! carries the checksum of all lengths before it, so that a lost chunk is noticed too.
 
-use super::door::STEP_TIME;
-use super::gate::Gate;
+use super::gate::{Gate, Source};
 use super::handler::Handler;
-use super::wire::{self, Reply, Request};
+use super::patience::Patient;
+use super::wire::{self, Asker, Reply, Request};
 use crate::error::Error;
+use crate::membership::Peer;
 use crate::multicast::words;
 use crate::node::Node;
-use socket2::Socket;
+use crate::thread;
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long a source may say nothing in the middle of a state; one whose process has ended is noticed at once.
-const SILENCE_TIME: Duration = Duration::from_secs(60);
+/// How long a source may take to accept a connection.
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// Pause after all sources were asked, which doubles each time, up to the second.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a source is given to hear how it went.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 /// Most bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
+/// In a chunk's length: what follows is not the state, but why there is no more of it.
+const FAILED: u32 = 1 << 31;
 /// How often the progress is told.
 const PROGRESS_BYTES: u64 = 64 << 20;
 
@@ -27,18 +36,31 @@ fn malformed(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Sends all of `state`.
-pub(super) fn send(socket: &mut impl Write, state: &mut dyn Read) -> io::Result<()> {
+/// Why a state was not sent to its end.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// It could not be read; the other end knows.
+    State(io::Error),
+    /// The connection broke, or the other end is not waited for any more.
+    Link(io::Error),
+}
+
+/// Sends all of `state`, or why it cannot be read.
+pub(super) fn send(stream: &mut impl Write, state: &mut dyn Read) -> Result<(), Halt> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut lengths = 0;
     loop {
         let mut len = 0;
         while len < chunk.len() {
-            match state.read(&mut chunk[len..]) {
+            let read = catch_unwind(AssertUnwindSafe(|| state.read(&mut chunk[len..])));
+            match read.unwrap_or_else(|_| Err(io::Error::other("it panicked as it was read"))) {
                 Ok(0) => break,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => {
+                    say_why(stream, &e.to_string()).map_err(Halt::Link)?;
+                    return Err(Halt::State(e));
+                }
             }
         }
         let bytes = &chunk[..len];
@@ -46,11 +68,35 @@ pub(super) fn send(socket: &mut impl Write, state: &mut dyn Read) -> io::Result<
         let length = (len as u32).to_le_bytes();
         let checksum = if len == 0 { lengths } else { crc32c::crc32c(bytes) };
         lengths = crc32c::crc32c_append(lengths, &length);
-        socket.write_all(&[length, checksum.to_le_bytes()].concat())?;
-        socket.write_all(bytes)?;
+        stream.write_all(&[length, checksum.to_le_bytes()].concat()).map_err(Halt::Link)?;
+        stream.write_all(bytes).map_err(Halt::Link)?;
         if len == 0 {
             return Ok(());
         }
+    }
+}
+
+fn say_why(stream: &mut impl Write, why: &str) -> io::Result<()> {
+    let text = &why.as_bytes()[..why.len().min(CHUNK_BYTES)];
+    let (length, checksum) = (FAILED | text.len() as u32, crc32c::crc32c(text));
+    stream.write_all(&[length.to_le_bytes(), checksum.to_le_bytes()].concat())?;
+    stream.write_all(text)
+}
+
+/// What stands in the way of a state.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// Of the connection, or of the moment: another source is asked, and this one again later.
+    Passing(String),
+    /// Of this source for good: it is asked no more.
+    Source(String),
+    /// Of this process: final.
+    Own(Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Passing(error.to_string())
     }
 }
 
@@ -62,38 +108,42 @@ pub(super) struct Chunks<R> {
     lengths: u32,
     total: u64,
     ended: bool,
-}
-
-impl Chunks<Socket> {
-    /// From a source that has answered: it may need a while to produce its state, or the next piece of it.
-    pub(super) fn from_source(socket: Socket, gate: &Gate) -> io::Result<Chunks<Socket>> {
-        socket.set_read_timeout(Some(SILENCE_TIME))?;
-        gate.watch(&socket);
-        Ok(Chunks::new(socket))
-    }
+    /// Why nothing more can be read.
+    trouble: Option<Trouble>,
 }
 
 impl<R: Read> Chunks<R> {
     pub(super) fn new(from: R) -> Chunks<R> {
-        Chunks { from, chunk: Vec::new(), at: 0, lengths: 0, total: 0, ended: false }
+        Chunks { from, chunk: Vec::new(), at: 0, lengths: 0, total: 0, ended: false, trouble: None }
     }
 
-    fn next(&mut self) -> io::Result<()> {
+    /// Why reading has failed, if it has: nothing that the reader did.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.clone()
+    }
+
+    fn next(&mut self) -> Result<(), Trouble> {
         let mut head = [0; 8];
         self.from.read_exact(&mut head)?;
         let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
         let (length, checksum) = ([l0, l1, l2, l3], u32::from_le_bytes([c0, c1, c2, c3]));
-        let len = u32::from_le_bytes(length) as usize;
+        let (failed, len) = (u32::from_le_bytes(length) & FAILED, u32::from_le_bytes(length) & !FAILED);
+        let len = len as usize;
         if len > CHUNK_BYTES {
-            return Err(malformed(format!("a chunk of {len} bytes; the limit is {CHUNK_BYTES}")));
+            return Err(malformed(format!("a chunk of {len} bytes; the limit is {CHUNK_BYTES}")).into());
         }
         self.chunk.resize(len, 0);
         self.at = 0;
         self.from.read_exact(&mut self.chunk)?;
-        let found = if len == 0 { self.lengths } else { crc32c::crc32c(&self.chunk) };
+        let found = if len == 0 && failed == 0 { self.lengths } else { crc32c::crc32c(&self.chunk) };
         if found != checksum {
             let at = self.total;
-            return Err(malformed(format!("the checksum of the chunk at byte {at} is {found:#x}, not {checksum:#x}")));
+            let what = format!("the checksum of the chunk at byte {at} is {found:#x}, not {checksum:#x}");
+            return Err(malformed(what).into());
+        }
+        if failed != 0 {
+            let why = String::from_utf8_lossy(&std::mem::take(&mut self.chunk)).into_owned();
+            return Err(Trouble::Source(format!("its state could not be read there: {why}")));
         }
         self.lengths = crc32c::crc32c_append(self.lengths, &length);
         let before = self.total / PROGRESS_BYTES;
@@ -108,8 +158,11 @@ impl<R: Read> Chunks<R> {
 
 impl<R: Read> Read for Chunks<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() && !self.ended {
-            self.next()?;
+        if self.trouble.is_none() && self.at == self.chunk.len() && !self.ended {
+            self.trouble = self.next().err();
+        }
+        if let Some(Trouble::Passing(what) | Trouble::Source(what)) = &self.trouble {
+            return Err(io::Error::other(what.clone()));
         }
         let len = into.len().min(self.chunk.len() - self.at);
         into[..len].copy_from_slice(&self.chunk[self.at..self.at + len]);
@@ -174,19 +227,27 @@ impl Covered {
     }
 }
 
-/// Takes the state from one of `sources`, the next one when one fails, in a thread; `done` is called when the result is
-/// there. `wanted` is the group, and the view that the state must cover the begin of.
+/// A process that takes the group's state: by when, and of which view it must cover the begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taker {
+    pub(super) me: Peer,
+    pub(super) group_id: u64,
+    pub(super) view: u64,
+    pub(super) deadline: Instant,
+    /// The stack of the thread, in which the application is called.
+    pub(super) stack_bytes: usize,
+}
+
+/// Takes the state from one of the gate's sources, in a thread; `done` is called when the result is there.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
     gate: Gate,
-    sources: Vec<String>,
-    wanted: (u64, u64),
-    deadline: Instant,
+    taker: Taker,
     done: impl FnOnce() + Send + 'static,
-) -> io::Result<Receiver<Restored>> {
+) -> Result<Receiver<Restored>, Error> {
     let (sender, receiver) = sync_channel(1);
-    std::thread::Builder::new().name("galerna-transfer".to_owned()).spawn(move || {
-        let result = take(&mut *handler, &gate, &sources, wanted, deadline).map_err(Error::StateTransfer);
+    thread::spawn("galerna-transfer", "takes the group's state", taker.stack_bytes, move || {
+        let result = from_any(&gate, taker.deadline, |source| take_from(&mut *handler, &gate, source, taker));
         // The driver may be gone: then nobody needs it.
         let _ = sender.send(Restored { handler, result });
         done();
@@ -194,52 +255,124 @@ pub(super) fn start(
     Ok(receiver)
 }
 
-fn take(
-    handler: &mut dyn Handler,
+/// Asks one source after the other, until one has given everything, what stands in the way is final, or the time is over.
+pub(super) fn from_any<T>(
     gate: &Gate,
-    sources: &[String],
-    wanted: (u64, u64),
     deadline: Instant,
-) -> Result<Covered, String> {
+    mut take: impl FnMut(&Source) -> Result<T, Trouble>,
+) -> Result<T, Error> {
     let mut obstacle = "there is no member to take it from".to_owned();
+    let (mut failed, mut pause) = (HashSet::new(), PAUSE_MIN);
     loop {
-        for source in sources {
-            match take_from(handler, gate, source, wanted) {
-                Ok(covered) => return Ok(covered),
-                Err(error) => obstacle = format!("from {source}: {error}"),
+        let sources: Vec<Source> =
+            gate.sources().into_iter().filter(|s| !failed.contains(&s.peer.incarnation)).collect();
+        for source in &sources {
+            if !gate.wants(source.peer) {
+                continue;
+            }
+            match take(source) {
+                Ok(taken) => return Ok(taken),
+                Err(Trouble::Own(error)) => return Err(error),
+                Err(Trouble::Passing(what)) => obstacle = format!("from {source}: {what}"),
+                Err(Trouble::Source(what)) => {
+                    obstacle = format!("from {source}: {what}");
+                    failed.insert(source.peer.incarnation);
+                }
             }
             tracing::warn!(obstacle, "state transfer");
-            if Instant::now() >= deadline || gate.is_shut() {
-                return Err(obstacle);
+            if Instant::now() >= deadline {
+                break;
             }
         }
-        if sources.is_empty() {
-            return Err(obstacle);
+        // Those that are left may all have failed for good.
+        let hopeless = !failed.is_empty() && gate.sources().iter().all(|s| failed.contains(&s.peer.incarnation));
+        if hopeless || Instant::now() >= deadline || gate.is_shut() {
+            return Err(Error::StateTransfer(obstacle));
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+        pause = PAUSE_MAX.min(2 * pause);
     }
 }
 
 fn take_from(
     handler: &mut dyn Handler,
     gate: &Gate,
-    source: &str,
-    (group_id, view): (u64, u64),
-) -> io::Result<Covered> {
-    let (socket, reply) = wire::ask(source, &Request::State { group_id, view }, STEP_TIME)?;
-    let (view, below) = match reply {
+    source: &Source,
+    Taker { me, group_id, view, deadline, .. }: Taker,
+) -> Result<Covered, Trouble> {
+    let request = Request::State { group_id, view, asker: Asker::new(me, deadline) };
+    let socket = wire::begin(&source.address, &request, CONNECT_TIME)?;
+    gate.watch(source.peer, &socket);
+    let goes_on = || gate.wants(source.peer);
+    let mut stream = Patient::new(&socket, deadline, &goes_on)?;
+    let (view, below) = match wire::hear(&mut stream)? {
         Reply::State { view, below } => (view, below),
-        Reply::Refused { reason } => return Err(io::Error::other(reason)),
-        other => return Err(malformed(format!("an answer to another question: {other:?}"))),
+        Reply::Refused { reason } => return Err(Trouble::Passing(reason)),
+        Reply::Failed { reason } => return Err(Trouble::Source(reason)),
+        other => return Err(malformed(format!("an answer to another question: {other:?}")).into()),
     };
-    let mut chunks = Chunks::from_source(socket, gate)?;
-    let covered = Covered::read(&mut chunks, view, below)?;
-    let restored = catch_unwind(AssertUnwindSafe(|| gate.pass(|| handler.restore(&mut chunks))));
-    let restored = restored.map_err(|_| io::Error::other("the application's `restore` panicked"))?;
-    restored.ok_or_else(|| io::Error::other("the attempt to join is over"))??;
+    let mut chunks = Chunks::new(stream);
+    let taken = restore(handler, gate, &mut chunks, (view, below)).map_err(|trouble| match trouble {
+        Trouble::Own(Error::StateTransfer(what)) => {
+            Trouble::Own(Error::StateTransfer(format!("{what} (from {source})")))
+        }
+        other => other,
+    });
+    say_last_words(&socket, &taken, &goes_on);
+    taken
+}
+
+fn restore(
+    handler: &mut dyn Handler,
+    gate: &Gate,
+    chunks: &mut Chunks<Patient<'_>>,
+    (view, below): (u64, u64),
+) -> Result<Covered, Trouble> {
+    let trouble = |chunks: &Chunks<_>, error: io::Error| chunks.trouble().unwrap_or_else(|| error.into());
+    let covered = Covered::read(chunks, view, below).map_err(|error| trouble(chunks, error))?;
+    let restored = catch_unwind(AssertUnwindSafe(|| gate.pass(|| handler.restore(chunks))));
+    let restored = restored.map_err(|panic| Trouble::Own(Error::CallbackPanicked(text_of(&*panic))))?;
+    let restored = restored.ok_or_else(|| Trouble::Passing("the attempt to join is over".to_owned()))?;
+    if let Err(error) = restored {
+        // The application may only have passed on that there is no more to read.
+        let own = || Trouble::Own(Error::StateTransfer(format!("the application's `restore` failed: {error}")));
+        return Err(chunks.trouble().unwrap_or_else(own));
+    }
     // An application that stops reading early has what it wants; the rest still proves that nothing was cut off.
-    io::copy(&mut chunks, &mut io::sink())?;
+    io::copy(chunks, &mut io::sink()).map_err(|error| trouble(chunks, error))?;
     Ok(covered)
+}
+
+/// Tells the source how it went, for people: it may be gone.
+pub(super) fn say_last_words<T>(socket: &socket2::Socket, taken: &Result<T, Trouble>, goes_on: &dyn Fn() -> bool) {
+    let words = match taken {
+        Ok(_) => Reply::Taken {},
+        Err(Trouble::Own(error)) => Reply::Failed { reason: error.to_string() },
+        Err(Trouble::Passing(what) | Trouble::Source(what)) => Reply::Refused { reason: what.clone() },
+    };
+    let until = Instant::now() + LAST_WORDS_TIME;
+    let Ok(mut stream) = Patient::new(socket, until, goes_on) else { return };
+    if wire::say(&mut stream, &words).is_ok() {
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        // What is on its way would reset the connection, and the last words with it.
+        let mut rest = [0; 4096];
+        while Instant::now() < until && stream.read(&mut rest).is_ok_and(|n| n > 0) {}
+    }
+}
+
+/// What a panic said.
+pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
+}
+
+/// Hears how it went at the other end, once all was sent or the connection broke. What failed there for good is returned.
+pub(super) fn last_words(socket: &socket2::Socket, deadline: Instant, goes_on: &dyn Fn() -> bool) -> Option<String> {
+    let mut stream = Patient::new(socket, deadline, goes_on).ok()?;
+    match wire::hear(&mut stream) {
+        Ok(Reply::Failed { reason }) => Some(reason),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +383,24 @@ mod tests {
         let mut wire = Vec::new();
         send(&mut wire, &mut &state[..]).unwrap();
         wire
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_to_its_end_says_why() {
+        struct Fails;
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the disk is gone"))
+            }
+        }
+        let mut wire = Vec::new();
+        let halt = send(&mut wire, &mut (&[7; 10][..]).chain(Fails));
+        assert!(matches!(halt, Err(Halt::State(_))), "{halt:?}");
+        let mut chunks = Chunks::new(wire.as_slice());
+        let error = chunks.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("the disk is gone"), "{error}");
+        assert!(matches!(chunks.trouble(), Some(Trouble::Source(_))));
+        assert!(chunks.read(&mut [0]).is_err(), "and again");
     }
 
     #[test]

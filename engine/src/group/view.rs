@@ -10,7 +10,12 @@ pub struct View {
     pub number: u64,
     /// The members in rank order, the oldest first. The lowest rank is the natural leader, where an application wants one.
     pub members: Vec<MemberId>,
-    /// Members that were not in the view before.
+    /// Those of `members` that vote, in rank order: only they count for the majority without which the group stops. A process
+    /// that joins is a member first, and votes in a later view, once it has the group's state. Before a member is restarted or
+    /// stopped, wait until all others that run are listed here.
+    pub voters: Vec<MemberId>,
+    /// Members that were not in the view before. After a restart of all processes: every member, as `failed` has their former
+    /// processes.
     pub joined: Vec<MemberId>,
     /// Members of the view before that asked to leave.
     pub left: Vec<MemberId>,
@@ -24,6 +29,7 @@ impl View {
         View {
             number: change.view.number,
             members: change.view.ids(),
+            voters: change.view.members.iter().filter(|member| member.voter).map(|member| member.peer.id).collect(),
             joined: change.joined.iter().map(|peer| peer.id).collect(),
             left: departed(Departure::Left),
             failed: departed(Departure::Failed),

@@ -5,16 +5,19 @@
 
 use crate::config::{FabricKind, MemberId};
 use crate::fabric::Slot;
-use crate::fabric::meet::Quiet;
+use crate::fabric::meet::talk::is_self_connected;
 use crate::fabric::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
+use crate::fabric::meet::{Quiet, address};
+use crate::interrupt::repeat;
 use crate::membership::Peer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::ToSocketAddrs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KIND_REPLY: u8 = 17;
+/// No join takes longer: a year.
+const LEFT_MAX_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// A process, and where it is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,28 @@ impl Place {
     }
 }
 
+/// A process that takes the group's state, and how long that may take, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asker {
+    pub(super) id: u32,
+    pub(super) incarnation: u64,
+    pub(super) left_ms: u64,
+}
+
+impl Asker {
+    /// One that has to be done by `deadline`.
+    pub(super) fn new(peer: Peer, deadline: Instant) -> Asker {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(LEFT_MAX_MS);
+        Asker { id: peer.id.0, incarnation: peer.incarnation, left_ms }
+    }
+
+    /// The same deadline at the other end.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.left_ms.min(LEFT_MAX_MS))
+    }
+}
+
 /// What is asked of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
@@ -42,19 +67,31 @@ pub(super) enum Request {
     Ask { group: String, founds: Option<u32> },
     /// A place in the group, with the own configuration.
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
+    /// Whether the process of this incarnation listens here: asked by the member that is to give it a place.
+    Dial { incarnation: u64 },
+    /// That process `to` dials `from`, which cannot reach it: asked of a member that can.
+    Relay { group_id: u64, from: Place, since: u64, to: Place },
+    /// The same, as the member passes it on.
+    DialBack { group_id: u64, from: Place, since: u64, to: Place },
     /// This very connection for the fabric, from the process that was given its place in view `since`.
     Link { group_id: u64, from: Place, since: u64, to: Place },
+    /// This very connection for the fabric, from a member of this view whose link with the asked one broke; both go on as the
+    /// processes that they are.
+    Relink { group_id: u64, view: u64, from: Place, to: Place },
     /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
-    State { group_id: u64, view: u64 },
-    /// The records of the log from one version on and below another, {view, number} each; `ended`: the log must go that far.
-    Log { group_id: u64, from: (u64, u64), below: (u64, u64), ended: bool },
+    State { group_id: u64, view: u64, asker: Asker },
+    /// The records of the log from one version on and below another, {view, number} each; `ended`: the log must go that far, and
+    /// the asker has joined.
+    Log { group_id: u64, from: (u64, u64), below: (u64, u64), ended: bool, asker: Asker },
 }
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// It does.
-    Runs {},
+    /// It does: its id, which member answers, and where the members of the present view are found.
+    Runs { group_id: u64, member: u32, places: Vec<Place> },
+    /// This process is in no group; `been`: it has been in one, of which the members were found at `places` last.
+    Waits { been: bool, places: Vec<Place> },
     /// All its processes ended; this one, with this configuration, waits for the others; `only_founded`: its log has nothing but
     /// the first view.
     Restarting { group_id: u64, place: Place, agreed: Vec<(String, String)>, only_founded: bool },
@@ -68,12 +105,21 @@ pub(super) enum Reply {
     Refused { reason: String },
     /// A key of the configuration differs.
     Disagreement { member: u32, key: String, value: String },
-    /// What follows is the fabric's.
+    /// It listens here.
+    Dialled {},
+    /// What follows is the fabric's; or the process asked is linked now.
     Linked {},
     /// The state follows, in chunks: as of this view, with all its messages whose number is below this one.
     State { view: u64, below: u64 },
     /// The records follow, in chunks.
     Log {},
+    /// What was asked for failed here for good: the application's `snapshot`, or this process's disk. From a process that takes a
+    /// state: the application's `restore`.
+    Failed { reason: String },
+    /// From a process that takes a state: it has it.
+    Taken {},
+    /// To a member that asks for its link: view `view` began without it; `left`: as it wanted.
+    GoneOn { view: u64, left: bool },
 }
 
 /// What came first on a connection.
@@ -87,12 +133,14 @@ fn malformed(what: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
-fn send(socket: &mut impl Write, kind: u8, body: &impl Serialize) -> io::Result<()> {
+fn encode(kind: u8, body: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = toml::to_string(body).map_err(malformed)?;
     let message = with_preamble(kind, body.as_bytes());
-    let message =
-        message.ok_or_else(|| malformed(format!("a message of {} bytes; the limit is {BODY_MAX}", body.len())))?;
-    socket.write_all(&message)
+    message.ok_or_else(|| malformed(format!("a message of {} bytes; the limit is {BODY_MAX}", body.len())))
+}
+
+fn send(socket: &mut impl Write, kind: u8, body: &impl Serialize) -> io::Result<()> {
+    socket.write_all(&encode(kind, body)?)
 }
 
 /// Receives a message of one of these kinds.
@@ -109,23 +157,127 @@ fn receive(socket: &mut impl Read, kinds: &[u8]) -> io::Result<(u8, String)> {
 pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
     match receive(socket, &[KIND_HELLO, KIND_REQUEST])? {
         (KIND_HELLO, _) => Ok(First::Hello),
-        (_, body) => toml::from_str(&body).map(First::Request).map_err(malformed),
+        (_, body) => request(&body).map(First::Request),
     }
+}
+
+/// What `bytes` begin with, said by a stranger; `None` while it is incomplete.
+pub(super) fn first_of(bytes: &[u8]) -> io::Result<Option<First>> {
+    let Some((head, rest)) = bytes.split_at_checked(PREAMBLE_LEN) else { return Ok(None) };
+    let (kind, len) = preamble(head, &[KIND_HELLO, KIND_REQUEST]).map_err(malformed)?;
+    let Some(body) = rest.get(..len) else { return Ok(None) };
+    Ok(Some(match kind {
+        KIND_HELLO => First::Hello,
+        _ => First::Request(request(&String::from_utf8_lossy(body))?),
+    }))
+}
+
+/// The question with this body.
+pub(super) fn request(body: &str) -> io::Result<Request> {
+    toml::from_str(body).map_err(malformed)
+}
+
+/// The bytes of a question.
+pub(super) fn question(request: &Request) -> io::Result<Vec<u8>> {
+    encode(KIND_REQUEST, request)
+}
+
+/// The answer that `bytes` begin with; `None` while it is incomplete.
+pub(super) fn reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
+    let Some((first, rest)) = bytes.split_at_checked(PREAMBLE_LEN) else { return Ok(None) };
+    let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
+    let Some(body) = rest.get(..len) else { return Ok(None) };
+    toml::from_str(&String::from_utf8_lossy(body)).map(Some).map_err(malformed)
 }
 
 /// Sends an answer.
 pub(super) fn answer(socket: &mut Socket, reply: &Reply) -> io::Result<()> {
-    send(&mut Quiet(socket), KIND_REPLY, reply)
+    send_reply(&mut Quiet(socket), reply)
+}
+
+pub(super) fn send_reply(socket: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    send(socket, KIND_REPLY, reply)
+}
+
+/// Says something on a connection that has been used already.
+pub(super) fn say(stream: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    send(stream, KIND_REPLY, reply)
+}
+
+/// Reads what the other end says.
+pub(super) fn hear(stream: &mut impl Read) -> io::Result<Reply> {
+    let (_, body) = receive(stream, &[KIND_REPLY])?;
+    toml::from_str(&body).map_err(malformed)
+}
+
+/// Asks the process at `address`; the answer is still to be heard.
+pub(super) fn begin(address: &str, request: &Request, timeout: Duration) -> io::Result<Socket> {
+    let socket = connect(address, timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    send(&mut Quiet(&socket), KIND_REQUEST, request)?;
+    Ok(socket)
+}
+
+/// An error of a socket that waited for `patience`, in the words of whoever waited: the system says that a resource is
+/// unavailable, or that a buffer was not filled.
+pub(super) fn plain(error: io::Error, patience: Duration) -> io::Error {
+    let text = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} ms", patience.as_millis()),
+        io::ErrorKind::UnexpectedEof => "it closed the connection before it had answered".to_owned(),
+        io::ErrorKind::ConnectionRefused => "connection refused: no process listens there".to_owned(),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
 }
 
 /// Asks the process at `address`, `HOST:PORT` or `unix:PATH`; the connection stays open behind the answer.
 pub(super) fn ask(address: &str, request: &Request, timeout: Duration) -> io::Result<(Socket, Reply)> {
-    let mut socket = connect(address, timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    send(&mut Quiet(&socket), KIND_REQUEST, request)?;
-    let (_, body) = receive(&mut socket, &[KIND_REPLY])?;
-    Ok((socket, toml::from_str(&body).map_err(malformed)?))
+    exchange(address, request, timeout).map_err(|error| plain(error, timeout))
+}
+
+fn exchange(address: &str, request: &Request, timeout: Duration) -> io::Result<(Socket, Reply)> {
+    let mut socket = begin(address, request, timeout)?;
+    let reply = hear(&mut socket)?;
+    Ok((socket, reply))
+}
+
+/// Whether an address, `HOST:PORT` or `unix:PATH`, leads anywhere.
+pub(super) fn resolve(address: &str) -> io::Result<()> {
+    if address.starts_with("unix:") {
+        return Ok(());
+    }
+    address::resolve(address).map(|_| ())
+}
+
+/// The answer whose first bytes are `heard`, or how many more bytes are known to follow.
+pub(super) fn answer_of(heard: &[u8]) -> io::Result<Result<Reply, usize>> {
+    let Some((first, body)) = heard.split_at_checked(PREAMBLE_LEN) else { return Ok(Err(PREAMBLE_LEN - heard.len())) };
+    let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
+    if body.len() < len {
+        return Ok(Err(len - body.len()));
+    }
+    toml::from_str(&String::from_utf8_lossy(body)).map(Ok).map_err(malformed)
+}
+
+/// Begins to connect to `address`, without waiting for it; of several addresses of a name, to the one whose turn it is.
+pub(super) fn begin_connect(address: &str, turn: usize) -> io::Result<Socket> {
+    let (socket, at) = match address.strip_prefix("unix:") {
+        Some(path) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
+        None => {
+            let candidates = address::resolve(address)?;
+            let nobody = || io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+            let at = candidates.get(turn % candidates.len().max(1)).copied().ok_or_else(nobody)?;
+            let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+            socket.set_tcp_nodelay(true)?;
+            (socket, at.into())
+        }
+    };
+    socket.set_nonblocking(true)?;
+    match socket.connect(&at) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(socket),
+    }
 }
 
 fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
@@ -133,14 +285,23 @@ fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // A full backlog would block it.
         socket.set_write_timeout(Some(timeout))?;
-        socket.connect(&SockAddr::unix(path)?)?;
+        let address = SockAddr::unix(path)?;
+        repeat(|| socket.connect(&address))?;
         return Ok(socket);
     }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for candidate in address.to_socket_addrs()? {
-        let socket = Socket::new(Domain::for_address(candidate), Type::STREAM, None)?;
+    let (candidates, deadline) = (address::resolve(address)?, Instant::now() + timeout);
+    for (tried, candidate) in candidates.iter().enumerate() {
+        // One that does not answer leaves time for the others.
+        let left = deadline.saturating_duration_since(Instant::now()) / (candidates.len() - tried) as u32;
+        let timeout = left.max(Duration::from_millis(1));
+        let socket = Socket::new(Domain::for_address(*candidate), Type::STREAM, None)?;
+        // The system may pick a member's own port for this end. With this option the member can listen on it all the same,
+        // also while the connection is in TIME_WAIT after its end.
+        socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
-        match socket.connect_timeout(&candidate.into(), timeout) {
+        match socket.connect_timeout(&(*candidate).into(), timeout) {
+            Ok(()) if is_self_connected(&socket) => last = io::ErrorKind::ConnectionRefused.into(),
             Ok(()) => return Ok(socket),
             Err(e) => last = e,
         }
@@ -165,6 +326,7 @@ mod tests {
                 address: "unix:/a".into(),
             },
             Request::Link { group_id: 9, from: place.clone(), since: 4, to: place.clone() },
+            Request::Relink { group_id: 9, view: 3, from: place.clone(), to: place.clone() },
         ];
         for request in &requests {
             let mut bytes = Vec::new();
@@ -175,8 +337,10 @@ mod tests {
             assert!(receive(&mut bytes.as_slice(), &[KIND_REPLY]).is_err(), "another kind");
         }
         let replies = [
-            Reply::Runs {},
+            Reply::Runs { group_id: u64::MAX >> 1, member: 3, places: vec![place.clone(), place.clone()] },
+            Reply::Waits { been: true, places: Vec::new() },
             Reply::Linked {},
+            Reply::GoneOn { view: 4, left: true },
             Reply::Admitted {
                 group_id: 1,
                 fabric: FabricKind::Verbs,
@@ -187,9 +351,17 @@ mod tests {
             Reply::State { view: 3, below: u64::MAX >> 1 },
         ];
         for reply in &replies {
+            let mut bytes = Vec::new();
+            send(&mut bytes, KIND_REPLY, reply).unwrap();
+            assert_eq!(answer_of(&bytes).unwrap(), Ok(reply.clone()));
+            for cut in 0..bytes.len() {
+                let missing = answer_of(&bytes[..cut]).unwrap().unwrap_err();
+                assert!((1..=bytes.len() - cut).contains(&missing), "{missing} after {cut} of {} bytes", bytes.len());
+            }
             let body = toml::to_string(reply).unwrap();
             assert_eq!(toml::from_str::<Reply>(&body).unwrap(), *reply, "{body}");
         }
         assert!(receive(&mut [0u8; 64].as_slice(), &[KIND_REQUEST]).is_err());
+        assert!(answer_of(&[0; 64]).is_err());
     }
 }

@@ -3,14 +3,12 @@
 //! 64 bytes of header (magic, checksum of all that follows and of the name, format, length, identity), then the bytes.
 
 use super::codec::{u32_at, u64_at};
-use super::disk::Disk;
+use super::disk::{Disk, File};
 use super::failure::{Step, full_or_final};
 use super::segment::{FORMAT, Identity, TEMPORARY, check_format};
 use crate::error::Error;
 use std::io;
 
-/// The log's own blob.
-pub(super) const MARKS: &str = "marks";
 const MAGIC: u32 = u32::from_le_bytes(*b"GBLB");
 const HEAD_BYTES: usize = 64;
 
@@ -32,8 +30,13 @@ fn checksum(file: &str, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(file.as_bytes()), &bytes[8..])
 }
 
-/// Replaces `file`. Whatever fails, but for a full disk, is final.
-pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]) -> Result<(), Step> {
+/// Bytes of a file that holds so many.
+pub(super) fn size(len: usize) -> u64 {
+    (HEAD_BYTES + len) as u64
+}
+
+/// The content of `file` that holds `bytes`.
+pub(super) fn encode(identity: Identity, file: &str, bytes: &[u8]) -> Vec<u8> {
     let mut whole = vec![0; HEAD_BYTES];
     whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
     whole[8..12].copy_from_slice(&FORMAT.to_le_bytes());
@@ -42,18 +45,36 @@ pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]
     whole.extend_from_slice(bytes);
     let checksum = checksum(file, &whole);
     whole[4..8].copy_from_slice(&checksum.to_le_bytes());
+    whole
+}
 
-    let temporary = format!("{file}{TEMPORARY}");
-    let created = disk.create(&temporary, whole.len() as u64);
-    let written = created.map_err(|error| full_or_final(error, &temporary, whole.len() as u64))?;
-    written.write_at(0, &whole).map_err(|error| Step::new(format!("writing {temporary}"), error))?;
-    written.sync().map_err(|error| Step::new(format!("syncing {temporary}"), error))?;
-    disk.rename(&temporary, file).map_err(|error| Step::new(format!("renaming {temporary}"), error))?;
+/// Replaces `file`. Whatever fails, but for a full disk, is final.
+pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]) -> Result<(), Step> {
+    let (temporary, size) = (format!("{file}{TEMPORARY}"), size(bytes.len()));
+    let created = disk.create(&temporary, size);
+    let created = created.map_err(|error| full_or_final("making", error, &temporary, size))?;
+    // Nothing of it counts before it has its name.
+    let written = created.write_at(0, &encode(identity, file, bytes));
+    written.map_err(|error| full_or_final("writing", error, &temporary, size))?;
+    place(disk, &*created, &temporary, file)
+}
+
+/// Puts `made`, which stands under its temporary name and has its content, in the place of `file`, durably.
+pub(super) fn place(disk: &dyn Disk, made: &dyn File, temporary: &str, file: &str) -> Result<(), Step> {
+    made.sync().map_err(|error| Step::new(format!("syncing {temporary}"), error))?;
+    disk.rename(temporary, file).map_err(|error| Step::new(format!("renaming {temporary}"), error))?;
     disk.sync_names().map_err(|error| Step::new(format!("syncing the name of {file}"), error))
 }
 
 /// The bytes of `file`, or none if there is no such file. One that is damaged is an error.
 pub(super) fn load(disk: &dyn Disk, identity: Identity, file: &str) -> Result<Option<Vec<u8>>, Error> {
+    let Some((theirs, bytes)) = load_any(disk, file)? else { return Ok(None) };
+    identity.check(file, theirs)?;
+    Ok(Some(bytes))
+}
+
+/// The same for whosever log it is, which is told as well.
+pub(super) fn load_any(disk: &dyn Disk, file: &str) -> Result<Option<(Identity, Vec<u8>)>, Error> {
     let opened = match disk.open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|error| Error::io(format!("opening {file}"), error))?,
@@ -78,29 +99,7 @@ pub(super) fn load(disk: &dyn Disk, identity: Identity, file: &str) -> Result<Op
     if len != expected || u32_at(&whole, 4) != checksum(file, &whole) {
         return Err(damaged(0, "the checksum is wrong"));
     }
-    identity.check(file, Identity::from_bytes(&whole[24..24 + Identity::BYTES]))?;
+    let identity = Identity::from_bytes(&whole[24..24 + Identity::BYTES]);
     whole.drain(..HEAD_BYTES);
-    Ok(Some(whole))
-}
-
-/// What the log notes outside of its segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Marks {
-    /// The first segment that was not trimmed.
-    pub(super) low: u64,
-    /// A cut that has begun: nothing from this position on is part of the log. Without this mark a cut that a crash left half
-    /// done would look like damage.
-    pub(super) cut: Option<u64>,
-}
-
-impl Marks {
-    pub(super) fn save(&self, disk: &dyn Disk, identity: Identity) -> Result<(), Step> {
-        let words = [self.low, u64::from(self.cut.is_some()), self.cut.unwrap_or_default()];
-        save(disk, identity, MARKS, &words.map(u64::to_le_bytes).concat())
-    }
-
-    pub(super) fn load(disk: &dyn Disk, identity: Identity) -> Result<Marks, Error> {
-        let Some(bytes) = load(disk, identity, MARKS)? else { return Ok(Marks::default()) };
-        Ok(Marks { low: u64_at(&bytes, 0), cut: (u64_at(&bytes, 8) == 1).then_some(u64_at(&bytes, 16)) })
-    }
+    Ok(Some((identity, whole)))
 }

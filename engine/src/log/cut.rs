@@ -2,10 +2,10 @@
 
 use super::Version;
 use super::disk::File;
-use super::failure::Step;
+use super::failure::{Step, full_or_final};
 use super::index::{self, Key};
-use super::segment::{End, TEMPORARY, index_name, segment_name};
-use super::store::Store;
+use super::segment::{End, index_name, segment_name};
+use super::store::{Store, temporary};
 use super::table::Segment;
 use crate::error::Error;
 use std::sync::Arc;
@@ -26,19 +26,26 @@ impl Store {
         if self.end.last.is_none_or(|last| last.version < from) {
             return Ok(());
         }
+        self.end_cut()?;
         self.sync_segment()?;
         let (end, number, entries) = self.find_cut(from)?;
-        self.marks.cut = Some(end.position);
+        let segment = Segment::new(number, self.shared.beginning(number)?.before());
+        let offset = end.position - number * self.shared.segment_bytes;
+        // All that needs space comes before the first change.
+        let file = self.copy_up_to(number, offset)?;
+        let before = self.marks.clone();
+        (self.marks.cut, self.marks.newest) = (Some(end.position), number);
         if let Err(step) = self.marks.save(&*self.disk, self.identity) {
-            self.marks.cut = None;
+            self.marks = before;
+            // What cannot be removed now is removed when the log is opened next.
+            let _ = self.disk.remove(&temporary(number));
             return Err(step);
         }
         // From here on the log ends there, also after a crash.
-        let offset = end.position - number * self.shared.segment_bytes;
-        let segment = Segment::new(number, self.shared.beginning(number)?.before());
         let held = segment.hold();
         self.forget(&segment, end, entries);
-        let file = self.copy_up_to(number, offset)?;
+        let (from, to) = (temporary(number), segment_name(number));
+        self.disk.rename(&from, &to).map_err(|error| Step::new(format!("renaming {from}"), error))?;
         drop(held);
         for gone in number + 1..=self.number {
             self.remove(&segment_name(gone))?;
@@ -51,8 +58,22 @@ impl Store {
         self.number = number;
         self.end = end;
         self.synced = end.position;
-        self.marks.cut = None;
-        self.marks.save(&*self.disk, self.identity).map_err(|step| Step::Final(step.error()))
+        match self.end_cut() {
+            // The log ends at the mark: until something is appended it says nothing wrong.
+            Err(Step::Refused(error)) => tracing::warn!("the mark of a cut stays for now: {error}"),
+            done => return done,
+        }
+        Ok(())
+    }
+
+    /// Takes back the mark of a cut that is done, before anything stands behind it.
+    pub(super) fn end_cut(&mut self) -> Result<(), Step> {
+        let Some(position) = self.marks.cut.take() else { return Ok(()) };
+        let saved = self.marks.save(&*self.disk, self.identity);
+        if saved.is_err() {
+            self.marks.cut = Some(position);
+        }
+        saved
     }
 
     /// The place before the first record that goes, its segment, and the index entries of what stays of that segment.
@@ -94,16 +115,16 @@ impl Store {
         table.segments.push_back(segment.clone());
     }
 
-    /// Another file in place of the segment's, with what it has below `offset` and nothing else.
+    /// Another file, durable, with what the segment has below `offset` and nothing else.
     fn copy_up_to(&self, number: u64, offset: u64) -> Result<Box<dyn File>, Step> {
-        let name = segment_name(number);
-        let failed = |error| Step::new(format!("cutting {name}"), error);
-        let old = self.disk.open(&name).map_err(failed)?;
-        let (temporary, size) = (format!("{name}{TEMPORARY}"), self.shared.segment_bytes);
-        let new = self.disk.create(&temporary, size).map_err(failed)?;
+        let (name, temporary, size) = (segment_name(number), temporary(number), self.shared.segment_bytes);
+        let old = self.disk.open(&name).map_err(|error| full_or_final("opening", error, &name, offset))?;
         let mut bytes = vec![0; offset as usize];
-        let copied = old.read_at(0, &mut bytes).and_then(|()| new.write_at(0, &bytes)).and_then(|()| new.sync());
-        copied.and_then(|()| self.disk.rename(&temporary, &name)).map_err(failed)?;
+        old.read_at(0, &mut bytes).map_err(|error| Step::new(format!("reading {name}"), error))?;
+        let new = self.disk.create(&temporary, size);
+        let new = new.map_err(|error| full_or_final("making", error, &temporary, size))?;
+        let copied = new.write_at(0, &bytes).and_then(|()| new.sync());
+        copied.map_err(|error| Step::new(format!("writing {temporary}"), error))?;
         Ok(new)
     }
 
@@ -123,6 +144,7 @@ impl Store {
             table.segments.iter().take_while(|segment| beyond(segment)).last().map(|segment| segment.number)
         };
         let Some(low) = low.filter(|&low| low > self.marks.low) else { return Ok(()) };
+        self.end_cut()?;
         let first = std::mem::replace(&mut self.marks.low, low);
         if let Err(step) = self.marks.save(&*self.disk, self.identity) {
             self.marks.low = first;

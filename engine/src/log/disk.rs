@@ -2,6 +2,7 @@
 
 use super::map::Map;
 use std::io;
+use std::path::Path;
 
 /// A directory. What was done to names (create, rename, remove) may be lost by a crash before [`Disk::sync_names`].
 pub trait Disk: Send + Sync {
@@ -16,6 +17,10 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Where it is, for error texts; none if it has no path.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
     /// Whoever had the directory for writing is done with it: somebody else may have it.
     fn unlock(&self) {}
     /// Makes everything that was done to names durable.

@@ -1,6 +1,9 @@
 //! What a step on the disk that failed means for the log.
 
+use super::disk::Disk;
 use crate::error::Error;
+use crate::shortage;
+use nix::errno::Errno;
 use std::io;
 use std::sync::Arc;
 
@@ -31,22 +34,65 @@ impl From<Error> for Step {
     }
 }
 
-/// Creating `file` failed: a full disk is no reason to stop.
-pub(super) fn full_or_final(error: io::Error, file: &str, bytes: u64) -> Step {
-    match is_full(&error) {
-        true => Step::Refused(Error::LogFull { file: file.to_owned(), bytes }),
-        false => Step::new(format!("making {file}"), error),
+/// A step that needs space, memory or a descriptor for `file` failed before anything was changed: for want of one of them there is
+/// no reason to stop.
+pub(super) fn full_or_final(doing: &str, error: io::Error, file: &str, bytes: u64) -> Step {
+    match full(&error, file, bytes) {
+        Some(full) => Step::Refused(full),
+        None => Step::new(format!("{doing} {file}"), error),
     }
 }
 
 /// The same where the log goes on without the file.
-pub(super) fn not_made(error: io::Error, file: &str, bytes: u64) -> Error {
-    match is_full(&error) {
-        true => Error::LogFull { file: file.to_owned(), bytes },
-        false => Error::io(format!("making {file}"), error),
+pub(super) fn not_made(doing: &str, error: io::Error, file: &str, bytes: u64) -> Error {
+    full(&error, file, bytes).unwrap_or_else(|| Error::io(format!("{doing} {file}"), error))
+}
+
+/// The same error with the path of the disk's directory: the steps know only names in it.
+pub(super) fn in_directory(error: Error, disk: &dyn Disk) -> Error {
+    let Some(path) = disk.path() else { return error };
+    let whole = |file: String| if file.contains('/') { file } else { path.join(file).display().to_string() };
+    let directory = path.display().to_string();
+    let inside = |what: String| if what.contains(&directory) { what } else { format!("{what} in {directory}") };
+    match error {
+        Error::LogDamaged { file, offset, what } => Error::LogDamaged { file: whole(file), offset, what },
+        Error::LogFull { file, bytes, shortage } => Error::LogFull { file: whole(file), bytes, shortage },
+        Error::LogForeign { file, key, ours, theirs } => Error::LogForeign { file: whole(file), key, ours, theirs },
+        Error::LogFormat { file, found, known } => Error::LogFormat { file: whole(file), found, known },
+        Error::LogFailed { what, source } => Error::LogFailed { what: inside(what), source },
+        Error::Io { what, source } => Error::Io { what: inside(what), source },
+        other => other,
     }
 }
 
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+fn full(error: &io::Error, file: &str, bytes: u64) -> Option<Error> {
+    shortage(error).map(|shortage| Error::LogFull { file: file.to_owned(), bytes, shortage })
+}
+
+/// Whether what failed may succeed later, as nothing but space, memory or a descriptor was missing.
+pub(super) fn is_shortage(error: &Error) -> bool {
+    match error {
+        Error::LogFull { .. } => true,
+        Error::Io { source, .. } => shortage(source).is_some(),
+        _ => false,
+    }
+}
+
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+/// What is missing, and what to do: of an error that goes away when there is more of it.
+fn shortage(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull => return Some("the disk is full: free some space, or trim the log"),
+        io::ErrorKind::QuotaExceeded => return Some("the disk quota is used up: raise it, or trim the log"),
+        _ => {}
+    }
+    match error.raw_os_error().map(Errno::from_raw)? {
+        Errno::EFBIG => Some(
+            "RLIMIT_FSIZE (`ulimit -f`) or the file system forbids a file of that size: raise the limit, or have smaller segments (`log.segment_bytes`)",
+        ),
+        _ => shortage::advice(error),
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::codec::Stamp;
 use super::disk::Disk;
+use super::failure::in_directory;
 use super::os::OsDisk;
 use super::queue::{LogStats, Queue};
 use super::reader::{Entry, Iter, Reader};
@@ -12,6 +13,7 @@ use super::{Journal, Kind, ReadOnlyLog, Record, Ticket, Version, blobs, writer};
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::Mode;
+use crate::thread::{self, OWN_STACK_BYTES};
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +68,9 @@ impl Default for LogOptions {
 ///
 /// Every call gives [`Error::LogFailed`] after the disk failed at a write or a sync: that is final, and what is not durable by
 /// then may be lost. While the disk is full, waiting calls give [`Error::LogFull`], and the log goes on when there is space.
+///
+/// In a child that `fork` makes, every call of a log and of what was got from it gives [`Error::Forked`], and dropping does
+/// nothing: the log is the parent's.
 pub struct Log {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -103,14 +108,14 @@ impl Log {
 
     /// The same on any disk, which nobody else writes.
     pub fn on(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, Error> {
-        let store = Store::open(disk.clone(), options.identity, options.segment_bytes)?;
+        let store = Store::open(disk.clone(), options.identity, options.segment_bytes);
+        let store = store.map_err(|error| in_directory(error, &*disk))?;
         let last = store.last().map(|(version, time_ns)| Stamp { version, time_ns });
         let queue = Queue::new(last, options.backlog_max_bytes, store.payload_max());
         let reader = store.reader();
         let served = queue.clone();
-        let thread = std::thread::Builder::new().name("galerna-log".to_owned());
-        let thread = thread.spawn(move || writer::serve(served, store));
-        let thread = thread.map_err(|error| Error::io("starting the thread of the log", error))?;
+        let serve = move || writer::serve(served, store);
+        let thread = thread::spawn("galerna-log", "writes the log", OWN_STACK_BYTES, serve)?;
         let thread = Mutex::new(Some(thread));
         Ok(Log { queue, thread, reader, disk, identity: options.identity })
     }
@@ -118,7 +123,10 @@ impl Log {
     /// Whose log a directory holds; none if it holds none, or is not there.
     pub fn identity_of(directory: impl AsRef<Path>) -> Result<Option<Identity>, Error> {
         match directory.as_ref().is_dir() {
-            true => super::recover::identity(&OsDisk::open_read_only(directory.as_ref())?),
+            true => {
+                let disk = OsDisk::open_read_only(directory.as_ref())?;
+                super::recover::identity(&disk).map_err(|error| in_directory(error, &disk))
+            }
             false => Ok(None),
         }
     }
@@ -182,16 +190,23 @@ impl Log {
 
     /// What was made durable since the log was opened.
     pub fn stats(&self) -> LogStats {
+        if self.queue.life.is_over() {
+            return LogStats::default();
+        }
         self.queue.lock().stats
     }
 
     /// Why the log takes nothing more, ever.
     pub fn failure(&self) -> Option<Error> {
+        if let Err(forked) = self.queue.life.check() {
+            return Some(forked);
+        }
         self.queue.lock().failure.clone()
     }
 
     /// Why the log does not get on at present: the disk is full. It goes on by itself when there is space.
     pub fn obstacle(&self) -> Option<Error> {
+        self.queue.life.check().ok()?;
         self.queue.lock().obstacle.clone()
     }
 
@@ -219,17 +234,21 @@ impl Log {
 
     /// The durable bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are damaged.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
+        self.queue.life.check()?;
+        let loaded = blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?);
+        loaded.map_err(|error| in_directory(error, &*self.disk))
     }
 
     /// Begins a checkpoint of the application that covers everything up to `version`: write it in pieces, then
     /// [`Log::install`] it, then [`Log::trim`].
     pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
+        self.queue.life.check()?;
         SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
     }
 
     /// Makes a checkpoint durable, in place of the older ones.
     pub fn install(&self, mut snapshot: SnapshotWriter, timeout: Duration) -> Result<(), Error> {
+        self.queue.life.check()?;
         // The long part is done here, so that the log goes on meanwhile.
         snapshot.seal()?;
         self.queue.run("checkpoint", timeout, false, move |store| store.install(snapshot))
@@ -237,12 +256,14 @@ impl Log {
 
     /// Whether there is a checkpoint.
     pub fn has_snapshot(&self) -> Result<bool, Error> {
+        self.queue.life.check()?;
         Snapshot::exists(&*self.disk)
     }
 
     /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
     pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
-        Snapshot::load(&*self.disk, self.identity)
+        self.queue.life.check()?;
+        Snapshot::load(&*self.disk, self.identity).map_err(|error| in_directory(error, &*self.disk))
     }
 
     /// Reads what is durable, also after the log was closed.
@@ -289,6 +310,7 @@ impl Log {
 
     /// As [`Log::close`], for a log that others still read: another writer may open it then.
     pub fn shut(&self) -> Result<(), Error> {
+        self.queue.life.check()?;
         let mut slot = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(thread) = slot.take() else { return Ok(()) };
         let ended = self.finish(thread);
@@ -311,6 +333,11 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        if self.queue.life.is_over() {
+            // The thread is the parent's, and so is the directory's lock.
+            std::mem::forget(self.thread.get_mut().ok().and_then(Option::take));
+            return;
+        }
         if let Err(error) = self.shut() {
             tracing::error!("closing the log: {error}");
         }

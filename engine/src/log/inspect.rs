@@ -1,6 +1,7 @@
 //! A log for those who only look: its records, and the files that it consists of.
 
 use super::disk::Disk;
+use super::failure::in_directory;
 use super::os::OsDisk;
 use super::reader::Reader;
 use super::segment::{Identity, PAGE_BYTES, segment_name};
@@ -17,6 +18,7 @@ pub struct ReadOnlyLog {
     disk: Arc<dyn Disk>,
     identity: Identity,
     torn: Option<(String, u64)>,
+    missing: Vec<String>,
 }
 
 /// A segment, as the headers of the log's files tell of it.
@@ -50,14 +52,14 @@ pub struct SegmentCount {
 impl ReadOnlyLog {
     pub(super) fn open(path: &Path) -> Result<ReadOnlyLog, Error> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk::open_read_only(path)?);
-        let survey = recover::survey_steady(&*disk)?.ok_or_else(|| {
+        let survey = recover::survey_steady(&*disk).map_err(|error| in_directory(error, &*disk))?.ok_or_else(|| {
             Error::io(format!("opening the log in {}", path.display()), io::Error::from(io::ErrorKind::NotFound))
         })?;
         let reader = Reader { shared: store::share(disk.clone(), &survey) };
         let header = survey.last();
         let offset = survey.scan.end.position - header.number * header.segment_bytes;
         let torn = survey.scan.torn.then(|| (segment_name(header.number), offset));
-        Ok(ReadOnlyLog { reader, disk, identity: survey.identity, torn })
+        Ok(ReadOnlyLog { reader, disk, identity: survey.identity, torn, missing: survey.missing })
     }
 
     /// Reads the records that were there when it was opened.
@@ -75,14 +77,28 @@ impl ReadOnlyLog {
         self.torn.as_ref().map(|(file, offset)| (file.as_str(), *offset))
     }
 
+    /// Files beside the segments that somebody has removed: blobs, and the newest checkpoint. The log cannot be opened for writing
+    /// without them.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
     /// The bytes of the blob `name`; none if it was never saved.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
+        let file = blobs::blob_file(name)?;
+        self.check(|missing| *missing == file)?;
+        blobs::load(&*self.disk, self.identity, &file).map_err(|error| in_directory(error, &*self.disk))
+    }
+
+    fn check(&self, asked: impl Fn(&String) -> bool) -> Result<(), Error> {
+        let lost = self.missing.iter().find(|missing| asked(missing));
+        lost.map_or(Ok(()), |file| Err(in_directory(recover::missing(file.clone()), &*self.disk)))
     }
 
     /// The newest checkpoint, verified; none if there is none.
     pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
-        Snapshot::load(&*self.disk, self.identity)
+        self.check(|missing| missing.ends_with(".snapshot"))?;
+        Snapshot::load(&*self.disk, self.identity).map_err(|error| in_directory(error, &*self.disk))
     }
 
     /// The segments that there were when the log was opened, from the oldest; never none.

@@ -14,6 +14,7 @@ mod index;
 mod inspect;
 mod journal;
 mod map;
+mod marks;
 mod os;
 mod queue;
 mod reader;

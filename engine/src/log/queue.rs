@@ -4,6 +4,7 @@ use super::codec::{self, Stamp};
 use super::store::{Store, out_of_order};
 use super::{Record, Version};
 use crate::error::Error;
+use crate::process::Life;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,9 +31,28 @@ pub(super) struct Asked {
     pub(super) op: Op,
 }
 
-/// A time that far from now, or a day, for those who would wait for ever.
-fn after(timeout: Duration) -> Instant {
-    Instant::now() + timeout.min(Duration::from_secs(86_400))
+/// What is left of the time that a caller waits. Only the time counts during which this process runs: one that was stopped for
+/// longer than `timeout` has not waited in vain for its disk.
+struct Patience {
+    left: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    /// A wait is as long at most; what passes beyond twice that was a pause of the process.
+    const SLICE: Duration = Duration::from_millis(100);
+
+    fn new(timeout: Duration) -> Patience {
+        Patience { left: timeout, looked: Instant::now() }
+    }
+
+    /// How long to wait before the next look; none once the time is over.
+    fn slice(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.looked).min(2 * Patience::SLICE);
+        (self.looked, self.left) = (now, self.left.saturating_sub(elapsed));
+        (!self.left.is_zero()).then(|| self.left.min(Patience::SLICE))
+    }
 }
 
 /// What a log has made durable since it was opened.
@@ -71,6 +91,8 @@ pub(super) struct State {
 
 /// What callers and the thread share.
 pub(super) struct Queue {
+    /// Of the process that writes the log: in a child nobody serves the queue, and its lock may stay closed.
+    pub(super) life: Life,
     state: Mutex<State>,
     pub(super) work: Condvar,
     progress: Condvar,
@@ -83,6 +105,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(last: Option<Stamp>, backlog_max: usize, payload_max: usize) -> Arc<Queue> {
         Arc::new(Queue {
+            life: Life::present(),
             state: Mutex::new(State { last, ..State::default() }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -111,11 +134,11 @@ impl Queue {
         self.backlog.load(Ordering::Relaxed)
     }
 
-    /// Waits for progress until `deadline`; false if that has passed.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Instant) -> (MutexGuard<'a, State>, bool) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (state, result) = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-        (state, !result.timed_out())
+    /// Waits for progress, for a while; false if the caller's time is over.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, patience: &mut Patience) -> (MutexGuard<'a, State>, bool) {
+        let Some(slice) = patience.slice() else { return (state, false) };
+        let (state, _) = self.progress.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
+        (state, true)
     }
 
     fn check_size(&self, payload: &[u8]) -> Result<(), Error> {
@@ -167,7 +190,8 @@ impl Queue {
 
     /// Waits until `bytes` more may be appended. One append is let in whatever its size, if nothing else is on its way.
     fn room(&self, bytes: usize, timeout: Option<Duration>) -> Result<MutexGuard<'_, State>, Error> {
-        let deadline = timeout.map(|timeout| (after(timeout), timeout));
+        self.life.check()?;
+        let mut waits = timeout.map(|timeout| (Patience::new(timeout), timeout));
         let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
@@ -180,10 +204,10 @@ impl Queue {
             if let Some(obstacle) = &state.obstacle {
                 return Err(obstacle.clone());
             }
-            let Some((deadline, timeout)) = deadline else {
+            let Some((patience, timeout)) = &mut waits else {
                 return Err(Error::WouldBlock("the disk is behind"));
             };
-            let (next, in_time) = self.wait(state, deadline);
+            let (next, in_time) = self.wait(state, patience);
             state = next;
             if !in_time {
                 return Err(Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 });
@@ -262,6 +286,7 @@ impl Queue {
         cuts: bool,
         work: impl FnOnce(&mut Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.life.check()?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let mut work = Some(work);
         let work = move |store: &mut Store| {
@@ -272,17 +297,26 @@ impl Queue {
             Ok(())
         };
         self.ask(Box::new(work), cuts);
-        receiver.recv_timeout(timeout).unwrap_or_else(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => Err(Error::TimedOut { what, after_ms: timeout.as_millis() as u64 }),
-            mpsc::RecvTimeoutError::Disconnected => {
-                let failure = self.lock().failure.clone();
-                Err(failure.unwrap_or(Error::Misuse("the log was closed")))
+        let mut patience = Patience::new(timeout);
+        loop {
+            let slice = patience.slice();
+            match receiver.recv_timeout(slice.unwrap_or_default()) {
+                Ok(result) => return result,
+                Err(mpsc::RecvTimeoutError::Timeout) if slice.is_some() => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(Error::TimedOut { what, after_ms: timeout.as_millis() as u64 });
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let failure = self.lock().failure.clone();
+                    return Err(failure.unwrap_or(Error::Misuse("the log was closed")));
+                }
             }
-        })
+        }
     }
 
     /// The ticket of all that was asked so far.
     pub(super) fn asked(&self) -> Result<u64, Error> {
+        self.life.check()?;
         let state = self.lock();
         state.failure.clone().map_or(Ok(state.asked), Err)
     }
@@ -294,7 +328,8 @@ impl Queue {
         timeout: Duration,
         reached: impl Fn(&Queue) -> bool,
     ) -> Result<(), Error> {
-        let deadline = after(timeout);
+        self.life.check()?;
+        let mut patience = Patience::new(timeout);
         let mut state = self.lock();
         loop {
             if reached(self) {
@@ -303,7 +338,7 @@ impl Queue {
             if let Some(error) = state.failure.as_ref().or(state.obstacle.as_ref()) {
                 return Err(error.clone());
             }
-            let (next, in_time) = self.wait(state, deadline);
+            let (next, in_time) = self.wait(state, &mut patience);
             state = next;
             if !in_time && !reached(self) {
                 return Err(Error::TimedOut { what, after_ms: timeout.as_millis() as u64 });
@@ -368,5 +403,24 @@ impl Queue {
 
     pub(super) fn remove_wake(&self, id: u64) {
         self.lock().wakes.retain(|(of, _)| *of != id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_no_time_that_was_waited() {
+        let minute = Duration::from_secs(60);
+        let mut patience = Patience::new(minute);
+        assert_eq!(patience.slice(), Some(Patience::SLICE));
+        for _ in 0..10 {
+            // As if the process had been stopped for an hour.
+            patience.looked -= Duration::from_secs(3600);
+            assert!(patience.slice().is_some());
+        }
+        assert!(patience.left >= minute - 30 * Patience::SLICE, "{:?}", patience.left);
+        assert_eq!(Patience::new(Duration::ZERO).slice(), None);
     }
 }

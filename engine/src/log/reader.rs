@@ -208,7 +208,7 @@ impl Iterator for Iter {
         if matches!(self.next, Next::Nothing) {
             return None;
         }
-        let result = self.advance();
+        let result = self.shared.life.check().and_then(|()| self.advance());
         if result.is_err() {
             self.next = Next::Nothing;
             self.cursor = None;

@@ -4,10 +4,10 @@
 //! last one is read from its beginning. Its first record that is not as it was written ends the log, unless a later one says
 //! that the log had been synced beyond that place: then it is damage.
 
-use super::blobs::Marks;
 use super::codec::{self, HEAD_BYTES};
 use super::disk::{Disk, File};
 use super::index;
+use super::marks::{MARKS, Marks};
 use super::segment::{End, Header, Identity, Named, PAGE_BYTES, TEMPORARY, index_name, segment_name};
 use super::{Version, snapshot};
 use crate::error::Error;
@@ -21,6 +21,7 @@ pub(super) struct Listing {
     pub(super) segments: BTreeSet<u64>,
     indexes: BTreeSet<u64>,
     pub(super) snapshots: BTreeSet<Version>,
+    blobs: BTreeSet<String>,
     /// Files that only a log that was opened before can have.
     grown: bool,
     temporary: Vec<String>,
@@ -35,12 +36,13 @@ impl Listing {
                 Some(Named::Segment(number)) => drop(listing.segments.insert(number)),
                 Some(Named::Index(number)) => drop(listing.indexes.insert(number)),
                 Some(Named::Snapshot(version)) => drop(listing.snapshots.insert(version)),
-                Some(Named::Blob | Named::Marks) => listing.grown = true,
+                Some(Named::Blob) => drop(name.strip_suffix(".blob").map(|blob| listing.blobs.insert(blob.to_owned()))),
+                Some(Named::Marks) => listing.grown = true,
                 Some(Named::Temporary) => listing.temporary.push(name),
                 None => {}
             }
         }
-        listing.grown |= !listing.indexes.is_empty() || !listing.snapshots.is_empty();
+        listing.grown |= !listing.indexes.is_empty() || !listing.snapshots.is_empty() || !listing.blobs.is_empty();
         Ok(listing)
     }
 }
@@ -64,9 +66,13 @@ pub(super) struct Survey {
     pub(super) file: Box<dyn File>,
     bytes: Vec<u8>,
     pub(super) scan: Scan,
+    /// Files beside the segments that must be there, and are not.
+    pub(super) missing: Vec<String>,
+    /// The marks as they are on the disk, if they are there.
+    noted: Option<Marks>,
 }
 
-fn missing(file: String) -> Error {
+pub(super) fn missing(file: String) -> Error {
     Error::LogDamaged { file, offset: 0, what: "the file is missing".to_owned() }
 }
 
@@ -107,7 +113,7 @@ pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u
     let temporary = format!("{name}{TEMPORARY}");
     let file = disk
         .create(&temporary, segment_bytes)
-        .map_err(|error| super::failure::not_made(error, &temporary, segment_bytes))?;
+        .map_err(|error| super::failure::not_made("making", error, &temporary, segment_bytes))?;
     let before = End { position: PAGE_BYTES, last: None, checksum: 0 };
     let header = Header { identity, number: 0, segment_bytes, before, low: 0 };
     establish(disk, &*file, &header).map_err(|error| Error::io(format!("making {name}"), error))
@@ -115,32 +121,50 @@ pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u
 
 /// Looks, and changes nothing. None if there is no log. `identity` is whose log it must be, if that is known.
 pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Option<Survey>, Error> {
+    // First: what they note is there before, and so in the list that is made after.
+    let noted = Marks::load(disk)?;
     let listing = Listing::read(disk)?;
     let Some(&highest) = listing.segments.last() else {
-        return if listing.grown { Err(missing(segment_name(0))) } else { Ok(None) };
+        return match noted {
+            Some((_, marks)) => Err(missing(segment_name(marks.newest))),
+            None if listing.grown => Err(missing(MARKS.to_owned())),
+            None => Ok(None),
+        };
     };
+    // Only the first segment comes to be before there are marks.
+    if noted.is_none() && (listing.grown || highest > 0) {
+        return Err(missing(MARKS.to_owned()));
+    }
     let (_, newest, _) = read_header(disk, highest)?;
-    let identity = identity.unwrap_or(newest.identity);
+    let theirs = noted.as_ref().map_or(newest.identity, |(theirs, _)| *theirs);
+    let identity = identity.unwrap_or(theirs);
     identity.check(&segment_name(highest), newest.identity)?;
+    identity.check(MARKS, theirs)?;
     let segment_bytes = newest.segment_bytes;
-    let marks = Marks::load(disk, identity)?;
+    let noted = noted.map(|(_, marks)| marks);
+    let marks = noted.clone().unwrap_or_default();
     let low = marks.low.max(newest.low);
-    let last = marks.cut.map_or(highest, |position| position / segment_bytes);
+    let (last, limit) = marks.end(segment_bytes).unwrap_or((highest.max(marks.newest), segment_bytes));
     if low > last || last > highest {
         return Err(missing(segment_name(low.max(last))));
     }
     let (headers, file, len) = read_headers(disk, identity, segment_bytes, low..=last)?;
     let header = headers[headers.len() - 1];
-    let limit = marks.cut.map_or(segment_bytes, |position| position % segment_bytes).min(len);
-    let mut bytes = vec![0; limit as usize];
+    let mut bytes = vec![0; limit.min(len) as usize];
     let name = segment_name(last);
     file.read_at(0, &mut bytes).map_err(|error| Error::io(format!("reading {name}"), error))?;
     let scan = scan(&name, &bytes, &header)?;
-    if let Some(position) = marks.cut.filter(|&position| scan.end.position != position) {
-        let what = format!("the records end here, and not at {}, where they were cut", position % segment_bytes);
-        return Err(Error::LogDamaged { file: name, offset: scan.end.position % segment_bytes, what });
+    if noted.is_none() && (scan.torn || scan.end.last.is_some()) {
+        return Err(missing(MARKS.to_owned()));
     }
-    Ok(Some(Survey { identity, marks: Marks { low, ..marks }, headers, file, bytes, scan }))
+    if let Some(position) = marks.cut.filter(|&position| scan.end.position != position) {
+        let offset = |position: u64| position - last * segment_bytes;
+        let what = format!("the records end here, and not at {}, where they were cut", offset(position));
+        return Err(Error::LogDamaged { file: name, offset: offset(scan.end.position), what });
+    }
+    let lost = marks.missing(&listing.blobs, &listing.snapshots);
+    let marks = Marks { low, ..marks };
+    Ok(Some(Survey { identity, marks, headers, file, bytes, scan, missing: lost, noted }))
 }
 
 /// Looks while somebody else may write. What one file says may then be older than what another says, and the end of a file
@@ -164,9 +188,15 @@ type Headers = (Vec<Header>, Box<dyn File>, u64);
 
 /// Whose log it is; none if there is no log.
 pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
+    if let Some((identity, _)) = Marks::load(disk)? {
+        return Ok(Some(identity));
+    }
     let listing = Listing::read(disk)?;
-    let newest = listing.segments.last().map(|&highest| read_header(disk, highest));
-    Ok(newest.transpose()?.map(|(_, header, _)| header.identity))
+    match listing.segments.last() {
+        Some(&highest) => Ok(Some(read_header(disk, highest)?.1.identity)),
+        None if listing.grown => Err(missing(MARKS.to_owned())),
+        None => Ok(None),
+    }
 }
 
 /// The headers of all segments, and the last one's file with its length.
@@ -280,10 +310,19 @@ impl Survey {
             self.file.write_at(offset(self.scan.proved), unproved).map_err(writing)?;
         }
         self.file.sync().map_err(writing)?;
-        if self.marks.cut.take().is_some() {
+        self.bytes = Vec::new();
+        self.note(disk, last.number)
+    }
+
+    /// Notes what is there, after it is durable.
+    fn note(&mut self, disk: &dyn Disk, last: u64) -> Result<(), Error> {
+        let listing = Listing::read(disk)?;
+        let Marks { low, .. } = self.marks;
+        let snapshot = listing.snapshots.last().copied();
+        self.marks = Marks { low, newest: last, cut: None, snapshot, blobs: listing.blobs };
+        if self.noted.as_ref() != Some(&self.marks) {
             self.marks.save(disk, self.identity).map_err(super::failure::Step::error)?;
         }
-        self.bytes = Vec::new();
         Ok(())
     }
 

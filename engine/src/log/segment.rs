@@ -7,6 +7,7 @@
 
 use super::Version;
 use super::codec::{Stamp, u32_at, u64_at};
+use crate::config::{self, MemberId};
 use crate::error::Error;
 
 /// The page that holds nothing but the header.
@@ -20,7 +21,7 @@ pub(super) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 2 * PAGE_BYTES..
 /// Whose log it is. A log is not opened as another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// The group's random id; zeros for a log without a group.
+    /// Of the group: its random id, and a hash of its name (see [`Identity::of_group`]); zeros for a log without a group.
     pub group: [u8; 16],
     /// The subgroup's number.
     pub subgroup: u32,
@@ -30,6 +31,30 @@ pub struct Identity {
 
 impl Identity {
     pub(super) const BYTES: usize = 28;
+
+    /// That of the log of `member` of the group of this id and name.
+    pub fn of_group(group_id: u64, name: &str, member: MemberId) -> Identity {
+        let mut group = [0; 16];
+        group[..8].copy_from_slice(&group_id.to_le_bytes());
+        group[8..].copy_from_slice(&name_hash(name).to_le_bytes());
+        Identity { group, subgroup: 0, member: u64::from(member.0) }
+    }
+
+    /// The group's id.
+    pub fn group_id(&self) -> u64 {
+        u64_at(&self.group, 0)
+    }
+
+    /// The same member's of a group of another id and the same name.
+    pub(crate) fn with_group_id(mut self, group_id: u64) -> Identity {
+        self.group[..8].copy_from_slice(&group_id.to_le_bytes());
+        self
+    }
+
+    /// Whether the group has this name.
+    pub fn is_of(&self, name: &str) -> bool {
+        u64_at(&self.group, 8) == name_hash(name)
+    }
 
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -64,6 +89,11 @@ impl Identity {
         };
         Err(Error::LogForeign { file: file.to_owned(), key, ours, theirs })
     }
+}
+
+fn name_hash(name: &str) -> u64 {
+    let hash = config::hash(name.as_bytes());
+    (hash >> 64) as u64 ^ hash as u64
 }
 
 /// A place between two records.
@@ -193,7 +223,7 @@ impl Named {
             let whole = whole.split_once('~').map_or(whole, |(whole, _)| whole);
             return Named::of(whole).map(|_| Named::Temporary);
         }
-        if name == super::blobs::MARKS {
+        if name == super::marks::MARKS {
             return Some(Named::Marks);
         }
         let (stem, what) = name.rsplit_once('.')?;

@@ -6,10 +6,11 @@
 use super::Version;
 use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
-use super::failure::{is_full, not_made};
+use super::failure::not_made;
 use super::recover::Listing;
 use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
 use crate::error::Error;
+use crate::process::Life;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,7 @@ pub struct SnapshotWriter {
     checksum: u32,
     sealed: bool,
     installed: bool,
+    life: Life,
 }
 
 impl SnapshotWriter {
@@ -48,18 +50,18 @@ impl SnapshotWriter {
         let number = WRITERS.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{}~{number}{TEMPORARY}", file_name(version));
         let created = disk.create(&temporary, HEAD_BYTES as u64);
-        let file = created.map_err(|error| not_made(error, &temporary, HEAD_BYTES as u64))?;
-        let (len, checksum, sealed, installed) = (0, 0, false, false);
-        Ok(SnapshotWriter { disk, file, temporary, identity, version, time_ns, len, checksum, sealed, installed })
+        let file = created.map_err(|error| not_made("making", error, &temporary, HEAD_BYTES as u64))?;
+        let (len, checksum, sealed, installed, life) = (0, 0, false, false, Life::present());
+        Ok(SnapshotWriter { disk, file, temporary, identity, version, time_ns, len, checksum, sealed, installed, life })
     }
 
     fn failed(&self, doing: &str, bytes: u64, error: io::Error) -> Error {
-        let file = self.temporary.clone();
-        if is_full(&error) { Error::LogFull { file, bytes } } else { Error::io(format!("{doing} {file}"), error) }
+        not_made(doing, error, &self.temporary, bytes)
     }
 
     /// Appends bytes to the checkpoint. [`Error::LogFull`] or [`Error::Io`] are the end of this checkpoint, not of the log.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.life.check()?;
         let written = self.file.write_at(HEAD_BYTES as u64 + self.len, bytes);
         written.map_err(|error| self.failed("writing", bytes.len() as u64, error))?;
         self.checksum = crc32c::crc32c_append(self.checksum, bytes);
@@ -100,24 +102,37 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Puts the sealed checkpoint in its place, and then removes the older ones.
-    pub(super) fn install(mut self) -> io::Result<()> {
+    /// Puts the sealed checkpoint in its place, durably.
+    pub(super) fn install(&mut self) -> io::Result<()> {
         self.disk.rename(&self.temporary, &file_name(self.version))?;
         self.installed = true;
-        self.disk.sync_names()?;
-        let names = self.disk.names()?;
-        let older =
-            |name: &&String| matches!(Named::of(name), Some(Named::Snapshot(version)) if version < self.version);
-        for name in names.iter().filter(older) {
-            self.disk.remove(name)?;
+        self.disk.sync_names()
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Removes the older ones.
+    pub(super) fn remove_older(&self) -> io::Result<()> {
+        // The older ones are in nobody's way: what stays of them is removed by the next checkpoint, or when the log is opened.
+        match self.disk.names() {
+            Ok(names) => names.iter().filter(|name| self.replaces(name)).try_for_each(|name| self.disk.remove(name)),
+            Err(error) => {
+                tracing::warn!("older checkpoints stay, as the log directory cannot be listed: {error}");
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    fn replaces(&self, name: &str) -> bool {
+        matches!(Named::of(name), Some(Named::Snapshot(version)) if version < self.version)
     }
 }
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
-        if !self.installed {
+        if !self.installed && !self.life.is_over() {
             // What cannot be removed now is removed when the log is opened next.
             let _ = self.disk.remove(&self.temporary);
         }

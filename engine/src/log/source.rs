@@ -15,9 +15,12 @@ pub(super) enum Source {
 impl Source {
     pub(super) fn open(disk: &dyn Disk, name: &str) -> io::Result<Source> {
         let file = disk.open(name)?;
-        Ok(match file.map()? {
-            Some(map) => Source::Mapped(map),
-            None => Source::File(file),
+        Ok(match file.map() {
+            Ok(Some(map)) => Source::Mapped(map),
+            Ok(None) => Source::File(file),
+            // The process has too many mappings, or no room for one more of this size.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Source::File(file),
+            Err(error) => return Err(error),
         })
     }
 

@@ -1,10 +1,11 @@
 //! The log as one owner writes it, without threads and without waiting for anybody: the simulator runs this very code.
 
-use super::blobs::{self, Marks};
+use super::blobs;
 use super::codec::{self, HEAD_BYTES, Stamp};
 use super::disk::{Disk, File};
-use super::failure::{Step, full_or_final};
+use super::failure::{Step, full_or_final, in_directory};
 use super::index::{self, Index};
+use super::marks::{Marks, Prepared};
 use super::recover::{self, Survey};
 use super::segment::{End, Header, Identity, PAGE_BYTES, SEGMENT_BYTES, TEMPORARY, segment_name, valid_size};
 use super::snapshot::{Snapshot, SnapshotWriter};
@@ -13,6 +14,12 @@ use super::{Reader, Record, Version};
 use crate::error::Error;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// A segment that a batch will need, and the marks that will note it.
+struct Made {
+    file: Box<dyn File>,
+    marks: Prepared,
+}
 
 /// The default size of a segment: 64 MiB.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -60,6 +67,9 @@ impl Store {
                 made.ok_or_else(|| Error::Internal("the segment that was made is not there".to_owned()))?
             }
         };
+        if let Some(file) = survey.missing.first() {
+            return Err(recover::missing(file.clone()));
+        }
         survey.repair(&*disk)?;
         let shared = share(disk.clone(), &survey);
         let (number, end) = (survey.last().number, survey.scan.end);
@@ -120,12 +130,13 @@ impl Store {
     /// The same for records that [`codec::encode`] has put into `batch`.
     pub(super) fn append_encoded(&mut self, batch: &mut [u8]) -> Result<(), Error> {
         self.go_on()?;
-        let result = self.plan(batch).and_then(|segments| self.write(batch, segments));
+        let planned = self.end_cut().and_then(|()| self.plan(batch));
+        let result = planned.and_then(|segments| self.write(batch, segments));
         self.settle(result)
     }
 
     /// Refuses a batch that cannot be appended, before anything is written, and makes the segments that it needs.
-    fn plan(&self, batch: &[u8]) -> Result<VecDeque<Box<dyn File>>, Step> {
+    fn plan(&self, batch: &[u8]) -> Result<VecDeque<Made>, Step> {
         let size = self.shared.segment_bytes;
         let (mut at, mut last, mut offset, mut rolls) = (0, self.end.last, self.offset(), 0);
         while at < batch.len() {
@@ -141,23 +152,35 @@ impl Store {
             at += bytes as usize;
             last = Some(stamp);
         }
-        let mut made = VecDeque::new();
-        for number in self.number + 1..=self.number + rolls {
-            let name = temporary(number);
-            match self.disk.create(&name, size) {
-                Ok(file) => made.push_back(file),
-                Err(error) => {
-                    let earlier = self.number + 1..number;
+        let (mut made, numbers) = (VecDeque::new(), self.number + 1..=self.number + rolls);
+        for number in numbers.clone() {
+            match self.make(number) {
+                Ok(one) => made.push_back(one),
+                Err(step) => {
                     // What stays is removed when the log is opened next.
-                    earlier.for_each(|number| drop(self.disk.remove(&temporary(number))));
-                    return Err(full_or_final(error, &name, size));
+                    made.into_iter().for_each(|one| one.marks.discard(&*self.disk));
+                    numbers.take_while(|&made| made < number).for_each(|n| drop(self.disk.remove(&temporary(n))));
+                    return Err(step);
                 }
             }
         }
         Ok(made)
     }
 
-    fn write(&mut self, batch: &mut [u8], mut segments: VecDeque<Box<dyn File>>) -> Result<(), Step> {
+    /// Takes all that the disk has to give for another segment.
+    fn make(&self, number: u64) -> Result<Made, Step> {
+        let (name, size) = (temporary(number), self.shared.segment_bytes);
+        let file = self.disk.create(&name, size).map_err(|error| full_or_final("making", error, &name, size))?;
+        match (Marks { newest: number, ..self.marks.clone() }).prepare(&*self.disk) {
+            Ok(marks) => Ok(Made { file, marks }),
+            Err(step) => {
+                let _ = self.disk.remove(&name);
+                Err(step)
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut [u8], mut segments: VecDeque<Made>) -> Result<(), Step> {
         let (mut from, mut at, mut offset) = (0, 0, self.offset());
         let mut end = self.end;
         while at < batch.len() {
@@ -195,7 +218,7 @@ impl Store {
     }
 
     /// Goes on in a new segment, after all of this one is durable.
-    fn roll(&mut self, file: Box<dyn File>) -> Result<(), Step> {
+    fn roll(&mut self, Made { file, marks }: Made) -> Result<(), Step> {
         self.sync_segment()?;
         let sealed = self.shared.read().recent.clone();
         let written = Index::write(&*self.disk, self.number, self.shared.seed, self.end.checksum, &sealed);
@@ -207,6 +230,8 @@ impl Store {
         let header = Header { identity: self.identity, number, segment_bytes, before: self.end, low: self.marks.low };
         recover::establish(&*self.disk, &*file, &header)
             .map_err(|error| Step::new(format!("making {}", segment_name(number)), error))?;
+        // Before anything in it counts: a segment that was not noted would not be missed.
+        self.marks = marks.save(&*self.disk, self.identity)?;
         self.file = file;
         self.number = number;
         self.end = header.start();
@@ -243,8 +268,23 @@ impl Store {
     pub fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.go_on()?;
         let file = blobs::blob_file(name)?;
-        let result = blobs::save(&*self.disk, self.identity, &file, bytes);
+        let result = self.save_step(name, &file, bytes);
         self.settle(result)
+    }
+
+    fn save_step(&mut self, name: &str, file: &str, bytes: &[u8]) -> Result<(), Step> {
+        if self.marks.blobs.contains(name) {
+            return blobs::save(&*self.disk, self.identity, file, bytes);
+        }
+        let mut marks = self.marks.clone();
+        marks.blobs.insert(name.to_owned());
+        let marks = marks.prepare(&*self.disk)?;
+        if let Err(step) = blobs::save(&*self.disk, self.identity, file, bytes) {
+            marks.discard(&*self.disk);
+            return Err(step);
+        }
+        self.marks = marks.save(&*self.disk, self.identity)?;
+        Ok(())
     }
 
     /// The bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are not those that were saved.
@@ -261,8 +301,17 @@ impl Store {
     pub fn install(&mut self, mut snapshot: SnapshotWriter) -> Result<(), Error> {
         self.go_on()?;
         snapshot.seal()?;
-        let result = snapshot.install().map_err(|error| Step::new("installing a checkpoint", error));
+        let result = self.install_step(&mut snapshot);
         self.settle(result)
+    }
+
+    fn install_step(&mut self, snapshot: &mut SnapshotWriter) -> Result<(), Step> {
+        let failed = |error| Step::new("installing a checkpoint", error);
+        let newest = self.marks.snapshot.max(Some(snapshot.version()));
+        let marks = Marks { snapshot: newest, ..self.marks.clone() }.prepare(&*self.disk)?;
+        snapshot.install().map_err(failed)?;
+        self.marks = marks.save(&*self.disk, self.identity)?;
+        snapshot.remove_older().map_err(failed)
     }
 
     /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
@@ -282,15 +331,17 @@ impl Store {
     /// Remembers a failure that is final.
     pub(super) fn settle<T>(&mut self, result: Result<T, Step>) -> Result<T, Error> {
         result.map_err(|step| {
-            if let Step::Final(error) = &step {
+            let is_final = matches!(step, Step::Final(_));
+            let error = in_directory(step.error(), &*self.disk);
+            if is_final {
                 self.failure = Some(error.clone());
             }
-            step.error()
+            error
         })
     }
 }
 
-fn temporary(number: u64) -> String {
+pub(super) fn temporary(number: u64) -> String {
     format!("{}{TEMPORARY}", segment_name(number))
 }
 

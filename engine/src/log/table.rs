@@ -7,12 +7,14 @@ use super::index::{self, Index, Key};
 use super::segment::{End, PAGE_BYTES, index_name, segment_name};
 use super::source::{Bytes, Source};
 use crate::error::Error;
+use crate::process::Life;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What readers need of a log.
 pub(super) struct Shared {
+    pub(super) life: Life,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) seed: u32,
     pub(super) segment_bytes: u64,
@@ -92,7 +94,7 @@ struct Start {
 
 impl Shared {
     pub(super) fn new(disk: Arc<dyn Disk>, seed: u32, segment_bytes: u64, table: Table) -> Arc<Shared> {
-        Arc::new(Shared { disk, seed, segment_bytes, table: RwLock::new(table) })
+        Arc::new(Shared { life: Life::present(), disk, seed, segment_bytes, table: RwLock::new(table) })
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -105,6 +107,7 @@ impl Shared {
 
     /// A cursor at the index entry before the first record that the key asks for; an error if that was trimmed.
     pub(super) fn seek(self: &Arc<Self>, key: Key) -> Result<Cursor, Error> {
+        self.life.check()?;
         loop {
             let table = self.read();
             // The last segment in front of whose records the key's are not.
@@ -137,6 +140,7 @@ impl Shared {
 
     /// A cursor at the oldest record.
     pub(super) fn oldest(self: &Arc<Self>) -> Result<Cursor, Error> {
+        self.life.check()?;
         loop {
             let start = self.start_at(&self.read(), 0);
             if let Some(cursor) = self.open(start, None)? {
@@ -227,6 +231,7 @@ impl Shared {
     }
 
     pub(super) fn last(&self) -> Option<Stamp> {
+        self.life.check().ok()?;
         self.read().end.last
     }
 }
@@ -247,7 +252,8 @@ pub(super) struct Cursor {
 
 impl Cursor {
     fn damaged(&self, what: &str) -> Error {
-        Error::LogDamaged { file: segment_name(self.segment.number), offset: self.offset, what: what.to_owned() }
+        let (file, offset) = (segment_name(self.segment.number), self.offset);
+        super::failure::in_directory(Error::LogDamaged { file, offset, what: what.to_owned() }, &*self.shared.disk)
     }
 
     fn view(&self, offset: u64, len: usize) -> Result<Bytes, Error> {

@@ -1,6 +1,7 @@
 //! The one thread that writes: it takes what has gathered, writes it, syncs once, and says so.
 
 use super::codec::Stamp;
+use super::failure;
 use super::queue::{Asked, Op, Queue};
 use super::store::Store;
 use crate::error::Error;
@@ -103,10 +104,10 @@ fn append(queue: &Queue, store: &mut Store, ticket: u64, batch: Vec<u8>) -> Resu
     obstacle.map_or(Ok(()), |error| refused(queue, error, left))
 }
 
-/// The disk is full: tries again later, and says so meanwhile. Everything else is the end.
+/// Space, memory or a descriptor is missing: tries again later, and says so meanwhile. Everything else is the end.
 fn refused(queue: &Queue, error: Error, left: Vec<Asked>) -> Result<(), Error> {
     let mut state = queue.lock();
-    if !matches!(error, Error::LogFull { .. }) || state.closing {
+    if !failure::is_shortage(&error) || state.closing {
         return Err(error);
     }
     if state.obstacle.is_none() {

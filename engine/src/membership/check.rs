@@ -4,6 +4,8 @@
 //! found out: members of a group trust each other that far.
 
 use super::Membership;
+use super::accusations::Counters;
+use super::clocks::TIME_MAX_NS;
 use super::row::{self, Ballot, Malformed, Shown};
 use super::view::{Value, View};
 use crate::fabric::{Rank, Slot};
@@ -21,7 +23,8 @@ impl Value {
         let named = self.trims.iter().map(|(peer, _)| *peer).eq(old());
         let messages = || self.trims.iter().map(|(_, end)| end.messages);
         let counted = messages().all(|count| (view.order.base..MESSAGES_MAX).contains(&count));
-        if self.view.number != view.number + 1 || !named || !counted {
+        let timed = self.time_ns <= TIME_MAX_NS;
+        if self.view.number != view.number + 1 || !named || !counted || !timed {
             return false;
         }
         let stays =
@@ -41,6 +44,9 @@ impl Membership {
         let installed = load(row::INSTALLED);
         if installed > 0 && wedged.max(epoch).max(decided) > installed {
             return Err(Malformed("a row about a view that its owner has not installed"));
+        }
+        if !self.has_possible_timeouts(slot) {
+            return Err(Malformed("timeouts that no configuration has"));
         }
         Ok(())
     }
@@ -68,8 +74,13 @@ impl Membership {
         if !records().all(|(_, value)| value.follows(view, self.settings.lone_survivor)) {
             return Err(Malformed("a value that does not follow from the view"));
         }
-        match shown.edges.get(me) {
-            Some(mine) if mine & !self.epoch.own_edges(me) != 0 => {
+        if !shown.accusations.iter().all(Counters::is_possible) {
+            return Err(Malformed("an accusation that changed more often than one can"));
+        }
+        let own = self.epoch.accusations.of(me);
+        match shown.accusations.get(me) {
+            // A member that is restarted may have made them in a former life.
+            Some(mine) if !self.restarting && !mine.is_within(&own, view.members.len()) => {
                 Err(Malformed("an accusation that this process never made"))
             }
             _ => Ok(()),

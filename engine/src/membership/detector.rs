@@ -10,16 +10,30 @@ pub(super) fn beat_ms(timeout_ms: u64) -> u64 {
     (timeout_ms / BEATS_PER_TIMEOUT).max(1)
 }
 
+/// A process that runs late stretches its patience with others so often, at most.
+const STRETCH_MAX: u64 = 10;
+
+/// What a look at a heartbeat has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It has moved since the last look.
+    Moved,
+    /// It has stood still for too long: for so many milliseconds.
+    Silent(u64),
+}
+
 /// See the module.
 pub(super) struct Detector {
     last_beat_ms: u64,
     /// By slot: the heartbeat last read, and for how long it has stood still.
     heard: Vec<(u64, u64)>,
+    /// How late this process made its heartbeats of late: others on starved hosts are as late.
+    late_ms: u64,
 }
 
 impl Detector {
     pub(super) fn new(now_ms: u64) -> Detector {
-        Detector { last_beat_ms: now_ms, heard: vec![(0, 0); SLOTS] }
+        Detector { last_beat_ms: now_ms, heard: vec![(0, 0); SLOTS], late_ms: 0 }
     }
 
     /// A view begins: nobody has been silent in it.
@@ -33,7 +47,7 @@ impl Detector {
     }
 
     /// Whether it is time for a heartbeat, and for a look at the others'.
-    pub(super) fn beat(&self, now_ms: u64, timeout_ms: u64) -> bool {
+    pub(super) fn is_due(&self, now_ms: u64, timeout_ms: u64) -> bool {
         now_ms >= self.next_beat_ms(timeout_ms)
     }
 
@@ -41,31 +55,48 @@ impl Detector {
         self.last_beat_ms.saturating_add(beat_ms(timeout_ms))
     }
 
-    /// One beat: who of `watched` has stood still for `timeout_ms`, in time during which this process was running, which
-    /// is what `now_ms` counts.
-    pub(super) fn silent(
+    /// This process ran again after `elapsed_ms` by its host's clock. Longer than a beat is late; each beat in time halves
+    /// what is remembered of it.
+    pub(super) fn ran_after(&mut self, elapsed_ms: u64, timeout_ms: u64) {
+        let late_ms = elapsed_ms.saturating_sub(beat_ms(timeout_ms));
+        // No more than counts, so that a long pause is forgotten as soon as a short one.
+        let most_ms = timeout_ms.saturating_mul(STRETCH_MAX - 1) / BEATS_PER_TIMEOUT;
+        self.late_ms = self.late_ms.max(late_ms.min(most_ms));
+    }
+
+    /// How long a member may stand still: `timeout_ms`, and longer where this process itself runs late, since then others may,
+    /// too.
+    pub(super) fn patience_ms(&self, timeout_ms: u64) -> u64 {
+        timeout_ms.saturating_add(self.late_ms.saturating_mul(BEATS_PER_TIMEOUT))
+    }
+
+    /// One beat: the heartbeats of `watched` that have moved, and those that have stood still for `timeout_ms`, in time during
+    /// which this process was running, which is what `now_ms` counts.
+    pub(super) fn look(
         &mut self,
         now_ms: u64,
         timeout_ms: u64,
         watched: &[Slot],
         heartbeat: impl Fn(Slot) -> u64,
-    ) -> Vec<Slot> {
+    ) -> Vec<(Slot, Look)> {
         let elapsed_ms = now_ms - self.last_beat_ms;
         self.last_beat_ms = now_ms;
-        let mut silent = Vec::new();
+        self.late_ms /= 2;
+        let mut looks = Vec::new();
         for &slot in watched {
             let now = heartbeat(slot);
             let (before, silent_ms) = &mut self.heard[slot];
             if std::mem::replace(before, now) != now {
                 *silent_ms = 0;
+                looks.push((slot, Look::Moved));
             } else {
                 *silent_ms += elapsed_ms;
                 if *silent_ms >= timeout_ms {
-                    silent.push(slot);
+                    looks.push((slot, Look::Silent(*silent_ms)));
                 }
             }
         }
-        silent
+        looks
     }
 }
 
@@ -76,13 +107,30 @@ mod tests {
     #[test]
     fn a_second_of_silence_is_told_and_a_beat_ends_it() {
         let mut detector = Detector::new(0);
-        let look = |detector: &mut Detector, now_ms: u64, beat: u64| detector.silent(now_ms, 1000, &[3], |_| beat);
-        assert!(look(&mut detector, 200, 1).is_empty());
+        let look = |detector: &mut Detector, now_ms: u64, beat: u64| detector.look(now_ms, 1000, &[3], |_| beat);
+        assert_eq!(look(&mut detector, 200, 1), [(3, Look::Moved)]);
         for now_ms in [400, 600, 800, 1000] {
             assert!(look(&mut detector, now_ms, 1).is_empty(), "{now_ms}");
         }
-        assert_eq!(look(&mut detector, 1200, 1), [3], "a second without a beat");
-        assert!(look(&mut detector, 1400, 2).is_empty());
-        assert!(detector.beat(1600, 1000) && !detector.beat(1599, 1000));
+        assert_eq!(look(&mut detector, 1200, 1), [(3, Look::Silent(1000))], "a second without a beat");
+        assert_eq!(look(&mut detector, 1400, 2), [(3, Look::Moved)]);
+        assert!(detector.is_due(1600, 1000) && !detector.is_due(1599, 1000));
+    }
+
+    #[test]
+    fn one_that_runs_late_is_patient_for_a_while() {
+        let mut detector = Detector::new(0);
+        detector.ran_after(200, 1000);
+        assert_eq!(detector.patience_ms(1000), 1000, "in time");
+        detector.ran_after(700, 1000);
+        assert_eq!(detector.patience_ms(1000), 3500, "half a second late for a beat: five beats may be as late");
+        detector.ran_after(3_600_000, 1000);
+        assert_eq!(detector.patience_ms(1000), 10_000, "ten times at most");
+        detector.ran_after(700, 1000);
+        for beat in 1..40 {
+            detector.ran_after(200, 1000);
+            detector.look(200 * beat, 1000, &[], |_| 0);
+        }
+        assert_eq!(detector.patience_ms(1000), 1000, "it has run in time for long");
     }
 }

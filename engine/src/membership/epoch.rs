@@ -1,5 +1,6 @@
 //! The end of an epoch, up to its decision: suspicions, wedge, flush.
 
+use super::accusations::{Accusations, Cause};
 use super::candidates::candidates;
 use super::ledger::Vote;
 use super::paxos::Leader;
@@ -12,8 +13,7 @@ use crate::planted::{self, Bug};
 
 /// What this process knows of the present epoch.
 pub(super) struct Epoch {
-    /// By accuser's rank: whom it accuses, a bit per rank; read in any row, and own.
-    edges: Vec<u64>,
+    pub(super) accusations: Accusations,
     /// By rank: what each row shows; the own one at the own rank.
     pub(super) shown: Vec<Shown>,
     pub(super) leader: Leader,
@@ -21,32 +21,41 @@ pub(super) struct Epoch {
     pub(super) vote: Option<Vote>,
     pub(super) decided: Option<Value>,
     pub(super) wedged_ms: Option<u64>,
+    /// Since when this member has not been among candidates that are a majority.
+    without_majority_ms: Option<u64>,
+    /// When anything last changed in what the members show, as of `restless`.
+    progress_ms: u64,
+    restless: bool,
+    /// There is a majority again: until then its leader waits for the rest.
+    rest_until_ms: u64,
 }
 
 impl Epoch {
     pub(super) fn new(seed: u64) -> Epoch {
         Epoch {
-            edges: Vec::new(),
+            accusations: Accusations::default(),
             shown: Vec::new(),
             leader: Leader::new(seed),
             vote: None,
             decided: None,
             wedged_ms: None,
+            without_majority_ms: None,
+            progress_ms: 0,
+            restless: false,
+            rest_until_ms: 0,
         }
     }
 
-    /// Whom the member of rank `me`, this one, accuses.
-    pub(super) fn own_edges(&self, me: Rank) -> u64 {
-        self.edges[me]
-    }
-
     pub(super) fn begin(&mut self, members: usize) {
-        self.edges = vec![0; members];
+        self.accusations.begin(members);
         self.shown = vec![Shown::default(); members];
         self.leader.begin();
         self.vote = None;
         self.decided = None;
         self.wedged_ms = None;
+        self.without_majority_ms = None;
+        self.restless = true;
+        self.rest_until_ms = 0;
     }
 }
 
@@ -64,36 +73,9 @@ pub struct Wanted {
 }
 
 impl Membership {
-    /// Accuses the member of `rank`, because of `what`. True if that is new.
-    pub fn suspect(&mut self, rank: Rank, what: &str, fabric: &mut dyn Fabric) -> bool {
-        let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
-        let accused = self.epoch.edges[me] | 1 << rank;
-        let new = self.add_edges(me, accused, fabric);
-        if new {
-            self.note_fault(rank, what.to_owned());
-        }
-        new
-    }
-
-    /// Takes note of accusations, and passes them on.
-    fn add_edges(&mut self, accuser: Rank, accused: u64, fabric: &mut dyn Fabric) -> bool {
-        let known = &mut self.epoch.edges[accuser];
-        let all = *known | accused;
-        if std::mem::replace(known, all) == all {
-            return false;
-        }
-        self.store_and_push(row::EDGES.at(accuser), all, fabric);
-        true
-    }
-
-    /// Whether anybody accuses anybody.
-    pub fn has_suspicions(&self) -> bool {
-        self.epoch.edges.iter().any(|&accused| accused != 0)
-    }
-
     /// The members that can go on together, a bit per rank.
     pub(super) fn candidates(&self) -> u64 {
-        let edges = &self.epoch.edges;
+        let edges = self.epoch.accusations.edges();
         let accusers = |of: usize| (0..edges.len()).filter(move |&by| edges[by] >> of & 1 == 1);
         let symmetric: Vec<u64> =
             (0..edges.len()).map(|of| accusers(of).fold(edges[of], |bits, by| bits | 1 << by)).collect();
@@ -113,7 +95,7 @@ impl Membership {
     }
 
     /// The lowest-ranked candidate leads the epoch's end.
-    pub(super) fn is_leader(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         let candidates = self.candidates();
         planted::everybody_leads() || candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
     }
@@ -132,6 +114,13 @@ impl Membership {
     fn has_ready_learner(&self) -> bool {
         let mut members = self.view.iter().flat_map(|view| &view.members);
         members.any(|member| !member.voter && self.table.load(member.peer.slot, row::READY) == 1)
+    }
+
+    /// The member in `slot` has answered a fetch.
+    pub fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
+        if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
+            self.acquit(rank, Cause::Fetch, fabric);
+        }
     }
 
     /// Whether this member has wedged and knows no decision.
@@ -161,7 +150,7 @@ impl Membership {
     pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
         let Some(view) = &self.view else { return Ok(false) };
         let (number, members) = (view.number, view.members.len());
-        let Some(rank) = view.rank_of(slot) else { return Ok(false) };
+        let Some(rank) = view.rank_of(slot).filter(|_| self.is_readable(slot)) else { return Ok(false) };
         let breach = |row::Malformed(what): row::Malformed| Breach { peer: rank, what: what.to_owned() };
         self.check_words(slot).map_err(breach)?;
         if self.epoch.decided.is_none()
@@ -174,14 +163,17 @@ impl Membership {
         }
         let Some(shown) = row::read(&self.table, slot, number, members).map_err(breach)? else { return Ok(true) };
         self.check_shown(&shown).map_err(breach)?;
-        for (accuser, &accused) in shown.edges.iter().enumerate() {
-            let everybody = u64::MAX >> (64 - members);
-            let accused = accused & everybody & !(1 << accuser);
-            let heard = accused & !self.epoch.edges[accuser];
-            if self.add_edges(accuser, accused, fabric) {
-                self.note_accusations(accuser, heard);
+        for (accuser, counters) in shown.accusations.iter().enumerate() {
+            let accused = self.relay_accusations(accuser, counters, fabric);
+            if accused != 0 {
+                self.note_accusations(accuser, accused);
             }
         }
+        let known = &self.epoch.shown[rank];
+        if known.wedged.is_some() != shown.wedged.is_some() || known.flushed != shown.flushed {
+            self.acquit(rank, Cause::Stuck, fabric);
+        }
+        self.epoch.restless |= self.epoch.shown[rank] != shown;
         let known = &mut self.epoch.shown[rank];
         // As if the acceptance were older than the promise that came with it, by one look.
         let late = planted::is(Bug::PromiseBeforeAccepted) && shown.promise > known.promise;
@@ -193,10 +185,9 @@ impl Membership {
     /// Others' accusations, of members that this one has nothing against.
     fn note_accusations(&mut self, accuser: Rank, accused: u64) {
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return };
-        let accused = accused & !self.epoch.edges[me];
-        let what = format!("member {} suspects it", view.members[accuser].peer.id);
+        let accused = accused & !self.epoch.accusations.edges()[me];
         for rank in (0..view.members.len()).filter(|rank| accused >> rank & 1 == 1).collect::<Vec<_>>() {
-            self.note_fault(rank, what.clone());
+            self.note_fault(rank, self.heard_cause(accuser, rank));
         }
     }
 
@@ -228,8 +219,9 @@ impl Membership {
         let wanted = lacks.map(|(stream, &end)| {
             let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
             let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
-            // A sender's frames lie before its wedge in the order of its writes.
-            let here = candidates >> stream & 1 == 1 && has(&shown[stream].wedged);
+            // A sender's frames lie before its wedge in the order of its writes, unless those went over two links.
+            let refetched = self.is_relinked(stream) && !planted::is(Bug::RelinkedIsHere);
+            let here = candidates >> stream & 1 == 1 && !refetched && has(&shown[stream].wedged);
             // What others flushed they have from somebody who wedged with it.
             let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
             let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
@@ -288,8 +280,8 @@ impl Membership {
             joiners.sort_by_key(|peer| peer.id);
             members.extend(joiners.into_iter().map(|peer| Member { peer, voter: false }));
         } else if self.settings.logs {
-            // Nobody is left: the group sleeps until those who were its last come back with their logs.
-            let last = view.members.iter().enumerate().filter(|(rank, _)| candidates >> rank & 1 == 1);
+            // No member with a vote is left: the group sleeps until its last voters come back with their logs.
+            let last = view.members.iter().enumerate().filter(|(rank, m)| candidates >> rank & 1 == 1 && m.voter);
             members = last.map(|(_, &member)| member).collect();
         } else {
             // Nobody is left who has the state: the group ends.
@@ -305,17 +297,21 @@ impl Membership {
         }
     }
 
-    /// Above all that any candidate has said of the time, and above the records that this one has written.
-    fn decision_time(&self, candidates: u64) -> u64 {
-        let view = self.view.iter().flat_map(|view| &view.members).enumerate();
-        let clocks = view.filter(|(rank, _)| candidates >> rank & 1 == 1).map(|(_, m)| m.peer.slot);
-        clocks.map(|slot| self.table.load(slot, row::CLOCK)).fold(self.clock_ns, u64::max)
-    }
-
     /// Whether this process is named in the decided view and wanted to leave: nobody goes on, the group sleeps.
     pub fn falls_asleep(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         self.is_in_next() && self.my_rank().is_some_and(|me| left >> me & 1 == 1)
+    }
+
+    /// Whether the decided value leaves nobody who has the state: every member with a vote has left.
+    pub fn everybody_left(&self) -> bool {
+        let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
+        let candidates = self.epoch.decided.iter().flat_map(|value| value.view.members.iter());
+        let stays = |member: &Member| {
+            let rank = self.view.as_ref().and_then(|view| view.rank_of(member.peer.slot));
+            member.voter && rank.is_none_or(|rank| left >> rank & 1 == 0)
+        };
+        left != 0 && !candidates.into_iter().any(stays)
     }
 
     /// Whether this process votes in the present view.
@@ -356,21 +352,111 @@ impl Membership {
         next.map(|member| member.peer).any(|peer| peer == self.me)
     }
 
-    /// Whether every member of the decided view is known to have learnt of the decision, or cannot be told any more: then a
-    /// process that has left may go.
-    pub fn all_know(&self) -> bool {
-        let number = self.number();
-        let knows = |peer: Peer| !self.is_linked(peer) || self.table.load(peer.slot, row::DECIDED) > number;
+    /// Whether the process in `slot` is in the view that was decided.
+    pub fn goes_on(&self, slot: Slot) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
-        next.map(|member| member.peer).filter(|&peer| peer != self.me).all(knows)
+        next.into_iter().any(|member| member.peer.slot == slot)
     }
 
-    /// For how long this member has waited for a decision; everybody else being unreachable, there is nothing to wait for.
-    pub fn has_no_primary(&self, now_ms: u64) -> bool {
-        let Some(wedged_ms) = self.epoch.wedged_ms.filter(|_| self.epoch.decided.is_none()) else { return false };
+    /// The processes that have to learn of the decision from one that has left: the other members of the decided view, or, if that
+    /// is empty, the others that have left as well; and whether each is known to have learnt of it.
+    fn heirs(&self) -> impl Iterator<Item = (Peer, bool)> {
+        let number = self.number();
+        let value = self.epoch.decided.as_ref();
+        let next = value.into_iter().flat_map(|value| &value.view.members).map(|member| member.peer);
+        let nobody = value.is_some_and(|value| value.view.members.is_empty());
+        let left = move |rank: &Rank| nobody && value.is_some_and(|value| value.left >> rank & 1 == 1);
+        let members = self.view.iter().flat_map(|view| &view.members).enumerate();
+        let left = members.filter(move |(rank, _)| left(rank)).map(|(_, member)| member.peer);
+        let others = next.chain(left).filter(|&peer| peer != self.me);
+        others.map(move |peer| (peer, self.table.load(peer.slot, row::DECIDED) > number))
+    }
+
+    /// Whether all that a process that has left can tell of the decision know it, and so do some that can tell the rest: then it may
+    /// go.
+    pub fn all_know(&self) -> bool {
+        self.heirs().all(|(peer, knows)| knows || !self.is_linked(peer)) && !self.nobody_knows()
+    }
+
+    /// Whether `peer` is one of them.
+    pub fn is_heir(&self, peer: Peer) -> bool {
+        self.heirs().any(|(heir, _)| heir == peer)
+    }
+
+    /// Those of them whose link is down, if none of them is known to have learnt of it.
+    pub fn cut_off_heirs(&self) -> Vec<Peer> {
+        let heirs = self.heirs().map(|(peer, _)| peer).filter(|_| self.nobody_knows());
+        heirs.filter(|&peer| self.is_broken(peer)).collect()
+    }
+
+    /// Whether there are some that have to learn of the decision, and none of them is known to have.
+    pub fn nobody_knows(&self) -> bool {
+        self.heirs().next().is_some() && !self.heirs().any(|(_, knows)| knows)
+    }
+
+    /// Accuses the candidates that keep the end of the epoch waiting although they run, once nothing has changed for the
+    /// partition timeout: a disk that hangs without an error is no reason for all to wait for ever.
+    pub fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+        if std::mem::take(&mut self.epoch.restless) || !self.is_wedged() {
+            self.epoch.progress_ms = now_ms;
+        }
+        let waited_ms = now_ms.saturating_sub(self.epoch.progress_ms);
+        if waited_ms < self.partition_timeout_ms() {
+            return false;
+        }
+        self.epoch.progress_ms = now_ms;
+        let (candidates, me) = (self.candidates(), self.my_rank());
+        let target = self.target(candidates);
+        let lags = |shown: &Shown| match &target {
+            None => shown.wedged.is_none(),
+            Some(target) => shown.flushed.as_ref() != Some(target),
+        };
+        let shown = self.epoch.shown.iter().enumerate();
+        let stuck = shown.filter(|&(rank, shown)| candidates >> rank & 1 == 1 && me != Some(rank) && lags(shown));
+        let what = format!("it has kept the end of the view waiting for {waited_ms} ms");
+        let stuck: Vec<Rank> = stuck.map(|(rank, _)| rank).collect();
+        stuck.into_iter().fold(false, |news, rank| self.suspect(rank, Cause::Stuck, &what, fabric) | news)
+    }
+
+    /// Whether this member has not been among candidates that are a majority for so long that it stops.
+    pub fn has_no_primary(&mut self, now_ms: u64) -> bool {
+        if !self.is_wedged() {
+            return false;
+        }
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return false };
-        let alone = self.watched.is_empty() && !view.is_majority(1 << me, self.settings.lone_survivor);
-        alone || now_ms.saturating_sub(wedged_ms) >= self.settings.partition_timeout_ms
+        let candidates = self.candidates();
+        if candidates >> me & 1 == 1 && view.is_majority(candidates, self.settings.lone_survivor) {
+            self.note_majority(now_ms);
+            return false;
+        }
+        let since_ms = *self.epoch.without_majority_ms.get_or_insert(now_ms);
+        now_ms.saturating_sub(since_ms) >= self.partition_timeout_ms()
+    }
+
+    /// There is a majority. If there was none for long, an outage is over: the others are heard again soon after each other, as
+    /// fast as their links are made again, and those that come last are not to be removed for it. After a death a member may
+    /// miss the majority for as long as the others need to find out, too: that is less than half of the timeout, and nobody
+    /// waits then.
+    pub(super) fn note_majority(&mut self, now_ms: u64) {
+        let timeout_ms = self.failure_timeout_ms();
+        let Some(since_ms) = self.epoch.without_majority_ms.take() else { return };
+        if now_ms.saturating_sub(since_ms) >= timeout_ms / 2 {
+            self.epoch.rest_until_ms = now_ms.saturating_add(timeout_ms);
+        }
+    }
+
+    /// Whether the leader waits for members that are no candidates yet, at the end of an outage.
+    pub(super) fn waits_for_rest(&self, now_ms: u64) -> bool {
+        let members = self.view.as_ref().map_or(0, |view| view.members.len());
+        if self.candidates().count_ones() as usize == members {
+            return false;
+        }
+        now_ms < self.rest_until_ms()
+    }
+
+    /// Until when the leader waits for the rest.
+    pub(super) fn rest_until_ms(&self) -> u64 {
+        self.epoch.rest_until_ms.max(self.returned_until_ms)
     }
 
     /// Whether a peer has gone on so far that the decision of this view is not to be had any more.

@@ -8,17 +8,25 @@
 //! [`Membership`] holds what the row of this process shows, and what it has read in the others'. It owns no clock, no
 //! randomness and no I/O: [`crate::node::Node`] drives it, with the data plane beside it.
 
+mod accusations;
+mod alone;
 mod candidates;
+mod causes;
 mod check;
+mod clocks;
 mod detector;
 mod epoch;
 mod joining;
 mod ledger;
+mod links;
 mod paxos;
 mod restart;
 mod row;
+mod timeouts;
 mod view;
 
+pub use accusations::Cause;
+pub use alone::Alone;
 pub use epoch::Wanted;
 pub use joining::{Admission, Refusal};
 pub use ledger::Ledger;
@@ -28,24 +36,30 @@ pub use view::{Departure, Member, Peer, View};
 
 use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
-use crate::multicast::{Breach, End, Layout, Seat, Sentinel, Standing};
+use crate::multicast::{Breach, End, Layout, Seat, Standing};
 use crate::sst::{Column, Table};
-use detector::Detector;
+use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
+use links::Link;
 use row::Record;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use view::Value;
 
 /// The time of the first view's begin: all founders write the same.
 pub const FIRST_NS: u64 = 1;
+/// So many of those that departed are remembered.
+const DEPARTED_MAX: usize = SLOTS;
 
 /// How patient a member is, and what it may do alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// A member whose engine stands still for so long is suspected.
+    /// A member whose engine stands still for so long is suspected; see [`Membership::failure_timeout_ms`].
     pub failure_timeout_ms: u64,
-    /// An epoch that has not ended after so long leaves this member without a primary partition.
+    /// An epoch that has not ended after so long leaves this member without a primary partition; see
+    /// [`Membership::partition_timeout_ms`].
     pub partition_timeout_ms: u64,
     /// How long those who come may take: the founders to meet, a joiner to be taken in.
     pub join_timeout_ms: u64,
@@ -55,6 +69,8 @@ pub struct Settings {
     pub restart_wait_ms: u64,
     /// The group has a log: votes are on disk before they are shown, and the group outlives all of its processes.
     pub logs: bool,
+    /// In a group with a log: how far the own host's clock may be from the others' before it is corrected.
+    pub clock_skew_max_ms: u64,
     /// Seeds the pauses between attempts of leaders that got in each other's way.
     pub seed: u64,
 }
@@ -70,17 +86,6 @@ pub struct ViewChange {
     pub departed: Vec<(Peer, Departure)>,
 }
 
-/// A process that is linked with this one.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    peer: Peer,
-    /// See [`Admission::since`].
-    since: u64,
-    up: bool,
-    /// Its `CHANGES` as of the last look; it begins at one that no row shows.
-    changes: u64,
-}
-
 /// See the module.
 pub struct Membership {
     table: Table,
@@ -91,9 +96,16 @@ pub struct Membership {
     began: Option<Value>,
     /// All processes of the group are being restarted; see `restart`.
     restarting: bool,
-    /// What is to be said of the time; see [`row::CLOCK`].
+    /// This founder waits for the others to begin the first view.
+    founding: bool,
+    /// What is to be said of the time; see [`row::CLOCK`] and [`row::HOST_CLOCK`].
     clock_ns: u64,
     announced_ns: u64,
+    /// See [`Membership::take_mute`].
+    mute: Vec<Slot>,
+    /// This process stood still: until then it is no leader that removes anybody.
+    returned_until_ms: u64,
+    host_ns: u64,
     /// By slot.
     links: Vec<Option<Link>>,
     /// The slots whose links are up.
@@ -111,20 +123,26 @@ pub struct Membership {
     faults: Vec<(MemberId, String)>,
     /// Something was pushed that `CHANGES` does not tell yet.
     changed: bool,
+    /// The processes that departed last, with the view that began without them.
+    departed: VecDeque<(Peer, u64, Departure)>,
 }
 
 impl Membership {
     /// For process `me` with its `row` of the table of [`table_spec`].
     pub fn new(me: Peer, row: Arc<Row>, settings: Settings, now_ms: u64) -> Membership {
-        Membership {
+        let membership = Membership {
             table: Table::new(table_spec(), me.slot, row),
             me,
             settings,
             view: None,
             began: None,
             restarting: false,
+            founding: false,
             clock_ns: 0,
             announced_ns: 0,
+            mute: Vec::new(),
+            returned_until_ms: 0,
+            host_ns: 0,
             links: vec![None; SLOTS],
             audience: Vec::new(),
             watched: Vec::new(),
@@ -135,7 +153,10 @@ impl Membership {
             invited: None,
             faults: Vec::new(),
             changed: false,
-        }
+            departed: VecDeque::new(),
+        };
+        membership.advertise_timeouts();
+        membership
     }
 
     /// The present view; `None` before the first.
@@ -161,71 +182,6 @@ impl Membership {
         self.view.as_ref()?.members.get(rank).map(|member| member.peer.slot)
     }
 
-    /// Whether the link to `peer` is up, and leads to that very process.
-    pub fn is_linked(&self, peer: Peer) -> bool {
-        self.is_same(peer, self.me)
-            || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
-    }
-
-    /// Whether somebody else was given `slot` in a view after `since`, and is linked.
-    pub fn is_given_since(&self, slot: Slot, since: u64) -> bool {
-        self.links[slot].is_some_and(|link| link.up && link.since > since)
-    }
-
-    /// `peer`, whose place was given `since` this view, is linked now, and `row` is its row.
-    pub fn attach(&mut self, peer: Peer, since: u64, row: Arc<Row>, fabric: &mut dyn Fabric) {
-        self.table.attach(peer.slot, row);
-        self.links[peer.slot] = Some(Link { peer, since, up: true, changes: u64::MAX });
-        self.detector.heard(peer.slot);
-        // Never back: a slot that was given out may be knocked at from for a while.
-        if (peer.slot + 1 + SLOTS - self.next_slot % SLOTS) % SLOTS < SLOTS / 2 {
-            self.next_slot = peer.slot + 1;
-        }
-        self.count_links();
-        // It knows nothing of this row yet; what guards a record comes after it. Records of the epoch are not for it: it is in
-        // no view yet.
-        let decisions = row::DECISION.0..table_spec().columns_len;
-        if self.table.load(self.me.slot, row::DECIDED) > 0 {
-            self.table.push(fabric, &[peer.slot], decisions, Source::Snapshot);
-        }
-        if self.restarting {
-            // It is in the same epoch.
-            self.table.push(fabric, &[peer.slot], row::WEDGE.0..row::DECISION.0, Source::Snapshot);
-        }
-        self.table.push(fabric, &[peer.slot], 0..row::WEDGE.0, Source::Snapshot);
-        self.store_and_push(row::LINKED.at(peer.slot), peer.incarnation, fabric);
-    }
-
-    /// The link to the process in `slot` is down, because of `what`. True if that ends the view.
-    pub fn link_down(&mut self, slot: Slot, what: &str, fabric: &mut dyn Fabric) -> bool {
-        let Some(link) = self.links[slot].filter(|link| link.up) else { return false };
-        let peer = link.peer;
-        // Its last words: it may have gone because it knew the decision. If they are none, it is suspected anyway.
-        let _ = self.read_row(slot, fabric);
-        self.links[slot] = Some(Link { up: false, changes: 0, ..link });
-        self.count_links();
-        self.pending.retain(|pending| pending.peer != peer);
-        self.store_and_push(row::LINKED.at(slot), 0, fabric);
-        let is = |m: &Member| self.is_same(m.peer, peer);
-        let rank = self.view.as_ref().and_then(|view| view.members.iter().position(is));
-        if self.restarting {
-            // It may come back in another life, with what it has promised; how far its log goes is to be told again.
-            if let Some(shown) = rank.and_then(|rank| self.epoch.shown.get_mut(rank)) {
-                (shown.wedged, shown.flushed) = (None, None);
-            }
-            return false;
-        }
-        rank.is_some_and(|rank| self.suspect(rank, what, fabric))
-    }
-
-    fn count_links(&mut self) {
-        let up = |slot: &Slot| self.links[*slot].is_some_and(|link| link.up);
-        self.audience = (0..SLOTS).filter(up).collect();
-        let members = self.view.iter().flat_map(|view| &view.members);
-        let members = members.map(|m| m.peer).filter(|&peer| peer.slot != self.me.slot && self.is_linked(peer));
-        self.watched = members.map(|peer| peer.slot).collect();
-    }
-
     /// Where the member in `slot` is, seen from this view.
     #[inline]
     pub fn standing(&self, slot: Slot) -> Standing {
@@ -241,21 +197,15 @@ impl Membership {
 
     /// A member whose view word is above this may reuse what this one has still to deliver: it has begun the next view, and,
     /// if this one is in that too, the one after it.
-    pub fn gone_on_above(&self) -> u64 {
+    fn gone_on_above(&self) -> u64 {
         self.number() + 1 + u64::from(self.is_in_next())
     }
 
     /// Whether the member in `slot` has gone on like that.
     pub fn has_gone_on(&self, slot: Slot) -> bool {
+        // What was read of its row before may not be read later than the word.
+        fence(Ordering::Acquire);
         self.table.load(slot, row::INSTALLED) > self.gone_on_above()
-    }
-
-    /// The members' view words, by rank, for looks at every message; none if one is not attached.
-    pub fn sentinels(&self) -> Vec<Sentinel> {
-        let members = self.view.iter().flat_map(|view| &view.members);
-        let rows = members.map(|member| self.table.row(member.peer.slot).cloned());
-        let sentinels = rows.map(|row| Some(Sentinel::new(row?, row::INSTALLED.0)));
-        sentinels.collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Whether some member has gone on like that: then this one is not among them.
@@ -293,6 +243,7 @@ impl Membership {
     pub fn found(&mut self, view: View) {
         let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
+        self.founding = true;
         self.begin(view);
     }
 
@@ -325,47 +276,75 @@ impl Membership {
     /// Looks at the rows and the time. True if anything new was seen.
     pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
         let mut news = self.observe_rows(fabric)?;
-        if self.detector.beat(now_ms, self.settings.failure_timeout_ms) {
+        if self.detector.is_due(now_ms, self.settings.failure_timeout_ms) {
             let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
             self.table.store(row::HEARTBEAT, beats);
             self.show_clock();
             self.table.push(fabric, &self.audience, row::HEARTBEAT.0..row::CHANGES.0, Source::Snapshot);
-            news |= self.suspect_the_silent(now_ms, fabric);
+            news |= self.judge_heartbeats(now_ms, fabric);
         }
         Ok(news)
     }
 
-    /// What the own clock says, for groups with a log, and what the others are told: no message gets an earlier time from now
-    /// on.
-    pub fn set_clock(&mut self, clock_ns: u64, announced_ns: u64) {
-        self.clock_ns = clock_ns;
-        self.announced_ns = self.announced_ns.max(announced_ns);
-    }
-
-    fn show_clock(&mut self) {
-        if self.settings.logs && self.epoch.wedged_ms.is_none() {
-            self.table.store(row::CLOCK, self.announced_ns);
-        }
-    }
-
-    /// No member of the view publishes anything of this time or an earlier one any more, as of the rows' last look.
-    pub fn past_ns(&self) -> u64 {
-        let members = self.view.iter().flat_map(|view| &view.members);
-        members.map(|member| self.table.load(member.peer.slot, row::CLOCK)).min().unwrap_or(0)
-    }
-
-    fn suspect_the_silent(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+    /// Accuses the members whose heartbeat stands still, and acquits those whose heartbeat moves again.
+    fn judge_heartbeats(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let table = &self.table;
-        let load = |slot| table.load(slot, row::HEARTBEAT);
-        let silent = self.detector.silent(now_ms, self.settings.failure_timeout_ms, &self.watched, load);
+        // Bytes that arrive are a sign of life: on a slow network a heartbeat comes behind all that was written before it.
+        let load = |slot| table.load(slot, row::HEARTBEAT).wrapping_add(fabric.received_from(slot));
+        let timeout_ms = self.patience_ms();
+        let looks = self.detector.look(now_ms, timeout_ms, &self.watched, load);
         let mut news = false;
-        for slot in silent {
-            if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
-                let what = format!("its engine has stood still for {} ms", self.settings.failure_timeout_ms);
-                news |= self.suspect(rank, &what, fabric);
-            }
+        for (slot, look) in looks {
+            let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) else { continue };
+            news |= match look {
+                Look::Moved => self.acquit(rank, Cause::Silence, fabric),
+                Look::Silent(_) if self.has_not_begun(slot) => false,
+                Look::Silent(silent_ms) => {
+                    if silent_ms >= 2 * timeout_ms && self.is_wedged() && !self.is_final(rank) && !fabric.shares_rows()
+                    {
+                        self.mute.push(slot);
+                    }
+                    let what = format!("its engine has stood still for {timeout_ms} ms");
+                    self.suspect(rank, Cause::Silence, &what, fabric)
+                }
+            };
         }
         news
+    }
+
+    /// The processes of whose links nothing has come for so long that their connections are better made again: after an outage of
+    /// the network, TCP tries the old one again only after a pause as long as the outage.
+    pub fn take_mute(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.mute)
+    }
+
+    /// For how long a member may stand still: the failure timeout, or longer where this process itself did not run when it
+    /// wanted to.
+    pub fn patience_ms(&self) -> u64 {
+        self.detector.patience_ms(self.failure_timeout_ms())
+    }
+
+    /// This process ran again after `elapsed_ms` by its host's clock.
+    ///
+    /// One that stood still for long is heard again by those who waited for it only in a moment: until then it does not go on
+    /// without them, although others that stood still may be enough.
+    pub fn ran_after(&mut self, elapsed_ms: u64, now_ms: u64) {
+        self.detector.ran_after(elapsed_ms, self.settings.failure_timeout_ms);
+        if elapsed_ms > self.failure_timeout_ms() / 2 {
+            self.returned_until_ms = now_ms.saturating_add(self.failure_timeout_ms());
+        }
+    }
+
+    /// Whether the founder in `slot` is still to start its engine: there is no heartbeat yet that could stand still.
+    fn has_not_begun(&self, slot: Slot) -> bool {
+        let load = |column| self.table.load(slot, column);
+        self.founding && load(row::INSTALLED) == 0 && load(row::HEARTBEAT) == 0
+    }
+
+    /// All founders run. One that has begun just now has had no time for a heartbeat.
+    pub fn founded(&mut self) {
+        self.founding = false;
+        self.detector.begin();
     }
 
     /// The time between two heartbeats.
@@ -450,6 +429,9 @@ impl Membership {
             })
             .collect();
         let layout = Layout { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
+        self.departed.extend(change.departed.iter().map(|&(peer, departure)| (peer, value.view.number, departure)));
+        let excess = self.departed.len().saturating_sub(DEPARTED_MAX);
+        self.departed.drain(..excess);
         self.clear_epoch(fabric);
         let gone = change
             .departed
@@ -462,15 +444,6 @@ impl Membership {
         Some((layout, change, gone))
     }
 
-    /// The processes in `gone` are not in the view: their links are of no use any more.
-    pub fn forget(&mut self, gone: &[Slot], fabric: &mut dyn Fabric) {
-        for &slot in gone {
-            self.links[slot] = None;
-            self.store_and_push(row::LINKED.at(slot), 0, fabric);
-        }
-        self.count_links();
-    }
-
     /// The data plane is in the new view too, and has pushed what it shows of it: shows so, and accuses whom there is no link
     /// with.
     pub fn installed(&mut self, fabric: &mut dyn Fabric) {
@@ -480,7 +453,7 @@ impl Membership {
         let members: Vec<Peer> = self.view.iter().flat_map(|view| &view.members).map(|m| m.peer).collect();
         for (rank, peer) in members.into_iter().enumerate() {
             if !self.is_linked(peer) {
-                self.suspect(rank, "there is no link to it", fabric);
+                self.suspect(rank, Cause::LinkDown, "there is no link to it", fabric);
             }
         }
     }

@@ -84,7 +84,7 @@ impl Membership {
 
     /// When [`Membership::decide`] has something to do even if nothing arrives.
     pub fn next_attempt_ms(&self) -> u64 {
-        self.epoch.leader.until_ms
+        self.epoch.leader.until_ms.max(self.rest_until_ms())
     }
 
     /// Promises the highest ballot that its own leader shows.
@@ -185,6 +185,10 @@ impl Membership {
             return false;
         }
         let Some(value) = self.own_value() else { return false };
+        self.note_majority(now_ms);
+        if self.waits_for_rest(now_ms) {
+            return false;
+        }
         let first = Ballot::new(1, 0);
         if me == 0 && highest < first {
             // The lowest ballot there is: nobody can have accepted anything before it.

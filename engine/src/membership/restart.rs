@@ -54,9 +54,19 @@ impl Membership {
         members.map(|member| member.peer).any(|member| member.slot == peer.slot && !self.is_same(member, peer))
     }
 
+    /// Whether `peer` is in the view.
+    pub fn is_member(&self, peer: Peer) -> bool {
+        self.view.iter().flat_map(|view| &view.members).any(|member| member.peer == peer)
+    }
+
     /// Whether the link to some process of this member is up.
     pub fn is_linked_with(&self, id: MemberId) -> bool {
-        self.links.iter().flatten().any(|link| link.up && link.peer.id == id)
+        self.linked_with().any(|linked| linked == id)
+    }
+
+    /// The members to some process of which the link is up.
+    pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
+        self.links.iter().flatten().filter(|link| link.up).map(|link| link.peer.id)
     }
 
     /// The members that are not here, by rank; those that are here, a bit per rank, may be enough to go on.

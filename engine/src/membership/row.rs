@@ -7,6 +7,8 @@
 //! [`CHANGES`] is pushed last, in a write of its own, after anything but a heartbeat: a peer that has seen its value has
 //! seen everything.
 
+use super::accusations::{self, Counters};
+use super::causes::CAUSE_WORDS;
 use super::view::{VALUE_WORDS, Value};
 use crate::fabric::{SLOTS, Slot, TableId, TableSpec};
 use crate::multicast::End;
@@ -17,38 +19,46 @@ pub(super) const HEARTBEAT: Column = Column(0);
 /// In a group with a log: everything that the owner publishes after this bears a later time, in nanoseconds. It stands still
 /// while an epoch ends. Pushed together with [`HEARTBEAT`].
 pub(super) const CLOCK: Column = Column(8);
+/// In a group with a log: what the clock of the owner's host says, in nanoseconds since 1970. Pushed together with
+/// [`HEARTBEAT`].
+pub(super) const HOST_CLOCK: Column = Column(16);
 /// How often the rest of the row changed.
-pub(super) const CHANGES: Column = Column(16);
+pub(super) const CHANGES: Column = Column(24);
 /// One above the number of the view whose epoch the row's columns are about; 0 while they are being cleared.
-pub(super) const EPOCH: Column = Column(24);
+pub(super) const EPOCH: Column = Column(32);
 /// One above the number of the view that the owner has installed; 0 before the first.
-pub(super) const INSTALLED: Column = Column(32);
+pub(super) const INSTALLED: Column = Column(40);
 /// One above the number of the last view that the owner has wedged, guarding [`WEDGE`].
-pub(super) const WEDGED: Column = Column(40);
+pub(super) const WEDGED: Column = Column(48);
 /// One above the number of the last view whose decision the owner knows, guarding [`DECISION`].
-pub(super) const DECIDED: Column = Column(48);
+pub(super) const DECIDED: Column = Column(56);
 /// 1 once the owner wants to leave.
-pub(super) const LEAVING: Column = Column(56);
+pub(super) const LEAVING: Column = Column(64);
 /// 1 once the owner has the group's state, so that it can be a voter.
-pub(super) const READY: Column = Column(64);
+pub(super) const READY: Column = Column(72);
 
 /// Of the epoch: the highest ballot the owner has promised; stored after the accepted record it follows from.
-pub(super) const PROMISE: Column = Column(72);
+pub(super) const PROMISE: Column = Column(80);
 /// Of the epoch: how often it has changed the record in [`ACCEPT`], [`PROPOSE`], [`FLUSH`], each in two slots by parity.
-pub(super) const ACCEPTED: Column = Column(80);
-pub(super) const PROPOSED: Column = Column(88);
-pub(super) const FLUSHED: Column = Column(96);
-/// Of the epoch: by accuser's rank, whom it accuses, a bit per rank; the owner's own, and what it has read of others.
-pub(super) const EDGES: Column = Column(104);
+pub(super) const ACCEPTED: Column = Column(88);
+pub(super) const PROPOSED: Column = Column(96);
+pub(super) const FLUSHED: Column = Column(104);
+/// Of the epoch: by accuser's rank, its [`Counters`]; the owner's own, and what it has read of others.
+pub(super) const EDGES: Column = Column(112);
 /// By slot: the incarnation of the process that the owner is linked with, 0 for none.
-pub(super) const LINKED: Column = EDGES.at(SLOTS);
+pub(super) const LINKED: Column = EDGES.at(SLOTS * accusations::WORDS);
+/// The owner's own timeouts, in milliseconds; they never change.
+pub(super) const FAILURE_TIMEOUT: Column = LINKED.at(SLOTS);
+pub(super) const PARTITION_TIMEOUT: Column = FAILURE_TIMEOUT.at(1);
 /// The owner's ends of all streams by rank, as it wedged.
-pub(super) const WEDGE: Column = LINKED.at(SLOTS);
+pub(super) const WEDGE: Column = PARTITION_TIMEOUT.at(1);
 const FLUSH: Column = WEDGE.at(ENDS_WORDS);
 const ACCEPT: Column = FLUSH.at(2 * ENDS_WORDS);
 const PROPOSE: Column = ACCEPT.at(2 * BALLOT_WORDS);
 pub(super) const DECISION: Column = PROPOSE.at(2 * BALLOT_WORDS);
-const END: Column = DECISION.at(2 * VALUE_WORDS);
+/// By accused rank: why the owner accuses that member in this epoch, for people; shown before the accusation.
+pub(super) const CAUSES: Column = DECISION.at(2 * VALUE_WORDS);
+const END: Column = CAUSES.at(SLOTS * CAUSE_WORDS);
 
 /// Words of a vector of ends.
 const ENDS_WORDS: usize = 3 * SLOTS;
@@ -82,14 +92,15 @@ impl Ballot {
 }
 
 /// What a peer shows of the end of an epoch.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Shown {
     pub(super) wedged: Option<Vec<End>>,
     pub(super) flushed: Option<Vec<End>>,
     pub(super) promise: Ballot,
     pub(super) accepted: Option<(Ballot, Value)>,
     pub(super) proposed: Option<(Ballot, Value)>,
-    pub(super) edges: Vec<u64>,
+    /// By accuser's rank.
+    pub(super) accusations: Vec<Counters>,
 }
 
 /// A peer's record is none that a correct member writes.
@@ -103,7 +114,9 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     if !of_this() {
         return Ok(None);
     }
-    let edges = (0..members).map(|rank| table.load(slot, EDGES.at(rank))).collect();
+    let word = |rank: usize, n: usize| table.load(slot, EDGES.at(rank * accusations::WORDS + n));
+    let counters = |rank| Counters::new(std::array::from_fn(|n| word(rank, n)));
+    let accusations = (0..members).map(counters).collect();
     // The promise first: whoever shows it has shown what it had accepted before.
     let promise = Ballot(table.load(slot, PROMISE));
     let looked = (|| {
@@ -132,7 +145,7 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
         promise,
         accepted: decode(accepted)?,
         proposed: decode(proposed)?,
-        edges,
+        accusations,
     }))
 }
 

@@ -7,18 +7,28 @@
 //!
 //! Who synchronises with whom:
 //! * committer → engine: the slot, stored Release after the payload, loaded Acquire before it is read;
+//! * committer and engine, as a leave drops what is open: the committer stores its slot, then looks at `drop`; the engine stores
+//!   `drop`, then looks at the slots. The fence between the two makes one of them see the other, and costs committers nothing;
+//! * claimer and engine, where the ring gets new memory: see [`super::memories`], for which `head` is sequentially consistent;
 //! * engine → claimer: `freed`, stored Release after the last reader is done, loaded Acquire before bytes are reused.
 //!   It is loaded before `head`, so that `head` is never behind it: the engine frees only what it saw committed, and
 //!   that came after its claim.
 
 use super::frame::{self, WORD};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Fence, Ordering, yield_now};
 use crossbeam_utils::CachePadded;
 
 /// Slot flag: the frame is padding.
 pub(super) const PADDING: u8 = 4;
 /// Slot flag, with [`PADDING`]: the rest of the ring before a wrap, whose message follows in the same claim.
 pub(super) const WRAP: u8 = 8;
+/// The flags of padding whose bytes another thread may still write: a claim that was open when the process left.
+pub(super) const DROPPED: u8 = PADDING | 1;
+
+/// Values of `drop`: nothing was dropped; the engine looks what is open; it has looked.
+const NO_DROP: u64 = 0;
+const DROPS: u64 = 1;
+const DROPPED_ALL: u64 = 2;
 
 /// A claimed frame, not committed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +54,12 @@ pub(super) struct Claims {
     freed: CachePadded<AtomicU64>,
     /// A claim was refused since space was last freed.
     starved: AtomicBool,
+    /// Whether open claims are being dropped, or were, and, by slot, which: a bit each.
+    drop: AtomicU64,
+    drop_fence: Fence,
+    dropped: Box<[AtomicU64]>,
+    /// The first ticket that was not claimed when they were dropped.
+    drop_end: AtomicU64,
     slots: Box<[AtomicU64]>,
     ring_words: u32,
 }
@@ -70,6 +86,7 @@ impl Claims {
     /// For a ring of `ring_words`, a power of two, whose first frame has `ticket` and lies at `word`.
     pub(super) fn new(ring_words: u32, slots: u32, ticket: u32, word: u32) -> Claims {
         assert!(ring_words.is_power_of_two() && slots.is_power_of_two());
+        let dropped = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let slots = (0..slots)
             .map(|i| {
                 // A tag that the first frame in this slot never has.
@@ -81,6 +98,10 @@ impl Claims {
             head: CachePadded::new(AtomicU64::new(pack(word, ticket))),
             freed: CachePadded::new(AtomicU64::new(pack(word, ticket))),
             starved: AtomicBool::new(false),
+            drop: AtomicU64::new(NO_DROP),
+            drop_fence: Fence::new(),
+            dropped,
+            drop_end: AtomicU64::new(0),
             slots,
             ring_words,
         }
@@ -109,7 +130,7 @@ impl Claims {
                 return Err(!self.starved.load(Ordering::Relaxed) && !self.starved.swap(true, Ordering::Relaxed));
             }
             let next = pack(word.wrapping_add(pad + need), ticket.wrapping_add(tickets as u32));
-            if self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if self.head.compare_exchange_weak(head, next, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 continue;
             }
             if pad > 0 {
@@ -125,26 +146,87 @@ impl Claims {
         }
     }
 
-    /// Hands a claimed frame, filled, to the engine.
+    /// Hands a claimed frame, filled, to the engine, unless it was dropped.
     #[inline]
     pub(super) fn commit(&self, claim: Claim, flags: u8) {
         self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }
 
-    /// As [`Claims::commit`], for a claim that comes from outside: false unless it is open. Only its ticket and length
+    /// As [`Claims::commit`], for a claim that comes from outside: false as well if it is not open. Only its ticket and length
     /// matter, and the slot knows both; of two commits of one claim only one succeeds.
     pub(super) fn commit_if_open(&self, claim: Claim, flags: u8) -> bool {
         let committed = slot(claim.ticket, claim.len as usize, flags);
         let slot = self.slot_of(claim.ticket);
-        slot.compare_exchange(open(claim), committed, Ordering::Release, Ordering::Relaxed).is_ok()
+        let was_open = slot.compare_exchange(open(claim), committed, Ordering::Release, Ordering::Relaxed).is_ok();
+        self.drop_fence.often();
+        was_open && self.is_kept(claim.ticket)
     }
 
-    /// The frame of `ticket`, once it is committed. Engine only.
+    /// Whether the claim of `ticket` was not dropped before its owner committed it. With a fence between the commit and this,
+    /// either the engine sees the commit, or its drop is seen here.
+    #[inline]
+    pub(super) fn is_kept(&self, ticket: u32) -> bool {
+        !self.has_dropped() || !self.was_dropped(ticket)
+    }
+
+    #[cold]
+    fn was_dropped(&self, ticket: u32) -> bool {
+        while self.drop.load(Ordering::Acquire) == DROPS {
+            yield_now();
+        }
+        self.is_dropped(ticket)
+    }
+
+    fn dropped_bit(&self, ticket: u32) -> (&AtomicU64, u64) {
+        let place = ticket as usize & (self.slots.len() - 1);
+        (&self.dropped[place / 64], 1 << (place % 64))
+    }
+
+    /// Whether a leave drops claims, or has.
+    #[inline]
+    pub(super) fn has_dropped(&self) -> bool {
+        self.drop.load(Ordering::Relaxed) != NO_DROP
+    }
+
+    fn is_dropped(&self, ticket: u32) -> bool {
+        let (word, bit) = self.dropped_bit(ticket);
+        // A later frame in that slot is another one.
+        let is_before = (self.drop_end.load(Ordering::Relaxed) as u32).wrapping_sub(ticket) as i32 > 0;
+        is_before && word.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Makes padding of every open claim, whose commit fails from then on; the number of them. For a ring from which nothing
+    /// is claimed any more: the owner of such a claim may still write to its bytes, which nobody else gets. Engine only.
+    pub(super) fn drop_open(&self) -> usize {
+        if self.has_dropped() {
+            return 0;
+        }
+        self.drop.store(DROPS, Ordering::Relaxed);
+        self.drop_fence.seldom();
+        let (_, freed) = unpack(self.freed.load(Ordering::Acquire));
+        let (_, head) = unpack(self.head.load(Ordering::Acquire));
+        let tickets = (0..head.wrapping_sub(freed)).map(|n| freed.wrapping_add(n));
+        let is_open = |ticket: &u32| self.slot_of(*ticket).load(Ordering::Relaxed) >> 32 == u64::from(*ticket);
+        let mut count = 0;
+        self.drop_end.store(u64::from(head), Ordering::Relaxed);
+        for ticket in tickets.filter(is_open) {
+            let (word, bit) = self.dropped_bit(ticket);
+            word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
+            count += 1;
+        }
+        self.drop.store(DROPPED_ALL, Ordering::Release);
+        count
+    }
+
+    /// The frame of `ticket`, once it is committed or dropped. Engine only.
     #[inline]
     pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
         let state = self.slot_of(ticket).load(Ordering::Acquire);
-        (state >> 32 == u64::from(ticket.wrapping_add(1)))
-            .then_some(Committed { len: (state & frame::PAYLOAD_MAX as u64) as usize, flags: (state >> 28) as u8 & 15 })
+        let len = (state & frame::PAYLOAD_MAX as u64) as usize;
+        if self.has_dropped() && self.is_dropped(ticket) {
+            return Some(Committed { len, flags: DROPPED });
+        }
+        (state >> 32 == u64::from(ticket.wrapping_add(1))).then_some(Committed { len, flags: (state >> 28) as u8 & 15 })
     }
 
     /// Whether a claim was refused since space was last freed. Engine only.
@@ -166,7 +248,7 @@ impl Claims {
 
     /// The ticket that the next claim gets: everything claimed so far is below it.
     pub(super) fn next_ticket(&self) -> u32 {
-        unpack(self.head.load(Ordering::Acquire)).1
+        unpack(self.head.load(Ordering::SeqCst)).1
     }
 }
 
@@ -187,6 +269,30 @@ mod tests {
         assert_eq!(claims.committed(2), None);
         claims.commit(b, 2);
         assert_eq!(claims.committed(2), Some(Committed { len: 56, flags: 2 }));
+    }
+
+    #[test]
+    fn open_claims_are_dropped_and_cannot_be_committed() {
+        let claims = Claims::new(16, 8, u32::MAX - 1, 0);
+        let [sent, first, second] = [0, 8, 16].map(|len| claims.claim(len).unwrap());
+        claims.commit(sent, 2);
+        assert_eq!(claims.drop_open(), 2);
+        assert_eq!(claims.drop_open(), 0);
+        assert!(!claims.commit_if_open(first, 2) && !claims.commit_if_open(second, 2));
+        assert_eq!(claims.committed(sent.ticket), Some(Committed { len: 0, flags: 2 }));
+        assert_eq!(claims.committed(first.ticket), Some(Committed { len: 8, flags: DROPPED }));
+        assert_eq!(claims.committed(second.ticket), Some(Committed { len: 16, flags: DROPPED }));
+    }
+
+    /// What has not been claimed was not dropped, whichever slot it would have.
+    #[test]
+    fn a_full_ring_of_open_claims_is_dropped_once() {
+        let claims = Claims::new(64, 8, u32::MAX - 2, 0);
+        let first = u32::MAX - 2;
+        (0..8).for_each(|_| assert!(claims.claim(0).is_ok()));
+        assert_eq!(claims.drop_open(), 8);
+        let seen = (0..32).filter(|n| claims.committed(first.wrapping_add(*n)).is_some()).count();
+        assert_eq!(seen, 8);
     }
 
     #[test]
@@ -315,6 +421,35 @@ mod loom_tests {
                 t.join().unwrap();
             }
         });
+    }
+
+    /// A commit that succeeds is seen by the engine, and no other is.
+    #[test]
+    fn loom_a_claim_is_committed_or_dropped() {
+        for outside in [false, true] {
+            model(move || {
+                let claims = Arc::new(Claims::new(4, 4, 0, 0));
+                let claim = claims.claim(8).unwrap();
+                let owner = {
+                    let claims = claims.clone();
+                    thread::spawn(move || match outside {
+                        true => claims.commit_if_open(claim, 2),
+                        false => {
+                            claims.commit(claim, 2);
+                            claims.drop_fence.often();
+                            claims.is_kept(claim.ticket)
+                        }
+                    })
+                };
+                let dropped = claims.drop_open();
+                let seen = claims.committed(0);
+                let committed = owner.join().unwrap();
+                assert_eq!(committed, dropped == 0);
+                let flags = if committed { 2 } else { DROPPED };
+                assert!(seen.is_none_or(|seen| seen.flags == flags) && (committed || seen.is_some()));
+                assert_eq!(claims.committed(0), Some(Committed { len: 8, flags }));
+            });
+        }
     }
 
     #[test]

@@ -9,12 +9,11 @@ use super::stability::Stability;
 use super::stream::Stream;
 use super::{Breach, Multicast, column};
 use crate::config::MemberId;
-use crate::fabric::{Fabric, Rank, Row, Slot, TableId};
+use crate::fabric::{Fabric, Rank, Renewed, Row, Slot, Source, TableId};
 use crate::multicast::order::Order;
 use crate::planted::{self, Bug};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Where a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,25 +50,6 @@ pub struct Layout {
     pub order: Order,
     /// The time of the decision that began it, where there is a log, in nanoseconds.
     pub time_ns: u64,
-}
-
-/// A word of a member's own row of another table that grows as it goes on from view to view.
-pub struct Sentinel {
-    row: Arc<Row>,
-    offset: usize,
-}
-
-impl Sentinel {
-    /// The word at `offset` of `row`.
-    pub fn new(row: Arc<Row>, offset: usize) -> Sentinel {
-        Sentinel { row, offset }
-    }
-
-    /// Whether it is above `value`; Acquire: what its owner stored before is visible after.
-    #[inline]
-    pub(super) fn passed(&self, value: u64) -> bool {
-        self.row.word(self.offset).load(Ordering::Acquire) > value
-    }
 }
 
 /// Where a peer is, seen from a member that is in some view.
@@ -139,6 +119,57 @@ impl Multicast {
         Ok(())
     }
 
+    /// The own row has new memory, `row`, in which the next view begins. False if there is no room for it: see `memories`.
+    pub fn renew(&mut self, row: Arc<Row>) -> bool {
+        let renewed = self.publisher.renew(row.clone());
+        if renewed {
+            self.table.attach(self.table.me(), row);
+        }
+        renewed
+    }
+
+    /// Finds the rows that the members have in this view: what is fetched and delivered of them lies there. A bit for each
+    /// rank that has no row here yet.
+    pub fn follow_all(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> u64 {
+        let mut awaited = 0;
+        for peer in 0..self.senders() {
+            if peer != self.me && standing(self.seats[peer].slot) != Standing::Behind && !self.follow(peer, fabric) {
+                awaited |= 1 << peer;
+            }
+        }
+        awaited
+    }
+
+    /// Finds the row that `peer` has in this view, which it has begun. False if it is not here yet.
+    pub(super) fn follow(&mut self, peer: Rank, fabric: &mut dyn Fabric) -> bool {
+        match fabric.renewed(self.seats[peer].slot, self.table.id(), self.view) {
+            Renewed::Same => {}
+            Renewed::New(row) => self.moves_to(peer, row),
+            Renewed::Awaited => return false,
+        }
+        true
+    }
+
+    /// The row of the member of `rank` lies in `row` from now on.
+    fn moves_to(&mut self, rank: Rank, row: Arc<Row>) {
+        self.table.attach(self.seats[rank].slot, row.clone());
+        self.streams[rank].moves_to(row.clone());
+        if let Some(scribe) = &mut self.scribe {
+            scribe.stream_moves_to(rank, row);
+        }
+    }
+
+    /// The link with the process in `slot` was made again, while this member is wedged; `row` is that process's row and keeps
+    /// what it held.
+    pub fn relink(&mut self, slot: Slot, row: Arc<Row>, fabric: &mut dyn Fabric) {
+        match self.seats.iter().position(|seat| seat.slot == slot) {
+            Some(rank) => self.moves_to(rank, row),
+            None => self.table.attach(slot, row),
+        }
+        // What was pushed over the former link may be lost.
+        self.table.push(fabric, &[slot], 0..super::COLUMNS_LEN, Source::Snapshot);
+    }
+
     /// The epoch ends here: what the streams bring up to `trim`, by rank, is delivered, and nothing else.
     pub fn end(&mut self, trim: &[End]) {
         self.ending = true;
@@ -171,9 +202,7 @@ impl Multicast {
     }
 
     /// A view begins. All that the one before brought is delivered here, and every member of this one has received it.
-    /// `sentinels`, by rank, are looked at before each delivery; none where a row is a copy of one's own.
-    pub fn enter(&mut self, layout: &Layout, sentinels: Vec<Sentinel>, fabric: &mut dyn Fabric) -> Result<(), Breach> {
-        self.sentinels = sentinels;
+    pub fn enter(&mut self, layout: &Layout, fabric: &mut dyn Fabric) -> Result<(), Breach> {
         let own = self.table.me();
         let Layout { view, seats, order, time_ns } = layout;
         let sizes = (self.ring().stamp(), self.ring().stamp() + self.ring().max_message());
@@ -196,6 +225,10 @@ impl Multicast {
         self.delivered = seats.iter().map(|seat| known(seat).unwrap_or(order.first)).collect();
         (self.view, self.order) = (*view, *order);
         self.me = seats.iter().position(|seat| seat.slot == own).unwrap_or(0);
+        if let Some(row) = self.table.row(own) {
+            // Its memory may be new.
+            self.streams[self.me].moves_to(row.clone());
+        }
         self.peers = seats.iter().map(|seat| seat.slot).filter(|&slot| slot != own).collect();
         self.hot_len = column::received(seats.iter().map(|seat| seat.slot + 1).max().unwrap_or(0)).0;
         self.seats.clone_from(seats);

@@ -54,6 +54,19 @@ pub(super) fn words(len: usize) -> u32 {
     (1 + len.div_ceil(WORD)) as u32
 }
 
+/// Mode, length and index of a word that is a message's header: without the detour over a [`Header`], on the path of every message.
+#[inline(always)]
+pub(super) fn message(word: u64) -> Option<(Mode, usize, u32)> {
+    let mode = match word as u32 >> LENGTH_BITS {
+        0 => Mode::Fifo,
+        1 => Mode::Ordered,
+        2 => Mode::Safe,
+        3 => Mode::Durable,
+        _ => return None,
+    };
+    Some((mode, word as usize & PAYLOAD_MAX, (word >> 32) as u32))
+}
+
 impl Header {
     #[inline]
     pub(super) fn encode(self) -> u64 {
@@ -67,12 +80,10 @@ impl Header {
     /// `None` if the word is no header.
     #[inline]
     pub(super) fn decode(word: u64) -> Option<Header> {
-        let low = word as u32;
-        let len = (low & PAYLOAD_MAX as u32) as usize;
-        let kind = match low >> LENGTH_BITS {
-            bits @ 0..=3 => Kind::Message { mode: Mode::from_bits(bits)?, index: (word >> 32) as u32 },
-            4 => Kind::Padding,
-            _ => return None,
+        let (kind, len) = match message(word) {
+            Some((mode, len, index)) => (Kind::Message { mode, index }, len),
+            None if word as u32 >> LENGTH_BITS == 4 => (Kind::Padding, word as usize & PAYLOAD_MAX),
+            None => return None,
         };
         Some(Header { len, kind })
     }

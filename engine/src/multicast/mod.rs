@@ -19,6 +19,7 @@ mod claims;
 mod deliver;
 mod epoch;
 mod frame;
+mod memories;
 pub mod order;
 mod publish;
 mod ring;
@@ -28,9 +29,11 @@ mod stream;
 mod tail;
 
 pub use claims::Claim;
-pub use epoch::{End, Layout, Seat, Sentinel, Standing};
+pub use deliver::Sink;
+pub use epoch::{End, Layout, Seat, Standing};
 pub use frame::Mode;
-pub use ring::{Refusal, SendRing};
+pub use ring::{Refusal, Reserved, SendRing};
+pub(crate) use scribe::STAMP_MAX_NS;
 pub use scribe::{Durability, record_time};
 pub(crate) use scribe::{words, words_of};
 pub use tail::{TAIL, Tail, TailRecord};
@@ -70,7 +73,7 @@ pub mod column {
 /// Where the ring begins: behind the columns, on a cache line of its own.
 const COLUMNS_LEN: usize = column::received(SLOTS).0.next_multiple_of(64);
 
-/// One delivered message; the payload is read in place, in ring memory, and is valid during the callback.
+/// One delivered message; the payload is valid during the callback. It is read in place, in ring memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// The subgroup.
@@ -157,8 +160,6 @@ pub struct Multicast {
     stability: Stability,
     /// Which members have been seen in this view.
     entered: Vec<bool>,
-    /// By rank, on shared memory: see [`Multicast::deliver`].
-    sentinels: Vec<Sentinel>,
     /// Nothing is published or taken in any more in this view.
     wedged: bool,
     /// The epoch's end is decided: what is left is delivered.
@@ -184,6 +185,8 @@ pub struct Multicast {
     untold_words: u32,
     /// What each member wants to be told.
     wanted: Vec<u64>,
+    /// See [`Multicast::took_all_in`].
+    took_all_in: bool,
     /// How often ring bytes were given back to the own senders.
     freed: u64,
     /// The nulls that are due were held back in the last pass.
@@ -222,7 +225,6 @@ impl Multicast {
             streams: Vec::new(),
             stability: Stability::new(0, 0),
             entered: Vec::new(),
-            sentinels: Vec::new(),
             wedged: false,
             ending: false,
             flushed: Vec::new(),
@@ -238,6 +240,7 @@ impl Multicast {
             untold_frames: 0,
             untold_words: 0,
             wanted: Vec::new(),
+            took_all_in: true,
             freed: 0,
             holds_nulls: false,
             told_received: Vec::new(),
@@ -264,7 +267,7 @@ impl Multicast {
         if self.wedged || self.seats.is_empty() {
             return Ok(false);
         }
-        let took_in = self.take_in(standing)?;
+        let took_in = self.take_in(fabric, standing)?;
         let starved = self.ring().starved();
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
@@ -291,8 +294,9 @@ impl Multicast {
     }
 
     /// Reads the peers' counters.
-    fn take_in(&mut self, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
+    fn take_in(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
         let mut progress = false;
+        self.took_all_in = true;
         for peer in 0..self.senders() {
             if peer == self.me {
                 continue;
@@ -301,6 +305,10 @@ impl Multicast {
             if !self.entered[peer] {
                 // What its row shows is of an earlier view, or of none.
                 if standing(slot) == Standing::Behind {
+                    continue;
+                }
+                if !self.follow(peer, fabric) {
+                    self.took_all_in = false;
                     continue;
                 }
                 self.entered[peer] = true;
@@ -316,6 +324,7 @@ impl Multicast {
             // After the look: on shared memory the row may already be a later view's, or that of one that goes on without
             // this member. Whoever wedges says so before its row moves on.
             if standing(slot) == Standing::Gone {
+                self.took_all_in = false;
                 continue;
             }
             progress |= self.take_in_row(peer, published, delivered).map_err(|what| Breach { peer, what })?;
@@ -456,6 +465,12 @@ impl Multicast {
     /// How often ring bytes were given back to the own senders.
     pub fn freed(&self) -> u64 {
         self.freed
+    }
+
+    /// Whether the last pass took in what all peers show, so that [`Multicast::horizon`] covers all that they had published: not
+    /// where one has wedged meanwhile.
+    pub fn took_all_in(&self) -> bool {
+        self.took_all_in
     }
 
     /// One above the highest number that has arrived.

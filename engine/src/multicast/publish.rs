@@ -1,6 +1,6 @@
 //! The engine's side of the own ring: publishes the contiguous committed prefix and frees what everybody has delivered.
 
-use super::claims::{PADDING, WRAP};
+use super::claims::{DROPPED, PADDING, WRAP};
 use super::frame::{self, Header, Kind, Mode, WORD};
 use super::order::Order;
 use super::ring::SendRing;
@@ -44,7 +44,7 @@ pub(super) struct Publisher {
     /// A batch ends at the first message that makes it this long, so that a large pass is freed in parts; shorter ones
     /// are joined, so that there are at most about 32.
     batch_words: u32,
-    /// Byte ranges of the row written by the last [`Publisher::advance`]: at most two.
+    /// Byte ranges of the row written by the last [`Publisher::advance`]: at most two, but for dropped reservations.
     pub(super) ranges: Vec<Range<usize>>,
     pub(super) published: Published,
 }
@@ -85,6 +85,16 @@ impl Publisher {
         (self.messages, self.sent) = (order.base, order.base);
     }
 
+    /// The own row has new memory, `row`: what is not published yet is taken over when it is. False if there is no room for it.
+    pub(super) fn renew(&mut self, row: Arc<Row>) -> bool {
+        self.ring.retire(self.ticket);
+        let renewed = self.ring.renew(row.clone());
+        if renewed {
+            self.row = row;
+        }
+        renewed
+    }
+
     /// Where the own stream ends.
     pub(super) fn end(&self) -> End {
         End { messages: self.messages, frames: self.frames, word: self.word }
@@ -107,12 +117,20 @@ impl Publisher {
             let header = Header { len: committed.len, kind };
             let geometry = self.ring.geometry;
             self.row.word(geometry.offset(self.word)).store(header.encode(), Ordering::Relaxed);
+            // Padding has nothing to take over, and that before a wrap was assigned no memory.
+            if let Kind::Message { .. } = kind
+                && let Some(former) = self.ring.former(self.ticket)
+            {
+                for offset in geometry.payload(self.word, committed.len).step_by(WORD) {
+                    self.row.word(offset).store(former.word(offset).load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
             if let (Kind::Message { .. }, Some(clock_ns)) = (kind, self.clock_ns) {
                 self.row.word(geometry.offset(self.word) + WORD).store(clock_ns, Ordering::Relaxed);
             }
             let words = frame::words(committed.len);
             uncovered = kind == Kind::Padding;
-            if committed.flags & WRAP != 0 {
+            if committed.flags & WRAP != 0 || committed.flags == DROPPED {
                 // Only the header of the padding travels.
                 self.range(start, self.word.wrapping_sub(start) + 1);
                 start = self.word.wrapping_add(words);
@@ -143,6 +161,7 @@ impl Publisher {
         if batch_start != self.word {
             self.end_batch(batch_start);
         }
+        self.ring.retire(self.ticket);
         self.published.batches += u64::from(!self.ranges.is_empty());
         !self.ranges.is_empty()
     }

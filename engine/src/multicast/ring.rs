@@ -2,8 +2,11 @@
 
 use super::claims::{Claim, Claims, PADDING};
 use super::frame::{self, Header, Mode, WORD};
+use super::memories::Memories;
 use crate::fabric::Row;
+use std::marker::PhantomData;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,11 +45,15 @@ const AHEAD_BYTES: usize = 1024;
 /// Frames longer than this are left to the processor, which sees the stream by itself.
 const AHEAD_MOST_WORDS: u32 = 64;
 
-/// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
+/// The word at a ring position.
 #[inline(always)]
+pub(super) fn raw_header(row: &Row, geometry: Geometry, word: u32) -> u64 {
+    row.word(geometry.offset(word)).load(Ordering::Relaxed)
+}
+
+/// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
 pub(super) fn header(row: &Row, geometry: Geometry, word: u32) -> Option<Header> {
-    let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
-    Header::decode(raw).filter(|header| frame::words(header.len) <= geometry.room(word))
+    Header::decode(raw_header(row, geometry, word)).filter(|header| frame::words(header.len) <= geometry.room(word))
 }
 
 /// Why there is no [`header`].
@@ -74,11 +81,48 @@ pub(super) fn payload(row: &Row, range: Range<usize>) -> &[u8] {
 /// The senders' side of the own ring: reserve, fill in place, commit, from any thread, without a lock.
 pub struct SendRing {
     pub(super) claims: Claims,
-    row: Arc<Row>,
+    memories: Memories,
     pub(super) geometry: Geometry,
     max_message: usize,
     /// Bytes before each payload that are not the application's: see [`super::scribe`].
     stamp: usize,
+}
+
+/// The bytes of an open claim. They start as what earlier messages left there.
+pub struct Reserved<'r> {
+    claim: Claim,
+    start: NonNull<u8>,
+    len: usize,
+    ring: PhantomData<&'r SendRing>,
+}
+
+// SAFETY: the bytes are its own, see `Reserved::bytes_mut`.
+unsafe impl Send for Reserved<'_> {}
+// SAFETY: as above; shared, they can be read only.
+unsafe impl Sync for Reserved<'_> {}
+
+impl Reserved<'_> {
+    /// Of which claim.
+    #[inline]
+    pub fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// The payload.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `Reserved::bytes_mut`, but for writes.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The payload, to be filled.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the memory checked the range. A claim belongs to one owner, which is this value; the engine and the fabric
+        // touch its bytes only after the commit, which is the last that the owner does, and the claim before it was freed by all
+        // readers. The memory stays while the claim is open; of one that a leave has dropped, too, which nobody else gets.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
 }
 
 /// Why no space was reserved.
@@ -101,59 +145,66 @@ impl SendRing {
     ) -> SendRing {
         // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
         let slots = (geometry.words / 8).max(8);
-        SendRing { claims: Claims::new(geometry.words, slots, origin.0, origin.1), row, geometry, max_message, stamp }
+        let claims = Claims::new(geometry.words, slots, origin.0, origin.1);
+        SendRing { claims, memories: Memories::new(row, slots as usize), geometry, max_message, stamp }
     }
 
     /// Fetches the cache lines that the next frames will be written to. On shared memory readers on other cores hold them,
     /// and the next claim's compare-and-swap waits until all stores before it, this payload's among them, have theirs.
     #[inline]
-    fn look_ahead(&self, claim: Claim) {
+    fn look_ahead(&self, row: &Row, claim: Claim) {
         let words = frame::words(claim.len as usize);
         if words <= AHEAD_MOST_WORDS {
             let start = self.geometry.offset(claim.word) + AHEAD_BYTES;
             for offset in (start..start + words as usize * WORD).step_by(64) {
-                self.row.expect_write(offset);
+                row.expect_write(offset);
             }
         }
     }
 
     /// Reserves `len` payload bytes. The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]:
     /// one that stays open holds back this process's later messages.
-    #[inline]
-    pub fn claim(&self, len: usize) -> Result<Claim, Refusal> {
+    #[inline(always)]
+    pub fn reserve(&self, len: usize) -> Result<Reserved<'_>, Refusal> {
         if len > self.max_message {
             return Err(Refusal::TooLarge(self.max_message));
         }
         let claim = self.claims.claim(self.stamp + len).map_err(Refusal::Full)?;
-        self.look_ahead(claim);
-        Ok(claim)
-    }
-
-    /// The payload of an open claim. It starts as what earlier messages left there.
-    pub(crate) fn bytes(&self, claim: Claim) -> &[u8] {
-        payload(&self.row, self.range(claim))
-    }
-
-    fn range(&self, claim: Claim) -> Range<usize> {
+        // After the claim: see `Memories`.
+        let memory = self.memories.assign(claim.ticket);
+        self.look_ahead(memory.row(), claim);
         let range = self.geometry.payload(claim.word, claim.len as usize);
-        range.start + self.stamp..range.end
+        Ok(Reserved { claim, start: memory.ptr(range.start + self.stamp..range.end), len, ring: PhantomData })
+    }
+
+    /// As [`SendRing::reserve`], for tests, which fill the bytes later or not at all.
+    #[cfg(test)]
+    pub(crate) fn claim(&self, len: usize) -> Result<Claim, Refusal> {
+        self.reserve(len).map(|reserved| reserved.claim)
     }
 
     /// The payload of an open claim, to be filled; the exclusive borrow of the claim stands for that of the bytes.
+    #[cfg(test)]
     #[allow(clippy::mut_from_ref, reason = "claims are disjoint, and each is borrowed mutably")]
-    #[inline]
     pub(crate) fn bytes_mut<'a>(&'a self, claim: &'a mut Claim) -> &'a mut [u8] {
-        let range = self.range(*claim);
+        let range = self.geometry.payload(claim.word, claim.len as usize);
+        let range = range.start + self.stamp..range.end;
         let len = range.len();
-        // SAFETY: `ptr` checks the range; an open claim belongs to one owner, whose exclusive borrow this is; the engine
-        // and the fabric touch its bytes only after the commit, and the claim before it was freed by all readers.
-        unsafe { std::slice::from_raw_parts_mut(self.row.ptr(range), len) }
+        // SAFETY: as in `Reserved::bytes_mut`.
+        unsafe { std::slice::from_raw_parts_mut(self.memories.of(claim.ticket).ptr(range).as_ptr(), len) }
     }
 
-    /// Sends a claimed message.
+    /// Sends a claimed message, unless a leave has dropped it: see [`SendRing::is_kept`].
     #[inline]
     pub fn commit(&self, claim: Claim, mode: Mode) {
         self.claims.commit(claim, mode as u8);
+    }
+
+    /// Whether a claim was not dropped before its owner committed it. To be asked after the commit and a fence (one side of a
+    /// `Fence` will do).
+    #[inline]
+    pub fn is_kept(&self, claim: Claim) -> bool {
+        self.claims.is_kept(claim.ticket)
     }
 
     /// Gives a claim up; its bytes become padding.
@@ -161,7 +212,7 @@ impl SendRing {
         self.claims.commit(claim, PADDING);
     }
 
-    /// As [`SendRing::commit`] for a claim that comes from outside this language; false unless it is open.
+    /// As [`SendRing::commit`] for a claim that comes from outside this language; false as well if it is not open.
     pub fn commit_if_open(&self, claim: Claim, mode: Mode) -> bool {
         self.is_claim(claim) && self.claims.commit_if_open(claim, mode as u8)
     }
@@ -169,6 +220,30 @@ impl SendRing {
     /// As [`SendRing::abandon`] for a claim that comes from outside this language; false unless it is open.
     pub fn abandon_if_open(&self, claim: Claim) -> bool {
         self.is_claim(claim) && self.claims.commit_if_open(claim, PADDING)
+    }
+
+    /// Gives all open claims up, for their owners; see `Claims::drop_open`.
+    pub fn drop_open(&self) -> usize {
+        self.claims.drop_open()
+    }
+
+    /// The own row is `row` from now on; claims that were made before stay where they are. False if there is no room for one
+    /// more memory, since claims of many former ones are still open. Engine only.
+    pub(super) fn renew(&self, row: Arc<Row>) -> bool {
+        self.memories.renew(row, || self.claims.next_ticket())
+    }
+
+    /// Lets go of former memories that have no claim at or above `published`. Engine only.
+    pub(super) fn retire(&self, published: u32) {
+        // The owner of a dropped claim may still have its address.
+        if !self.claims.has_dropped() {
+            self.memories.retire(published);
+        }
+    }
+
+    /// The memory that the frame of `ticket` was filled in, if that is a former one. Engine only.
+    pub(super) fn former(&self, ticket: u32) -> Option<&Row> {
+        self.memories.former(ticket)
     }
 
     fn is_claim(&self, claim: Claim) -> bool {

@@ -7,7 +7,7 @@
 //! Each frame carries its sender's clock before the payload, its *stamp*. A record's time is the larger of that and one
 //! more than the time of the record before it: a hybrid logical clock, the same in every member's log.
 
-use super::epoch::{End, Sentinel};
+use super::epoch::End;
 use super::order::Order;
 use super::stream::Stream;
 use super::tail::{TAIL, Tail, TailRecord};
@@ -21,8 +21,8 @@ use std::collections::VecDeque;
 
 /// Bytes of a stamp.
 pub(super) const STAMP: usize = 8;
-/// No clock shows a later time, in nanoseconds: the year 2116.
-const STAMP_MAX_NS: u64 = 1 << 62;
+/// No stamp is later, in nanoseconds since 1970, whatever clocks show: the year 2116.
+pub(crate) const STAMP_MAX_NS: u64 = 1 << 62;
 /// Bytes handed to the journal and not on disk yet above which the walk waits: then the rings fill, and senders wait.
 const BACKLOG_BYTES: usize = 32 << 20;
 
@@ -35,7 +35,7 @@ pub struct Durability {
 
 /// The time of a record whose sender's clock stood at `stamp_ns`, after one of time `before_ns`.
 pub fn record_time(stamp_ns: u64, before_ns: u64) -> u64 {
-    stamp_ns.max(before_ns + 1)
+    stamp_ns.max(before_ns.saturating_add(1))
 }
 
 /// Where the walk is.
@@ -135,11 +135,6 @@ impl Point {
     }
 }
 
-/// Whether, on shared memory, somebody may have reused what was read.
-fn is_outrun(sentinels: &[Sentinel], gone_on: u64) -> bool {
-    sentinels.iter().any(|sentinel| sentinel.passed(gone_on))
-}
-
 /// The stamp before a payload, which is there: streams have no shorter messages.
 fn stamp(raw: &[u8]) -> u64 {
     raw.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -156,6 +151,13 @@ impl Scribe {
             last: Ticket::default(),
             persisted: 0,
             persisted_ns: 0,
+        }
+    }
+
+    /// See [`Stream::moves_to`].
+    pub(super) fn stream_moves_to(&mut self, rank: Rank, row: std::sync::Arc<crate::fabric::Row>) {
+        if let Some(stream) = self.point.streams.get_mut(rank) {
+            stream.moves_to(row);
         }
     }
 
@@ -185,9 +187,13 @@ impl Scribe {
 impl Multicast {
     /// Hands to the log what has become stable, in the order, and shows what the disk has. True if anything moved.
     ///
-    /// Where it `waits`, a disk that is behind holds it up. On shared memory a sender whose view word has passed `gone_on` may have
-    /// reused what was read: that is taken back.
-    pub fn write(&mut self, gone_on: u64, waits: bool, journal: &mut dyn Journal) -> Result<bool, Breach> {
+    /// It goes on until `is_over`, which is asked after each record. Where it `waits`, a disk that is behind holds it up.
+    pub fn write(
+        &mut self,
+        waits: bool,
+        journal: &mut dyn Journal,
+        is_over: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, Breach> {
         self.stability.refresh();
         let Some(scribe) = &mut self.scribe else { return Ok(false) };
         let before = (scribe.point.next, scribe.persisted);
@@ -204,16 +210,11 @@ impl Multicast {
                 |sender, index| index < stability.stable(sender),
                 |found| {
                     *last = journal.append(found.record(view, seats[found.sender].id));
-                    !waits || journal.backlog_bytes() < BACKLOG_BYTES
+                    !is_over() && (!waits || journal.backlog_bytes() < BACKLOG_BYTES)
                 },
             )?;
             if scribe.point.next != before.0 {
-                if is_outrun(&self.sentinels, gone_on) {
-                    scribe.last = journal.cut(Version { view, sequence: before.0 });
-                    scribe.ended = true;
-                } else {
-                    scribe.asked.push_back((scribe.last, scribe.point.next, scribe.point.time_ns));
-                }
+                scribe.asked.push_back((scribe.last, scribe.point.next, scribe.point.time_ns));
             }
         }
         scribe.sync(journal.durable());
@@ -227,7 +228,7 @@ impl Multicast {
     }
 
     /// Saves what has been taken care of by the flush, beside the log: a decision may need it. True once the disk has it.
-    pub fn save_tail(&mut self, gone_on: u64, journal: &mut dyn Journal) -> Result<bool, Breach> {
+    pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Breach> {
         let (view, order) = (self.view, self.order);
         let Some(scribe) = &mut self.scribe else { return Ok(true) };
         if let Some(saved) = &scribe.tail
@@ -245,10 +246,6 @@ impl Multicast {
             true
         };
         point.walk(end, |_, _| true, keep)?;
-        if is_outrun(&self.sentinels, gone_on) {
-            // What was read may be anything; this member is to learn that it is removed.
-            return Ok(false);
-        }
         let ticket = journal.save(TAIL, &tail.encode());
         scribe.tail = Some(Saved { ends, time_ns: point.time_ns, ticket });
         Ok(false)
@@ -258,26 +255,20 @@ impl Multicast {
     /// decided with it.
     pub fn write_end(
         &mut self,
-        gone_on: u64,
         trim: &[End],
         decision: Record<'_>,
         journal: &mut dyn Journal,
     ) -> Result<Option<Ticket>, Breach> {
         let (view, order) = (self.view, self.order);
         let Some(scribe) = self.scribe.as_mut().filter(|scribe| !scribe.ended) else { return Ok(None) };
-        let begin = Version { view, sequence: scribe.point.next };
         scribe.point.finish(trim);
         let (end, seats) = (order.horizon(trim.iter().map(|end| end.messages)), &self.seats);
+        let last = &mut scribe.last;
         let append = |found: Found<'_>| {
-            journal.append(found.record(view, seats[found.sender].id));
+            *last = journal.append(found.record(view, seats[found.sender].id));
             true
         };
         scribe.point.walk(end, |_, _| true, append)?;
-        if is_outrun(&self.sentinels, gone_on) {
-            scribe.last = journal.cut(begin);
-            scribe.ended = true;
-            return Ok(Some(scribe.last));
-        }
         scribe.last = journal.append(decision);
         scribe.point.time_ns = decision.time_ns;
         scribe.ended = true;
@@ -316,7 +307,7 @@ impl Multicast {
 
     /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
     pub fn set_clock(&mut self, clock_ns: u64) {
-        self.publisher.clock_ns = Some(clock_ns);
+        self.publisher.clock_ns = Some(clock_ns.min(STAMP_MAX_NS));
     }
 
     /// The time of the last record that was handed to the log or saved beside it.

@@ -100,8 +100,7 @@ impl Stream {
     }
 
     /// The frame at `word` with the index of its message, which is at least `next`; for padding that is `next`. `None` if it
-    /// is no frame. On the path of every message: what is wrong is worked out by [`Stream::fault`].
-    #[inline(always)]
+    /// is no frame: what is wrong is worked out by [`Stream::fault`].
     fn frame(&self, word: u32, next: u64, messages: u64) -> Option<(Header, u64)> {
         let header = ring::header(&self.row, self.geometry, word)?;
         match header.kind {
@@ -131,6 +130,11 @@ impl Stream {
             }
             Some(_) => format!("the frame at ring word {word} changed"),
         }
+    }
+
+    /// Its bytes lie in `row` from now on, at the same places.
+    pub(super) fn moves_to(&mut self, row: Arc<Row>) {
+        self.row = row;
     }
 
     /// The bytes of the row between two ends, the later of which is at most a ring ahead.
@@ -200,15 +204,32 @@ impl Stream {
     }
 
     /// The next message, if one has arrived; steps over padding.
-    #[inline]
+    #[inline(always)]
     pub(super) fn head(&mut self) -> Result<Option<Head>, String> {
-        if self.head.is_none() && self.frames_done < self.frames {
+        if self.head.is_none() && self.frames_done < self.frames && !self.is_at_message() {
             self.find_head()?;
         }
         Ok(self.head)
     }
 
-    #[inline]
+    /// Whether what comes next is a message, which is the head then. The usual case, on the path of every message: everything
+    /// else is for [`Stream::find_head`].
+    #[inline(always)]
+    fn is_at_message(&mut self) -> bool {
+        let Some((mode, len, index)) = frame::message(ring::raw_header(&self.row, self.geometry, self.word)) else {
+            return false;
+        };
+        let index = self.next + u64::from(index.wrapping_sub(self.next as u32));
+        let (least, most) = self.sizes;
+        let is_whole = index < self.messages && len >= least && len <= most;
+        let is_inside = frame::words(len) <= self.geometry.room(self.word);
+        if is_whole && is_inside {
+            self.head = Some(Head { index, word: self.word, len: len as u32, mode });
+        }
+        is_whole && is_inside
+    }
+
+    #[cold]
     fn find_head(&mut self) -> Result<(), String> {
         while self.frames_done < self.frames {
             let Some((header, index)) = self.frame(self.word, self.next, self.messages) else {

@@ -4,8 +4,9 @@
 use super::{Node, Phase};
 use crate::error::Error;
 use crate::fabric::Slot;
-use crate::membership::Wanted;
-use crate::multicast::{Breach, Delivery};
+use crate::membership::{Cause, Wanted};
+use crate::multicast::{Breach, Sink};
+use crate::planted::{self, Bug};
 use std::ops::Range;
 
 /// Bytes asked for with one fetch, at most, so that none holds up a link for long.
@@ -17,6 +18,8 @@ pub(super) struct Fetches {
     open: Vec<Fetch>,
     /// What the open ones are for; it changes when a candidate or a vector does.
     plan: Vec<Wanted>,
+    /// Those of former plans: what they bring may still come, and must not come into a row that is written again.
+    stray: Vec<Fetch>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -29,9 +32,8 @@ struct Fetch {
 
 impl Fetches {
     pub(super) fn done(&mut self, from: Slot, owner: Slot, range: &Range<usize>) {
-        let found = self.open.iter().position(|f| f.from == from && f.owner == owner && f.range == *range);
-        if let Some(index) = found {
-            self.open.remove(index);
+        for fetches in [&mut self.open, &mut self.stray] {
+            fetches.retain(|f| !(f.from == from && f.owner == owner && f.range == *range));
         }
     }
 
@@ -40,11 +42,22 @@ impl Fetches {
         if self.open.iter().any(|fetch| fetch.from == from) {
             self.clear();
         }
+        self.stray.retain(|fetch| fetch.from != from);
     }
 
+    /// Gives the plan up; what was asked for may still come.
     fn clear(&mut self) {
-        self.open.clear();
+        self.stray.append(&mut self.open);
         self.plan.clear();
+    }
+
+    /// Whether it is asked for already.
+    fn resumes(&mut self, from: Slot, owner: Slot, range: &Range<usize>) -> bool {
+        let found = self.stray.iter().position(|f| f.from == from && f.owner == owner && f.range == *range);
+        if let Some(index) = found {
+            self.open.push(self.stray.remove(index));
+        }
+        found.is_some()
     }
 }
 
@@ -60,8 +73,9 @@ impl Node {
                 self.stop_removed();
                 return Ok(true);
             }
+            progress |= self.membership.suspect_the_stuck(self.now_ms, &mut *self.fabric);
             if self.membership.has_no_primary(self.now_ms) {
-                let after_ms = self.settings.partition_timeout_ms;
+                let after_ms = self.membership.partition_timeout_ms();
                 self.stop(Error::Partitioned { view: self.membership.view().map_or(0, |view| view.number), after_ms });
                 return Ok(true);
             }
@@ -71,6 +85,8 @@ impl Node {
 
     /// Takes care that this member has what any candidate has.
     fn flush(&mut self) -> Result<bool, Breach> {
+        let membership = &self.membership;
+        let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.standing(slot));
         let Some(wanted) = self.membership.wanted(self.multicast.flushed()) else { return Ok(false) };
         if wanted.is_empty() {
             if !self.save_tail()? {
@@ -79,8 +95,15 @@ impl Node {
             let have = self.multicast.flushed().to_vec();
             return Ok(self.membership.flushed(&have, &mut *self.fabric));
         }
+        if wanted.iter().any(|want| awaited >> want.stream & 1 == 1) {
+            // What is wanted of it lies in memory that is still to come.
+            return Ok(false);
+        }
         for want in &wanted {
             if !self.multicast.is_possible(want.stream, want.end) {
+                if self.is_outrun() {
+                    return Ok(false);
+                }
                 let what = format!("it shows that stream {} ends at {:?}, which cannot be", want.stream, want.end);
                 return Err(Breach { peer: want.shown_by, what });
             }
@@ -91,8 +114,11 @@ impl Node {
             let plan = std::mem::take(&mut self.fetches.plan);
             for want in plan {
                 // What was fetched is in its place; it is not delivered before the decision says so.
-                let raised = self.multicast.raise(want.stream, want.end);
-                raised.map_err(|what| Breach { peer: want.shown_by, what })?;
+                match self.multicast.raise(want.stream, want.end) {
+                    Ok(()) => {}
+                    Err(_) if self.is_outrun() => return Ok(false),
+                    Err(what) => return Err(Breach { peer: want.shown_by, what }),
+                }
             }
         } else {
             return Ok(self.suspect_slow_sources());
@@ -108,6 +134,9 @@ impl Node {
             for part in self.multicast.missing(want.stream, want.end) {
                 for start in part.clone().step_by(FETCH_BYTES) {
                     let range = start..part.end.min(start + FETCH_BYTES);
+                    if self.fetches.resumes(from, owner, &range) {
+                        continue;
+                    }
                     self.fabric.fetch(from, self.multicast.table_id(), owner, range.clone());
                     self.fetches.open.push(Fetch { from, owner, range, since_ms: self.now_ms });
                 }
@@ -118,19 +147,24 @@ impl Node {
 
     /// A fetch that is not answered within the failure timeout is a suspicion.
     fn suspect_slow_sources(&mut self) -> bool {
-        let (now_ms, timeout_ms) = (self.now_ms, self.settings.failure_timeout_ms);
+        let (now_ms, timeout_ms) = (self.now_ms, self.membership.patience_ms());
         let slow = self.fetches.open.iter().find(|fetch| now_ms.saturating_sub(fetch.since_ms) >= timeout_ms);
         let Some(slot) = slow.map(|fetch| fetch.from) else { return false };
         self.fetches.clear();
         let rank = self.membership.view().and_then(|view| view.rank_of(slot));
         let what = "it did not answer when its memory was asked for";
-        rank.is_some_and(|rank| self.membership.suspect(rank, what, &mut *self.fabric))
+        rank.is_some_and(|rank| self.membership.suspect(rank, Cause::Fetch, what, &mut *self.fabric))
     }
 
     /// One step once the decision is known: delivers up to it, then goes on to the next view, or out of the group.
-    pub(super) fn end_epoch(&mut self, sink: &mut dyn FnMut(Delivery<'_>)) -> Result<bool, Breach> {
+    pub(super) fn end_epoch(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let Some(trim) = self.membership.trim() else {
-            self.stop_removed();
+            match self.membership.everybody_left() && !self.membership.votes() {
+                true => self.stop(Error::StateTransfer(
+                    "every member that had the state of the group has left: start them again first".to_owned(),
+                )),
+                false => self.stop_removed(),
+            }
             return Ok(true);
         };
         if !self.multicast.is_ending() {
@@ -138,26 +172,57 @@ impl Node {
             self.multicast.end(&trim);
             self.write_decision(&trim)?;
         }
-        self.deliver(sink)?;
-        let outrun = self.fabric.shares_rows() && self.membership.is_outrun();
-        if outrun && self.membership.is_in_next() {
+        self.multicast.deliver(sink)?;
+        if self.awaits_strays() {
+            return Ok(false);
+        }
+        if self.is_outrun() && self.membership.is_in_next() {
             self.stop_removed();
-        } else if (outrun || self.multicast.has_ended()) && self.decision_is_saved() {
+        } else if self.multicast.has_ended() && self.decision_is_saved() {
             if self.membership.is_in_next() && !self.membership.falls_asleep() {
                 self.enter()?;
             } else {
-                // On shared memory the others do not wait until one that leaves has read all of their last messages.
-                self.until_ms = self.now_ms.saturating_add(self.settings.failure_timeout_ms);
+                self.until_ms = self.now_ms.saturating_add(self.membership.failure_timeout_ms());
                 self.phase = Phase::Parting;
             }
         }
         Ok(true)
     }
 
+    /// Whether something is still to come into the row of a process that goes on, from a fetch that was given up: it would lie
+    /// over what that process writes in the next view. A source that does not bring it is severed.
+    fn awaits_strays(&mut self) -> bool {
+        let (now_ms, patience_ms) = (self.now_ms, self.membership.patience_ms());
+        let goes_on = |fetch: &Fetch| self.membership.goes_on(fetch.owner);
+        let waits: Vec<(Slot, bool)> = self
+            .fetches
+            .stray
+            .iter()
+            .filter(|fetch| goes_on(fetch))
+            .map(|fetch| (fetch.from, now_ms.saturating_sub(fetch.since_ms) >= patience_ms))
+            .collect();
+        for &(from, _) in waits.iter().filter(|(_, late)| *late) {
+            self.fabric.sever(from);
+            self.lost(from, Cause::LinkDown, "it did not answer when its memory was asked for");
+        }
+        waits.iter().any(|(_, late)| !late)
+    }
+
     /// Begins the view that was decided. The data plane shows it first, the membership then says that it is shown.
     pub(super) fn enter(&mut self) -> Result<(), Breach> {
         let Some((layout, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
-        if let Err(breach) = self.multicast.enter(&layout, self.sentinels(), &mut *self.fabric) {
+        // A former life of a process that was restarted has ended, and never had this memory.
+        let is_given = |slot: &Slot| layout.seats.iter().any(|seat| seat.slot == *slot);
+        let departed = change.departed.iter().map(|(peer, _)| peer.slot).filter(|slot| !is_given(slot));
+        let departed: Vec<Slot> = departed.collect();
+        if !self.renew_ring(layout.view, &departed) {
+            return Ok(());
+        }
+        if let Err(breach) = self.multicast.enter(&layout, &mut *self.fabric) {
+            if self.is_outrun() {
+                self.stop_removed();
+                return Ok(());
+            }
             // What was decided does not fit what is here: nothing that this member does from now on would be right.
             self.stop(Error::Internal(breach.what));
             return Ok(());
@@ -171,15 +236,54 @@ impl Node {
         Ok(())
     }
 
-    /// A process that has left stays until all others know that it may go.
+    /// Gives the own ring new memory where rows are shared: a process that is in the next view no more may still read the old one,
+    /// for as long as it likes, in its application's callback too. False if this process stops, as there is no memory.
+    fn renew_ring(&mut self, view: u64, departed: &[Slot]) -> bool {
+        if departed.is_empty() || planted::is(Bug::RingKept) {
+            return true;
+        }
+        let renewed = self.fabric.renew(self.multicast.table_id(), view, departed);
+        let renewed = renewed.and_then(|row| match row.is_none_or(|row| self.multicast.renew(row)) {
+            true => Ok(()),
+            false => {
+                let what = "a reservation has been open since 255 members departed one after another: its ring has no other memory any more";
+                Err(Error::Misuse(what))
+            }
+        });
+        if let Err(error) = renewed {
+            self.stop(error);
+            return false;
+        }
+        true
+    }
+
+    /// Whether, on shared memory, some member has gone on so far without this one that it may have reused what was read of
+    /// its row: what looks like a breach of the protocol is none then.
+    pub(super) fn is_outrun(&self) -> bool {
+        self.fabric.shares_rows() && self.membership.is_outrun()
+    }
+
+    /// A process that has left stays until all others know that it may go. One that stands still does not hold it up for long;
+    /// but while nobody has heard of the decision, a link that broke may be made again: without it the group would end.
     pub(super) fn part(&mut self) -> Result<bool, Breach> {
-        if self.membership.all_know() || self.now_ms >= self.until_ms {
-            self.fabric.close();
-            self.until_ms = self.now_ms.saturating_add(self.settings.failure_timeout_ms);
-            self.phase = Phase::Closing;
+        if self.membership.all_know() || self.now_ms >= self.parts_until_ms() {
+            self.close();
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// This process has left, and nobody waits for it.
+    pub(super) fn close(&mut self) {
+        self.fabric.close();
+        self.until_ms = self.now_ms.saturating_add(self.membership.failure_timeout_ms());
+        self.phase = Phase::Closing;
+    }
+
+    /// Until when a process that has left stays at most.
+    pub(super) fn parts_until_ms(&self) -> u64 {
+        let more_ms = if self.membership.nobody_knows() { self.membership.partition_timeout_ms() } else { 0 };
+        self.until_ms.saturating_add(more_ms)
     }
 
     pub(super) fn stop_removed(&mut self) {

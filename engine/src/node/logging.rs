@@ -1,12 +1,20 @@
 //! The node's steps with the log: what is asked of the disk, what waits for it, and the clock that stamps messages.
 
-use super::Node;
+use super::clock::{CLOCK_MAX_NS, HostClocks};
+use super::{Node, Phase};
 use crate::config::MemberId;
 use crate::log::{Journal, Kind, Record, Ticket, Version};
-use crate::multicast::{Breach, End, Mode};
+use crate::multicast::{Breach, End, Mode, Sink};
+use crate::planted::{self, Bug};
 
 /// The name of the file that holds a member's [`crate::membership::Ledger`].
 pub const LEDGER: &str = "ledger";
+
+/// The name of the file that holds, in a word, up to which time a member whose host's clock is behind may have announced: its
+/// next life goes on from there.
+pub const CLOCK: &str = "clock";
+/// Such a member writes the file once in so many nanoseconds, so much ahead.
+const LEASE_NS: u64 = 1_000_000_000;
 
 /// A group's log as the node sees it.
 pub(super) struct Logging {
@@ -14,7 +22,16 @@ pub(super) struct Logging {
     /// The hybrid logical clock, and what the host's clock said last.
     pub(super) clock_ns: u64,
     wall_ns: u64,
-    /// The time of the last record that a former life left.
+    clocks: HostClocks,
+    /// What the others were told of the time.
+    announced_ns: u64,
+    /// Up to here the disk has it that a corrected time may be announced, and up to where it will have it.
+    lease_ns: u64,
+    leasing: Option<(Ticket, u64)>,
+    /// Clocks that are off, and when the next look at them is due.
+    warnings: Vec<(MemberId, String)>,
+    look_ms: u64,
+    /// The time of the last record that a former life left, or what it announced beyond that.
     pub(super) recovered_ns: u64,
     /// The vote that is being saved.
     vote: Option<Ticket>,
@@ -28,11 +45,17 @@ pub(super) struct Logging {
 }
 
 impl Logging {
-    pub(super) fn new(journal: Box<dyn Journal>) -> Logging {
+    pub(super) fn new(journal: Box<dyn Journal>, clock_skew_max_ms: u64) -> Logging {
         Logging {
             journal,
             clock_ns: 0,
             wall_ns: 0,
+            clocks: HostClocks::new(clock_skew_max_ms),
+            announced_ns: 0,
+            lease_ns: 0,
+            leasing: None,
+            warnings: Vec::new(),
+            look_ms: 0,
             recovered_ns: 0,
             vote: None,
             decision: None,
@@ -42,10 +65,27 @@ impl Logging {
         }
     }
 
-    /// A time later than any that was given out or seen before.
-    fn tick(&mut self) -> u64 {
-        self.clock_ns = self.wall_ns.max(self.clock_ns + 1);
+    /// A time later than any that was given out or seen before, at least this one.
+    fn tick(&mut self, time_ns: u64) -> u64 {
+        self.clock_ns = time_ns.max(self.clock_ns.saturating_add(1));
         self.clock_ns
+    }
+
+    /// How much of `time_ns` may be announced. What is announced holds for the next life of this process as well. That one goes
+    /// on from its host's clock: what is beyond it, because it is behind the others', is on disk first.
+    fn announceable(&mut self, time_ns: u64, counted_on: bool) -> u64 {
+        if time_ns <= self.wall_ns || !counted_on {
+            return time_ns;
+        }
+        let durable = self.journal.durable();
+        if let Some((_, lease_ns)) = self.leasing.take_if(|(ticket, _)| durable >= *ticket) {
+            self.lease_ns = lease_ns;
+        }
+        if self.leasing.is_none() && time_ns.saturating_add(LEASE_NS / 2) > self.lease_ns {
+            let lease_ns = time_ns.max(self.announced_ns).saturating_add(LEASE_NS);
+            self.leasing = Some((self.journal.save(CLOCK, &lease_ns.to_le_bytes()), lease_ns));
+        }
+        time_ns.min(self.lease_ns)
     }
 
     pub(super) fn has(&self, ticket: Ticket) -> bool {
@@ -61,8 +101,14 @@ fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
 impl Node {
     /// Writes everything into a log, by `journal`. The data plane was made for one, too.
     pub fn with_journal(mut self, journal: Box<dyn Journal>) -> Node {
-        self.logging = Some(Logging::new(journal));
+        self.logging = Some(Logging::new(journal, self.settings.clock_skew_max_ms));
         self
+    }
+
+    /// For how long this process has run, in milliseconds, as of the last pass: its own pauses are left out, so that they hold
+    /// nothing against anybody, nor against its disk.
+    pub fn running_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// Keeps a small file beside the log.
@@ -72,11 +118,19 @@ impl Node {
         }
     }
 
-    /// What the host's clock says, in nanoseconds since 1970: in a group with a log, before each pass. It may go back.
+    /// What the host's clock says, in nanoseconds since 1970: in a group with a log, before each pass, and before the first
+    /// link. It may be wrong, and may go back.
     pub fn tell_time(&mut self, wall_ns: u64) {
         if let Some(logging) = &mut self.logging {
-            logging.wall_ns = wall_ns;
+            // 0 stands for a clock that is not known.
+            logging.wall_ns = wall_ns.clamp(1, CLOCK_MAX_NS);
+            self.membership.set_host_clock(logging.wall_ns);
         }
+    }
+
+    /// Members whose hosts' clocks are off, found since the last call, with a text for an operator.
+    pub fn take_warnings(&mut self) -> Vec<(MemberId, String)> {
+        self.logging.as_mut().map(|logging| std::mem::take(&mut logging.warnings)).unwrap_or_default()
     }
 
     /// No record that is still to come will bear this time or an earlier one, in nanoseconds, and what bears one is on the
@@ -87,13 +141,31 @@ impl Node {
 
     /// The clock goes on: what is announced is below what is stamped from now on.
     pub(super) fn run_clock(&mut self) {
-        let seen_ns = self.multicast.log_time_ns();
-        if let Some(logging) = &mut self.logging {
-            logging.clock_ns = logging.clock_ns.max(seen_ns + 1);
-            // What is announced holds for the next life of this process as well: it goes on from its host's clock and its log.
-            let announced_ns = logging.wall_ns.max(self.multicast.persisted_ns()).max(logging.recovered_ns);
-            self.membership.set_clock(logging.tick(), announced_ns);
-            self.multicast.set_clock(logging.tick());
+        let Some(logging) = &mut self.logging else { return };
+        logging.clock_ns = logging.clock_ns.max(self.multicast.log_time_ns().saturating_add(1));
+        let floor_ns = logging.announced_ns.max(self.multicast.persisted_ns()).max(logging.recovered_ns);
+        let latest_ns = floor_ns.max(self.membership.latest_ns());
+        let now_ms = self.clock_ms;
+        logging.clocks.look(now_ms, self.membership.host_clocks());
+        // Before there is a view there is nobody to agree with on the time, and nobody to tell it.
+        let takes_part = !matches!(self.phase, Phase::Joining | Phase::Restarting);
+        let time_ns = logging.clocks.time_ns(now_ms, logging.wall_ns, latest_ns, self.membership.others());
+        let told_ns = time_ns.filter(|_| takes_part).unwrap_or(0);
+        let announced_ns = logging.announceable(told_ns, self.membership.is_counted_on());
+        logging.announced_ns = floor_ns.max(announced_ns);
+        // The decision that ends a restart is later than all that a former life of this process announced: its host's clock had
+        // passed that, or the disk has it. No record is dated by that clock before the others have shown theirs.
+        let restarts = matches!(self.phase, Phase::Restarting);
+        let least_ns = if restarts { time_ns.unwrap_or(logging.wall_ns) } else { 0 };
+        let clock_ns = logging.tick(if planted::is(Bug::RestartByOwnClock) { told_ns.max(least_ns) } else { told_ns });
+        self.membership.set_clock(clock_ns.max(least_ns), logging.announced_ns);
+        self.multicast.set_clock(logging.tick(told_ns));
+        if now_ms >= logging.look_ms {
+            let beat_ms = self.membership.beat_ms();
+            logging.look_ms = now_ms.saturating_add(beat_ms);
+            let me = self.membership.me();
+            let members = self.membership.others().chain([me]);
+            logging.warnings.extend(logging.clocks.reports((now_ms, beat_ms), (me, logging.wall_ns), members));
         }
     }
 
@@ -113,18 +185,18 @@ impl Node {
     /// After it: the log has to get as far as what has arrived.
     pub(super) fn note_past(&mut self, past_ns: Option<u64>) {
         let horizon = self.multicast.horizon();
+        let past_ns = past_ns.filter(|_| self.multicast.took_all_in());
         if let (Some(logging), Some(past_ns)) = (&mut self.logging, past_ns) {
             logging.passing = Some((past_ns, horizon));
         }
     }
 
-    /// Hands what is stable to the log.
-    pub(super) fn write_log(&mut self) -> Result<bool, Breach> {
-        let gone_on = self.membership.gone_on_above();
+    /// Hands what is stable to the log, until the pass has lasted long enough.
+    pub(super) fn write_log(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         // Nobody waits for one that has no vote yet.
         let waits = self.membership.votes();
-        let moved = self.multicast.write(gone_on, waits, &mut *logging.journal)?;
+        let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over())?;
         if let Some((past_ns, number)) = logging.passing
             && self.multicast.persisted_by_all() >= number
         {
@@ -141,11 +213,8 @@ impl Node {
 
     /// Whether the disk has what the flush brought; asks for it first.
     pub(super) fn save_tail(&mut self) -> Result<bool, Breach> {
-        let gone_on = self.membership.gone_on_above();
         match &mut self.logging {
-            Some(logging) => {
-                Ok(self.multicast.save_tail(gone_on, &mut *logging.journal)? || !self.membership.is_counted_on())
-            }
+            Some(logging) => Ok(self.multicast.save_tail(&mut *logging.journal)? || !self.membership.is_counted_on()),
             None => Ok(true),
         }
     }
@@ -164,12 +233,11 @@ impl Node {
 
     /// Writes down what was decided: the rest of the view up to `trim`, the decision, and the ledger of the next view.
     pub(super) fn write_decision(&mut self, trim: &[End]) -> Result<(), Breach> {
-        let gone_on = self.membership.gone_on_above();
         let Some(logging) = &mut self.logging else { return Ok(()) };
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
         let decision = decision(version, time_ns, &payload);
         logging.vote = None;
-        let written = self.multicast.write_end(gone_on, trim, decision, &mut *logging.journal)?;
+        let written = self.multicast.write_end(trim, decision, &mut *logging.journal)?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
         // That of one that leaves names a view without it: it comes back as somebody new.
         let ledger = self.membership.next_ledger();

@@ -2,9 +2,10 @@
 //! member's log is the host's business: it asks [`Node::log_need`], and hands records to [`Node::take_record`].
 
 use super::{Node, Phase};
+use crate::config::{MemberId, named};
 use crate::error::Error;
 use crate::log::{Kind, Record, Ticket, Version};
-use crate::membership::{Ledger, Outcome, Peer};
+use crate::membership::{Cause, Ledger, Outcome, Peer};
 use crate::multicast::{Breach, End, Tail, TailRecord, record_time};
 
 /// What the log of a restarted process holds.
@@ -14,6 +15,8 @@ pub struct Recovery {
     pub last: Version,
     /// See `last`.
     pub time_ns: u64,
+    /// What the former life announced of the time, at most, if it had to correct its host's clock: see [`super::CLOCK`].
+    pub announced_ns: u64,
     /// What the flush of an epoch saved beside it.
     pub tail: Option<Tail>,
 }
@@ -35,10 +38,16 @@ pub(super) struct Restart {
     /// What was fetched is on disk up to here.
     fetched: Option<Ticket>,
     need: Option<LogNeed>,
-    /// Since when enough members are here to go on without the others.
+    /// Since when enough members are here to go on without the others, and how often all have been here since the restart began.
     enough_ms: Option<u64>,
+    gatherings: u32,
+    /// Since when what was decided is on disk.
+    decided_ms: Option<u64>,
     written: bool,
 }
+
+/// After so many times that all were here, members that are absent again are not waited for anew.
+const GATHERINGS_MAX: u32 = 3;
 
 impl Node {
     /// Goes on where the ledger and the log of this process's former life say, with all others that are restarted.
@@ -52,19 +61,28 @@ impl Node {
 
     fn resume(&mut self, ledger: Ledger, recovery: Recovery) {
         if let Some(logging) = &mut self.logging {
-            logging.clock_ns = logging.clock_ns.max(recovery.time_ns + 2);
-            logging.recovered_ns = recovery.time_ns;
+            logging.recovered_ns = recovery.time_ns.max(recovery.announced_ns);
+            logging.clock_ns = logging.clock_ns.max(logging.recovered_ns.saturating_add(2));
         }
         self.run_clock();
         self.membership.resume(ledger, &mut *self.fabric);
         let ends = self.membership.ends_of(recovery.last);
         self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
-        self.restart = Some(Restart { recovery, fetched: None, need: None, enough_ms: None, written: false });
+        self.restart = Some(Restart {
+            recovery,
+            fetched: None,
+            need: None,
+            enough_ms: None,
+            gatherings: 0,
+            decided_ms: None,
+            written: false,
+        });
     }
 
     /// One pass of a process that is being restarted.
     pub(super) fn restart_pass(&mut self) -> Result<bool, Breach> {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
+        progress |= self.drop_mute_links();
         if self.membership.is_decided() {
             return Ok(progress | self.follow_decision());
         }
@@ -87,13 +105,13 @@ impl Node {
     fn missing(&self) -> Error {
         let view = self.membership.view().map_or(0, |view| view.number);
         let (absent, enough) = self.membership.absent();
-        let list = absent.iter().map(|(_, peer)| peer.id.to_string()).collect::<Vec<_>>().join(", ");
+        let members = named(&absent.iter().map(|(_, peer)| peer.id).collect::<Vec<_>>());
         let missing = match absent.len() {
-            0 => format!("nobody, but the members of view {view} have not come to a decision"),
+            0 => format!("a decision of the members of view {view}, all of which are here"),
             _ if enough => {
-                format!("members {list} of view {view}; more than half are here, but have not come to a decision")
+                format!("{members} of view {view}; more than half are here, but have not come to a decision")
             }
-            _ => format!("members {list} of view {view}, more than half of which must come back with their logs"),
+            _ => format!("{members} of view {view}, more than half of which must come back with their logs"),
         };
         Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
     }
@@ -103,7 +121,12 @@ impl Node {
         let (absent, enough) = self.membership.absent();
         let Some(restart) = &mut self.restart else { return false };
         if absent.is_empty() || !enough {
-            restart.enough_ms = None;
+            // One whose link comes and goes does not hold up the others for ever.
+            let is_again = restart.enough_ms.is_some() && absent.is_empty();
+            if !is_again || restart.gatherings < GATHERINGS_MAX {
+                restart.enough_ms = None;
+                restart.gatherings += u32::from(is_again);
+            }
             return false;
         }
         let since_ms = *restart.enough_ms.get_or_insert(self.now_ms);
@@ -112,7 +135,8 @@ impl Node {
         }
         let mut news = false;
         for (rank, _) in absent {
-            news |= self.membership.suspect(rank, "it has not come back with the others", &mut *self.fabric);
+            let what = "it has not come back with the others";
+            news |= self.membership.suspect(rank, Cause::Absent, what, &mut *self.fabric);
         }
         news
     }
@@ -141,6 +165,16 @@ impl Node {
     pub fn has_only_founded(&self) -> bool {
         let has_no_record = |restart: &Restart| restart.recovery.last.sequence == 0 && restart.recovery.tail.is_none();
         self.membership.has_only_founded() && self.restart.as_ref().is_some_and(has_no_record)
+    }
+
+    /// Whether the link to some process of this member is up.
+    pub fn is_linked_with(&self, id: MemberId) -> bool {
+        self.membership.is_linked_with(id)
+    }
+
+    /// The members to some process of which the link is up.
+    pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
+        self.membership.linked_with()
     }
 
     /// What the host is to fetch from another member's log.
@@ -177,7 +211,7 @@ impl Node {
             }
             return true;
         }
-        if !self.decision_is_saved() {
+        if !self.decision_is_saved() || matches!(outcome, Outcome::Runs) && self.is_alone_to_know() {
             return false;
         }
         let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
@@ -192,6 +226,15 @@ impl Node {
             }
         }
         true
+    }
+
+    /// Whether another member of the decided view may still have to be told: while this process is being restarted, a link that broke
+    /// can be made anew, and brings the decision.
+    fn is_alone_to_know(&mut self) -> bool {
+        let wait_ms = self.membership.partition_timeout_ms();
+        let Some(restart) = &mut self.restart else { return false };
+        let since_ms = *restart.decided_ms.get_or_insert(self.now_ms);
+        self.membership.nobody_knows() && self.now_ms.saturating_sub(since_ms) < wait_ms
     }
 
     /// Brings the log to where the decision says, and writes it down.

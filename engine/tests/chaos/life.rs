@@ -1,18 +1,17 @@
-//! A member's process as the test holds it.
+//! A member's process as the runner holds it.
 
-use crate::member::{Clock, MEMBER, Role};
+use crate::member::{MEMBER, Role};
+use crate::record::Process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Sender;
 
-/// What a life said: a line without its `@`, or nothing at its end.
+/// What a process said: a line without its `@`, or nothing at its end.
 pub(crate) struct Said {
-    pub(crate) id: u32,
-    pub(crate) life: u32,
+    pub(crate) process: Process,
     pub(crate) line: Option<String>,
 }
 
@@ -23,26 +22,27 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn start(id: u32, life: u32, clock: Clock, folder: &Path, sink: &Sender<Said>) -> Life {
-        let role = Role { id, life, clock, folder: folder.to_path_buf() };
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    /// `prepare` says where the process is to live.
+    pub(crate) fn start(role: &Role, sink: &Sender<Said>, prepare: impl FnOnce(&mut Command)) -> Life {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--ignored", "--exact", "member_process", "--nocapture", "--test-threads=1"])
             .env(MEMBER, role.encode())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(role.file("stderr")).unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(File::create(role.file("stderr")).unwrap());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let sink = sink.clone();
+        let (sink, process) = (sink.clone(), role.process);
         std::thread::spawn(move || {
             // The harness of the tests prints lines of its own, and its words before the first of ours.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some((_, line)) = line.split_once('@') {
-                    let _ = sink.send(Said { id, life, line: Some(line.to_owned()) });
+                    let _ = sink.send(Said { process, line: Some(line.to_owned()) });
                 }
             }
-            let _ = sink.send(Said { id, life, line: None });
+            let _ = sink.send(Said { process, line: None });
         });
         Life { child, stdin }
     }

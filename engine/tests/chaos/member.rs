@@ -1,211 +1,268 @@
-//! A member's process: sends at a steady pace, keeps a history of all it is told, does what its standard input says.
+//! A member's process: several threads send all the time, everything it is told is written down (see `record.rs`), and its
+//! standard input says what else it does. On its standard output it tells the runner where it is:
 //!
-//! The history is a file with a line per call of the handler, each written at once, so that a killed process leaves all:
-//!
-//! * `M view sequence mode sender life number`: a message
-//! * `V number members joined left failed count state ms`: a view, and what the application's state was at its begin
-//! * `R count state`: the state was taken from another member
-//! * `G ...`: a message that is not the next one of its sender's life
-//! * `S reason`: the group stopped here
+//! `@view number members`, `@restoring`, `@restored`, `@joined view`, `@idle count` (every message accepted so far is
+//! delivered here), `@report view count sum own`, `@left`, `@ended how error`.
 
+use crate::outbox::Outbox;
+use crate::record::{Message, Process, Record, Restored, Sender, State, Tag, ViewRecord};
+use crate::rng::Rng;
 use crate::trace::Stderr;
 use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 pub(crate) const MEMBER: &str = "GALERNA_CHAOS_MEMBER";
-const MAIN: SubgroupId = SubgroupId(0);
-const TICK: Duration = Duration::from_millis(10);
-/// Messages per tick and member: two thousand a second in all.
-const BURST: usize = 4;
-/// How long a member that leaves, or sends its last message, may need.
+pub(crate) const MAIN: SubgroupId = SubgroupId(0);
+/// How long a leave, a flush, a persist or a checkpoint may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What every other state weighs beside its numbers: its transfer takes a while, that of the others none.
-const PADDING_BYTES: usize = 2 << 20;
+const LOOK: Duration = Duration::from_millis(50);
+/// Milliseconds of the host's monotonic clock, which is the same in all processes, whatever their wall clocks say.
+pub(crate) fn now_ms() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000)
+}
 
-/// Milliseconds since the test began, in all of its processes.
-#[derive(Clone, Copy)]
-pub(crate) struct Clock(pub(crate) u64);
+/// The time in the engine's own words.
+pub(crate) struct Clock;
 
 impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)
-    }
-
-    pub(crate) fn ms(self) -> u64 {
-        Clock::start().0.saturating_sub(self.0)
+    pub(crate) fn ms(&self) -> u64 {
+        now_ms()
     }
 }
 
-/// Which life of which member a process is, and where its files are.
+/// What all members of a run do, drawn once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Habits {
+    pub(crate) threads: u32,
+    /// Between two messages of a thread, on average, in microseconds.
+    pub(crate) pause_us: u64,
+    /// Of a thousand callbacks so many last so long, in milliseconds.
+    pub(crate) slow: usize,
+    pub(crate) slow_ms: u64,
+    /// Bytes of the application's state beside its counters.
+    pub(crate) state_bytes: usize,
+    /// How long a `restore` takes at least, in milliseconds.
+    pub(crate) restore_ms: u64,
+    pub(crate) has_log: bool,
+}
+
+impl Habits {
+    fn encode(&self) -> String {
+        let Habits { threads, pause_us, slow, slow_ms, state_bytes, restore_ms, has_log } = self;
+        format!("{threads} {pause_us} {slow} {slow_ms} {state_bytes} {restore_ms} {}", u8::from(*has_log))
+    }
+
+    fn decode(text: &str) -> Option<Habits> {
+        let n: Vec<u64> = text.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let [threads, pause_us, slow, slow_ms, state_bytes, restore_ms, has_log] = n[..] else { return None };
+        let (threads, slow, state_bytes) = (threads as u32, slow as usize, state_bytes as usize);
+        Some(Habits { threads, pause_us, slow, slow_ms, state_bytes, restore_ms, has_log: has_log == 1 })
+    }
+}
+
+/// Which life of which member a process is, where its files are, and what it does.
+#[derive(Clone)]
 pub(crate) struct Role {
-    pub(crate) id: u32,
-    pub(crate) life: u32,
-    pub(crate) clock: Clock,
+    pub(crate) process: Process,
+    pub(crate) seed: u64,
+    pub(crate) habits: Habits,
     pub(crate) folder: PathBuf,
 }
 
 impl Role {
     pub(crate) fn encode(&self) -> String {
-        format!("{} {} {} {}", self.id, self.life, self.clock.0, self.folder.display())
+        format!("{}|{}|{}|{}", self.process, self.seed, self.habits.encode(), self.folder.display())
     }
 
     fn decode(text: &str) -> Option<Role> {
-        let mut parts = text.splitn(4, ' ');
-        let (id, life) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(Role { id, life, clock: Clock(parts.next()?.parse().ok()?), folder: PathBuf::from(parts.next()?) })
+        let mut parts = text.splitn(4, '|');
+        let (process, seed) = (Process::parse(parts.next()?)?, parts.next()?.parse().ok()?);
+        Some(Role { process, seed, habits: Habits::decode(parts.next()?)?, folder: PathBuf::from(parts.next()?) })
     }
 
     pub(crate) fn file(&self, kind: &str) -> PathBuf {
-        self.folder.join(format!("member-{}.{}.{kind}", self.id, self.life))
+        self.folder.join(format!("member-{}.{kind}", self.process))
+    }
+}
+
+pub(crate) fn config_file(folder: &Path, id: u32) -> PathBuf {
+    folder.join(format!("member-{id}.toml"))
+}
+
+/// The file in which everything is written down.
+pub(crate) struct Book {
+    file: File,
+    /// The end is in it.
+    ended: AtomicBool,
+}
+
+impl Book {
+    pub(crate) fn write(&self, record: &Record) {
+        // One write: a process that is killed leaves whole lines, but for the last one.
+        (&self.file).write_all(format!("{} {record}\n", now_ms()).as_bytes()).unwrap();
+        if matches!(record, Record::End { .. }) {
+            self.ended.store(true, Ordering::SeqCst);
+        }
     }
 }
 
 /// The application's state.
 #[derive(Default)]
-struct Past {
-    count: u64,
-    /// Of the messages that have a place in the order, which `fifo` ones may leave.
-    digest: u64,
-    /// By sender and its life, the number of the next message.
-    next: BTreeMap<(u32, u32), u64>,
-    restored: bool,
+struct App {
+    state: State,
     view: u64,
+    /// By sender, the number of its next message.
+    next: BTreeMap<Sender, u64>,
 }
 
-fn mix(digest: u64, words: &[u64]) -> u64 {
-    words.iter().fold(digest, |digest, word| {
-        let mixed = (digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ (mixed >> 29)
-    })
-}
-
-impl Past {
-    fn state(&self) -> String {
-        let all = self
-            .next
-            .iter()
-            .fold(self.digest, |d, (&(id, life), &next)| mix(d, &[u64::from(id), u64::from(life), next]));
-        format!("{} {all:016x}", self.count)
-    }
-
-    fn padding(&self) -> usize {
-        if self.count.is_multiple_of(2) { PADDING_BYTES } else { 0 }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut words = vec![self.count, self.digest, self.next.len() as u64];
-        for (&(id, life), &next) in &self.next {
-            words.extend([u64::from(id), u64::from(life), next]);
+impl App {
+    /// Of a message too short to say: thread 0 of the sender's life that spoke last; each life begins with a longer one.
+    fn sender_of(&self, id: u32, tag: Option<Tag>) -> Sender {
+        match tag {
+            Some(Tag { life, thread, .. }) => (Process { id, life }, thread),
+            None => {
+                let lives = self.next.keys().filter(|(process, thread)| process.id == id && *thread == 0);
+                lives.max().copied().unwrap_or((Process { id, life: 0 }, 0))
+            }
         }
-        words.resize(words.len() + self.padding() / 8, self.digest);
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Past> {
-        let words: Vec<u64> = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
-        let (&count, &digest, &entries) = (words.first()?, words.get(1)?, words.get(2)?);
-        let (next, padding) = words[3..].split_at_checked(3 * usize::try_from(entries).ok()?)?;
-        let next = next.chunks_exact(3).map(|n| ((n[0] as u32, n[1] as u32), n[2])).collect();
-        let past = Past { count, digest, next, restored: true, view: 0 };
-        let whole = padding.len() == past.padding() / 8 && padding.iter().all(|&word| word == digest);
-        whole.then_some(past)
+    /// The state, made piece by piece as it is read: the callback that hands it out is short, whatever it weighs.
+    fn encode(&self, padding: usize) -> impl Read + Send + use<> {
+        let mut words = vec![self.state.count, self.state.sum, self.next.len() as u64];
+        for (&(Process { id, life }, thread), &next) in &self.next {
+            words.extend([u64::from(id), u64::from(life), u64::from(thread), next]);
+        }
+        let head: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        io::Cursor::new(head).chain(io::repeat(self.state.sum as u8).take(padding as u64))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<App> {
+        let (head, rest) = bytes.split_at_checked(24)?;
+        let words = |bytes: &[u8]| -> Vec<u64> {
+            bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let [count, sum, entries] = words(head)[..] else { return None };
+        let (next, padding) = rest.split_at_checked(usize::try_from(entries).ok()?.checked_mul(32)?)?;
+        let entry = |n: &[u64]| ((Process { id: n[0] as u32, life: n[1] as u32 }, n[2] as u32), n[3]);
+        let next = words(next).chunks_exact(4).map(entry).collect();
+        padding.iter().all(|&byte| byte == sum as u8).then_some(App { state: State { count, sum }, view: 0, next })
     }
 }
 
 struct Recorder {
-    past: Arc<Mutex<Past>>,
-    history: File,
-    clock: Clock,
+    book: Arc<Book>,
+    app: Arc<Mutex<App>>,
+    habits: Habits,
+    rng: Rng,
+    /// It was told of a view, or of messages of earlier ones, from its log.
+    has_view: bool,
+    replays: bool,
 }
 
-impl Recorder {
-    fn write(&mut self, line: &str) {
-        self.history.write_all(format!("{line}\n").as_bytes()).unwrap();
+fn ids(members: &[MemberId]) -> Vec<u32> {
+    members.iter().map(|id| id.0).collect()
+}
+
+pub(crate) fn letter(mode: Mode) -> char {
+    match mode {
+        Mode::Fifo => 'f',
+        Mode::Ordered => 'o',
+        Mode::Safe => 's',
+        Mode::Durable => 'd',
     }
-}
-
-fn list(ids: &[MemberId]) -> String {
-    let ids: Vec<String> = ids.iter().map(MemberId::to_string).collect();
-    if ids.is_empty() { "-".to_owned() } else { ids.join(",") }
-}
-
-fn payload(id: u32, life: u32, number: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&id.to_le_bytes());
-    bytes[4..8].copy_from_slice(&life.to_le_bytes());
-    bytes[8..].copy_from_slice(&number.to_le_bytes());
-    bytes
 }
 
 impl Handler for Recorder {
     fn deliver(&mut self, message: Delivery<'_>) {
-        let word = |at: usize| u32::from_le_bytes(message.payload[at..at + 4].try_into().unwrap());
-        let (id, life) = (word(0), word(4));
-        let number = u64::from_le_bytes(message.payload[8..].try_into().unwrap());
-        let mode = match message.mode {
-            Mode::Fifo => 'f',
-            Mode::Ordered => 'o',
-            Mode::Safe => 's',
-            Mode::Durable => 'd',
-        };
-        let (view, sequence) = (message.view, message.sequence);
-        self.write(&format!("M {view} {sequence} {mode} {id} {life} {number}"));
-        let mut past = self.past.lock().unwrap();
-        past.count += 1;
-        if mode != 'f' {
-            past.digest = mix(past.digest, &[u64::from(id), u64::from(life), number]);
+        let (place, payload) = ((message.view, message.sequence), message.payload);
+        let (crc, tag) = (crc32c::crc32c(payload), Tag::of(payload));
+        if !self.has_view && !std::mem::replace(&mut self.replays, true) {
+            println!("@restoring");
         }
-        let next = past.next.entry((id, life)).or_default();
-        let expected = std::mem::replace(next, number + 1);
-        drop(past);
-        if expected != number || message.sender.0 != id {
-            let sender = message.sender;
-            let what = format!("view {view} #{sequence} of {sender}: {id}.{life} says {number}, expected {expected}");
-            self.write(&format!("G {what}"));
-            println!("@gap {what}");
+        let (sender, mode, len) = (message.sender.0, letter(message.mode), payload.len() as u32);
+        self.book.write(&Record::Delivery { place, message: Message { sender, mode, len, crc, tag } });
+        let mut app = self.app.lock().unwrap();
+        app.state.add(place, crc);
+        let from = app.sender_of(sender, tag);
+        *app.next.entry(from).or_default() += 1;
+        drop(app);
+        if self.rng.below(1000) < self.habits.slow {
+            std::thread::sleep(Duration::from_millis(self.habits.slow_ms));
         }
     }
 
     fn view(&mut self, view: &View) {
-        let ms = self.clock.ms();
-        let mut past = self.past.lock().unwrap();
-        past.view = view.number;
-        let state = past.state();
-        drop(past);
-        let View { number, members, joined, left, failed } = view;
-        let (members, failed) = (list(members), list(failed));
-        self.write(&format!("V {number} {members} {} {} {failed} {state} {ms}", list(joined), list(left)));
-        println!("@view {number} {members} {failed} {ms}");
+        if !std::mem::replace(&mut self.has_view, true) && self.replays {
+            println!("@restored");
+        }
+        let mut app = self.app.lock().unwrap();
+        app.view = view.number;
+        let state = app.state;
+        drop(app);
+        let number = view.number;
+        let [members, joined, left, failed] =
+            [&view.members, &view.joined, &view.left, &view.failed].map(|members| ids(members));
+        let voters = voters(view);
+        let shown = members.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        self.book.write(&Record::View(Box::new(ViewRecord { number, members, voters, joined, left, failed, state })));
+        println!("@view {number} {shown}");
+    }
+
+    fn suspected(&mut self, member: MemberId, what: &str) {
+        self.book.write(&Record::Suspected { member: member.0, text: what.to_owned() });
+    }
+
+    fn durable(&mut self, below: u64) {
+        self.book.write(&Record::Durable { below });
     }
 
     fn stopped(&mut self, reason: &Error) {
-        self.write(&format!("S {reason}"));
+        end(&self.book, "stopped", reason);
     }
 
     fn snapshot(&mut self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(io::Cursor::new(self.past.lock().unwrap().encode())))
+        println!("@snapshot");
+        Ok(Box::new(self.app.lock().unwrap().encode(self.habits.state_bytes)))
     }
 
-    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        println!("@restoring");
         let mut bytes = Vec::new();
-        state.read_to_end(&mut bytes)?;
-        let past = Past::decode(&bytes).ok_or_else(|| io::Error::other("a malformed state"))?;
-        let state = past.state();
-        *self.past.lock().unwrap() = past;
-        self.write(&format!("R {state}"));
+        from.read_to_end(&mut bytes)?;
+        std::thread::sleep(Duration::from_millis(self.habits.restore_ms));
+        let mut app = App::decode(&bytes).ok_or_else(|| io::Error::other("a malformed state"))?;
+        let mut own = self.app.lock().unwrap();
+        app.view = own.view;
+        let next = app.next.iter().map(|(sender, next)| (*sender, *next)).collect();
+        self.book.write(&Record::Restored(Box::new(Restored { state: app.state, next })));
+        *own = app;
+        println!("@restored");
         Ok(())
     }
 }
 
-fn kind(error: &Error) -> String {
+/// The members of a view that vote.
+fn voters(view: &View) -> Option<Vec<u32>> {
+    Some(ids(&view.voters))
+}
+
+pub(crate) fn kind(error: &Error) -> String {
     let text = format!("{error:?}");
     text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+}
+
+fn end(book: &Book, how: &str, error: &Error) {
+    let (how, error, text) = (how.to_owned(), kind(error), error.to_string());
+    book.write(&Record::End { how, error, text });
 }
 
 /// The commands of the standard input; its end is that of the test, and of this process.
@@ -224,87 +281,126 @@ pub(crate) fn run(role: &str) {
     let role = Role::decode(role).unwrap();
     // Also of a process that is stopped, or when the test itself is killed.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
-    tracing::subscriber::set_global_default(Stderr(role.clock)).unwrap();
+    tracing::subscriber::set_global_default(Stderr(Clock)).unwrap();
     let commands = commands();
-    let config = Config::from_file(role.folder.join(format!("member-{}.toml", role.id))).unwrap();
-    let past = Arc::new(Mutex::new(Past::default()));
-    let history = File::create(role.file("history")).unwrap();
-    let group = match Group::join(config, Recorder { past: past.clone(), history, clock: role.clock }) {
+    let config = Config::from_file(config_file(&role.folder, role.process.id)).unwrap();
+    let app = Arc::new(Mutex::new(App::default()));
+    let file = File::options().create(true).append(true).open(role.file("records")).unwrap();
+    let book = Arc::new(Book { file, ended: AtomicBool::new(false) });
+    book.write(&Record::Begin { pid: std::process::id() });
+    let (habits, rng) = (role.habits, Rng::new(role.seed));
+    let recorder = Recorder { book: book.clone(), app: app.clone(), habits, rng, has_view: false, replays: false };
+    let group = match Group::join(config, recorder) {
         Ok(group) => group,
-        Err(error) => return println!("@join-error {} {error}", kind(&error)),
+        Err(error) => {
+            end(&book, "join", &error);
+            return println!("@ended join {} {error}", kind(&error));
+        }
     };
-    let restored = past.lock().unwrap().restored;
-    println!("@joined {} {}", group.view().number, if restored { "newcomer" } else { "founder" });
-    Sender { role, group, past, sent: 0, sends: true }.serve(&commands);
+    let view = group.view().number;
+    book.write(&Record::Joined { view });
+    println!("@joined {view}");
+    let threads = role.habits.threads;
+    let shared = Shared { role, group, app, book, quiet: AtomicBool::new(false), idle: AtomicUsize::new(0) };
+    let shared = Arc::new(shared);
+    for thread in 0..threads {
+        let shared = shared.clone();
+        std::thread::spawn(move || Outbox::new(shared, thread).run());
+    }
+    shared.serve(&commands);
 }
 
-struct Sender {
-    role: Role,
-    group: Group,
-    past: Arc<Mutex<Past>>,
-    sent: u64,
-    sends: bool,
+/// What the threads of a process share.
+pub(crate) struct Shared {
+    pub(crate) role: Role,
+    pub(crate) group: Group,
+    app: Arc<Mutex<App>>,
+    pub(crate) book: Arc<Book>,
+    /// Nothing more is to be sent.
+    pub(crate) quiet: AtomicBool,
+    /// Threads that have seen it.
+    pub(crate) idle: AtomicUsize,
 }
 
-impl Sender {
-    fn serve(mut self, commands: &Receiver<String>) {
-        let mut tick = Instant::now();
+impl Shared {
+    fn serve(&self, commands: &Receiver<String>) {
         loop {
-            tick = (tick + TICK).max(Instant::now());
-            loop {
-                match commands.recv_timeout(tick.saturating_duration_since(Instant::now())) {
-                    Ok(command) if !self.obey(&command) => return,
-                    Ok(_) => {}
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+            match commands.recv_timeout(LOOK) {
+                Ok(command) if !self.obey(&command) => return,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.note_past();
             if let Some(reason) = self.group.stopped() {
-                let state = self.past.lock().unwrap().state();
-                return println!("@stopped {} {reason} ({state}, sent {})", kind(&reason), self.sent);
-            }
-            if self.sends {
-                // A full ring, or the end, which the next look tells.
-                let _ = (0..BURST).try_for_each(|_| self.send(Duration::from_millis(200)));
+                // The callback writes it down, a moment after this.
+                let until = Instant::now() + PATIENCE;
+                while !self.book.ended.load(Ordering::SeqCst) && Instant::now() < until {
+                    std::thread::sleep(LOOK);
+                }
+                return println!("@ended stopped {} {reason}", kind(&reason));
             }
         }
     }
 
-    fn send(&mut self, timeout: Duration) -> Result<(), Error> {
-        let mode = match self.sent % 10 {
-            0..=5 => Mode::Safe,
-            6 | 7 => Mode::Ordered,
-            _ => Mode::Fifo,
-        };
-        self.group.send(MAIN, mode, &payload(self.role.id, self.role.life, self.sent), timeout)?;
-        self.sent += 1;
-        Ok(())
+    /// What is past, and which record of the own log is the last one of it.
+    fn note_past(&self) {
+        if !self.role.habits.has_log {
+            return;
+        }
+        let Ok(frontiers) = self.group.frontiers(MAIN) else { return };
+        let time_ns = frontiers.past_ns;
+        let Some(reader) = self.group.read_log(MAIN).ok().filter(|_| time_ns > 0) else { return };
+        match reader.at_time(time_ns) {
+            Ok(last) => {
+                let last = last.map(|entry| (entry.version().view, entry.version().sequence));
+                self.book.write(&Record::Closed { time_ns, last });
+            }
+            Err(error) => println!("@log {} {error}", kind(&error)),
+        }
     }
 
     /// False when this process ends.
-    fn obey(&mut self, command: &str) -> bool {
+    fn obey(&self, command: &str) -> bool {
         match command {
             "leave" => {
+                self.quiet.store(true, Ordering::SeqCst);
                 match self.group.leave(PATIENCE) {
-                    Ok(()) => println!("@left {}", self.sent),
-                    Err(error) => println!("@leave-error {} {error}", kind(&error)),
+                    Ok(()) => {
+                        let (how, error, text) = ("left".to_owned(), "-".to_owned(), "-".to_owned());
+                        self.book.write(&Record::End { how, error, text });
+                        println!("@left");
+                    }
+                    Err(error) => {
+                        end(&self.book, "leave", &error);
+                        println!("@ended leave {} {error}", kind(&error));
+                    }
                 }
                 return false;
             }
-            "last" => {
-                self.sends = false;
-                if let Err(error) = self.send(PATIENCE) {
-                    println!("@mute {error}");
-                }
-                println!("@sent {}", self.sent);
-            }
+            "quiet" => self.quiet.store(true, Ordering::SeqCst),
             "report" => {
-                let past = self.past.lock().unwrap();
-                let next = past.next.iter().map(|((id, life), next)| format!(" {id}.{life}={next}"));
-                println!("@report {} {}{}", past.view, past.state(), next.collect::<String>());
+                let idle = self.idle.load(Ordering::SeqCst) == self.role.habits.threads as usize;
+                let app = self.app.lock().unwrap();
+                let State { count, sum } = app.state;
+                let own = app.next.iter().filter(|((process, _), _)| *process == self.role.process);
+                let own: u64 = own.map(|(_, next)| next).sum();
+                println!("@report {} {count} {sum:x} {own} {}", app.view, if idle { "idle" } else { "busy" });
             }
+            "checkpoint" => self.checkpoint(),
             other => println!("@what {other}"),
         }
         true
+    }
+
+    /// In a thread of its own, as it waits.
+    fn checkpoint(&self) {
+        let group = self.group.clone();
+        std::thread::spawn(move || match group.checkpoint(MAIN, PATIENCE) {
+            Ok(version) => {
+                let trimmed = group.trim_log(MAIN, version);
+                println!("@checkpoint {version} {}", trimmed.map_or_else(|e| kind(&e), |()| "trimmed".to_owned()));
+            }
+            Err(error) => println!("@checkpoint {}", kind(&error)),
+        });
     }
 }

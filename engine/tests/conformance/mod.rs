@@ -51,6 +51,18 @@ macro_rules! conformance {
                 fetch::data_come_from_their_owner
                 fetch::a_fetch_from_a_peer_that_dies_ends_with_the_link
                 fetch::a_fetch_from_nobody_does_nothing
+                relink::rows_keep_their_contents
+                relink::nothing_of_the_former_link_lands
+                relink::fetches_end_with_the_former_link
+                relink::a_link_is_made_again_and_again
+                relink::a_link_that_was_made_again_breaks_as_any_other
+                relink::what_cannot_be_made_again_is_refused
+                renew::a_row_gets_new_memory
+                renew::who_comes_later_has_the_new_memory
+                renew::new_memory_outlives_the_link
+                renew::new_memory_that_was_missed_is_awaited
+                sizes::a_store_is_seen_by_the_peer_or_is_not
+                sizes::bytes_that_come_are_counted
                 release::what_was_queued_arrives_then_the_link_ends
                 release::a_released_peer_that_does_not_read_blocks_nobody
                 release::releasing_twice_or_oneself_or_the_dead_is_harmless
@@ -75,6 +87,8 @@ mod links;
 mod misuse;
 mod order;
 mod release;
+mod relink;
+mod renew;
 mod shm;
 mod sim;
 mod sizes;
@@ -107,6 +121,11 @@ pub(crate) trait Harness: Sized {
     /// Both ends of a new link between the newest processes in slots `a` and `b`, that of `a` first. Each attaches its own
     /// when it likes.
     fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2];
+
+    /// As [`Harness::link`], between processes that are attached to each other already: for `relink`.
+    fn link_again(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
+        self.link(a, b)
+    }
 
     /// Lets the world go on a bit; for a fabric that does not do so by itself.
     fn step(&mut self) {}
@@ -165,6 +184,11 @@ impl Endpoint {
 
     fn attach(&mut self, peer: Rank, connection: Connection) {
         self.rows[peer] = self.fabric.attach(SLOT_OF[peer], connection).unwrap();
+        assert_eq!(self.rows[peer].len(), self.specs.len());
+    }
+
+    fn relink(&mut self, peer: Rank, connection: Connection) {
+        self.rows[peer] = self.fabric.relink(SLOT_OF[peer], connection).unwrap();
         assert_eq!(self.rows[peer].len(), self.specs.len());
     }
 

@@ -1,21 +1,23 @@
 //! The suite on the simulated fabric: one thread, which alternates between members and the world's scheduler.
 
 use super::*;
-use crate::simulation::Net;
+use crate::simulation::{Net, again};
 
-pub(crate) struct Sim {
+pub(crate) struct Sim<const SHARED: bool> {
     net: Net,
     /// By slot: its newest process.
     newest: Vec<usize>,
+    /// Connections made so far by which links are made again.
+    again: u64,
     specs: Vec<TableSpec>,
 }
 
-impl Harness for Sim {
+impl<const SHARED: bool> Harness for Sim<SHARED> {
     const HAS_FD: bool = false;
-    const SHARED: bool = false;
+    const SHARED: bool = SHARED;
 
-    fn new(specs: &[TableSpec]) -> Sim {
-        Sim { net: Net::new(specs, false, 7), newest: vec![usize::MAX; SLOTS], specs: specs.to_vec() }
+    fn new(specs: &[TableSpec]) -> Sim<SHARED> {
+        Sim { net: Net::new(specs, SHARED, 7), newest: vec![usize::MAX; SLOTS], again: 0, specs: specs.to_vec() }
     }
 
     fn process(&mut self, slot: Slot) -> Endpoint {
@@ -26,6 +28,11 @@ impl Harness for Sim {
 
     fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
         [Connection::Simulated(self.newest[b]), Connection::Simulated(self.newest[a])]
+    }
+
+    fn link_again(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
+        self.again += 1;
+        again(self.newest[a], self.newest[b], self.again)
     }
 
     fn step(&mut self) {
@@ -40,4 +47,12 @@ impl Harness for Sim {
     }
 }
 
-conformance!(on_sim, Sim);
+conformance!(on_sim, Sim<false>);
+
+/// The simulated fabric with shared rows: what it has beyond the other. A row that is severed still changes there.
+#[test]
+fn on_shared_sim() {
+    renew::a_row_gets_new_memory::<Sim<true>>();
+    renew::who_comes_later_has_the_new_memory::<Sim<true>>();
+    renew::new_memory_that_was_missed_is_awaited::<Sim<true>>();
+}

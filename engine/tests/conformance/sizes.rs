@@ -119,3 +119,39 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
     run(&mut harness, &mut members, acts);
     members.iter().for_each(Endpoint::no_breach);
 }
+
+/// A store to one's own row that is not pushed: seen by the peer exactly where the fabric says that rows are shared, on which
+/// depends whether readers protect themselves.
+pub(crate) fn a_store_is_seen_by_the_peer_or_is_not<H: Harness>() {
+    let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
+    for (value, offset) in [(7, 0), (8, COLUMNS - 8), (9, COLUMNS)] {
+        members[0].own().word(offset).store(value, Ordering::Release);
+        settle(&mut harness, &mut members);
+        let seen = members[1].sees(0, offset) == value;
+        for member in &members {
+            assert_eq!(member.fabric.shares_rows(), seen, "the word at {offset}");
+        }
+        assert_eq!(H::SHARED, seen);
+    }
+}
+
+/// What a fabric says of the bytes that came from a peer grows while they come, if it ever says anything.
+pub(crate) fn bytes_that_come_are_counted<H: Harness>() {
+    let (mut harness, mut members) = H::cluster(3, &[table(1, 1 << 20)]);
+    assert!(members.iter().all(|member| member.fabric.received_from(SLOTS) == 0), "nobody");
+    let counts = |members: &[Endpoint]| [1, 2].map(|peer| members[0].fabric.received_from(SLOT_OF[peer]));
+    settle(&mut harness, &mut members);
+    let before = counts(&members);
+    let writer = |me: &mut Endpoint| {
+        if me.own().word(0).load(Ordering::Relaxed) == 0 {
+            me.write(0, COLUMNS..COLUMNS + (1 << 20), Source::Stable);
+            me.announce(&[0], 0, 1);
+        }
+        true
+    };
+    let reader = |me: &mut Endpoint| me.sees(1, 0) == 1;
+    run(&mut harness, &mut members, vec![Box::new(reader), Box::new(writer), idle()]);
+    let after = counts(&members);
+    assert_eq!(after[1], before[1], "member 2 has sent nothing");
+    assert!(after[0] == 0 || after[0] >= before[0] + (1 << 20), "{before:?} {after:?}");
+}

@@ -59,11 +59,23 @@ impl Harness for Rdma {
     }
 
     fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
+        self.connect(a, b, false)
+    }
+
+    fn link_again(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
+        self.connect(a, b, true)
+    }
+}
+
+impl Rdma {
+    fn connect(&mut self, a: Slot, b: Slot, again: bool) -> [Connection; 2] {
         let deadline = Instant::now() + WATCHDOG;
         let near = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let far = self.listener.accept().unwrap().0;
         let exchange = |me: Slot, peer: Slot, stream| {
-            let (found, prepared) = self.offers[&me].exchange(vec![(peer, stream)], deadline).unwrap().remove(0);
+            let (offer, links) = (&self.offers[&me], vec![(peer, stream)]);
+            let met = if again { offer.exchange_again(links, deadline) } else { offer.exchange(links, deadline) };
+            let (found, prepared) = met.unwrap().remove(0);
             assert_eq!(found, peer);
             Connection::Verbs(Box::new(prepared))
         };

@@ -2,6 +2,7 @@
 
 use super::common;
 use super::group::{MAIN, PATIENCE, config, join_all, send};
+use super::pace::paced;
 use super::rounds::Folder;
 use galerna::{Config, Delivery, FabricKind, Group, Mode};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ fn nothing_is_delivered_after_the_join_has_failed() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !stop.load(Ordering::SeqCst) {
+            for _ in paced().take_while(|_| !stop.load(Ordering::SeqCst)) {
                 members[0].0.send(MAIN, Mode::Safe, &[7; 1000], PATIENCE).unwrap();
                 std::thread::sleep(Duration::from_millis(1));
             }

@@ -1,12 +1,13 @@
 //! Two threads ask for a checkpoint at the same time.
 
-use super::group::{List, MAIN, PATIENCE, config, send, wait};
+use super::common;
+use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
 use super::rounds::Folder;
 use galerna::log::Version;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, MemberId};
 use std::io::Read;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A state that takes a while to read, as a large one does.
 struct Slow(List);
@@ -95,4 +96,69 @@ fn a_process_that_ends_in_the_middle_of_two_checkpoints() {
     drop(group);
     config.log.as_mut().unwrap().directory = copy;
     assert_eq!(comes_back(&config), ["0", "1", "2", "3"]);
+}
+
+/// An application that does not take its state.
+struct Refuses;
+
+const REFUSAL: &str = "the checkpoint is of version 7";
+
+impl Handler for Refuses {
+    fn deliver(&mut self, _: Delivery<'_>) {}
+
+    fn restore(&mut self, _: &mut dyn Read) -> std::io::Result<()> {
+        Err(std::io::Error::other(REFUSAL))
+    }
+}
+
+/// What a process says whose application refuses the checkpoint.
+fn refused(config: Config) -> Error {
+    let (begin, timeout) = (Instant::now(), Duration::from_millis(config.join_timeout_ms));
+    let error = Group::join(config, Refuses).map(drop).unwrap_err();
+    assert!(begin.elapsed() < timeout, "it is final: {error}");
+    let text = error.to_string();
+    let named = text.contains(&format!("the application's `restore` failed: {REFUSAL}"));
+    assert!(matches!(error, Error::StateTransfer(_)) && named, "{text}");
+    error
+}
+
+#[test]
+fn an_application_that_refuses_its_own_checkpoint() {
+    let folder = Folder::new("refuses-own");
+    let (config, group) = with_messages(&folder);
+    group.checkpoint(MAIN, PATIENCE).unwrap();
+    drop(group);
+    refused(config.clone().with_member(MemberId(1)));
+    assert_eq!(comes_back(&config).len(), 4, "and nothing is lost");
+}
+
+#[test]
+fn a_newcomer_that_refuses_the_groups_checkpoint() {
+    let folder = Folder::new("refuses");
+    let mut config = config(&folder, FabricKind::Tcp, 3);
+    config.max_message_bytes = Some(4096);
+    config.log.as_mut().unwrap().segment_bytes = 16 << 10;
+    let members = join_all(&config, &[1, 2, 3]);
+    // Enough to trim: a newcomer gets no checkpoint where it can have the log.
+    (0..100).for_each(|n| send(&members[0].0, &format!("{n} {}", ".".repeat(1000))));
+    members[0].0.persist(MAIN, PATIENCE).unwrap();
+    for (group, list) in &members {
+        wait("delivery", || list.all().len() == 100);
+        let version = group.checkpoint(MAIN, PATIENCE).unwrap();
+        group.trim_log(MAIN, version).unwrap();
+    }
+    let address = common::addresses(FabricKind::Tcp, 1).pop();
+    let newcomer = Config { address, ..config }.with_member(MemberId(4));
+    refused(newcomer.clone());
+    // The source of the log is the last voter, or another one if that was too slow.
+    let is_told = |group: &Group| group.fault(MemberId(4)).is_some_and(|what| what.contains(REFUSAL));
+    wait("the cause", || members.iter().any(|(group, _)| is_told(group)));
+    wait("the removal", || members.iter().all(|(group, _)| group.view().members.len() == 3));
+    assert_eq!(join_one(newcomer).len(), 100, "another application takes it");
+}
+
+fn join_one(config: Config) -> Vec<String> {
+    let list = List::default();
+    let _group = Group::join(config, list.clone()).unwrap();
+    list.all()
 }

@@ -24,7 +24,7 @@ fn small_segments(folder: &Folder, count: u32) -> Config {
 }
 
 fn directory_of(config: &Config, id: u32) -> PathBuf {
-    config.log.as_ref().unwrap().directory.join(format!("{}-{id}", config.group))
+    config.log.as_ref().unwrap().directory_of(&config.group, MemberId(id))
 }
 
 /// The files of a directory, by name.
@@ -51,7 +51,7 @@ fn place_of(directory: &Path, n: usize) -> (String, usize) {
 
 /// Sends until there are four segments, and enough records in the last one; the number of messages.
 fn fill(still: &Still, directory: &Path) -> usize {
-    for n in 0.. {
+    for n in 0..10_000 {
         // Each in a batch of its own: the later ones vouch for it.
         send(&still.members[0].0, &text(n));
         still.members[0].0.persist(MAIN, PATIENCE).unwrap();
@@ -60,7 +60,7 @@ fn fill(still: &Still, directory: &Path) -> usize {
             return n + 1;
         }
     }
-    unreachable!("the loop has no end")
+    panic!("10,000 messages do not fill four segments")
 }
 
 /// Members 1 to 3, gone by now, whose logs hold the same messages, in several segments; the number of messages.
@@ -119,9 +119,11 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
         let before = files(&directory);
         let refused = refusal(&config, 3);
         match &refused {
-            Error::LogDamaged { file, offset, .. } => assert_eq!((file, *offset), (&name, tells as u64), "{refused}"),
+            Error::LogDamaged { file, offset, .. } => {
+                assert_eq!((Path::new(file), *offset), (&*path, tells as u64), "{refused}");
+            }
             // The number of the format is looked at before the checksum.
-            Error::LogFormat { file, .. } => assert_eq!((file, at), (&name, 10), "{refused}"),
+            Error::LogFormat { file, .. } => assert_eq!((Path::new(file), at), (&*path, 10), "{refused}"),
             other => panic!("{name} at {at}: {other}"),
         }
         assert!(files(&directory) == before, "{refused}: the files are others now");
@@ -133,14 +135,25 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..len]).unwrap();
         let refused = refusal(&config, 3);
-        assert!(matches!(&refused, Error::LogDamaged { file, .. } if file == "ledger.blob"), "{refused}");
+        assert!(matches!(&refused, Error::LogDamaged { file, .. } if Path::new(file) == path), "{refused}");
         std::fs::write(&path, whole).unwrap();
     }
     let (segment, record) = place_of(&directory, count - 4);
-    flip(&directory.join(segment), record + HEAD_BYTES);
+    let segment = directory.join(segment);
+    flip(&segment, record + HEAD_BYTES);
     assert!(matches!(refusal(&config, 3), Error::LogDamaged { .. }));
     let two = join_all(&config, &[1, 2]);
     assert!(two.iter().all(|(_, list)| has_all(list, count)));
+    flip(&segment, record + HEAD_BYTES);
+    for blob in ["ledger.blob", "places.blob", "tail.blob", "clock.blob"] {
+        // The group runs by now, and the member would be given all of it but what it voted.
+        let Some(bytes) = files(&directory).remove(blob) else { continue };
+        let path = directory.join(blob);
+        flip(&path, bytes.len() - 1);
+        let refused = refusal(&config, 3);
+        assert!(matches!(&refused, Error::LogDamaged { file, .. } if Path::new(file) == path), "{refused}");
+        flip(&path, bytes.len() - 1);
+    }
     join_third_anew(&config, &two, count);
 }
 
@@ -164,7 +177,7 @@ fn damage_in_an_old_segment_is_an_error_of_who_comes_back() {
         let two = join_all(&config, &[1, 2]);
         // First when all come back, then when it joins the others, who run.
         for refused in [third.join().unwrap(), refusal(&config, 3)] {
-            let told = matches!(&refused, Error::LogDamaged { file, offset, .. } if *file == segment && *offset == record as u64);
+            let told = matches!(&refused, Error::LogDamaged { file, offset, .. } if Path::new(file) == directory.join(&segment) && *offset == record as u64);
             assert!(told, "{refused}");
         }
         assert!(std::fs::read(directory.join(&segment)).unwrap() == damaged);
@@ -172,6 +185,35 @@ fn damage_in_an_old_segment_is_an_error_of_who_comes_back() {
         wait("the removal", || two.iter().all(|(group, _)| group.view().members.len() == 2));
         join_third_anew(&config, &two, count);
     }
+}
+
+/// Any file but those that are built anew, of a member whose disk is otherwise whole.
+#[test]
+fn a_file_that_was_removed_is_told_at_the_start_and_nothing_is_changed() {
+    let folder = Folder::new("damage-removed");
+    let config = small_segments(&folder, 3);
+    let count = three_that_are_gone(&config);
+    let directory = directory_of(&config, 3);
+    let all = files(&directory);
+    let needed: Vec<&String> = all.keys().filter(|name| !name.ends_with(".index") && *name != "lock").collect();
+    let segments = needed.iter().filter(|name| name.ends_with(".segment")).count();
+    assert!(segments >= 4 && needed.len() >= segments + 3, "{needed:?}");
+    for name in needed {
+        std::fs::rename(directory.join(name), folder.0.join("aside")).unwrap();
+        let before = files(&directory);
+        for _ in 0..2 {
+            let refused = refusal(&config, 3);
+            let told = matches!(&refused, Error::LogDamaged { file, what, .. } if Path::new(file) == directory.join(name) && what.contains("missing"));
+            assert!(told, "{name}: {refused}");
+        }
+        assert!(files(&directory) == before, "{name}: the files are others now");
+        std::fs::rename(folder.0.join("aside"), directory.join(name)).unwrap();
+    }
+    for name in all.keys().filter(|name| name.ends_with(".index")) {
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    let three = join_all(&config, &[1, 2, 3]);
+    three.iter().for_each(|(_, list)| wait("delivery", || has_all(list, count)));
 }
 
 /// Who takes over the log does not end where one source is damaged, but goes on with another.
@@ -187,7 +229,9 @@ fn a_newcomer_takes_from_another_what_one_has_damaged() {
     // The first that is asked is the last voter.
     flip(&directory.join(&segment), record + HEAD_BYTES + 500);
     let read = still.members[1].0.read_log(MAIN).unwrap().iter(..).find_map(Result::err).unwrap();
-    assert!(matches!(&read, Error::LogDamaged { file, offset, .. } if *file == segment && *offset == record as u64));
+    assert!(
+        matches!(&read, Error::LogDamaged { file, offset, .. } if Path::new(file) == directory.join(&segment) && *offset == record as u64)
+    );
     let address = common::addresses(FabricKind::Tcp, 1).pop();
     let (group, list) = join_all(&Config { address, ..config.clone() }, &[3]).pop().unwrap();
     assert!(has_all(&list, count));

@@ -13,7 +13,7 @@ use std::process::Command;
 const MOMENTS: [usize; 3] = [20, 400, 1500];
 
 /// The library that makes calls fail, compiled into the folder.
-fn failing_disk(folder: &Path) -> PathBuf {
+pub(crate) fn failing_disk(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durable/failing_disk.c");
     let library = folder.join("failing_disk.so");
     let flags = ["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
@@ -31,13 +31,13 @@ fn is_durable(line: &Line) -> bool {
 }
 
 /// What a member was delivered up to its last durable message: what came after it may be known to nobody else.
-fn settled(path: &Path) -> Vec<Line> {
+pub(crate) fn settled(path: &Path) -> Vec<Line> {
     let mut lines = history::read(path);
     lines.truncate(lines.iter().rposition(is_durable).map_or(0, |last| last + 1));
     lines
 }
 
-fn stopped(path: &Path) -> Option<String> {
+pub(crate) fn stopped(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().find(|line| line.starts_with("# stopped")).map(str::to_owned)
 }

@@ -1,5 +1,6 @@
 /* A disk that fails. Put before the C library by LD_PRELOAD, this makes the calls by which the log writes fail with EIO:
- * those that FAILING_CALLS names ("sync" or "write"), on what lies in FAILING_DIRECTORY, once the file FAILING_SINCE exists. */
+ * those that FAILING_CALLS names ("sync" or "write"), on what lies in FAILING_DIRECTORY, once the file FAILING_SINCE exists.
+ * With "slow" a sync takes 400 ms, and fails at nothing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -35,6 +36,8 @@ static int synced(const char *name, int fd)
         errno = EIO;
         return -1;
     }
+    if (fails(fd, "slow"))
+        usleep(400000);
     return ((sync_fn *)dlsym(RTLD_NEXT, name))(fd);
 }
 

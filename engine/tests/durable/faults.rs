@@ -1,7 +1,7 @@
 //! Disks that give out.
 
 use super::common;
-use super::group::{List, PATIENCE, join_all, send, wait};
+use super::group::{List, PATIENCE, config, join_all, send, wait};
 use super::rounds::Folder;
 use super::small_disk;
 use galerna::config::Member;
@@ -30,10 +30,13 @@ fn child_with_a_small_disk() {
     while members[0].0.view().members.len() == 3 {
         send(&members[0].0, &format!("{sent} {}", ".".repeat(2000)));
         sent += 1;
-        assert!(sent < 100_000, "the disk does not fill up");
+        assert!(sent < 20_000, "the disk does not fill up");
     }
     let stopped = third.stopped();
-    assert!(matches!(&stopped, Some(Error::LogFull { file, .. }) if file.contains("segment")), "{stopped:?}");
+    assert!(
+        matches!(&stopped, Some(Error::LogFull { file, .. }) if file.starts_with('/') && file.contains("segment")),
+        "{stopped:?}"
+    );
     members[0].0.persist(MAIN, PATIENCE).unwrap();
     members[1].0.send(MAIN, Mode::Durable, b"after", PATIENCE).unwrap();
     for (_, list) in &members {
@@ -48,5 +51,36 @@ fn a_member_whose_disk_is_full_stops_and_the_others_go_on() {
     let child = "faults::child_with_a_small_disk";
     if let Some(output) = small_disk::run_on_one(&folder.0, 4, SMALL, child) {
         small_disk::assert_said(&output, "the others went on");
+    }
+}
+
+const SMALL_JOINER: &str = "GALERNA_DURABLE_SMALL_JOINER";
+
+/// A process that joins says that its own disk is full, not that some member could not give it the log.
+#[test]
+fn child_that_joins_with_a_full_disk() {
+    let Ok(small) = std::env::var(SMALL_JOINER) else { return };
+    let folder = Folder::new("full-joiner");
+    let config = config(&folder, FabricKind::Tcp, 1);
+    let (first, _) = join_all(&config, &[1]).pop().unwrap();
+    // More than the other's disk takes.
+    (0..800).for_each(|n| send(&first, &format!("{n} {}", ".".repeat(8000))));
+    first.persist(MAIN, PATIENCE).unwrap();
+    let mut newcomer = Config { address: common::addresses(FabricKind::Tcp, 1).pop(), ..config };
+    newcomer.log.as_mut().unwrap().directory = small.into();
+    let refused = Group::join(newcomer.with_member(MemberId(2)), List::default()).err().unwrap();
+    assert!(matches!(refused, Error::LogFull { .. }), "{refused}");
+    wait("the view without it", || first.view().members.len() == 1);
+    send(&first, "goes on");
+    first.persist(MAIN, PATIENCE).unwrap();
+    println!("the other is told so: {:?}", first.fault(MemberId(2)));
+}
+
+#[test]
+fn a_joiner_whose_disk_is_full_says_so() {
+    let folder = Folder::new("small-joiner");
+    let child = "faults::child_that_joins_with_a_full_disk";
+    if let Some(output) = small_disk::run_on_one(&folder.0, 4, SMALL_JOINER, child) {
+        small_disk::assert_said(&output, "the other is told so");
     }
 }

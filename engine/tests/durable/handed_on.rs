@@ -2,10 +2,12 @@
 
 use super::common;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
+use super::pace::paced;
 use super::rounds::Folder;
 use galerna::{Config, FabricKind, Group, Mode};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A member whose disk was replaced has the whole log from another, and is as good a source as that one.
 #[test]
@@ -31,7 +33,8 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     assert_eq!(got[0], whole[0], "the newcomer's log begins with another record");
 }
 
-/// Two members send without end, one group at a time joins as the third and leaves again: each is told everything, once.
+/// Two members send all the time, one process after the other joins as the third member and leaves again: each is told everything,
+/// once.
 fn joins_under_load(config: &Config, members: &[(Group, List)]) {
     let stop = AtomicBool::new(false);
     let stop = &stop;
@@ -43,12 +46,14 @@ fn joins_under_load(config: &Config, members: &[(Group, List)]) {
                     while go_on() {
                         let version = group.checkpoint(MAIN, PATIENCE).unwrap();
                         group.trim_log(MAIN, version).unwrap();
+                        // Each is a copy of all that was sent.
+                        std::thread::sleep(Duration::from_millis(10));
                     }
                 });
             }
             scope.spawn(move || {
-                for i in (0..).take_while(|_| go_on()) {
-                    let mode = [Mode::Fifo, Mode::Ordered, Mode::Safe][i % 3];
+                for i in paced().take_while(|_| go_on()) {
+                    let mode = [Mode::Fifo, Mode::Ordered, Mode::Safe][i as usize % 3];
                     group.send(MAIN, mode, format!("{n}.{i}").as_bytes(), PATIENCE).unwrap();
                 }
             });

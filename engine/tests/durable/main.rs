@@ -5,8 +5,10 @@
 
 mod after_failure;
 mod agreed;
+mod broken;
 mod callback;
 mod checkpoints;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
@@ -22,7 +24,11 @@ mod locked;
 mod longer;
 mod lost_founder;
 mod member;
+mod names;
+#[path = "../common/pace.rs"]
+mod pace;
 mod panic;
+mod pauses;
 mod rounds;
 mod segments;
 mod slow_source;
@@ -32,6 +38,7 @@ mod still;
 mod stopped;
 #[path = "../chaos/trace.rs"]
 mod trace;
+mod votes;
 
 /// Not a test: what a member's process runs.
 #[test]

@@ -1,5 +1,6 @@
-//! A member's process: sends without end, and keeps a history of what it is delivered, a line each, written at once.
+//! A member's process: sends until it is killed, and keeps a history of what it is delivered, a line each, written at once.
 
+use crate::pace::paced;
 use crate::trace::Stderr;
 use galerna::{Config, Delivery, Group, Handler, Mode, SubgroupId};
 use std::fs::File;
@@ -16,6 +17,8 @@ impl Clock {
 }
 
 pub(crate) const MEMBER: &str = "GALERNA_DURABLE_MEMBER";
+/// If set, the member sends only what it is asked for.
+pub(crate) const QUIET: &str = "GALERNA_DURABLE_QUIET";
 const MAIN: SubgroupId = SubgroupId(0);
 
 struct Recorder {
@@ -42,6 +45,7 @@ pub(crate) fn run() {
     let mut role = role.split(' ');
     let (config, history, life) = (role.next().unwrap(), role.next().unwrap(), role.next().unwrap());
     tracing::subscriber::set_global_default(Stderr(Clock(Instant::now()))).unwrap();
+    crate::broken::break_when_told();
     let config = Config::from_file(config).unwrap();
     let history = File::create(history).unwrap();
     let group = match Group::join(config, Recorder { history }) {
@@ -55,7 +59,10 @@ pub(crate) fn run() {
     let sender = group.clone();
     let life = life.to_owned();
     std::thread::spawn(move || {
-        for number in 0u64.. {
+        for number in paced() {
+            if std::env::var_os(QUIET).is_some() {
+                return;
+            }
             // Of all sizes, and not all durable.
             let mut bytes = format!("{life}.{number} ").into_bytes();
             bytes.resize(bytes.len() + (number as usize * 37) % 3000, b'.');
@@ -69,8 +76,13 @@ pub(crate) fn run() {
         }
     });
     for line in std::io::stdin().lock().lines() {
-        if line.is_ok_and(|line| line == "checkpoint") {
-            println!("checkpoint {:?}", group.checkpoint(MAIN, Duration::from_secs(20)));
+        match line.as_deref() {
+            Ok("checkpoint") => println!("checkpoint {:?}", group.checkpoint(MAIN, Duration::from_secs(20))),
+            Ok("past") => println!("past {}", group.frontiers(MAIN).unwrap().past_ns),
+            Ok("send") => {
+                println!("sent {:?}", group.send(MAIN, Mode::Durable, b"asked for", Duration::from_secs(60)))
+            }
+            _ => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use super::member::MEMBER;
 use galerna::FabricKind;
 use galerna::log::{Kind, Log, Version};
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,7 +74,17 @@ pub(crate) fn start(folder: &Path, id: u32, round: usize, variables: &[(&str, &O
 }
 
 impl Member {
+    /// Asks the process for something; the line that it answers with.
+    pub(crate) fn ask(&mut self, question: &str, answer: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{question}").unwrap();
+        self.line_with(answer)
+    }
+
     pub(crate) fn hear(&mut self, what: &str) {
+        self.line_with(what);
+    }
+
+    fn line_with(&mut self, what: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut line = String::new();
         while Instant::now() < deadline {
@@ -83,7 +93,7 @@ impl Member {
                 break;
             }
             if line.contains(what) {
-                return;
+                return line;
             }
             assert!(!line.contains("refused"), "{line}");
         }
@@ -93,6 +103,11 @@ impl Member {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let process = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(process, signal).unwrap();
     }
 
     /// Ends the process by ending its standard input.

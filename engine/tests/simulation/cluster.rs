@@ -1,15 +1,17 @@
 //! One run: a cluster drawn from the seed, its workload, its faults, and the checks around them.
 
+use super::clocks::HostClocks;
 use super::fabric::{Crash, Net};
 use super::media::SimJournal;
 use super::oracle::{Oracle, Sent, content};
+use super::outages::Outages;
 use super::rng::Rng;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
 use crate::log::{Release, Version, held};
 use crate::membership::{self, Member, Peer, Settings, View};
-use crate::multicast::{self, Claim, Durability, Mode, Multicast, Origin, Refusal, SendRing, column};
+use crate::multicast::{self, Claim, Delivery, Durability, Mode, Multicast, Origin, Refusal, SendRing, Sink, column};
 use crate::node::{Node, Phase};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -42,10 +44,19 @@ pub(crate) struct Report {
     pub(crate) revivals: u64,
     pub(crate) durable: u64,
     pub(crate) disk_failures: u64,
+    pub(crate) relinks: u64,
+    /// How often a clock that is wrong was set to something else.
+    pub(crate) leaps: u64,
+    /// Links that broke between two processes that were being restarted, and were made again.
+    pub(crate) links_again: u64,
+    /// Members that were told that the others had gone on without them.
+    pub(crate) told_gone_on: u64,
+    /// How often new memory was lost, and the link with it.
+    pub(crate) lost_memories: u64,
 }
 
 impl Report {
-    fn fields(&mut self) -> [&mut u64; 23] {
+    fn fields(&mut self) -> [&mut u64; 28] {
         [
             &mut self.deliveries,
             &mut self.nulls,
@@ -70,6 +81,11 @@ impl Report {
             &mut self.revivals,
             &mut self.durable,
             &mut self.disk_failures,
+            &mut self.relinks,
+            &mut self.leaps,
+            &mut self.links_again,
+            &mut self.told_gone_on,
+            &mut self.lost_memories,
         ]
     }
 
@@ -89,31 +105,38 @@ struct Asked {
     done: bool,
 }
 
-struct Actor {
-    node: Node,
-    peer: Peer,
-    process: usize,
+pub(super) struct Actor {
+    pub(super) node: Node,
+    pub(super) peer: Peer,
+    pub(super) process: usize,
     ring: Arc<SendRing>,
     /// Messages still to send: length and mode.
     todo: Vec<(usize, Mode)>,
     /// Claims not committed yet, with the message's place in the sender's order; none for one that will be dropped.
     open: Vec<(Claim, Option<usize>)>,
-    paused: usize,
+    pub(super) paused: usize,
     dead: bool,
     /// The driver would not sleep: the last pass moved something, or something was asked of it since.
-    awake: bool,
+    pub(super) awake: bool,
     /// A flush was asked for since the last pass.
     asked: bool,
     /// Wants to leave as soon as it runs.
     leaves: bool,
     /// A fault may cost it its place.
     doubtful: bool,
-    /// In a group with a log: its disk, and how far its clock is ahead.
+    /// In a group with a log: its disk.
     journal: Option<SimJournal>,
-    skew_ns: u64,
     /// Of one that joined such a group: what lets its journal go, and where its first view begins.
     release: Option<Release>,
     first: Option<Version>,
+}
+
+/// A link that its other end has made: at whom it arrives, from whom, and since which view that one has its place.
+pub(super) struct Arrival {
+    pub(super) at: usize,
+    pub(super) from: usize,
+    pub(super) since: u64,
+    pub(super) connection: Connection,
 }
 
 impl Actor {
@@ -121,16 +144,18 @@ impl Actor {
         !self.dead && matches!(self.node.phase(), Phase::Running)
     }
 
-    fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         self.dead || matches!(self.node.phase(), Phase::Left | Phase::Stopped(_))
     }
 }
 
 /// How often something happens, among a thousand steps; and what must be true of the run.
 #[derive(Debug, Clone, Copy, Default)]
-struct Plan {
+pub(super) struct Plan {
     kill: usize,
     cut: usize,
+    /// Every link breaks at once.
+    storm: usize,
     stall: usize,
     /// One process stands still for longer than the failure timeout.
     pause: usize,
@@ -143,8 +168,10 @@ struct Plan {
     most: usize,
     /// No fault that could cost the majority: then the group lives.
     careful: bool,
-    /// Stalled links come back in the end.
-    heals: bool,
+    /// Links that break can be made again after a while, and stalled ones come back in the end.
+    pub(super) heals: bool,
+    /// Of two members, nothing fails but their link, and that for less than the partition timeout: both go on, or leave.
+    outages: bool,
     all_leave: bool,
     /// Everything dies at once, with the state of all disks.
     blackout: usize,
@@ -154,24 +181,25 @@ struct Plan {
 
 /// See the module.
 pub(crate) struct Cluster {
-    rng: Rng,
-    net: Net,
+    pub(super) rng: Rng,
+    pub(super) net: Net,
     specs: [TableSpec; 2],
-    actors: Vec<Actor>,
+    pub(super) actors: Vec<Actor>,
     oracle: Oracle,
-    plan: Plan,
-    settings: Settings,
+    pub(super) plan: Plan,
+    pub(super) settings: Settings,
     asked: Vec<Asked>,
-    /// Links that one end has made and the other does not know yet: who, whom, and since which view that has its place.
-    arrivals: Vec<(usize, usize, u64)>,
+    /// Links that one end has made and the other does not know yet.
+    pub(super) arrivals: Vec<Arrival>,
     stalled: Vec<(usize, usize)>,
+    pub(super) outages: Outages,
     /// A member that stood still, or could not be heard, may come back in time to stay in the place of the one that
     /// accused it: so many may have been lost in that way, whoever they are.
-    excuses: usize,
+    pub(super) excuses: usize,
     /// Every counter seen so far, to see that none goes back.
     counters: HashMap<usize, (Arc<Row>, Vec<u64>)>,
-    report: Report,
-    now_ms: u64,
+    pub(super) report: Report,
+    pub(super) now_ms: u64,
     /// One reservation in so many is dropped.
     keep: usize,
     ring_bytes: usize,
@@ -192,9 +220,28 @@ pub(crate) struct Cluster {
     dark: bool,
     /// What was said of the past: a time, and the last record up to it; and the log that said so.
     pasts: Vec<(u64, Option<Version>)>,
+    clocks: HostClocks,
 }
 
 const MULTICAST: usize = 1;
+
+/// Ends its passes early now and then, as the time does.
+struct Hasty<F> {
+    told: F,
+    passed: u64,
+}
+
+impl<F: FnMut(&Delivery<'_>)> Sink for Hasty<F> {
+    fn deliver(&mut self, delivery: Delivery<'_>) -> bool {
+        (self.told)(&delivery);
+        !self.is_over()
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.passed += 1;
+        self.passed.is_multiple_of(11)
+    }
+}
 
 impl Cluster {
     pub(crate) fn new(seed: u64, logs: bool) -> Cluster {
@@ -217,6 +264,7 @@ impl Cluster {
             lone_survivor: false,
             restart_wait_ms: failure_timeout_ms / 2,
             logs,
+            clock_skew_max_ms: 1000,
             seed,
         };
         let mut plan = plan(&mut rng, n, shared);
@@ -237,6 +285,7 @@ impl Cluster {
             asked: Vec::new(),
             arrivals: Vec::new(),
             stalled: Vec::new(),
+            outages: Outages::default(),
             excuses: 0,
             counters: HashMap::new(),
             report: Report::default(),
@@ -254,6 +303,7 @@ impl Cluster {
             real: false,
             dark: false,
             pasts: Vec::new(),
+            clocks: HostClocks::new(seed, n),
         };
         if logs {
             cluster.slowness = [3, 30, 200][cluster.rng.below(3)];
@@ -297,7 +347,14 @@ impl Cluster {
             origin,
         );
         let ring = multicast.ring().clone();
-        let settings = Settings { seed: self.rng.next(), ..self.settings };
+        // Members may have shorter timeouts; the largest of a view is in force.
+        let part = [1, 1, 1, 2, 3][self.rng.below(5)];
+        let settings = Settings {
+            seed: self.rng.next(),
+            failure_timeout_ms: self.settings.failure_timeout_ms / part,
+            partition_timeout_ms: self.settings.partition_timeout_ms / part,
+            ..self.settings
+        };
         let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
         let (mut journal, mut release) = (None, None);
         if self.durability.is_some() {
@@ -315,6 +372,7 @@ impl Cluster {
                 _ => node.with_journal(Box::new(disk.clone())),
             };
             journal = Some(disk);
+            node.tell_time(self.clocks.read_ns(id, self.now_ms));
         }
         self.oracle.add(start == Start::Founds);
         self.actors.push(Actor {
@@ -331,8 +389,6 @@ impl Cluster {
             leaves: false,
             doubtful: false,
             journal,
-            // It is the host's: what was past stays so after a total failure if no host's clock went back.
-            skew_ns: [0, 1, 1_000_000, 5_000_000_000][id as usize % 4],
             release,
             first: None,
         });
@@ -340,7 +396,7 @@ impl Cluster {
     }
 
     pub(crate) fn run(mut self) -> Report {
-        if self.plan.careful || self.rng.chance(9, 10) {
+        if self.plan.careful || self.plan.outages || self.rng.chance(9, 10) {
             self.meet();
         }
         let steps = 200 + self.rng.below(3000);
@@ -375,6 +431,9 @@ impl Cluster {
         }
         if self.plan.duel > 0 && self.rng.chance(1, self.plan.duel) {
             self.duel(who);
+        }
+        if self.rng.chance(1, 12) && !self.dial(who) {
+            self.connect();
         }
         match self.rng.below(100) {
             0..=43 => {
@@ -436,6 +495,8 @@ impl Cluster {
             self.can_lose(&[who]) && self.kill(who)
         } else if is(plan.cut) {
             self.can_lose(&[who, other]) && self.cut(who, other)
+        } else if is(plan.storm) {
+            !self.plan.careful && self.storm()
         } else if is(plan.stall) {
             self.can_lose(&[who, other]) && self.stall(who, other)
         } else if is(plan.pause) {
@@ -464,7 +525,7 @@ impl Cluster {
             self.net.world().slow(self.actors[from].process, self.actors[to].process, slow);
         }
         // Whoever shows a proposal has a value that others may be about to accept: `PROPOSED` of the membership's row.
-        let proposed = self.net.world().row(0, self.actors[who].process).word(88).load(Ordering::Acquire) > 0;
+        let proposed = self.net.world().row(0, self.actors[who].process).word(96).load(Ordering::Acquire) > 0;
         if !proposed || !self.actors[who].runs() || self.duels == 0 {
             return;
         }
@@ -479,7 +540,7 @@ impl Cluster {
         self.duels -= usize::from(accused > 0);
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             println!("{}: {}", self.now_ms, what());
         }
@@ -519,12 +580,12 @@ impl Cluster {
         }
         self.say(|| format!("cut {a} {b}"));
         self.doubt(&[a, b]);
-        self.net.world().cut(self.actors[a].process, self.actors[b].process);
-        self.report.cuts += 1;
+        let until_ms = self.outage_ends_ms();
+        self.break_link(a, b, until_ms);
         true
     }
 
-    fn doubt(&mut self, actors: &[usize]) {
+    pub(super) fn doubt(&mut self, actors: &[usize]) {
         actors.iter().for_each(|&actor| self.actors[actor].doubtful = true);
     }
 
@@ -617,7 +678,8 @@ impl Cluster {
             let actor = other.incarnation as usize - 1;
             let connection = Connection::Simulated(self.actors[actor].process);
             self.actors[joiner].node.attach(other, admission.since, connection).unwrap();
-            self.arrivals.push((actor, joiner, admission.since));
+            let connection = Connection::Simulated(self.actors[joiner].process);
+            self.arrivals.push(Arrival { at: actor, from: joiner, since: admission.since, connection });
         }
         self.report.joins += 1;
         true
@@ -626,12 +688,17 @@ impl Cluster {
     /// A link that one end has made reaches the other.
     fn arrive(&mut self) {
         if !self.arrivals.is_empty() {
-            let (at, from, since) = self.arrivals.swap_remove(self.rng.below(self.arrivals.len()));
-            let (peer, process) = (self.actors[from].peer, self.actors[from].process);
-            let actor = &mut self.actors[at];
-            if !actor.ended() && !self.actors[from].dead {
+            let arrival = self.arrivals.swap_remove(self.rng.below(self.arrivals.len()));
+            let Arrival { at, from, since, connection } = arrival;
+            let peer = self.actors[from].peer;
+            if !self.actors[at].ended() && !self.actors[from].dead {
                 // It may be refused: somebody else has the slot by now.
-                let _ = self.actors[at].node.attach(peer, since, Connection::Simulated(process));
+                let number = if let Connection::SimulatedAgain(_, number) = connection { Some(number) } else { None };
+                let refused = self.actors[at].node.attach(peer, since, connection).is_err();
+                if let Some(number) = number.filter(|_| refused) {
+                    // Whoever made it finds it broken.
+                    self.net.world().refuse(self.actors[at].process, self.actors[from].process, number);
+                }
                 self.actors[at].awake = true;
             }
         }
@@ -674,16 +741,25 @@ impl Cluster {
         let oracle = &mut self.oracle;
         let members = self.actors[who].node.view().map(|view| view.members.clone()).unwrap_or_default();
         self.net.world().burn(self.actors[who].process, true);
-        let skew_ns = self.actors[who].skew_ns;
-        let (node, now_ms) = (&mut self.actors[who].node, self.now_ms);
-        node.tell_time(now_ms * 1_000_000 + skew_ns);
+        let (actor, now_ms) = (&mut self.actors[who], self.now_ms);
+        let node = &mut actor.node;
+        node.tell_time(self.clocks.read_ns(actor.peer.id.0, now_ms));
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            node.poll(now_ms, &mut |delivery| {
+            let told = |delivery: &Delivery<'_>| {
                 let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
-                oracle.deliver(who, sender.peer.incarnation as usize - 1, &delivery);
-            })
+                oracle.deliver(who, sender.peer.incarnation as usize - 1, delivery);
+            };
+            node.poll(now_ms, &mut Hasty { told, passed: now_ms })
         }));
         self.net.world().burn(self.actors[who].process, false);
+        let lost = std::mem::take(&mut self.net.world().lost_memory);
+        for (a, b) in lost {
+            let of = |process| self.actors.iter().position(|actor| actor.process == process);
+            let both: Vec<usize> = [a, b].into_iter().filter_map(of).collect();
+            self.say(|| format!("cut {both:?}: memory was lost"));
+            self.doubt(&both);
+            self.report.lost_memories += 1;
+        }
         let moved = match polled {
             Ok(moved) => moved,
             Err(panic) if panic.is::<Crash>() => {
@@ -881,6 +957,10 @@ impl Cluster {
                 self.arrive();
             }
             for who in 0..self.actors.len() {
+                moved |= self.dial(who) | self.link_again(who);
+            }
+            while self.connect() {}
+            for who in 0..self.actors.len() {
                 self.close_claims(who);
                 self.send(who);
                 self.close_claims(who);
@@ -958,6 +1038,8 @@ impl Cluster {
                 Phase::Stopped(Error::Removed { .. }) => self.report.removed += 1,
                 Phase::Stopped(Error::Partitioned { .. } | Error::Missing { .. }) => self.report.partitioned += 1,
                 Phase::Stopped(Error::TimedOut { what: "join", .. }) => {}
+                // Of a learner: everybody who had the state has left.
+                Phase::Stopped(Error::StateTransfer(_)) if !actor.node.is_voter() => {}
                 Phase::Stopped(Error::Io { .. }) if self.report.disk_failures > 0 => {}
                 _ => panic!("{who} ends as {phase:?}{}", self.describe()),
             }
@@ -971,6 +1053,11 @@ impl Cluster {
             let late = matches!(phase, Phase::Stopped(Error::TimedOut { .. }));
             unexcused += usize::from(!fine && !late);
             assert!(unexcused <= self.excuses, "{who} ends as {phase:?}, without a reason{}", self.describe());
+        }
+        if self.plan.outages {
+            // One that leaves, and is not heard again, may stop as one that is cut off: the other one has gone on.
+            let same = self.actors.iter().all(|a| a.runs() || a.leaves);
+            assert!(same, "an outage has cost a member its place{}", self.describe());
         }
         let views: Vec<&View> = running.iter().filter_map(|&who| self.actors[who].node.view()).collect();
         assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "two groups{}", self.describe());
@@ -1005,19 +1092,35 @@ impl Cluster {
             }
             self.net.world().drain();
         }
-        let before = self.net.world().posted;
+        let (before, before_ms) = (self.net.world().posted, self.now_ms);
         for _ in 0..20 {
             self.now_ms += self.settings.failure_timeout_ms / 4;
             for who in 0..self.actors.len() {
                 self.poll(who);
+                self.finish_disk(who);
             }
             self.net.world().drain();
         }
         let after = self.net.world().posted;
         assert_eq!(after, before, "a quiet group sends{}", self.describe());
+        self.check_closed_time(before_ms);
+    }
+
+    /// A clock that is wrong does not hold up the closed time of a group that has more right ones.
+    fn check_closed_time(&self, since_ms: u64) {
+        let many = |a: &Actor| a.node.view().is_some_and(|view| view.members.len() >= 3);
+        for (who, actor) in self.actors.iter().enumerate().filter(|(_, a)| a.journal.is_some() && a.runs() && many(a)) {
+            let (past_ns, since_ns) = (actor.node.past_ns(), HostClocks::right_ns(since_ms));
+            assert!(
+                past_ns >= since_ns,
+                "the closed time of {who} stands: {past_ns}, not {since_ns}{}",
+                self.describe()
+            );
+        }
     }
 
     fn finish_report(&mut self) {
+        self.report.leaps = self.clocks.leaps;
         for actor in &self.actors {
             let stats = actor.node.stats();
             self.report.nulls += stats.nulls_sent;
@@ -1042,7 +1145,13 @@ fn plan(rng: &mut Rng, n: usize, shared: bool) -> Plan {
     let most = 1 + rng.below(5);
     let rare = [2, 5, 20][rng.below(3)];
     let mut plan = Plan { most, careful, heals, all_leave: rng.chance(1, 10), ..Plan::default() };
-    match rng.below(9) {
+    match rng.below(11) {
+        9 => (plan.storm, plan.cut, plan.pause, plan.careful) = (rare, rare, rare / 2, false),
+        10 if n == 2 => {
+            (plan.cut, plan.pause, plan.careful) = (rare, rare, false);
+            (plan.heals, plan.outages, plan.all_leave) = (true, true, false);
+            plan.leave = [0, rare][rng.below(2)];
+        }
         8 if n > 3 => {
             (plan.duel, plan.suspect, plan.careful) = ([20, 60][rng.below(2)], 5, false);
             plan.most += 2;
@@ -1117,7 +1226,7 @@ fn trouble(rng: &mut Rng, plan: &mut Plan) {
         _ => (plan.blackout, plan.kill) = (10, plan.kill.max(5)),
     }
     if plan.blackout > 0 {
-        (plan.careful, plan.most) = (false, plan.most + 3);
+        (plan.careful, plan.outages, plan.most) = (false, false, plan.most + 3);
         // Whom a dumb link hides is not what this is about.
         plan.stall = 0;
     }
@@ -1126,6 +1235,7 @@ fn trouble(rng: &mut Rng, plan: &mut Plan) {
 /// Groups with a log: disks, total failures and restarts.
 impl Cluster {
     fn step_disks(&mut self) {
+        self.clocks.step();
         let who = self.rng.below(self.actors.len());
         if let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) {
             let most = 1 + self.rng.below(6);
@@ -1135,6 +1245,9 @@ impl Cluster {
         }
         if self.dark && self.rng.chance(1, 40) {
             self.bring_back();
+        }
+        if self.rng.chance(1, 20) {
+            self.link_again(who);
         }
         if self.rng.chance(1, 20) && self.actors[who].runs() {
             self.note_past(who);
@@ -1221,7 +1334,8 @@ impl Cluster {
                 let connection = Connection::Simulated(self.actors[other].process);
                 let peer = self.actors[other].peer;
                 self.actors[who].node.attach(peer, 0, connection).unwrap();
-                self.arrivals.push((other, who, 0));
+                let connection = Connection::Simulated(self.actors[who].process);
+                self.arrivals.push(Arrival { at: other, from: who, since: 0, connection });
             }
         }
     }
@@ -1267,6 +1381,7 @@ impl Cluster {
     }
 
     fn note_install(&mut self, who: usize, change: &membership::ViewChange) {
+        self.clocks.note_view(&change.view);
         let Some(journal) = self.actors[who].journal.clone() else { return };
         let restarted = self.actors[who].release.is_none() && self.oracle.is_new(who) && change.view.number > 0;
         if self.actors[who].release.is_some() && self.oracle.is_new(who) {
@@ -1283,6 +1398,11 @@ impl Cluster {
     /// What a member says to be past stays as it is.
     fn note_past(&mut self, who: usize) {
         let past_ns = self.actors[who].node.past_ns();
+        // Of two clocks the one that is left may have been set back since.
+        let few = self.actors[who].node.view().is_none_or(|view| view.members.len() < 3);
+        if few && self.clocks.is_any_wrong() {
+            return;
+        }
         let journal = self.actors[who].journal.clone();
         if let Some(journal) = journal.filter(|_| past_ns > 0 && self.actors[who].release.is_none()) {
             let last = journal.media().last_at(past_ns);
@@ -1325,6 +1445,8 @@ impl Cluster {
                 assert!(journal.media().is_idle(), "the disk of {who} has something to do still");
                 let records = journal.media().records.clone();
                 self.oracle.check_log(who, &records);
+                let late = records.iter().find(|r| r.time_ns > self.clocks.latest_ns(self.now_ms));
+                assert!(late.is_none(), "the log of {who} is dated by a clock that is ahead: {late:?}");
                 logs.push(records);
             }
         }

@@ -103,6 +103,8 @@ struct Inner {
     power: Option<u64>,
     changes: u64,
     capacity: Option<u64>,
+    /// No file can be opened or made, and no directory be listed.
+    lacks_descriptors: bool,
 }
 
 /// See the module. A clone is the same disk.
@@ -141,9 +143,14 @@ impl Inner {
     fn room(&self, more: usize) -> io::Result<()> {
         let used: usize = self.names.values().map(|node| self.nodes[node].now.len()).sum();
         match self.capacity {
-            Some(capacity) if (used + more) as u64 > capacity => Err(io::ErrorKind::StorageFull.into()),
+            // What a file has already is its own.
+            Some(capacity) if more > 0 && (used + more) as u64 > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
+    }
+
+    fn descriptor(&self) -> io::Result<()> {
+        if self.lacks_descriptors { Err(nix::errno::Errno::EMFILE.into()) } else { Ok(()) }
     }
 
     fn name_op(&mut self, op: NameOp) -> io::Result<()> {
@@ -171,6 +178,7 @@ impl SimDisk {
             power: None,
             changes: 0,
             capacity: None,
+            lacks_descriptors: false,
         })))
     }
 
@@ -240,6 +248,11 @@ impl SimDisk {
         self.inner().capacity = bytes;
     }
 
+    /// The process has no descriptor left, or it has again.
+    pub(crate) fn set_lacks_descriptors(&self, lacks: bool) {
+        self.inner().lacks_descriptors = lacks;
+    }
+
     /// The bytes of a file.
     pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.inner();
@@ -286,17 +299,21 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.inner().names.keys().cloned().collect())
+        let inner = self.inner();
+        inner.descriptor()?;
+        Ok(inner.names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
         let inner = self.inner();
+        inner.descriptor()?;
         let node = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(&inner, node))
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn File>> {
         let mut inner = self.inner();
+        inner.descriptor()?;
         inner.room(len as usize)?;
         inner.made += 1;
         let id = inner.made;

@@ -4,8 +4,10 @@
 
 use super::rng::Rng;
 use crate::error::Error;
-use crate::fabric::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
-use std::collections::VecDeque;
+use crate::fabric::{
+    Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket,
+};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -55,6 +57,12 @@ struct Link {
     stalled: bool,
     /// What is under way takes much longer than on other links.
     slow: bool,
+    /// The connection that the sender's end is of, and that of the receiver's; 0 is the first between the two. What is under
+    /// way is of the sender's: it lands once the receiver has that one too, and is lost when the receiver has a later one.
+    sender: u64,
+    receiver: u64,
+    /// This connection, and all before it, are broken; none at first.
+    broken: Option<u64>,
 }
 
 /// One process's memory.
@@ -64,6 +72,13 @@ struct Memory {
     own: Vec<Arc<Row>>,
     /// By slot: which process is attached there, and by table its copy of that one's row.
     copies: Vec<Option<(usize, Vec<Arc<Row>>)>>,
+    /// Where rows are shared: new memory of a process's row, by its table and epoch, that it was given and has not asked for.
+    renewed: Vec<(usize, usize, u64, Arc<Row>)>,
+    /// The epoch of the memory that it uses, by process and table; what is to be given to others yet.
+    used: HashMap<(usize, usize), u64>,
+    owed: Vec<(usize, usize)>,
+    /// The epoch of the own row's memory, by table.
+    epochs: Vec<u64>,
     /// Something landed since it last polled.
     news: bool,
     next_ticket: u64,
@@ -90,6 +105,8 @@ pub(crate) struct World {
     /// Writes of anything but heartbeats.
     pub(crate) posted: u64,
     pub(crate) fetches: u64,
+    /// Processes that lost the memory that others gave them, and with it the link.
+    pub(crate) lost_memory: Vec<(usize, usize)>,
     rng: Rng,
 }
 
@@ -97,11 +114,27 @@ pub(crate) struct World {
 #[derive(Clone)]
 pub(crate) struct Net(Arc<Mutex<World>>);
 
+/// Both ends of a new connection between two processes that were linked before, that of `a` first. Each takes its own by
+/// `relink` when it likes; an end that never does is as one that has not done so yet.
+pub(crate) fn again(a: usize, b: usize, number: u64) -> [Connection; 2] {
+    [Connection::SimulatedAgain(b, number), Connection::SimulatedAgain(a, number)]
+}
+
 impl Net {
     pub(crate) fn new(specs: &[TableSpec], shared: bool, seed: u64) -> Net {
         let (memories, links, queued, rng) = (Vec::new(), Vec::new(), Vec::new(), Rng::new(seed));
         let specs = specs.to_vec();
-        Net(Arc::new(Mutex::new(World { specs, shared, memories, links, queued, posted: 0, fetches: 0, rng })))
+        Net(Arc::new(Mutex::new(World {
+            specs,
+            shared,
+            memories,
+            links,
+            queued,
+            posted: 0,
+            fetches: 0,
+            lost_memory: Vec::new(),
+            rng,
+        })))
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -119,6 +152,10 @@ impl Net {
             slot,
             own: own.clone(),
             copies,
+            renewed: Vec::new(),
+            used: HashMap::new(),
+            owed: Vec::new(),
+            epochs: vec![0; own.len()],
             news: false,
             next_ticket: 0,
             fetched: vec![],
@@ -148,13 +185,26 @@ impl World {
     }
 
     /// Whether `me` has attached that very process.
+    /// Gives the present memory of a row to a peer, over the link to it if that is up.
+    /// If it was made `again`, the other end may not have taken it yet.
+    fn give_memory(&mut self, from: usize, to: usize, index: usize, again: bool) {
+        let (epoch, row) = (self.memories[from].epochs[index], self.memories[from].own[index].clone());
+        let link = &self.links[from][to];
+        if epoch > 0 && !link.down && (again || !link.severed) {
+            self.memories[to].renewed.retain(|(of, at, since, _)| (*of, *at, *since) != (from, index, epoch));
+            self.memories[to].renewed.push((from, index, epoch, row));
+            self.memories[to].news = true;
+        }
+    }
+
     fn attached(&self, me: usize, process: usize) -> bool {
         self.process_in(me, self.memories[process].slot) == Some(process)
     }
 
     fn can_move(&self, from: usize, to: usize) -> bool {
         let link = &self.links[from][to];
-        !link.items.is_empty() && !link.stalled && self.attached(to, from)
+        let joined = link.sender == link.receiver;
+        !link.items.is_empty() && joined && !link.stalled && self.attached(to, from)
     }
 
     fn enqueue(&mut self, from: usize, to: usize, item: Item) {
@@ -265,7 +315,10 @@ impl World {
     /// The link from `peer` has ended, and `me` does not know.
     fn has_ended(&self, peer: usize, me: usize) -> bool {
         let link = &self.links[peer][me];
-        let ended = link.down || link.closing && link.items.is_empty();
+        // An end that has yet to take the new connection says nothing about it.
+        let joined = link.sender == link.receiver;
+        let broken = link.broken >= Some(link.receiver);
+        let ended = broken || joined && (link.down || link.closing && link.items.is_empty());
         ended && !link.reported && !link.severed && !link.stalled && self.attached(me, peer)
     }
 
@@ -306,7 +359,39 @@ impl World {
             let link = self.link(from, to);
             link.items.clear();
             link.down = true;
+            link.broken = Some(link.sender.max(link.receiver));
             self.memories[to].news = true;
+        }
+    }
+
+    /// Connection `number` between two processes breaks, and all before it; a later one does not.
+    pub(crate) fn refuse(&mut self, a: usize, b: usize, number: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            let link = self.link(from, to);
+            link.broken = link.broken.max(Some(number));
+            if link.sender <= number {
+                link.items.clear();
+                link.down = true;
+            }
+            self.memories[to].news = true;
+        }
+    }
+
+    /// The end of `me` takes connection `number` to `peer`, and severs the one before.
+    fn relink(&mut self, me: usize, peer: usize, number: u64) {
+        let link = self.link(me, peer);
+        link.items.clear();
+        link.held.clear();
+        (link.sender, link.closing, link.down) = (number, false, link.broken >= Some(number));
+        let link = self.link(peer, me);
+        if link.sender < number {
+            link.items.clear();
+        }
+        (link.receiver, link.reported, link.severed) = (number, false, false);
+        self.memories[me].fetched.retain(|event| !matches!(event, Event::Fetched { peer: from, .. } if *from == peer));
+        (self.memories[me].news, self.memories[peer].news) = (true, true);
+        if self.memories[peer].dead {
+            self.cut(me, peer);
         }
     }
 
@@ -328,7 +413,11 @@ impl World {
     /// The process ends; what it gave to the network still lands.
     pub(crate) fn end(&mut self, process: usize) {
         for peer in self.others(process) {
-            self.link(process, peer).closing = true;
+            let link = self.link(process, peer);
+            link.closing = true;
+            if link.receiver > link.sender {
+                link.broken = Some(link.receiver);
+            }
         }
     }
 
@@ -400,15 +489,23 @@ impl SimFabric {
     /// Ends both directions with `peer`; what comes from it does not land any more.
     fn drop_incoming(&self, world: &mut World, peer: usize) {
         let link = world.link(peer, self.me);
-        link.items.clear();
-        (link.down, link.severed) = (true, true);
+        link.severed = true;
+        // What is of a later connection waits for this end to take it.
+        if link.sender <= link.receiver {
+            link.items.clear();
+            link.down = true;
+        }
         world.memories[peer].news = true;
     }
 }
 
 impl Fabric for SimFabric {
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
-        let Connection::Simulated(process) = connection else { return Err(Error::Misuse("no simulated connection")) };
+        let (process, number) = match connection {
+            Connection::Simulated(process) => (process, None),
+            Connection::SimulatedAgain(process, number) => (process, Some(number)),
+            _ => return Err(Error::Misuse("no simulated connection")),
+        };
         let mut world = self.net.world();
         if peer >= SLOTS || world.memories[self.me].slot == peer || world.memories[process].slot != peer {
             return Err(Error::Misuse("not the slot of that process"));
@@ -419,10 +516,34 @@ impl Fabric for SimFabric {
             world.link(self.me, former).items.clear();
             world.link(self.me, former).down = true;
         }
+        world.memories[self.me].renewed.retain(|(of, ..)| *of != process);
+        for (index, epoch) in world.memories[process].epochs.clone().into_iter().enumerate() {
+            world.memories[self.me].used.insert((process, index), epoch);
+        }
         world.memories[self.me].copies[peer] = Some((process, rows.clone()));
         world.memories[self.me].news = true;
-        if world.memories[process].dead {
+        if let Some(number) = number {
+            world.relink(self.me, process, number);
+        } else if world.memories[process].dead {
             world.cut(self.me, process);
+        }
+        Ok(rows)
+    }
+
+    fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        self.sever(peer);
+        let Connection::SimulatedAgain(process, number) = connection else {
+            return Err(Error::Misuse("no simulated connection of a link that is made again"));
+        };
+        let mut world = self.net.world();
+        let rows = match world.memories[self.me].copies.get(peer) {
+            Some(Some((attached, rows))) if *attached == process => rows.clone(),
+            _ => return Err(Error::Misuse("a link is made again to the process that was attached")),
+        };
+        world.relink(self.me, process, number);
+        // The own new memory is announced once more.
+        for index in 0..world.specs.len() {
+            world.give_memory(self.me, process, index, true);
         }
         Ok(rows)
     }
@@ -453,8 +574,9 @@ impl Fabric for SimFabric {
         }
         world.rng.shuffle(&mut left);
         let link = &mut world.links[me][process];
-        if !link.down && !link.closing {
-            let heartbeat = index == 0 && range == (0..16);
+        // Nobody takes anything more of a connection that the other end has given up.
+        if !link.down && !link.closing && link.sender >= link.receiver {
+            let heartbeat = index == 0 && range == (0..24);
             world.enqueue(me, process, Item::Write { ticket, table: index, range, snapshot, left });
             world.posted += u64::from(!heartbeat);
         }
@@ -470,7 +592,11 @@ impl Fabric for SimFabric {
         let Some(process) = world.process_in(self.me, peer) else { return };
         if world.shared {
             world.memories[self.me].fetched.push(Event::Fetched { peer, table, owner, range });
-        } else if !world.link(self.me, process).down && !world.link(self.me, process).closing {
+        } else if let link = world.link(self.me, process)
+            && !link.down
+            && !link.closing
+            && link.sender >= link.receiver
+        {
             world.enqueue(self.me, process, Item::Ask { table: index, owner, range });
         }
     }
@@ -499,14 +625,22 @@ impl Fabric for SimFabric {
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let mut world = self.net.world();
         world.complete(self.me);
+        for (peer, index) in std::mem::take(&mut world.memories[self.me].owed) {
+            match world.rng.chance(1, 2) {
+                true => world.give_memory(self.me, peer, index, false),
+                false => world.memories[self.me].owed.push((peer, index)),
+            }
+        }
         events.append(&mut world.memories[self.me].fetched);
         for peer in world.others(self.me) {
             if !world.has_ended(peer, self.me) {
                 continue;
             }
-            let cut = world.link(peer, self.me).down;
             let link = world.link(peer, self.me);
-            (link.down, link.reported) = (true, true);
+            let cut = link.down;
+            // A peer that has a later connection goes on with that one.
+            link.down |= link.sender == link.receiver;
+            link.reported = true;
             // What was queued before the own close still goes out; otherwise the end of one side ends the other.
             if cut || !self.closed {
                 world.link(self.me, peer).down = true;
@@ -562,6 +696,75 @@ impl Fabric for SimFabric {
 
     fn shares_rows(&self) -> bool {
         self.net.world().shared
+    }
+
+    fn renew(&mut self, table: TableId, epoch: u64, departed: &[Slot]) -> Result<Option<Arc<Row>>, Error> {
+        let world = &mut *self.net.world();
+        let departed: Vec<_> = departed.iter().map(|&slot| world.process_in(self.me, slot)).collect();
+        let is_dead = |process: &Option<usize>| process.is_some_and(|process| world.memories[process].dead);
+        if !world.shared || departed.iter().all(is_dead) {
+            return Ok(None);
+        }
+        let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
+        assert!(epoch > world.memories[self.me].epochs[index], "epoch {epoch} is not a later one");
+        let TableSpec { row_len, columns_len, .. } = world.specs[index];
+        let row = Arc::new(Row::anonymous(row_len, columns_len).unwrap());
+        let mut columns = vec![0; columns_len];
+        world.memories[self.me].own[index].load_words(0, &mut columns);
+        row.store_words(0, &columns);
+        world.memories[self.me].own[index] = row;
+        world.memories[self.me].epochs[index] = epoch;
+        for peer in 0..world.memories.len() {
+            // The source of what is under way is the former memory, which does not change.
+            world.links[self.me][peer].held.clear();
+            if world.attached(peer, self.me) && !departed.contains(&Some(peer)) {
+                // Now or later.
+                match world.rng.chance(3, 4) {
+                    true => world.give_memory(self.me, peer, index, false),
+                    false => world.memories[self.me].owed.push((peer, index)),
+                }
+            }
+        }
+        Ok(Some(world.memories[self.me].own[index].clone()))
+    }
+
+    fn renewed(&mut self, peer: Slot, table: TableId, epoch: u64) -> Renewed {
+        let world = &mut *self.net.world();
+        let index = world.specs.iter().position(|spec| spec.id == table).unwrap();
+        let Some((process, _)) = world.memories[self.me].copies[peer] else { return Renewed::Same };
+        let shown = world.memories[process].epochs[index];
+        if world.memories[self.me].renewed.iter().any(|one| one.0 == process) && world.rng.chance(1, 64) {
+            // This process has no room for it.
+            world.memories[self.me].renewed.retain(|one| one.0 != process);
+            world.cut(self.me, process);
+            world.lost_memory.push((self.me, process));
+        }
+        let memory = &mut world.memories[self.me];
+        let of_row = |(of, at, ..): &(usize, usize, u64, Arc<Row>)| (*of, *at) == (process, index);
+        // A fabric keeps the last two.
+        while memory.renewed.iter().filter(|one| of_row(one)).count() > 2
+            && let Some(oldest) = memory.renewed.iter().position(of_row)
+        {
+            memory.renewed.remove(oldest);
+        }
+        let due = memory.renewed.extract_if(.., |one| of_row(one) && one.2 <= epoch).max_by_key(|one| one.2);
+        let used = memory.used.entry((process, index)).or_default();
+        let renewed = due.map(|(.., since, row)| {
+            *used = since;
+            row
+        });
+        if shown <= epoch && *used < shown {
+            return Renewed::Awaited;
+        }
+        let Some(row) = renewed else { return Renewed::Same };
+        if let Some((_, rows)) = &mut memory.copies[peer] {
+            rows[index] = row.clone();
+        }
+        Renewed::New(row)
+    }
+
+    fn received_from(&self, _: Slot) -> u64 {
+        0
     }
 
     fn stats(&self) -> FabricStats {

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::log::{Identity, Journal, Kind, Record, Store, Ticket, Version};
 use crate::membership::Ledger;
 use crate::multicast::{Mode, TAIL, Tail};
-use crate::node::{LEDGER, Recovery};
+use crate::node::{CLOCK, LEDGER, Recovery};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -98,6 +98,7 @@ pub(crate) struct Media {
     pub(crate) records: Vec<Written>,
     ledger: Option<Vec<u8>>,
     tail: Option<Vec<u8>>,
+    clock: Option<Vec<u8>>,
     asked: VecDeque<(u64, Asked)>,
     next: u64,
     durable: u64,
@@ -119,6 +120,7 @@ impl Media {
             }
             Asked::Cut(from) => self.records.retain(|record| record.version < from),
             Asked::Save(LEDGER, bytes) => self.ledger = Some(bytes),
+            Asked::Save(CLOCK, bytes) => self.clock = Some(bytes),
             Asked::Save(name, bytes) => {
                 assert_eq!(name, TAIL);
                 self.tail = Some(bytes);
@@ -174,7 +176,7 @@ impl Media {
         let was_asked = |name: &str, now: &Option<Vec<u8>>| {
             some.iter().any(|(_, a)| matches!(a, Asked::Save(n, bytes) if *n == name && now.as_ref() == Some(bytes)))
         };
-        for (name, slot) in [(LEDGER, &mut self.ledger), (TAIL, &mut self.tail)] {
+        for (name, slot) in [(LEDGER, &mut self.ledger), (TAIL, &mut self.tail), (CLOCK, &mut self.clock)] {
             let now = real.store.load(name).unwrap();
             let known = now == *slot || was_asked(name, &now);
             assert!(known, "{name} is none of those that were saved");
@@ -197,6 +199,9 @@ impl Media {
         let ledger = self.ledger.as_ref().filter(|bytes| !bytes.is_empty())?;
         let mut ledger = Ledger::decode(ledger).unwrap();
         let mut recovery = Recovery { tail: self.tail.as_deref().and_then(Tail::decode), ..Recovery::default() };
+        if let Some(clock) = &self.clock {
+            recovery.announced_ns = u64::from_le_bytes(clock[..].try_into().unwrap());
+        }
         for record in &self.records {
             if record.kind == Kind::Decision {
                 ledger = ledger.advance(&record.payload);

@@ -20,8 +20,6 @@
 
 #define SUBGROUP 0u
 #define TIMEOUT_MS 60000u
-/* Less than a fifth of the default `failure_timeout_ms`: a program that only waited for the descriptor would look dead. */
-#define DISPATCH_MS 100
 
 /* What every member has the same: for each line its sender's id (4 bytes, little endian), its bytes, a newline. */
 typedef struct {
@@ -182,7 +180,7 @@ static void receive_all(const replica_t *replica, size_t count)
         if (replica->failed) {
             fail_with_member(replica);
         }
-        if (poll(&waiting, 1, DISPATCH_MS) < 0 && errno != EINTR) {
+        if (poll(&waiting, 1, -1) < 0 && errno != EINTR) {
             fail("poll", strerror(errno));
         }
     }

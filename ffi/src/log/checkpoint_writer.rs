@@ -86,6 +86,8 @@ pub extern "C" fn galerna_log_checkpoint_commit(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
+        // In a forked child nothing would be there to be taken.
+        WRITERS.with(writer, |_| Ok(()))?;
         let freed = || Failure::Handle { kind: "checkpoint writer", null: writer.is_null() };
         let Writing { snapshot, log } = *WRITERS.remove(writer, |_| {})?.ok_or_else(freed)?;
         let snapshot = snapshot.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -350,6 +350,19 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
     galerna_view_free(&view);
 }
 
+/* It is waited for, then dropped; its bytes stay until the handle is freed. */
+static void leave_with_open_reservation(galerna_group_t *group)
+{
+    galerna_reservation_t open = {.size = sizeof open};
+    OK(galerna_reserve(group, 0, 8, LONG_MS, &open));
+    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_leave(group, 4000));
+    memset(open.data, 1, open.length);
+    EXPECT(GALERNA_ERR_LEFT, galerna_commit(group, &open, GALERNA_MODE_SAFE));
+    CHECK(open.data == NULL);
+    EXPECT(GALERNA_ERR_MISUSE, galerna_abandon(group, &open));
+}
+
 static void alone(const char *fabric, galerna_drive_t drive)
 {
     galerna_group_t *group, *other;
@@ -376,6 +389,7 @@ static void alone(const char *fabric, galerna_drive_t drive)
     OK(galerna_group_free(old));
     no_group(old);
     OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    leave_with_open_reservation(group);
     OK(galerna_group_free(group));
     OK(galerna_group_free(other));
     free(toml);

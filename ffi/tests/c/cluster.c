@@ -165,6 +165,15 @@ void member_join(member_t *member, const char *toml, uint32_t id, galerna_drive_
     pthread_mutex_lock(&member->lock);
     CHECK(member->views >= 1);
     pthread_mutex_unlock(&member->lock);
+    /* Its vote counts by then. */
+    galerna_view_t now = {.size = sizeof now};
+    OK(galerna_group_view(member->group, &now));
+    size_t votes = 0;
+    for (size_t i = 0; i < now.voter_count; i++) {
+        votes += now.voters[i] == id;
+    }
+    CHECK(votes == 1 && now.voter_count <= now.member_count);
+    galerna_view_free(&now);
 }
 
 size_t member_delivered(member_t *member)

@@ -26,7 +26,7 @@ struct App {
     read_error: bool,
     views: Vec<(u64, Vec<u32>)>,
     stopped: bool,
-    /// What came, in order: a message's number, or how far it is durable.
+    /// What came, in order: a message's number, how far it is durable, or which member was warned of.
     heard: Vec<(&'static str, u64)>,
 }
 
@@ -37,17 +37,25 @@ unsafe fn app<'a>(context: *mut c_void) -> &'a mut App {
     unsafe { &mut *context.cast() }
 }
 
-unsafe extern "C" fn deliver(context: *mut c_void, message: *const galerna_message_t) {
+unsafe extern "C-unwind" fn deliver(context: *mut c_void, message: *const galerna_message_t) {
     // SAFETY: as the engine calls it.
     unsafe { app(context).heard.push(("message", (*message).sequence)) };
 }
 
-unsafe extern "C" fn durable(context: *mut c_void, below: u64) {
+unsafe extern "C-unwind" fn durable(context: *mut c_void, below: u64) {
     // SAFETY: as the engine calls it.
     unsafe { app(context).heard.push(("durable", below)) };
 }
 
-unsafe extern "C" fn view(context: *mut c_void, view: *const galerna_view_t) {
+unsafe extern "C-unwind" fn warned(context: *mut c_void, member: u32, text: *const c_char) {
+    // SAFETY: as the engine calls it.
+    unsafe {
+        assert_eq!(std::ffi::CStr::from_ptr(text), c"its clock is wrong");
+        app(context).heard.push(("warned", u64::from(member)));
+    }
+}
+
+unsafe extern "C-unwind" fn view(context: *mut c_void, view: *const galerna_view_t) {
     // SAFETY: as the engine calls it.
     unsafe {
         let members = std::slice::from_raw_parts((*view).members, (*view).member_count);
@@ -56,12 +64,12 @@ unsafe extern "C" fn view(context: *mut c_void, view: *const galerna_view_t) {
     }
 }
 
-unsafe extern "C" fn stopped(context: *mut c_void, _: crate::result::galerna_result_t, _: *const c_char) {
+unsafe extern "C-unwind" fn stopped(context: *mut c_void, _: crate::result::galerna_result_t, _: *const c_char) {
     // SAFETY: as the engine calls it.
     unsafe { app(context).stopped = true };
 }
 
-unsafe extern "C" fn snapshot(context: *mut c_void, out: *mut galerna_snapshot_t) -> c_int {
+unsafe extern "C-unwind" fn snapshot(context: *mut c_void, out: *mut galerna_snapshot_t) -> c_int {
     // SAFETY: as the engine calls it.
     let (app, out) = unsafe { (app(context), &mut *out) };
     assert_eq!(out.size, size_of::<galerna_snapshot_t>());
@@ -73,7 +81,7 @@ unsafe extern "C" fn snapshot(context: *mut c_void, out: *mut galerna_snapshot_t
     app.snapshot_code
 }
 
-unsafe extern "C" fn read(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize {
+unsafe extern "C-unwind" fn read(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize {
     // SAFETY: as the engine calls it.
     let app = unsafe { app(context) };
     if let Some(code) = app.read_code {
@@ -88,12 +96,12 @@ unsafe extern "C" fn read(context: *mut c_void, buffer: *mut c_void, length: usi
     some as isize
 }
 
-unsafe extern "C" fn free(context: *mut c_void) {
+unsafe extern "C-unwind" fn free(context: *mut c_void) {
     // SAFETY: as the engine calls it.
     unsafe { app(context).freed += 1 };
 }
 
-unsafe extern "C" fn restore(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int {
+unsafe extern "C-unwind" fn restore(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int {
     // SAFETY: as the engine calls it.
     let app = unsafe { app(context) };
     app.restored.clear();
@@ -125,6 +133,7 @@ fn functions(app: &mut App) -> galerna_callbacks_t {
         snapshot: Some(snapshot),
         restore: Some(restore),
         durable: Some(durable),
+        warned: Some(warned),
     }
 }
 
@@ -283,11 +292,12 @@ fn what_the_log_holds_comes_before_the_first_view() {
     handler.view(&View { number: 1, members: vec![MemberId(1)], ..View::default() });
     handler.deliver(message(6, 1));
     handler.durable(7);
+    handler.warned(MemberId(3), "its clock is wrong");
     assert!(handler.snapshot().is_err());
     assert_eq!(app.heard.len(), 2);
     joining.tell();
     drop(joining);
-    assert_eq!(app.heard[2..], [("view", 1), ("message", 6), ("durable", 7)]);
+    assert_eq!(app.heard[2..], [("view", 1), ("message", 6), ("durable", 7), ("warned", 3)]);
     handler.deliver(message(8, 1));
     assert_eq!(app.heard.last(), Some(&("message", 8)));
 }

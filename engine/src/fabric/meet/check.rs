@@ -15,7 +15,8 @@ pub(super) struct Denial {
 
 /// What this process says of itself.
 pub(super) fn our_hello(config: &Config, member: MemberId, incarnation: u64) -> Hello {
-    Hello { group: config.group.clone(), view: 0, member, incarnation, agreed: config.agreed() }
+    let (group, agreed) = (config.group.clone(), config.agreed_by_founders());
+    Hello { group, view: 0, member, incarnation, agreed, former: Vec::new() }
 }
 
 /// The first key on which two configurations differ, with both values.

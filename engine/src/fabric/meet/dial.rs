@@ -1,9 +1,11 @@
-//! Where and when to connect to one member of a lower rank.
+//! Where and when to connect to one process.
 
+use super::address;
+use super::names::{Answer, Names};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::net::SocketAddr;
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 /// Pause between two connection attempts.
@@ -14,13 +16,14 @@ pub(super) const RETRY_AFTER_ANSWER_TIME: Duration = Duration::from_millis(200);
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
 /// The attempts to reach one member.
-pub(super) struct Dial {
+pub(crate) struct Dial {
     address: String,
+    names: Names,
     /// A host name, which may get its address only when the member's machine comes up.
     is_name: bool,
     known: Vec<SockAddr>,
     next: usize,
-    lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
+    lookup: Option<Answer>,
     lookup_at: Instant,
     /// No attempt before this.
     pub(super) at: Instant,
@@ -29,21 +32,28 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    pub(super) fn new(address: &str, now: Instant) -> io::Result<Dial> {
+    pub(crate) fn new(address: &str, names: &Names, now: Instant) -> io::Result<Dial> {
         let (known, is_name) = match address.strip_prefix("unix:") {
             Some(path) => (vec![SockAddr::unix(path)?], false),
-            None => match address.parse::<SocketAddr>() {
-                Ok(address) => (vec![address.into()], false),
+            None if address::is_name(address) => (Vec::new(), true),
+            None => match address::resolve(address) {
+                Ok(found) => (found.into_iter().map(SockAddr::from).collect(), false),
+                // Its interface may come up.
                 Err(_) => (Vec::new(), true),
             },
         };
-        let address = address.to_owned();
-        Ok(Dial { address, is_name, known, next: 0, lookup: None, lookup_at: now, at: now, busy: false })
+        let (address, names) = (address.to_owned(), names.clone());
+        Ok(Dial { address, names, is_name, known, next: 0, lookup: None, lookup_at: now, at: now, busy: false })
+    }
+
+    /// How many addresses there are to try, as far as is known; at least 1.
+    pub(crate) fn choices(&self) -> usize {
+        self.known.len().max(1)
     }
 
     /// The address for the next attempt, in turn when there are several; `None` while the name is looked up.
     /// The error says why there is none.
-    pub(super) fn target(&mut self, now: Instant) -> Result<Option<SockAddr>, String> {
+    pub(crate) fn target(&mut self, now: Instant) -> Result<Option<SockAddr>, String> {
         let looked_up = if self.is_name { self.look_up(now) } else { Ok(()) };
         if self.known.is_empty() {
             return looked_up.map(|()| None);
@@ -53,20 +63,18 @@ impl Dial {
         Ok(target)
     }
 
+    /// What to say of a name that leads nowhere but to this host.
+    pub(super) fn hint(&self) -> Option<String> {
+        let known: Vec<SocketAddr> = self.known.iter().filter_map(SockAddr::as_socket).collect();
+        address::loopback_hint(&self.address, &known)
+    }
+
     /// Looks the name up in a thread of its own: a slow name service must not hold up the other members.
     fn look_up(&mut self, now: Instant) -> Result<(), String> {
         if self.lookup.is_none() && now >= self.lookup_at {
             self.lookup_at = now + LOOKUP_TIME;
-            let (sender, receiver) = mpsc::sync_channel(1);
-            let address = self.address.clone();
-            std::thread::Builder::new()
-                .name("galerna-lookup".into())
-                .spawn(move || {
-                    // Nobody listens any more once the meeting is over.
-                    let _ = sender.send(address.to_socket_addrs().map(Iterator::collect));
-                })
-                .map_err(|e| format!("cannot start a thread to look up its host name: {e}"))?;
-            self.lookup = Some(receiver);
+            let asked = self.names.look_up(&self.address);
+            self.lookup = Some(asked.map_err(|error| error.to_string())?);
         }
         let Some(lookup) = &self.lookup else { return Ok(()) };
         let answer = match lookup.try_recv() {
@@ -85,7 +93,7 @@ impl Dial {
 }
 
 /// Starts to connect; the socket becomes writable when it is decided.
-pub(super) fn connect(target: &SockAddr) -> io::Result<Socket> {
+pub(crate) fn connect(target: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(target.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if target.domain() != Domain::UNIX {

@@ -4,7 +4,6 @@ use super::check::{self, Denial};
 use super::dial::RETRY_AFTER_ANSWER_TIME;
 use super::meeting::Meeting;
 use super::talk::{Broken, HANDSHAKE_TIME, Stage, Talk};
-use super::wire::KIND_REQUEST;
 use super::wire::{Code, Garbage, Hello, Message, Refuse};
 use crate::error::Error;
 use std::time::Instant;
@@ -77,13 +76,27 @@ impl Meeting<'_> {
                 self.hello_of_connector(talk, &hello);
                 Ok(Next::Go)
             }
+            // Somebody asks whether the group runs.
+            (Stage::AwaitHello, Message::Question(question)) => {
+                let answer = self.around.answer.map(|answer| answer(&question)).unwrap_or_default();
+                talk.close_with_bytes(&answer, Instant::now());
+                Ok(Next::Go)
+            }
             (Stage::AwaitReply, Message::Hello(hello)) => {
                 self.hello_of_acceptor(talk, &hello)?;
                 Ok(Next::Go)
             }
             (Stage::AwaitReply, Message::Refuse(refuse)) => {
                 let rank = talk.toward.ok_or(Broken::Unexpected)?;
-                self.fail(check::refusal(&self.config.members[rank], &self.hello, &refuse));
+                let error = check::refusal(&self.config.members[rank], &self.hello, &refuse);
+                match refuse.code {
+                    Code::Duplicate => self.is_duplicate(rank, error),
+                    Code::NotFounding => {
+                        self.obstacle(rank, refuse.reason);
+                        self.retry(rank, RETRY_AFTER_ANSWER_TIME);
+                    }
+                    _ => self.fail(error),
+                }
                 Ok(Next::Over)
             }
             (Stage::AwaitAccept { rank, incarnation }, Message::Accept) => {
@@ -114,6 +127,7 @@ impl Meeting<'_> {
         });
         match checked {
             Ok(rank) => {
+                self.around.outside.tell(&hello.former, hello.member.0);
                 talk.stage = Stage::AwaitAccept { rank, incarnation: hello.incarnation };
                 talk.queue(&self.greeting);
             }
@@ -125,8 +139,22 @@ impl Meeting<'_> {
                     hello.group,
                     denial.refuse.reason
                 );
+                self.note_group(hello);
                 self.deny(talk, *denial);
             }
+        }
+    }
+
+    /// A member with another group's name does not end the meeting, as it may be another group's process at an address that was
+    /// this group's. If the member does not come otherwise, the name is why it is missing.
+    fn note_group(&mut self, hello: &Hello) {
+        let rank = self.config.members.iter().position(|member| member.id == hello.member);
+        let (ours, theirs) = (&self.hello.group, &hello.group);
+        if let Some(rank) = rank.filter(|&rank| rank > self.rank && ours != theirs) {
+            self.obstacle(
+                rank,
+                format!("it disagrees on `group`: {ours} here, {theirs} there; give every member the same file"),
+            );
         }
     }
 
@@ -134,6 +162,7 @@ impl Meeting<'_> {
         let rank = talk.toward.ok_or(Broken::Unexpected)?;
         match check::acceptor(&self.config.members[rank], &self.hello, hello) {
             Ok(()) => {
+                self.around.outside.tell(&hello.former, hello.member.0);
                 talk.queue(&self.accept);
                 talk.stage = Stage::SendAccept { incarnation: hello.incarnation };
             }
@@ -185,8 +214,6 @@ impl Meeting<'_> {
                 self.obstacle(rank, what.to_owned());
             }
             (None, Stage::Closing) => {}
-            // Somebody asks whether the group runs already.
-            (None, _) if what == Garbage::Kind(KIND_REQUEST).to_string() => {}
             (None, _) => tracing::warn!("meeting: dropped a connection from {}: {what}", talk.place),
         }
     }

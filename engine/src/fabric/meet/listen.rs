@@ -1,15 +1,23 @@
 //! The socket on which a member is found while it meets the others.
 
+use super::address;
+use super::names::Names;
 use crate::error::Error;
-use nix::fcntl::{Flock, FlockArg};
+use crate::interrupt::{Locked, repeat};
+use crate::shortage;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const BACKLOG: i32 = 256;
+/// How long the name of the own address may take to be looked up by a process that meets by hand.
+const LOOKUP_TIME: Duration = Duration::from_secs(30);
+/// Pause between two attempts to listen.
+const AGAIN_TIME: Duration = Duration::from_millis(100);
 
 /// A non-blocking listening socket; on unix its file goes when this is dropped.
 #[derive(Debug)]
@@ -18,43 +26,113 @@ pub(crate) struct Listening {
     _file: Option<SocketFile>,
 }
 
+/// Where to listen, and the key of the configuration that says so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListenAt<'c> {
+    pub(crate) address: &'c str,
+    pub(crate) key: &'static str,
+}
+
+/// Why an address cannot be listened on.
+struct Obstacle {
+    reason: String,
+    /// It may be gone soon: the address or its name is not there yet, or another process uses the port.
+    passes: bool,
+}
+
+fn passing(reason: impl Into<String>) -> Obstacle {
+    Obstacle { reason: reason.into(), passes: true }
+}
+
+fn lasting(reason: impl Into<String>) -> Obstacle {
+    Obstacle { reason: reason.into(), passes: false }
+}
+
 /// Listens on an address of this host, `HOST:PORT` or `unix:PATH`: the member's own, or its `listen`.
-pub(crate) fn listen(address: &str) -> Result<Listening, Error> {
-    let (socket, file) = match address.strip_prefix("unix:") {
-        Some(path) => listen_unix(Path::new(path)).map(|(socket, file)| (socket, Some(file))),
-        None => listen_tcp(address).map(|socket| (socket, None)),
+pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
+    try_to_listen(at, &Names::default(), Instant::now() + LOOKUP_TIME).map_err(|o| refused(at, o.reason))
+}
+
+/// As [`listen`], and tries again until the deadline when the address, or its name, is not there yet, or when another process
+/// uses the port.
+pub(crate) fn in_time(at: ListenAt<'_>, deadline: Instant) -> Result<Listening, Error> {
+    let (names, begun, mut told) = (Names::default(), Instant::now(), String::new());
+    loop {
+        let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline) {
+            Ok(listening) => return Ok(listening),
+            Err(obstacle) => obstacle,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !passes {
+            return Err(refused(at, reason));
+        }
+        if left.is_zero() {
+            let tried = begun.elapsed().as_millis();
+            return Err(refused(at, format!("tried again for {tried} ms, and still {reason}")));
+        }
+        if told != reason {
+            tracing::warn!(address = at.address, reason, "cannot listen yet; trying again until the join timeout");
+            told = reason;
+        }
+        std::thread::sleep(AGAIN_TIME.min(left));
     }
-    .map_err(|reason| Error::Listen { address: address.to_owned(), reason })?;
+}
+
+fn refused(at: ListenAt<'_>, reason: String) -> Error {
+    Error::Listen { address: at.address.to_owned(), reason }
+}
+
+fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Listening, Obstacle> {
+    let (socket, file) = match at.address.strip_prefix("unix:") {
+        Some(path) => listen_unix(Path::new(path), at.key).map(|(socket, file)| (socket, Some(file)))?,
+        None => (listen_tcp(at, names, deadline)?, None),
+    };
     Ok(Listening { socket, _file: file })
 }
 
-fn listen_tcp(address: &str) -> Result<Socket, String> {
-    let candidates = address.to_socket_addrs().map_err(|e| {
-        format!("the host name cannot be resolved ({e}); give this member an address of this host in `members`")
-    })?;
-    let mut reason = "the host name has no address; give this member an address of this host in `members`".to_owned();
-    for candidate in candidates {
+/// The addresses of a host name. A name service that does not answer holds nobody up for longer than until the deadline.
+fn resolve(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Vec<SocketAddr>, Obstacle> {
+    let ListenAt { address, key } = at;
+    if !address::is_name(address)
+        && let Ok(found) = address::resolve(address)
+    {
+        return Ok(found);
+    }
+    let correct = format!("give an address of this host in {key}");
+    let left = deadline.saturating_duration_since(Instant::now()).max(AGAIN_TIME);
+    let asked = names.look_up(address).map_err(|error| lasting(error.to_string()))?;
+    match asked.recv_timeout(left) {
+        Ok(Ok(found)) if found.is_empty() => Err(passing(format!("the host name has no address; {correct}"))),
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(passing(format!("the host name cannot be resolved ({error}); {correct}"))),
+        Err(_) => Err(passing(format!("the name service does not answer; {correct}"))),
+    }
+}
+
+fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Socket, Obstacle> {
+    let key = at.key;
+    let mut last = lasting("the host name has no address");
+    for candidate in resolve(at, names, deadline)? {
         match bind_tcp(candidate) {
             Ok(socket) => return Ok(socket),
             // Not the next address then: the other process has this member's place.
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                return Err("another process uses this port: is this member running already? \
-                            If not, stop that process or choose another port in `members`"
-                    .to_owned());
+                return Err(passing(format!(
+                    "another process uses this port: is this member running already? \
+                     If not, stop that process or choose another port in {key}"
+                )));
             }
             Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
-                reason = format!(
-                    "{} is no address of this host; correct it in `members`, or say in `listen` where to listen instead",
-                    candidate.ip()
-                );
+                let or = if key == "`listen`" { "" } else { ", or say in `listen` where to listen instead" };
+                last = passing(format!("{} is no address of this host; correct it in {key}{or}", candidate.ip()));
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                reason = format!("{e}: choose a port above 1023 in `members`");
+                last = lasting(format!("{e}: choose a port above 1023 in {key}"));
             }
-            Err(e) => reason = format!("{e}; correct the address in `members`"),
+            Err(e) => last = lasting(because(&e, &format!("correct the address in {key}"))),
         }
     }
-    Err(reason)
+    Err(last)
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
@@ -67,10 +145,18 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen_unix(path: &Path) -> Result<(Socket, SocketFile), String> {
+/// The error's text, and what to do: `otherwise`, unless a descriptor or memory is missing.
+fn because(error: &io::Error, otherwise: &str) -> String {
+    match shortage::advice(error) {
+        Some(advice) => format!("{error}: {advice}"),
+        None => format!("{error}; {otherwise}"),
+    }
+}
+
+fn listen_unix(path: &Path, key: &str) -> Result<(Socket, SocketFile), Obstacle> {
     let lock = Lock::take(path)?;
-    clear(path)?;
-    let fail = |e: io::Error| format!("{e}; check the directory and its permissions");
+    clear(path, key)?;
+    let fail = |e: io::Error| lasting(because(&e, "check the directory and its permissions"));
     let address = SockAddr::unix(path).map_err(fail)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
     socket.bind(&address).map_err(fail)?;
@@ -83,30 +169,35 @@ fn listen_unix(path: &Path) -> Result<(Socket, SocketFile), String> {
 const IN_USE: &str = "in use: another process listens on this socket; is this member running already?";
 
 /// Removes a socket that a dead process left behind. The lock is held: no member comes between the look and the removal.
-fn clear(path: &Path) -> Result<(), String> {
+fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     let kind = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(format!("cannot look at the path: {e}")),
+        Err(e) => return Err(lasting(format!("cannot look at the path: {e}"))),
         Ok(metadata) => metadata.file_type(),
     };
     if !kind.is_socket() {
-        return Err("a file that is no socket has this path: remove it, or choose another path in `members`".into());
+        let what = "a file that is no socket has this path";
+        return Err(lasting(format!("{what}: remove it, or choose another path in {key}")));
     }
     let probe = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // A full backlog must not make us wait; it shows a listener as well.
         socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)
+        let address = SockAddr::unix(path)?;
+        repeat(|| socket.connect(&address))
     };
     match probe() {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|e| format!("cannot remove the socket a dead process left there: {e}"))
-        }
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|e| lasting(format!("cannot remove the socket a dead process left there: {e}"))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            Err(format!("the socket belongs to another user ({e}): remove it, or choose another path in `members`"))
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(lasting(format!(
+            "the socket belongs to another user ({e}): remove it, or choose another path in {key}"
+        ))),
+        Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
+            let why = because(&e, &format!("remove it, or choose another path in {key}"));
+            Err(lasting(format!("cannot find out whether a process listens on the socket that is there: {why}")))
         }
-        Ok(()) | Err(_) => Err(IN_USE.to_owned()),
+        Ok(()) | Err(_) => Err(passing(IN_USE)),
     }
 }
 
@@ -127,28 +218,26 @@ impl Drop for SocketFile {
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
-    _file: Flock<File>,
+    _file: Locked,
 }
 
 impl Lock {
-    fn take(socket_path: &Path) -> Result<Lock, String> {
+    fn take(socket_path: &Path) -> Result<Lock, Obstacle> {
         let mut path = socket_path.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
         // Another process may remove the file between our open and our lock; such a lock excludes nobody.
         for _ in 0..1000 {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|e| format!("cannot create {}: {e}; check the directory", path.display()))?;
-            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| {
+                lasting(format!("cannot create {}: {}", path.display(), because(&e, "check the directory")))
+            })?;
+            let ours = file.metadata();
+            let file = match Locked::new(file) {
                 Ok(file) => file,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(IN_USE.to_owned()),
-                Err((_, e)) => return Err(format!("cannot lock {}: {e}", path.display())),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(passing(IN_USE)),
+                Err(e) => return Err(lasting(format!("cannot lock {}: {e}", path.display()))),
             };
-            let same = match (file.metadata(), fs::metadata(&path)) {
+            let same = match (ours, fs::metadata(&path)) {
                 (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
                 _ => false,
             };
@@ -156,7 +245,7 @@ impl Lock {
                 return Ok(Lock { path, _file: file });
             }
         }
-        Err(IN_USE.to_owned())
+        Err(passing(IN_USE))
     }
 }
 

@@ -3,24 +3,29 @@
 use super::check;
 use super::dial::{self, Dial, RETRY_TIME};
 use super::listen::Listening;
+use super::names::Names;
+use super::outside::Surroundings;
 use super::talk::{CLOSING_TIME, Stage, Talk};
-use super::wire::{BODY_MAX, Hello, Message};
+use super::wire::{BODY_MAX, Decoder, Hello, Message};
 use crate::config::Config;
 use crate::error::Error;
+use crate::shortage;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The most accepted connections whose handshake lasts; the oldest makes way for the next one.
 const STRANGERS_MAX: usize = 256;
 /// Connections accepted in one pass, so that a flood does not hold up the others.
 const ACCEPTS_PER_PASS: usize = 64;
-/// How often the meeting looks whether the group runs already, in milliseconds.
-const RUNS_LOOK_MS: u128 = 250;
+/// How often the meeting looks at what was learned from elsewhere, in milliseconds.
+const OUTSIDE_LOOK_MS: u128 = 100;
+/// A link on which nothing comes back for so long, although it is asked for each second, leads to a process that is gone.
+const DEAD_LINK_SECONDS: u64 = 3;
+/// How long another process may have the place of this one, whose death its host could not announce.
+const DUPLICATE_TIME: Duration = Duration::from_secs(DEAD_LINK_SECONDS + 3);
 /// Pause in accepting when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,9 +39,12 @@ pub(super) type Meet = (Vec<Option<Socket>>, Vec<u64>, Listening);
 struct Link {
     socket: Socket,
     incarnation: u64,
-    /// Closed by a member that had finished its meeting: there are bytes to read before the end. The fabric is to see
-    /// both, unless the member is back before that.
-    ended: bool,
+    /// What the other end says after the handshake: that it is ready. What comes behind that is the fabric's.
+    inbox: Decoder,
+    /// The other end has links to all, too.
+    is_ready: bool,
+    /// It was told that this one has links to all.
+    told: bool,
 }
 
 pub(super) struct Meeting<'a> {
@@ -46,17 +54,23 @@ pub(super) struct Meeting<'a> {
     /// Our hello and our accept, encoded.
     pub(super) greeting: Vec<u8>,
     pub(super) accept: Vec<u8>,
+    ready: Vec<u8>,
     /// By rank: why there is no link, as last seen.
     pub(super) obstacles: Vec<Option<String>>,
     deadline: Instant,
     listening: Listening,
     accept_at: Instant,
+    /// Why the last connection that could not be accepted was not.
+    accept_obstacle: Option<String>,
     /// One for each lower rank.
     dials: Vec<Dial>,
     talks: Vec<Talk>,
     links: Vec<Option<Link>>,
     /// What ended the meeting, and until when the others may still be told.
     failed: Option<(Error, Instant)>,
+    /// Since when another process has had the place of this one.
+    duplicate: Option<Instant>,
+    pub(super) around: Surroundings<'a>,
 }
 
 impl<'a> Meeting<'a> {
@@ -66,20 +80,21 @@ impl<'a> Meeting<'a> {
         incarnation: u64,
         deadline: Instant,
         listening: Listening,
+        around: Surroundings<'a>,
     ) -> Result<Self, Error> {
         let count = config.members.len();
         let own = config
             .members
             .get(rank)
             .ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
-        let hello = check::our_hello(config, own.id, incarnation);
+        let hello = Hello { former: around.former.clone(), ..check::our_hello(config, own.id, incarnation) };
         let encode = |message: &Message| {
             let too_long = || Error::Config(format!("the member list exceeds {BODY_MAX} bytes: shorten the addresses"));
             message.encode().ok_or_else(too_long)
         };
-        let now = Instant::now();
+        let (now, names) = (Instant::now(), Names::default());
         let dials = config.members[..rank].iter().map(|m| {
-            Dial::new(&m.address, now)
+            Dial::new(&m.address, &names, now)
                 .map_err(|e| Error::Config(format!("address `{}` of member {}: {e}", m.address, m.id)))
         });
         Ok(Meeting {
@@ -87,20 +102,24 @@ impl<'a> Meeting<'a> {
             rank,
             greeting: encode(&Message::Hello(hello.clone()))?,
             accept: encode(&Message::Accept)?,
+            ready: encode(&Message::Ready)?,
             hello,
             obstacles: vec![None; count],
             deadline,
             dials: dials.collect::<Result<_, _>>()?,
             listening,
             accept_at: now,
+            accept_obstacle: None,
             talks: Vec::new(),
             links: std::iter::repeat_with(|| None).take(count).collect(),
             failed: None,
+            duplicate: None,
+            around,
         })
     }
 
     /// Meets everybody: the sockets by rank, non-blocking, the incarnations, and the socket that listens.
-    pub(super) fn run(mut self, runs: &AtomicBool) -> Result<Meet, Error> {
+    pub(super) fn run(mut self) -> Result<Meet, Error> {
         loop {
             let now = Instant::now();
             if let Some((error, until)) = &self.failed {
@@ -108,9 +127,9 @@ impl<'a> Meeting<'a> {
                 if !telling || now >= *until {
                     return Err(error.clone());
                 }
-            } else if self.is_complete() {
+            } else if self.all_are_ready() {
                 return Ok(self.finish());
-            } else if runs.load(Ordering::Relaxed) {
+            } else if self.around.outside.is_running() {
                 return Err(Error::AlreadyRuns { member: self.hello.member });
             } else if now >= self.deadline {
                 return Err(self.missing());
@@ -122,26 +141,61 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    fn is_complete(&self) -> bool {
-        self.links.iter().enumerate().all(|(rank, link)| rank == self.rank || link.is_some())
+    /// Whether this process has links to all others and may found with them, and all of them say the same of themselves.
+    /// Nobody begins before: a founder that has met all would take those that still meet for dead.
+    fn all_are_ready(&mut self) -> bool {
+        let is_complete = self.links.iter().enumerate().all(|(rank, link)| rank == self.rank || link.is_some());
+        if !is_complete || self.around.outside.obstacle().is_some() {
+            return false;
+        }
+        for rank in 0..self.links.len() {
+            let Some(link) = self.links[rank].as_mut().filter(|link| !link.told) else { continue };
+            link.told =
+                matches!(link.socket.send_with_flags(&self.ready, libc::MSG_NOSIGNAL), Ok(n) if n == self.ready.len());
+            if !link.told {
+                self.hang_up(rank);
+                return false;
+            }
+        }
+        self.links.iter().flatten().all(|link| link.is_ready)
     }
 
     fn finish(self) -> Meet {
         let own = self.hello.incarnation;
         let incarnations = self.links.iter().map(|link| link.as_ref().map_or(own, |l| l.incarnation)).collect();
-        (self.links.into_iter().map(|link| link.map(|l| l.socket)).collect(), incarnations, self.listening)
+        let socket = |link: Link| {
+            // A failure leaves probes on an idle link, which harm nobody.
+            let _ = link.socket.set_keepalive(false);
+            link.socket
+        };
+        (self.links.into_iter().map(|link| link.map(socket)).collect(), incarnations, self.listening)
     }
 
     fn missing(&self) -> Error {
-        let absent =
-            self.config.members.iter().enumerate().filter(|(r, _)| *r != self.rank && self.links[*r].is_none());
-        let lines = absent.map(|(r, member)| {
+        let others = self.config.members.iter().enumerate().filter(|(rank, _)| *rank != self.rank);
+        let (met, absent): (Vec<_>, Vec<_>) = others.partition(|(rank, _)| self.links[*rank].is_some());
+        let line = |(r, member): (usize, &crate::config::Member)| {
             let default = if r > self.rank { "no connection from it yet" } else { "no answer yet" };
             let obstacle = self.obstacles[r].as_deref().unwrap_or(default);
-            format!("member {} at {} ({obstacle})", member.id, member.address)
-        });
-        let missing = lines.collect::<Vec<_>>().join(", ");
-        Error::Missing { missing, after_ms: self.config.join_timeout_ms }
+            // Perhaps that member's: then what is wrong here is why it is missing.
+            let local = self.accept_obstacle.as_ref().filter(|_| r > self.rank);
+            let local = local.map(|what| format!("; {what}")).unwrap_or_default();
+            let hint = self.dials.get(r).and_then(Dial::hint).map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("member {} at {} ({obstacle}{hint}{local})", member.id, member.address)
+        };
+        // That one which has not come cannot be reached says nothing more.
+        let is_known =
+            |what: &String| absent.iter().any(|(r, m)| self.obstacles[*r].is_none() && what.contains(&m.address));
+        let obstacle = self.around.outside.obstacle().filter(|what| !is_known(what));
+        let mut missing: Vec<String> = absent.into_iter().map(line).collect();
+        missing.extend(obstacle);
+        if missing.is_empty() {
+            // Those that have not met all others say themselves what they miss.
+            let waits = met.into_iter().filter(|(r, _)| self.links[*r].as_ref().is_some_and(|link| !link.is_ready));
+            missing
+                .extend(waits.map(|(_, m)| format!("member {} at {} (met, but it waits for others)", m.id, m.address)));
+        }
+        Error::Missing { missing: missing.join(", "), after_ms: self.config.join_timeout_ms }
     }
 
     /// Ends the meeting; the first cause counts.
@@ -170,12 +224,32 @@ impl<'a> Meeting<'a> {
             self.hang_up(rank);
         }
         // The same process that comes again lost its earlier connection: the new one replaces it.
-        self.links[rank].as_ref().is_some_and(|link| !link.ended && link.incarnation != incarnation)
+        self.links[rank].as_ref().is_some_and(|link| link.incarnation != incarnation)
+    }
+
+    /// Another process has the place of this one. It may have died unseen, on a host that went away: then its link is found
+    /// to be dead soon.
+    pub(super) fn is_duplicate(&mut self, rank: usize, error: Error) {
+        if self.duplicate.get_or_insert_with(Instant::now).elapsed() >= DUPLICATE_TIME {
+            return self.fail(error);
+        }
+        self.obstacle(rank, error.to_string());
+        self.retry(rank, super::dial::RETRY_AFTER_ANSWER_TIME);
     }
 
     pub(super) fn establish(&mut self, rank: usize, incarnation: u64, talk: Talk) {
         tracing::debug!("meeting: member {} has met us over {}", self.config.members[rank].id, talk.place);
-        self.links[rank] = Some(Link { socket: talk.socket, incarnation, ended: false });
+        let socket = talk.socket;
+        if socket.local_addr().is_ok_and(|address| address.as_socket().is_some()) {
+            let second = Duration::from_secs(1);
+            let probes =
+                TcpKeepalive::new().with_time(second).with_interval(second).with_retries(DEAD_LINK_SECONDS as u32);
+            if let Err(error) = socket.set_tcp_keepalive(&probes) {
+                tracing::debug!(%error, "meeting: the death of a member's host may stay unseen");
+            }
+        }
+        self.duplicate = None;
+        self.links[rank] = Some(Link { socket, incarnation, inbox: Decoder::default(), is_ready: false, told: false });
         if let Some(dial) = self.dials.get_mut(rank) {
             dial.busy = false;
         }
@@ -183,22 +257,27 @@ impl<'a> Meeting<'a> {
 
     /// The other end of a link has closed it.
     fn hang_up(&mut self, rank: usize) {
-        let Some(link) = &mut self.links[rank] else { return };
-        if matches!(link.socket.peek(&mut [MaybeUninit::uninit()]), Ok(n) if n > 0) {
-            link.ended = true;
-        } else {
-            self.links[rank] = None;
+        if self.links[rank].take().is_some() {
+            self.obstacle(rank, "its connection closed after the handshake: it died or gave up".into());
+            self.retry(rank, RETRY_TIME);
         }
-        self.obstacle(rank, "its connection closed after the handshake: it died or gave up".into());
-        self.retry(rank, RETRY_TIME);
+    }
+
+    /// Something came over a link, or its end.
+    fn hear(&mut self, rank: usize) {
+        let Some(link) = self.links[rank].as_mut().filter(|link| !link.is_ready) else { return self.hang_up(rank) };
+        match super::talk::receive(&link.socket, &mut link.inbox) {
+            Ok(Some(Message::Ready)) => link.is_ready = true,
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => self.hang_up(rank),
+        }
     }
 
     /// Starts the connection attempts that are due.
     fn dial(&mut self, now: Instant) {
         for rank in 0..self.dials.len() {
-            let is_up = self.links[rank].as_ref().is_some_and(|link| !link.ended);
             let dial = &mut self.dials[rank];
-            if is_up || dial.busy || now < dial.at {
+            if self.links[rank].is_some() || dial.busy || now < dial.at {
                 continue;
             }
             dial.at = now + RETRY_TIME;
@@ -235,13 +314,14 @@ impl<'a> Meeting<'a> {
     fn wait(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let accepting = now >= self.accept_at && self.failed.is_none();
-        let linked: Vec<usize> =
-            (0..self.links.len()).filter(|&r| self.links[r].as_ref().is_some_and(|link| !link.ended)).collect();
+        let linked: Vec<usize> = (0..self.links.len()).filter(|&rank| self.links[rank].is_some()).collect();
         let mut fds = Vec::with_capacity(1 + linked.len() + self.talks.len());
         let listen_flags = if accepting { PollFlags::POLLIN } else { PollFlags::empty() };
         fds.push(PollFd::new(self.listening.socket.as_fd(), listen_flags));
         for link in linked.iter().filter_map(|&r| self.links[r].as_ref()) {
-            fds.push(PollFd::new(link.socket.as_fd(), POLLRDHUP));
+            // Behind that the other end is ready comes what is the fabric's.
+            let flags = if link.is_ready { POLLRDHUP } else { POLLRDHUP | PollFlags::POLLIN };
+            fds.push(PollFd::new(link.socket.as_fd(), flags));
         }
         for talk in &self.talks {
             let flags = match (talk.stage, talk.wants_write()) {
@@ -265,7 +345,7 @@ impl<'a> Meeting<'a> {
         let (links_ready, talks_ready) = ready[1..].split_at(linked.len());
         // Ends first: a member that was restarted takes the place of its former self.
         for (&rank, _) in linked.iter().zip(links_ready).filter(|(_, ready)| **ready) {
-            self.hang_up(rank);
+            self.hear(rank);
         }
         for (talk, &ready) in std::mem::take(&mut self.talks).into_iter().zip(talks_ready) {
             let kept = if ready { self.advance(talk) } else { Some(talk) };
@@ -284,7 +364,7 @@ impl<'a> Meeting<'a> {
         }
         if self.failed.is_none() {
             for (dial, link) in self.dials.iter().zip(&self.links) {
-                if !dial.busy && link.as_ref().is_none_or(|link| link.ended) {
+                if !dial.busy && link.is_none() {
                     until = until.min(dial.at);
                 }
             }
@@ -294,7 +374,7 @@ impl<'a> Meeting<'a> {
         }
         // Rounded up, or the last millisecond would be spun through.
         let ms = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-        PollTimeout::try_from(ms.min(RUNS_LOOK_MS)).unwrap_or(PollTimeout::ZERO)
+        PollTimeout::try_from(ms.min(OUTSIDE_LOOK_MS)).unwrap_or(PollTimeout::ZERO)
     }
 
     fn accept(&mut self, now: Instant) {
@@ -304,7 +384,11 @@ impl<'a> Meeting<'a> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    tracing::warn!("meeting: cannot accept a connection: {e}");
+                    let what = format!("a connection could not be accepted here: {}", shortage::explained(&e));
+                    if self.accept_obstacle.as_ref() != Some(&what) {
+                        tracing::warn!("meeting: {what}");
+                    }
+                    self.accept_obstacle = Some(what);
                     self.accept_at = now + ACCEPT_PAUSE;
                     return;
                 }

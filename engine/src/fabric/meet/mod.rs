@@ -11,20 +11,28 @@
 //! Hello            ->
 //!                  <-   Hello, or Refuse (why)
 //! Accept, or Refuse ->
+//!            ...
+//! Ready            <->  Ready
 //! ```
 //!
-//! The higher rank counts the link when `Accept` is sent, the lower when it is read. A link that closes while other
-//! members are still missing makes its member missing again: it may be restarted. Whoever else connects is a stranger,
-//! and neither its bytes nor its silence hold up the meeting. A member of a group that runs already refuses with
-//! `Running`: the process is to join it.
+//! The higher rank counts the link when `Accept` is sent, the lower when it is read. A process that has links to all
+//! others says `Ready` over each, and its meeting ends when all others have said so: a link that breaks before that is
+//! made again, and a process that dies is waited for, until the deadline. So no founder begins, and takes another for
+//! dead, while that one still meets the rest.
+//!
+//! Every other connection is a stranger's, and neither its bytes nor its silence hold up the meeting. A member of a group
+//! that runs already refuses with `Running`: the process is to join it.
 
+pub(crate) mod address;
 pub(crate) mod check;
-mod dial;
+pub(crate) mod dial;
 mod handshake;
 pub(crate) mod listen;
 mod meeting;
+pub(crate) mod names;
+pub(crate) mod outside;
 mod quiet;
-mod talk;
+pub(crate) mod talk;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;
@@ -33,12 +41,12 @@ use crate::config::{Config, MemberId};
 use crate::error::Error;
 use listen::Listening;
 use meeting::Meeting;
+use outside::Surroundings;
 pub(crate) use quiet::Quiet;
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use wire::{Code, Message, Refuse};
 
@@ -65,7 +73,7 @@ pub struct Met<S> {
 /// * [`Error::Io`]: the system failed at something that concerns no single member.
 pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<TcpStream>, Error> {
     let listening = listen(config, rank)?;
-    meet(config, rank, incarnation, deadline, listening, &AtomicBool::new(false))
+    meet(config, rank, incarnation, deadline, listening, Surroundings::default())
 }
 
 /// As [`meet_tcp`], over unix sockets: addresses are `unix:PATH`.
@@ -74,7 +82,7 @@ pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instan
 /// As [`meet_tcp`].
 pub fn meet_unix(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<UnixStream>, Error> {
     let listening = listen(config, rank)?;
-    meet(config, rank, incarnation, deadline, listening, &AtomicBool::new(false))
+    meet(config, rank, incarnation, deadline, listening, Surroundings::default())
 }
 
 fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
@@ -84,17 +92,18 @@ fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
     listen::listen(config.listens_at(&own.address))
 }
 
-/// As [`meet_tcp`] or [`meet_unix`], on a socket that listens already; gives up with [`Error::AlreadyRuns`] when `runs` says
-/// that the group runs without this process.
+/// As [`meet_tcp`] or [`meet_unix`], on a socket that listens already; gives up with [`Error::AlreadyRuns`] when it is learned
+/// from elsewhere that the group runs without this process.
 pub(crate) fn meet<S: From<Socket>>(
     config: &Config,
     rank: usize,
     incarnation: u64,
     deadline: Instant,
     listening: Listening,
-    runs: &AtomicBool,
+    around: Surroundings<'_>,
 ) -> Result<Met<S>, Error> {
-    let (links, incarnations, listening) = Meeting::new(config, rank, incarnation, deadline, listening)?.run(runs)?;
+    let meeting = Meeting::new(config, rank, incarnation, deadline, listening, around)?;
+    let (links, incarnations, listening) = meeting.run()?;
     let mut streams = Vec::with_capacity(links.len());
     for link in links {
         streams.push(match link {
@@ -106,6 +115,13 @@ pub(crate) fn meet<S: From<Socket>>(
         });
     }
     Ok(Met { streams, incarnations, listening })
+}
+
+/// What a process that does not found the group says to one that comes to found it, which asks again.
+pub(crate) fn not_founding(member: MemberId, reason: &str) -> Vec<u8> {
+    let (key, value, reason) = (String::new(), String::new(), reason.to_owned());
+    let refuse = Refuse { code: Code::NotFounding, member, key, value, reason };
+    Message::Refuse(refuse).encode().unwrap_or_default()
 }
 
 /// Answers a process that came to found the group: it runs already. Then waits for the other end to have read it.

@@ -1,6 +1,7 @@
 //! One connection while its handshake lasts: its buffers, its deadline, and how far it has come.
 
 use super::wire::{Decoder, Garbage, Message};
+use crate::shortage;
 use socket2::Socket;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Broken::Connect(e) if e.kind() == io::ErrorKind::ConnectionRefused => write!(f, "connection refused"),
-            Broken::Connect(e) => write!(f, "cannot connect: {e}"),
+            Broken::Connect(e) => write!(f, "cannot connect: {}", shortage::explained(e)),
             Broken::SelfConnected => write!(f, "connection refused (the attempt met itself)"),
             Broken::Closed { midway: false } => write!(f, "it closed the connection during the handshake"),
             Broken::Closed { midway: true } => write!(f, "it closed the connection in the middle of a message"),
@@ -120,30 +121,17 @@ impl Talk {
 
     /// Reads the next message and not a byte more; `None` until all of it is there.
     pub(super) fn receive(&mut self) -> Result<Option<Message>, Broken> {
-        let mut bytes = [0; 4096];
-        loop {
-            let want = self.inbox.wanted().min(bytes.len());
-            match (&self.socket).read(&mut bytes[..want]) {
-                Ok(0) => {
-                    return Err(Broken::Closed { midway: !self.inbox.is_empty() });
-                }
-                Ok(n) => {
-                    if let Some(message) = self.inbox.push(&bytes[..n]).map_err(Broken::Garbage)? {
-                        return Ok(Some(message));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Broken::Io(e)),
-            }
-        }
+        receive(&self.socket, &mut self.inbox)
     }
 
     /// Queues the last message of a connection that is not wanted.
     pub(super) fn close_with(&mut self, message: &Message, now: Instant) {
-        if let Some(bytes) = message.encode() {
-            self.queue(&bytes);
-        }
+        self.close_with_bytes(&message.encode().unwrap_or_default(), now);
+    }
+
+    /// Queues the last bytes of a connection that is of no more use.
+    pub(super) fn close_with_bytes(&mut self, bytes: &[u8], now: Instant) {
+        self.queue(bytes);
         self.stage = Stage::Closing;
         self.deadline = now + CLOSING_TIME;
     }
@@ -176,8 +164,27 @@ impl Talk {
     }
 }
 
+/// Reads the next message and not a byte more; `None` until all of it is there.
+pub(super) fn receive(mut socket: &Socket, inbox: &mut Decoder) -> Result<Option<Message>, Broken> {
+    let mut bytes = [0; 4096];
+    loop {
+        let want = inbox.wanted().min(bytes.len());
+        match socket.read(&mut bytes[..want]) {
+            Ok(0) => return Err(Broken::Closed { midway: !inbox.is_empty() }),
+            Ok(n) => {
+                if let Some(message) = inbox.push(&bytes[..n]).map_err(Broken::Garbage)? {
+                    return Ok(Some(message));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Broken::Io(e)),
+        }
+    }
+}
+
 /// A connection attempt on loopback from the very port that it goes to succeeds when nobody listens there.
-pub(super) fn is_self_connected(socket: &Socket) -> bool {
+pub(crate) fn is_self_connected(socket: &Socket) -> bool {
     match (socket.local_addr(), socket.peer_addr()) {
         (Ok(local), Ok(peer)) => local.as_socket().is_some() && local.as_socket() == peer.as_socket(),
         _ => false,

@@ -77,7 +77,7 @@ impl<S: From<Socket> + Send + 'static> Running<S> {
         std::thread::spawn(move || {
             let deadline = Instant::now() + time;
             let met = listen(&config, rank)
-                .and_then(|listening| meet(&config, rank, incarnation, deadline, listening, &AtomicBool::new(false)));
+                .and_then(|listening| meet(&config, rank, incarnation, deadline, listening, Surroundings::default()));
             sender.send(met)
         });
         Running(receiver)

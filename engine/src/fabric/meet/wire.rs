@@ -15,7 +15,8 @@ pub(crate) const BODY_MAX: usize = 64 << 10;
 pub(crate) const KIND_HELLO: u8 = 1;
 const KIND_ACCEPT: u8 = 2;
 const KIND_REFUSE: u8 = 3;
-/// A question to a member of a running group, which none in a meeting can answer: see the group's `wire`.
+const KIND_READY: u8 = 4;
+/// A question to a process, whether or not it is in a group: see the group's `wire`.
 pub(crate) const KIND_REQUEST: u8 = 16;
 /// Longest reason or value in a [`Refuse`]: it is for a human.
 const REFUSE_TEXT_MAX: usize = 1024;
@@ -28,6 +29,8 @@ pub(super) struct Hello {
     pub(super) member: MemberId,
     pub(super) incarnation: u64,
     pub(super) agreed: Vec<(String, String)>,
+    /// Where members of a group of this name are found that this process has been in, and that are no founders.
+    pub(super) former: Vec<String>,
 }
 
 /// Why a connection is not wanted.
@@ -55,6 +58,8 @@ pub(super) enum Code {
     Duplicate,
     /// The group runs already: join it.
     Running,
+    /// This process does not take part in the founding; ask again.
+    NotFounding,
     /// A code of a later version.
     Unknown(u8),
 }
@@ -67,6 +72,7 @@ impl Code {
             Code::Unexpected => 3,
             Code::Duplicate => 4,
             Code::Running => 5,
+            Code::NotFounding => 6,
             Code::Unknown(byte) => byte,
         }
     }
@@ -78,6 +84,7 @@ impl Code {
             3 => Code::Unexpected,
             4 => Code::Duplicate,
             5 => Code::Running,
+            6 => Code::NotFounding,
             other => Code::Unknown(other),
         }
     }
@@ -88,6 +95,10 @@ pub(super) enum Message {
     Hello(Hello),
     Accept,
     Refuse(Refuse),
+    /// This process has a link to every other one.
+    Ready,
+    /// The body of a question of the group's `wire`.
+    Question(Vec<u8>),
 }
 
 /// Bytes that are no message of this protocol version.
@@ -127,9 +138,18 @@ impl Message {
                     put_str(&mut body, key)?;
                     put_str(&mut body, value)?;
                 }
+                body.extend_from_slice(&u32::try_from(hello.former.len()).ok()?.to_le_bytes());
+                for address in &hello.former {
+                    put_str(&mut body, address)?;
+                }
                 KIND_HELLO
             }
             Message::Accept => KIND_ACCEPT,
+            Message::Ready => KIND_READY,
+            Message::Question(question) => {
+                body.extend_from_slice(question);
+                KIND_REQUEST
+            }
             Message::Refuse(refuse) => {
                 body.push(refuse.code.to_byte());
                 body.extend_from_slice(&refuse.member.0.to_le_bytes());
@@ -195,7 +215,8 @@ impl Decoder {
             return Err(Garbage::Magic);
         }
         if self.preamble.is_none() && self.bytes.len() == PREAMBLE_LEN {
-            self.preamble = Some(preamble(&self.bytes, &[KIND_HELLO, KIND_ACCEPT, KIND_REFUSE])?);
+            self.preamble =
+                Some(preamble(&self.bytes, &[KIND_HELLO, KIND_ACCEPT, KIND_REFUSE, KIND_READY, KIND_REQUEST])?);
         }
         match self.preamble {
             Some((kind, body)) if self.bytes.len() == PREAMBLE_LEN + body => {
@@ -229,6 +250,9 @@ pub(crate) fn preamble(bytes: &[u8], kinds: &[u8]) -> Result<(u8, usize), Garbag
 }
 
 fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
+    if kind == KIND_REQUEST {
+        return Ok(Message::Question(body.to_vec()));
+    }
     let mut reader = Reader { rest: body };
     let message = match kind {
         KIND_HELLO => {
@@ -238,14 +262,19 @@ fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
                 member: MemberId(reader.u32()?),
                 incarnation: reader.u64()?,
                 agreed: Vec::new(),
+                former: Vec::new(),
             };
             // Grows with the bytes that are there, not with the count that was announced.
             for _ in 0..reader.u32()? {
                 hello.agreed.push((reader.string()?, reader.string()?));
             }
+            for _ in 0..reader.u32()? {
+                hello.former.push(reader.string()?);
+            }
             Message::Hello(hello)
         }
         KIND_ACCEPT => Message::Accept,
+        KIND_READY => Message::Ready,
         KIND_REFUSE => Message::Refuse(Refuse {
             code: Code::from_byte(reader.u8()?),
             member: MemberId(reader.u32()?),

@@ -25,6 +25,8 @@ const WORDS_PER_TABLE: usize = 3;
 /// Descriptors before the tables'.
 pub(super) const FDS_BEFORE_TABLES: usize = 2;
 
+pub(super) const NO_DESCRIPTOR: &str = "no descriptor is left for the memory of another member: raise the limit of open files (`ulimit -n`, LimitNOFILE), or close some";
+
 /// What a peer gave us, not yet looked at but for its number.
 pub(super) struct Met {
     pub(super) peer: Slot,
@@ -110,7 +112,7 @@ pub(super) fn exchange(
     loop {
         for party in &mut parties {
             let result = party.send(own).and_then(|()| party.receive(fds_wanted));
-            result.map_err(|what| SetupError::Peer(PeerFault { peer: party.met.peer, what }))?;
+            result?;
         }
         if parties.iter().all(Party::done) {
             return Ok(parties.into_iter().map(|p| p.met).collect());
@@ -157,7 +159,11 @@ impl Party {
         }
     }
 
-    fn send(&mut self, own: &[BorrowedFd<'_>]) -> Result<(), String> {
+    fn fault(&self, what: String) -> SetupError {
+        SetupError::Peer(PeerFault { peer: self.met.peer, what })
+    }
+
+    fn send(&mut self, own: &[BorrowedFd<'_>]) -> Result<(), SetupError> {
         while self.sent < self.hello.len() {
             let mut fds = Vec::new();
             if self.sent == 0 {
@@ -168,33 +174,34 @@ impl Party {
                 Ok(n) => self.sent += n,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(e) => return Err(format!("the link broke during set-up: {e}")),
+                Err(e) => return Err(self.fault(format!("the link broke during set-up: {e}"))),
             }
         }
         Ok(())
     }
 
-    fn receive(&mut self, fds_wanted: usize) -> Result<(), String> {
+    fn receive(&mut self, fds_wanted: usize) -> Result<(), SetupError> {
         let whole = self.hello.len();
         let mut buffer = vec![0; whole];
         while self.heard.len() < whole {
             // Never more than the message: what follows it is none of ours.
             let room = whole - self.heard.len();
             match scm::receive(self.met.stream.as_fd(), &mut buffer[..room], &mut self.met.fds) {
-                Ok(0) => return Err("it closed the link during set-up".to_owned()),
+                Ok(0) => return Err(self.fault("it closed the link during set-up".to_owned())),
                 Ok(n) => self.heard.extend_from_slice(&buffer[..n]),
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => continue,
-                Err(Errno::EMFILE) => return Err("this process has too few descriptors for its memory".to_owned()),
-                Err(e) => return Err(format!("the link broke during set-up: {e}")),
+                // The fault is this process's own, not the peer's.
+                Err(e @ (Errno::EMFILE | Errno::ENFILE)) => return Err(local(NO_DESCRIPTOR, e)),
+                Err(e) => return Err(self.fault(format!("the link broke during set-up: {e}"))),
             }
-            self.expected.check(&self.heard)?;
+            self.expected.check(&self.heard).map_err(|what| self.fault(what))?;
             if self.met.fds.len() > fds_wanted {
-                return Err(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len()));
+                return Err(self.fault(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len())));
             }
         }
         if self.met.fds.len() < fds_wanted {
-            return Err(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len()));
+            return Err(self.fault(format!("it passed {} descriptors, not {fds_wanted}", self.met.fds.len())));
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Members on one host share their rows: a push is the owner's store, and one copy serves all readers.
 //!
 //! [`ShmFabric::new`] makes the own memory and its [`Offer`]. With that any thread exchanges memory with peers, over one
-//! connected unix stream each; [`Fabric::attach`] puts what came of it in service. Then the stream only tells that the
-//! peer is alive.
+//! connected unix stream each; [`Fabric::attach`] puts what came of it in service. Then the stream tells that the peer is
+//! alive, and brings its new memory.
 //!
 //! * Each member keeps its rows in sealed memory that it alone can write. [`Fabric::write`] therefore moves nothing: it
 //!   notes who is to be told. [`Fabric::submit`] tells: one counter per peer in the member's *header page*, and a system
@@ -15,13 +15,17 @@
 //! * [`Fabric::sever`] copies the peer's rows and puts the copies in their place. A link that is down leaves the peer's
 //!   memory mapped: a dead process writes nothing, and one that lives on is severed when its view ends, or when another
 //!   gets its slot.
+//! * [`Fabric::relink`] leaves the peer's memory mapped as it is, or maps it anew at the same addresses if copies had been put
+//!   there. What the peer stored meanwhile is seen, whether or not it was written through a link.
 //! * [`Fabric::release`] tells the peer what was written for it, then severs it. The peer goes on mapping the own rows,
 //!   and may see later stores; it cannot tell them from earlier ones.
 //! * [`Fabric::fetch`] moves nothing either: what the owner stored is in the map of its row already. It is done at the
 //!   next poll. Of an owner that was severed here there is what the copy holds.
+//! * [`Fabric::renew`] makes new memory and hands it to the peers, over the streams: see `renewal.rs`.
 //! * Calling a store of [`Row`] on a peer's row faults: those maps are read-only.
 
 mod exchange;
+mod renewal;
 mod scm;
 mod sealed;
 mod setup;
@@ -32,12 +36,14 @@ mod wake;
 pub use setup::{Offer, Prepared};
 
 use super::peers::Peers;
-use super::setup::{Heard, hear};
-use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of};
+use super::{
+    Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of,
+};
 use crate::error::Error;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use sealed::Spare;
+use renewal::{End, Newer};
+use sealed::{Origin, Spare};
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,6 +61,11 @@ pub struct ShmFabric {
     me: Slot,
     specs: Vec<TableSpec>,
     own: Header,
+    rows: Vec<Arc<Row>>,
+    /// New memory that is still to be given to a peer, of the table at this position.
+    owed: Vec<(Slot, usize)>,
+    /// Held for the descriptor of new memory, the own or a peer's.
+    reserve: Option<EventFd>,
     /// What the peers got.
     offer: Offer,
     links: Peers<Link>,
@@ -70,6 +81,8 @@ pub struct ShmFabric {
     polls: u32,
     /// Fetches since the last poll, each an [`Event::Fetched`].
     fetched: Vec<(Slot, Event)>,
+    /// What was found between two polls.
+    untold: Vec<Event>,
     epoll: Epoll,
     /// Room for what the epoll reports.
     ready: Vec<EpollEvent>,
@@ -80,14 +93,23 @@ pub struct ShmFabric {
 struct Memory {
     /// In the order of the tables.
     rows: Vec<Arc<Row>>,
-    /// What will take their place when they are severed; empty once that has happened.
-    spares: Vec<Spare>,
+    /// Which memory of the host the rows are, in their order.
+    origins: Vec<Origin>,
+    /// What will take their place when they are severed; none once that has happened.
+    spares: Vec<Option<Spare>>,
+    /// What was not asked for yet.
+    newer: Vec<Newer>,
+    /// By table: the epoch of the memory in use; the peer's header page shows that of its present one, also without a link.
+    epochs: Vec<u64>,
+    header: Arc<Header>,
+    /// The peer's process, as far as this one can name it; 0 if not.
+    process: i32,
 }
 
 /// A peer that is up.
 struct Link {
     stream: UnixStream,
-    header: Header,
+    header: Arc<Header>,
     /// Registered in the epoll; alive as long as the link.
     wakes_me: EventFd,
     wakes_peer: EventFd,
@@ -112,6 +134,9 @@ impl ShmFabric {
             me,
             specs: specs.to_vec(),
             own,
+            rows: rows.clone(),
+            owed: Vec::new(),
+            reserve: renewal::reserve(),
             offer: offer.clone(),
             links: Peers::new(),
             memory: (0..SLOTS).map(|_| None).collect(),
@@ -122,6 +147,7 @@ impl ShmFabric {
             closing: false,
             polls: 0,
             fetched: Vec::new(),
+            untold: Vec::new(),
             epoll,
             // A stream and an eventfd per peer.
             ready: vec![EpollEvent::empty(); 2 * SLOTS],
@@ -139,6 +165,27 @@ impl ShmFabric {
         let wake_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         let listened = self.epoll.add(&link.wakes_me, EpollEvent::new(wake_events, WAKE_TOKEN));
         listened.inspect_err(|_| self.ignore(link))
+    }
+
+    /// Whether `connection` is one to `peer`, for this process. The exchange has refused the own slot and those out of range.
+    fn check(&self, peer: Slot, connection: Connection) -> Result<Prepared, Error> {
+        match connection {
+            Connection::Shm(prepared) if prepared.peer == peer && prepared.has(&self.offer) => Ok(prepared),
+            Connection::Shm(_) => {
+                Err(Error::Misuse("shared memory: this was exchanged for another slot, or with another's offer"))
+            }
+            _ => Err(Error::Misuse("shared memory needs a peer's memory")),
+        }
+    }
+
+    /// Makes `link`, which is listened to, the one of `peer`.
+    fn put_in_service(&mut self, peer: Slot, link: Link) {
+        if self.closing {
+            let _ = link.stream.shutdown(Shutdown::Write);
+        }
+        self.links.insert(peer, link);
+        // It may have gone already.
+        self.look = true;
     }
 
     /// Takes a link's descriptors out of the epoll.
@@ -208,53 +255,89 @@ impl ShmFabric {
     /// The peer's stream is readable or has ended: what it stored before is visible already, as we learn it from the
     /// kernel after it stored.
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
-        let Some(link) = self.links.get_mut(peer) else { return };
-        let cause = match hear(&link.stream) {
-            Heard::Silence => return,
-            Heard::End => "the peer closed the link, or its process died".to_owned(),
-            Heard::Byte(byte) => {
+        let Some(end) = self.take_renewals(peer) else { return };
+        let event = match end {
+            End::Breach(what) => {
                 self.sever(peer);
-                let what = format!("it sent the byte {byte} after the set-up of the shared memory");
-                return events.push(Event::Breach { peer, what });
+                Event::Breach { peer, what }
             }
-            Heard::Broken(error) => format!("the link broke: {error}"),
+            End::Down(cause) => {
+                self.drop_link(peer);
+                // Who closes has asked for it: no link broke by itself.
+                if self.closing {
+                    return;
+                }
+                Event::LinkDown { peer, cause }
+            }
         };
-        self.drop_link(peer);
-        // Who closes has asked for it: no link broke by itself.
-        if !self.closing {
-            events.push(Event::LinkDown { peer, cause });
-        }
+        events.push(event);
     }
 
     fn drop_link(&mut self, peer: Slot) {
+        self.owed.retain(|(to, _)| *to != peer);
         if let Some(link) = self.links.remove(peer) {
             self.ignore(&link);
             let _ = link.stream.shutdown(Shutdown::Both);
         }
     }
+
+    /// The rows of a peer that was severed are in their places again, and `connection` is its link.
+    fn come_back(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        let Prepared { link, rows: offered, .. } = self.check(peer, connection)?;
+        let Some(memory) = self.memory[peer].as_mut() else {
+            return Err(Error::Misuse("shared memory: a link is made again to a process that was attached"));
+        };
+        // A row that has new memory meanwhile is announced once more.
+        let same = |(known, (_, offered, _)): (&Origin, &(Arc<Row>, Origin, Spare))| known == offered;
+        if !memory.origins.iter().zip(&offered).any(same) {
+            return Err(Error::Misuse("shared memory: a link is made again to the process that was attached"));
+        }
+        // Copies were put in the rows' places: the peer's memory comes back there, so that all holders of a row see it.
+        let places = memory.rows.iter().zip(&memory.origins).zip(&mut memory.spares).zip(offered);
+        let back = places.filter(|(((_, known), place), (_, origin, _))| place.is_none() && *known == origin);
+        for (((row, _), place), (live, _, spare)) in back {
+            let back = sealed::put_back(live, row);
+            back.map_err(|e| Error::io("shared memory: cannot map a peer's memory again", e))?;
+            *place = Some(spare);
+        }
+        let rows = memory.rows.clone();
+        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot listen to a peer", e))?;
+        self.put_in_service(peer, link);
+        self.send_renewals(peer);
+        Ok(rows)
+    }
 }
 
 impl Fabric for ShmFabric {
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
-        let Connection::Shm(prepared) = connection else {
-            return Err(Error::Misuse("shared memory needs a peer's memory"));
-        };
-        // The exchange has refused the own slot and those out of range.
-        if prepared.peer != peer || !prepared.has(&self.offer) {
-            return Err(Error::Misuse("shared memory: this was exchanged for another slot, or with another's offer"));
-        }
-        let Prepared { link, rows, .. } = prepared;
+        let Prepared { link, rows, .. } = self.check(peer, connection)?;
+        let process = renewal::process(&link.stream);
         self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot listen to a peer", e))?;
         self.sever(peer);
-        if self.closing {
-            let _ = link.stream.shutdown(Shutdown::Write);
+        let (epochs, header) = (vec![0; rows.len()], link.header.clone());
+        self.put_in_service(peer, link);
+        let (own, origins, spares) = (Vec::new(), Vec::new(), Vec::new());
+        let mut memory = Memory { rows: own, origins, spares, newer: Vec::new(), epochs, header, process };
+        for (row, origin, spare) in rows {
+            memory.rows.push(row);
+            memory.origins.push(origin);
+            memory.spares.push(Some(spare));
         }
-        self.links.insert(peer, link);
-        // It may have gone already.
-        self.look = true;
-        let (rows, spares): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        self.memory[peer] = Some(Memory { rows: rows.clone(), spares });
+        let rows = memory.rows.clone();
+        self.memory[peer] = Some(memory);
+        self.send_renewals(peer);
         Ok(rows)
+    }
+
+    fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        self.fetched.retain(|(asked, _)| *asked != peer);
+        self.drop_link(peer);
+        let again = self.come_back(peer, connection);
+        if again.is_err() {
+            // Rows that did come back are of no link: nothing of them is to be seen.
+            self.sever(peer);
+        }
+        again
     }
 
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
@@ -290,6 +373,8 @@ impl Fabric for ShmFabric {
             self.look = false;
             self.look(events);
         }
+        self.give_what_is_owed();
+        events.append(&mut self.untold);
         if !self.fetched.is_empty() {
             let links = &self.links;
             events.extend(self.fetched.drain(..).filter(|(peer, _)| links.contains(*peer)).map(|(_, event)| event));
@@ -309,10 +394,13 @@ impl Fabric for ShmFabric {
     fn sever(&mut self, peer: Slot) {
         // Another may get the slot before the next poll.
         self.fetched.retain(|(asked, _)| *asked != peer);
-        if let Some(Some(Memory { rows, spares })) = self.memory.get_mut(peer) {
+        // What it has given counts, whatever else it did.
+        let _ = self.take_renewals(peer);
+        if let Some(Some(Memory { rows, spares, newer, .. })) = self.memory.get_mut(peer) {
+            let newer = newer.iter_mut().map(|newer| (&newer.row, &mut newer.spare));
             // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
-            for (row, spare) in rows.iter().zip(spares.drain(..)) {
-                if let Err(error) = spare.replace(row) {
+            for (row, spare) in rows.iter().zip(spares).chain(newer) {
+                if let Some(Err(error)) = spare.take().map(|spare| spare.replace(row)) {
                     // Needs a process at the kernel's limit of maps.
                     tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
                 }
@@ -355,6 +443,25 @@ impl Fabric for ShmFabric {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.epoll.0.as_fd())
+    }
+
+    fn shares_rows(&self) -> bool {
+        true
+    }
+
+    fn renew(&mut self, table: TableId, epoch: u64, departed: &[Slot]) -> Result<Option<Arc<Row>>, Error> {
+        if departed.iter().all(|&slot| self.is_dead(slot)) {
+            return Ok(None);
+        }
+        self.give_new_memory(index_of(&self.specs, table), epoch, departed).map(Some)
+    }
+
+    fn renewed(&mut self, peer: Slot, table: TableId, epoch: u64) -> Renewed {
+        self.take_new_memory(peer, index_of(&self.specs, table), epoch)
+    }
+
+    fn received_from(&self, _: Slot) -> u64 {
+        0
     }
 
     fn stats(&self) -> FabricStats {

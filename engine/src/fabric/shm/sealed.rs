@@ -3,9 +3,10 @@
 //! [`create`] makes it, [`open`] maps what a peer made, [`Spare`] takes the place of a peer's row when it is severed.
 
 use super::super::Row;
+use crate::interrupt::{allocate, repeat, within_size_limit};
 use memmap2::MmapOptions;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MRemapFlags, MapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
 use nix::sys::stat::fstat;
@@ -15,6 +16,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A reader of memory that shrinks dies of SIGBUS; one that can be written by others has no owner.
@@ -26,9 +28,9 @@ fn seals() -> SealFlag {
 pub(super) fn create(len: usize, columns_len: usize) -> io::Result<(OwnedFd, Row)> {
     let fd = new_memfd()?;
     let size = i64::try_from(len).map_err(|_| io::Error::from(Errno::EFBIG))?;
-    ftruncate(&fd, size)?;
+    repeat(|| within_size_limit(|| ftruncate(&fd, size)))?;
     // Take the pages now: a store into a page that cannot be had later would be a SIGBUS, here it is an error.
-    fallocate(&fd, FallocateFlags::empty(), 0, size)?;
+    allocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
     let map = MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals()))?;
     Ok((fd, Row::from_map(map, columns_len)))
@@ -43,9 +45,12 @@ fn new_memfd() -> nix::Result<OwnedFd> {
     }
 }
 
+/// Which memory of the host something is, whoever maps it: the device and the number of its inode.
+pub(super) type Origin = (u64, u64);
+
 /// Maps a peer's memory for reading, if it is what [`create`] makes. Stores through the row are SIGSEGV: only its owner
 /// has anything to store there.
-pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result<Row, String> {
+pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result<(Row, Origin), String> {
     let found =
         fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| format!("it passed a descriptor that is no memfd: {e}"))?;
     let found = SealFlag::from_bits_retain(found);
@@ -64,7 +69,24 @@ pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result
         .len(len)
         .map_raw_read_only(fd.as_raw_fd())
         .map_err(|e| format!("its memory of {len} bytes cannot be mapped: {e}"))?;
-    Ok(Row::from_map(map, columns_len))
+    Ok((Row::from_map(map, columns_len), (stat.st_dev, stat.st_ino)))
+}
+
+/// Puts the memory of `live`, a peer's that was mapped anew, at the address of `row`, where a copy had taken its place.
+pub(super) fn put_back(live: Arc<Row>, row: &Row) -> io::Result<()> {
+    assert_eq!(live.len(), row.len());
+    // Nobody else has seen it yet: set-up made it.
+    let live = Arc::into_inner(live).ok_or(Errno::EBUSY)?;
+    let ends = [live.ptr(0..0), row.ptr(0..0)].map(|at| NonNull::new(at.cast::<c_void>()).ok_or(Errno::EFAULT));
+    let [from, to] = ends;
+    let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+    // SAFETY: both ranges are whole maps, of one length; the target is the row's own map, which stays alive and readable.
+    // The kernel swaps it under the lock that page faults take, so that no reader finds a gap. Row memory is read through
+    // atomics and raw pointers only, whose values may change at any time.
+    unsafe { mremap(from?, live.len(), live.len(), flags, Some(to?)) }?;
+    // Its address space moved into the row, which unmaps it.
+    std::mem::forget(live);
+    Ok(())
 }
 
 /// Address space that waits to take a row's place, reserved at set-up so that severing cannot fail for lack of it.

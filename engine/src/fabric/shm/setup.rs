@@ -3,17 +3,18 @@
 use super::super::setup::{PeerFault, SetupError};
 use super::super::{Row, SLOTS, Slot, TableSpec};
 use super::exchange::{FDS_BEFORE_TABLES, Met, exchange};
-use super::sealed::{self, Spare};
-use super::wake::{HEADER_LEN, Header};
+use super::sealed::{self, Origin, Spare};
+use super::wake::{HEADER_LEN, Header, TABLES_MAX};
 use super::{Link, scm};
 use crate::error::Error;
+use crate::interrupt::SystemError;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::stat::fstat;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// What fails here, and not at a peer.
@@ -29,16 +30,16 @@ pub struct Offer(Arc<Offered>);
 struct Offered {
     me: Slot,
     specs: Vec<TableSpec>,
-    /// The header page, then one memfd per table.
-    fds: Vec<OwnedFd>,
+    /// The header page, then one memfd per table: the present ones.
+    fds: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
 /// A peer's memory, checked and mapped: what [`super::super::Fabric::attach`] takes.
 pub struct Prepared {
     pub(super) peer: Slot,
     pub(super) link: Link,
-    /// Its rows in the order of the tables, each with what will take its place when it is severed.
-    pub(super) rows: Vec<(Arc<Row>, Spare)>,
+    /// Its rows in the order of the tables, each with which memory it is, and what will take its place when it is severed.
+    pub(super) rows: Vec<(Arc<Row>, Origin, Spare)>,
     /// What the peer got in return.
     given: Offer,
 }
@@ -60,19 +61,37 @@ impl Offer {
     /// Makes the memory of the process in slot `me`: what the peers get, the header page and the rows.
     pub(super) fn create(me: Slot, specs: &[TableSpec]) -> Result<(Offer, Header, Vec<Arc<Row>>), Error> {
         check_arguments(me, specs)?;
-        let create = |len, columns_len| {
-            sealed::create(len, columns_len)
-                .map_err(|e| Error::io(format!("shared memory: cannot create a row of {len} bytes"), e))
-        };
         let (header_fd, header) = create(HEADER_LEN, HEADER_LEN)?;
-        let mut fds = vec![header_fd];
+        let mut fds = vec![Arc::new(header_fd)];
         let mut rows = Vec::new();
         for spec in specs {
             let (fd, row) = create(spec.row_len, spec.columns_len)?;
-            fds.push(fd);
+            fds.push(Arc::new(fd));
             rows.push(Arc::new(row));
         }
+        let fds = Mutex::new(fds);
         Ok((Offer(Arc::new(Offered { me, specs: specs.to_vec(), fds })), Header(header), rows))
+    }
+
+    fn fds(&self) -> MutexGuard<'_, Vec<Arc<OwnedFd>>> {
+        self.0.fds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The memory of the table at this position.
+    pub(super) fn memory(&self, table: usize) -> Option<Arc<OwnedFd>> {
+        self.fds().get(1 + table).cloned()
+    }
+
+    /// Makes new memory for the table at this position, with the columns of `former`. Peers get it from now on.
+    pub(super) fn renew(&self, table: usize, former: &Row) -> Result<Arc<Row>, Error> {
+        let (fd, row) = create(former.len(), former.columns_len())?;
+        let mut columns = vec![0; former.columns_len()];
+        former.load_words(0, &mut columns);
+        row.store_words(0, &columns);
+        if let Some(place) = self.fds().get_mut(1 + table) {
+            *place = Arc::new(fd);
+        }
+        Ok(Arc::new(row))
     }
 
     /// Exchanges memory and wake-up descriptors with the processes in these slots, all at once, until `deadline`.
@@ -87,12 +106,13 @@ impl Offer {
         links: Vec<(Slot, UnixStream)>,
         deadline: Instant,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
-        let Offered { me, ref specs, ref fds } = *self.0;
+        let Offered { me, ref specs, .. } = *self.0;
         for (i, (peer, _)) in links.iter().enumerate() {
             if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
                 return Err(SetupError::Local(Error::Misuse("shared memory: one link for each slot but the own one")));
             }
         }
+        let fds = self.fds().clone();
         let own: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let met = exchange(me, links, specs, &own, deadline)?;
         met.into_iter().map(|met| Ok((met.peer, self.prepare(met)?))).collect()
@@ -104,16 +124,16 @@ impl Offer {
         let fault = |what| SetupError::Peer(PeerFault { peer, what });
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or_else(|| fault("it passed too few descriptors".to_owned()));
-        let open = |fd: OwnedFd, len, columns_len| -> Result<Row, SetupError> {
+        let open = |fd: OwnedFd, len, columns_len| -> Result<(Row, Origin), SetupError> {
             sealed::open(fd.as_fd(), len, columns_len).map_err(fault)
         };
-        let header = Header(open(next()?, HEADER_LEN, HEADER_LEN)?);
+        let header = Arc::new(Header(open(next()?, HEADER_LEN, HEADER_LEN)?.0));
         let wakes_peer = next()?;
         let mut rows = Vec::new();
         for spec in &self.0.specs {
-            let row = open(next()?, spec.row_len, spec.columns_len)?;
+            let (row, origin) = open(next()?, spec.row_len, spec.columns_len)?;
             let spare = Spare::new(spec.row_len).map_err(|e| local("cannot reserve address space", e))?;
-            rows.push((Arc::new(row), spare));
+            rows.push((Arc::new(row), origin, spare));
         }
         let wakes_peer = wake_handle(wakes_peer, fault)?;
         let link = Link { stream, header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
@@ -121,11 +141,22 @@ impl Offer {
     }
 }
 
+fn create(len: usize, columns_len: usize) -> Result<(OwnedFd, Row), Error> {
+    sealed::create(len, columns_len).map_err(|error| {
+        // The limit of file sizes holds for shared memory, too.
+        let advice = match error.is_too_large() {
+            true => ", as RLIMIT_FSIZE forbids a file of that size: raise it (`ulimit -f`), or lower `ring_bytes`",
+            false => "",
+        };
+        Error::io(format!("shared memory: cannot create a row of {len} bytes{advice}"), error)
+    })
+}
+
 fn check_arguments(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
         return Err(Error::Misuse("shared memory: a slot is below 64"));
     }
-    if specs.len() > scm::FDS_MAX - FDS_BEFORE_TABLES {
+    if specs.len() > (scm::FDS_MAX - FDS_BEFORE_TABLES).min(TABLES_MAX) {
         return Err(Error::Misuse("shared memory: more tables than descriptors fit in one message"));
     }
     if !specs.iter().all(TableSpec::fits) {

@@ -275,7 +275,8 @@ fn a_byte_after_set_up_is_a_breach() {
         a.write(PEER, SPEC.id, 0..8, Source::Snapshot);
         a.poll(&mut events);
     }
-    assert!(matches!(&events[..], [Event::Breach { peer: PEER, what }] if what.contains("byte 33")), "{events:?}");
+    let is_told = |what: &str| what.contains("it passed 0 descriptors after the set-up");
+    assert!(matches!(&events[..], [Event::Breach { peer: PEER, what }] if is_told(what)), "{events:?}");
     own.word(0).store(2, Ordering::Release);
     assert_eq!(row.word(0).load(Ordering::Acquire), 1, "a severed peer's store is seen");
     assert!(a.closed());
@@ -359,4 +360,64 @@ fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
         let counter = row.word(0).load(Ordering::Acquire);
         assert!((8..SPEC.row_len).step_by(8).all(|at| row.word(at).load(Ordering::Relaxed) >= counter));
     }
+}
+
+/// What a process says of its memory later on is no more trusted than at the set-up.
+#[test]
+fn new_memory_that_cannot_be_is_refused() {
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+    let right = || sealed::create(SPEC.row_len, SPEC.columns_len).unwrap().0;
+    let table = u64::from(SPEC.id.0);
+    let cases: [(Vec<u8>, Vec<OwnedFd>, bool, &str); 7] = [
+        (words(&[table + 1, 3]), vec![right()], true, "memory of table 6"),
+        (words(&[u64::MAX, 3]), vec![right()], true, "memory of table"),
+        (words(&[table]), vec![right()], true, "it sent 8 bytes"),
+        (words(&[table, 3]), vec![right(), right()], true, "it passed 2 descriptors"),
+        (words(&[table, 0]), vec![right()], true, "epoch 0 behind"),
+        (words(&[table, 3]), vec![memfd(SPEC.row_len as u64, SealFlag::F_SEAL_SHRINK)], false, "lacks the seals"),
+        (words(&[table, 3]), vec![sealed::create(4096, 64).unwrap().0], false, "4096 bytes instead of 8192"),
+    ];
+    for (bytes, fds, breaks, text) in cases {
+        let [End { fabric: mut a, row, .. }, End { fabric: mut b, own, .. }] = pair();
+        let stream = &b.links.get_mut(ME).unwrap().stream;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        assert_eq!(scm::send(stream.as_fd(), &bytes, &fds), Ok(bytes.len()));
+        let mut events = Vec::new();
+        for _ in 0..LOOK_EVERY {
+            a.poll(&mut events);
+        }
+        let found = match &events[..] {
+            [Event::Breach { what, .. }] if breaks => what,
+            [Event::LinkDown { cause, .. }] if !breaks => cause,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(found.contains(text), "{found}");
+        own.word(0).store(2, Ordering::Release);
+        assert_eq!(row.word(0).load(Ordering::Acquire) == 2, !breaks, "only a breach severs");
+    }
+}
+
+/// A peer that sends without end has its turn, and no more.
+#[test]
+fn a_flood_of_new_memory_ends() {
+    let [End { fabric: mut a, .. }, End { fabric: mut b, .. }] = pair();
+    let mut events = Vec::new();
+    for epoch in 1..1000 {
+        b.renew(SPEC.id, epoch, &[ME + 1]).unwrap().unwrap();
+        b.poll(&mut events);
+        if epoch % 100 == 0 {
+            a.poll(&mut events);
+        }
+    }
+    assert_eq!(events, []);
+    // The last one comes, however many the stream did not take.
+    let newest = (0..2000).find_map(|_| {
+        b.poll(&mut events);
+        match a.renewed(PEER, SPEC.id, 1000) {
+            Renewed::New(row) => Some(row),
+            _ => None,
+        }
+    });
+    assert!(newest.is_some() && events.is_empty(), "{events:?}");
+    assert!(matches!(a.renewed(PEER, SPEC.id, 1000), Renewed::Same));
 }

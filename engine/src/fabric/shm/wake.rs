@@ -20,7 +20,10 @@ pub(super) const HEADER_LEN: usize = 4096;
 const GENERATION: usize = 0;
 /// One word per slot, how often the owner posted to it; apart from the generation, which others read when they post.
 const POSTS: usize = 128;
-const _: () = assert!(POSTS + 8 * SLOTS <= HEADER_LEN);
+/// One word per table, the epoch of its row's memory.
+const EPOCHS: usize = POSTS + 8 * SLOTS;
+/// Tables, at most.
+pub(super) const TABLES_MAX: usize = (HEADER_LEN - EPOCHS) / 8;
 
 /// One member's header page, its own or a peer's.
 pub(super) struct Header(pub(super) Row);
@@ -35,6 +38,16 @@ impl Header {
     /// How often the page's owner has posted to `me`; what it stored before is visible.
     pub(super) fn posts(&self, me: Slot) -> u64 {
         posts(self.0.word(POSTS + 8 * me))
+    }
+
+    /// The owner has given the row of the table at this position new memory.
+    pub(super) fn renew(&self, table: usize, epoch: u64) {
+        self.0.word(EPOCHS + 8 * table).store(epoch, Ordering::Release);
+    }
+
+    /// The epoch of the memory of the owner's row.
+    pub(super) fn epoch(&self, table: usize) -> u64 {
+        self.0.word(EPOCHS + 8 * table).load(Ordering::Acquire)
     }
 
     /// Between posts and [`Header::sleeping`]: the poster's fence of the table above.

@@ -14,6 +14,7 @@
 //! [`Fabric::has_unsent`], as it is copied. A released peer that takes nothing, since it is stopped or far behind, holds
 //! up nobody: it counts as gone in [`Fabric::closed`], and when the fabric is dropped it has lost the rest.
 
+mod buffers;
 mod fetch;
 mod link;
 mod parting;
@@ -25,13 +26,15 @@ mod wire;
 
 use super::peers::Peers;
 use super::{
-    Connection, Event, Fabric, FabricStats, Row, SLOTS, SNAPSHOT_MAX, Slot, Source, TableId, TableSpec, Ticket,
-    index_of,
+    Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, SNAPSHOT_MAX, Slot, Source, TableId, TableSpec,
+    Ticket, index_of,
 };
 use crate::error::Error;
+use buffers::Buffers;
 use link::{End, Link};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parting::Parting;
+use socket2::SockRef;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,6 +44,10 @@ use wire::Place;
 /// Most links that one poll hears of; the next one hears of the others.
 const EVENTS: usize = 64;
 
+/// Most bytes that the kernel keeps for a peer beyond those that are on the network. What it keeps goes out even when this
+/// process is stopped, and the peer takes it for a sign of life: the fewer they are, the sooner it finds out on a slow network.
+const UNSENT_BYTES: u32 = 256 << 10;
+
 /// Most released links that are still served; one more ends the oldest.
 const PARTING_MAX: usize = SLOTS;
 
@@ -49,6 +56,7 @@ pub struct TcpFabric {
     me: Slot,
     tables: Tables,
     links: Peers<Link>,
+    buffers: Buffers,
     /// Released, oldest first.
     parting: Vec<Parting>,
     /// The token of the next released link; those below [`SLOTS`] are of the links that are up.
@@ -58,6 +66,8 @@ pub struct TcpFabric {
     ready: Box<[EpollEvent; EVENTS]>,
     /// Writes posted so far: the last ticket.
     posted: u64,
+    /// By slot: bytes that have come from there.
+    received: [u64; SLOTS],
     closing: bool,
     stats: FabricStats,
 }
@@ -86,11 +96,13 @@ impl TcpFabric {
             me,
             tables: Tables { specs: specs.to_vec(), own: own.clone(), rows },
             links: Peers::new(),
+            buffers: Buffers::new(),
             parting: Vec::new(),
             next_token: SLOTS as u64,
             epoll,
             ready: Box::new([EpollEvent::empty(); EVENTS]),
             posted: 0,
+            received: [0; SLOTS],
             closing: false,
             stats: FabricStats::default(),
         };
@@ -117,6 +129,23 @@ impl TcpFabric {
                 self.parting.iter_mut().for_each(|link| link.note(EpollFlags::all()));
             }
         }
+    }
+
+    /// Puts `connection` in service as the link to `peer`, whose former one is dropped. What it brings goes to `rows`.
+    fn connect(&mut self, peer: Slot, connection: Connection, rows: Vec<Arc<Row>>) -> Result<(), Error> {
+        let Connection::Tcp(stream) = connection else {
+            return Err(Error::Misuse("a TCP fabric needs a TCP connection"));
+        };
+        let fail = |e| Error::io(format!("cannot prepare the connection to slot {peer}"), e);
+        stream.set_nonblocking(true).map_err(fail)?;
+        stream.set_nodelay(true).map_err(fail)?;
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES).map_err(fail)?;
+        self.epoll.add(&stream, EpollEvent::new(interest(), peer as u64)).map_err(|e| fail(e.into()))?;
+        self.drop_link(peer);
+        self.links.insert(peer, Link::new(stream, rows));
+        let streams: Vec<_> = self.links.iter().map(|(slot, link)| (slot, &link.stream)).collect();
+        self.buffers.bound(&streams, peer);
+        Ok(())
     }
 
     /// Drops the connection to `peer` with all that is queued for it.
@@ -151,17 +180,20 @@ impl Fabric for TcpFabric {
         if peer >= SLOTS || peer == self.me {
             return Err(Error::Misuse("a peer's slot is below 64 and not the own one"));
         }
-        let Connection::Tcp(stream) = connection else {
-            return Err(Error::Misuse("a TCP fabric needs a TCP connection"));
-        };
         let rows = make_rows(&self.tables.specs)?;
-        let fail = |e| Error::io(format!("cannot prepare the connection to slot {peer}"), e);
-        stream.set_nonblocking(true).map_err(fail)?;
-        stream.set_nodelay(true).map_err(fail)?;
-        self.epoll.add(&stream, EpollEvent::new(interest(), peer as u64)).map_err(|e| fail(e.into()))?;
-        self.drop_link(peer);
-        self.links.insert(peer, Link::new(stream, rows.clone()));
+        self.connect(peer, connection, rows.clone())?;
         self.tables.rows[peer].clone_from(&rows);
+        Ok(rows)
+    }
+
+    fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        let rows = self.tables.rows.get(peer).filter(|rows| peer != self.me && !rows.is_empty()).cloned();
+        let Some(rows) = rows else {
+            return Err(Error::Misuse("a link is made again to a process that was attached"));
+        };
+        // First, and whatever becomes of the new one: what the former one still holds never lands.
+        self.drop_link(peer);
+        self.connect(peer, connection, rows.clone())?;
         Ok(rows)
     }
 
@@ -208,7 +240,10 @@ impl Fabric for TcpFabric {
         let before = moved(&self.stats);
         let (mut more, mut place) = (false, 0);
         while let Some((peer, link)) = self.links.at(place) {
-            let Some(end) = link.serve(peer, &self.tables, self.closing, events, &mut self.stats) else {
+            let received = self.stats.bytes_received;
+            let end = link.serve(peer, &self.tables, self.closing, events, &mut self.stats);
+            self.received[peer] += self.stats.bytes_received - received;
+            let Some(end) = end else {
                 more |= link.has_work();
                 place += 1;
                 continue;
@@ -277,6 +312,22 @@ impl Fabric for TcpFabric {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.epoll.0.as_fd())
+    }
+
+    fn shares_rows(&self) -> bool {
+        false
+    }
+
+    fn renew(&mut self, _: TableId, _: u64, _: &[Slot]) -> Result<Option<Arc<Row>>, Error> {
+        Ok(None)
+    }
+
+    fn renewed(&mut self, _: Slot, _: TableId, _: u64) -> Renewed {
+        Renewed::Same
+    }
+
+    fn received_from(&self, peer: Slot) -> u64 {
+        self.received.get(peer).copied().unwrap_or(0)
     }
 
     fn stats(&self) -> FabricStats {

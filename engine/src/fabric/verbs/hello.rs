@@ -1,7 +1,8 @@
 //! What the two ends of a link tell each other before it is in service, over the stream that goes with it.
 //!
 //! One message each way, of a length both know: 64-bit words in little-endian order, see [`Hello::words`]. Then one byte,
-//! [`READY`], from each end once its queue pair takes what the other sends.
+//! [`READY`], from each end once its queue pair takes what the other sends. Of a link that is made again each end says one
+//! more, [`SEVERED`], once its former link is severed: what is written before that would meet what the former link brings.
 
 use super::super::{SLOTS, Slot, TableSpec};
 use super::region::Target;
@@ -11,6 +12,8 @@ use super::sys::Remote;
 const MAGIC: u64 = u64::from_be_bytes(*b"galernv\x01");
 /// Said by an end whose queue pair is ready.
 pub(super) const READY: u8 = 0xa5;
+/// Said by an end of a link that is made again once nothing lands there any more by the former one.
+pub(super) const SEVERED: u8 = 0x5e;
 /// Words before the tables': magic, slots, tables, queue pair and path.
 const HEAD_WORDS: usize = 15;
 /// Words per table: its shape, then where its row is found.
@@ -28,6 +31,8 @@ pub(super) struct Hello {
     pub(super) global: bool,
     /// How many read requests it serves at one time.
     pub(super) reads_served: u8,
+    /// The link is one that is made again: the rows are those of the former one.
+    pub(super) again: bool,
     /// Where the other end puts what it says of its sleep.
     pub(super) line: Target,
     /// Where the other end finds out where this one has the rows of others.
@@ -63,7 +68,7 @@ impl Hello {
             u64::from(self.line.key),
             self.directory.address,
             u64::from(self.directory.key),
-            0,
+            u64::from(self.again),
         ];
         for (spec, row) in specs.iter().zip(&self.rows) {
             let shape = [u64::from(spec.id.0), spec.columns_len as u64, spec.row_len as u64];
@@ -98,7 +103,9 @@ impl Hello {
         same("the slot it speaks to", 2, me as u64)?;
         same("its number of slots", 3, SLOTS as u64)?;
         same("its number of tables", 4, specs.len() as u64)?;
-        same("a reserved word", 14, 0)?;
+        if head[14] > 1 {
+            return Err(format!("the word {} stands where it says whether a link is made again", head[14]));
+        }
         let rows = rows(tables, specs)?;
         let path = head[7].to_le_bytes();
         let (mtu, reads_served) = (u32::from(path[3]), path[4]);
@@ -118,7 +125,8 @@ impl Hello {
             Ok(Target { address: head[at], key: number("memory key", head[at + 1], 32)? })
         };
         let (line, directory) = (target(10)?, target(12)?);
-        Ok(Hello { from: peer, to: me, remote, mtu, global: path[2] == 1, reads_served, line, directory, rows })
+        let (global, again) = (path[2] == 1, head[14] == 1);
+        Ok(Hello { from: peer, to: me, remote, mtu, global, reads_served, again, line, directory, rows })
     }
 }
 
@@ -177,6 +185,7 @@ mod tests {
             mtu: 5,
             global: true,
             reads_served: 16,
+            again: true,
             line: target(1),
             directory: target(2),
             rows: vec![target(3), target(4)],

@@ -1,7 +1,7 @@
 //! A peer that is up: its queue pair, what is under way on it, and what waits.
 
 use super::super::{FabricStats, SNAPSHOT_MAX};
-use super::hello::Hello;
+use super::hello::{Hello, SEVERED};
 use super::outbox::{Bytes, Outbox};
 use super::reads::Reads;
 use super::region::{Region, Target};
@@ -11,6 +11,7 @@ use super::sys::{
     IBV_WR_RDMA_WRITE_WITH_IMM, QueuePair, ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr_rdma, wc_status,
 };
 use super::wake::{Notice, Wake};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub(super) struct Link {
     pub(super) outbox: Outbox,
     pub(super) wake: Wake,
     pub(super) reads: Reads,
+    /// Nothing is written: the peer has not said yet that it has severed the link before this one, by which it would mix.
+    pub(super) held: bool,
     /// Why it is no use any more; the first reason counts.
     pub(super) down: Option<String>,
     /// While it closes: our end was shut, and the peer's.
@@ -75,7 +78,7 @@ impl Link {
         let Parts { id, stream, queue_pair, completions, desk, peer, inline_bytes, depth } = parts;
         let wake = Wake::new(desk.row.clone());
         let sends = Sends::new(depth);
-        let depth = depth as usize;
+        let (depth, held) = (depth as usize, peer.again);
         Link {
             id,
             stream,
@@ -89,6 +92,7 @@ impl Link {
             outbox: Outbox::default(),
             wake,
             reads: Reads::default(),
+            held,
             down: None,
             own_ended: false,
             peer_ended: false,
@@ -140,7 +144,7 @@ impl Link {
     /// Posts what waits, as far as there is room: one list, one doorbell.
     pub(super) fn send(&mut self, own: &[Arc<Region>], stats: &mut FabricStats) {
         let count = self.outbox.iter().take(self.sends.room()).count();
-        if count == 0 || self.down.is_some() {
+        if count == 0 || self.held || self.down.is_some() {
             return;
         }
         let mut stable = false;
@@ -277,6 +281,14 @@ impl Link {
         self.wake.take();
         let result = post_receives::<1>(&self.queue_pair, self.id);
         result.unwrap_or_else(|what| self.fail(|| what));
+    }
+
+    /// Of a link that was made again: the one before it is severed at this end, and the peer may write.
+    pub(super) fn say_severed(&mut self) {
+        // The first byte of a stream that is idle fits into it; if it broke, the link is down.
+        if let Err(error) = (&self.stream).write_all(&[SEVERED]) {
+            self.fail(|| format!("the link broke: {error}"));
+        }
     }
 
     /// Out of service: from here on nothing of the peer lands, and nothing is read for it.

@@ -44,7 +44,9 @@ pub use port::usable;
 
 use super::peers::Peers;
 use super::setup::{Heard, hear};
-use super::{Connection, Event, Fabric, FabricStats, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of};
+use super::{
+    Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of,
+};
 use crate::config::Verbs;
 use crate::error::Error;
 use link::Link;
@@ -139,6 +141,40 @@ impl VerbsFabric {
         Ok((fabric, rows, offer))
     }
 
+    /// Whether `connection` is one to `peer`, for this process, and made `again` or not. The exchange has refused the own slot
+    /// and those out of range.
+    fn check(&self, peer: Slot, connection: Connection, again: bool) -> Result<Prepared, Error> {
+        match connection {
+            Connection::Verbs(prepared)
+                if prepared.peer == peer && prepared.has(&self.offer) && prepared.link.held == again =>
+            {
+                Ok(*prepared)
+            }
+            Connection::Verbs(_) => {
+                Err(Error::Misuse("verbs: this was connected for another slot or purpose, or with another's offer"))
+            }
+            _ => Err(Error::Misuse("verbs: this is no connected queue pair")),
+        }
+    }
+
+    /// Makes `link` the one of `peer`, whose former one is severed.
+    fn put_in_service(&mut self, peer: Slot, mut link: Link) -> Result<(), Error> {
+        let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
+        link.stream.set_nonblocking(true).map_err(fail)?;
+        self.drop_link(peer);
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        self.epoll.add(&link.stream, EpollEvent::new(interest, peer as u64)).map_err(|e| fail(e.into()))?;
+        for _ in 0..self.early.remove(&link.id).unwrap_or(0) {
+            link.take_wake();
+        }
+        // Links are attached about in the order they were made: what is much older has ended.
+        self.early.retain(|id, _| *id + SLOTS as u64 > link.id);
+        self.links.insert(peer, link);
+        // It may have gone already.
+        self.look = true;
+        Ok(())
+    }
+
     fn drop_link(&mut self, peer: Slot) {
         if let Some(link) = self.links.remove(peer) {
             let _ = self.epoll.delete(&link.stream);
@@ -193,6 +229,7 @@ impl VerbsFabric {
         let Some(link) = self.links.get_mut(peer) else { return };
         match hear(&link.stream) {
             Heard::Silence => {}
+            Heard::Byte(hello::SEVERED) if link.held => link.held = false,
             Heard::End if closing => link.peer_ended = true,
             Heard::End => link.fail(|| "the peer closed the link, or its process died".to_owned()),
             Heard::Byte(byte) => {
@@ -288,33 +325,29 @@ impl VerbsFabric {
 
 impl Fabric for VerbsFabric {
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
-        let Connection::Verbs(prepared) = connection else {
-            return Err(Error::Misuse("verbs: this is no connected queue pair"));
-        };
-        // The exchange has refused the own slot and those out of range.
-        if prepared.peer != peer || !prepared.has(&self.offer) {
-            return Err(Error::Misuse("verbs: this was connected for another slot, or with another's offer"));
-        }
-        let offer::Prepared { mut link, rows, .. } = *prepared;
-        let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
-        link.stream.set_nonblocking(true).map_err(fail)?;
-        self.sever(peer);
-        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        self.epoll.add(&link.stream, EpollEvent::new(interest, peer as u64)).map_err(|e| fail(e.into()))?;
-        for _ in 0..self.early.remove(&link.id).unwrap_or(0) {
-            link.take_wake();
-        }
-        // Links are attached about in the order they were made: what is much older has ended.
-        self.early.retain(|id, _| *id + SLOTS as u64 > link.id);
-        self.links.insert(peer, link);
-        // It may have gone already.
-        self.look = true;
+        let Prepared { link, rows, .. } = self.check(peer, connection, false)?;
+        self.put_in_service(peer, link)?;
+        self.offer.keep(peer, &rows);
         let targets: Vec<_> = rows.iter().map(|region| region.target()).collect();
         Directory::show(&self.offer.0.directory.row, peer, &targets);
         let result = rows.iter().map(|region| region.row.clone()).collect();
         let former = self.memory[peer].take().map_or_else(Vec::new, |memory| memory.rows);
         self.memory[peer] = Some(Memory { rows, _former: former });
         Ok(result)
+    }
+
+    fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
+        self.drop_link(peer);
+        let Prepared { link, rows, .. } = self.check(peer, connection, true)?;
+        let known = self.memory[peer].as_ref().map_or(&[][..], |memory| &memory.rows);
+        if known.len() != rows.len() || !known.iter().zip(&rows).all(|(known, row)| Arc::ptr_eq(known, row)) {
+            return Err(Error::Misuse("verbs: another process has got the slot since this was connected"));
+        }
+        self.put_in_service(peer, link)?;
+        if let Some(link) = self.links.get_mut(peer) {
+            link.say_severed();
+        }
+        Ok(rows.iter().map(|region| region.row.clone()).collect())
     }
 
     fn write(&mut self, peer: Slot, table: TableId, range: Range<usize>, source: Source) -> Ticket {
@@ -395,7 +428,7 @@ impl Fabric for VerbsFabric {
         let until = *self.release_until.get_or_insert_with(|| Instant::now() + self.patience);
         loop {
             link.send(&self.offer.0.own, &mut self.stats);
-            if link.drain(&mut self.stats) || link.down.is_some() || Instant::now() >= until {
+            if link.drain(&mut self.stats) || link.held || link.down.is_some() || Instant::now() >= until {
                 break;
             }
             if !link.complete() {
@@ -427,6 +460,22 @@ impl Fabric for VerbsFabric {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.epoll.0.as_fd())
+    }
+
+    fn shares_rows(&self) -> bool {
+        false
+    }
+
+    fn renew(&mut self, _: TableId, _: u64, _: &[Slot]) -> Result<Option<Arc<Row>>, Error> {
+        Ok(None)
+    }
+
+    fn renewed(&mut self, _: Slot, _: TableId, _: u64) -> Renewed {
+        Renewed::Same
+    }
+
+    fn received_from(&self, _: Slot) -> u64 {
+        0
     }
 
     fn stats(&self) -> FabricStats {

@@ -11,13 +11,14 @@ use super::sys::{CompletionChannel, CompletionQueue, QueuePair, Remote, VerbsErr
 use super::wake::RECEIVES;
 use crate::config::Verbs;
 use crate::error::Error;
+use crate::thread;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a process gives its peers to reach, for any thread: clones are the same. See [`Offer::exchange`].
@@ -36,6 +37,8 @@ pub(super) struct Offered {
     pub(super) channel: Arc<CompletionChannel>,
     /// Links made so far.
     links: AtomicU64,
+    /// By slot, the copies of the rows of the process that is attached there: a link that is made again goes to the same.
+    attached: Mutex<Vec<Option<Vec<Arc<Region>>>>>,
 }
 
 impl fmt::Debug for Offer {
@@ -93,8 +96,9 @@ impl Offer {
         let targets: Vec<_> = own.iter().map(|region| region.target()).collect();
         Directory::show(&directory.row, me, &targets);
         let rows = own.iter().map(|region| region.row.clone()).collect();
-        let links = AtomicU64::new(0);
-        Ok((Offer(Arc::new(Offered { me, specs: specs.to_vec(), port, own, directory, wakes, channel, links })), rows))
+        let (links, attached, specs) = (AtomicU64::new(0), Mutex::new(vec![None; SLOTS]), specs.to_vec());
+        let offered = Offered { me, specs, port, own, directory, wakes, channel, links, attached };
+        Ok((Offer(Arc::new(offered)), rows))
     }
 
     /// Connects queue pairs with the processes in these slots, all at once, until `deadline`.
@@ -109,6 +113,28 @@ impl Offer {
         links: Vec<(Slot, TcpStream)>,
         deadline: Instant,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
+        self.exchange_all(links, false, deadline)
+    }
+
+    /// As [`Offer::exchange`], with processes that are attached in these slots already, for
+    /// [`super::super::Fabric::relink`]; each must be making this exchange, too.
+    ///
+    /// # Errors
+    /// As [`Offer::exchange`]; [`Error::Misuse`] for a slot where nobody is attached.
+    pub fn exchange_again(
+        &self,
+        links: Vec<(Slot, TcpStream)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
+        self.exchange_all(links, true, deadline)
+    }
+
+    fn exchange_all(
+        &self,
+        links: Vec<(Slot, TcpStream)>,
+        again: bool,
+        deadline: Instant,
+    ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
         let me = self.0.me;
         for (i, (peer, _)) in links.iter().enumerate() {
             if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
@@ -117,13 +143,15 @@ impl Offer {
         }
         let prepared: Vec<_> = std::thread::scope(|scope| {
             let meet = |(peer, stream)| {
-                let thread = std::thread::Builder::new().name("galerna-verbs".to_owned());
-                thread.spawn_scoped(scope, move || self.meet(peer, stream, deadline))
+                let meet = move || self.meet(peer, stream, again, deadline);
+                thread::spawn_scoped(scope, "galerna-verbs", "connects a queue pair", meet)
             };
             let threads: Vec<_> = links.into_iter().map(meet).collect();
             let panicked = |_| Err(SetupError::Local(Error::Internal("the set-up of a link panicked".to_owned())));
-            let failed = |e| SetupError::Local(Error::io("verbs: cannot start a thread", e));
-            threads.into_iter().map(|thread| thread.map_err(failed)?.join().unwrap_or_else(panicked)).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.map_err(SetupError::Local)?.join().unwrap_or_else(panicked))
+                .collect()
         });
         let mut missing = Vec::new();
         let mut done = Vec::new();
@@ -137,10 +165,26 @@ impl Offer {
         if missing.is_empty() { Ok(done) } else { Err(SetupError::Missing(missing)) }
     }
 
+    /// The process in `peer` is attached, and these are the copies of its rows.
+    pub(super) fn keep(&self, peer: Slot, rows: &[Arc<Region>]) {
+        let mut attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = attached.get_mut(peer) {
+            *place = Some(rows.to_vec());
+        }
+    }
+
+    /// The copies of the rows of the process that is attached in `peer`.
+    fn rows_of(&self, peer: Slot) -> Result<Vec<Arc<Region>>, Error> {
+        let attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = attached.get(peer).cloned().flatten();
+        rows.ok_or(Error::Misuse("verbs: a link is made again to a process that was attached"))
+    }
+
     /// One link.
-    fn meet(&self, peer: Slot, mut stream: TcpStream, deadline: Instant) -> Result<Prepared, SetupError> {
+    fn meet(&self, peer: Slot, mut stream: TcpStream, again: bool, deadline: Instant) -> Result<Prepared, SetupError> {
         let Offered { me, ref specs, ref port, ref directory, ref wakes, ref channel, ref links, .. } = *self.0;
-        let rows = Region::rows(port, specs, Access::ReadWrite).map_err(SetupError::Local)?;
+        let rows = if again { self.rows_of(peer) } else { Region::rows(port, specs, Access::ReadWrite) };
+        let rows = rows.map_err(SetupError::Local)?;
         let depth = port.depth();
         let completions = CompletionQueue::new(&port.context, depth + 1, Some(channel))
             .map_err(local("create a completion queue"))?;
@@ -158,6 +202,7 @@ impl Offer {
             mtu: port.mtu(),
             global: port.choice.gid.is_some(),
             reads_served: port.reads_served(),
+            again,
             line: desk.target(),
             directory: directory.target(),
             rows: rows.iter().map(|region| region.target()).collect(),
@@ -178,6 +223,10 @@ impl Offer {
                 kind(theirs.global),
                 kind(own.global)
             )));
+        }
+        if theirs.again != again {
+            let made = |again| if again { "again" } else { "for the first time" };
+            return Err(fault(format!("it makes this link {}, this process {}", made(theirs.again), made(again))));
         }
         let attributes = port.attributes(theirs.mtu, theirs.reads_served.max(1));
         // What it said may be unreachable from here.

@@ -97,6 +97,7 @@ impl Raw {
             mtu: port.mtu(),
             global: port.choice.gid.is_some(),
             reads_served: port.reads_served(),
+            again: false,
             line: inbox.target(),
             directory: inbox.target(),
             rows: vec![inbox.target()],

@@ -1,6 +1,7 @@
 //! What fails, and what is said of it.
 
 use super::*;
+use crate::log::failure;
 use crate::log::segment::segment_name;
 
 /// The file and the offset that the error names.
@@ -28,7 +29,10 @@ fn a_full_disk_loses_nothing_and_the_log_goes_on() {
     disk.set_capacity(Some(SMALL + 1000));
     for _ in 0..3 {
         let full = append(&mut store, 10..14, 1000);
-        assert!(matches!(&full, Err(Error::LogFull { file, bytes: SMALL }) if file.contains("01.segment")), "{full:?}");
+        assert!(
+            matches!(&full, Err(Error::LogFull { file, bytes: SMALL, .. }) if file.contains("01.segment")),
+            "{full:?}"
+        );
         assert!(matches!(store.save("blob", &[1; 2000]), Err(Error::LogFull { .. })));
         store.sync().unwrap();
         assert_eq!(numbers(&store).unwrap().len(), 10);
@@ -41,6 +45,63 @@ fn a_full_disk_loses_nothing_and_the_log_goes_on() {
     drop(store);
     disk.crash();
     assert_eq!(numbers(&open(&disk).unwrap()).unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn without_a_descriptor_nothing_is_lost_and_the_log_goes_on() {
+    let disk = SimDisk::new(1);
+    let mut store = open(&disk).unwrap();
+    append(&mut store, 0..25, 1000).unwrap();
+    store.sync().unwrap();
+    let shortage = |result: Result<(), Error>| match result {
+        Err(Error::LogFull { shortage, .. }) => assert!(shortage.contains("file descriptor"), "{shortage}"),
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..3 {
+        disk.set_lacks_descriptors(true);
+        shortage(append(&mut store, 25..40, 1000));
+        shortage(store.save("blob", &[1; 2000]));
+        // Of a sealed segment, and of the last one, which cannot be read either.
+        for from in [5, 24] {
+            let refused = store.cut(version(from)).unwrap_err();
+            assert!(failure::is_shortage(&refused), "{refused}");
+        }
+        shortage(store.trim(version(15)));
+        store.sync().unwrap();
+        disk.set_lacks_descriptors(false);
+        assert_eq!(numbers(&store).unwrap().len(), 25);
+    }
+    store.save("blob", b"kept").unwrap();
+    append(&mut store, 25..40, 1000).unwrap();
+    store.sync().unwrap();
+    store.cut(version(30)).unwrap();
+    store.trim(version(15)).unwrap();
+    drop(store);
+    disk.crash();
+    let store = open(&disk).unwrap();
+    assert_eq!(numbers(&store).unwrap().last(), Some(&29));
+    assert_eq!(store.load("blob").unwrap().unwrap(), b"kept");
+}
+
+/// All that a cut needs is taken before anything is changed.
+#[test]
+fn a_cut_on_a_full_disk_is_refused_and_changes_nothing() {
+    for from in [5, 24] {
+        let disk = written(25, 1000);
+        let mut store = open(&disk).unwrap();
+        disk.set_capacity(Some(1));
+        for _ in 0..3 {
+            assert!(matches!(store.cut(version(from)), Err(Error::LogFull { .. })));
+        }
+        assert_eq!(numbers(&store).unwrap().len(), 25);
+        disk.set_capacity(None);
+        store.cut(version(from)).unwrap();
+        append(&mut store, 25..26, 1000).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        disk.crash();
+        assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len() as u64, from + 1);
+    }
 }
 
 #[test]
@@ -158,10 +219,13 @@ fn a_segment_that_is_missing_or_short_is_an_error() {
     let disk = written(60, 700);
     let last = segments(&disk).len() as u64 - 1;
     assert!(last >= 3);
-    for number in 0..last {
+    for number in 0..=last {
         let trial = disk.copy(1);
         trial.take(&segment_name(number));
         assert_eq!(damage(open(&trial)), (segment_name(number), 0));
+        if number == last {
+            break;
+        }
         for len in [0, 100, 4096, 12_000] {
             let trial = disk.copy(1);
             let mut bytes = disk.bytes(&segment_name(number)).unwrap();
@@ -173,7 +237,9 @@ fn a_segment_that_is_missing_or_short_is_an_error() {
     for name in segments(&disk) {
         disk.take(&name);
     }
-    assert_eq!(damage(open(&disk)), (segment_name(0), 0), "the index files are there");
+    assert_eq!(damage(open(&disk)), (segment_name(last), 0), "the other files are there");
+    disk.take("marks");
+    assert_eq!(damage(open(&disk)), ("marks".to_owned(), 0), "the index files are there");
 }
 
 #[test]
@@ -225,10 +291,7 @@ fn a_trimmed_log_does_not_forget_it() {
     append(&mut store, 60..90, 700).unwrap();
     store.sync().unwrap();
     drop(store);
-    // The last segment knows how far the log was trimmed as well.
-    let trial = disk.copy(1);
-    trial.take("marks");
-    assert_eq!(open(&trial).unwrap().reader().oldest().unwrap(), oldest);
+    assert_eq!(open(&disk).unwrap().reader().oldest().unwrap(), oldest);
     let first = segments(&disk)[0].clone();
     disk.take(&first);
     assert_eq!(damage(open(&disk)), (first, 0));
@@ -266,4 +329,80 @@ fn records_in_payloads_are_no_records() {
     drop(store);
     outer.flip(&segment_name(0), offset(0, 10) as usize + 80 + 20, 1);
     assert_eq!(numbers(&open(&outer).unwrap()).unwrap(), [0]);
+}
+
+/// A log that has grown, was cut and trimmed, with blobs and a checkpoint.
+fn with_all_files() -> SimDisk {
+    let disk = written(60, 700);
+    let mut store = open(&disk).unwrap();
+    for name in ["ledger", "tail", "places"] {
+        store.save(name, name.as_bytes()).unwrap();
+    }
+    store.trim(version(20)).unwrap();
+    store.cut(version(50)).unwrap();
+    append(&mut store, 60..80, 700).unwrap();
+    store.sync().unwrap();
+    let mut snapshot = store.snapshot(version(40), 77).unwrap();
+    snapshot.write(b"the state").unwrap();
+    store.install(snapshot).unwrap();
+    disk
+}
+
+/// All but index files, which are built anew.
+#[test]
+fn any_file_that_is_removed_is_missed() {
+    let disk = with_all_files();
+    let names = disk.names().unwrap();
+    assert!(names.iter().any(|name| name.ends_with(".index")));
+    for name in names.iter().filter(|name| !name.ends_with(".index")) {
+        let trial = disk.copy(1);
+        trial.take(name);
+        assert_eq!(damage(open(&trial)), (name.clone(), 0));
+        // And the next time again: nothing was put in its place.
+        assert_eq!(damage(open(&trial)), (name.clone(), 0));
+    }
+    // The newest ones together, and what would say that they were there.
+    let last = segments(&disk);
+    let trial = disk.copy(1);
+    last.iter().rev().take(2).for_each(|name| trial.take(name));
+    assert_eq!(damage(open(&trial)), (last[last.len() - 1].clone(), 0));
+    trial.take("marks");
+    assert_eq!(damage(open(&trial)), ("marks".to_owned(), 0));
+    for name in names.iter().filter(|name| name.ends_with(".index")) {
+        disk.take(name);
+    }
+    let found = numbers(&open(&disk).unwrap()).unwrap();
+    assert_eq!(found, (found[0]..50).chain(60..80).collect::<Vec<_>>());
+    assert!(found[0] > 0 && found[0] <= 20);
+}
+
+/// A log of one segment, in which nothing is yet, is what a crash in the middle of its making leaves; with a record it is not.
+#[test]
+fn marks_are_missed_once_there_is_a_record() {
+    let disk = SimDisk::new(1);
+    drop(open(&disk).unwrap());
+    disk.take("marks");
+    let mut store = open(&disk).unwrap();
+    append(&mut store, 0..1, 10).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    disk.take("marks");
+    assert_eq!(damage(open(&disk)), ("marks".to_owned(), 0));
+}
+
+/// Segments that are full to the last byte, cut between two of them.
+#[test]
+fn a_cut_between_two_full_segments_survives_a_crash() {
+    // Eight records fill a segment.
+    let len = (SMALL as usize - 4096) / 8 - 64;
+    for step in 0..60 {
+        let disk = written(30, len).copy(step);
+        let mut store = open(&disk).unwrap();
+        disk.power_off_after(step);
+        let cut = store.cut(version(16));
+        drop(store);
+        disk.crash();
+        let found = numbers(&open(&disk).unwrap()).unwrap();
+        assert!(found.len() == 16 || found.len() == 30 && cut.is_err(), "step {step}: {}", found.len());
+    }
 }

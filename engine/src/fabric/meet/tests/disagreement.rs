@@ -24,6 +24,12 @@ fn on_a_number() {
 }
 
 #[test]
+fn on_the_log_which_makes_messages_shorter() {
+    let a = tcp(2);
+    both_name("log", a.clone(), a.with_log(crate::config::LogConfig::new("logs")));
+}
+
+#[test]
 fn on_the_member_count() {
     let a = tcp(2);
     let mut b = a.clone();
@@ -57,6 +63,14 @@ fn on_unix() {
 fn another_group_is_a_stranger_to_the_one_it_connects_to() {
     let a = tcp(2);
     let b = Config { group: "payments".into(), ..a.clone() };
+    // Each is told both names: the one that is connected to when it has waited for its member in vain.
+    let hasty = Running::<TcpStream>::start(&a, 0, 1, Duration::from_secs(3));
+    assert!(matches!(start(&b, 1).result(), Err(Error::Disagreement { .. })));
+    let error = hasty.result().unwrap_err().to_string();
+    assert!(
+        error.contains("member 11") && error.contains("disagrees on `group`: orders here, payments there"),
+        "{error}"
+    );
     let first = start(&a, 0);
     let error = start(&b, 1).result().unwrap_err();
     assert!(

@@ -142,17 +142,22 @@ fn bytes_right_behind_the_handshake_stay() {
     let mut stream = connect(&config, 0);
     let mut bytes = Message::Hello(hello_of(&config, 11, incarnation(1))).encode().unwrap();
     bytes.extend(Message::Accept.encode().unwrap());
+    bytes.extend(Message::Ready.encode().unwrap());
     bytes.extend(b"the fabric's first bytes");
     stream.write_all(&bytes).unwrap();
     read_message(&mut stream).unwrap();
     let mut two = connect(&config, 0);
     two.write_all(&Message::Hello(hello_of(&config, 12, 1)).encode().unwrap()).unwrap();
     read_message(&mut two).unwrap();
-    // The first member goes on, and even ends, while the meeting waits for the other.
+    // The first member goes on while the meeting waits for the other.
     stream.write_all(b", and more").unwrap();
-    drop(stream);
     two.write_all(&Message::Accept.encode().unwrap()).unwrap();
+    // It has links to all, and is the last to say so.
+    assert_eq!(read_message(&mut two), Some(Message::Ready));
+    two.write_all(&Message::Ready.encode().unwrap()).unwrap();
     let mut met = zero.result().unwrap();
+    assert_eq!(read_message(&mut stream), Some(Message::Ready));
+    drop(stream);
     let mut text = String::new();
     met.streams[1].take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "the fabric's first bytes, and more");
@@ -192,8 +197,10 @@ fn the_same_process_connects_again() {
     let mut two = connect(&config, 0);
     two.write_all(&Message::Hello(hello_of(&config, 12, 6)).encode().unwrap()).unwrap();
     read_message(&mut two).unwrap();
-    lost.write_all(b"x").unwrap();
-    two.write_all(&Message::Accept.encode().unwrap()).unwrap();
+    lost.write_all(&[&Message::Ready.encode().unwrap()[..], b"x"].concat()).unwrap();
+    for message in [Message::Accept, Message::Ready] {
+        two.write_all(&message.encode().unwrap()).unwrap();
+    }
     let mut met = zero.result().unwrap();
     let mut byte = [0];
     met.streams[1].take().unwrap().read_exact(&mut byte).unwrap();
@@ -220,4 +227,55 @@ fn a_black_hole_blocks_nobody() {
     );
     drop((hole, attempts));
     all_meet(vec![start(&config, 0), one, start(&config, 2)]);
+}
+
+/// One pair is without a link for a while: the third, which has met both, waits, and all meet in the end.
+#[test]
+fn a_founder_that_has_met_all_waits_for_those_that_still_meet() {
+    let config = tcp(3);
+    let zero = start(&config, 0);
+    let two = start(&config, 2);
+    // Members 0 and 2 have met; member 1 is a process that says hello to 0, and dies, and only its successor meets all.
+    let mut first = connect(&config, 0);
+    for message in [Message::Hello(hello_of(&config, 11, 5)), Message::Accept] {
+        first.write_all(&message.encode().unwrap()).unwrap();
+    }
+    assert!(matches!(read_message(&mut first), Some(Message::Hello(_))));
+    assert_eq!(read_message(&mut first), Some(Message::Ready), "member 0 has met all");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(matches!(zero.0.try_recv(), Err(mpsc::TryRecvError::Empty)), "it begins without member 1's links");
+    drop(first);
+    all_meet(vec![zero, start(&config, 1), two]);
+}
+
+/// What one founder knows of a former group, the others are to find out more about before they found with it.
+#[test]
+fn a_former_group_is_asked_for_before_a_new_one_is_founded() {
+    let config = tcp(2);
+    let outside = std::sync::Arc::new(outside::Outside::default());
+    let (there, own) = (outside.clone(), config.clone());
+    let zero = std::thread::spawn(move || {
+        let around = Surroundings { outside: there, ..Surroundings::default() };
+        meet::<TcpStream>(&own, 0, incarnation(0), Instant::now() + FAR, listen(&own, 0)?, around)
+    });
+    let mut one = connect(&config, 0);
+    let former = vec!["127.0.0.1:1".to_owned()];
+    let hello = Hello { former, ..hello_of(&config, 11, 5) };
+    for message in [Message::Hello(hello), Message::Accept, Message::Ready] {
+        one.write_all(&message.encode().unwrap()).unwrap();
+    }
+    assert!(matches!(read_message(&mut one), Some(Message::Hello(_))));
+    while outside.former().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!zero.is_finished(), "nobody has asked");
+    let former = outside.former();
+    assert_eq!(former, [("127.0.0.1:1".to_owned(), 11)]);
+    outside.set_obstacle(Some("it does not answer".to_owned()));
+    outside.asked(&former);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!zero.is_finished(), "it does not answer");
+    outside.set_obstacle(None);
+    assert_eq!(zero.join().unwrap().unwrap().incarnations, [incarnation(0), 5]);
 }

@@ -9,10 +9,14 @@ fn text() -> impl Strategy<Value = String> {
 fn message() -> impl Strategy<Value = Message> {
     let pairs = proptest::collection::vec((text(), text()), 0..8);
     prop_oneof![
-        (text(), any::<(u64, u32, u64)>(), pairs).prop_map(|(group, (view, id, incarnation), agreed)| {
-            Message::Hello(Hello { group, view, member: MemberId(id), incarnation, agreed })
-        }),
+        (text(), any::<(u64, u32, u64)>(), pairs, proptest::collection::vec(text(), 0..3)).prop_map(
+            |(group, (view, id, incarnation), agreed, former)| {
+                Message::Hello(Hello { group, view, member: MemberId(id), incarnation, agreed, former })
+            }
+        ),
         Just(Message::Accept),
+        Just(Message::Ready),
+        any::<Vec<u8>>().prop_map(Message::Question),
         (text(), text(), text(), any::<u32>()).prop_map(|(key, value, reason, id)| {
             Message::Refuse(Refuse { code: Code::Duplicate, member: MemberId(id), key, value, reason })
         }),
@@ -58,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn any_body(kind in 1u8..4, body: Vec<u8>, claimed in proptest::option::of(any::<u32>()), piece in 1usize..100) {
+    fn any_body(kind in 1u8..5, body: Vec<u8>, claimed in proptest::option::of(any::<u32>()), piece in 1usize..100) {
         let len = claimed.unwrap_or(body.len() as u32);
         let stream = [&MAGIC[..], &VERSION.to_le_bytes(), &[kind], &len.to_le_bytes(), &body].concat();
         let (_, _, garbage) = feed(&stream, piece);
@@ -80,7 +84,8 @@ proptest! {
 #[test]
 fn limits() {
     let long = "x".repeat(BODY_MAX);
-    let hello = Hello { group: long.clone(), view: 0, member: MemberId(1), incarnation: 0, agreed: Vec::new() };
+    let (agreed, former) = (Vec::new(), Vec::new());
+    let hello = Hello { group: long.clone(), view: 0, member: MemberId(1), incarnation: 0, agreed, former };
     assert_eq!(Message::Hello(hello).encode(), None);
     let refuse = Refuse {
         code: Code::Version,

@@ -44,7 +44,11 @@ impl CompletionChannel {
             // SAFETY: the channel lives; both results are pointers.
             if unsafe { (library.ibv_get_cq_event)(self.raw.as_ptr(), &raw mut cq, &raw mut cookie) } != 0 {
                 let error = VerbsError::last("ibv_get_cq_event");
-                return if error.errno == libc::EAGAIN { Ok(taken) } else { Err(error) };
+                match error.errno {
+                    libc::EINTR => continue,
+                    libc::EAGAIN => return Ok(taken),
+                    _ => return Err(error),
+                }
             }
             // SAFETY: a queue is not destroyed before the events taken from it are acknowledged.
             unsafe { (library.ibv_ack_cq_events)(cq, 1) };

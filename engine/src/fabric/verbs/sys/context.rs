@@ -84,9 +84,13 @@ impl Context {
     pub(crate) fn next_event(&self) -> Result<Option<AsyncEvent>, VerbsError> {
         let mut event = ibv_async_event { element: ibv_event_element { port_num: 0 }, event_type: 0 };
         // SAFETY: open, and the event is the library's own size.
-        if unsafe { (self.library.ibv_get_async_event)(self.raw.as_ptr(), &raw mut event) } != 0 {
+        while unsafe { (self.library.ibv_get_async_event)(self.raw.as_ptr(), &raw mut event) } != 0 {
             let error = VerbsError::last("ibv_get_async_event");
-            return if error.errno == libc::EAGAIN { Ok(None) } else { Err(error) };
+            match error.errno {
+                libc::EINTR => {}
+                libc::EAGAIN => return Ok(None),
+                _ => return Err(error),
+            }
         }
         let qp_number = matches!(
             event.event_type,

@@ -1,0 +1,332 @@
+//! Asks the same of many processes at once: one thread, connections that do not block, one deadline.
+
+use super::wire::{self, Reply, Request};
+use crate::fabric::meet::dial::{self, Dial};
+use crate::fabric::meet::names::Names;
+use crate::fabric::meet::talk::is_self_connected;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use socket2::Socket;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How often is looked whether a host name has been resolved, in milliseconds.
+const LOOKUP_LOOK_MS: u128 = 10;
+
+/// The processes that are asked, again and again. What their host names were resolved to is kept.
+pub(super) struct Asker {
+    names: Names,
+    targets: Vec<Target>,
+}
+
+struct Target {
+    address: String,
+    /// `None`: the address is malformed.
+    dial: Option<Dial>,
+}
+
+/// How far a question to one of them has come.
+enum Stage {
+    /// No connection attempt is under way; so many were made.
+    Idle {
+        tried: usize,
+    },
+    /// The system is connecting: the attempt of this number.
+    Connecting {
+        socket: Socket,
+        tried: usize,
+    },
+    /// The question goes out, then the answer comes in.
+    Talking {
+        socket: Socket,
+        sent: usize,
+        inbox: Vec<u8>,
+    },
+    Over,
+}
+
+impl Asker {
+    pub(super) fn new(addresses: impl IntoIterator<Item = String>) -> Asker {
+        let mut asker = Asker { names: Names::default(), targets: Vec::new() };
+        for address in addresses {
+            asker.add(address);
+        }
+        asker
+    }
+
+    /// Asks the process at this address, too, from the next question on; false if it was added before.
+    pub(super) fn add(&mut self, address: String) -> bool {
+        let is_new = !self.targets.iter().any(|target| target.address == address);
+        if is_new {
+            let dial = Dial::new(&address, &self.names, Instant::now()).ok();
+            self.targets.push(Target { address, dial });
+        }
+        is_new
+    }
+
+    /// Where the processes that are asked are found.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().map(|target| target.address.as_str())
+    }
+
+    /// Asks all, and hands each answer or obstacle to `heard`, with the address, as it comes. Returns when all have answered,
+    /// at the latest after `timeout`; `heard` may say for how long the rest is still waited for.
+    pub(super) fn ask(
+        &mut self,
+        request: &Request,
+        timeout: Duration,
+        mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Duration>,
+    ) -> io::Result<()> {
+        let question = wire::question(request)?;
+        let mut deadline = Instant::now() + timeout;
+        let mut stages: Vec<Stage> = self.targets.iter().map(|_| Stage::Idle { tried: 0 }).collect();
+        loop {
+            let now = Instant::now();
+            for (target, stage) in self.targets.iter_mut().zip(&mut stages) {
+                let answer = match std::mem::replace(stage, Stage::Over) {
+                    Stage::Over => None,
+                    _ if now >= deadline => {
+                        let what = format!("no answer within {} ms", timeout.as_millis());
+                        Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+                    }
+                    started => match target.advance(started, &question, now) {
+                        Ok((next, answer)) => {
+                            *stage = next;
+                            answer.map(Ok)
+                        }
+                        Err(error) => Some(Err(error)),
+                    },
+                };
+                if let Some(left) = answer.and_then(|answer| heard(&target.address, answer)) {
+                    deadline = deadline.min(now + left);
+                }
+            }
+            if stages.iter().all(|stage| matches!(stage, Stage::Over)) {
+                return Ok(());
+            }
+            wait(&stages, &question, deadline)?;
+        }
+    }
+}
+
+/// Waits until one of the connections is ready, or something is due.
+fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut fds = Vec::with_capacity(stages.len());
+    let mut looks_up = false;
+    for stage in stages {
+        match stage {
+            Stage::Idle { .. } => looks_up = true,
+            Stage::Connecting { socket, .. } => fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
+            Stage::Talking { socket, sent, .. } => {
+                let flags = if *sent < question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+                fds.push(PollFd::new(socket.as_fd(), flags));
+            }
+            Stage::Over => {}
+        }
+    }
+    // Rounded up, or the last millisecond would be spun through.
+    let ms = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+    let ms = if looks_up { ms.min(LOOKUP_LOOK_MS) } else { ms };
+    match nix::poll::poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Target {
+    /// Goes on as far as possible without waiting; with the answer, once it is there.
+    fn advance(&mut self, stage: Stage, question: &[u8], now: Instant) -> io::Result<(Stage, Option<Reply>)> {
+        let Some(dial) = &mut self.dial else { return Err(io::Error::other("the address is malformed")) };
+        let mut stage = stage;
+        loop {
+            stage = match stage {
+                Stage::Idle { tried } => match dial.target(now).map_err(io::Error::other)? {
+                    None => return Ok((Stage::Idle { tried }, None)),
+                    Some(target) => match dial::connect(&target) {
+                        Ok(socket) => Stage::Connecting { socket, tried: tried + 1 },
+                        Err(error) if tried + 1 >= dial.choices() => return Err(error),
+                        Err(_) => Stage::Idle { tried: tried + 1 },
+                    },
+                },
+                Stage::Connecting { socket, tried } => match is_connected(&socket) {
+                    Ok(true) => Stage::Talking { socket, sent: 0, inbox: Vec::new() },
+                    Ok(false) => return Ok((Stage::Connecting { socket, tried }, None)),
+                    Err(error) if tried >= dial.choices() => return Err(error),
+                    Err(_) => Stage::Idle { tried },
+                },
+                Stage::Talking { socket, mut sent, mut inbox } => {
+                    let answer = talk(&socket, question, &mut sent, &mut inbox)?;
+                    let next = if answer.is_some() { Stage::Over } else { Stage::Talking { socket, sent, inbox } };
+                    return Ok((next, answer));
+                }
+                Stage::Over => return Ok((Stage::Over, None)),
+            }
+        }
+    }
+}
+
+/// Whether the connection attempt has succeeded; `false` while it still lasts.
+fn is_connected(socket: &Socket) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        // Nobody listens there.
+        Ok(_) if is_self_connected(socket) => Err(io::ErrorKind::ConnectionRefused.into()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends what is left of the question, and reads what there is of the answer.
+fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<u8>) -> io::Result<Option<Reply>> {
+    while let Some(rest) = question.get(*sent..).filter(|rest| !rest.is_empty()) {
+        // Without the flag a process that went away would kill one that handles SIGPIPE the default way.
+        match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
+            Ok(n) => *sent += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let mut bytes = [0; 4096];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"));
+            }
+            Ok(n) => {
+                inbox.extend_from_slice(&bytes[..n]);
+                // Bounded: an answer that announces more than a message may have is an error.
+                if let Some(reply) = wire::reply(inbox)? {
+                    return Ok(Some(reply));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::meet::listen;
+    use std::net::TcpListener;
+
+    fn question() -> Request {
+        Request::Ask { group: "g".to_owned(), founds: None }
+    }
+
+    /// A process that answers every question with these bytes, after it has read something.
+    fn answers(bytes: Vec<u8>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                // In two pieces.
+                for piece in bytes.chunks(bytes.len().div_ceil(2).max(1)) {
+                    let _ = io::Write::write_all(&mut stream, piece);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        address
+    }
+
+    fn reply_bytes(reply: &Reply) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        wire::send_reply(&mut bytes, reply).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn silence_and_garbage_hold_up_nobody_else() {
+        // Never accepted: the system connects, and nobody answers.
+        let silent: Vec<_> = (0..40).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let runs = answers(reply_bytes(&Reply::Later { reason: "x".to_owned() }));
+        let garbage = answers(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
+        let mut addresses: Vec<String> = silent.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        addresses.extend([garbage.clone(), runs.clone(), runs.clone(), "unix:/nothing/here".to_owned()]);
+        let mut asker = Asker::new(addresses);
+        let mut heard = Vec::new();
+        let time = Duration::from_secs(2);
+        let start = Instant::now();
+        asker
+            .ask(&question(), time, |address, answer| {
+                heard.push((address.to_owned(), answer, start.elapsed()));
+                None
+            })
+            .unwrap();
+        assert_eq!(heard.len(), 43, "each once, and an address that was given twice is asked once");
+        for (address, answer, after) in &heard {
+            match answer {
+                Ok(Reply::Later { .. }) => assert!(*address == runs && *after < time),
+                Err(error) if *address == garbage => assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}"),
+                Err(error) if address.starts_with("unix:") => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+                Err(error) => assert!(error.kind() == io::ErrorKind::TimedOut && *after >= time, "{address}: {error}"),
+                other => panic!("{address}: {other:?}"),
+            }
+        }
+        // Content with the first answer.
+        let mut count = 0;
+        asker
+            .ask(&question(), Duration::from_secs(60), |_, answer| {
+                count += usize::from(answer.is_ok());
+                answer.is_ok().then_some(Duration::ZERO)
+            })
+            .unwrap();
+        assert!(count == 1 && start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_name_is_tried_at_all_its_addresses() {
+        let address = answers(reply_bytes(&Reply::Linked {}));
+        let port = address.rsplit(':').next().unwrap();
+        // Often `::1` first, where nobody listens.
+        let mut asker = Asker::new([format!("localhost:{port}")]);
+        let mut heard = None;
+        asker
+            .ask(&question(), Duration::from_secs(30), |_, answer| {
+                heard = Some(answer);
+                None
+            })
+            .unwrap();
+        assert!(matches!(heard, Some(Ok(Reply::Linked {}))), "{heard:?}");
+    }
+
+    /// A process that asked holds its end of the connection in TIME_WAIT, on a port that the system picked: it may be a member's,
+    /// which is started again and must be able to listen on it.
+    #[test]
+    fn a_member_can_listen_on_a_port_that_asked() {
+        for asks_one in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let server = std::thread::spawn(move || {
+                let (mut stream, from) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                io::Write::write_all(&mut stream, &reply_bytes(&Reply::Linked {})).unwrap();
+                // The other end closes first.
+                assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
+                from
+            });
+            let time = Duration::from_secs(60);
+            if asks_one {
+                wire::ask(&address, &question(), time).unwrap();
+            } else {
+                Asker::new([address]).ask(&question(), time, |_, _| None).unwrap();
+            }
+            let port = server.join().unwrap();
+            let at = listen::ListenAt { address: &port.to_string(), key: "`listen`" };
+            // The system may have picked the port for a connection of another process meanwhile; TIME_WAIT lasts longer.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while let Err(error) = listen::listen(at) {
+                assert!(Instant::now() < deadline, "{error:?}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}

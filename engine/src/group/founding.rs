@@ -1,0 +1,176 @@
+//! Founds the group with all other founders, unless it runs already.
+
+use super::contacts::{Contacts, LOOK_TIME};
+use super::door::Sign;
+use super::handler::Handler;
+use super::idle::Idle;
+use super::join::{Attempt, Durable, Ready, Wake, incarnation, node, specs};
+use super::linking;
+use super::vault::Vault;
+use crate::config::{Config, MemberId};
+use crate::error::Error;
+use crate::fabric::meet::listen::Listening;
+use crate::fabric::meet::outside::{Outside, Surroundings};
+use crate::fabric::{SetupError, meet};
+use crate::log::wall_ns;
+use crate::membership::Peer;
+use crate::multicast::Origin;
+use crate::thread::{self, OWN_STACK_BYTES};
+use socket2::Socket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Pause between two looks whether the group runs without this process.
+const WATCH_TIME: Duration = Duration::from_secs(1);
+/// As long as something else than a founder is waited for.
+const WAITING_TIME: Duration = Duration::from_millis(200);
+
+/// A process that may found the group.
+pub(super) struct Founder<'c> {
+    pub(super) config: &'c Config,
+    pub(super) rank: usize,
+    pub(super) deadline: Instant,
+}
+
+impl Founder<'_> {
+    /// Founds the group with all others; `Again` if it runs already, or if the founding did not come to an end: a founder that
+    /// fails or is started again does not make the others give up before their deadline. `obstacle` is why the group must
+    /// not be founded, as of the last look.
+    pub(super) fn found_or_join(
+        &self,
+        mut vault: Option<&mut Vault>,
+        listening: Listening,
+        handler: Box<dyn Handler>,
+        contacts: &mut Contacts,
+        obstacle: Option<String>,
+    ) -> Result<Attempt, Error> {
+        let outside = Arc::new(Outside::new(obstacle));
+        let ready = match self.found(vault.as_deref_mut(), listening, contacts, &outside) {
+            Ok(ready) => ready,
+            Err(Error::AlreadyRuns { .. }) => {
+                outside.ways().iter().for_each(|way| contacts.add(way));
+                return Ok(Attempt::Again(handler, "the group runs already".to_owned()));
+            }
+            Err(Error::Missing { missing, .. }) => return Ok(Attempt::Again(handler, missing)),
+            Err(error) => return Err(error),
+        };
+        let (shared, mut driver) = ready.start(self.config, handler)?;
+        shared.founding.store(true, Ordering::Relaxed);
+        let missing = match driver.install(|_| false) {
+            Ok(_) => return Ok(Attempt::Joined(shared, Box::new(driver))),
+            Err(Error::Missing { missing, .. }) => missing,
+            Err(error) => return Err(error),
+        };
+        let again = Attempt::again(driver, missing);
+        // Nobody was shown a log that has nothing yet.
+        vault.map_or(Ok(()), |vault| vault.discard_empty())?;
+        again
+    }
+
+    /// Meets the founders, whose slots are their ranks.
+    fn found(
+        &self,
+        vault: Option<&mut Vault>,
+        listening: Listening,
+        contacts: &Contacts,
+        outside: &Arc<Outside>,
+    ) -> Result<Ready, Error> {
+        let Founder { config, rank, deadline } = *self;
+        let me = config.members[rank].id;
+        let idle = Idle::new(config, contacts, "this process founds the group")?;
+        let answer = |question: &[u8]| idle.answer(question);
+        let around =
+            Surroundings { outside: outside.clone(), former: contacts.former_addresses(), answer: Some(&answer) };
+        let watch = Watch::start(config, me, contacts, outside.clone())?;
+        let meet::Met { mut streams, incarnations, listening } =
+            meet::meet::<Socket>(config, rank, incarnation(), deadline, listening, around)?;
+        drop(watch);
+        let kind = linking::agree(config, &specs(config), &mut streams, deadline)?;
+        let (fabric, own, linking) = linking::new_fabric(config, kind, rank, &specs(config))?;
+        let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
+        let links = linking.link(streams.collect(), deadline).map_err(|error| self.set_up_error(error))?;
+        let ids = config.members.iter().map(|member| member.id).enumerate();
+        let founders: Vec<Peer> =
+            ids.zip(&incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect();
+        let mut node = node(config, founders[rank], fabric, own, deadline)?;
+        let mut durable = None;
+        if let Some(vault) = vault {
+            let (log, wake) = (vault.of(incarnations[0])?, Wake::default());
+            node = node.with_journal(Box::new(log.journal(wake.call())));
+            durable = Some(Durable { log, wake, release: None });
+        }
+        for (slot, connection) in links {
+            node.tell_time(wall_ns());
+            node.attach(founders[slot], 0, connection)?;
+        }
+        node.found(&founders, Origin::default());
+        let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone()));
+        let (me, addresses) = (founders[rank], addresses.collect());
+        let sign = Sign::new(config, incarnations[0], me, &config.members[rank].address, linking);
+        Ok(Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts: None, deadline })
+    }
+
+    fn set_up_error(&self, error: SetupError) -> Error {
+        // A founder that did what it must not, or whose link broke, may have failed at something of its own: it may come again.
+        let faults = match error {
+            SetupError::Peer(fault) => vec![fault],
+            SetupError::Missing(faults) => faults,
+            SetupError::Local(error) => return error,
+        };
+        let missing = faults.iter().map(|f| format!("member {} ({})", self.config.members[f.peer].id, f.what));
+        Error::Missing { missing: missing.collect::<Vec<_>>().join(", "), after_ms: self.config.join_timeout_ms }
+    }
+}
+
+/// Asks again and again, while the founders meet, whether the group runs without this process (a member that was restarted is
+/// not looked for by the others), and whether something forbids founding.
+struct Watch {
+    over: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn start(config: &Config, me: MemberId, known: &Contacts, outside: Arc<Outside>) -> Result<Watch, Error> {
+        let over = Arc::new(AtomicBool::new(false));
+        // Of its own: it may still be in the middle of a look when the meeting is over.
+        let (seen, mut contacts) = (over.clone(), Contacts::new(config, None)?);
+        known.addresses().iter().for_each(|address| contacts.add(address));
+        let watch = move || {
+            let mut waits = outside.obstacle().is_some();
+            loop {
+                let until = Instant::now() + if waits { WAITING_TIME } else { WATCH_TIME };
+                while Instant::now() < until && outside.former().is_empty() {
+                    if seen.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    std::thread::sleep(WAITING_TIME / 4);
+                }
+                let former = outside.former();
+                for (address, member) in &former {
+                    contacts.require(
+                        address,
+                        &format!("the member at {address}, which was in the group with member {member}"),
+                    );
+                }
+                match contacts.look(Some(me), LOOK_TIME) {
+                    Ok(look) if !look.runs => {
+                        waits = look.obstacle.is_some();
+                        outside.set_obstacle(look.obstacle);
+                        outside.asked(&former);
+                    }
+                    Ok(_) => return outside.runs(contacts.ways()),
+                    // The next look of the thread that joins sees them, too.
+                    Err(_) => return outside.runs(contacts.addresses()),
+                }
+            }
+        };
+        thread::spawn("galerna-watch", "looks for a running group", OWN_STACK_BYTES, watch)?;
+        Ok(Watch { over })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}

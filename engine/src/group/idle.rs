@@ -1,0 +1,194 @@
+//! What a process says that is in no group yet, and the thread that says it while the process asks for a place.
+//!
+//! Others ask it whether the group runs, perhaps because it is a contact of theirs: without an answer they would not found.
+
+use super::contacts::Contacts;
+use super::wire::{self, First, Reply, Request};
+use crate::config::{Config, MemberId};
+use crate::error::Error;
+use crate::fabric::meet;
+use crate::fabric::meet::listen::Listening;
+use crate::thread::{self, OWN_STACK_BYTES};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long somebody who asks may take.
+const VISIT_TIME: Duration = Duration::from_secs(2);
+/// Connections at a time; the oldest makes way for the next one.
+const VISITORS_MAX: usize = 64;
+/// Pause in accepting when the system has no descriptor left, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// The answers of a process that is in no group.
+pub(super) struct Idle {
+    group: String,
+    me: MemberId,
+    /// Of a process that asks for a place.
+    incarnation: Option<u64>,
+    waits: Reply,
+    not_founding: Vec<u8>,
+}
+
+impl Idle {
+    /// `not_founding`: why this process does not found the group.
+    pub(super) fn new(config: &Config, contacts: &Contacts, not_founding: &str) -> Result<Idle, Error> {
+        let (me, _, _) = config.own()?;
+        let waits = contacts.waits();
+        let not_founding = meet::not_founding(me, not_founding);
+        Ok(Idle { group: config.group.clone(), me, incarnation: None, waits, not_founding })
+    }
+
+    /// Asks for a place by this incarnation: the member that gives it dials back.
+    pub(super) fn known_as(self, incarnation: u64) -> Idle {
+        Idle { incarnation: Some(incarnation), ..self }
+    }
+
+    /// The message that answers a question with this body.
+    pub(super) fn answer(&self, question: &[u8]) -> Vec<u8> {
+        let reply = match wire::request(&String::from_utf8_lossy(question)) {
+            Ok(request) => self.reply(&request),
+            Err(error) => Reply::Refused { reason: format!("the question is malformed: {error}") },
+        };
+        let mut bytes = Vec::new();
+        // Writing to memory cannot fail; an answer that is too long is none.
+        let _ = wire::send_reply(&mut bytes, &reply);
+        bytes
+    }
+
+    fn reply(&self, request: &Request) -> Reply {
+        match request {
+            Request::Ask { group, .. } | Request::Join { group, .. } if *group != self.group => {
+                Reply::Disagreement { member: self.me.0, key: "group".to_owned(), value: self.group.clone() }
+            }
+            Request::Ask { .. } => self.waits.clone(),
+            Request::Join { .. } => Reply::Later { reason: "it is not in the group itself yet".to_owned() },
+            Request::Dial { incarnation } if Some(*incarnation) == self.incarnation => Reply::Dialled {},
+            Request::Dial { .. } => {
+                Reply::Refused { reason: format!("another process, member {}, listens there", self.me) }
+            }
+            Request::Link { .. }
+            | Request::Relink { .. }
+            | Request::Relay { .. }
+            | Request::DialBack { .. }
+            | Request::State { .. }
+            | Request::Log { .. } => Reply::Refused { reason: format!("member {} is in no group yet", self.me) },
+        }
+    }
+}
+
+/// Answers in a thread until it is closed.
+pub(super) struct Porch {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<Listening>>,
+}
+
+impl Porch {
+    pub(super) fn open(listening: Listening, idle: Idle) -> Result<Porch, Error> {
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let stop = Arc::new(stop.map_err(|e| Error::io("cannot make an event descriptor", e))?);
+        let seen = stop.clone();
+        let serve = move || {
+            serve(&listening, &seen, &idle);
+            listening
+        };
+        let thread = thread::spawn("galerna-porch", "answers questions", OWN_STACK_BYTES, serve)?;
+        Ok(Porch { stop, thread: Some(thread) })
+    }
+
+    /// Gives back the socket on which this process is found.
+    pub(super) fn close(mut self) -> Result<Listening, Error> {
+        let ended = self.end().and_then(|thread| thread.join().ok());
+        ended.ok_or_else(|| Error::Internal("the thread that answers questions panicked".to_owned()))
+    }
+
+    fn end(&mut self) -> Option<JoinHandle<Listening>> {
+        // It cannot fail: nobody else writes it.
+        let _ = self.stop.write(1);
+        self.thread.take()
+    }
+}
+
+impl Drop for Porch {
+    fn drop(&mut self) {
+        if let Some(thread) = self.end() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A connection that has not said all yet.
+struct Visitor {
+    socket: Socket,
+    inbox: Vec<u8>,
+    until: Instant,
+}
+
+fn serve(listening: &Listening, stop: &EventFd, idle: &Idle) {
+    let mut visitors: Vec<Visitor> = Vec::new();
+    loop {
+        let mut fds = vec![
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listening.socket.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(visitors.iter().map(|visitor| PollFd::new(visitor.socket.as_fd(), PollFlags::POLLIN)));
+        let timeout = if visitors.is_empty() { PollTimeout::NONE } else { PollTimeout::from(200u8) };
+        match nix::poll::poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return tracing::error!(%error, "cannot wait for those who ask whether the group runs"),
+        }
+        if fds[0].revents().is_some_and(|flags| !flags.is_empty()) {
+            return;
+        }
+        drop(fds);
+        let now = Instant::now();
+        visitors.retain_mut(|visitor| now < visitor.until && hear(visitor, idle));
+        match listening.socket.accept() {
+            Ok((socket, _)) => {
+                if visitors.len() >= VISITORS_MAX {
+                    visitors.remove(0);
+                }
+                if socket.set_nonblocking(true).is_ok() {
+                    visitors.push(Visitor { socket, inbox: Vec::new(), until: now + VISIT_TIME });
+                }
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept somebody who asks whether the group runs");
+                std::thread::sleep(Duration::from_millis(ACCEPT_PAUSE_MS));
+            }
+        }
+    }
+}
+
+/// Reads what there is, and answers once that is a question. False if the connection is over.
+fn hear(visitor: &mut Visitor, idle: &Idle) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        match (&visitor.socket).read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(n) => visitor.inbox.extend_from_slice(&bytes[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return false,
+        }
+        let answer = match wire::first_of(&visitor.inbox) {
+            Ok(None) => continue,
+            Ok(Some(First::Hello)) => idle.not_founding.clone(),
+            Ok(Some(First::Request(request))) => {
+                let mut bytes = Vec::new();
+                let _ = wire::send_reply(&mut bytes, &idle.reply(&request));
+                bytes
+            }
+            Err(_) => return false,
+        };
+        // All that it sent has been read, so closing loses no byte of the answer, for which a new connection has room.
+        let _ = visitor.socket.send_with_flags(&answer, libc::MSG_NOSIGNAL);
+        return false;
+    }
+}

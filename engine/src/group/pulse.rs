@@ -1,0 +1,169 @@
+//! When a pass of the engine has lasted long enough: heartbeats leave between passes, so callbacks and copies must make room for
+//! them, however many there are.
+//!
+//! A look at the clock after each message would cost more than many a message. So the thread that listens counts ticks while the
+//! engine is busy, and sleeps otherwise; the engine reads the count.
+
+use crate::multicast::{Delivery, Sink};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Ticks in one failure timeout: a pass is over after two of them, well within the time between two heartbeats.
+const TICKS_PER_TIMEOUT: u64 = 20;
+
+/// The engine's side.
+pub(super) struct Pulse {
+    period: Duration,
+    ticks: AtomicU64,
+    /// The engine has looked at the count since the last tick.
+    watched: AtomicBool,
+    /// Wakes the thread that counts.
+    wake: EventFd,
+}
+
+/// What a pass may take, from its begin.
+pub(super) struct Slice<'p> {
+    pulse: &'p Pulse,
+    from: u64,
+    /// The count as of the last look, if the thread counts on from there.
+    seen: Cell<u64>,
+}
+
+impl Pulse {
+    pub(super) fn new(failure_timeout_ms: u64) -> nix::Result<Pulse> {
+        let period = Duration::from_millis((failure_timeout_ms / TICKS_PER_TIMEOUT).max(1));
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Pulse { period, ticks: AtomicU64::new(0), watched: AtomicBool::new(false), wake })
+    }
+
+    /// A pass begins.
+    pub(super) fn begin(&self) -> Slice<'_> {
+        let from = self.ticks.load(Ordering::Relaxed);
+        // No look yet.
+        Slice { pulse: self, from, seen: Cell::new(from.wrapping_sub(1)) }
+    }
+
+    /// The time between two ticks.
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    #[cold]
+    fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+        // It fails only when the counter is full, and then the descriptor is readable anyway.
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Slice<'_> {
+    /// Whether the pass has lasted long enough.
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        // After each message: one load.
+        self.pulse.ticks.load(Ordering::Relaxed) != self.seen.get() && self.look()
+    }
+
+    #[cold]
+    fn look(&self) -> bool {
+        // Pairs with the Release in `Ticker::turn`: an engine that sees a tick sees that the thread asks again whether to go on.
+        let ticks = self.pulse.ticks.load(Ordering::Acquire);
+        if !self.pulse.watched.load(Ordering::Relaxed) {
+            self.pulse.watch();
+        }
+        // The first tick may come at once.
+        let is_over = ticks.wrapping_sub(self.from) >= 2;
+        if !is_over {
+            self.seen.set(ticks);
+        }
+        is_over
+    }
+}
+
+/// Tells messages for as long as a pass may last.
+pub(super) struct Timed<'p, F> {
+    pub(super) tell: F,
+    pub(super) slice: Slice<'p>,
+}
+
+impl<F: FnMut(Delivery<'_>)> Sink for Timed<'_, F> {
+    #[inline]
+    fn deliver(&mut self, delivery: Delivery<'_>) -> bool {
+        (self.tell)(delivery);
+        !self.slice.is_over()
+    }
+
+    #[inline]
+    fn is_over(&mut self) -> bool {
+        self.slice.is_over()
+    }
+}
+
+/// The side of the thread that counts.
+pub(super) struct Ticker<'p> {
+    pulse: &'p Pulse,
+    due: Option<Instant>,
+}
+
+impl<'p> Ticker<'p> {
+    pub(super) fn new(pulse: &'p Pulse) -> Ticker<'p> {
+        Ticker { pulse, due: None }
+    }
+
+    /// Readable when the engine has begun to look at the count.
+    pub(super) fn fd(&self) -> BorrowedFd<'p> {
+        self.pulse.wake.as_fd()
+    }
+
+    /// How long the thread may sleep; none is for ever.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Counts, if it is time. `called`: the descriptor is readable.
+    pub(super) fn turn(&mut self, called: bool) {
+        let now = Instant::now();
+        if called {
+            // Would block if it was drained already.
+            let _ = self.pulse.wake.read();
+            self.due.get_or_insert(now + self.pulse.period);
+        }
+        if self.due.is_some_and(|due| now >= due) {
+            // Nobody looks any more, or somebody calls again.
+            let watched = self.pulse.watched.swap(false, Ordering::Relaxed);
+            self.pulse.ticks.fetch_add(1, Ordering::Release);
+            self.due = watched.then(|| now + self.pulse.period);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_ends_after_two_ticks_and_ticks_end_when_nobody_looks() {
+        let pulse = Pulse::new(20).unwrap();
+        let mut ticker = Ticker::new(&pulse);
+        assert_eq!(ticker.rest(), None);
+        let slice = pulse.begin();
+        assert!(!slice.is_over());
+        assert_eq!(pulse.wake.read(), Ok(1), "the thread is woken");
+        let mut called = true;
+        let begin = Instant::now();
+        while !slice.is_over() {
+            std::thread::sleep(ticker.rest().unwrap_or_default());
+            ticker.turn(std::mem::take(&mut called));
+        }
+        assert!(begin.elapsed() >= pulse.period());
+        assert!(!pulse.begin().is_over(), "the next pass");
+        for _ in 0..2 {
+            std::thread::sleep(ticker.rest().unwrap_or_default());
+            ticker.turn(false);
+        }
+        assert_eq!(ticker.rest(), None, "it sleeps");
+    }
+}

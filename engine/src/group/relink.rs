@@ -1,0 +1,382 @@
+//! Links that broke while the end of an epoch is undecided, and are made again: `node/relink.rs` says when that may be.
+//!
+//! Two processes whose link broke both dial, or one of them where the network carries in one direction only. Of two the one
+//! in the lower slot dials at once, the other only when the link has been down for a while, so that two dials rarely cross.
+//! One thread dials for all links of a process. It runs while there are broken links, and waits for none of them.
+
+use super::door::{self, Visit};
+use super::driver::Driver;
+use super::linking::Linking;
+use super::shared::Shared;
+use super::wire::{self, Place, Reply, Request};
+use crate::fabric::Slot;
+use crate::membership::Peer;
+use crate::thread::{self, OWN_STACK_BYTES};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use socket2::Socket;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Pause between two dials of one process, and what is added to it at random.
+const PAUSE: Duration = Duration::from_millis(200);
+const JITTER_MS: u64 = 100;
+/// Pause after a link was handed to the driver, which takes it in its next pass.
+const HANDED_OVER: Duration = Duration::from_secs(1);
+/// How long the driver waits for a link that another process was allowed to make, in milliseconds.
+const AWAITED_MS: u64 = 1000;
+/// How long a dial may take up to the answer.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// How often the thread looks at what there is to dial.
+const LOOK_MS: u8 = 20;
+/// The process in the higher slot dials when the link has been down for so long, in milliseconds.
+const HIGHER_WAITS_MS: u64 = 2000;
+
+/// The broken links of a driver.
+#[derive(Default)]
+pub(super) struct Mending {
+    /// Since when each is known, by the incarnation of the process.
+    since_ms: HashMap<u64, u64>,
+    /// Until when the link is expected that a process has dialled.
+    awaited_ms: HashMap<u64, u64>,
+    dialler: Option<Dialler>,
+}
+
+/// The thread that dials; dropped, it ends.
+struct Dialler(Arc<Mutex<Work>>);
+
+/// What it does.
+struct Work {
+    over: bool,
+    /// The view whose end is undecided.
+    view: u64,
+    places: Vec<Place>,
+}
+
+impl Mending {
+    /// `peer` has asked for its link, and is going to make it: this process does not dial meanwhile.
+    pub(super) fn await_dial(&mut self, peer: Peer, now_ms: u64) {
+        self.awaited_ms.insert(peer.incarnation, now_ms.saturating_add(AWAITED_MS));
+    }
+}
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        lock(&self.0).over = true;
+    }
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Driver {
+    /// Sees to it that broken links are dialled while they may be made again.
+    pub(super) fn mend_links(&mut self, now_ms: u64) {
+        let broken = if self.node.is_between_views() { self.node.broken_links() } else { Vec::new() };
+        if broken.is_empty() {
+            if !self.reception.mending.since_ms.is_empty() {
+                self.reception.mending = Mending::default();
+            }
+            return;
+        }
+        let me = self.reception.me().clone();
+        let since_ms = &mut self.reception.mending.since_ms;
+        since_ms.retain(|incarnation, _| broken.iter().any(|peer| peer.incarnation == *incarnation));
+        let awaited_ms = &self.reception.mending.awaited_ms;
+        let mut due = |peer: &&Peer| {
+            let since_ms = *since_ms.entry(peer.incarnation).or_insert(now_ms);
+            let awaited = awaited_ms.get(&peer.incarnation).is_some_and(|&until_ms| now_ms < until_ms);
+            !awaited && (me.slot < peer.slot || now_ms.saturating_sub(since_ms) >= HIGHER_WAITS_MS)
+        };
+        let due: Vec<Peer> = broken.iter().filter(|peer| due(peer)).copied().collect();
+        let places = due.into_iter().filter_map(|peer| Some(Place::new(peer, &self.reception.address_of(peer)?)));
+        let places: Vec<Place> = places.collect();
+        let view = self.node.view().map_or(0, |view| view.number);
+        match &self.reception.mending.dialler {
+            Some(dialler) => {
+                let mut work = lock(&dialler.0);
+                (work.view, work.places) = (view, places);
+            }
+            None if places.is_empty() => {}
+            None => {
+                let work = Arc::new(Mutex::new(Work { over: false, view, places }));
+                let dials = Dials {
+                    work: work.clone(),
+                    shared: self.shared.clone(),
+                    linking: self.reception.linking().clone(),
+                    group_id: self.reception.group_id(),
+                    me,
+                    attempts: Vec::new(),
+                };
+                let dial = move || dials.run();
+                match thread::spawn("galerna-relink", "makes broken links again", OWN_STACK_BYTES, dial) {
+                    Ok(_) => self.reception.mending.dialler = Some(Dialler(work)),
+                    // The next pass tries again.
+                    Err(error) => tracing::warn!(%error, "broken links are not made again yet"),
+                }
+            }
+        }
+    }
+}
+
+/// Of the thread.
+struct Dials {
+    work: Arc<Mutex<Work>>,
+    shared: Arc<Shared>,
+    linking: Linking,
+    group_id: u64,
+    me: Place,
+    attempts: Vec<Attempt>,
+}
+
+/// One process that is dialled again and again.
+struct Attempt {
+    place: Place,
+    /// Dials so far.
+    count: usize,
+    /// When the next one begins.
+    next: Instant,
+    dial: Option<Dial>,
+}
+
+impl Dials {
+    fn run(mut self) {
+        loop {
+            let (view, places) = match &*lock(&self.work) {
+                Work { over: true, .. } => return,
+                Work { view, places, .. } => (*view, places.clone()),
+            };
+            let before = self.attempts.len();
+            self.attempts.retain(|attempt| places.contains(&attempt.place));
+            if self.attempts.len() < before {
+                // A link is there again: the outage is over, and the others are to come back before the group goes on. A
+                // connection that is not made yet may have been begun before: TCP tries again after a second only.
+                for attempt in &mut self.attempts {
+                    attempt.next = Instant::now();
+                    attempt.dial = attempt.dial.take().filter(|dial| dial.sent > 0);
+                }
+            }
+            for place in places {
+                if !self.attempts.iter().any(|attempt| attempt.place == place) {
+                    self.attempts.push(Attempt { place, count: 0, next: Instant::now(), dial: None });
+                }
+            }
+            for at in 0..self.attempts.len() {
+                self.begin(at, view);
+            }
+            self.wait();
+            for at in 0..self.attempts.len() {
+                self.go_on(at, view);
+            }
+        }
+    }
+
+    /// Dials, if it is time.
+    fn begin(&mut self, at: usize, view: u64) {
+        let Dials { me, group_id, attempts, .. } = self;
+        let attempt = &mut attempts[at];
+        if attempt.dial.is_some() || Instant::now() < attempt.next {
+            return;
+        }
+        attempt.count += 1;
+        let request = Request::Relink { group_id: *group_id, view, from: me.clone(), to: attempt.place.clone() };
+        match Dial::new(&attempt.place.address, attempt.count, view, &request) {
+            Ok(dial) => attempt.dial = Some(dial),
+            Err(error) => attempt.failed(&error),
+        }
+    }
+
+    /// Until a dial can go on, or it is time for another look.
+    fn wait(&self) {
+        let dials = self.attempts.iter().filter_map(|attempt| attempt.dial.as_ref());
+        let mut fds: Vec<_> = dials.map(|dial| PollFd::new(dial.socket.as_fd(), dial.waits_for())).collect();
+        if let Err(error) = nix::poll::poll(&mut fds, PollTimeout::from(LOOK_MS)) {
+            tracing::debug!(%error, "waiting for those who are dialled");
+            std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS)));
+        }
+    }
+
+    fn go_on(&mut self, at: usize, view: u64) {
+        let attempt = &mut self.attempts[at];
+        let Some(dial) = &mut attempt.dial else { return };
+        let asked = dial.view;
+        let error = match dial.step() {
+            Ok(None) if Instant::now() < dial.deadline => return,
+            Ok(None) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
+            Ok(Some(Reply::Linked {})) => {
+                let Some(Dial { socket, .. }) = attempt.dial.take() else { return };
+                match door::connection(socket, attempt.place.slot, &self.linking, true) {
+                    Ok(connection) => {
+                        attempt.next = Instant::now() + HANDED_OVER;
+                        let peer = attempt.place.peer();
+                        return self.shared.visit(Visit::Relink { peer, view, dialled: true, connection });
+                    }
+                    Err(error) => error,
+                }
+            }
+            Ok(Some(Reply::GoneOn { view: next, left })) => {
+                tracing::info!(
+                    member = attempt.place.id,
+                    view = next,
+                    left,
+                    "the group has gone on without this member"
+                );
+                self.shared.visit(Visit::GoneOn { peer: attempt.place.peer(), view: asked, left });
+                io::Error::other(format!("view {next} began without this member"))
+            }
+            Ok(Some(other)) => io::Error::other(format!("it answers {other:?}")),
+            Err(error) => error,
+        };
+        attempt.failed(&error);
+    }
+}
+
+impl Attempt {
+    fn failed(&mut self, error: &io::Error) {
+        tracing::debug!(%error, member = self.place.id, address = self.place.address, "a broken link is not made again yet");
+        self.dial = None;
+        let jitter_ms = RandomState::new().hash_one(self.count) % JITTER_MS;
+        self.next = Instant::now() + PAUSE + Duration::from_millis(jitter_ms);
+    }
+}
+
+/// A question that is on its way; no step of it waits.
+struct Dial {
+    /// The view of this process when it asked.
+    view: u64,
+    socket: Socket,
+    question: Vec<u8>,
+    sent: usize,
+    heard: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Dial {
+    fn new(address: &str, count: usize, view: u64, request: &Request) -> io::Result<Dial> {
+        let question = wire::question(request)?;
+        let socket = wire::begin_connect(address, count)?;
+        Ok(Dial { view, socket, question, sent: 0, heard: Vec::new(), deadline: Instant::now() + ANSWER_TIME })
+    }
+
+    fn waits_for(&self) -> PollFlags {
+        if self.sent < self.question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    /// Sends and receives what can be. The answer, once it is here to its last byte and nothing of what follows it.
+    fn step(&mut self) -> io::Result<Option<Reply>> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        let later = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected)
+        };
+        while self.sent < self.question.len() {
+            match self.socket.send_with_flags(&self.question[self.sent..], libc::MSG_NOSIGNAL) {
+                Ok(count) => self.sent += count,
+                Err(error) if later(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        loop {
+            let missing = match wire::answer_of(&self.heard)? {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(missing) => missing,
+            };
+            let mut more = vec![0; missing];
+            match self.socket.read(&mut more) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+                Ok(count) => self.heard.extend_from_slice(&more[..count]),
+                Err(error) if later(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The door's side: a member of this view asks to make the link with it again.
+pub(super) fn answer(
+    mut socket: Socket,
+    sign: &door::Sign,
+    shared: &Shared,
+    asked: (u64, u64),
+    places: (&Place, &Place),
+) -> io::Result<()> {
+    let ((group_id, view), (from, to)) = (asked, places);
+    if group_id != sign.group_id || to.peer() != sign.me || !is_other(from.slot, sign.me.slot) {
+        let reason = format!("this is member {} of another life or group", sign.me.id);
+        return wire::answer(&mut socket, &Reply::Refused { reason });
+    }
+    // A process that stood still finds all the questions of that time: most of those who asked have given up.
+    still_there(&socket)?;
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.visit(Visit::MayRelink { peer: from.peer(), view, reply });
+    let busy = |_| Reply::Later { reason: "this member is busy".to_owned() };
+    let reply = answer.recv_timeout(door::STEP_TIME).unwrap_or_else(busy);
+    if reply != (Reply::Linked {}) {
+        return wire::answer(&mut socket, &reply);
+    }
+    still_there(&socket)?;
+    wire::answer(&mut socket, &reply)?;
+    let connection = door::connection(socket, from.slot, &sign.linking, true)?;
+    shared.visit(Visit::Relink { peer: from.peer(), view, dialled: false, connection });
+    Ok(())
+}
+
+/// Whether the other end waits for an answer: it has neither gone nor sent anything more.
+fn still_there(socket: &Socket) -> io::Result<()> {
+    let mut byte = [MaybeUninit::uninit()];
+    match socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it asked to make a link again, and has given up")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent more than its question")),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_other(slot: Slot, me: Slot) -> bool {
+    slot < crate::fabric::SLOTS && slot != me
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, FabricKind, Member, MemberId, SubgroupId};
+    use crate::group::Group;
+    use crate::multicast::{Delivery, Mode};
+
+    /// Whatever a stranger says of slots, lives and views, nothing comes of it, and the group goes on.
+    #[test]
+    fn a_link_is_made_again_with_members_only() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let member = Member { id: MemberId(1), address: address.clone() };
+        let config = Config::new("relink", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
+        let group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
+        let ask = |request| wire::ask(&address, &request, door::STEP_TIME).unwrap().1;
+        let (name, agreed) = ("relink".to_owned(), config.agreed());
+        let (dialled, listens_at) = door::tests::answers_once(7);
+        let admitted = ask(Request::Join { group: name, agreed, id: 2, incarnation: 7, address: listens_at });
+        dialled.join().unwrap();
+        let Reply::Admitted { group_id, me: admitted, others, .. } = admitted else { panic!("{admitted:?}") };
+        let member = others[0].clone();
+        let from = |slot| Place { slot, ..admitted.clone() };
+        let strangers = [from(admitted.slot), from(member.slot), from(crate::fabric::SLOTS), from(usize::MAX >> 1)];
+        for (from, view) in
+            strangers.into_iter().flat_map(|from| [0, 1, u64::MAX >> 1].map(|view| (from.clone(), view)))
+        {
+            let reply = ask(Request::Relink { group_id, view, from, to: member.clone() });
+            assert!(matches!(reply, Reply::Refused { .. } | Reply::Later { .. }), "{reply:?}");
+        }
+        for (group_id, incarnation) in [(group_id ^ 1, member.incarnation), (group_id, member.incarnation ^ 1)] {
+            let to = Place { incarnation, ..member.clone() };
+            let reply = ask(Request::Relink { group_id, view: 0, from: admitted.clone(), to });
+            assert!(matches!(&reply, Reply::Refused { reason } if reason.contains("another life")), "{reply:?}");
+        }
+        group.send(SubgroupId(0), Mode::Safe, b"x", Duration::from_secs(10)).unwrap();
+        group.flush(SubgroupId(0), 0, Duration::from_secs(10)).unwrap();
+    }
+}

@@ -1,0 +1,168 @@
+//! What a log notes of its own files: which there must be. Without this a file that somebody removed would be a file that never
+//! was.
+//!
+//! A file is noted once it is durable, and before anything counts on it. So a crash between the two leaves a file too many,
+//! which is noted when the log is opened, and never one too few.
+
+use super::blobs;
+use super::codec::u64_at;
+use super::disk::{Disk, File};
+use super::failure::{Step, full_or_final};
+use super::segment::{Identity, TEMPORARY};
+use super::{Version, snapshot};
+use crate::error::Error;
+use std::collections::BTreeSet;
+
+/// The file, which has the form of a blob.
+pub(super) const MARKS: &str = "marks";
+const WORDS: usize = 8;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Marks {
+    /// The first segment that was not trimmed.
+    pub(super) low: u64,
+    /// The last segment that there must be; all between the two must be there as well.
+    pub(super) newest: u64,
+    /// A cut that has begun: nothing from this position on is part of the log. Without this mark a cut that a crash left half
+    /// done would look like damage.
+    pub(super) cut: Option<u64>,
+    /// The newest checkpoint.
+    pub(super) snapshot: Option<Version>,
+    /// The names of all blobs.
+    pub(super) blobs: BTreeSet<String>,
+}
+
+impl Marks {
+    fn encode(&self) -> Vec<u8> {
+        let Version { view, sequence } = self.snapshot.unwrap_or_default();
+        let flags = u64::from(self.cut.is_some()) | u64::from(self.snapshot.is_some()) << 1;
+        let count = self.blobs.len() as u64;
+        let words: [u64; WORDS] =
+            [self.low, self.newest, flags, self.cut.unwrap_or_default(), view, sequence, count, 0];
+        let mut bytes = words.map(u64::to_le_bytes).concat();
+        for name in &self.blobs {
+            // A name has 64 bytes at most.
+            bytes.push(name.len() as u8);
+            bytes.extend(name.as_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Marks> {
+        let (head, mut rest) = bytes.split_at_checked(8 * WORDS)?;
+        let word = |n: usize| u64_at(head, 8 * n);
+        let flags = word(2);
+        let cut = (flags & 1 != 0).then_some(word(3));
+        let snapshot = (flags & 2 != 0).then_some(Version { view: word(4), sequence: word(5) });
+        let mut blobs = BTreeSet::new();
+        for _ in 0..word(6) {
+            let (&len, names) = rest.split_first()?;
+            let (name, others) = names.split_at_checked(usize::from(len))?;
+            let name = std::str::from_utf8(name).ok().filter(|name| blobs::valid_name(name))?;
+            blobs.insert(name.to_owned());
+            rest = others;
+        }
+        rest.is_empty().then_some(Marks { low: word(0), newest: word(1), cut, snapshot, blobs })
+    }
+
+    pub(super) fn save(&self, disk: &dyn Disk, identity: Identity) -> Result<(), Step> {
+        blobs::save(disk, identity, MARKS, &self.encode())
+    }
+
+    /// The marks, and whose log they are of; none if there are none.
+    pub(super) fn load(disk: &dyn Disk) -> Result<Option<(Identity, Marks)>, Error> {
+        let Some((identity, bytes)) = blobs::load_any(disk, MARKS)? else { return Ok(None) };
+        let marks = Marks::decode(&bytes).ok_or_else(|| Error::LogDamaged {
+            file: MARKS.to_owned(),
+            offset: 0,
+            what: "it is no list of files".to_owned(),
+        })?;
+        Ok(Some((identity, marks)))
+    }
+
+    /// The last segment of the log, and the offset in it from which on nothing is part of the log.
+    pub(super) fn end(&self, segment_bytes: u64) -> Option<(u64, u64)> {
+        let position = self.cut?;
+        // A segment that is full to the last byte ends where the next one begins.
+        let number = position.saturating_sub(1) / segment_bytes;
+        Some((number, position - number * segment_bytes))
+    }
+
+    /// The files beside the segments that are not among these, but must be.
+    pub(super) fn missing(&self, blobs: &BTreeSet<String>, snapshots: &BTreeSet<Version>) -> Vec<String> {
+        let lost = self.snapshot.filter(|version| snapshots.last().is_none_or(|newest| newest < version));
+        let blobs = self.blobs.difference(blobs).map(|name| format!("{name}.blob"));
+        blobs.chain(lost.map(snapshot::file_name)).collect()
+    }
+
+    /// Takes all that the disk has to give for saving these marks: what fails later is final.
+    pub(super) fn prepare(self, disk: &dyn Disk) -> Result<Prepared, Step> {
+        let temporary = format!("{MARKS}~{}{TEMPORARY}", self.newest);
+        let size = blobs::size(self.encode().len());
+        let file = disk.create(&temporary, size);
+        let file = file.map_err(|error| full_or_final("making", error, &temporary, size))?;
+        Ok(Prepared { marks: self, file, temporary })
+    }
+}
+
+/// Marks that are about to be saved.
+pub(super) struct Prepared {
+    marks: Marks,
+    file: Box<dyn File>,
+    temporary: String,
+}
+
+impl Prepared {
+    /// Saves them, durably.
+    pub(super) fn save(self, disk: &dyn Disk, identity: Identity) -> Result<Marks, Step> {
+        let whole = blobs::encode(identity, MARKS, &self.marks.encode());
+        let written = self.file.write_at(0, &whole);
+        written.map_err(|error| Step::new(format!("writing {}", self.temporary), error))?;
+        blobs::place(disk, &*self.file, &self.temporary, MARKS)?;
+        Ok(self.marks)
+    }
+
+    /// They are not needed after all.
+    pub(super) fn discard(self, disk: &dyn Disk) {
+        // What cannot be removed now is removed when the log is opened next.
+        let _ = disk.remove(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn marks() -> Marks {
+        let snapshot = Some(Version { view: 3, sequence: 99 });
+        let blobs = ["ledger", "places", "tail"].map(str::to_owned).into();
+        Marks { low: 2, newest: 7, cut: Some(70_000), snapshot, blobs }
+    }
+
+    #[test]
+    fn they_survive_and_a_part_of_them_does_not() {
+        let bytes = marks().encode();
+        assert_eq!(Marks::decode(&bytes), Some(marks()));
+        assert!((0..bytes.len()).all(|len| Marks::decode(&bytes[..len]).is_none()));
+        assert_eq!(Marks::decode(&Marks::default().encode()), Some(Marks::default()));
+    }
+
+    #[test]
+    fn a_cut_at_the_end_of_a_full_segment_is_in_that_segment() {
+        let end = |position| Marks { cut: Some(position), ..Marks::default() }.end(8192);
+        assert_eq!([end(8191), end(8192), end(8192 + 4096)], [Some((0, 8191)), Some((0, 8192)), Some((1, 4096))]);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200), at: usize, byte: u8) {
+            let _ = Marks::decode(&bytes);
+            let mut bytes = marks().encode();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = Marks::decode(&bytes);
+        }
+    }
+}

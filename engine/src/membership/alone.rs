@@ -1,0 +1,132 @@
+//! The end of a view as one member decides it alone, when too many of the others are lost for a decision of more than half. It
+//! begins another group: what the lost ones may have decided does not hold in that.
+
+use super::Member;
+use super::ledger::Ledger;
+use super::view::{Value, View};
+use crate::config::MemberId;
+use crate::log::Version;
+use crate::multicast::{End, Tail, record_time, words};
+
+/// What such a member's log goes on with: see [`Ledger::alone`].
+pub struct Alone {
+    /// Messages of the tail that come behind the log: version, time, sender, mode, and where their bytes are in the tail.
+    pub messages: Vec<(Version, u64, usize)>,
+    /// The decision's record: version, time and payload.
+    pub decision: (Version, u64, Vec<u8>),
+    /// The ledger of the view in which the member is alone.
+    pub ledger: Vec<u8>,
+}
+
+impl Ledger {
+    /// The voters of the view.
+    pub fn voters(&self) -> Vec<MemberId> {
+        let voters = self.view().members.iter().filter(|member| member.voter);
+        voters.map(|member| member.peer.id).collect()
+    }
+
+    /// Whether the view can end in the usual way without `lost`.
+    pub fn can_do_without(&self, lost: &[MemberId]) -> bool {
+        let ranks = self.view().members.iter().enumerate().filter(|(_, member)| !lost.contains(&member.peer.id));
+        self.view().is_majority(ranks.fold(0, |bits, (rank, _)| bits | 1 << rank), false)
+    }
+
+    /// How the log goes on whose last record is `last`, of the time `time_ns`: with the messages that the flush had brought and
+    /// nothing shows to be less than all members had, and with a view of this member alone, which begins at `now_ns` or later.
+    pub fn alone(&self, last: Version, time_ns: u64, tail: Option<&Tail>, now_ns: u64) -> Alone {
+        let View { number, members, order } = self.view();
+        let (number, order, count) = (*number, *order, members.len());
+        let have = self.ends(last);
+        let covers = |tail: &&Tail| {
+            let longer = |(end, have): (&End, &u64)| end.messages >= *have && end.messages >= order.base;
+            tail.view == number && tail.ends.len() == count && tail.ends.iter().zip(&have).all(longer)
+        };
+        let (mut last, mut time_ns, mut messages, mut counts) = (last, time_ns, Vec::new(), have.clone());
+        if let Some(tail) = tail.filter(covers) {
+            counts = tail.ends.iter().map(|end| end.messages).collect();
+            for (n, record) in tail.records.iter().enumerate() {
+                let version = Version { view: number, sequence: record.sequence };
+                let at = record.sequence.saturating_sub(order.first);
+                let (rank, index) = ((at % count as u64) as usize, order.base + at / count as u64);
+                let Some(stamp) = record.raw.first_chunk().map(|stamp| u64::from_le_bytes(*stamp)) else { continue };
+                if index < counts[rank] && version > last {
+                    (last, time_ns) = (version, record_time(stamp, time_ns));
+                    messages.push((version, time_ns, n));
+                }
+            }
+        }
+        let trims = counts.iter().map(|&messages| End { messages, frames: 0, word: 0 });
+        let trims: Vec<_> = members.iter().map(|member| member.peer).zip(trims).collect();
+        let ends: Vec<End> = trims.iter().map(|(_, end)| *end).collect();
+        let view = View {
+            number: number + 1,
+            members: vec![Member { peer: self.me, voter: true }],
+            order: Value::order(order, &ends, 1),
+        };
+        let value = Value { view, trims, left: 0, time_ns: now_ns.max(time_ns.saturating_add(1)) };
+        let decision = (value.version(), value.time_ns, words(value.encode()));
+        Alone { messages, decision, ledger: Ledger::new(self.me, value).encode() }
+    }
+
+    /// By rank: below which index a log has a member's messages, whose last record is `last`.
+    fn ends(&self, last: Version) -> Vec<u64> {
+        let View { number, members, order } = self.view();
+        let next = if last.view == *number { last.sequence + 1 } else { order.first };
+        let count = members.len() as u64;
+        (0..count).map(|rank| order.base + next.saturating_sub(order.first + rank).div_ceil(count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Peer;
+    use crate::multicast::{Mode, TailRecord, order::Order};
+
+    fn ledger() -> Ledger {
+        let peer = |slot: usize| Peer { slot, id: MemberId(slot as u32 + 1), incarnation: 7 };
+        let members = (0..3).map(|slot| Member { peer: peer(slot), voter: slot < 3 }).collect();
+        let view = View { number: 4, members, order: Order { senders: 3, base: 10, first: 101 } };
+        Ledger::new(peer(1), Value { view, trims: Vec::new(), left: 0, time_ns: 50 })
+    }
+
+    #[test]
+    fn a_majority_is_no_reason_to_be_alone() {
+        let ids = |ids: &[u32]| ids.iter().map(|&id| MemberId(id)).collect::<Vec<_>>();
+        assert_eq!(ledger().voters(), ids(&[1, 2, 3]));
+        assert!(ledger().can_do_without(&ids(&[])) && ledger().can_do_without(&ids(&[3])));
+        assert!(!ledger().can_do_without(&ids(&[1, 3])));
+    }
+
+    #[test]
+    fn the_next_view_begins_behind_the_log() {
+        for sequence in 100..120 {
+            let alone = ledger().alone(Version { view: 4, sequence }, 60, None, 55);
+            assert_eq!(alone.decision.0, Version { view: 5, sequence: sequence + 1 });
+            assert_eq!(alone.decision.1, 61);
+            let next = Ledger::decode(&alone.ledger).unwrap();
+            assert!(next.is_member() && next.voters() == [MemberId(2)]);
+            assert_eq!(next.view().order.first, sequence + 2);
+            // The record says the same.
+            assert_eq!(ledger().advance(&alone.decision.2), next);
+        }
+        assert_eq!(ledger().alone(Version { view: 4, sequence: 104 }, 60, None, 99).decision.1, 99);
+    }
+
+    #[test]
+    fn the_tail_comes_behind_the_log() {
+        let raw = [70u64.to_le_bytes().to_vec(), b"text".to_vec()].concat();
+        let record = |sequence| TailRecord { sequence, sender: MemberId(1), mode: Mode::Safe, raw: raw.clone() };
+        let end = |messages| End { messages, frames: messages, word: 0 };
+        let records = vec![record(102), record(104), record(107)];
+        let tail = Tail { view: 4, ends: vec![end(13), end(11), end(11)], records };
+        // 107 is message 12 of rank 0; 104 message 11.
+        let alone = ledger().alone(Version { view: 4, sequence: 103 }, 60, Some(&tail), 0);
+        let versions: Vec<_> =
+            alone.messages.iter().map(|(version, time_ns, _)| (version.sequence, *time_ns)).collect();
+        assert_eq!(versions, [(104, 70), (107, 71)]);
+        assert_eq!(alone.decision.0, Version { view: 5, sequence: 108 });
+        let older = Tail { view: 3, ..tail };
+        assert!(ledger().alone(Version { view: 4, sequence: 103 }, 60, Some(&older), 0).messages.is_empty());
+    }
+}

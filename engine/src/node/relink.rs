@@ -1,0 +1,103 @@
+//! Links that are made again while the end of an epoch is undecided: see `membership/links.rs`. Who dials, and when, is the
+//! host's business.
+
+use super::{Node, Phase};
+use crate::error::Error;
+use crate::fabric::Connection;
+use crate::membership::{Cause, Departure, Peer};
+
+impl Node {
+    /// The members whose link is to be made again: it broke, and how the present view ends is not decided, or known to nobody but
+    /// this process, which has left. None while there is nothing to do.
+    pub fn broken_links(&self) -> Vec<Peer> {
+        match self.phase {
+            Phase::Running | Phase::Leaving => self.membership.broken_links(),
+            Phase::Parting => self.membership.cut_off_heirs(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes down the links of which nothing has come for long while the epoch's end is undecided, so that they are made again.
+    pub(super) fn drop_mute_links(&mut self) -> bool {
+        let mute = self.membership.take_mute();
+        for &slot in &mute {
+            self.fabric.sever(slot);
+            self.lost(slot, Cause::LinkDown, "nothing has come over the link for long");
+        }
+        !mute.is_empty()
+    }
+
+    /// Whether the link with `peer`, which asks for it and has wedged view `view`, may be made again; else why not. A link
+    /// that is still up here is taken down: the peer has found it broken.
+    pub fn may_relink(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
+        let parts = matches!(self.phase, Phase::Parting);
+        if !parts && !matches!(self.phase, Phase::Running | Phase::Leaving) {
+            return Err("this member does not run");
+        }
+        let is_member = self.membership.is_member(peer) && peer != self.membership.me();
+        let same_view = self.membership.view().is_some_and(|mine| mine.number == view || mine.number == view + 1);
+        // A request may be older than the link that is up now.
+        let is_late = self.membership.has_followed(peer, view) || self.membership.has_given_up(peer);
+        let ends = is_member && same_view && !is_late && (parts || !self.membership.is_decided());
+        if ends && self.membership.has_just_settled(peer, self.now_ms) {
+            return Err("the link has just been made again");
+        }
+        if ends && self.membership.is_linked(peer) {
+            self.fabric.sever(peer.slot);
+            self.lost(peer.slot, Cause::LinkDown, "it found the link broken");
+            self.membership.tell(&mut *self.fabric);
+            self.fabric.submit();
+        }
+        self.membership.may_relink(peer, view, parts)
+    }
+
+    /// The view that began without `peer`, which has wedged view `view` and asks for its link, and how it departed.
+    pub fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
+        match self.phase {
+            Phase::Running | Phase::Leaving | Phase::Parting => self.membership.has_gone_on_without(peer, view),
+            _ => None,
+        }
+    }
+
+    /// `peer` has said that the group goes on without this process, which had wedged view `view` when it asked: it cannot learn
+    /// the decision any more, or has left and is not waited for.
+    pub fn is_told_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
+        if self.membership.view().is_none_or(|mine| mine.number != view) {
+            return;
+        }
+        match self.phase {
+            // It has waited for another member that knows.
+            Phase::Parting if self.membership.nobody_knows() && self.membership.is_heir(peer) => self.close(),
+            Phase::Leaving if self.membership.is_wedged() && departure == Departure::Left => self.close(),
+            Phase::Running | Phase::Leaving if self.membership.is_wedged() => self.stop_removed(),
+            _ => {}
+        }
+    }
+
+    /// Makes the link with `peer`, which has wedged view `view`, again over `connection`, which this process has `dialled`, or
+    /// the peer. Of two connections that cross, both ends keep the one that the lower slot has dialled.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] where [`Node::may_relink`] is false by now, or another connection is kept; what
+    /// [`crate::fabric::Fabric::relink`] answers.
+    pub fn relink(&mut self, peer: Peer, view: u64, dialled: bool, connection: Connection) -> Result<(), Error> {
+        let by_lower = dialled == (self.membership.me().slot < peer.slot);
+        // A peer that has found the link broken has asked for this one, and the link is down: one that is up crosses this one.
+        if self.membership.is_settled(peer) && !by_lower {
+            return Err(Error::Misuse("the link is being made again over another connection"));
+        }
+        self.may_relink(peer, view).map_err(Error::Misuse)?;
+        let mut rows = self.fabric.relink(peer.slot, connection)?.into_iter();
+        let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
+            return Err(Error::Misuse("the fabric did not return the rows that it has"));
+        };
+        self.fetches.lost(peer.slot);
+        // Counters first: the membership's row says what they count for.
+        self.membership.row_moves(peer.slot, membership, &*self.fabric);
+        self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
+        self.membership.relink(peer, by_lower.then_some(self.now_ms), &mut *self.fabric);
+        self.membership.tell(&mut *self.fabric);
+        self.fabric.submit();
+        Ok(())
+    }
+}

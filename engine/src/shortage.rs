@@ -1,0 +1,19 @@
+//! What to do when the system has no descriptor or no memory left for a call.
+
+use nix::errno::Errno;
+use std::io;
+
+/// What is missing, and what to do: of an error that goes away when there is more of it.
+pub(crate) fn advice(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error().map(Errno::from_raw)? {
+        Errno::EMFILE => Some("this process has no file descriptor left: close some, or raise its limit (`ulimit -n`)"),
+        Errno::ENFILE => Some("the system has no file descriptor left: close some, or raise `fs.file-max`"),
+        Errno::ENOMEM => Some("the system has no memory for it: free some"),
+        _ => None,
+    }
+}
+
+/// The error's text, with the advice if there is one.
+pub(crate) fn explained(error: &io::Error) -> String {
+    advice(error).map_or_else(|| error.to_string(), |advice| format!("{error}: {advice}"))
+}

@@ -1,0 +1,41 @@
+//! A slow network: what is queued for a peer takes longer than the failure timeout, and nobody is removed for it.
+
+use super::common;
+use super::group::{Cluster, Plan};
+use super::network::Network;
+use galerna::FabricKind;
+use std::time::{Duration, Instant};
+
+/// A ring of 4 MiB takes twenty seconds.
+const RATE: u64 = 200_000;
+
+#[test]
+fn a_full_ring_on_a_slow_link_removes_nobody_and_a_stopped_member_is_removed() {
+    let behind = common::addresses(FabricKind::Tcp, 3);
+    let network = Network::start(&behind);
+    let addresses = network.fronts().into_iter().zip(behind).collect();
+    let keys = "ring_bytes = 4194304\nfailure_timeout_ms = 2000\npartition_timeout_ms = 110000".to_owned();
+    let plan = Plan { fabric: FabricKind::Tcp, addresses, keys, logs: false, len: 60_000, pause_us: 0 };
+    let cluster = Cluster::start("slow", plan);
+    network.limit(RATE);
+    let end = Instant::now() + Duration::from_secs(25);
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        for (id, process) in &cluster.members {
+            let said = process.said();
+            let bad = said.iter().find(|line| line.starts_with("suspected") || line.starts_with("stopped"));
+            assert!(bad.is_none(), "member {id}: {said:?}");
+        }
+    }
+    cluster.members[&3].stop();
+    let began = Instant::now();
+    cluster.wait(1, "suspected 3");
+    cluster.wait(2, "suspected 3");
+    println!("the stopped member was suspected after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60));
+    network.limit(0);
+    cluster.wait_for_view(1, "1,2");
+    cluster.wait_for_view(2, "1,2");
+    cluster.wait_for_more(&[1, 2], 20);
+    cluster.check_manners();
+}
