@@ -468,7 +468,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_state_is_handed_out_that_ends_before_the_newcomer_begins() {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = format!("127.0.0.1:{}", crate::fabric::meet::tests::free_port());
         let member = Member { id: MemberId(1), address: address.clone() };
         let config = Config::new("door", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
         let _group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();

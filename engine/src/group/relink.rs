@@ -352,7 +352,7 @@ mod tests {
     /// Whatever a stranger says of slots, lives and views, nothing comes of it, and the group goes on.
     #[test]
     fn a_link_is_made_again_with_members_only() {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = format!("127.0.0.1:{}", crate::fabric::meet::tests::free_port());
         let member = Member { id: MemberId(1), address: address.clone() };
         let config = Config::new("relink", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
         let group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();

@@ -34,7 +34,7 @@ pub(crate) mod outside;
 mod quiet;
 pub(crate) mod talk;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod wire;
 
 use crate::config::{Config, MemberId};

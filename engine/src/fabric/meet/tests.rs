@@ -17,7 +17,7 @@ const FAR: Duration = Duration::from_secs(60);
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A port nobody uses. Below the range that the system gives to outgoing connections, which would take it at any time.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 199).unwrap() * 100;
     loop {
