@@ -55,6 +55,7 @@ mod peers;
 mod setup;
 pub mod shm;
 pub mod tcp;
+mod turns;
 pub mod verbs;
 
 #[cfg(test)]

@@ -165,6 +165,22 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
     }
 }
 
+/// As a member polls whose callbacks take long, and which has no time to sleep.
+pub(crate) fn who_polls_seldom_learns_of_a_death<H: Harness>() {
+    let (mut harness, mut members) = H::cluster(2, &[table(1, 0)]);
+    settle(&mut harness, &mut members);
+    harness.kill(members.remove(1));
+    let is_told = (0..20).any(|_| {
+        if H::HAS_FD {
+            thread::sleep(Duration::from_millis(20));
+        }
+        (0..100).for_each(|_| harness.step());
+        members[0].poll();
+        members[0].links_down(1) > 0
+    });
+    assert!(is_told, "twenty polls did not tell");
+}
+
 /// One member queues much and closes at once; it goes on polling, and so do the others.
 pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, PIECES as usize * PIECE)]);

@@ -32,6 +32,7 @@ macro_rules! conformance {
                 links::nothing_lands_after_sever
                 links::severing_twice_or_oneself_or_the_dead_is_harmless
                 links::link_down_comes_once_and_last
+                links::who_polls_seldom_learns_of_a_death
                 links::what_was_queued_before_close_arrives
                 links::all_can_close_at_once
                 wake::a_write_wakes_a_sleeper

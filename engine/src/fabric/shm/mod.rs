@@ -8,8 +8,8 @@
 //!   notes who is to be told. [`Fabric::submit`] tells: one counter per peer in the member's *header page*, and a system
 //!   call only for those that sleep.
 //! * [`Fabric::poll`] looks at the peers' counters, without a system call. It looks at the descriptors (wake-ups, dead
-//!   peers) when it is armed or was, when it is closing, and otherwise once in `LOOK_EVERY` calls, whatever else it
-//!   finds: so a member that never sleeps learns of a dead peer too.
+//!   peers) when it is armed or was, when it is closing, and otherwise as [`Turns`] says, whatever else it finds: so
+//!   a member that never sleeps learns of a dead peer too.
 //! * A [`Source::Stable`] write is *completed* at once, since nothing is copied; but its source is what the peers read.
 //!   When its bytes may be reused is the protocol's business (everyone has delivered them).
 //! * [`Fabric::sever`] copies the peer's rows and puts the copies in their place. A link that is down leaves the peer's
@@ -36,6 +36,7 @@ mod wake;
 pub use setup::{Offer, Prepared};
 
 use super::peers::Peers;
+use super::turns::Turns;
 use super::{
     Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of,
 };
@@ -51,8 +52,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use wake::Header;
 
-/// A poll that has no reason to look at the descriptors does so once in so many calls.
-const LOOK_EVERY: u32 = 128;
 /// What the epoll says of an eventfd; of a stream it says the peer's slot.
 const WAKE_TOKEN: u64 = u64::MAX;
 
@@ -78,7 +77,7 @@ pub struct ShmFabric {
     /// The next poll looks at the descriptors.
     look: bool,
     closing: bool,
-    polls: u32,
+    turns: Turns,
     /// Fetches since the last poll, each an [`Event::Fetched`].
     fetched: Vec<(Slot, Event)>,
     /// What was found between two polls.
@@ -145,7 +144,7 @@ impl ShmFabric {
             armed: false,
             look: false,
             closing: false,
-            polls: 0,
+            turns: Turns::new(),
             fetched: Vec::new(),
             untold: Vec::new(),
             epoll,
@@ -368,8 +367,8 @@ impl Fabric for ShmFabric {
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let sent = self.announce();
         let before = events.len();
-        self.polls = self.polls.wrapping_add(1);
-        if self.armed || self.closing || self.look || self.polls.is_multiple_of(LOOK_EVERY) {
+        let due = self.turns.is_due();
+        if self.armed || self.closing || self.look || due {
             self.look = false;
             self.look(events);
         }

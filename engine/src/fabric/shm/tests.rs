@@ -1,5 +1,6 @@
 //! What only shared memory can get wrong; the rest is in the conformance suite.
 
+use super::super::turns::ASK_EVERY;
 use super::exchange::MAGIC;
 use super::wake::HEADER_LEN;
 use super::*;
@@ -271,7 +272,7 @@ fn a_byte_after_set_up_is_a_breach() {
     (&b.links.get_mut(ME).unwrap().stream).write_all(b"!").unwrap();
     let mut events = Vec::new();
     // Neither armed nor idle: noticed all the same.
-    for _ in 0..LOOK_EVERY {
+    for _ in 0..ASK_EVERY {
         a.write(PEER, SPEC.id, 0..8, Source::Snapshot);
         a.poll(&mut events);
     }
@@ -287,7 +288,7 @@ fn a_dead_peer_is_noticed_in_a_bounded_number_of_polls() {
     let [End { fabric: mut a, .. }, b] = pair();
     drop(b);
     let mut events = Vec::new();
-    for _ in 0..LOOK_EVERY {
+    for _ in 0..ASK_EVERY {
         a.poll(&mut events);
     }
     assert!(matches!(&events[..], [Event::LinkDown { peer: PEER, .. }]), "{events:?}");
@@ -383,7 +384,7 @@ fn new_memory_that_cannot_be_is_refused() {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         assert_eq!(scm::send(stream.as_fd(), &bytes, &fds), Ok(bytes.len()));
         let mut events = Vec::new();
-        for _ in 0..LOOK_EVERY {
+        for _ in 0..ASK_EVERY {
             a.poll(&mut events);
         }
         let found = match &events[..] {

@@ -44,6 +44,7 @@ pub use port::usable;
 
 use super::peers::Peers;
 use super::setup::{Heard, hear};
+use super::turns::Turns;
 use super::{
     Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of,
 };
@@ -62,8 +63,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sys::{IBV_EVENT_CQ_ERR, IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
 
-/// A poll that has no reason to look at the descriptors does so once in so many calls.
-const LOOK_EVERY: u32 = 128;
 /// What the epoll says of the completion channel, and of the device's events; of a stream it says the peer's slot.
 const CHANNEL_TOKEN: u64 = u64::MAX;
 const DEVICE_TOKEN: u64 = u64::MAX - 1;
@@ -85,7 +84,7 @@ pub struct VerbsFabric {
     /// How long the releases between two polls wait for devices, in all, and until when those since the last poll do.
     patience: Duration,
     release_until: Option<Instant>,
-    polls: u32,
+    turns: Turns,
     /// Wake-ups by links that are not attached yet: the peer may have attached its end already.
     early: HashMap<u64, u32>,
     epoll: Epoll,
@@ -131,7 +130,7 @@ impl VerbsFabric {
             look: false,
             closing: false,
             patience,
-            polls: 0,
+            turns: Turns::new(),
             early: HashMap::new(),
             release_until: None,
             epoll,
@@ -391,9 +390,9 @@ impl Fabric for VerbsFabric {
     fn poll(&mut self, events: &mut Vec<Event>) -> bool {
         let before = events.len();
         self.release_until = None;
-        self.polls = self.polls.wrapping_add(1);
+        let due = self.turns.is_due();
         let mut woken = false;
-        if self.armed || self.closing || self.look || self.polls.is_multiple_of(LOOK_EVERY) {
+        if self.armed || self.closing || self.look || due {
             self.look = false;
             woken = self.look(events);
         }
