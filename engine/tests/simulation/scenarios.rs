@@ -33,6 +33,16 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
 
 /// The same, with the failure timeout of each slot.
 fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
+    let mut stage = founders(n, ring, shared, timeout_ms);
+    let all: Vec<usize> = (0..n).collect();
+    all.iter().for_each(|&who| stage.found(who));
+    stage.run(&all, 3);
+    assert!(all.iter().all(|&who| matches!(stage.node(who).phase(), Phase::Running)));
+    stage
+}
+
+/// Members that have met, and do not run yet.
+fn founders(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
     let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
     let net = Net::new(&specs, shared, 7);
     let settings = Settings {
@@ -65,13 +75,6 @@ fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) ->
             stage.node(a).attach(peer, 0, Connection::Simulated(b)).unwrap();
         }
     }
-    let founders = stage.peers.clone();
-    (0..n).for_each(|who| stage.node(who).found(&founders, Origin::default()));
-    for _ in 0..3 {
-        stage.net.world().drain();
-        (0..n).for_each(|who| stage.poll(who));
-    }
-    assert!((0..n).all(|who| matches!(stage.node(who).phase(), Phase::Running)));
     stage
 }
 
@@ -83,6 +86,12 @@ impl Stage {
     pub(super) fn poll(&mut self, who: usize) {
         let (node, log) = (self.nodes[who].as_mut().unwrap(), &mut self.logs[who]);
         node.poll(self.now_ms, &mut |d: Delivery<'_>| log.push((d.view, d.sender.0, d.payload.to_vec())));
+    }
+
+    /// It has met all others, and runs as soon as they have, too.
+    fn found(&mut self, who: usize) {
+        let founders = self.peers.clone();
+        self.node(who).found(&founders, Origin::default());
     }
 
     /// Everything lands and some run, some times over.
@@ -200,6 +209,20 @@ fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
     s.check(3, 0);
     let phase = s.node(3).phase().clone();
     assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "{phase:?}");
+}
+
+/// How long the founders waited for the last of them is not held against it: it may need a moment for its first heartbeat.
+#[test]
+fn a_founder_that_begins_late_has_the_whole_timeout() {
+    let mut s = founders(3, 4096, true, |_| TIMEOUT_MS);
+    [0, 1].into_iter().for_each(|who| s.found(who));
+    s.pass_time(&[0, 1], 5 * TIMEOUT_MS);
+    s.found(2);
+    s.pass_time(&[0, 1], TIMEOUT_MS * 3 / 4);
+    assert!((0..2).all(|who| matches!(s.node(who).phase(), Phase::Running)));
+    assert_eq!([s.node(0).take_faults(), s.node(1).take_faults()], [[], []]);
+    s.pass_time(&[0, 1], TIMEOUT_MS);
+    assert!(s.node(0).take_faults().iter().any(|(id, what)| *id == MemberId(3) && what.contains("stood still")));
 }
 
 /// While an operator changes a timeout, members have different ones: the largest of the view's members is in force at all.
