@@ -220,11 +220,15 @@ impl Driver {
 
     /// Hands over what came while the state did, for as long as a pass may last.
     fn catch_up(&mut self) -> bool {
-        let shared = self.shared.clone();
-        let (slice, mut moved) = (shared.pulse.begin(), false);
-        while !moved || !slice.is_over() {
+        // Its own clock: nothing is in a hurry here, and the thread that counts a pulse may itself be late.
+        let (begin, lasts, mut moved) = (Instant::now(), self.shared.pulse.period(), false);
+        loop {
+            let now = Instant::now();
+            if moved && now >= begin + lasts {
+                return true;
+            }
             let Stage::CatchUp(covered) = &self.newcomer.stage else { return true };
-            if self.newcomer.catch_up_deadline.is_some_and(|until| Instant::now() >= until) {
+            if self.newcomer.catch_up_deadline.is_some_and(|until| now >= until) {
                 let what = format!(
                     "the state is here, but {} ms later this process has not caught up with the messages that come: its callbacks \
                      take them more slowly; raise `join_timeout_ms`, or join when there is less load",
@@ -262,6 +266,5 @@ impl Driver {
             }
             moved = true;
         }
-        true
     }
 }
