@@ -963,8 +963,8 @@ galerna_result_t galerna_join(const struct galerna_config_t *config,
  * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
  *   see it fail.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the reason why
- * the group stopped.
+ * Any thread, also while another one is in galerna_dispatch(), but not inside a callback. Errors: HANDLE, MISUSE (inside a
+ * callback), TIMED_OUT, LEFT, and the reason why the group stopped.
  */
 galerna_result_t galerna_leave(struct galerna_group_t *group,
                                uint32_t timeout_ms);

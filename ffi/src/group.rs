@@ -148,8 +148,8 @@ fn hasten(member: &Member) {
 /// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
 ///   see it fail.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback), TIMED_OUT, LEFT, and the reason why
-/// the group stopped.
+/// Any thread, also while another one is in galerna_dispatch(), but not inside a callback. Errors: HANDLE, MISUSE (inside a
+/// callback), TIMED_OUT, LEFT, and the reason why the group stopped.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
     border::call(|| {
