@@ -1,4 +1,5 @@
-//! Single steps of the engine: the senders' ring, the arithmetic of the order, a look at all rows of the table.
+//! Microbenchmarks of the engine: the senders' ring, an idle pass, the arithmetic of the order, and the shared state
+//! table.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,7 +16,7 @@ const MAIN: SubgroupId = SubgroupId(0);
 const BATCH: u64 = 256;
 const MEMBERS: [usize; 4] = [3, 8, 16, 64];
 
-/// A group of one member on shared memory: its fabric has nobody to write to.
+/// A group of one member on shared memory. It has no peer to write to.
 fn alone() -> Result<(Group, Driver), Error> {
     let path = std::env::temp_dir().join(format!("galerna-micro-{}.sock", std::process::id()));
     let member = Member { id: MemberId(1), address: format!("unix:{}", path.display()) };

@@ -1,8 +1,8 @@
-//! A run across machines: one command per machine, each with one member's process.
+//! A run across machines: one command per machine, each with the process of one member.
 //!
-//! The command of member 1 is the parent of all members ([`crate::crew`]). The others dial it, at the address of its member,
-//! say which member they are and what they would run, and from then on hand on the lines between it and their own member's
-//! process. Then that address is free for the first member.
+//! The command of member 1 is the parent of all members ([`crate::crew`]). The other commands connect to it at the
+//! address of member 1, and send their member number and their job. From then on they forward the lines between it and
+//! their own member's process. After that, the address is free for member 1 itself.
 
 use crate::Result;
 use crate::control::{Job, Order, Plan, Word};
@@ -17,34 +17,34 @@ use std::process::ChildStdout;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Between two attempts to reach the first command, or to take a call.
+/// The pause between two attempts to reach the first command, or to accept a connection.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long one who has called may take to say who it is.
+/// How long a connected command may take to identify itself.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest line in which it says so.
+/// The longest line with which a command identifies itself, in bytes.
 const HELLO_MAX: u64 = 64 << 10;
 /// Flags that may differ from machine to machine.
 const LOCAL: [&str; 9] =
     ["json", "hosts", "device", "gid_index", "verbs", "index", "spin_us", "busy_poll", "timeout_s"];
 
-/// What a command says to that of member 1.
+/// The message with which a command identifies itself to the command of member 1.
 #[derive(Serialize, Deserialize)]
 struct Hello {
     version: String,
     rank: usize,
-    /// What it was told to run.
+    /// The job that it was started with.
     job: Value,
 }
 
-/// The answer.
+/// The answer of the command of member 1.
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    /// The plan follows once all are there.
+    /// Accepted. The plan follows once all commands are connected.
     Welcome,
     Refused(String),
 }
 
-/// What all must have been told alike.
+/// The part of a job that must be the same for all commands.
 fn shared(job: &Job) -> Result<Value> {
     let mut value = serde_json::to_value(job)?;
     for flags in value.as_object_mut().into_iter().flat_map(|jobs| jobs.values_mut()) {
@@ -53,7 +53,7 @@ fn shared(job: &Job) -> Result<Value> {
     Ok(value)
 }
 
-/// The first difference between what two commands were told, in words.
+/// Describes the first difference between the jobs of two commands.
 fn difference(ours: &Value, theirs: &Value) -> Option<String> {
     if ours == theirs {
         return None;
@@ -73,7 +73,7 @@ fn difference(ours: &Value, theirs: &Value) -> Option<String> {
     ))
 }
 
-/// Waits for the commands of all other members; returns the connections by rank, from 1.
+/// Waits for the commands of all other members. Returns their connections by rank, from 1.
 pub(crate) fn gather(task: &Task) -> Result<Vec<TcpStream>> {
     let addresses = task.across.addresses();
     let listener = TcpListener::bind(&addresses[0]).map_err(|e| format!("cannot listen on {}: {e}", addresses[0]))?;
@@ -102,14 +102,16 @@ pub(crate) fn gather(task: &Task) -> Result<Vec<TcpStream>> {
     Ok(others.into_iter().flatten().collect())
 }
 
-/// Hears who calls, and answers. Says what is wrong if it is one of ours with which the run cannot be; an error is about a
-/// stranger.
+/// Reads the identification of a new connection and answers it.
+///
+/// Returns a text if a command of this run cannot take part, which ends the run. Returns an error if the connection
+/// does not come from such a command.
 fn welcome(mut stream: TcpStream, ours: &Value, others: &mut [Option<TcpStream>]) -> Result<Option<String>> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = String::new();
-    // It says nothing more before it is answered, so nothing is lost in the reader.
+    // The peer sends nothing more before the answer, so no bytes are lost in the buffered reader.
     BufReader::new(&stream).take(HELLO_MAX).read_line(&mut line)?;
     let hello: Hello = serde_json::from_str(&line)?;
     stream.set_read_timeout(None)?;
@@ -140,7 +142,7 @@ impl Lines {
     }
 }
 
-/// Runs this command's member as that of the first member says; returns what it measured.
+/// Runs this command's member under the control of the command of member 1. Returns the member's measurements.
 pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R> {
     let first = &task.across.addresses()[0];
     eprintln!("member {} of {}: looking for the command of member 1 at {first}", rank + 1, task.members);
@@ -161,12 +163,12 @@ pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R>
     let (sender, words) = channel();
     std::thread::spawn(move || {
         hand_on(stdout, &leader, &sender);
-        // The first command is to know, and so is the loop below.
+        // Closing the connection informs the first command and ends the loop below.
         let _ = leader.shutdown(Shutdown::Both);
     });
     let mut ended = false;
     while let (false, Some(order)) = (ended, lines.next()) {
-        // Each machine has a clock of its own; what the order took to get here is the error of the start.
+        // Each machine has its own clock. The delay of the order is the error of the start time.
         let order = if let Order::Start(_) = order { Order::Start(now_ns() + LEAD_NS) } else { order };
         ended = matches!(order, Order::End);
         if tell(&mut stdin, &order).is_err() {
@@ -177,7 +179,7 @@ pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R>
     while child.try_wait()?.is_none() && Instant::now() < grace {
         std::thread::sleep(PAUSE);
     }
-    // Fails if it has ended, which is as well.
+    // The call fails if the process has already ended, which does no harm.
     let _ = child.kill();
     child.wait()?;
     match words.iter().last() {
@@ -187,7 +189,7 @@ pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R>
     }
 }
 
-/// Hands on what the member says, and keeps what it says of its end.
+/// Forwards the member's lines to the first command, and keeps its final message.
 fn hand_on(stdout: ChildStdout, mut leader: &TcpStream, words: &Sender<Word>) {
     for line in BufReader::new(stdout).lines() {
         let Ok(mut line) = line else { return };

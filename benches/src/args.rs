@@ -1,4 +1,4 @@
-//! The command line: what each subcommand takes, and what it means.
+//! The command line: the subcommands and their flags.
 
 use crate::Result;
 use crate::compare::CompareArgs;
@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna::FabricKind;
 use serde::{Deserialize, Serialize};
 
-/// Measures Galerna with one process per member, on this machine or, with --across, each on a machine of its own.
+/// Measures Galerna with one process per member, on this machine or, with --across, on one machine per member.
 #[derive(Parser)]
 #[command(version, args_override_self = true)]
 pub(crate) struct Cli {
@@ -22,72 +22,79 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Throughput, latency and cost of a group: separate processes send and deliver messages.
+    /// Measures throughput, latency and cost of a group with one process per member.
     #[command(args_override_self = true)]
     Cluster(ClusterArgs),
-    /// What the transport carries with no protocol at all: the same processes, fan-out and bytes.
+    /// Measures the limit of the transport without any protocol: the same processes, fan-out and bytes.
     ///
-    /// tcp: one nonblocking connection per pair with TCP_NODELAY; every sender writes messages*size bytes to each peer,
-    /// 256 KiB per system call, from one constant buffer; every member reads into one 256 KiB buffer and looks at
-    /// nothing; one thread per member, edge-triggered epoll. A member counts its own messages as delivered once they are
-    /// written to all peers. No copy by the user, no order, no acknowledgement, no flow control but TCP's.
+    /// tcp: one nonblocking connection per pair, with TCP_NODELAY. Every sender writes messages*size bytes to each
+    /// peer, 256 KiB per system call, from one constant buffer. Every member reads into one 256 KiB buffer and ignores
+    /// the content. Each member has one thread with edge-triggered epoll. A member counts its own messages as delivered
+    /// once they are written to all peers. There is no copy in user space, no order, no acknowledgement, and no flow
+    /// control except TCP's.
     ///
-    /// shm: each sender has a ring (--ring-bytes) in shared memory, copies each message into it and shows them by one
-    /// counter, in batches; a receiver reads the first word of each message, then stores one counter of what it has
-    /// read, on which the sender's flow control rests. No order, no stability, no sleeping: who finds nothing to do
-    /// yields.
+    /// shm: each sender has a ring (--ring-bytes) in shared memory. It copies each message into the ring and publishes
+    /// the messages in batches by one counter. A receiver reads the first word of each message, then stores a counter
+    /// of the messages that it has read. The sender's flow control uses these counters. There is no order, no stability
+    /// and no sleeping: an idle process yields.
     ///
-    /// verbs: every sender writes its messages to all peers' memory, from one ring (--ring-bytes) to a copy of it at each, in
-    /// requests of at most 1 MiB: lists with one doorbell each, one signalled request in a quarter of the send queue. A
-    /// member counts its own messages as delivered once the devices have acknowledged them; that a sender is done is said over
-    /// TCP. Members look for completions for 20 µs, then sleep until there are some. No order, no flow control.
+    /// verbs: every sender writes its messages from one ring (--ring-bytes) to a copy of the ring at each peer, in
+    /// requests of at most 1 MiB. Requests are posted in lists with one doorbell each. One request per quarter of the
+    /// send queue is signalled. A member counts its own messages as delivered once the devices have acknowledged them.
+    /// A sender announces its end over TCP. Members poll for completions for 20 µs, then sleep until there are some.
+    /// There is no order and no flow control.
     #[command(args_override_self = true)]
     Limit(LimitArgs),
-    /// Round trips between two processes without a protocol: the floor of a latency.
+    /// Measures round trips between two processes without a protocol: the lower bound of a latency.
     ///
-    /// tcp: blocking sockets, or, with --spin, nonblocking ones that are tried again and again. shm: the bytes lie in
-    /// shared memory, a byte on a unix socket wakes the other; with --spin one word in shared memory is looked at again
-    /// and again. verbs: an RDMA write each way, and always looking again and again, as perftest's ib_write_lat does (which
-    /// reports half of a round trip).
+    /// tcp: blocking sockets or, with --spin, nonblocking sockets that are polled. shm: the bytes are in shared memory,
+    /// and a byte on a unix socket wakes the other process; with --spin, both poll one word in shared memory. verbs:
+    /// one RDMA write in each direction, always with polling, as in perftest's ib_write_lat (which reports half of a
+    /// round trip).
     #[command(alias = "latency-limit", args_override_self = true)]
     Pingpong(PingPongArgs),
-    /// What a group costs that does nothing, driven by the library's thread: CPU time and memory.
+    /// Measures the CPU time and memory of a group that does nothing. The library's thread drives it.
     #[command(args_override_self = true)]
     Idle(IdleArgs),
-    /// How long a group pauses when a member is killed, as its survivors see it.
+    /// Measures how long a group pauses when a member is killed, as seen by the survivors.
     ///
-    /// Every member sends safe messages, and one is killed with SIGKILL; for each kill the whole group is started anew.
-    /// Figures are of each survivor: detection, from the kill to its first notice of it; installation, from there to its
-    /// next view; gap, the longest pause between two deliveries from the kill to the first message of the next view; next
-    /// delivery, from the notice; back, from the kill to the first delivery in the next view.
+    /// Every member sends safe messages, and one member is killed with SIGKILL. The whole group is restarted for each
+    /// kill. Each figure is taken at every survivor. Detection: from the kill to the survivor's first suspicion.
+    /// Installation: from there to its next view. Gap: the longest pause between two deliveries, from the kill to the
+    /// first message of the next view. Next delivery: from the suspicion to the next delivery. Back: from the kill to
+    /// the first delivery in the next view.
     #[command(args_override_self = true)]
     Failover(FailoverArgs),
-    /// What it costs a group under load that a process with a large state joins it.
+    /// Measures the cost for a group under load when a process with a large state joins.
     ///
-    /// Every founder sends safe messages at --rate, and holds --state bytes that a process which joins takes from one of
-    /// them. It does so --joins times, each time a fresh process, which leaves again. Figures: how long the call of join
-    /// took, until the process had everything; and of each founder the longest pause between two deliveries of its own
-    /// messages and the longest wait of a call of send, during the join and in as long a time before it.
+    /// Every founder sends safe messages at --rate and holds --state bytes. A joining process receives this state from
+    /// one of them. This is repeated --joins times, each time with a new process, which leaves again. Figures: the
+    /// duration of the join call, until the process has everything; and for each founder the longest pause between two
+    /// deliveries of its own messages and the longest wait of a send call, during the join and in a period of the same
+    /// length before it.
     #[command(args_override_self = true)]
     Join(JoinArgs),
-    /// Runs a cluster and something else in turn (A B A B ...) and tells the ratio A/B pair by pair.
+    /// Runs a cluster and another benchmark in turn (A B A B ...) and reports the ratio A/B pair by pair.
     #[command(args_override_self = true)]
     Compare(CompareArgs),
-    /// What the persistent log costs: records appended to it, and the same bytes and syncs without a log, in turn.
+    /// Measures the cost of the persistent log: appended records against the same bytes and syncs without a log, in
+    /// turn.
     ///
-    /// Raw is one file whose space is taken before, into which one thread writes the payload (pwrite, of at most 1 MiB) out
-    /// of one buffer, with a sync (fdatasync) at equal distances, as many as the log needed. The log writes checksums and headers
-    /// as well, and makes its files meanwhile. Figures: the ratio of the rates, log/raw, pair by pair; how many records shared a
-    /// sync; and how long one durable append takes, as a ratio to one raw write and its sync.
+    /// Raw is one file with preallocated space. One thread writes the payload to it (pwrite, at most 1 MiB) from one
+    /// buffer, with as many syncs (fdatasync) as the log needed, at equal distances. The log also writes checksums and
+    /// headers, and creates its files during the measurement. Figures: the ratio of the rates, log/raw, pair by pair;
+    /// the number of records per sync; and the duration of one durable append, as a ratio to one raw write with its
+    /// sync.
     #[command(args_override_self = true)]
     Log(LogArgs),
     #[command(args_override_self = true)]
     Durable(DurableArgs),
     #[command(args_override_self = true)]
     Restart(RestartArgs),
-    /// Lists the RDMA devices of this machine, what would be used of them, and in words why something cannot be.
+    /// Lists the RDMA devices of this machine, the choice that would be made, and the reasons why others are unusable.
     ///
-    /// Without a device, or without libibverbs, it says what is missing. The status is 0 if something can be used, and 1 if not.
+    /// Without a device or without libibverbs, it reports the missing part. The exit status is 0 if a device is usable,
+    /// otherwise 1.
     #[command(args_override_self = true)]
     Devices(DevicesArgs),
     #[command(hide = true)]
@@ -97,11 +104,11 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fabric {
-    /// Shared memory of one host.
+    /// Shared memory within one host.
     Shm,
     /// TCP.
     Tcp,
-    /// RDMA, on RoCE or InfiniBand: see `galerna-bench devices`.
+    /// RDMA over RoCE or InfiniBand: see `galerna-bench devices`.
     Verbs,
 }
 
@@ -122,12 +129,12 @@ pub(crate) enum Senders {
     All,
     /// The first half, rounded up.
     Half,
-    /// The first.
+    /// Only the first.
     One,
 }
 
 impl Senders {
-    /// How many of `members` send: the first ones.
+    /// The number of senders among `members`. The first members send.
     pub(crate) fn count(self, members: usize) -> usize {
         match self {
             Senders::All => members,
@@ -140,11 +147,11 @@ impl Senders {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
-    /// Each sender's order, at once.
+    /// In each sender's order, at once.
     Fifo,
-    /// One total order.
+    /// In one total order.
     Ordered,
-    /// One total order, once every member has received the message.
+    /// In one total order, once every member has received the message.
     Safe,
 }
 
@@ -161,30 +168,30 @@ impl From<Mode> for galerna::Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Drive {
-    /// The library's thread delivers, an application thread sends with calls that wait for ring space.
+    /// The library's thread delivers, and an application thread sends with calls that wait for ring space.
     Thread,
     /// One application thread sends and polls in turn, and waits on the group's descriptor when idle.
     Dispatch,
 }
 
-/// The name that a value has on the command line.
+/// The name of a value on the command line.
 pub(crate) fn name<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
-/// What every measurement of the engine takes.
+/// Flags that all measurements of the engine share.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct EngineArgs {
-    /// Bytes of each sender's ring; a power of two. The engine's default if not given.
+    /// Bytes of each sender's ring, a power of two. Default: the engine's default.
     #[arg(long)]
     pub(crate) ring_bytes: Option<usize>,
-    /// How long an idle member looks again before it sleeps, in µs. The engine's default if not given.
+    /// How long an idle member polls before it sleeps, in µs. Default: the engine's default.
     #[arg(long)]
     pub(crate) spin_us: Option<u64>,
 }
 
 impl EngineArgs {
-    /// A configuration of members 1, 2, ... at `addresses`, for messages of `size` bytes; it is not checked.
+    /// The unchecked configuration of members 1, 2, ... at `addresses`, for messages of `size` bytes.
     pub(crate) fn config(
         &self,
         fabric: Fabric,
@@ -218,10 +225,10 @@ pub(crate) struct ClusterArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) across: AcrossArgs,
-    /// Members, each a process.
+    /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
-    /// Who of them sends.
+    /// The members that send.
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) senders: Senders,
     /// Bytes of each message.
@@ -230,32 +237,32 @@ pub(crate) struct ClusterArgs {
     /// Messages of each sender, after the warm-up.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) messages: u64,
-    /// A sender sends only while fewer of its own messages are not delivered to itself; without it, as many as the ring takes.
+    /// Most messages of a sender that are sent but not yet delivered to itself. Default: limited by the ring only.
     #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) outstanding: Option<u64>,
-    /// How a message is delivered.
+    /// The delivery mode of the messages.
     #[arg(long, value_enum, default_value = "safe")]
     pub(crate) mode: Mode,
-    /// Messages per second of each sender, on a fixed schedule (an open loop); without it, as many as the ring takes.
+    /// Messages per second of each sender, on a fixed schedule (an open loop). Default: as many as the ring takes.
     /// Latency is then measured from the scheduled time to the delivery at every member. Needs --size 16 or more.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
-    /// Never sleep: for members that have a core of their own.
+    /// Poll without ever sleeping. For members that have a core of their own.
     #[arg(long)]
     pub(crate) busy_poll: bool,
-    /// Who calls the engine.
+    /// The thread that drives the engine.
     #[arg(long, value_enum, default_value = "dispatch")]
     pub(crate) drive: Drive,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) engine: EngineArgs,
-    /// With --drive dispatch: the most messages sent between two polls; without it, as many as the ring takes.
+    /// With --drive dispatch: the most messages sent between two polls. Default: as many as the ring takes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) burst: Option<u64>,
-    /// Messages of each sender before the measurement; a tenth of --messages if not given.
+    /// Messages of each sender before the measurement. Default: a tenth of --messages.
     #[arg(long)]
     pub(crate) warmup: Option<u64>,
-    /// Give up after so many seconds.
+    /// Time limit of the run in seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// Print one JSON object instead of text.
@@ -263,7 +270,7 @@ pub(crate) struct ClusterArgs {
     pub(crate) json: bool,
 }
 
-/// The smallest message that can carry the two times of a schedule.
+/// The smallest message, in bytes, that can carry the two timestamps of a schedule.
 pub(crate) const STAMPS_LEN: usize = 16;
 
 impl ClusterArgs {
@@ -275,7 +282,7 @@ impl ClusterArgs {
         self.warmup.unwrap_or((self.messages / 10).max(1))
     }
 
-    /// The engine's configuration; it is checked.
+    /// The engine's configuration, checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
         let mut config = self.engine.config(self.fabric, &self.here, addresses, self.size)?;
         config.busy_poll = self.busy_poll;
@@ -291,7 +298,7 @@ impl ClusterArgs {
         Ok(config)
     }
 
-    /// Refuses what cannot be measured.
+    /// Refuses flags that cannot be measured.
     pub(crate) fn check(&self) -> Result<()> {
         if self.rate.is_some() && self.size < STAMPS_LEN {
             return Err(format!(
@@ -300,7 +307,7 @@ impl ClusterArgs {
             )
             .into());
         }
-        // Any addresses will do for the other checks.
+        // The addresses do not matter for the other checks.
         self.config(&sample_addresses(self.fabric, self.members())).map(drop)
     }
 }
@@ -316,10 +323,10 @@ pub(crate) struct LimitArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) across: AcrossArgs,
-    /// Members, each a process.
+    /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
-    /// Who of them sends.
+    /// The members that send.
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) senders: Senders,
     /// Bytes of each message.
@@ -331,10 +338,10 @@ pub(crate) struct LimitArgs {
     /// shm, verbs: bytes of each sender's ring.
     #[arg(long, default_value_t = 4 << 20)]
     pub(crate) ring_bytes: usize,
-    /// Messages of each sender before the measurement; a tenth of --messages if not given.
+    /// Messages of each sender before the measurement. Default: a tenth of --messages.
     #[arg(long)]
     pub(crate) warmup: Option<u64>,
-    /// Give up after so many seconds.
+    /// Time limit of the run in seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// Print one JSON object instead of text.
@@ -369,16 +376,16 @@ pub(crate) struct PingPongArgs {
     /// Round trips, after the warm-up.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) messages: u64,
-    /// Round trips per second, on a fixed schedule; without it, one after the other.
+    /// Round trips per second, on a fixed schedule. Default: one after the other.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
-    /// Look again and again instead of sleeping in the kernel; on verbs that is so in any case.
+    /// Poll instead of sleeping in the kernel. On verbs this is always the case.
     #[arg(long)]
     pub(crate) spin: bool,
-    /// Round trips before the measurement; a tenth of --messages if not given.
+    /// Round trips before the measurement. Default: a tenth of --messages.
     #[arg(long)]
     pub(crate) warmup: Option<u64>,
-    /// Give up after so many seconds.
+    /// Time limit of the run in seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// Print one JSON object instead of text.
@@ -403,10 +410,10 @@ pub(crate) struct IdleArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) across: AcrossArgs,
-    /// Members, each a process.
+    /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
-    /// How long nothing is done.
+    /// The duration of the idle period in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
     #[command(flatten)]
@@ -423,7 +430,7 @@ impl IdleArgs {
     }
 }
 
-/// Whom a failover kills.
+/// The member that a failover kills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Victim {
@@ -441,28 +448,28 @@ pub(crate) struct FailoverArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) here: HereArgs,
-    /// Members, each a process. A group of two does not survive the death of one.
+    /// The number of members, each in its own process. A group of two does not survive the death of one.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=64))]
     pub(crate) members: u64,
-    /// Who is killed.
+    /// The member that is killed.
     #[arg(long, value_enum, default_value = "follower")]
     pub(crate) victim: Victim,
-    /// How often; the group is started anew for each.
+    /// The number of kills. The group is restarted for each.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) kills: u64,
     /// Bytes of each message.
     #[arg(long, default_value_t = 100)]
     pub(crate) size: usize,
-    /// Messages per second of each member; without it, as many as the ring takes.
+    /// Messages per second of each member. Default: as many as the ring takes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
-    /// How long the members send before one is killed, in ms; up to half as much again is added at random.
+    /// How long the members send before one is killed, in ms. A random extra of up to half of this is added.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) warmup_ms: u64,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Give a kill up after so many seconds.
+    /// Time limit of each kill in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// Print one JSON object instead of text.
@@ -471,7 +478,7 @@ pub(crate) struct FailoverArgs {
 }
 
 impl FailoverArgs {
-    /// The rank of whom is killed.
+    /// The rank of the member that is killed.
     pub(crate) fn victim(&self) -> usize {
         match self.victim {
             Victim::Leader => 0,
@@ -479,7 +486,7 @@ impl FailoverArgs {
         }
     }
 
-    /// The engine's configuration; it is checked.
+    /// The engine's configuration, checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
         let config = self.engine.config(self.fabric, &self.here, addresses, self.size)?;
         config.check()?;

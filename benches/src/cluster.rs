@@ -1,4 +1,4 @@
-//! `galerna-bench cluster`: what the members measured, put together.
+//! `galerna-bench cluster`: combines the measurements of the members.
 
 use crate::Result;
 use crate::args::{ClusterArgs, Fabric, name};
@@ -10,42 +10,44 @@ use crate::report::{latency, ratio, show, shown};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What a run found. Units are in the names; MB are 10^6 bytes of payload.
+/// The result of a run. The names contain the units; MB are 10^6 bytes of payload.
 #[derive(Serialize)]
 struct Cluster<'a> {
     kind: &'static str,
     flags: &'a ClusterArgs,
-    /// Messages that each member delivered.
+    /// The messages that each member delivered.
     messages: u64,
-    /// Until the last member had delivered all.
+    /// The time until the last member had delivered all messages.
     seconds: f64,
     messages_per_second: f64,
     megabytes_per_second: f64,
     latency_of: &'static str,
     latency_us: Option<Summary>,
-    /// With a schedule: from the commit instead of the scheduled time.
+    /// With a schedule: the latency from the commit instead of from the scheduled time.
     latency_from_commit_us: Option<Summary>,
-    /// CPU time of all members per message delivered at one.
+    /// The CPU time of all members per message delivered at one member.
     cpu_us_per_message: f64,
-    /// CPU time of all members in cores.
+    /// The CPU time of all members, in cores.
     cpu_cores: f64,
     wire_bytes_per_payload_byte: Option<f64>,
     messages_per_batch_sent: Option<f64>,
     messages_per_batch_delivered: Option<f64>,
     system_calls_per_message: f64,
-    /// What all members together gave their RDMA devices for a message, and how often; and the same for each of its
-    /// receivers. Null on other fabrics.
+    /// The work requests and doorbells of all members' RDMA devices per message. Below: the same per message and
+    /// receiver.
+    ///
+    /// Null on other fabrics.
     work_requests_per_message: Option<f64>,
     doorbells_per_message: Option<f64>,
     work_requests_per_message_and_peer: Option<f64>,
     doorbells_per_message_and_peer: Option<f64>,
-    /// Of all members together.
+    /// The sum over all members.
     counters: Counters,
     rss_peak_mib: f64,
     members: Vec<Member>,
 }
 
-/// One member's part.
+/// The part of one member.
 #[derive(Serialize)]
 struct Member {
     member: usize,
@@ -60,7 +62,7 @@ struct Member {
     counters: Counters,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &ClusterArgs) -> Result<()> {
     args.check()?;
     let senders = args.senders.count(args.members()) as u64;

@@ -1,4 +1,4 @@
-//! `galerna-bench compare`: two benchmarks in turn, and their ratio pair by pair.
+//! `galerna-bench compare`: runs two benchmarks in turn, and reports their ratio pair by pair.
 
 use crate::Result;
 use crate::args::{ClusterArgs, Fabric, name};
@@ -11,14 +11,14 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What a cluster is compared with.
+/// The benchmark with which a cluster is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Against {
     /// `galerna-bench limit`.
     Limit,
-    /// `galerna-bench pingpong`, at the rate of the cluster or as fast as it goes.
+    /// `galerna-bench pingpong`, at the rate of the cluster (`paced`) or as fast as possible.
     PingPong { paced: bool },
-    /// `galerna-bench cluster`, of this binary (with other flags) or of another.
+    /// `galerna-bench cluster`, of this binary (with other flags) or of the given one.
     Cluster(Option<PathBuf>),
 }
 
@@ -36,9 +36,9 @@ fn against(text: &str) -> std::result::Result<Against, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Metric {
-    /// Messages per second: a ratio above 1 is better.
+    /// Messages per second. A ratio above 1 is better.
     Throughput,
-    /// The median latency: a ratio below 1 is better.
+    /// The median latency. A ratio below 1 is better.
     Latency,
 }
 
@@ -46,28 +46,29 @@ pub(crate) enum Metric {
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
-    /// How many pairs of runs; at least 5, so that one disturbed run does not decide.
+    /// The number of pairs of runs: at least 5, so that one disturbed run does not decide the result.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(5..=1000))]
     pub(crate) pairs: u64,
-    /// The other side: limit, pingpong (at the same --rate), pingpong-unpaced (one ping after the other), cluster (this binary, with --against-fabric or --with) or BINARY:PATH (a cluster
-    /// of another galerna-bench). With --against-fabric or --with it is cluster if not given, otherwise limit.
+    /// The other side: limit, pingpong (at the same --rate), pingpong-unpaced (one ping after the other), cluster (this
+    /// binary, with --against-fabric or --with) or BINARY:PATH (a cluster of another galerna-bench). Default: cluster
+    /// with --against-fabric or --with, otherwise limit.
     #[arg(long, value_parser = against)]
     pub(crate) against: Option<Against>,
-    /// The other side runs on this fabric.
+    /// The fabric of the other side.
     #[arg(long, value_enum)]
     pub(crate) against_fabric: Option<Fabric>,
     /// Flags that are added for the other side, separated by blanks, e.g. --with "--spin-us 0 --mode ordered".
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
     pub(crate) with: Option<String>,
-    /// What is compared; latency if the other side is pingpong, otherwise throughput.
+    /// The figure to compare. Default: latency if the other side is pingpong, otherwise throughput.
     #[arg(long, value_enum)]
     pub(crate) metric: Option<Metric>,
 }
 
-/// One side: a command line, and what its runs found.
+/// One side: a command line, and the results of its runs.
 #[derive(Serialize)]
 struct Side {
-    /// Without the path of the program.
+    /// The command line without the path of the program.
     command: String,
     #[serde(skip)]
     program: PathBuf,
@@ -83,12 +84,12 @@ struct Side {
 struct Comparison {
     kind: &'static str,
     metric: Metric,
-    /// Of each run of `a` to the run of `b` after it.
+    /// The ratio of each run of `a` to the run of `b` that follows it.
     ratios: Vec<f64>,
     ratio_median: f64,
     ratio_min: f64,
     ratio_max: f64,
-    /// The same for other figures that both sides have: it says whether the first costs more where the machine was busy.
+    /// Ratios of other figures that both sides have. They show whether side `a` costs more when the machine is busy.
     cpu_ratio_median: Option<f64>,
     p99_ratio_median: Option<f64>,
     from_commit_ratio_median: Option<f64>,
@@ -96,7 +97,7 @@ struct Comparison {
     b: Side,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.cluster.check()?;
     if args.cluster.across.any() {
@@ -135,7 +136,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     show(&comparison, args.cluster.json, || text(&comparison))
 }
 
-/// The median ratio of a figure that both sides' runs have.
+/// The median ratio of a figure that the runs of both sides have.
 fn ratio_of(a: &Side, b: &Side, pointer: &str) -> Option<f64> {
     let figure = |run: &Value| run.pointer(pointer)?.as_f64();
     let ratios = a.runs.iter().zip(&b.runs);
@@ -254,7 +255,7 @@ impl Side {
         }
     }
 
-    /// One run: its figure.
+    /// Runs the side once, and returns the value of the metric.
     fn run(&mut self, metric: Metric) -> Result<f64> {
         let output = Command::new(&self.program)
             .args(&self.arguments)

@@ -1,8 +1,8 @@
-//! A member's side of the conversation with its parent, by lines of JSON over the standard streams.
+//! A member's side of the protocol with its parent: lines of JSON over the standard streams.
 //!
-//! The parent gives a [`Plan`]; the member prepares, warms up and says [`Word::Ready`]; it is told when all start
-//! ([`Order::Start`]), says [`Word::Done`] with what it measured, and goes on serving the others until [`Order::End`].
-//! When the parent is gone, so is the member.
+//! The parent sends a [`Plan`]. The member prepares, warms up, and reports [`Word::Ready`]. The parent sends the common
+//! start time ([`Order::Start`]). The member measures, reports its results with [`Word::Done`], and keeps serving the
+//! other members until [`Order::End`]. If the parent ends, the member ends too.
 
 use crate::args::{ClusterArgs, FailoverArgs, IdleArgs, LimitArgs, PingPongArgs};
 use crate::join::{self, JoinArgs};
@@ -14,15 +14,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What one member is to do.
+/// The task of one member.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) rank: usize,
-    /// Of all members, by rank.
+    /// The addresses of all members, by rank.
     pub(crate) addresses: Vec<String>,
-    /// Shared memory that the parent made, by rank; for the limits.
+    /// Shared memory created by the parent, by rank. Used by the limits.
     pub(crate) memory: Vec<PathBuf>,
-    /// Say [`Word::Progress`] now and then.
+    /// Whether to report [`Word::Progress`] at intervals.
     pub(crate) progress: bool,
     pub(crate) job: Job,
 }
@@ -34,14 +34,14 @@ pub(crate) enum Job {
     PingPong(PingPongArgs),
     Idle(IdleArgs),
     Failover(FailoverArgs),
-    /// To found a group that others join.
+    /// Founds a group that other processes join.
     Found(JoinArgs),
-    /// To join the group of the founders with these addresses.
+    /// Joins the group of the founders with these addresses.
     Join(JoinArgs, Vec<String>),
 }
 
 impl Job {
-    /// The rank of the first member that does it.
+    /// The rank of the first member that runs this job.
     pub(crate) fn first_rank(&self) -> usize {
         match self {
             Job::Join(_, founders) => founders.len(),
@@ -50,27 +50,27 @@ impl Job {
     }
 }
 
-/// From the parent, after the plan.
+/// A message from the parent, after the plan.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// At this time of the monotonic clock, in nanoseconds.
+    /// The start time on the monotonic clock, in nanoseconds.
     Start(u64),
-    /// Measure no more: say what was measured.
+    /// End the measurement, and report the results.
     Report,
     End,
 }
 
-/// To the parent.
+/// A message to the parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Word {
     Ready,
-    /// Messages delivered so far.
+    /// The number of messages delivered so far.
     Progress(u64),
     Done(serde_json::Value),
     Failed(String),
 }
 
-/// What the parent has ordered so far.
+/// The orders received from the parent so far.
 #[derive(Debug, Default)]
 struct Orders {
     start_ns: Option<u64>,
@@ -78,7 +78,7 @@ struct Orders {
     end: bool,
 }
 
-/// The member's end of the conversation.
+/// The member's end of the connection to the parent.
 #[derive(Clone, Default)]
 pub(crate) struct Control {
     shared: Arc<(Mutex<Orders>, Condvar)>,
@@ -89,12 +89,12 @@ impl Control {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When to start, if that is said already.
+    /// The start time, if it was already received.
     pub(crate) fn start_ns(&self) -> Option<u64> {
         self.orders().start_ns
     }
 
-    /// Whether it is time to report.
+    /// Whether the parent has asked for the report.
     pub(crate) fn wants_report(&self) -> bool {
         self.orders().report
     }
@@ -104,13 +104,13 @@ impl Control {
         self.orders().end
     }
 
-    /// Waits for the start, for whoever has nothing else to do.
+    /// Waits for the start time. For a member that has nothing to do until then.
     pub(crate) fn wait_start(&self) -> u64 {
         let orders = self.shared.1.wait_while(self.orders(), |o| o.start_ns.is_none());
         orders.unwrap_or_else(PoisonError::into_inner).start_ns.unwrap_or(0)
     }
 
-    /// Waits for the end, likewise.
+    /// Waits for the end. For a member that has nothing to do until then.
     pub(crate) fn wait_end(&self) {
         drop(self.shared.1.wait_while(self.orders(), |o| !o.end));
     }
@@ -126,7 +126,7 @@ impl Control {
         self.say(&Word::Done(serde_json::to_value(report)?))
     }
 
-    /// Says every 200 ms how far `delivered` is, for as long as the process lives.
+    /// Reports `delivered` every 200 ms, as long as the process runs.
     pub(crate) fn show_progress(&self, delivered: impl Fn() -> u64 + Send + 'static) {
         let control = self.clone();
         std::thread::spawn(move || {
@@ -136,7 +136,7 @@ impl Control {
         });
     }
 
-    /// Takes orders until the parent is gone.
+    /// Receives orders until the parent ends.
     fn listen(&self) {
         for line in std::io::stdin().lock().lines() {
             let order = line.ok().and_then(|line| serde_json::from_str(&line).ok());
@@ -155,12 +155,12 @@ impl Control {
     }
 }
 
-/// A member's whole life.
+/// Runs a member process from its start to its end.
 pub(crate) fn work() -> ExitCode {
     let control = Control::default();
     match obey(&control) {
         Ok(()) => ExitCode::SUCCESS,
-        // What happens after the end is no failure: the others are going too.
+        // A failure after the end does not count: the other members are ending too.
         Err(_) if control.ended() => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = control.say(&Word::Failed(failure.to_string()));

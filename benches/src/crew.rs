@@ -1,7 +1,8 @@
-//! The parent's side: starts one process per member, makes them start together, collects what they report.
+//! The parent's side: starts one process per member, starts them at the same time, and collects their reports.
 //!
-//! When one fails or a deadline passes, all are killed, and the error names the member. Of a run across machines this is the
-//! side of member 1, to which the commands of the others hand their members' lines ([`crate::across`]).
+//! If a member fails or a deadline passes, all processes are killed, and the error names the member. In a run across
+//! machines this is the side of member 1. The commands of the other members forward their members' lines to it
+//! ([`crate::across`]).
 
 use crate::Result;
 use crate::across;
@@ -23,26 +24,26 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Between the order to start and the start.
+/// The time between the order to start and the start, in nanoseconds.
 pub(crate) const LEAD_NS: u64 = 20_000_000;
 
-/// What a crew is to do.
+/// The task of a crew, that is of all member processes of a run.
 pub(crate) struct Task {
     pub(crate) fabric: Fabric,
-    /// Addresses of this machine that the members take in turn.
+    /// Addresses of this machine. The members use them in turn.
     pub(crate) hosts: Vec<IpAddr>,
-    /// Where the members are instead, if it is not this machine alone.
+    /// The addresses of the members in a run across machines.
     pub(crate) across: AcrossArgs,
     pub(crate) members: usize,
     pub(crate) job: Job,
     pub(crate) timeout: Duration,
     /// Bytes of shared memory that every member gets; 0 for none.
     pub(crate) memory_bytes: usize,
-    /// Messages that a member delivers, for the progress bar; 0 for none.
+    /// The messages that a member delivers, for the progress bar; 0 for no bar.
     pub(crate) deliveries: u64,
 }
 
-/// A folder that is removed in the end.
+/// A directory that is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -67,14 +68,14 @@ fn addresses(task: &Task, folder: &Folder) -> Result<Vec<String>> {
         let path = |rank| format!("unix:{}", folder.0.join(format!("{rank}.sock")).display());
         return Ok(ranks.map(path).collect());
     }
-    // All are bound at once, so that no port is given out twice.
+    // All ports are bound at the same time, so that no port is used twice.
     let listeners = ranks.map(|rank| TcpListener::bind((task.hosts[rank % task.hosts.len()], 0)));
     let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
     let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string());
     Ok(listeners.iter().map(address).collect::<std::io::Result<_>>()?)
 }
 
-/// Shared memory that the members open by path while the files are held.
+/// Shared memory that the members open by path while the parent holds the files.
 fn memory(members: usize, bytes: usize) -> Result<(Vec<File>, Vec<PathBuf>)> {
     let files = (0..members).filter(|_| bytes > 0).map(|_| -> Result<File> {
         let file = File::from(memfd_create("galerna-bench", MFdFlags::MFD_CLOEXEC)?);
@@ -87,15 +88,15 @@ fn memory(members: usize, bytes: usize) -> Result<(Vec<File>, Vec<PathBuf>)> {
     Ok((files, paths))
 }
 
-/// What a run has found.
+/// The result of a run.
 pub(crate) enum Reports<R> {
-    /// What all members report, by rank.
+    /// The reports of all members, by rank.
     All(Vec<R>),
-    /// Of a run across machines, at all but the first: the own rank and report.
+    /// In a run across machines, at every command but the first: this member's rank and report.
     Own(usize, R),
 }
 
-/// Runs `task` and returns what the members report.
+/// Runs `task` and returns the reports of the members.
 pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Reports<R>> {
     if !task.across.any() {
         return conduct(task, Vec::new()).map(Reports::All);
@@ -106,7 +107,7 @@ pub(crate) fn run<R: DeserializeOwned>(task: &Task) -> Result<Reports<R>> {
     }
 }
 
-/// Runs the first members here, and the last ones where `others` lead.
+/// Runs the first members on this machine, and the last ones over the connections in `others`.
 fn conduct<R: DeserializeOwned>(task: &Task, others: Vec<TcpStream>) -> Result<Vec<R>> {
     let bar = progress_bar(task.deliveries);
     let mut crew = Crew::meet(task, others, bar.is_some())?;
@@ -119,7 +120,7 @@ fn conduct<R: DeserializeOwned>(task: &Task, others: Vec<TcpStream>) -> Result<V
     Ok(reports)
 }
 
-/// Only for eyes, and only in runs that may be long.
+/// Only on a terminal, and only for runs that may take long.
 fn progress_bar(deliveries: u64) -> Option<ProgressBar> {
     if deliveries == 0 || !std::io::stderr().is_terminal() {
         return None;
@@ -129,26 +130,26 @@ fn progress_bar(deliveries: u64) -> Option<ProgressBar> {
     Some(ProgressBar::new(deliveries).with_style(style))
 }
 
-/// The members' processes; those that still run are killed when it is dropped.
+/// The processes of the members. Those that still run are killed when it is dropped.
 pub(crate) struct Crew {
     workers: Vec<Worker>,
-    /// Rank of the first of them.
+    /// The rank of the first of them.
     first: usize,
     addresses: Vec<String>,
     lines: Receiver<(usize, Option<String>)>,
     sender: Sender<(usize, Option<String>)>,
     timeout: Duration,
     deadline: Instant,
-    /// Held for the members.
+    /// Kept alive for the members.
     _folder: Folder,
     _files: Vec<File>,
 }
 
 struct Worker {
-    /// None on another machine.
+    /// `None` for a member on another machine.
     child: Option<Child>,
     stdin: Box<dyn Write + Send>,
-    /// It was killed: nothing is expected of it.
+    /// Whether the process was killed. No report is expected from it.
     killed: bool,
 }
 
@@ -158,8 +159,9 @@ impl Crew {
         Crew::meet(task, Vec::new(), false)
     }
 
-    /// Starts the first members here, and has the last ones where `others` lead; the first of all says how far it is, if it
-    /// `shows_progress`.
+    /// Starts the first members on this machine, and uses the connections in `others` for the last ones.
+    ///
+    /// With `shows_progress`, the first member reports its progress.
     fn meet(task: &Task, others: Vec<TcpStream>, shows_progress: bool) -> Result<Crew> {
         let (sender, lines) = channel();
         let folder = Folder::new()?;
@@ -194,17 +196,17 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Where the members are found, by rank.
+    /// The addresses of the members, by rank.
     pub(crate) fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// What a member is called.
+    /// The name of a member in texts.
     fn name(&self, rank: usize) -> String {
         format!("member {}", self.first + rank + 1)
     }
 
-    /// An error if a member has failed; what the others say is lost.
+    /// Returns an error if a member has failed. Other messages are discarded.
     pub(crate) fn check(&mut self) -> Result<()> {
         while let Ok((rank, line)) = self.lines.try_recv() {
             let name = self.name(rank);
@@ -217,12 +219,12 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits until all are ready.
+    /// Waits until all members are ready.
     pub(crate) fn get_ready(&mut self) -> Result<()> {
         self.gather("become ready", None, |word| matches!(word, Word::Ready).then_some(())).map(drop)
     }
 
-    /// Waits for what the members report, by rank but for those that were killed, and ends them.
+    /// Waits for the reports of the members and ends them. The reports are by rank, without the killed members.
     pub(crate) fn finish<R: DeserializeOwned>(mut self, bar: Option<&ProgressBar>) -> Result<Vec<R>> {
         let values = self.gather("finish", bar, |word| match word {
             Word::Done(value) => Some(value),
@@ -234,7 +236,7 @@ impl Crew {
         Ok(reports.collect::<serde_json::Result<_>>()?)
     }
 
-    /// Kills a member with SIGKILL. Returns when, by [`now_ns`]: just before the call.
+    /// Kills a member with SIGKILL. Returns the time just before the call, by [`now_ns`].
     pub(crate) fn kill(&mut self, rank: usize) -> Result<u64> {
         let name = self.name(rank);
         let worker = &mut self.workers[rank];
@@ -254,10 +256,10 @@ impl Crew {
         Ok(())
     }
 
-    /// A member that another command starts.
+    /// Adds a member that was started by another command.
     fn adopt(&mut self, plan: &Plan, mut stream: TcpStream) -> Result<()> {
         let lines = stream.try_clone()?;
-        // One that is gone already is found by `gather`, as below.
+        // If the connection is already closed, `gather` detects it.
         let _ = tell(&mut stream, plan);
         self.add(None, Box::new(stream), lines);
         Ok(())
@@ -271,13 +273,13 @@ impl Crew {
 
     pub(crate) fn order(&mut self, order: Order) -> Result<()> {
         for worker in &mut self.workers {
-            // Likewise, except that after the end nobody asks.
+            // If the process has already ended, `gather` detects it. After the end it does not matter.
             let _ = tell(&mut worker.stdin, &order);
         }
         Ok(())
     }
 
-    /// Waits until `take` has taken one word of every member that was not killed.
+    /// Waits until `take` has accepted one message of every member that was not killed.
     fn gather<T>(&mut self, what: &str, bar: Option<&ProgressBar>, take: impl Fn(Word) -> Option<T>) -> Result<Vec<T>> {
         let mut taken: Vec<Option<T>> = self.workers.iter().map(|_| None).collect();
         while (0..taken.len()).any(|rank| taken[rank].is_none() && !self.workers[rank].killed) {
@@ -312,7 +314,7 @@ impl Crew {
         Ok(taken.into_iter().flatten().collect())
     }
 
-    /// Waits for the members to go; they have nothing left to do.
+    /// Waits until the members, which have nothing left to do, have ended.
     fn dismiss(&mut self) -> Result<()> {
         let grace = Instant::now() + Duration::from_secs(5);
         for child in self.workers.iter_mut().filter_map(|worker| worker.child.as_mut()) {
@@ -327,21 +329,21 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         for child in self.workers.iter_mut().filter_map(|worker| worker.child.as_mut()) {
-            // Fails for those that have ended, which is as well.
+            // The call fails for processes that have already ended, which does no harm.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// A member's process on this machine.
+/// The process of a member on this machine.
 pub(crate) struct Hired {
     pub(crate) child: Child,
     pub(crate) stdin: ChildStdin,
     pub(crate) stdout: ChildStdout,
 }
 
-/// Starts the process of a member, and gives it its plan.
+/// Starts the process of a member, and sends it its plan.
 pub(crate) fn hire(plan: &Plan) -> Result<Hired> {
     let exe = std::env::current_exe()?;
     let mut child = Command::new(exe)
@@ -353,12 +355,12 @@ pub(crate) fn hire(plan: &Plan) -> Result<Hired> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("a process without standard streams".into());
     };
-    // A child that is gone already is found by `gather`.
+    // If the child has already ended, `gather` detects it.
     let _ = tell(&mut stdin, plan);
     Ok(Hired { child, stdin, stdout })
 }
 
-/// Says `what` as a line of JSON.
+/// Writes a value as a line of JSON.
 pub(crate) fn tell(to: &mut impl Write, what: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');

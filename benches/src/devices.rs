@@ -1,4 +1,5 @@
-//! `galerna-bench devices`: what this machine has for RDMA, what would be used, and why something cannot be.
+//! `galerna-bench devices`: the RDMA devices of this machine, the choice among them, and the reasons why others are
+//! unusable.
 
 use crate::Result;
 use crate::report::show;
@@ -10,16 +11,16 @@ use std::net::IpAddr;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DevicesArgs {
-    /// Use no other device.
+    /// Use only this device.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Use no other port of a device.
+    /// Use only this port of a device.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..))]
     port: Option<u8>,
-    /// Use no other entry of the port's GID table.
+    /// Use only this entry of the port's GID table.
     #[arg(long, value_name = "INDEX")]
     gid_index: Option<u8>,
-    /// Prefer the port and the GID that have this address: that of the member.
+    /// Prefer the port and the GID with this address, which is the member's.
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
     /// Print one JSON object instead of text.
@@ -31,10 +32,10 @@ pub(crate) struct DevicesArgs {
 struct Report {
     kind: &'static str,
     devices: Vec<Device>,
-    /// Per device and port why it cannot be used, or null.
+    /// For each device and port: the reason why it cannot be used, or null.
     obstacles: Vec<Obstacle>,
     would_use: Option<Choice>,
-    /// Why nothing can be used.
+    /// The reason why no device can be used.
     why_none: Option<String>,
 }
 
@@ -45,7 +46,7 @@ struct Obstacle {
     why: Option<String>,
 }
 
-/// Lists them; fails if none can be used, so that a script can ask.
+/// Lists the devices. Fails if none can be used, so that a script can test for it.
 pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
     let wanted =
         Wanted { device: args.device.clone(), port: args.port, gid_index: args.gid_index, address: args.address };
@@ -111,7 +112,7 @@ fn limits_text(limits: &Limits) -> String {
     )
 }
 
-/// Bytes in the largest unit of which there are some.
+/// Formats a number of bytes in the largest of KiB, MiB, GiB and TiB of which there are at least 4 (at least KiB).
 fn size(bytes: u64) -> String {
     match bytes {
         u64::MAX => "any number of bytes".to_owned(),

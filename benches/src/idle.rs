@@ -1,4 +1,4 @@
-//! `galerna-bench idle`: what a group costs in which nothing happens.
+//! `galerna-bench idle`: measures the cost of a group that does nothing.
 
 use crate::Result;
 use crate::args::{IdleArgs, name};
@@ -11,7 +11,9 @@ use galerna::{Delivery, Group, MemberId, Mode, SubgroupId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Messages of each member before it idles, and how long the group may take for them and to come to rest.
+/// The messages that each member sends before it idles.
+///
+/// Below: their content, the time limit for delivering them, and the time in which the group comes to rest.
 const MESSAGES: usize = 10;
 const MESSAGE: &[u8] = b"about to do nothing";
 const GREETING: Duration = Duration::from_secs(30);
@@ -32,10 +34,10 @@ struct Idle<'a> {
     kind: &'static str,
     flags: &'a IdleArgs,
     seconds: u64,
-    /// CPU time of all members together, as percent of one core.
+    /// The CPU time of all members together, in percent of one core.
     cpu_percent: f64,
     cpu_us: u64,
-    /// Of all rings of one member: one per member.
+    /// The size of all rings of one member. It has one ring per member.
     rings_mib_per_member: f64,
     rss_mib: Vec<f64>,
     rss_peak_mib: Vec<f64>,
@@ -43,7 +45,7 @@ struct Idle<'a> {
     sleeps: u64,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &IdleArgs) -> Result<()> {
     let members = args.members();
     let sample = sample_addresses(args.fabric, members);
@@ -96,7 +98,7 @@ fn text(idle: &Idle<'_>) -> String {
     )
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()> {
     let main = SubgroupId(0);
     let config = args.engine.config(args.fabric, &args.here, &plan.addresses, MESSAGE.len())?;

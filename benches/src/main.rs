@@ -1,9 +1,10 @@
-//! Measures Galerna: clusters of processes, the raw limits of the transports under them, and comparisons of the two.
+//! Measures Galerna: clusters of processes, the raw limits of the transports below them, and comparisons of the two.
 //!
-//! The process that the user starts only coordinates: it re-executes itself once per member ([`crew`]), or is one of several
-//! such commands on as many machines ([`across`]); the members measure ([`member`], [`limit`], [`pingpong`], [`idle`],
-//! [`failover`], [`join`]), and what they report is put together and shown. The persistent [`log`] needs no members, and those
-//! of a group with one ([`durable`], [`restart`]) are threads of one process.
+//! The process that the user starts only coordinates. It executes itself once per member ([`crew`]), or is one of
+//! several such commands on as many machines ([`across`]). The member processes measure ([`member`], [`limit`],
+//! [`pingpong`], [`idle`], [`failover`], [`join`]), and the coordinator combines and shows their reports. The
+//! persistent [`log`] needs no members. The members of a group with a log ([`durable`], [`restart`]) are threads of one
+//! process.
 
 mod across;
 mod args;
@@ -29,7 +30,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use std::process::ExitCode;
 
-/// What can go wrong in a tool: a text for its user.
+/// The error type of the tool: a text for the user.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failure>;
 

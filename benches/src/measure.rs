@@ -8,31 +8,31 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The longest latency that is told apart, in nanoseconds.
+/// The longest latency that the histogram distinguishes, in nanoseconds.
 const LATENCY_MAX_NS: u64 = 100_000_000_000;
 
-/// `CLOCK_MONOTONIC`, which all processes of a host share, in nanoseconds.
+/// The time of `CLOCK_MONOTONIC` in nanoseconds. All processes of a host share this clock.
 #[inline]
 pub(crate) fn now_ns() -> u64 {
-    // It cannot fail for a clock that exists.
+    // The call cannot fail for an existing clock.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| t.num_nanoseconds());
     now as u64
 }
 
-/// Sleeps until `at_ns` of [`now_ns`].
+/// Sleeps until the time `at_ns` of [`now_ns`].
 pub(crate) fn sleep_until(at_ns: u64) {
     while let Some(left) = at_ns.checked_sub(now_ns()).filter(|&left| left > 0) {
         std::thread::sleep(Duration::from_nanos(left));
     }
 }
 
-/// Lets this thread's timers fire when they are due, not up to 50 µs later.
+/// Makes this thread's timers fire exactly when they are due, instead of up to 50 µs later.
 pub(crate) fn exact_timers() {
-    // Without it latencies of a schedule are longer, nothing else.
+    // If this fails, only the latencies of a schedule get longer.
     let _ = nix::sys::prctl::set_timerslack(1);
 }
 
-/// CPU time of this process so far.
+/// The CPU time of this process so far.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     pub(crate) user_us: u64,
@@ -62,7 +62,9 @@ impl Cpu {
     }
 }
 
-/// A line of `/proc/self/status` in KiB: `VmHWM` is the peak of what is resident, `VmRSS` what is now.
+/// A line of `/proc/self/status` in KiB.
+///
+/// `VmHWM` is the peak resident memory, `VmRSS` the present resident memory.
 pub(crate) fn memory_kib(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -83,13 +85,13 @@ impl Latencies {
         self.0.saturating_record(ns);
     }
 
-    /// What a process sends to its parent: values and how often each was seen.
+    /// The recorded values with their counts, to be sent to the parent.
     pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
         let recorded = self.0.iter_recorded();
         recorded.map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
     }
 
-    /// Adds what another process sent.
+    /// Adds the values that another process has sent.
     pub(crate) fn add(&mut self, counts: &[(u64, u64)]) {
         for &(value, count) in counts {
             self.0.saturating_record_n(value, count);
@@ -127,7 +129,7 @@ pub(crate) struct Summary {
     pub(crate) max: f64,
 }
 
-/// The middle value; of an even number, the mean of the two.
+/// The median. For an even number of values, the mean of the two middle ones.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -138,7 +140,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Where the values of one figure lie.
+/// The distribution of the values of one figure.
 #[derive(Debug, Serialize)]
 pub(crate) struct Spread {
     pub(crate) samples: usize,

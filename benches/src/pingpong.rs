@@ -1,4 +1,4 @@
-//! `galerna-bench pingpong`: round trips between two processes, with no protocol.
+//! `galerna-bench pingpong`: measures round trips between two processes, without a protocol.
 
 use crate::Result;
 use crate::args::{Fabric, PingPongArgs, name};
@@ -18,11 +18,11 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Bytes of a row's columns: at 0, how many turns its owner has written. The bytes of a turn follow.
+/// The bytes of a row's columns: at 0 the number of turns that the owner has written. The bytes of a turn follow.
 const COLUMNS: usize = 64;
-/// Looks at a word or a socket, before the core is offered to others.
+/// The number of polls of a word or a socket before the thread yields its core.
 const LOOKS_PER_YIELD: u32 = 1000;
-/// How long one waits for the other to come up.
+/// How long a process waits for the other one to start.
 const MEET: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,13 +42,13 @@ struct PingPong<'a> {
     messages_per_second: f64,
     latency_of: &'static str,
     latency_us: Option<Summary>,
-    /// With a schedule: from the actual send.
+    /// With a schedule: the latency from the actual send.
     latency_from_commit_us: Option<Summary>,
     cpu_us_per_message: f64,
     cpu_cores: f64,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
     args.here.verbs(args.fabric)?;
     let memory_bytes = match args.fabric {
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
     };
     let reports: Vec<Report> = match crew::run(&task)? {
         Reports::All(reports) => reports,
-        // It only answers.
+        // This member only answers, so it has no latencies to show.
         Reports::Own(rank, report) => return show_own("ping-pong", rank, &report.cpu, args.json),
     };
     let (mut latencies, mut from_send) = (Latencies::new()?, Latencies::new()?);
@@ -114,13 +114,13 @@ fn text(result: &PingPong<'_>) -> String {
     )
 }
 
-/// One way to send a message to the other process and to wait for one.
+/// A way to send a message to the other process and to wait for one.
 trait Wire {
     fn send(&mut self, message: &[u8]) -> Result<()>;
     fn receive(&mut self, message: &mut [u8]) -> Result<()>;
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &PingPongArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
     match args.fabric {
@@ -187,7 +187,7 @@ impl<W: Wire> Game<'_, W> {
     }
 }
 
-/// Calls `step` until it says that it is done, and lets others run now and then.
+/// Calls `step` until it returns true, and yields the core at intervals.
 fn spin(mut step: impl FnMut() -> Result<bool>) -> Result<()> {
     for look in 1u32.. {
         if step()? {
@@ -202,7 +202,7 @@ fn spin(mut step: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// A connection, blocking or not: a call that would block is made again.
+/// A connection, blocking or not. A call that would block is repeated.
 struct Socket(TcpStream);
 
 impl Socket {
@@ -230,7 +230,7 @@ impl Wire for Socket {
     }
 }
 
-/// Shared memory; `bell` wakes the other side unless both spin.
+/// Shared memory. `bell` wakes the other side, unless both spin.
 struct Memory {
     own: Row,
     other: Row,
@@ -254,19 +254,19 @@ impl Memory {
     }
 }
 
-/// Writes to the other's memory; both look at their own again and again.
+/// RDMA writes to the other process's memory. Both sides poll their own memory.
 struct Rdma {
-    /// Its source: as the columns and the bytes of a turn above.
+    /// The source memory of the writes, with the layout of a row above.
     raw: Raw,
     link: RawLink,
     turns: u64,
-    /// Bytes of a turn, but for the word that counts.
+    /// The bytes of a turn, without the word that counts turns.
     len: usize,
 }
 
 impl Rdma {
     fn new(args: &PingPongArgs, plan: &Plan) -> Result<Rdma> {
-        // A ping of up to 8 bytes is the word that counts.
+        // A ping of up to 8 bytes is the counting word itself.
         let len = if args.size > 8 { args.size as usize } else { 0 };
         let raw = Raw::open(&args.here.verbs(args.fabric)?, place::ip(&plan.addresses[plan.rank]), COLUMNS + len)?;
         let mut stream = connect(plan)?.into_iter().flatten().next().ok_or("no peer")?;
@@ -296,7 +296,7 @@ impl Wire for Rdma {
         let mut looks = 0_u32;
         spin(|| {
             looks += 1;
-            // A link that broke says so in its completions.
+            // A broken link is reported through its completions.
             if looks.is_multiple_of(LOOKS_PER_YIELD) {
                 link.poll()?;
             }

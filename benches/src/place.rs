@@ -1,4 +1,4 @@
-//! Where the members are: on this machine, at addresses that they take in turn, or each on a machine of its own.
+//! The location of the members: on this machine, with addresses used in turn, or each on its own machine.
 
 use crate::Result;
 use crate::args::Fabric;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 
-/// The port of an address of `--across` that names none.
+/// The default port of an address of `--across`.
 const PORT: u16 = 7700;
 
-/// What a member needs to know of this machine.
+/// The flags of a member that concern this machine.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct HereArgs {
-    /// tcp, verbs: addresses of this machine that the members take in turn. On verbs each member uses the device with its
-    /// address, if there is one.
+    /// tcp, verbs: addresses of this machine that the members use in turn. On verbs each member uses the device with
+    /// its address, if there is one.
     #[arg(long, value_name = "IP,...", value_delimiter = ',', default_value = "127.0.0.1")]
     pub(crate) hosts: Vec<IpAddr>,
-    /// verbs: use no other device.
+    /// verbs: use only this device.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// verbs: use no other entry of the port's GID table.
+    /// verbs: use only this entry of the port's GID table.
     #[arg(long, value_name = "INDEX")]
     gid_index: Option<u8>,
     /// verbs: other keys of the configuration's table `verbs`, e.g. mtu=1024,send_queue_depth=512.
@@ -30,7 +30,7 @@ pub(crate) struct HereArgs {
 }
 
 impl HereArgs {
-    /// The configuration's table `verbs`, whose values are not checked.
+    /// The configuration's table `verbs`, with unchecked values.
     pub(crate) fn verbs(&self, fabric: Fabric) -> Result<Verbs> {
         let mut table = Map::new();
         for setting in &self.verbs {
@@ -46,7 +46,7 @@ impl HereArgs {
         serde_json::from_value(Value::Object(table)).map_err(|e| format!("--verbs: {e}").into())
     }
 
-    /// The flags that give another run the same; what is for another fabric is left out.
+    /// The flags that give another run the same settings. Flags for another fabric are left out.
     pub(crate) fn flags(&self, fabric: Fabric) -> Vec<String> {
         let hosts: Vec<_> = self.hosts.iter().map(IpAddr::to_string).collect();
         let mut flags = vec![format!("--hosts={}", hosts.join(","))];
@@ -62,12 +62,13 @@ impl HereArgs {
 /// Members on other machines.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 pub(crate) struct AcrossArgs {
-    /// One member at each of these addresses, and none elsewhere: give the same command on each of the machines, in any
-    /// order. They meet at the first address; that command shows the result, the others their own part. --members is the
-    /// number of addresses then, and the port 7700 where none is given.
+    /// Run one member at each of these addresses. Start the same command on each of the machines, in any order. The
+    /// commands meet at the first address; the command there shows the result, and the others show their own part. The
+    /// number of addresses replaces --members. The default port is 7700.
     #[arg(long, value_name = "HOST[:PORT],...", value_delimiter = ',')]
     pub(crate) across: Vec<String>,
-    /// Which of the --across addresses is this command's, from 1. Needed only if several of them are of this machine.
+    /// The position of this command's address in --across, from 1. Needed only if several of them belong to this
+    /// machine.
     #[arg(long, value_name = "NUMBER", requires = "across", value_parser = clap::value_parser!(u64).range(1..=64))]
     index: Option<u64>,
 }
@@ -78,7 +79,7 @@ impl AcrossArgs {
         !self.across.is_empty()
     }
 
-    /// How many members there are, if it is `members` on one machine.
+    /// The number of members. `members` is the number for a run on one machine.
     pub(crate) fn count(&self, members: u64) -> u64 {
         if self.any() { self.across.len() as u64 } else { members }
     }
@@ -88,7 +89,7 @@ impl AcrossArgs {
         self.across.iter().map(|address| with_port(address)).collect()
     }
 
-    /// The rank of this command's member. An error also says if something cannot work across machines.
+    /// The rank of this command's member. Returns an error if the setup cannot work across machines.
     pub(crate) fn rank(&self, fabric: Fabric) -> Result<usize> {
         let addresses = self.addresses();
         if fabric == Fabric::Shm {
@@ -124,13 +125,13 @@ fn with_port(address: &str) -> String {
     }
 }
 
-/// Whether something could listen at this address; its port does not matter.
+/// Whether a process can listen at this address on this machine. The port does not matter.
 fn is_here(address: &str) -> bool {
     let found = address.to_socket_addrs().into_iter().flatten();
     found.into_iter().any(|at| TcpListener::bind((at.ip(), 0)).is_ok())
 }
 
-/// Addresses of the right form where nobody will meet.
+/// Addresses of the right form, for checks only: no member listens there.
 pub(crate) fn sample_addresses(fabric: Fabric, members: usize) -> Vec<String> {
     let address = |rank| match fabric {
         Fabric::Tcp | Fabric::Verbs => format!("127.0.0.1:{}", 1 + rank),
@@ -139,7 +140,7 @@ pub(crate) fn sample_addresses(fabric: Fabric, members: usize) -> Vec<String> {
     (0..members).map(address).collect()
 }
 
-/// The IP address of `HOST:PORT`, if it has one.
+/// The IP address of `HOST:PORT`, if it can be resolved.
 pub(crate) fn ip(address: &str) -> Option<IpAddr> {
     address.to_socket_addrs().ok()?.next().map(|address| address.ip())
 }

@@ -1,4 +1,4 @@
-//! How results are shown: one JSON object, or lines for a reader.
+//! The output of results: one JSON object, or lines of text.
 
 use crate::Result;
 use crate::measure::Summary;
@@ -16,7 +16,7 @@ pub(crate) fn show(report: &impl Serialize, json: bool, text: impl FnOnce() -> S
     Ok(())
 }
 
-/// Prints what the own member of a run across machines measured; the command of member 1 shows the rest.
+/// Prints the measurements of this command's member in a run across machines. The command of member 1 shows the rest.
 pub(crate) fn show_own(kind: &'static str, rank: usize, report: &impl Serialize, json: bool) -> Result<()> {
     #[derive(Serialize)]
     struct Own<'a, R> {
@@ -29,7 +29,7 @@ pub(crate) fn show_own(kind: &'static str, rank: usize, report: &impl Serialize,
     show(&own, json, || format!("member {} of the {kind}: {text}", rank + 1))
 }
 
-/// One line of text about a distribution.
+/// A line of text about a latency distribution.
 pub(crate) fn latency(what: &str, summary: Option<&Summary>) -> String {
     summary.map_or_else(String::new, |s| {
         format!(
@@ -39,7 +39,7 @@ pub(crate) fn latency(what: &str, summary: Option<&Summary>) -> String {
     })
 }
 
-/// `a / b`, if that is a number.
+/// The ratio `a / b`, if it is finite.
 pub(crate) fn ratio(a: f64, b: f64) -> Option<f64> {
     Some(a / b).filter(|r| r.is_finite())
 }
@@ -49,7 +49,9 @@ pub(crate) fn shown(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"))
 }
 
-/// How many rounds are done, on standard error: a bar on a terminal, a line after every so many elsewhere.
+/// Shows the number of completed rounds on standard error.
+///
+/// On a terminal it is a bar, elsewhere a line after every `every` rounds.
 pub(crate) struct Rounds {
     total: u64,
     what: &'static str,

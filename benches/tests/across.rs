@@ -12,14 +12,14 @@ fn start(flags: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// `--across` with free ports of the loopback interface.
+/// The flag `--across` with free ports of the loopback interface.
 fn across(members: usize) -> String {
     let listeners: Vec<_> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
     format!("--across {}", addresses.join(","))
 }
 
-/// Runs `flags` as every member, the first last: what they printed, by member.
+/// Runs `flags` as every member, and starts the first member last. Returns the outputs by member.
 fn run(flags: &str, members: usize) -> Vec<Output> {
     let across = across(members);
     let mut commands: Vec<_> =

@@ -1,4 +1,4 @@
-//! The command line as a user meets it: every subcommand on both fabrics, and what is refused.
+//! The command line: every subcommand on both fabrics, and the flags that are refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn bench(flags: &str) -> Output {
     command.args(flags.split_whitespace()).output().unwrap()
 }
 
-/// What `flags --json` prints: one object.
+/// The output of `flags --json`: one object.
 fn json(flags: &str) -> Value {
     let output = bench(&format!("{flags} --json"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -212,7 +212,7 @@ fn groups_with_logs() {
     has_numbers(&run, &["group.messages_per_second.median", "raw.messages_per_second.median", "group.latency_us.p50"]);
     let pairs = run["pairs"].as_array().unwrap();
     assert_eq!(pairs.len(), 5);
-    // Every log has every message, and each of them waited for a sync.
+    // Every log contains every message, and each message waited for a sync.
     assert!(
         pairs.iter().all(|pair| pair["records"].as_u64() >= Some(1800) && pair["syncs"].as_u64() >= Some(3)),
         "{run}"
@@ -230,7 +230,7 @@ fn restarts() {
     has_numbers(&run, &["ratio_median", "ratio_min", "ratio_max", "restart_ms.median", "raw_ms.median"]);
     has_numbers(&run, &["read_bytes_per_member.median", "raw_bytes_per_member.median"]);
     let told = run["restarts"][0]["told_again_per_member"].as_f64().unwrap();
-    // What was sent after the checkpoint, of 246 messages.
+    // Only the messages sent after the checkpoint are delivered again, out of 246.
     assert!((12.0..246.0).contains(&told), "{run}");
     let output = bench(&format!("restart --bytes 8 --fill-size 8 --members 1 --restarts 1 --dir {dir}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -304,7 +304,7 @@ fn a_deadline_names_the_late() {
     refused("cluster --fabric shm --messages 1000000000 --timeout-s 1", "did not become ready: member 1");
 }
 
-/// Whatever this machine has, the report is one object, and the status says whether anything can be used.
+/// On any machine the report is one object, and the exit status shows whether a device can be used.
 #[test]
 fn devices_are_listed_or_what_is_missing_is_said() {
     let output = bench("devices --json");

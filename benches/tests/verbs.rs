@@ -1,5 +1,7 @@
-//! Every subcommand on RDMA: `soft-roce/run` sets `GALERNA_RDMA_HOSTS`, the addresses of the devices; without it the tests
-//! say that they are skipped, or fail if `GALERNA_REQUIRE_RDMA` is set.
+//! Every subcommand on RDMA.
+//!
+//! `soft-roce/run` sets `GALERNA_RDMA_HOSTS`, the addresses of the devices. Without it the tests report that they are
+//! skipped, or fail if `GALERNA_REQUIRE_RDMA` is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use serde_json::Value;
@@ -28,8 +30,9 @@ fn json(flags: &str, output: &Output) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|e| panic!("{flags}: {e}: {out}{err}"))
 }
 
-/// One run, on all devices in turn. What software does for a device takes long where processors are few: no packet is sent
-/// again while nothing is lost.
+/// Runs one benchmark, on all devices in turn.
+///
+/// A software device is slow on few processors, so the timeout is long: no packet may be sent again while none is lost.
 fn run(command: &str, hosts: &[String], flags: &str) -> Value {
     let hosts = hosts.join(",");
     let flags = format!("{command} --fabric verbs --hosts {hosts} --verbs timeout=18 --json {flags}");
@@ -58,7 +61,7 @@ fn every_command_runs_on_rdma() {
     run("join", &hosts, "--joins 1 --state 100000 --rate 100");
 }
 
-/// At 1000 messages outstanding the requests of many are posted together.
+/// With 1000 messages outstanding, the requests of many messages are posted together.
 #[test]
 fn many_messages_share_a_doorbell() {
     let Some(hosts) = hosts() else { return };

@@ -1,5 +1,6 @@
-//! The configuration: one TOML file, the same for every member but for `member` and `listen`. Every key with its default
-//! and unit is in the repository's `README.md`; unknown keys are errors.
+//! The configuration: one TOML file. It is the same for every member, except for the keys `member` and `listen`.
+//!
+//! The repository's `README.md` lists every key with its default and unit. An unknown key is an error.
 
 mod log;
 mod verbs;
@@ -15,12 +16,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-/// A member's number, as the configuration gives it; unique in the group.
+/// The id of a member, as given in the configuration. It is unique within the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
 pub struct MemberId(pub u32);
 
-/// A subgroup's number: 0 is the only one so far, and holds every member.
+/// The number of a subgroup. So far the only one is 0, which contains every member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubgroupId(pub u16);
 
@@ -30,12 +31,12 @@ impl fmt::Display for MemberId {
     }
 }
 
-/// "1, 2".
+/// Formats the ids as "1, 2".
 pub(crate) fn list(members: &[MemberId]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// "member 1", or "members 1, 2".
+/// Formats the ids as "member 1" or "members 1, 2".
 pub(crate) fn named(members: &[MemberId]) -> String {
     format!("member{} {}", if members.len() == 1 { "" } else { "s" }, list(members))
 }
@@ -46,18 +47,19 @@ impl fmt::Display for SubgroupId {
     }
 }
 
-/// Which transport carries the group.
+/// The transport that carries the group's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FabricKind {
-    /// RDMA if every founder has a device that can be used, TCP otherwise; addresses are `HOST:PORT` (`[IPV6]:PORT`).
+    /// RDMA if every founder has a usable device, otherwise TCP. Addresses are `HOST:PORT` (`[IPV6]:PORT`).
     Auto,
-    /// RDMA, on RoCE or InfiniBand; addresses are `HOST:PORT` (`[IPV6]:PORT`), where members meet. A process without a device
-    /// that can be used is refused.
+    /// RDMA over RoCE or InfiniBand. A process without a usable device is refused.
+    ///
+    /// Addresses are `HOST:PORT` (`[IPV6]:PORT`): members use them to set up the RDMA connections.
     Verbs,
-    /// One TCP connection per pair of members; addresses are `HOST:PORT` (`[IPV6]:PORT`).
+    /// One TCP connection per pair of members. Addresses are `HOST:PORT` (`[IPV6]:PORT`).
     Tcp,
-    /// Shared memory of one host; addresses are `unix:PATH` of the socket on which members meet.
+    /// Shared memory within one host. Addresses are `unix:PATH`, a socket over which members connect.
     Shm,
 }
 
@@ -76,11 +78,13 @@ impl fmt::Display for FabricKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
-    /// If it is one of `members`, all of these take part, every contact answers, and none of all these processes knows of a
-    /// group of this name that runs or has been.
+    /// The process founds the group if it is listed in `members` and no group of this name exists.
+    ///
+    /// All listed members must take part, and every contact must answer. None of these processes may know of a group of
+    /// this name that runs now or ran before.
     #[default]
     IfNew,
-    /// Never: it joins the running group, or comes back with its log.
+    /// The process never founds a group: it joins the running group, or restarts from its log.
     Never,
 }
 
@@ -97,89 +101,103 @@ impl fmt::Display for Found {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// Its number.
+    /// The member's id.
     pub id: MemberId,
-    /// Where the others find it: `HOST:PORT` for tcp, `unix:PATH` for shm. HOST is a name, an IPv4 address, or an IPv6 address in
-    /// brackets; a link-local one names an interface of the host that uses it, `[fe80::1%eth0]:7001`.
+    /// The address at which the other members reach it: `HOST:PORT`, or `unix:PATH` for shm.
+    ///
+    /// HOST is a name, an IPv4 address, or an IPv6 address in brackets. A link-local address names a network interface
+    /// of the host that uses it: `[fe80::1%eth0]:7001`.
     pub address: String,
 }
 
-/// What a member is told at start. Members are ranked in the order they are listed.
+/// The settings of one member. The order in `members` gives the ranks.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The group's name; processes of different groups refuse each other.
+    /// The group's name. Processes of different groups refuse each other.
     pub group: String,
-    /// Which of `members` this process is. May be left out of the file and set by [`Config::with_member`].
+    /// The id of this process. It may be left out of the file and set by [`Config::with_member`].
     pub member: Option<MemberId>,
-    /// Where the others find this process, if it is none of `members`: it joins the running group.
+    /// The address at which others reach this process, if it is not listed in `members`: it then joins the running
+    /// group.
     pub address: Option<String>,
-    /// Where this process listens, if not where the others find it: behind an address translation, a container's published
-    /// port, or on all interfaces (`0.0.0.0:PORT`). Of the same form as an address.
+    /// The address on which this process listens, if it differs from the address at which others reach it.
+    ///
+    /// Needed behind address translation, with a container's published port, or to listen on all interfaces
+    /// (`0.0.0.0:PORT`). It has the same form as an address.
     pub listen: Option<String>,
     /// The transport.
     #[serde(default = "default_fabric")]
     pub fabric: FabricKind,
-    /// The founders, in the order of their ranks in the first view: the same list at every founder. A member that joins later
-    /// asks them for the way, and its list may differ. At most [`MEMBERS_MAX`].
+    /// The founders, in the order of their ranks in the first view. At most [`MEMBERS_MAX`].
+    ///
+    /// The list must be the same at every founder. A process that joins later asks these members for the group, and its
+    /// list may differ.
     pub members: Vec<Member>,
-    /// Addresses of members that may be none of `members`: a process asks them, too, whether the group runs, and joins through
-    /// them. A contact that does not answer forbids founding. At most [`MEMBERS_MAX`]; members may have different ones.
+    /// Addresses of further members, which need not be listed in `members`. At most [`MEMBERS_MAX`].
+    ///
+    /// The process asks them too whether the group runs, and joins through them. A contact that does not answer
+    /// prevents founding. Members may have different contacts.
     #[serde(default)]
     pub contacts: Vec<String>,
-    /// Whether this process founds the group if it is one of `members`.
+    /// Whether this process founds the group, if it is listed in `members`.
     #[serde(default)]
     pub found: Found,
-    /// Bytes of each sender's ring, a power of two from 4096 to 2^30; every member holds one per member.
+    /// The size of each sender's ring in bytes: a power of two from 4096 to 2^30. Every member holds one ring per
+    /// member.
     #[serde(default = "default_ring_bytes")]
     pub ring_bytes: usize,
-    /// Largest message in bytes, at most half of `ring_bytes` less 8 (the default), and less than 2^28.
+    /// The largest message in bytes: at most half of `ring_bytes` less 8 (the default), and less than 2^28.
     pub max_message_bytes: Option<usize>,
     /// How long `join` waits for the other members, in milliseconds.
     #[serde(default = "default_join_timeout_ms")]
     pub join_timeout_ms: u64,
-    /// A member whose engine stands still for so long, in milliseconds, is removed from the group. One whose process dies
-    /// is removed at once. Members may have different values: the largest among the members of the view is in force.
+    /// How long a member's engine may stand still before the group removes the member, in milliseconds.
+    ///
+    /// If a member's process dies, the member is removed at once. Members may have different values: the largest value
+    /// among the members of the view applies.
     #[serde(default = "default_failure_timeout_ms")]
     pub failure_timeout_ms: u64,
-    /// How long a member that cannot reach more than half of the group waits before it stops, in milliseconds. Members may
-    /// have different values: the largest among the members of the view is in force.
+    /// How long a member that cannot reach more than half of the group waits before it stops, in milliseconds.
+    ///
+    /// Members may have different values: the largest value among the members of the view applies.
     #[serde(default = "default_partition_timeout_ms")]
     pub partition_timeout_ms: u64,
-    /// Of two members, one goes on alone when the other is gone. The risk: when only the link between them breaks, both
-    /// go on, each for itself, and their histories differ from then on. Only for pairs whose link cannot break alone, or
-    /// where something outside sees to it that one of the two is really dead.
+    /// In a group of two, lets one member continue alone when the other one is gone. Risk: split brain.
+    ///
+    /// If only the link between the two breaks, both continue, and their histories diverge. Use it only where the link
+    /// cannot break alone, or where an external mechanism guarantees that one of the two is dead.
     #[serde(default)]
     pub lone_survivor: bool,
-    /// What a process that joins keeps of the messages that come while it takes the group's state, in bytes, at most.
+    /// The most bytes of messages that a joining process buffers while it receives the group's state.
     #[serde(default = "default_join_backlog_bytes")]
     pub join_backlog_bytes: usize,
-    /// Keeps every message on disk; none does not.
+    /// Keeps every message on disk. If unset, nothing is written to disk.
     pub log: Option<LogConfig>,
-    /// How RDMA is used.
+    /// The RDMA settings.
     #[serde(default)]
     pub verbs: Verbs,
-    /// How long an idle engine looks again before it sleeps in the kernel, in microseconds; 0 sleeps at once.
+    /// How long an idle engine polls before it sleeps in the kernel, in microseconds. 0 sleeps at once.
     #[serde(default = "default_spin_us")]
     pub spin_us: u64,
-    /// Never sleep: for members that have a core of their own.
+    /// The engine polls without ever sleeping. For members that have a core of their own.
     #[serde(default)]
     pub busy_poll: bool,
-    /// The stack of each thread of the library that calls the application's handler, in bytes, from 2^18 to 2^30.
+    /// The stack size of each library thread that calls the application's handler, in bytes, from 2^18 to 2^30.
     #[serde(default = "default_stack_bytes")]
     pub stack_bytes: usize,
 }
 
-/// Largest `failure_timeout_ms`: an hour.
+/// The largest `failure_timeout_ms`: one hour.
 pub(crate) const FAILURE_TIMEOUT_MAX_MS: u64 = 3_600_000;
 
-/// Largest `partition_timeout_ms`: a day.
+/// The largest `partition_timeout_ms`: one day.
 pub(crate) const PARTITION_TIMEOUT_MAX_MS: u64 = 86_400_000;
 
 /// The most members of a group.
 pub const MEMBERS_MAX: usize = 64;
 
-/// The frame header gives a payload length 28 bits.
+/// The largest payload of a frame: the frame header has 28 bits for its length.
 const FRAME_PAYLOAD_MAX: usize = (1 << 28) - 1;
 
 fn default_fabric() -> FabricKind {
@@ -215,7 +233,7 @@ fn default_stack_bytes() -> usize {
 }
 
 impl Config {
-    /// A configuration with every optional key at its default.
+    /// A configuration in which every optional key has its default.
     pub fn new(group: impl Into<String>, fabric: FabricKind, members: Vec<Member>) -> Config {
         Config {
             group: group.into(),
@@ -241,7 +259,7 @@ impl Config {
         }
     }
 
-    /// Parses TOML and checks it.
+    /// Parses TOML and checks the values.
     pub fn from_toml(text: &str) -> Result<Config, Error> {
         let config: Config = toml::from_str(text).map_err(|e| Error::Config(e.to_string().trim_end().to_owned()))?;
         config.check()?;
@@ -265,12 +283,12 @@ impl Config {
         self
     }
 
-    /// Largest message in bytes.
+    /// The largest message in bytes.
     pub fn max_message(&self) -> usize {
         self.max_message_bytes.unwrap_or(self.frame_max())
     }
 
-    /// Most bytes of a message that a ring carries; where there is a log, each has a time before it.
+    /// The most bytes of a message that fit a ring. With a log, 8 bytes go to the time before each message.
     fn frame_max(&self) -> usize {
         let frame = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
         if self.log.is_some() { frame - 8 } else { frame }
@@ -282,7 +300,7 @@ impl Config {
         self
     }
 
-    /// This process: its number, where the others find it, and its rank among the founders, if it is one.
+    /// This process's id, its address for peers, and its rank among the founders if it is one.
     pub fn own(&self) -> Result<(MemberId, &str, Option<usize>), Error> {
         let id = self.member.ok_or_else(|| {
             Error::Config(
@@ -303,7 +321,7 @@ impl Config {
         }
     }
 
-    /// Where to listen, for a process that the others find at `own`.
+    /// The address to listen on, for a process that peers reach at `own`.
     pub(crate) fn listens_at<'c>(&'c self, own: &'c str) -> ListenAt<'c> {
         match (&self.listen, &self.address) {
             (Some(listen), _) => ListenAt { address: listen, key: "`listen`" },
@@ -312,7 +330,7 @@ impl Config {
         }
     }
 
-    /// Checks every value but `member`, which [`Config::own`] checks.
+    /// Checks every value except `member`, which [`Config::own`] checks.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |what: String| Err(Error::Config(what));
         if self.group.is_empty() || self.group.len() > 255 {
@@ -385,7 +403,7 @@ impl Config {
         Ok(())
     }
 
-    /// As [`Config::check_address`], of an address at which others are to find a member.
+    /// Like [`Config::check_address`], for an address at which other processes must be able to reach a member.
     fn check_own_address(&self, address: &str, whose: &str) -> Result<(), Error> {
         self.check_address(address, whose)?;
         match address::unreachable(address) {
@@ -405,15 +423,16 @@ impl Config {
                 _ => "expected HOST:PORT, with a port from 1 to 65535",
             },
             (FabricKind::Shm, None) => "fabric `shm` needs unix:PATH",
-            // sun_path holds 108 bytes, the last of them zero.
+            // The field `sun_path` holds 108 bytes, the last of which is zero.
             (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
             (FabricKind::Shm, Some(_)) => return Ok(()),
         };
         Err(Error::Config(format!("{whose}: {what}")))
     }
 
-    /// What all members must agree on, as (key, value) pairs in a fixed order, of which the first that differs is reported. README
-    /// says of every other key why it may differ.
+    /// The values on which all members must agree, as (key, value) pairs in a fixed order.
+    ///
+    /// The first pair that differs is reported. `README.md` explains for every other key why it may differ.
     pub(crate) fn agreed(&self) -> Vec<(String, String)> {
         vec![
             ("group".to_owned(), self.group.clone()),
@@ -422,12 +441,13 @@ impl Config {
             ("lone_survivor".to_owned(), self.lone_survivor.to_string()),
             ("log".to_owned(), self.log.is_some().to_string()),
             ("log.durable_members".to_owned(), self.log.as_ref().map_or(0, |log| log.durable_members).to_string()),
-            // Its default depends on `ring_bytes` and `log`, which come first: a user is to read the key that was set.
+            // The default depends on `ring_bytes` and `log`. These come first, so that the error names the key that the
+            // user set.
             ("max_message_bytes".to_owned(), self.max_message().to_string()),
         ]
     }
 
-    /// What the founders must agree on, beyond that: who they are, and where.
+    /// The values on which the founders must agree in addition: the list of members and their addresses.
     pub(crate) fn agreed_by_founders(&self) -> Vec<(String, String)> {
         let mut pairs = self.agreed();
         pairs.push(("number of members".to_owned(), self.members.len().to_string()));

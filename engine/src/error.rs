@@ -1,15 +1,15 @@
-//! The one error type of the engine. Texts say what was wrong, the value, and what to do.
+//! The error type of the engine. A text states the problem, the offending value and the remedy.
 
 use crate::config::{MemberId, SubgroupId};
 use crate::log::Version;
 use crate::shortage;
 use std::sync::Arc;
 
-/// Everything the engine can refuse or fail at. Cheap to clone: the reason a group stopped is handed to every caller.
+/// All errors of the engine. Cheap to clone: the reason why a group stopped is returned to every caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration is not usable; the text names the key and the value.
+    /// The configuration is not usable. The text names the key and the value.
     #[error("configuration: {0}")]
     Config(String),
     /// A message exceeds `max_message_bytes` of its subgroup.
@@ -17,108 +17,111 @@ pub enum Error {
         "a message of {len} bytes exceeds the limit of {limit} bytes: raise `max_message_bytes` (and `ring_bytes`) on every member, or send it in parts"
     )]
     MessageTooLarge {
-        /// Bytes asked for.
+        /// The size of the message in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The call would have to wait and must not: a `try` call, or any call from inside a callback.
+    /// The call would have to wait, but must not: it is a `try` call, or it was made inside a callback.
     #[error("the call would have to wait: {0}")]
     WouldBlock(&'static str),
     /// A deadline passed.
     #[error("{what} did not finish within {after_ms} ms")]
     TimedOut {
-        /// What was waited for.
+        /// The operation that did not finish.
         what: &'static str,
-        /// The deadline that was given, in milliseconds.
+        /// The timeout that was given, in milliseconds.
         after_ms: u64,
     },
     /// Some members did not appear before the join deadline.
     #[error("join: after {after_ms} ms still missing: {missing}; start them, or check their addresses")]
     Missing {
-        /// The missing members, with the address and the last obstacle of each.
+        /// The missing members, each with its address and the last obstacle.
         missing: String,
-        /// The deadline, in milliseconds.
+        /// The join timeout, in milliseconds.
         after_ms: u64,
     },
-    /// A member has another configuration.
+    /// Another member's configuration differs.
     #[error("join: member {member} disagrees on `{key}`: {ours} here, {theirs} there; give every member the same file")]
     Disagreement {
         /// The other member.
         member: MemberId,
         /// The key that differs.
         key: String,
-        /// Our value.
+        /// The value of this process.
         ours: String,
-        /// Its value.
+        /// The other member's value.
         theirs: String,
     },
-    /// A member refused us, or could not go on with the join.
+    /// A member refused this process, or could not continue the join.
     #[error("join: member {member} refused: {reason}")]
     Refused {
         /// The member that refused.
         member: MemberId,
-        /// Its reason.
+        /// The member's reason.
         reason: String,
     },
-    /// A process that was to found the group found that it runs already. [`crate::Group::join`] then joins it instead; only
-    /// who meets by hand sees this.
+    /// A process that was to found the group found that the group already runs.
+    ///
+    /// [`crate::Group::join`] then joins the running group instead. Only code that sets up the connections itself,
+    /// without [`crate::Group::join`], sees this error.
     #[error("the group runs already: member {member} is in it")]
     AlreadyRuns {
-        /// Who said so.
+        /// The member that reported it.
         member: MemberId,
     },
-    /// There are two groups of this name, which know nothing of each other: each accepts messages of its own (split brain).
+    /// Two groups of this name exist that do not know of each other. Each accepts its own messages (split brain).
     #[error(
         "two groups are named `{group}`: {ours}, and {theirs}; stop the members of one of them, or give it another name, and let its processes join the other without what they kept of it"
     )]
     TwoGroups {
         /// The name.
         group: String,
-        /// The one group, by its id, and how this process knows of it.
+        /// This process's group: its id, and how this process knows of it.
         ours: String,
         /// The other group.
         theirs: String,
     },
-    /// This process joined, but could not take the group's state.
+    /// This process joined, but could not receive the group's state.
     #[error("join: the group's state could not be taken: {0}")]
     StateTransfer(String),
-    /// The member's own address cannot be listened on.
+    /// This process cannot listen on its own address.
     #[error("cannot listen on {address}: {reason}")]
     Listen {
         /// The address of this member in the configuration.
         address: String,
-        /// What the system said, and what to do.
+        /// The system's error, and the remedy.
         reason: String,
     },
-    /// A member broke the protocol's contract while the group was being set up.
+    /// A member violated the protocol while the group was being set up.
     #[error("member {member} broke the protocol and was severed: {what}")]
     Contract {
         /// The member that was severed.
         member: MemberId,
-        /// What it did.
+        /// The violation.
         what: String,
     },
-    /// This process is not among the members that can decide: what it would do now, the others would not do.
+    /// This process cannot reach a majority, so it stopped: the others would not agree to anything it does.
     #[error(
         "this process is cut off: for {after_ms} ms (`partition_timeout_ms`) it could not reach more than half of the members of view {view}, and stopped; the others may go on without it: start it again to join them"
     )]
     Partitioned {
         /// The last view.
         view: u64,
-        /// `partition_timeout_ms`.
+        /// The value of `partition_timeout_ms`.
         after_ms: u64,
     },
-    /// The others went on without this process: they could not reach it for a while, or it stood still. What it was
-    /// delivered as `ordered` or `fifo` at the end may be known to nobody else.
+    /// The others continued without this process: they could not reach it for a while, or it stood still.
+    ///
+    /// Messages that it delivered last as `ordered` or `fifo` may be unknown to every other member.
     #[error(
         "this process was removed: it stood still, or the other members could not reach it, and they went on to view {view} without it; start it again to join them"
     )]
     Removed {
-        /// The view that it is not in.
+        /// The view that does not contain this process.
         view: u64,
     },
-    /// The engine contradicts itself: please report it.
+    /// An internal inconsistency of the engine: please report it.
     #[error("internal error, please report it: {0}")]
     Internal(String),
     /// This process left the group before the call.
@@ -127,13 +130,13 @@ pub enum Error {
     /// There is no such subgroup.
     #[error("there is no subgroup {0}")]
     UnknownSubgroup(SubgroupId),
-    /// A call that cannot be made in this state or from this thread.
+    /// The call is not allowed in this state or from this thread.
     #[error("{0}")]
     Misuse(&'static str),
-    /// The configuration demands RDMA, and this machine has none that can be used.
+    /// The configuration demands RDMA, but this machine has no usable RDMA device.
     #[error("RDMA cannot be used: {0}; or set `fabric` to \"auto\" or \"tcp\" at every member")]
     Rdma(String),
-    /// Another writer has the log open, in this process or in another.
+    /// Another writer has the log open, in this process or in another one.
     #[error(
         "the log in {directory} is open for writing already, by another process (perhaps this member, which still runs, or a child that it forked) or elsewhere in this one: stop that process or close the log there, or open it for reading only"
     )]
@@ -141,39 +144,40 @@ pub enum Error {
         /// The log's directory.
         directory: String,
     },
-    /// There is no space, no memory or no file descriptor for what is to be written, or a limit forbids a file of that size.
-    /// Nothing that was durable is lost, and the log goes on when there is.
+    /// Space, memory or a file descriptor for a write is missing, or a limit forbids a file of that size.
+    ///
+    /// No durable data is lost. The log continues when the resource is available again.
     #[error("the log needs {bytes} bytes for {file}, and {shortage}")]
     LogFull {
-        /// The file that was to be made, with its directory.
+        /// The file that was to be created, with its directory.
         file: String,
-        /// Its size in bytes.
+        /// The size of the file in bytes.
         bytes: u64,
-        /// What is missing, and what to do.
+        /// The missing resource, and the remedy.
         shortage: &'static str,
     },
-    /// A file of the log is not as it was written: what it held was durable, and is lost here.
+    /// A file of the log differs from its written content: durable data is lost on this disk.
     #[error(
         "the log is damaged: {file}, offset {offset}: {what}; put the file back from a backup of this very member, or remove the whole directory: the member then takes the log from the others"
     )]
     LogDamaged {
         /// The file, with its directory.
         file: String,
-        /// The byte in that file.
+        /// The offset in that file, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// The defect at that offset.
         what: String,
     },
-    /// A file belongs to another group's, subgroup's or member's log.
+    /// A file belongs to the log of another group, subgroup or member.
     #[error("{file} belongs to another log, of {key} {theirs} and not {ours}: give every log a directory of its own")]
     LogForeign {
         /// The file, with its directory.
         file: String,
-        /// What differs: group, subgroup or member.
+        /// The property that differs: group, subgroup or member.
         key: &'static str,
-        /// Our value.
+        /// The value of this process.
         ours: String,
-        /// The file's.
+        /// The value in the file.
         theirs: String,
     },
     /// A file was written by a later version of Galerna.
@@ -181,26 +185,28 @@ pub enum Error {
     LogFormat {
         /// The file, with its directory.
         file: String,
-        /// The file's format.
+        /// The format of the file.
         found: u32,
-        /// The latest format that is known here.
+        /// The latest format that this version reads.
         known: u32,
     },
-    /// What was asked for was trimmed away.
+    /// The requested records were trimmed.
     #[error("the log does not go back to {wanted}: it was trimmed, and its oldest record is {oldest}")]
     LogTrimmed {
-        /// What was asked for.
+        /// The requested record.
         wanted: String,
-        /// The version of the oldest record there is, or that there is none.
+        /// The version of the oldest record, or a note that there is none.
         oldest: String,
     },
-    /// The disk refused a write or a sync. That is final: what is not durable by now may be lost, and nobody knows which part.
+    /// The disk failed a write or a sync. This is final for the open log.
+    ///
+    /// Data that is not durable by now may be lost, and it is unknown which part.
     #[error(
         "the log has stopped, as {what} failed: {}; what was durable before is safe: open the log again",
         shortage::explained(source)
     )]
     LogFailed {
-        /// What was being done, to which file, and in which directory.
+        /// The failed operation, its file and its directory.
         what: String,
         /// The system's error.
         source: Arc<std::io::Error>,
@@ -210,45 +216,47 @@ pub enum Error {
         "a record of {len} bytes exceeds the log's limit of {limit} bytes: make the log with larger `segment_bytes`"
     )]
     LogRecordTooLarge {
-        /// Bytes of the payload.
+        /// The size of the payload in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// A record does not come after the last one, by its version or by its time.
+    /// The version or the time of a record is not greater than that of the last record.
     #[error(
         "a record of version {given} at {given_ns} ns cannot follow version {last} at {last_ns} ns: both must grow"
     )]
     LogOrder {
-        /// The version given.
+        /// The version of the refused record.
         given: Version,
-        /// The time given, in nanoseconds.
+        /// The time of the refused record, in nanoseconds.
         given_ns: u64,
         /// The version of the record before.
         last: Version,
         /// The time of the record before, in nanoseconds.
         last_ns: u64,
     },
-    /// The operating system refused something.
+    /// The operating system refused an operation.
     #[error("{what}: {}", shortage::explained(source))]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         what: String,
         /// The system's error.
         source: Arc<std::io::Error>,
     },
-    /// A child of `fork` used what its parent has made: a group, a log, or what was got from them. Nothing was touched.
+    /// A child of `fork` used an object of its parent: a group, a log, or an object obtained from one of these.
+    ///
+    /// The call had no effect.
     #[error(
         "this process was forked after the call's group or log was made, which is the parent's: use it there, or join or open another one here"
     )]
     Forked,
-    /// An application callback panicked; the group has stopped.
+    /// An application callback panicked, and the group has stopped.
     #[error("a callback of the application panicked, so this process stopped: {0}")]
     CallbackPanicked(String),
 }
 
 impl Error {
-    /// An I/O error with the sentence that says what was being done.
+    /// An I/O error. `what` names the operation that failed.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Error::Io { what: what.into(), source: Arc::new(source.into()) }
     }

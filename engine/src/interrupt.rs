@@ -1,5 +1,7 @@
-//! System calls that a signal may interrupt: they are made again here, and nowhere else. And those that raise a signal: a
-//! file that grows beyond RLIMIT_FSIZE sends SIGXFSZ, which ends a program that has no handler for it.
+//! System calls that a signal may interrupt, or that raise a signal.
+//!
+//! Only this module repeats interrupted calls. It also prevents SIGXFSZ: the kernel sends that signal when a file grows
+//! beyond RLIMIT_FSIZE, and it ends a program that has no handler for it.
 
 use crate::process;
 use nix::errno::Errno;
@@ -10,14 +12,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-/// An interrupted reservation goes on in pieces, which become no smaller than this.
+/// The smallest piece, in bytes, into which an interrupted reservation of disk space is split.
 const PIECE_BYTES_MIN: u64 = 64 << 10;
 
 /// An error of a system call.
 pub(crate) trait SystemError {
     /// Whether a signal interrupted the call.
     fn is_interruption(&self) -> bool;
-    /// Whether the file would have become too large, which a signal says as well.
+    /// Whether the file would have become too large (`EFBIG`). The kernel may have sent SIGXFSZ as well.
     fn is_too_large(&self) -> bool;
 }
 
@@ -39,7 +41,7 @@ impl SystemError for Errno {
     }
 }
 
-/// Makes the call until no signal interrupts it.
+/// Repeats the call until it ends without being interrupted by a signal.
 pub(crate) fn repeat<T, E: SystemError>(mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     loop {
         match call() {
@@ -49,14 +51,14 @@ pub(crate) fn repeat<T, E: SystemError>(mut call: impl FnMut() -> Result<T, E>) 
     }
 }
 
-/// Makes a call that lets a file grow, in a thread of the program's as well: beyond RLIMIT_FSIZE it fails with `EFBIG`, and no
-/// SIGXFSZ is left, which would end the program.
+/// Makes a call that may grow a file, without leaving a SIGXFSZ behind that would end the program.
 ///
-/// The kernel sends that signal to the thread that makes the call. So it is blocked here meanwhile and taken back afterwards,
-/// unless the program has one of its own pending.
+/// A file that would exceed RLIMIT_FSIZE then only causes the error `EFBIG`. This may run in a thread of the
+/// application: the kernel sends SIGXFSZ to the thread that makes the call. Therefore the signal is blocked during the
+/// call. If the call raised it, it is removed afterwards, unless the application already had a SIGXFSZ pending.
 pub(crate) fn within_size_limit<T, E: SystemError>(call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let (signal, mut before) = (SigSet::from(Signal::SIGXFSZ), SigSet::empty());
-    // With these arguments it cannot fail.
+    // The call cannot fail with these arguments.
     let blocked = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signal), Some(&mut before)).is_ok();
     let was_blocked = before.contains(Signal::SIGXFSZ);
     let is_programs = was_blocked && process::is_pending(Signal::SIGXFSZ);
@@ -70,10 +72,10 @@ pub(crate) fn within_size_limit<T, E: SystemError>(call: impl FnOnce() -> Result
     done
 }
 
-/// `fallocate` for the bytes from `from` to `to`.
+/// Calls `fallocate` for the bytes from `from` to `to`.
 ///
-/// Some file systems undo all of an interrupted call, so a large one would never end in a process whose timers fire often: after
-/// an interruption it goes on in smaller pieces.
+/// Some file systems undo the whole of an interrupted call. In a process with frequent timer signals a large call would
+/// never end. So after an interruption the work continues in smaller pieces.
 pub(crate) fn allocate(file: impl AsFd, flags: FallocateFlags, from: u64, to: u64) -> nix::Result<()> {
     let signed = |bytes: u64| i64::try_from(bytes).map_err(|_| Errno::EFBIG);
     let (mut at, mut piece) = (from, to.saturating_sub(from));
@@ -89,12 +91,12 @@ pub(crate) fn allocate(file: impl AsFd, flags: FallocateFlags, from: u64, to: u6
     Ok(())
 }
 
-/// A file that is locked for this process alone.
+/// A file that is locked exclusively for this process.
 #[derive(Debug)]
 pub(crate) struct Locked(File);
 
 impl Locked {
-    /// Locks the whole file, without waiting: `EWOULDBLOCK` if another process has it.
+    /// Locks the whole file without waiting. Fails with `EWOULDBLOCK` if another process holds the lock.
     pub(crate) fn new(file: File) -> io::Result<Locked> {
         repeat(|| flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from))?;
         Ok(Locked(file))
@@ -103,7 +105,8 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // By name, not by closing: a forked child may hold the descriptor too. It fails for no open file.
+        // Unlocks explicitly: closing is not enough, because a forked child may hold the descriptor too. This cannot
+        // fail for an open file.
         let _ = repeat(|| flock(&self.0, FlockOperation::Unlock).map_err(io::Error::from));
     }
 }

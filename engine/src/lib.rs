@@ -1,8 +1,8 @@
 //! Galerna: an RDMA-first replication engine.
 //!
-//! Every member of a group sees the same messages in the same order. A lock-free *shared state table* ([`sst`])
-//! carries monotone counters between members by one-sided writes ([`fabric`]); from these each member deduces by
-//! itself what is stable, so that nothing on the data path waits for a leader or a round trip ([`multicast`]).
+//! Every member of a group delivers the same messages in the same order. A lock-free *shared state table* ([`sst`])
+//! carries monotone counters between members by one-sided writes ([`fabric`]). Each member derives from these counters
+//! which messages are stable. So nothing on the data path waits for a leader or a round trip ([`multicast`]).
 //!
 //! An application holds a [`Group`]:
 //!

@@ -1,12 +1,14 @@
-//! Which process this is: what a forked child has of its parent's groups and logs is not its own.
+//! Detects forked children: a child must not use the groups and logs of its parent.
 //!
-//! A child has a copy of the memory, without the threads that use it, and shares descriptors and mapped files: a message
-//! that it sent would be nobody's on tcp, and would overwrite the parent's on shared memory. So everything remembers the
-//! [`Life`] in which it was made, and refuses in another ([`Error::Forked`]).
+//! A child has a copy of the memory, but not the threads that use it, and it shares descriptors and mapped files. A
+//! message sent by the child would reach no member on tcp, and would overwrite a message of the parent on shared
+//! memory. So every object records the [`Life`] in which it was created, and every call in another one fails with
+//! [`Error::Forked`].
 //!
-//! The number of the present life stands in a page that the kernel clears in the child (`MADV_WIPEONFORK`), however it was
-//! forked; where the kernel cannot do that, a handler of `pthread_atfork` clears it, which a bare `clone` system call passes
-//! by. A child of `vfork` shares the parent's memory and is not noticed: it may do nothing but `exec`.
+//! The number of the present life is stored in a page that the kernel clears in every child (`MADV_WIPEONFORK`),
+//! however the child was forked. Where the kernel does not support this, a `pthread_atfork` handler clears the page; a
+//! bare `clone` system call bypasses that handler. A child of `vfork` shares the parent's memory and is not detected:
+//! it may only call `exec`.
 
 use crate::error::Error;
 use nix::sys::signal::{SigSet, Signal};
@@ -14,15 +16,15 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Cleared as a whole in the child, so nothing else may be in it.
+/// The page that is cleared as a whole in the child, so nothing else may be stored in it.
 #[repr(C, align(4096))]
 struct Page([AtomicU64; 512]);
 
 static PAGE: Page = Page([const { AtomicU64::new(0) }; 512]);
-/// The greatest number that this process or one that it was forked from has given.
+/// The greatest life number assigned so far by this process or by a process from which it was forked.
 static GIVEN: AtomicU64 = AtomicU64::new(0);
 
-/// A process between two forks.
+/// The lifetime of a process between two forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life(u64);
 
@@ -33,7 +35,7 @@ impl Default for Life {
 }
 
 impl Life {
-    /// The present one.
+    /// The present life.
     pub fn present() -> Life {
         prepare();
         let word = &PAGE.0[0];
@@ -44,26 +46,27 @@ impl Life {
         let next = GIVEN.fetch_add(1, Ordering::Relaxed) + 1;
         match word.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Life(next),
-            // Another thread was quicker.
+            // Another thread assigned the number first.
             Err(present) => Life(present),
         }
     }
 
-    /// Whether this is a child of the process in which it was made.
+    /// Whether the present process is a child of the process in which this value was created.
     #[inline]
     pub fn is_over(self) -> bool {
         PAGE.0[0].load(Ordering::Relaxed) != self.0
     }
 
-    /// An error in a child.
+    /// Returns [`Error::Forked`] in a child.
     #[inline]
     pub fn check(self) -> Result<(), Error> {
         if self.is_over() { Err(Error::Forked) } else { Ok(()) }
     }
 }
 
-/// Sees to it that the page is cleared in every child. A thread that comes meanwhile does not wait: a lock here could be held
-/// for ever in a child.
+/// Ensures that the page is cleared in every child.
+///
+/// A concurrent caller does not wait for the first one: in a child a lock here could be held for ever.
 fn prepare() {
     static PREPARED: AtomicBool = AtomicBool::new(false);
     extern "C" fn clear() {
@@ -73,8 +76,9 @@ fn prepare() {
         return;
     }
     let page = (&raw const PAGE).cast_mut().cast();
-    // SAFETY: a whole page of this library's own, private and not of a file. What the kernel does to it in a child is a
-    // store of zeros, which are valid there. Where it refuses, the handler is left, which does no more than that store.
+    // SAFETY: the page is a whole page owned by this library, private and not backed by a file. In a child the kernel
+    // writes zeros to it, which are valid values. If the kernel refuses, the handler remains, which only performs the
+    // same store.
     unsafe {
         libc::madvise(page, size_of::<Page>(), libc::MADV_WIPEONFORK);
         if libc::pthread_atfork(None, None, Some(clear)) != 0 {
@@ -83,22 +87,25 @@ fn prepare() {
     }
 }
 
-/// Whether this signal waits for this thread, or for any of the process's, until it is no longer blocked.
+/// Whether this blocked signal is pending for this thread or for the process.
 pub(crate) fn is_pending(signal: Signal) -> bool {
     let mut pending = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the call fills the set, and it is read after it has done so only.
+    // SAFETY: the call fills the set, which is read only after the call succeeded.
     unsafe { libc::sigpending(pending.as_mut_ptr()) == 0 && libc::sigismember(pending.as_ptr(), signal as i32) == 1 }
 }
 
-/// Takes one pending signal of these away, which the caller has blocked; that of the thread comes before that of the process.
-/// Does not wait for one.
+/// Removes one pending signal out of `signals`, which the caller has blocked. Does not wait for one.
+///
+/// A signal pending for the thread is taken before one pending for the process.
 pub(crate) fn take_pending(signals: &SigSet) {
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both arguments live beyond the call, and it may be told that nobody wants to know about the signal.
+    // SAFETY: both arguments outlive the call, and a null pointer is allowed for the signal information.
     unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), &at_once) };
 }
 
-/// A value whose destructor reaches what a child must leave alone: locks, sockets, threads, files. There it does not run.
+/// A value that is not dropped in a forked child, so that its destructor does not run there.
+///
+/// For destructors that touch resources of the parent: locks, sockets, threads and files.
 pub(crate) struct Own<T> {
     value: ManuallyDrop<T>,
     life: Life,
@@ -128,7 +135,7 @@ impl<T> DerefMut for Own<T> {
 impl<T> Drop for Own<T> {
     fn drop(&mut self) {
         if !self.life.is_over() {
-            // SAFETY: here only, and nothing uses it afterwards.
+            // SAFETY: the value is dropped only here, and nothing uses it afterwards.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }
     }

@@ -1,9 +1,9 @@
-//! What to do when the system has no descriptor or no memory left for a call.
+//! Advice for the case that the system has no file descriptor or no memory left for a call.
 
 use nix::errno::Errno;
 use std::io;
 
-/// What is missing, and what to do: of an error that goes away when there is more of it.
+/// The missing resource and the remedy, for an error that goes away once more of the resource is available.
 pub(crate) fn advice(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error().map(Errno::from_raw)? {
         Errno::EMFILE => Some("this process has no file descriptor left: close some, or raise its limit (`ulimit -n`)"),
@@ -13,7 +13,7 @@ pub(crate) fn advice(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// The error's text, with the advice if there is one.
+/// The error's text, with the advice if there is any.
 pub(crate) fn explained(error: &io::Error) -> String {
     advice(error).map_or_else(|| error.to_string(), |advice| format!("{error}: {advice}"))
 }

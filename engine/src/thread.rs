@@ -1,9 +1,10 @@
-//! The threads that the library starts, all of them here.
+//! Starts every thread of the library.
 //!
-//! A thread begins with all signals blocked, so that the program's own threads get the program's signals: one that blocks
-//! them and waits for them with `sigwait` is not ended by a thread that it does not know of. The signals of a fault
-//! (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS) stay open: they come to the thread that causes them, and a program's
-//! crash handler is to see them. A thread that cannot be started is an error that names the limits.
+//! A thread starts with all signals blocked, so that the application's own threads receive the application's signals.
+//! An application that blocks signals and waits for them with `sigwait` is thus not ended through a thread of the
+//! library. The fault signals (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS) stay unblocked: they go to the thread
+//! that causes them, and the application's crash handler must receive them. If a thread cannot be started, the error
+//! names the limits that may be the cause.
 
 use crate::error::Error;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -11,14 +12,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
-/// The stack of a thread that calls nothing of the application's, in bytes.
+/// The stack size, in bytes, of a thread that never calls the application.
 pub(crate) const OWN_STACK_BYTES: usize = 512 << 10;
 
-/// What a thread causes itself, by what it executes.
+/// The signals that a thread causes by the instructions it executes.
 const FAULTS: [Signal; 6] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// Starts a thread; `purpose` ends the sentence "cannot start the thread that ...".
+/// Starts a thread. `purpose` ends the sentence "cannot start the thread that ...".
 pub(crate) fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     purpose: &str,
@@ -29,7 +30,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     started(purpose, || builder.spawn(body))
 }
 
-/// The same for a thread that ends within `scope`.
+/// Like [`spawn`], for a thread that ends within `scope`.
 pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: impl Into<String>,
@@ -40,7 +41,8 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     started(purpose, || builder.spawn_scoped(scope, body))
 }
 
-/// Runs `start` with all signals blocked, which the thread inherits: there is no moment in which it could take one.
+/// Runs `start` with all signals except faults blocked. The new thread inherits the mask, so it never runs with signals
+/// open.
 fn started<T>(purpose: &str, start: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
     let mut blocked = SigSet::all();
     FAULTS.into_iter().for_each(|signal| blocked.remove(signal));
@@ -52,7 +54,8 @@ fn started<T>(purpose: &str, start: impl FnOnce() -> io::Result<T>) -> Result<T,
     result.map_err(|error| refused(purpose, error))
 }
 
-/// The system does not say which limit it was.
+/// The error for a thread that could not be started. It lists the possible limits, since the system does not report
+/// which one it was.
 fn refused(purpose: &str, error: io::Error) -> Error {
     let what = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => format!(

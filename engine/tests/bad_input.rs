@@ -1,6 +1,6 @@
-//! Bad input of every kind, through the public API: a clear error each, no crash, nothing half-done.
+//! Bad input through the public API: each kind gives a clear error, never a crash or a half-finished action.
 //!
-//! Members that break the protocol are in `rogues.rs`.
+//! `rogues.rs` tests members that break the protocol.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
 const RING_BYTES: usize = 64 << 10;
 
-/// Members 10, 20 and so on, on free ports of this host.
+/// Configures members 10, 20 and so on, on free ports of this host.
 fn config(n: u32) -> Config {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let member = |(rank, listener): (u32, &TcpListener)| Member {
@@ -41,7 +41,7 @@ fn refused<T>(result: Result<T, Error>) -> Error {
     result.map(|_| ()).expect_err("it was to be refused")
 }
 
-/// Asserts that the error's text has all these parts.
+/// Asserts that the text of the error contains all `parts`.
 fn says(error: &Error, parts: &[&str]) {
     let text = error.to_string();
     for part in parts {
@@ -92,7 +92,7 @@ fn all_interfaces_are_listened_on_but_no_address() {
     says(&error, &["0.0.0.0:7002", "member 2", "all interfaces", "`listen`"]);
 }
 
-/// Hosts, interfaces and names of a network of its own, in a process of its own.
+/// The environment variable that selects the child process with its own network, interfaces and host names.
 const NETWORK: &str = "GALERNA_BAD_INPUT_NETWORK";
 const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 host-a\n192.0.2.1 two-ways\n127.0.0.1 two-ways\n";
 
@@ -118,7 +118,7 @@ fn addresses_with_interfaces_and_names() {
     let _ = std::fs::remove_file(hosts);
 }
 
-/// Not a test by itself: see `addresses_with_interfaces_and_names`.
+/// Runs in the child process that `addresses_with_interfaces_and_names` starts; returns at once elsewhere.
 #[test]
 fn addresses_in_a_network() {
     if std::env::var_os(NETWORK).is_none() {
@@ -131,7 +131,7 @@ fn addresses_in_a_network() {
     };
     for addresses in [
         ["[fe80::1%lo]:7001", "[fe80::2%1]:7002"],
-        // The first address of the name is nobody's here.
+        // No process in this network has the first address of the name.
         ["two-ways:7003", "127.0.0.1:7004"],
     ] {
         let config = with(addresses);
@@ -139,7 +139,7 @@ fn addresses_in_a_network() {
         let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
         members.1.send(MAIN, Mode::Safe, b"through", LONG).unwrap();
         members.1.flush(MAIN, 0, LONG).unwrap();
-        // And for a process that asks its way in.
+        // A third process can join at such an address, too.
         let address = Some("127.0.0.1:7009".to_owned());
         let third = join(&Config { address, ..config }, 30).unwrap();
         third.flush(MAIN, 0, LONG).unwrap();
@@ -207,7 +207,7 @@ fn two_processes_with_one_id_and_a_port_in_use() {
     members.0.flush(MAIN, 0, LONG).unwrap();
 }
 
-/// In a process that has so few descriptors: the addresses of the two members.
+/// The environment variable that gives the two addresses to a child process with few file descriptors.
 const FEW: &str = "GALERNA_BAD_INPUT_FEW";
 
 #[test]
@@ -216,14 +216,14 @@ fn want_of_descriptors_is_named() {
     std::fs::create_dir_all(&folder).unwrap();
     let unix = [1, 2].map(|n| format!("unix:{}/{n}", folder.display())).join(",");
     let tcp = config(2).members.into_iter().map(|member| member.address).collect::<Vec<_>>().join(",");
-    // A dead process has left the first socket.
+    // A dead process has left the first socket file behind.
     drop(std::os::unix::net::UnixListener::bind(folder.join("1")).unwrap());
     for addresses in [tcp, unix] {
         let first = addresses.split(',').next().unwrap().to_owned();
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["few_descriptors", "--exact", "--nocapture", "--test-threads=1"]).env(FEW, addresses);
         let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        // Somebody connects, again and again.
+        // Connects to the first address again and again.
         while child.try_wait().unwrap().is_none() {
             match first.strip_prefix("unix:") {
                 Some(path) => drop(std::os::unix::net::UnixStream::connect(path)),
@@ -246,7 +246,7 @@ fn few(addresses: &str) -> Config {
     Config { ring_bytes: RING_BYTES, ..config }
 }
 
-/// Not a test by itself: see `want_of_descriptors_is_named`.
+/// Runs in the child process that `want_of_descriptors_is_named` starts; returns at once elsewhere.
 #[test]
 fn few_descriptors() {
     let Ok(addresses) = std::env::var(FEW) else { return };
@@ -300,18 +300,18 @@ fn a_message_over_the_limit() {
     says(&calls[0], &["32761 bytes"]);
     let error = refused(group.try_send(SubgroupId(7), Mode::Safe, b"x"));
     assert!(matches!(error, Error::UnknownSubgroup(SubgroupId(7))));
-    // Nothing of it was sent, and what is at the limit still is.
+    // No part of the refused messages was sent. A message of exactly the largest size still is.
     group.send(MAIN, Mode::Safe, &large[1..], LONG).unwrap();
     group.leave(LONG).unwrap();
     assert_eq!(group.stats(MAIN).unwrap().messages_sent, 1);
 }
 
-/// Bytes that are no handshake, or only a part of one.
+/// Returns byte strings that are no handshake, or only a part of one.
 fn not_a_handshake() -> [Vec<u8>; 5] {
     [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 5000], noise(777, 4000), vec![0; 64], Vec::new()]
 }
 
-/// Bytes that are the same at every run.
+/// Returns pseudo-random bytes that are the same in every run.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let next = || {
@@ -332,7 +332,7 @@ fn strangers_do_not_hold_up_the_meeting() {
                 break stream;
             }
         };
-        // Some of it may be refused already.
+        // The peer may refuse part of it already.
         let _ = stranger.write_all(&bytes);
         strangers.push(stranger);
     }
@@ -350,7 +350,7 @@ fn an_impostor_at_a_members_address() {
         let impostor = TcpListener::bind(&config.members[0].address).unwrap();
         let answer = bytes.clone();
         let accepting = impostor.try_clone().unwrap();
-        // It ends with the listener's shutdown at the end of the test's process.
+        // The thread ends when the test's process ends and the listener is shut down.
         std::thread::spawn(move || {
             while let Ok((mut stream, _)) = accepting.accept() {
                 let _ = stream.read(&mut [0; 64]);

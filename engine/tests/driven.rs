@@ -1,5 +1,5 @@
-//! A member that the application drives waits on its descriptor first, and dispatches when that is readable: whichever way
-//! it got into the group, it must be woken.
+//! A member that the application drives waits on its descriptor first, and dispatches when that is readable. It must be
+//! woken, however it came into the group.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
@@ -14,7 +14,7 @@ use std::time::Duration;
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
 
-/// A folder that goes with the test.
+/// A folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// Heartbeats are 12 minutes apart, so that none of them is what wakes a member.
+/// Heartbeats are 12 minutes apart, so that no heartbeat wakes a member.
 fn config(fabric: FabricKind) -> Config {
     let address = common::addresses(fabric, 1).remove(0);
     let mut config = Config::new("driven", fabric, vec![Member { id: MemberId(1), address }]);
@@ -40,7 +40,7 @@ fn config(fabric: FabricKind) -> Config {
     config
 }
 
-/// Joins, and counts what is delivered.
+/// Joins, and counts the deliveries.
 fn join(config: &Config, id: u32) -> (Group, Driver, Arc<AtomicUsize>) {
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = seen.clone();
@@ -51,7 +51,7 @@ fn join(config: &Config, id: u32) -> (Group, Driver, Arc<AtomicUsize>) {
     (group, driver, seen)
 }
 
-/// Sends one message, and does nothing but wait on the descriptor and dispatch until it is delivered.
+/// Sends one message, then only waits on the descriptor and dispatches until the message is delivered.
 fn one_message(what: &str, (group, driver, seen): &mut (Group, Driver, Arc<AtomicUsize>)) {
     let before = seen.load(Ordering::Relaxed);
     group.try_send(MAIN, Mode::Safe, b"a message").unwrap();
@@ -67,7 +67,7 @@ fn one_message(what: &str, (group, driver, seen): &mut (Group, Driver, Arc<Atomi
 fn a_founder_is_woken() {
     for fabric in common::fabrics() {
         let mut member = join(&config(fabric), 1);
-        // The first dispatch is what arms the descriptor, the second message finds it armed.
+        // The first dispatch arms the descriptor; the second message finds it armed.
         one_message(&format!("{fabric}, first"), &mut member);
         one_message(&format!("{fabric}, second"), &mut member);
     }

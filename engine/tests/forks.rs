@@ -1,4 +1,5 @@
-//! A forked child has no part in its parent's groups and logs: every call says so and touches nothing, and the parent goes on.
+//! A forked child has no part in its parent's groups and logs. Every call reports that and changes nothing, and the
+//! parent goes on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -21,7 +22,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 type Heard = Arc<Mutex<Vec<String>>>;
 
-/// A folder that goes with the test, in the parent only.
+/// A folder that is removed at the end of the test, by the parent only.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -43,7 +44,7 @@ fn config(fabric: FabricKind, members: u32) -> Config {
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
     let mut config = Config::new("forks", fabric, members);
     (config.ring_bytes, config.verbs) = (64 << 10, common::patient_verbs());
-    // Nobody is taken for dead because the machine is busy.
+    // Long timeouts, so that no member is taken for dead on a busy machine.
     (config.failure_timeout_ms, config.partition_timeout_ms) = (60_000, 60_000);
     config
 }
@@ -54,15 +55,16 @@ fn recorder() -> (Heard, impl FnMut(Delivery<'_>) + Send + 'static) {
     (heard, move |m: Delivery<'_>| sink.lock().unwrap().push(String::from_utf8_lossy(m.payload).into_owned()))
 }
 
-/// Runs `body` in a child, which ends with it; an error is the test's.
+/// Runs `body` in a child process, which ends afterwards. An error of `body` fails the test.
 fn in_child(body: impl FnOnce() -> Result<(), String>) {
-    // SAFETY: the child uses the memory allocator, which glibc keeps usable, and what this test is about; it ends by `_exit`.
+    // SAFETY: the child uses the memory allocator, which glibc keeps usable after a fork, and the calls under test. It
+    // ends by `_exit`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let code = match body() {
                 Ok(()) => 0,
                 Err(what) => {
-                    // SAFETY: the bytes are there; no lock is taken, which another thread may have had.
+                    // SAFETY: the bytes are valid. No lock is taken that another thread may have held at the fork.
                     unsafe { libc::write(2, format!("{what}\n").as_ptr().cast(), what.len() + 1) };
                     1
                 }
@@ -127,7 +129,7 @@ fn group_calls(group: &Group) -> Result<(), String> {
     is("no fault", group.fault(MemberId(2)).is_none())
 }
 
-/// What a child does with what its parent has.
+/// The child's use of the handles that it has from its parent.
 fn child(
     group: Group,
     driver: Option<Driver>,
@@ -147,7 +149,7 @@ fn child(
         forked("a driver's leave", driver.leave(LONG))?;
     }
     drop(group);
-    // It may join by itself.
+    // The child may join by itself.
     let (heard, handler) = recorder();
     let lone = Group::join(own, handler).map_err(|error| error.to_string())?;
     lone.send(MAIN, Mode::Safe, b"its own", LONG).map_err(|error| error.to_string())?;
@@ -188,7 +190,7 @@ fn the_parent_goes_on(fabric: FabricKind, logs: bool, driven: bool) {
         true => Group::join_driven(config, handler).map(|(group, driver)| (group, Some(driver))).unwrap(),
         false => (Group::join(config, handler).unwrap(), None),
     };
-    // A member that is driven takes part in its own time only.
+    // A driven member takes part only while its driver is called.
     wait_for(&mut driver, "the second member", || second.is_finished());
     let (other, other_heard) = second.join().unwrap();
     group.try_send(MAIN, Mode::Safe, b"before").unwrap();
@@ -197,9 +199,9 @@ fn the_parent_goes_on(fabric: FabricKind, logs: bool, driven: bool) {
         let mut open = group.try_reserve(MAIN, 8).unwrap();
         open.copy_from_slice(b"parent's");
         let flush = group.start_flush(MAIN, 0).unwrap();
-        // The fork makes the second one of each.
+        // The fork makes the second copy of each.
         in_child(|| {
-            // SAFETY: bits of values that this process has a copy of, and of which the copy is never used here.
+            // SAFETY: these are bitwise copies of values that the child has from the fork; it never uses the originals.
             unsafe {
                 child(
                     std::ptr::read(&group),
@@ -268,7 +270,7 @@ fn a_child_has_no_part_in_a_log() {
         is("failure", matches!(log.failure(), Some(Error::Forked)))?;
         is("no end", log.durable().is_none() && reader.end().is_none())?;
         // The parent's lock stays, and its checkpoint is not removed.
-        // SAFETY: bits of values that this process has a copy of, and of which the copy is never used here.
+        // SAFETY: these are bitwise copies of values that the child has from the fork; it never uses the originals.
         unsafe {
             drop(std::ptr::read(&writer));
             forked("close", std::ptr::read(&log).close())
@@ -284,7 +286,7 @@ fn a_child_has_no_part_in_a_log() {
     log.close().unwrap();
 }
 
-/// What a program calls `exec` for has none of the library's descriptors.
+/// A program that is started by `exec` has none of the library's descriptors.
 #[test]
 fn descriptors_are_closed_by_exec() {
     let open = || -> Vec<(i32, String, bool)> {

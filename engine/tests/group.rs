@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
 
-/// What one member has delivered: sender, sequence, payload.
+/// The deliveries of one member: sender, sequence number, payload.
 type History = Arc<Mutex<Vec<(u32, u64, Vec<u8>)>>>;
 
 fn addresses(fabric: FabricKind, n: u32) -> Vec<Member> {
@@ -166,7 +166,7 @@ fn a_leaver_is_named_and_loses_nothing() {
     }
 }
 
-/// Neither of two can know whether the other is dead or only cut off.
+/// Neither of two members can know whether the other one is dead or only cut off.
 #[test]
 fn one_of_two_stops_unless_it_is_told_to_go_on() {
     for fabric in common::fabrics() {
@@ -217,7 +217,8 @@ fn the_applications_own_loop_can_drive() {
     }
 }
 
-/// The others see a leave and are delivered all that was accepted, the messages behind an open reservation among it.
+/// The others see a leave, and are delivered everything that was accepted, also the messages behind an open
+/// reservation.
 #[test]
 fn an_open_reservation_does_not_hold_up_a_leave() {
     for fabric in common::fabrics() {
@@ -235,7 +236,7 @@ fn an_open_reservation_does_not_hold_up_a_leave() {
                     leaves.join().unwrap().unwrap();
                 } else {
                     leaves.join().unwrap().unwrap();
-                    // Its bytes are there as long as it lives.
+                    // The bytes of the reservation stay valid as long as it exists.
                     open.copy_from_slice(b"late");
                     assert!(matches!(open.commit(Mode::Safe), Err(Error::Left)), "{fabric}");
                 }
@@ -253,7 +254,7 @@ fn an_open_reservation_does_not_hold_up_a_leave() {
     }
 }
 
-/// As above, for a group that the application drives, and for a leave that begins in a callback.
+/// The same for a group that the application drives, and for a leave that begins in a callback.
 #[test]
 fn a_driven_leave_and_one_from_a_callback_drop_open_reservations_too() {
     let config = config(FabricKind::Tcp, 2);

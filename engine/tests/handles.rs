@@ -1,4 +1,4 @@
-//! What handles may do whatever the driver does.
+//! Calls on handles in every state of the driver.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use galerna::{Config, Delivery, Driver, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};

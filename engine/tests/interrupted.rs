@@ -1,4 +1,4 @@
-//! A process to all of whose threads a signal comes all the time: no call of the library fails by that.
+//! All threads of a process are interrupted by signals all the time: no call of the library fails because of that.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "common/mod.rs"]
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Where a reservation of space can be interrupted.
+/// Makes a folder in `/dev/shm` if there is one, since a reservation of disk space can be interrupted there.
 fn folder(name: &str) -> PathBuf {
     let memory = Path::new("/dev/shm");
     let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -31,7 +31,7 @@ struct Storm(Arc<AtomicBool>, Option<std::thread::JoinHandle<u64>>);
 
 impl Storm {
     fn begin() -> Storm {
-        // SAFETY: the handler does nothing; calls that it interrupts are not made again by the system.
+        // SAFETY: the handler does nothing; the system does not restart the calls that it interrupts.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
@@ -47,7 +47,7 @@ impl Storm {
                 for task in std::fs::read_dir("/proc/self/task").unwrap() {
                     let thread: i32 = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
                     if thread != own {
-                        // SAFETY: a thread that has ended meanwhile is an error that is not looked at.
+                        // SAFETY: for a thread that has ended the call returns an error, which is ignored.
                         sent +=
                             u64::from(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) } == 0);
                     }
@@ -75,7 +75,7 @@ fn signals_interrupt_no_log_and_no_group() {
     drop(storm);
 }
 
-/// A signal seldom comes at the very moment of a call: here every third call is interrupted.
+/// A signal seldom comes at the very moment of a call. Here every third call is interrupted.
 #[test]
 fn calls_that_are_interrupted_are_made_again() {
     let folder = folder("calls");

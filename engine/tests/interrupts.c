@@ -1,5 +1,5 @@
-/* A system that interrupts calls. Put before the C library by LD_PRELOAD, this makes every third call of a thread that a signal
- * can interrupt fail with EINTR, before anything has been done. A call on a descriptor that does not wait is never interrupted. */
+/* A system that interrupts calls. Loaded before the C library by LD_PRELOAD, this makes every third interruptible call
+ * of a thread fail with EINTR before anything was done. A call on a non-blocking descriptor is never interrupted. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(30);
 const MAIN: SubgroupId = SubgroupId(0);
 
-/// Everything that was ever delivered is the state.
+/// An application with all its past deliveries as its state.
 #[derive(Default)]
 struct Past {
     messages: Vec<(u32, u32)>,
@@ -82,7 +82,7 @@ fn found(config: &Config, padding: usize) -> Vec<Joined> {
     started.into_iter().map(|s| s.join().unwrap()).collect()
 }
 
-/// A process that is none of the founders.
+/// Starts a process that is not a founder.
 fn newcomer(config: &Config, id: u32, padding: usize) -> Result<Joined, Error> {
     let config = Config { address: Some(common::addresses(config.fabric, 1).remove(0)), ..config.clone() };
     start(&config, id, padding)
@@ -119,7 +119,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
         (0..100).for_each(|n| members.iter().for_each(|(group, _)| send(group, n)));
         let stop = AtomicBool::new(false);
         let (joiner, sent) = std::thread::scope(|scope| {
-            // Under load, so that messages come while the state does.
+            // Under load, so that messages arrive during the state transfer.
             let senders: Vec<_> = members
                 .iter()
                 .map(|(group, _)| {
@@ -138,7 +138,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
         assert_eq!(joiner.0.view().voters, [1, 2, 3, 9].map(MemberId), "{fabric}: the join returns with the vote");
         let all: Vec<&Joined> = members.iter().chain([&joiner]).collect();
         same_past(&all, sent + 50);
-        // It is a member in one view, and a voter from the next one on.
+        // The joiner is a member in one view, and a voter from the next one on.
         for (group, past) in &all {
             wait_for("the view in which it votes", || group.view().number >= 2);
             let joined: Vec<_> = past.lock().unwrap().views.iter().flat_map(|view| view.joined.clone()).collect();
@@ -177,11 +177,11 @@ fn timeouts_and_addresses_change_member_by_member() {
     for (place, address) in common::addresses(FabricKind::Tcp, 3).into_iter().enumerate() {
         members.iter().for_each(|(group, _)| send(group, 7));
         members.remove(0).0.leave(LONG).unwrap();
-        // Its file says where it is found now; the files of the others still name the old address.
+        // Its file has the new address; the files of the others still have the old one.
         config.members[place].address = address;
         members.push(start(&config, place as u32 + 1, 0).unwrap());
     }
-    // A process whose file has the new addresses only finds the group.
+    // A process with only the new addresses in its file finds the group.
     members.push(newcomer(&config, 9, 0).unwrap());
     members.iter().for_each(|(group, _)| send(group, 8));
     same_past(&members.iter().collect::<Vec<_>>(), 3 * 3 + 4);
@@ -222,7 +222,7 @@ fn a_state_that_cannot_be_restored_ends_the_join_and_nothing_else() {
     let config = config(FabricKind::Tcp, 3);
     let members = found(&config, 0);
     send(&members[0].0, 1);
-    // It expects more than there is.
+    // Its `restore` expects more bytes than the state has.
     let hasty = Config { join_timeout_ms: 2000, ..config.clone() };
     let error = newcomer(&hasty, 9, 1 << 20).err().unwrap();
     assert!(matches!(error, Error::StateTransfer(_)), "{error}");
@@ -233,7 +233,7 @@ fn a_state_that_cannot_be_restored_ends_the_join_and_nothing_else() {
     same_past(&members.iter().collect::<Vec<_>>(), 2);
 }
 
-/// An application whose callbacks take a while each, none of them long, and whose state waits.
+/// An application with many short callbacks, and with a `restore` that waits.
 struct Slow {
     callback: Duration,
     heard: Arc<AtomicUsize>,
@@ -257,7 +257,7 @@ impl Handler for Slow {
     }
 }
 
-/// More callbacks than there is time for between two heartbeats, in one go.
+/// More callbacks in a row than fit between two heartbeats.
 #[test]
 fn many_short_callbacks_do_not_make_a_member_look_dead() {
     const MESSAGES: u32 = 600;
@@ -272,13 +272,13 @@ fn many_short_callbacks_do_not_make_a_member_look_dead() {
     let newcomer = Config { address, ..config }.with_member(MemberId(9));
     let joins = std::thread::spawn(move || Group::join(newcomer, slow));
     wait_for("the state, which covers nothing of what follows", || restoring.load(Ordering::SeqCst));
-    // All of it comes while the state is taken, and is told in the catch-up.
+    // All messages arrive during the state transfer, and are delivered in the catch-up.
     (0..MESSAGES).for_each(|n| send(&members[0].0, n));
     members[0].0.flush(MAIN, 0, LONG).unwrap();
     restores.store(true, Ordering::SeqCst);
     let joined = joins.join().unwrap().unwrap();
     assert_eq!(heard.load(Ordering::SeqCst), MESSAGES as usize);
-    // And these are told as they come.
+    // These messages are delivered as they arrive.
     (0..MESSAGES).for_each(|n| send(&members[1].0, n));
     wait_for("the slow member's deliveries", || heard.load(Ordering::SeqCst) == 2 * MESSAGES as usize);
     for group in [&joined, &members[0].0, &members[1].0] {
@@ -287,7 +287,7 @@ fn many_short_callbacks_do_not_make_a_member_look_dead() {
     }
 }
 
-/// Everybody that joins links itself with all members: one that nobody reaches would lock all others out.
+/// Every joiner links itself with all members. A member that cannot be reached would lock all others out.
 #[test]
 fn a_joiner_that_cannot_be_reached_is_refused_and_locks_nobody_out() {
     for fabric in [FabricKind::Tcp, FabricKind::Shm] {
@@ -302,7 +302,7 @@ fn a_joiner_that_cannot_be_reached_is_refused_and_locks_nobody_out() {
         assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains(&nobody), "{fabric}: {error}");
         let address = common::addresses(fabric, 1).remove(0);
         let ninth = start(&Config { address: Some(address.clone()), ..config.clone() }, 9, 0).unwrap();
-        // That of another member.
+        // The address of another member.
         let error = wrong(&address, 8);
         assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains(&address), "{fabric}: {error}");
         let tenth = newcomer(&config, 10, 0).unwrap();
@@ -311,7 +311,7 @@ fn a_joiner_that_cannot_be_reached_is_refused_and_locks_nobody_out() {
     }
 }
 
-/// Passes connections on to a member, but for those of processes that want to link themselves with it.
+/// Forwards connections to a member, except those of processes that want to link themselves with it.
 fn one_way(to: String) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -361,7 +361,7 @@ fn what_is_missing_is_said_with_the_whole_wait() {
     assert!(matches!(error, Error::Missing { after_ms: 1200, .. }), "{error}");
 }
 
-/// Its callbacks take longer than the messages need to come: it would catch up for ever.
+/// The joiner's callbacks take longer than the interval of the messages, so its catch-up would never end.
 #[test]
 fn a_joiner_that_is_too_slow_for_the_group_gives_up() {
     let mut config = config(FabricKind::Tcp, 2);
@@ -378,7 +378,7 @@ fn a_joiner_that_is_too_slow_for_the_group_gives_up() {
             break;
         }
         send(&members[0].0, n);
-        // What came while the state was taken is more than it can take until then.
+        // More messages arrived during the state transfer than it can deliver until the deadline.
         let is_member = members[0].0.view().members.len() == 3;
         restores.fetch_or(is_member && n > 500, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(3));

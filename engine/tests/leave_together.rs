@@ -1,4 +1,4 @@
-//! Members that all leave at the same time: every leave is in order.
+//! All members leave at the same time, and every leave succeeds.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The log in real files, by real threads and processes.
+//! The log in real files, with real threads and processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "common/small_disk.rs"]
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A directory that is gone when the test ends.
+/// A directory that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -130,7 +130,7 @@ fn a_journal_says_what_is_durable_and_wakes() {
     assert_eq!(journal.backlog_bytes(), 0);
     assert_eq!(sequences(&log), (1..=50).chain([60]).collect::<Vec<_>>());
     assert_eq!(log.load("paxos").unwrap().unwrap(), b"promise");
-    // What the handle appends comes after what the journal has.
+    // A record that the handle appends comes after those of the journal.
     assert_eq!(log.append(b"own", LONG).unwrap(), v(61));
     let cut = journal.cut(v(40));
     assert_eq!(log.append(b"after the cut", LONG).unwrap(), v(40));
@@ -175,7 +175,7 @@ fn an_entry_outlives_what_happens_to_the_log() {
     assert_eq!(sequences(&open(&folder)).last(), Some(&119));
 }
 
-/// Not a test: what [`a_log_survives_a_kill`] kills.
+/// Runs in the child process that [`a_log_survives_a_kill`] kills; returns at once elsewhere.
 #[test]
 fn child_that_appends() {
     let Some(path) = std::env::var_os("GALERNA_LOG_CHILD") else { return };
@@ -277,7 +277,7 @@ fn a_log_for_reading_knows_its_segments() {
     assert!(reading.count(&unknown).is_err());
 }
 
-/// Whoever reads sees files of several moments: that is not damage.
+/// A reader may see files of different moments; that is not damage.
 #[test]
 fn a_log_is_opened_for_reading_while_it_is_written_and_trimmed() {
     let folder = Folder::new();
@@ -303,7 +303,7 @@ fn a_log_is_opened_for_reading_while_it_is_written_and_trimmed() {
     writer.join().unwrap();
 }
 
-/// Not a test: what [`a_real_disk_can_be_full`] runs where a small file system is mounted.
+/// Runs in a child process of [`a_real_disk_can_be_full`], on a small file system; returns at once elsewhere.
 #[test]
 fn child_on_a_full_disk() {
     let Some(path) = std::env::var_os("GALERNA_LOG_FULL") else { return };
@@ -333,7 +333,7 @@ fn a_real_disk_can_be_full() {
     }
 }
 
-/// Not a test: what [`a_limit_of_file_sizes_is_an_error`] runs, as the limit holds for the whole process.
+/// Runs in a child process of [`a_limit_of_file_sizes_is_an_error`], since the limit holds for the whole process.
 #[test]
 fn child_with_a_limit_of_file_sizes() {
     let Some(path) = std::env::var_os("GALERNA_LOG_LIMITED") else { return };
@@ -363,12 +363,12 @@ fn child_with_a_limit_of_file_sizes() {
     let on_memory = Config { fabric: FabricKind::Shm, members: vec![me], ..config };
     let error = Group::join(on_memory, |_: Delivery<'_>| {}).map(drop).unwrap_err();
     assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
-    // A program that blocks the signal and unblocks it later is not ended then.
+    // A program that blocks the signal and unblocks it later is not killed then.
     let signal = SigSet::from(Signal::SIGXFSZ);
     signal.thread_block().unwrap();
     says_limit(Log::open(path.join("large"), LogOptions::default()).map(drop).unwrap_err());
     signal.thread_unblock().unwrap();
-    // What is within the limit goes on.
+    // Writes within the limit still succeed.
     log.append(b"two", LONG).unwrap();
     log.close().unwrap();
     assert_eq!(sequences(&Log::open(path.join("small"), small()).unwrap()), [1, 2]);
@@ -384,7 +384,7 @@ fn a_limit_of_file_sizes_is_an_error() {
     small_disk::assert_said(&output, "it lives");
 }
 
-/// Threads that read all the time while the log grows, is cut and is trimmed.
+/// Threads read all the time while the log grows, is cut and is trimmed.
 #[test]
 fn readers_see_true_records_whatever_happens() {
     let folder = Folder::new();
@@ -401,7 +401,7 @@ fn readers_see_true_records_whatever_happens() {
                         let sequence = entry.version().sequence;
                         assert_eq!(entry.len() as u64, 8 + sequence % 700);
                         assert_eq!(entry[..8], sequence.to_le_bytes());
-                        // What stands there is the same to the end, whoever cuts meanwhile.
+                        // The bytes do not change while the entry is held, even if a cut removes the record.
                         assert!(entry[8..].iter().all(|&byte| byte == sequence as u8));
                     }
                     Err(Error::LogTrimmed { .. }) => break,
@@ -442,23 +442,23 @@ fn readers_see_true_records_whatever_happens() {
     });
 }
 
-/// Everything that the process may still open.
+/// Opens files until the process has no descriptor left.
 fn all_descriptors() -> Vec<std::fs::File> {
     std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
 }
 
-/// Not a test: what [`a_log_goes_on_without_a_free_descriptor`] runs, with a low limit.
+/// Runs in a child process of [`a_log_goes_on_without_a_free_descriptor`], with a low limit.
 #[test]
 fn child_without_descriptors() {
     let Some(path) = std::env::var_os("GALERNA_LOG_DESCRIPTORS") else { return };
     let log = Log::open(&path, small()).unwrap();
     let append = |count: u64| (0..count).try_for_each(|_| log.append(&[7; 8000], LONG).map(|_| ()));
     let held = all_descriptors();
-    // Several changes of the segment, by what the log holds back.
+    // The log changes segments several times with the descriptors that it keeps in reserve.
     for _ in 0..10 {
         append(8).and_then(|()| log.sync(LONG)).unwrap();
     }
-    // Whatever it gives back for a moment is taken by somebody else: then it waits.
+    // Other threads take every descriptor that the log frees for a moment; then the log waits.
     let (stop, shortage) = (AtomicU64::new(0), std::sync::Mutex::new(None));
     std::thread::scope(|scope| {
         let grabs = || {

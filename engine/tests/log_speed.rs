@@ -1,7 +1,9 @@
-//! What the log costs beside the disk: `cargo test --release -p galerna --test log_speed -- --ignored --nocapture`.
+//! Measures the cost of the log beyond the disk:
+//! `cargo test --release -p galerna --test log_speed -- --ignored --nocapture`.
 //!
-//! Each run appends to a log and notes what that did to the files; then the same writes and syncs are made again, on files
-//! that are reserved in the same way, with nothing around them. The share is the one time over the other, the median of pairs.
+//! Each run appends to a log and records the operations on its files. Then it repeats the same writes and syncs without
+//! the log, on files that are reserved in the same way. The share is the ratio of the two times, the median over pairs
+//! of runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use galerna::log::{Disk, File, Log, LogOptions, Map, OsDisk};
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(300);
 const PAIRS: usize = 7;
 
-/// What was done to the files, in order.
+/// An operation on the files, in order.
 #[derive(Clone)]
 enum Done {
     Create(String, u64),
@@ -96,7 +98,8 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// Appends `count` records of `len` bytes, waiting for the disk after every `group`; the time, and what was done.
+/// Appends `count` records of `len` bytes, and waits for the disk after every `group`. Returns the time and the
+/// operations.
 fn with_log(path: &Path, len: usize, count: usize, group: usize) -> (Duration, Vec<Done>) {
     let trace = Trace::default();
     let disk = Traced { disk: OsDisk::open_locked(path).unwrap(), trace: trace.clone() };
@@ -117,10 +120,10 @@ fn with_log(path: &Path, len: usize, count: usize, group: usize) -> (Duration, V
     (took, done)
 }
 
-/// The same writes and syncs.
+/// Repeats the same writes and syncs without the log.
 fn without(path: &Path, trace: &[Done]) -> Duration {
     let disk = OsDisk::open_locked(path).unwrap();
-    // The log's first segment was there when its time began.
+    // The log's first segment existed before its time was measured.
     let mut files = std::collections::HashMap::new();
     let first = "0000000000000000.segment".to_owned();
     let made = disk.create(&first, LogOptions::default().segment_bytes).unwrap();

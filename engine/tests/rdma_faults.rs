@@ -1,5 +1,5 @@
-//! Networks that lose packets and break, under groups on RDMA. It needs the simulated hosts of `soft-roce/run`, whose
-//! commands (`rxe-cut` and others) break them; elsewhere every test says that it is skipped.
+//! Networks that lose packets and break, under groups on RDMA. The tests need the simulated hosts of `soft-roce/run`;
+//! commands of these (`rxe-cut` and others) cause the faults. Elsewhere every test reports that it is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
-/// The host, and by that the member, to which everything is done.
+/// The host, and therefore the member, that suffers every fault.
 const VICTIM: &str = "3";
 
-/// What one member has delivered: sender and number.
+/// The deliveries of one member: sender and number.
 type History = Arc<Mutex<Vec<(u32, u32)>>>;
 
-/// There is one network: a test has it for itself, whole at its beginning and at its end.
+/// Exclusive use of the one network, which is intact at the beginning and at the end of each test.
 struct Network(#[allow(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Network {
@@ -41,7 +41,7 @@ impl Drop for Network {
     }
 }
 
-/// Three members, on three hosts.
+/// Makes three members on three hosts.
 fn group(failure_timeout_ms: u64, verbs: Verbs) -> Vec<(Group, History)> {
     let addresses = (1..).zip(common::addresses(FabricKind::Verbs, 3));
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
@@ -67,7 +67,7 @@ fn group(failure_timeout_ms: u64, verbs: Verbs) -> Vec<(Group, History)> {
     joins.collect::<Vec<_>>().into_iter().map(|join| join.join().unwrap()).collect()
 }
 
-/// Sends numbers until it may not, or has sent `most`; says how many.
+/// Sends numbers until a send is refused, or `most` were sent. Returns the count.
 fn send(group: &Group, most: u32) -> u32 {
     let mut payload = [7; 500];
     for number in 0..most {
@@ -89,7 +89,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The others go on without a member that is cut off while all send, and it delivers nothing that they do not.
+/// A member is cut off while all send. The others go on without it, and it delivers nothing that they do not.
 fn is_removed_after(fault: &str) {
     let Some(network) = Network::take() else { return };
     let members = group(1500, common::patient_verbs());
@@ -131,7 +131,7 @@ fn a_host_behind_a_broken_switch_is_removed() {
     is_removed_after("rxe-isolate");
 }
 
-/// What TCP carries goes on: that it answers is no sign of life.
+/// TCP traffic goes on, but an answer over TCP is no sign of life.
 #[test]
 fn a_host_that_loses_all_rdma_packets_is_removed() {
     is_removed_after("rxe-drop");
@@ -142,7 +142,7 @@ fn a_host_whose_interface_goes_down_is_removed() {
     is_removed_after("rxe-down");
 }
 
-/// Nobody loses its place, and nothing is lost, whatever `fault` does for a while.
+/// No member loses its place, and no message is lost, while `fault` lasts.
 fn is_survived(each: u32, verbs: Verbs, fault: impl FnOnce(&Network)) {
     let Some(network) = Network::take() else { return };
     let members = group(20_000, verbs);
@@ -161,7 +161,7 @@ fn is_survived(each: u32, verbs: Verbs, fault: impl FnOnce(&Network)) {
     }
 }
 
-/// Lost packets are the devices' business.
+/// The devices resend lost packets.
 #[test]
 fn lost_packets_cost_nobody_its_place() {
     is_survived(1000, Verbs { timeout: 16, ..Verbs::default() }, |network| network.does("rxe-drop", &[VICTIM, "1"]));
@@ -169,7 +169,7 @@ fn lost_packets_cost_nobody_its_place() {
 
 #[test]
 fn a_short_silence_costs_nobody_its_place() {
-    // The commands take their time, too.
+    // The commands take time, too.
     is_survived(5000, common::patient_verbs(), |network| {
         network.does("rxe-drop", &[VICTIM]);
         std::thread::sleep(Duration::from_millis(300));

@@ -1,7 +1,7 @@
 //! Members that break the protocol, through the public API: the others name and remove them, and go on.
 //!
-//! A [`Rogue`] is played by the test: it joins as a correct member does, and then writes what it likes on its connections
-//! (`{kind u8, owner u8, table u16, len u32, offset u64}`, little endian, and the bytes).
+//! The test plays a [`Rogue`]. It joins as a correct member does, and then writes arbitrary bytes on its connections.
+//! The format is `{kind u8, owner u8, table u16, len u32, offset u64}`, little endian, then the bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
 const ROGUE: MemberId = MemberId(20);
 
-/// Table 0, the membership's: its words, as `membership/row.rs` has them.
+/// Offsets in table 0, that of the membership, as in `membership/row.rs`.
 mod row {
     pub(crate) const CHANGES: u64 = 24;
     pub(crate) const EPOCH: u64 = 32;
@@ -35,7 +35,7 @@ mod row {
     pub(crate) const WEDGE: u64 = TIMEOUTS + 8 * 2;
     const ENDS: u64 = 8 * 3 * 64;
     const VALUE: u64 = 8 * (7 + 2 * 64 + 5 * 64);
-    /// Records with two places: the second, which the counter 1 guards.
+    /// Of records with two places, these are the second ones, which the counter 1 guards.
     pub(crate) const FLUSH: u64 = WEDGE + 2 * ENDS;
     pub(crate) const ACCEPT: u64 = WEDGE + 3 * ENDS + 8 + VALUE;
     pub(crate) const PROPOSE: u64 = ACCEPT + 2 * (8 + VALUE);
@@ -44,7 +44,7 @@ mod row {
     pub(crate) const LEN: u64 = (CAUSES + 64 * 16 * 8).next_multiple_of(64);
 }
 
-/// Table 1, the subgroup's: where its columns end, its ring, and a row.
+/// Table 1, that of the subgroup: the end of its columns, its ring, and the length of a row.
 const COLUMNS_LEN: u64 = 576;
 const RING_BYTES: u64 = 64 << 10;
 const ROW_LEN: u64 = COLUMNS_LEN + RING_BYTES;
@@ -62,10 +62,10 @@ fn config() -> Config {
     config
 }
 
-/// Who sent it, and its bytes.
+/// The sender and the bytes of each delivery.
 type Delivered = Vec<(MemberId, Vec<u8>)>;
 
-/// A correct member, and what it was delivered.
+/// A correct member, and its deliveries.
 struct Correct {
     group: Group,
     delivered: Arc<Mutex<Delivered>>,
@@ -81,7 +81,7 @@ fn joining(config: &Config, id: u32) -> JoinHandle<Result<Correct, Error>> {
     })
 }
 
-/// Waits until `reached` says something.
+/// Waits until `reached` returns a value.
 fn eventually<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
@@ -95,13 +95,13 @@ fn eventually<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
 
 /// Member 20 of three.
 struct Rogue {
-    /// To the members 10 and 30.
+    /// The connections to the members 10 and 30.
     to: [TcpStream; 2],
-    /// The random numbers of the members' processes, by rank.
+    /// The incarnations of the members' processes (random numbers), by rank.
     incarnations: Vec<u64>,
 }
 
-/// A write as it travels.
+/// Encodes a write for the connection.
 fn write(table: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
     let mut wire = header(1, 0, table, u32::try_from(bytes.len()).unwrap(), offset);
     wire.extend_from_slice(bytes);
@@ -116,29 +116,30 @@ fn header(kind: u8, owner: u8, table: u16, len: u32, offset: u64) -> Vec<u8> {
     wire
 }
 
-/// A write of words to the membership's row.
+/// Encodes a write of words to the membership's row.
 fn words(offset: u64, words: &[u64]) -> Vec<u8> {
     write(0, offset, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>())
 }
 
-/// A record, its guard, and the word that makes the others look.
+/// Encodes a record, its guard, and the `CHANGES` word that makes the others read it.
 fn record(place: u64, record: &[u64], guard: u64, value: u64) -> Vec<u8> {
     [words(place, record), words(guard, &[value]), words(row::CHANGES, &[2])].concat()
 }
 
-/// One word, and the one that makes the others look.
+/// Encodes one word, and the `CHANGES` word that makes the others read it.
 fn word(offset: u64, value: u64) -> Vec<u8> {
     [words(offset, &[value]), words(row::CHANGES, &[2])].concat()
 }
 
-/// A write of the columns `published` (frames, messages), `delivered`, `wanted`, `persisted` and `received` of the first sender.
+/// A write of the columns `published` (frames, messages), `delivered`, `wanted`, `persisted` and `received` of the
+/// first sender.
 fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8> {
     let published = u64::from(frames) | u64::from(messages) << 32;
-    // The first number is 1: everybody begins with it.
+    // `delivered` is at least 1, the first number, with which every member begins.
     write(1, 0, &[published, delivered.max(1), 0, 0, received, 0, 0].map(u64::to_le_bytes).concat())
 }
 
-/// Bytes that are the same at every run.
+/// Returns pseudo-random bytes that are the same in every run.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let next = || {
@@ -158,7 +159,7 @@ fn meet_rogue(config: &Config) -> (Rogue, [JoinHandle<Result<Correct, Error>>; 2
     (Rogue { to, incarnations: met.incarnations }, joins)
 }
 
-/// A group of three, in which members 10 and 30 have sent a message that the rogue has not acknowledged.
+/// Makes a group of three, in which members 10 and 30 have sent a message that the rogue has not acknowledged.
 fn join_rogue() -> (Rogue, [Correct; 2]) {
     let (mut rogue, joins) = meet_rogue(&config());
     for stream in &mut rogue.to {
@@ -178,13 +179,13 @@ impl Rogue {
     /// Sends `bytes` to the first `victims` of the members 10 and 30.
     fn write(&mut self, bytes: &[u8], victims: usize) {
         for stream in &mut self.to[..victims] {
-            // It may be severed before the last byte is out, or no longer be read.
+            // The peer may sever the link before the last byte is out, or may not read any more.
             stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
             let _ = stream.write_all(bytes);
         }
     }
 
-    /// The words of a value: the next view, and where the streams of the present one end.
+    /// Encodes the words of a value: the next view, and the ends of the streams of the present one.
     fn value(&self, number: u64, members: &[usize], ends: &[[u64; 3]], left: u64) -> Vec<u64> {
         let name = |rank: usize| [(10 * (rank as u64 + 1)) | ((rank as u64) << 32), self.incarnations[rank]];
         let counts = members.len() as u64 | (ends.len() as u64) << 32;
@@ -198,8 +199,8 @@ impl Rogue {
     }
 }
 
-/// Asserts that both go on without the rogue: in view 1, with equal histories, and with messages from both sides. Returns
-/// what each of them says of it.
+/// Asserts that both go on without the rogue: in view 1, with equal histories, and with messages from both. Returns the
+/// fault of the rogue that each of them reports.
 fn go_on(members: &[Correct; 2]) -> [String; 2] {
     for (member, id) in members.iter().zip([10, 30]) {
         eventually(&format!("member {id} does not go on"), || {
@@ -226,8 +227,8 @@ fn go_on(members: &[Correct; 2]) -> [String; 2] {
     members.each_ref().map(|member| member.group.fault(ROGUE).expect("its fault is known"))
 }
 
-/// Sends `bytes` to the first `victims` of the members 10 and 30, then perhaps the end of the stream to 10. Returns what
-/// each says of it, having gone on.
+/// Sends `bytes` to the first `victims` of the members 10 and 30, then optionally the end of the stream to 10. Both
+/// must go on. Returns the fault that each of them reports.
 fn misbehave(bytes: &[u8], victims: usize, and_close: bool) -> [String; 2] {
     let (mut rogue, members) = join_rogue();
     rogue.write(bytes, victims);
@@ -248,7 +249,7 @@ fn is_severed(fault: &str, expected: &str) {
     says(fault, expected);
 }
 
-/// Every case to member 10 alone: it severs the rogue, and member 30 hears of it.
+/// Sends every case to member 10 alone, which severs the rogue; member 30 learns of the accusation.
 fn severed_by_one(cases: Vec<(Vec<u8>, &'static str)>) {
     for (bytes, expected) in cases {
         println!("{expected}");
@@ -258,7 +259,7 @@ fn severed_by_one(cases: Vec<(Vec<u8>, &'static str)>) {
     }
 }
 
-/// Every case to both.
+/// Sends every case to both members.
 fn severed_by_both(cases: Vec<(Vec<u8>, &'static str)>) {
     for (bytes, expected) in cases {
         println!("{expected}");
@@ -268,8 +269,8 @@ fn severed_by_both(cases: Vec<(Vec<u8>, &'static str)>) {
     }
 }
 
-/// Whether one of the two severed the rogue for this; the other may have stopped looking at it when it heard so, and have
-/// missed its heartbeats then.
+/// Whether at least one of the two severed the rogue for this reason. The other one may have learned of the accusation
+/// first, ignored the rogue from then on, and so missed its heartbeats.
 fn severed_for(faults: &[String; 2], expected: &str) -> bool {
     let severed =
         |fault: &String| fault.contains("it broke the protocol and was severed: ") && fault.contains(expected);
@@ -277,7 +278,7 @@ fn severed_for(faults: &[String; 2], expected: &str) -> bool {
     faults.iter().any(severed) && faults.iter().all(|fault| severed(fault) || other(fault))
 }
 
-/// What is no write, request or answer.
+/// Bytes that are no write, request or answer.
 fn breaches_of_the_fabric() -> Vec<(Vec<u8>, &'static str)> {
     let request = |owner, len, offset| header(2, owner, 1, len, offset);
     vec![
@@ -310,7 +311,7 @@ fn what_no_fabric_sends_severs_its_sender() {
     severed_by_one(breaches_of_the_fabric());
 }
 
-/// Counters that cannot be.
+/// Counter values that no correct member can have.
 fn breaches_in_counters() -> Vec<(Vec<u8>, &'static str)> {
     vec![
         (columns(u32::MAX, 0, 0, 0), "`published` went back"),
@@ -318,8 +319,8 @@ fn breaches_in_counters() -> Vec<(Vec<u8>, &'static str)> {
         (columns(8193, 8193, 0, 0), "claims 8193 frames, more than its ring holds"),
         (columns(0, 0, 1000, 0), "its `received` of stream 0 is 1000"),
         (columns(0, 0, 0, u64::MAX), "its `delivered` is 18446744073709551615"),
-        // A correct member publishes only nulls that are due. One that claims two thousand million of them must not keep
-        // the others from noticing anything else.
+        // A correct member publishes only nulls that are due. A member that claims two thousand million of them must
+        // not keep the others from noticing other faults.
         (columns(0, u32::MAX / 2, 0, 0), "messages, "),
     ]
 }
@@ -330,7 +331,7 @@ fn counters_that_cannot_be_sever_their_sender() {
     severed_by_both(breaches_in_counters());
 }
 
-/// Frames that are none, which a counter has made known before: whoever has seen that waits for more of them.
+/// Invalid frames, which a counter has announced before: a member that has seen the counter waits for more of them.
 fn breaches_in_frames() -> Vec<(Vec<u8>, &'static str)> {
     let frame = |word: u64| [write(1, COLUMNS_LEN, &word.to_le_bytes()), columns(1, 1, 0, 0)].concat();
     vec![
@@ -366,7 +367,7 @@ fn a_member_that_breaks_off_is_named_everywhere() {
     }
 }
 
-/// Writes garbage to member 10 instead of what installs the view. Returns why the joins of 10 and 30 failed.
+/// Writes garbage to member 10 in place of the words that install the view: the joins of 10 and 30 fail.
 #[test]
 fn garbage_before_the_view_is_installed_ends_the_join() {
     let mut config = config();
@@ -381,14 +382,16 @@ fn garbage_before_the_view_is_installed_ends_the_join() {
     assert!(began.elapsed() < Duration::from_millis(config.join_timeout_ms), "the others are not told");
 }
 
-/// What no correct member shows of a view's end: each is severed at once.
+/// Words that no correct member writes at the end of a view. The rogue is severed at once. A case is its name, its
+/// bytes, and the expected fault.
 type Case = (&'static str, Box<dyn Fn(&Rogue) -> Vec<u8>>, &'static str);
 
 fn case(name: &'static str, make: impl Fn(&Rogue) -> Vec<u8> + 'static, expected: &'static str) -> Case {
     (name, Box::new(make), expected)
 }
 
-/// Runs each case to one and to both of the others: they are to go on, and to say what is expected, if it is not empty.
+/// Runs each case against one and against both of the others. They must go on, and report the expected fault unless it
+/// is empty.
 fn survived(cases: Vec<Case>) {
     for (name, make, expected) in cases {
         for victims in [1, 2] {
@@ -407,7 +410,7 @@ const NO_VALUE: &str = "a record of a ballot that holds no value";
 const NO_DECISION: &str = "a decision that is no value";
 const NOT_NEXT: &str = "that does not follow from the view";
 const NO_BALLOT: &str = "a ballot that nobody made";
-/// The ballot that the rogue, of rank 1, may make.
+/// A ballot that the rogue, which has rank 1, may make.
 const BALLOT: u64 = 5 << 8 | 1;
 
 #[test]
@@ -459,7 +462,8 @@ fn ends_that_cannot_be() {
     let flushed = move |ends: [u64; 9]| [wedged([0; 9]), record(row::FLUSH, &ends, row::FLUSHED, 1)].concat();
     let own = [0, 0, 0, 9000, 9000, 9000, 0, 0, 0];
     let of_first = [1000, 1000, 1000, 0, 0, 0, 0, 0, 0];
-    // Member 10 cannot know it, and asks the rogue for the rest: silence is what it is removed for.
+    // Member 10 cannot know that these are wrong, and asks the rogue for the rest. The rogue is removed for its
+    // silence.
     let a_bit_of_third = [0, 0, 0, 0, 0, 0, 2, 2, 4];
     survived(vec![
         case("more than its ring", move |_| wedged(own), "ends"),
@@ -472,7 +476,7 @@ fn ends_that_cannot_be() {
     ]);
 }
 
-/// Frames that lie within its ring, but are not there: all zeros are frames of no bytes.
+/// The ends lie within the rogue's ring, but no frames were written there: zeros read as frames of no bytes.
 #[test]
 fn ends_of_frames_that_were_never_written() {
     let frames = |word: u64, messages: u64, frames: u64, at: u64| {
@@ -521,7 +525,7 @@ fn a_row_of_noise() {
         let (mut rogue, members) = join_rogue();
         let mut bytes = noise(seed, row::LEN as usize);
         if seed % 2 == 0 {
-            // Of this view.
+            // With the words that mark the bytes as of this view.
             for (word, value) in [(row::EPOCH, 1u64), (row::INSTALLED, 1), (row::WEDGED, 1)] {
                 bytes[word as usize..word as usize + 8].copy_from_slice(&value.to_le_bytes());
             }

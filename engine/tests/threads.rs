@@ -1,5 +1,5 @@
-//! The threads of the library: they take no signal of the program's, their stack is as configured, and one that cannot be
-//! started is an error that names the limit.
+//! The threads of the library. They take no signals of the program, their stack has the configured size, and a failure
+//! to start one is an error that names the limit.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -17,7 +17,7 @@ use std::time::Duration;
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
 const LIMITED: &str = "GALERNA_LIMITED_MEMBER";
-/// Nobody's: what it may start, nobody else uses up.
+/// A user id that no other process uses, so that only this process counts towards its limit.
 const NOBODY: u32 = 61_234;
 
 fn config(members: u32) -> Config {
@@ -40,7 +40,7 @@ fn threads() -> Vec<(String, u64)> {
         let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         Some((field("Name:"), u64::from_str_radix(&field("SigBlk:"), 16).unwrap()))
     };
-    // One that has ended meanwhile is of no interest.
+    // A thread that has ended since the listing is left out.
     tasks.filter_map(look).collect()
 }
 
@@ -50,11 +50,11 @@ fn the_librarys_threads_take_no_signal() {
     let before = SigSet::thread_get_mask().unwrap();
     let group = Group::join(config(1).with_log(LogConfig::new(&folder)), |_: Delivery<'_>| {}).unwrap();
     assert_eq!(SigSet::thread_get_mask().unwrap(), before, "the caller's signals are as they were");
-    // Each has run by then, and has its name.
+    // By then each thread has run, and has its name.
     group.send(MAIN, Mode::Durable, b"x", LONG).unwrap();
     group.persist(MAIN, LONG).unwrap();
     let own: Vec<_> = threads().into_iter().filter(|(name, _)| name.starts_with("galerna-")).collect();
-    // The engine, what listens, and the log's; those of other tests may be there, too.
+    // The engine, the listener, and the log; threads of other tests may exist, too.
     assert!(own.len() >= 3, "{own:?}");
     let faults = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS];
     let never = [Signal::SIGKILL, Signal::SIGSTOP];
@@ -66,7 +66,7 @@ fn the_librarys_threads_take_no_signal() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// More stack than the default.
+/// Uses more stack than the default size.
 #[inline(never)]
 fn deep(bytes: usize) -> usize {
     let page = std::hint::black_box([1u8; 16 << 10]);
@@ -86,12 +86,13 @@ fn the_stack_of_callbacks_is_as_configured() {
     }
 }
 
-/// Not a test: what the process does whose threads are limited.
+/// Runs in the process with a limit on its threads; returns at once elsewhere.
 #[test]
 fn limited_process() {
     let Ok(privileged) = std::env::var(LIMITED) else { return };
     if privileged == "root" {
-        // SAFETY: plain system calls; the limit does not hold for a privileged process.
+        // SAFETY: plain system calls. The limit does not apply to a privileged process, so the process gives up its
+        // privileges.
         unsafe { assert!(libc::setgid(NOBODY) == 0 && libc::setuid(NOBODY) == 0) };
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
@@ -99,12 +100,12 @@ fn limited_process() {
     let mut joined = 0;
     for more in 0..8 {
         let (folder, now) = (folder("limit"), threads().len() as u64);
-        // The other processes of an ordinary user count as well: then only the first limit is of use.
+        // Other processes of an ordinary user count, too, so for such a user only the first limit makes sense.
         let limit = if more == 0 { 1 } else { now + more };
         if more > 0 && privileged != "root" {
             break;
         }
-        // A group with somebody to ask, and one that runs at once.
+        // A group that must wait for peers, and one that runs at once.
         for (members, logs) in [(3, false), (1, true)] {
             let mut config = Config { join_timeout_ms: 300, ..config(members) };
             if logs {
@@ -138,7 +139,7 @@ fn limited_process() {
 
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_that_names_the_limit() {
-    // SAFETY: it only looks.
+    // SAFETY: the call only reads.
     let root = unsafe { libc::geteuid() } == 0;
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["limited_process", "--exact", "--nocapture", "--test-threads=1"]);

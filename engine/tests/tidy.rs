@@ -1,11 +1,11 @@
-//! Keeps the house clean: what no compiler checks.
+//! Checks of the source tree that the compiler does not make.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 
 /// Longest source file, in lines; tests may be longer.
 const LINES_MAX: usize = 500;
-/// Where `unsafe` may stand. In the log it is the memory map of its files, and nothing else.
+/// Files and folders that may contain `unsafe`. In the log only the memory map of its files may.
 const UNSAFE_ROOMS: [&str; 7] = [
     "engine/src/fabric/",
     "engine/src/sst/",
@@ -32,7 +32,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Calls `complain` for every source file with its path from the root and its text.
+/// Calls `check` for every source file, with its path from the root, its text and the list of complaints.
 fn each(mut check: impl FnMut(&str, &str, &mut Vec<String>)) {
     let (mut found, mut complaints) = (Vec::new(), Vec::new());
     sources(&root(), &mut found);
@@ -58,7 +58,7 @@ fn files_are_short() {
 #[test]
 fn unsafe_stays_in_its_rooms() {
     each(|name, text, complaints| {
-        // The raw limit of shared memory is measured on shared memory.
+        // This benchmark measures the raw limit of shared memory, which needs `unsafe`.
         let limit = name == "benches/src/limit/shm.rs";
         let allowed = limit
             || UNSAFE_ROOMS.iter().any(|room| name.starts_with(room))
@@ -71,7 +71,7 @@ fn unsafe_stays_in_its_rooms() {
     });
 }
 
-/// Threads are started in one place, which blocks signals in them and names the limit that forbids one.
+/// Threads are started in one file. It blocks signals in them, and its error names the limit that prevented a start.
 #[test]
 fn threads_are_started_in_one_room() {
     each(|name, text, complaints| {

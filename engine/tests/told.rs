@@ -1,5 +1,5 @@
-//! What an operator reads: in the main situations the texts name the cause, not a consequence, and the values that were
-//! configured.
+//! The texts for an operator: in the main situations they name the cause instead of a consequence, and the configured
+//! values.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn join(config: &Config, id: u32) -> Result<Group, Error> {
     Group::join(config.clone().with_member(MemberId(id)), |_: Delivery<'_>| {})
 }
 
-/// The first members run; the last one is driven by nobody: it stands still.
+/// Starts all members. The driver of the last one is never called, so it stands still.
 fn one_that_stands_still(config: &Config) -> (Vec<Group>, (Group, Driver)) {
     let last = config.members.len() as u32;
     let started: Vec<_> = (1..last)
@@ -57,7 +57,8 @@ fn the_cause_of_a_removal_is_told_at_every_member() {
     let config = config("told", 4);
     let (mut members, (fourth, mut driver)) = one_that_stands_still(&config);
     wait_for("the view without it", || members.iter().all(|group| group.view().failed == [MemberId(4)]));
-    // Each by its own observation or by another member's; one may have heard of it before it could read why.
+    // Each has its own observation or another member's; one may have learned of the accusation before it could read the
+    // cause.
     let faults: Vec<String> = members.iter().map(|group| group.fault(MemberId(4)).unwrap()).collect();
     assert!(faults.iter().filter(|fault| fault.contains("stood still for")).count() >= 2, "{faults:?}");
     members.iter().for_each(|group| assert_eq!(group.fault(MemberId(1)), None));
@@ -66,7 +67,7 @@ fn the_cause_of_a_removal_is_told_at_every_member() {
     for group in &members {
         let fault = group.fault(MemberId(3)).unwrap();
         says(&fault, &["the peer closed the connection"]);
-        // What came after the cause has not replaced it.
+        // Later observations have not replaced the cause.
         let fault = group.fault(MemberId(4)).unwrap();
         assert!(!fault.contains("closed"), "{fault}");
     }

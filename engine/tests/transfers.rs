@@ -1,4 +1,4 @@
-//! The group's state on its way to a process that joins: sources that go, that fail or that take long, and applications that do.
+//! The state transfer to a joiner: sources and applications that end, fail or take long.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(60);
 const STATE: &[u8] = b"the state";
 
-/// What an application does when it is asked for its state, or is given one.
+/// The behaviour of an application in `snapshot` and `restore`, and its counters.
 #[derive(Default)]
 struct Plan {
     /// `snapshot` fails.
     no_snapshot: bool,
-    /// The state fails as it is read.
+    /// Reading the state fails.
     unreadable: AtomicBool,
-    /// The state goes on for ever, without a byte, after the first.
+    /// The state never ends, and gives no byte after the first piece.
     hangs: AtomicBool,
-    /// Bytes of the state, at least.
+    /// The minimum size of the state, in bytes.
     padding: usize,
     /// `restore` waits so long before it reads.
     pause: Duration,
     /// `restore` fails.
     no_restore: bool,
     snapshots: AtomicUsize,
-    /// Pieces of the state that were read.
+    /// The number of pieces of the state that were read.
     reads: AtomicUsize,
     restores: AtomicUsize,
     restored: Mutex<Vec<u8>>,
@@ -77,7 +77,7 @@ impl Handler for App {
     }
 }
 
-/// Founders with these plans.
+/// Starts founders with these plans.
 fn found(fabric: FabricKind, plans: &[Arc<Plan>]) -> (Config, Vec<Group>) {
     let addresses = (1..).zip(common::addresses(fabric, plans.len() as u32));
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
@@ -110,14 +110,14 @@ fn count(counter: &AtomicUsize) -> usize {
     counter.load(Ordering::SeqCst)
 }
 
-/// Its stream stays open, as when its host is gone: nothing but the view says that it will not go on.
+/// The source's stream stays open, as if its host had gone: only the view shows that the transfer will not go on.
 #[test]
 fn a_view_without_the_source_ends_its_transfer() {
     // A member that has not begun the joiner's first view yet is not asked first.
     assert!((0..20).any(|_| a_source_that_hangs_is_asked()), "the last member is never asked first");
 }
 
-/// False if the joiner has taken the state from another member.
+/// Returns false if the joiner has taken the state from another member.
 fn a_source_that_hangs_is_asked() -> bool {
     let plans: [Arc<Plan>; 3] = Default::default();
     let (config, mut members) = found(FabricKind::Tcp, &plans);
@@ -139,7 +139,7 @@ fn a_source_that_hangs_is_asked() -> bool {
     asked
 }
 
-/// More than sockets hold: the source waits as well.
+/// More than sockets buffer, so the source waits as well.
 #[test]
 fn a_restore_that_pauses_is_waited_for() {
     let plans = [Arc::new(Plan { padding: 48 << 20, ..Plan::default() })];
@@ -160,7 +160,7 @@ fn a_restore_that_fails_is_final_and_both_ends_say_why() {
     assert!(begin.elapsed() < Duration::from_millis(config.join_timeout_ms), "it is said at once");
     let text = error.to_string();
     assert!(matches!(error, Error::StateTransfer(_)), "{text}");
-    // The second is asked first, and the other one if it is not so far yet.
+    // The second member is asked first, or the other one if the second has not begun the view yet.
     let source = members.iter().zip(1..).find(|(_, id)| text.contains(&format!("from member {id} ")));
     let (source, _) = source.unwrap_or_else(|| panic!("no source is named: {text}"));
     assert!(text.contains("no room for the state"), "{text}");
@@ -174,7 +174,7 @@ fn a_restore_that_fails_is_final_and_both_ends_say_why() {
 #[test]
 fn a_snapshot_that_fails_is_asked_for_once() {
     let fails = || Arc::new(Plan { no_snapshot: true, ..Plan::default() });
-    // At one of them: the next one is asked.
+    // `snapshot` fails at one of them: the next one is asked.
     let plans = [Arc::default(), fails()];
     let (config, members) = found(FabricKind::Tcp, &plans);
     let joined = (0..10).find_map(|_| {
@@ -184,7 +184,7 @@ fn a_snapshot_that_fails_is_asked_for_once() {
         if count(&plans[1].snapshots) > 0 {
             return Some(joined);
         }
-        // On a busy machine the one that is asked first may not be so far yet: then the other one is.
+        // On a busy machine the preferred source may not have begun the view yet; then the other one is asked.
         drop(joined);
         wait_for("the view without it", || members.iter().all(|member| member.view().members.len() == 2));
         None
@@ -194,7 +194,7 @@ fn a_snapshot_that_fails_is_asked_for_once() {
     let own = members[1].fault(MemberId(2));
     assert!(own.as_ref().is_some_and(|what| what.contains("no snapshot today")), "{own:?}");
     drop((joined, members));
-    // At all of them.
+    // `snapshot` fails at all of them.
     let plans = [fails(), fails()];
     let (config, members) = found(FabricKind::Tcp, &plans);
     let text = join(&config, &Arc::default()).err().unwrap().to_string();

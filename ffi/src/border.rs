@@ -1,4 +1,4 @@
-//! The border itself: where panics stop, errors become codes, and pointers become references.
+//! The boundary between C and Rust: catches panics, turns errors into codes, and turns pointers into references.
 
 use crate::failure::Failure;
 use crate::result::galerna_result_t::{self, GALERNA_OK};
@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 thread_local! {
-    /// The last failure of this thread, until somebody asks for its text.
+    /// The last failure of this thread. It is taken out when its text is first requested.
     static LAST: Cell<Option<Failure>> = const { Cell::new(None) };
     static TEXT: RefCell<CString> = RefCell::default();
 }
@@ -22,13 +22,14 @@ unsafe extern "C" {
 /// `PTHREAD_CANCEL_DISABLE`.
 const CANCEL_DISABLE: c_int = 1;
 
-/// This thread cannot be cancelled until it is dropped: the unwinding would leave locks behind that nobody opens.
+/// Disables cancellation of this thread until it is dropped. Unwinding a cancelled thread would leave locks held for
+/// ever.
 struct Uncancelled(c_int);
 
 impl Uncancelled {
     fn new() -> Uncancelled {
         let mut before = CANCEL_DISABLE;
-        // SAFETY: a function of POSIX, which writes where it is told.
+        // SAFETY: a POSIX function, which writes the old state to a local variable.
         unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut before) };
         Uncancelled(before)
     }
@@ -36,12 +37,12 @@ impl Uncancelled {
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        // SAFETY: as in `new`.
+        // SAFETY: a POSIX function; it accepts a null pointer for the old state.
         unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
     }
 }
 
-/// Runs the body of a function of the ABI.
+/// Runs the body of an ABI function and returns its result code.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result_t {
     let _uncancelled = Uncancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
@@ -49,18 +50,18 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result
         return GALERNA_OK;
     };
     let code = failure.code();
-    // It fails in the destructors of a thread that ends, which then has no last error.
+    // This fails while the destructors of an ending thread run. Such a thread then has no last error.
     let _ = LAST.try_with(|last| last.set(Some(failure)));
     code
 }
 
-/// What a panic said.
+/// Returns the text of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
-/// The text of this thread's last failure.
+/// Returns the text of this thread's last failure.
 pub(crate) fn last_error() -> *const c_char {
     let text = TEXT.try_with(|text| {
         let mut text = text.try_borrow_mut().ok()?;
@@ -72,30 +73,30 @@ pub(crate) fn last_error() -> *const c_char {
     text.ok().flatten().unwrap_or(c"".as_ptr())
 }
 
-/// A text for C, which ends at the first zero byte.
+/// Makes a text for C. Zero bytes in the text are removed.
 pub(crate) fn c_string(text: &impl ToString) -> CString {
     let mut bytes = text.to_string().into_bytes();
     bytes.retain(|&byte| byte != 0);
     CString::new(bytes).unwrap_or_default()
 }
 
-/// A string that C passed.
+/// Converts a string that C passed.
 ///
 /// # Safety
-/// NULL, or a string that ends with a zero byte and stays as it is during `'a`.
+/// NULL, or a string that ends with a zero byte and does not change during `'a`.
 pub(crate) unsafe fn text<'a>(name: &'static str, pointer: *const c_char) -> Result<&'a str, Failure> {
     if pointer.is_null() {
         return Err(Failure::Argument(name, "is NULL"));
     }
-    // SAFETY: not NULL; the rest is the caller's promise.
+    // SAFETY: not NULL; the caller guarantees the rest.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map_err(|_| Failure::Argument(name, "is not UTF-8"))
 }
 
-/// Copies a text to C, as much of it as there is room for, with a zero byte at the end.
+/// Copies a text to C: as much as fits into `capacity` bytes, including a zero byte at the end.
 ///
 /// # Safety
-/// NULL, or memory for `capacity` bytes that nobody else uses meanwhile.
+/// NULL, or memory of `capacity` bytes that is not used by anything else during the call.
 pub(crate) unsafe fn copy_text(
     name: &'static str,
     place: *mut c_char,
@@ -106,10 +107,10 @@ pub(crate) unsafe fn copy_text(
     if place.is_null() {
         return Err(Failure::Argument(name, "is NULL"));
     }
-    // Cut between two characters.
+    // The text is cut between two characters, never inside one.
     let whole = text.to_str().unwrap_or_default();
     let end = (0..=room.min(whole.len())).rev().find(|&end| whole.is_char_boundary(end)).unwrap_or(0);
-    // SAFETY: `end` is below `capacity`, and both texts are bytes; the rest is the caller's promise.
+    // SAFETY: `end` is below `capacity`, and both texts are bytes; the caller guarantees the rest.
     unsafe {
         place.copy_from_nonoverlapping(text.as_ptr(), end);
         place.add(end).write(0);
@@ -117,23 +118,23 @@ pub(crate) unsafe fn copy_text(
     Ok(())
 }
 
-/// Bytes that C passed, `length` of them.
+/// Converts `length` bytes that C passed.
 ///
 /// # Safety
-/// NULL, or memory of `length` initialised bytes that stay as they are during `'a`.
+/// NULL, or memory of `length` initialised bytes that do not change during `'a`.
 pub(crate) unsafe fn bytes<'a>(name: &'static str, pointer: *const c_void, length: usize) -> Result<&'a [u8], Failure> {
     check_bytes(name, pointer, length)?;
     match length {
         0 => Ok(&[]),
-        // SAFETY: not NULL; the rest is the caller's promise.
+        // SAFETY: not NULL; the caller guarantees the rest.
         _ => Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) }),
     }
 }
 
-/// Memory of C's, `length` bytes, which takes others. It is cleared first.
+/// Converts `length` bytes of C memory that the library fills. The bytes are set to zero first.
 ///
 /// # Safety
-/// NULL, or memory of `length` bytes that nobody else uses during `'a`.
+/// NULL, or memory of `length` bytes that is not used by anything else during `'a`.
 pub(crate) unsafe fn bytes_out<'a>(
     name: &'static str,
     pointer: *mut c_void,
@@ -142,7 +143,7 @@ pub(crate) unsafe fn bytes_out<'a>(
     check_bytes(name, pointer, length)?;
     match length {
         0 => Ok(&mut []),
-        // SAFETY: not NULL, and initialised before it is a reference; the rest is the caller's promise.
+        // SAFETY: not NULL, and initialised before it becomes a reference; the caller guarantees the rest.
         _ => Ok(unsafe {
             pointer.write_bytes(0, length);
             std::slice::from_raw_parts_mut(pointer.cast(), length)
@@ -160,12 +161,12 @@ fn check_bytes(name: &'static str, pointer: *const c_void, length: usize) -> Res
     }
 }
 
-/// A place of C's that a result is written to. It may be uninitialised, so it is never a reference.
+/// A place in C memory for a result. It may be uninitialised, so no reference to it is ever made.
 pub(crate) struct Out<T>(NonNull<T>);
 
 impl<T> Out<T> {
     /// # Safety
-    /// NULL, or memory for a `T` that nobody else uses as long as this value lives.
+    /// NULL, or memory for a `T` that is not used by anything else as long as this value exists.
     pub(crate) unsafe fn new(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
         let place = NonNull::new(pointer).ok_or(Failure::Argument(name, "is NULL"))?;
         match place.is_aligned() {
@@ -174,34 +175,34 @@ impl<T> Out<T> {
         }
     }
 
-    /// The same for a place that C may leave out.
+    /// Makes an output place that C may omit by passing NULL.
     ///
     /// # Safety
-    /// As [`Out::new`].
+    /// As for [`Out::new`].
     pub(crate) unsafe fn optional(name: &'static str, pointer: *mut T) -> Result<Option<Out<T>>, Failure> {
         match pointer.is_null() {
             true => Ok(None),
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees it.
             false => unsafe { Out::new(name, pointer).map(Some) },
         }
     }
 
     pub(crate) fn set(&self, value: T) {
-        // SAFETY: aligned, and the promise of `new`.
+        // SAFETY: the place is aligned, and the caller of `new` guaranteed the rest.
         unsafe { self.0.write(value) }
     }
 }
 
-/// A copy of a value that C passed a pointer to; none for NULL.
+/// Copies a value that C passed by pointer. Returns `None` for NULL.
 ///
 /// # Safety
-/// NULL, or a `T`, which nobody writes meanwhile and which is valid for any bytes.
+/// NULL, or a `T` that is not written during the call and is valid for any bytes.
 pub(crate) unsafe fn copy<T: Copy>(name: &'static str, pointer: *const T) -> Result<Option<T>, Failure> {
     if pointer.is_null() {
         return Ok(None);
     }
     match pointer.is_aligned() {
-        // SAFETY: aligned and not NULL; the rest is the caller's promise.
+        // SAFETY: aligned and not NULL; the caller guarantees the rest.
         true => Ok(Some(unsafe { pointer.read() })),
         false => Err(Failure::Argument(name, "is misaligned")),
     }
@@ -210,18 +211,19 @@ pub(crate) unsafe fn copy<T: Copy>(name: &'static str, pointer: *const T) -> Res
 /// A struct that begins with its size, so that later versions can append fields.
 ///
 /// # Safety
-/// `repr(C)`, with a `usize` as first field, and valid for any bytes.
+/// The type is `repr(C)`, has a `usize` as its first field, and is valid for any bytes.
 pub(crate) unsafe trait Versioned: Copy {
     /// Its name in C.
     const NAME: &'static str;
-    /// The sizes that it had before: what a program of that time fills in ends there, and the rest counts as zero.
+    /// The sizes that the struct had in former versions. A program compiled against such a version fills in the struct
+    /// up to that size. The remaining fields count as zero.
     const FORMER: &'static [usize] = &[];
 }
 
-/// Checks the size that C wrote in a struct, this version's or one of the `former`, and that the struct can be accessed.
+/// Checks that C set the struct's size to the present or a `former` one, and that the struct can be accessed.
 ///
 /// # Safety
-/// NULL, or a struct of at least the size in its first field, which nobody writes meanwhile.
+/// NULL, or a struct of at least the size in its first field, which is not written during the call.
 unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T, former: &[usize]) -> Result<usize, Failure> {
     if pointer.is_null() {
         return Err(Failure::Argument(name, "is NULL"));
@@ -237,13 +239,14 @@ unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T, former
     }
 }
 
-/// A struct that C filled, in this version or in a former one.
+/// Copies a struct that C filled in, in the present or a former version.
 ///
 /// # Safety
-/// NULL, or a struct of at least the size in its first field, initialised, which nobody writes meanwhile.
+/// NULL, or an initialised struct of at least the size in its first field, which is not written during the call.
 pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const T) -> Result<T, Failure> {
     let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: the caller's promise; after the check it covers `size` bytes, at most a `T`, and a `T` may be any bytes.
+    // SAFETY: the caller guarantees it. After the check it covers `size` bytes, at most a `T`, and a `T` may be any
+    // bytes.
     unsafe {
         let size = check_size(name, pointer, T::FORMER)?;
         value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(pointer.cast(), size);
@@ -251,12 +254,13 @@ pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const
     }
 }
 
-/// A struct of which C filled the size, for the library to fill.
+/// Converts a struct in which C set the size and which the library fills in.
 ///
 /// # Safety
-/// NULL, or a struct of at least the size in its first field, that nobody else uses as long as the result lives.
+/// NULL, or a struct of at least the size in its first field that is not used by anything else as long as the result
+/// exists.
 pub(crate) unsafe fn versioned_out<T: Versioned>(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe {
         check_size(name, pointer, &[])?;
         Out::new(name, pointer)

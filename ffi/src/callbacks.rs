@@ -1,4 +1,4 @@
-//! `galerna_callbacks_t`: what the application hears, and what a thread may do while it listens.
+//! `galerna_callbacks_t`: the application's callbacks, and the calls that are allowed inside a callback.
 
 use crate::border::{self, Versioned};
 use crate::failure::{Failure, code_of};
@@ -16,65 +16,87 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::ThreadId;
 
-/// What the application wants to hear, and how its state travels to a process that joins.
+/// The callbacks of an application. Two of them transfer its state to joining members.
 ///
-/// Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
-/// GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
-/// inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
-/// library: a process that is started again is told what the log holds and its checkpoint does not. While they run the
-/// group does nothing else, and after `failure_timeout_ms` of it this process looks dead to the others.
+/// Threads: the callbacks of a group run one at a time. With GALERNA_DRIVE_THREAD they run in a thread of the library.
+/// With GALERNA_DRIVE_DISPATCH they run inside galerna_dispatch() and inside calls that wait. With either, `restore`
+/// and the first `view` run inside galerna_join(). When a member of a group with a log is started again, `deliver` also
+/// runs inside galerna_join(), before the first view and in a thread of the library: it receives the messages of the
+/// log that the checkpoint does not cover.
 ///
-/// Callbacks must return. A C++ exception that leaves one stops the group with GALERNA_ERR_CALLBACK (on x86-64 and AArch64;
-/// elsewhere it ends the process). One that leaves by longjmp() or pthread_exit(), or by the cancellation of its thread,
-/// leaves the library in an unknown state. The library's threads block all signals but those of a fault (SIGSEGV, SIGBUS,
-/// SIGFPE, SIGILL, SIGTRAP, SIGSYS), and have a stack of `stack_bytes`, a key of the configuration.
+/// Time: the group makes no progress while a callback runs. A callback that lasts longer than `failure_timeout_ms`
+/// makes this process look dead to the other members.
 ///
-/// Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
-/// if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
-/// galerna_wait_past(), galerna_persist(), galerna_checkpoint(), galerna_trim_log(), galerna_leave(), galerna_group_free()
-/// and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
+/// Exceptions: a callback must return. A C++ exception that leaves a callback stops the group with GALERNA_ERR_CALLBACK
+/// (on x86-64 and AArch64; on other architectures it ends the process). A callback that is left by longjmp(), by
+/// pthread_exit() or by the cancellation of its thread leaves the library in an undefined state.
 ///
-/// An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
-/// no state: its joining members begin with the messages that follow. In a group with a log both serve checkpoints as well:
-/// `snapshot` is what galerna_checkpoint() keeps, and `restore` is given it when the process is started again.
+/// Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+/// SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
+///
+/// Calls inside a callback, of any group, never wait. galerna_send(), galerna_reserve() and galerna_log_append() act as
+/// if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_join(), galerna_dispatch(),
+/// galerna_flush(), galerna_wait_durable(), galerna_wait_past(), galerna_persist(), galerna_checkpoint(),
+/// galerna_trim_log(), galerna_leave(), galerna_group_free(), and the calls of a log that wait for its disk. All other
+/// calls work as usual.
+///
+/// State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
+/// its joining members begin with the messages that follow. In a group with a log both callbacks also serve
+/// checkpoints: galerna_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process is
+/// started again.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_callbacks_t {
     /// Set it to sizeof(galerna_callbacks_t).
     pub size: usize,
-    /// A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
+    /// Delivers a message, in the order of the subgroup. `message` is valid until the callback returns. Must not be
+    /// NULL.
     pub deliver: Option<unsafe extern "C-unwind" fn(context: *mut c_void, message: *const galerna_message_t)>,
-    /// The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
-    /// not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
+    /// Called when the group has stopped. `code` and `text` give the reason. Nothing more is delivered.
+    ///
+    /// Called at most once, and not for a leave of this process. `text` is valid until the callback returns. May be
+    /// NULL.
     pub stopped: Option<unsafe extern "C-unwind" fn(context: *mut c_void, code: galerna_result_t, text: *const c_char)>,
-    /// Passed to the callbacks, which may use it in any thread until the group is freed.
+    /// Passed to the callbacks. They may use it in any thread until the group is freed.
     pub context: *mut c_void,
-    /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
-    /// A process that joins is told its first view after `restore`: the state may hold messages of that view already, which do
-    /// not come again. `view` is valid until the callback returns. May be NULL.
+    /// Called when a view begins: after the last message of the previous view, before the first message of the new one.
+    ///
+    /// Every member is called between the same two messages. A joining process gets its first view after `restore`. The
+    /// restored state may already contain messages of that view; they are not delivered again. `view` is valid until
+    /// the callback returns. May be NULL.
     pub view: Option<unsafe extern "C-unwind" fn(context: *mut c_void, view: *const galerna_view_t)>,
-    /// A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
-    /// another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
-    /// or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
-    /// nothing is freed: that is final for this member, the process asks another one, and galerna_group_fault() of the own
-    /// number says why. NULL together with `restore`.
+    /// Called when a process joins: fill in `snapshot` with functions that read the present state.
+    ///
+    /// The state must include every message delivered so far. It is read later and in another thread, so it must not
+    /// change with the messages that follow. The callback must be short: provide a copy, or something that shares
+    /// immutable data.
+    ///
+    /// Return 0 on success. Return any other number to refuse: then the snapshot's `free` is not called. A refusal is
+    /// final for this member. The joining process asks another member, and galerna_group_fault() of this member's own
+    /// id reports the reason. NULL if and only if `restore` is NULL.
     pub snapshot: Option<unsafe extern "C-unwind" fn(context: *mut c_void, snapshot: *mut galerna_snapshot_t) -> c_int>,
-    /// This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
-    /// anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
-    /// it cannot: then the join fails, unless the reader had failed before. Called again, from the start, when the member that
-    /// sends the state dies in the middle: what an earlier call took is void then. It may take as long as the join. NULL
-    /// together with `snapshot`.
+    /// Called when this process joins: replace the own state by another member's state, using galerna_reader_read().
+    ///
+    /// It runs before any message is delivered and before galerna_join() has a handle. It may take as long as the join.
+    /// Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed before.
+    /// If the member that sends the state dies during the transfer, the callback is called again from the start;
+    /// discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
     pub restore: Option<unsafe extern "C-unwind" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
-    /// Only in a group with a log: everything numbered below `below` is durable now, on the disks of all voters or of as
-    /// many as are configured. It comes after the messages that this lets through. May be NULL.
+    /// Called in a group with a log when all messages with numbers below `below` have become durable.
+    ///
+    /// Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. It is called after
+    /// the delivery of the messages that became deliverable by this. May be NULL.
     pub durable: Option<unsafe extern "C-unwind" fn(context: *mut c_void, below: u64)>,
-    /// An operator should see to something about member `member`, which may be this process: its host's clock is further from
-    /// the others' than `log.clock_skew_max_ms`. The group goes on. `text` says what is wrong and what to do; it is valid until
-    /// the callback returns. It comes again after ten minutes if that lasts. Only in a group with a log. May be NULL.
+    /// Called in a group with a log when an operator should check the clock of member `member`'s host.
+    ///
+    /// That host's clock differs from the other members' clocks by more than `log.clock_skew_max_ms`. `member` may be
+    /// this process. The group continues. `text` describes the problem and the remedy, and is valid until the callback
+    /// returns. The warning is repeated after ten minutes if the problem persists. May be NULL.
     pub warned: Option<unsafe extern "C-unwind" fn(context: *mut c_void, member: u32, text: *const c_char)>,
 }
 
-// SAFETY: `repr(C)`, the size first; a nullable function pointer, as any C caller fills it, is a valid `Option`.
+// SAFETY: `repr(C)`, the size is the first field; any nullable function pointer that a C caller fills in is a valid
+// `Option`.
 unsafe impl Versioned for galerna_callbacks_t {
     const NAME: &'static str = "galerna_callbacks_t";
     const FORMER: &'static [usize] =
@@ -85,12 +107,12 @@ thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is in a callback: see `galerna_callbacks_t`.
+/// Whether this thread is inside a callback, see `galerna_callbacks_t`.
 pub(crate) fn in_callback() -> bool {
     IN_CALLBACK.get()
 }
 
-/// For calls that are not allowed inside a callback.
+/// Fails inside a callback. For calls that are not allowed there.
 pub(crate) fn not_in_callback() -> Result<(), Failure> {
     match in_callback() {
         true => Err(Error::Misuse("this call cannot be made inside a callback").into()),
@@ -98,7 +120,7 @@ pub(crate) fn not_in_callback() -> Result<(), Failure> {
     }
 }
 
-/// Runs a function of the application, during which this thread counts as in a callback.
+/// Runs a function of the application. During it, this thread counts as being inside a callback.
 pub(crate) fn as_callback<R>(function: impl FnOnce() -> R) -> Result<R, Thrown> {
     let before = IN_CALLBACK.replace(true);
     let result = thrown::catch(function);
@@ -106,7 +128,7 @@ pub(crate) fn as_callback<R>(function: impl FnOnce() -> R) -> Result<R, Thrown> 
     result
 }
 
-/// The same, where an exception stops the group: the engine takes it for a panic.
+/// Runs a callback; an exception stops the group. The exception is turned into a panic, which the engine handles.
 fn or_stop<R>(name: &str, function: impl FnOnce() -> R) -> R {
     match as_callback(function) {
         Ok(result) => result,
@@ -114,7 +136,7 @@ fn or_stop<R>(name: &str, function: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The application's functions, checked, and whose they are.
+/// The application's functions, checked, and the member that they belong to.
 #[derive(Clone, Copy)]
 struct Functions {
     deliver: unsafe extern "C-unwind" fn(*mut c_void, *const galerna_message_t),
@@ -125,7 +147,7 @@ struct Functions {
 impl Functions {
     fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<Functions, Failure> {
         let deliver = callbacks.deliver.ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?;
-        // A state that only comes in would go out empty, and the members would differ from then on.
+        // An application with only `restore` would send out an empty state, and the members' states would diverge.
         match (callbacks.snapshot, callbacks.restore) {
             (Some(_), None) => Err(Failure::Argument("callbacks.restore", "is NULL, but `snapshot` is not")),
             (None, Some(_)) => Err(Failure::Argument("callbacks.snapshot", "is NULL, but `restore` is not")),
@@ -135,7 +157,7 @@ impl Functions {
 
     fn deliver(&self, delivery: Delivery<'_>) {
         let message = galerna_message_t::from(delivery);
-        // SAFETY: the function and its context are the application's, which said so by the struct.
+        // SAFETY: the function and its context belong to the application, which passed both in the struct.
         or_stop("deliver", || unsafe { (self.deliver)(self.others.context, &raw const message) });
     }
 
@@ -158,13 +180,13 @@ impl Functions {
         if let Some(function) = self.others.view {
             let ids = Ids::of(view);
             let view = galerna_view_t::new(view, &ids, self.me);
-            // SAFETY: the function and its context are the application's, which said so by the struct.
+            // SAFETY: as in `deliver`.
             or_stop("view", || unsafe { function(self.others.context, &raw const view) });
         }
     }
 }
 
-/// What the engine told of the group before the application had its handle.
+/// A callback that the engine made before the application had its handle, kept for later.
 enum Early {
     View(View),
     Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Vec<u8> },
@@ -179,16 +201,17 @@ impl From<Delivery<'_>> for Early {
     }
 }
 
-/// `galerna_join`'s end of the callbacks: they wait until it is gone, when the application has its handle.
+/// The end of the callbacks that `galerna_join` holds. When it is dropped, the application has its handle, and
+/// callbacks that wait for that continue.
 pub(crate) struct Joining {
     functions: Functions,
-    /// What the engine told before it returned; also closes the other end's `joined`.
+    /// The callbacks that were kept during the join. Dropping `_open` closes the other end's `joined`.
     early: Receiver<Early>,
     _open: Sender<()>,
 }
 
 impl Joining {
-    /// Tells what came during the join, from the first view on.
+    /// Makes the callbacks that were kept during the join, from the first view on.
     pub(crate) fn tell(&self) {
         for early in self.early.try_iter() {
             match early {
@@ -204,23 +227,24 @@ impl Joining {
     }
 }
 
-/// The engine's handler that calls C.
+/// The engine's handler that calls the C callbacks.
 pub(crate) struct Callbacks {
     functions: Functions,
-    /// The thread that joins, and where it takes from what comes meanwhile.
+    /// The thread that joins, and the channel that keeps the callbacks during its join.
     joins_in: ThreadId,
     early: Sender<Early>,
-    /// A view has begun. What is delivered before is the log's, on its way into a process that is started again.
+    /// Whether a view has begun. Messages that are delivered earlier come from the log of a process that is started
+    /// again.
     in_view: bool,
-    /// Closes when [`Joining`] goes.
+    /// This channel closes when [`Joining`] is dropped.
     joined: Option<Receiver<()>>,
 }
 
-// SAFETY: the documentation asks for a context that may be used in any thread.
+// SAFETY: the documentation requires a context that may be used in any thread.
 unsafe impl Send for Callbacks {}
 
 impl Callbacks {
-    /// For a join by this thread of member `me`.
+    /// Makes both ends for a join of member `me` by this thread.
     pub(crate) fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<(Callbacks, Joining), Failure> {
         let functions = Functions::new(callbacks, me)?;
         let (open, joined) = mpsc::channel();
@@ -230,27 +254,29 @@ impl Callbacks {
         Ok((callbacks, Joining { functions, early, _open: open }))
     }
 
-    /// Whether the engine calls from inside its join: the application has no handle yet, and must not be waited for.
+    /// Whether the engine calls from inside its join. The application has no handle then, and waiting for it would
+    /// deadlock.
     fn in_join(&self) -> bool {
         let open = |joined: &Receiver<()>| joined.try_recv() == Err(TryRecvError::Empty);
         self.joined.as_ref().is_some_and(open) && self.joins_in == std::thread::current().id()
     }
 
-    /// Waits until the application has its handle, which callbacks may use. Not inside the join, where it would be for ever.
+    /// Waits until the application has its handle, because callbacks may use it. Does not wait inside the join, where
+    /// the wait would never end.
     fn wait_for_handle(&mut self) {
         if self.joined.is_some()
             && !self.in_join()
             && let Some(joined) = self.joined.take()
         {
-            // Nothing is ever sent: this returns when the other end is gone.
+            // Nothing is ever sent on this channel: `recv` returns when the other end is dropped.
             let _ = joined.recv();
         }
     }
 
-    /// Calls C as soon as the application has its handle: at once, or at the end of the join that this is inside of.
+    /// Calls C once the application has its handle: now, or at the end of the join that is in progress in this thread.
     fn tell(&mut self, now: impl FnOnce(&Functions), later: impl FnOnce() -> Early) {
         if self.in_join() {
-            // The other end is there: the join has not returned.
+            // The other end exists, because the join has not returned.
             let _ = self.early.send(later());
             return;
         }
@@ -262,7 +288,7 @@ impl Callbacks {
 impl Handler for Callbacks {
     fn deliver(&mut self, delivery: Delivery<'_>) {
         if !self.in_view {
-            // It is needed before the join can end.
+            // The callback cannot be kept for later: the join can end only after it.
             self.functions.deliver(delivery);
             return;
         }
@@ -283,7 +309,7 @@ impl Handler for Callbacks {
     }
 
     fn stopped(&mut self, reason: &Error) {
-        // A join that fails returns the reason.
+        // If the join fails, galerna_join() itself returns the reason.
         if self.in_join() {
             return;
         }
@@ -300,7 +326,7 @@ impl Handler for Callbacks {
         let galerna_callbacks_t { snapshot, context, .. } = self.functions.others;
         let Some(snapshot) = snapshot else { return stateless().snapshot() };
         if self.in_join() {
-            // The application has not heard yet what its state would have to include.
+            // The application has not received all callbacks yet, so its state would be incomplete.
             let later = std::io::ErrorKind::WouldBlock;
             return Err(std::io::Error::new(later, "this process has not joined yet"));
         }
@@ -316,7 +342,7 @@ impl Handler for Callbacks {
     fn restore(&mut self, state: &mut dyn Read) -> std::io::Result<()> {
         let galerna_callbacks_t { restore, context, .. } = self.functions.others;
         let Some(restore) = restore else { return stateless().restore(state) };
-        // Not after the join: it may not end before this does.
+        // Cannot be kept for after the join: the join can end only after the restore.
         // SAFETY: as in `deliver`.
         let call = |reader| as_callback(|| unsafe { restore(context, reader) });
         let mut thrown = false;
@@ -333,7 +359,7 @@ impl Handler for Callbacks {
     }
 }
 
-/// What the engine takes an application without state for.
+/// The handler of an application without state.
 fn stateless() -> impl Handler {
     |_: Delivery<'_>| {}
 }

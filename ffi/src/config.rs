@@ -1,4 +1,4 @@
-//! `galerna_config_t`: a configuration, before a group is joined with it.
+//! `galerna_config_t`: a configuration, with which a group is joined.
 
 use crate::border::{self, Out};
 use crate::failure::Failure;
@@ -8,53 +8,62 @@ use engine::{Config, Error, MemberId};
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-/// A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash. A
-/// forked child may use it.
+/// A configuration.
+///
+/// Its calls may be made from any thread. The handle is a number and is never dereferenced: using a freed handle
+/// returns GALERNA_ERR_HANDLE. A child made by fork() may use it.
 pub struct galerna_config_t;
 
 static CONFIGS: Table<Mutex<Config>> = Table::inherited("configuration", 1);
 
-/// A configuration from TOML text, checked.
+/// Makes a configuration from TOML text and validates it.
 ///
-/// - `toml`: a string that ends with a zero byte; not kept.
-/// - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+/// - `toml`: a string that ends with a zero byte. Not kept after the call.
+/// - `out`: receives the configuration, or NULL after an error. Free it with galerna_config_free().
 ///
-/// Any thread. Errors: ARGUMENT (NULL, not UTF-8), CONFIG (the text names the key), LIMIT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_ARGUMENT (NULL, or not UTF-8), GALERNA_ERR_CONFIG (the text names the key), GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_config_from_toml(
     toml: *const c_char,
     out: *mut *mut galerna_config_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out` and `toml`.
+        // SAFETY: the C caller guarantees the documented requirements on `out` and `toml`.
         let (out, toml) = unsafe { (Out::new("out", out)?, border::text("toml", toml)) };
         create(&out, || Ok(Config::from_toml(toml?)?))
     })
 }
 
-/// A configuration from a TOML file, checked.
+/// Makes a configuration from a TOML file and validates it.
 ///
-/// - `path`: the file's path, UTF-8, a string that ends with a zero byte; not kept.
-/// - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+/// - `path`: the path of the file, a UTF-8 string that ends with a zero byte. Not kept after the call.
+/// - `out`: receives the configuration, or NULL after an error. Free it with galerna_config_free().
 ///
-/// Any thread. Errors: ARGUMENT (NULL, not UTF-8), IO (the file cannot be read), CONFIG (the text names the key), LIMIT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_ARGUMENT (NULL, or not UTF-8), GALERNA_ERR_IO (the file cannot be read), GALERNA_ERR_CONFIG (the
+/// text names the key), GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_config_from_file(
     path: *const c_char,
     out: *mut *mut galerna_config_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out` and `path`.
+        // SAFETY: the C caller guarantees the documented requirements on `out` and `path`.
         let (out, path) = unsafe { (Out::new("out", out)?, border::text("path", path)) };
         create(&out, || Ok(Config::from_file(path?)?))
     })
 }
 
-/// Says which of the configured members this process is; otherwise the key `member` does.
+/// Sets which of the configured members this process is. Without this call the key `member` applies.
 ///
 /// - `member`: the `id` of one of the configured members.
 ///
-/// Any thread. Errors: HANDLE, CONFIG (there is no such member).
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_CONFIG (there is no such member).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_config_set_member(config: *mut galerna_config_t, member: u32) -> galerna_result_t {
     border::call(|| {
@@ -68,15 +77,15 @@ pub extern "C" fn galerna_config_set_member(config: *mut galerna_config_t, membe
     })
 }
 
-/// Frees a configuration; groups that were joined with it do not need it any more. NULL and a second free do nothing.
+/// Frees a configuration. Groups that were joined with it do not need it any more.
 ///
-/// Any thread.
+/// NULL and a handle that was already freed are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_config_free(config: *mut galerna_config_t) {
     border::call(|| CONFIGS.remove(config, |_| {}).map(drop));
 }
 
-/// A copy of a configuration.
+/// Returns a copy of a configuration.
 pub(crate) fn get(config: *const galerna_config_t) -> Result<Config, Failure> {
     CONFIGS.with(config, |config| Ok(lock_briefly(config).ok_or(Error::Forked)?.clone()))
 }

@@ -1,4 +1,4 @@
-//! `galerna_drive_t`: who makes a group advance, and how calls wait for it.
+//! `galerna_drive_t`: which thread drives a group, and how calls wait for the group.
 
 use crate::border::{self, Out};
 use crate::callbacks::{in_callback, not_in_callback};
@@ -12,32 +12,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-/// Who makes a group advance.
+/// The thread that drives a group.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum galerna_drive_t {
-    /// A thread of the library, which galerna_join() starts; callbacks run in it.
+    /// A thread of the library, which galerna_join() starts. Callbacks run in that thread.
     GALERNA_DRIVE_THREAD = 0,
-    /// The application: it waits until the descriptor of galerna_fd() is readable and calls galerna_dispatch(), in which
-    /// the callbacks run. Calls that wait dispatch by themselves meanwhile, so callbacks run in these too.
+    /// The application's own loop. It waits until the descriptor of galerna_fd() is readable and then calls
+    /// galerna_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks also
+    /// run inside such calls.
     GALERNA_DRIVE_DISPATCH = 1,
 }
 
-/// `galerna_drive_t` as C passes it: any number.
+/// A `galerna_drive_t` as C passes it: any number.
 pub type RawDrive = i32;
 
-/// The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It is readable when galerna_join() returns, and
-/// then whenever there is something to dispatch, the heartbeats included that are due as time passes. Wait for it with
-/// poll, select or epoll, without a timeout if nothing else is to be done; use it for nothing else. It is the library's,
-/// and is closed when the group is left or freed.
+/// Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
 ///
-/// - `fd`: takes the descriptor.
+/// The descriptor is readable when galerna_join() returns, and later whenever there is work to dispatch, including
+/// heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it for anything
+/// else. The library owns it and closes it when the group is left or freed.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
+/// - `fd`: receives the descriptor.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
+/// this group), GALERNA_ERR_LEFT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut c_int) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `fd`.
+        // SAFETY: the C caller guarantees the documented requirements on `fd`.
         let fd = unsafe { Out::new("fd", fd)? };
         group::with(group, |member| {
             fd.set(member.turn()?.fd()?);
@@ -46,11 +51,16 @@ pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut c_in
     })
 }
 
-/// Does what there is to do in a group that was joined with GALERNA_DRIVE_DISPATCH, callbacks included, and returns
-/// without waiting. In a busy group it returns before all is done; the descriptor is readable then.
+/// Does the pending work of a group that was joined with GALERNA_DRIVE_DISPATCH. Never waits.
 ///
-/// Any thread, one at a time. Errors: HANDLE, MISUSE (the library drives this group, or inside a callback), WOULD_BLOCK
-/// (another thread dispatches at this moment, and does what was to do), LEFT, and the reason why the group stopped.
+/// The work includes the callbacks. In a busy group the function returns before all work is done; the descriptor is
+/// readable then.
+///
+/// May be called from any thread, but only from one at a time.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (a thread of the library drives this group, or the call was made
+/// inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
+/// the error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_dispatch(group: *mut galerna_group_t) -> galerna_result_t {
     border::call(|| {
@@ -59,7 +69,8 @@ pub extern "C" fn galerna_dispatch(group: *mut galerna_group_t) -> galerna_resul
             let mut driver = member.turn()?.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
             let dispatched = driver.as_mut().ok_or(Error::Left)?.dispatch();
             if member.group.is_over() {
-                // It has left, by this or because its time is up: the others see the driver go.
+                // The leave has ended, in this dispatch or because its timeout has passed. Dropping the driver closes
+                // the links, so that the other members notice.
                 drop(driver.take());
             }
             Ok(dispatched?)
@@ -75,16 +86,16 @@ pub(crate) fn drive(raw: RawDrive) -> Result<galerna_drive_t, Failure> {
     }
 }
 
-/// How long a waiting call keeps the driver before it lets others have it.
+/// How long a waiting call holds the driver before other calls get a chance to take it.
 const SLICE: Duration = Duration::from_millis(20);
-/// How long a waiting call sleeps while another thread has the driver.
+/// How long a waiting call sleeps while another thread holds the driver.
 const TURN: Duration = Duration::from_millis(1);
 
-/// The driver of a group that the application drives, for whoever's turn it is; gone after the leave.
+/// The driver of a group that the application drives, shared by the threads that dispatch. `None` after the leave.
 pub(crate) struct Turn {
     driver: Mutex<Option<Driver>>,
     fd: RawFd,
-    /// The group is being freed: waiting calls return.
+    /// Whether the group is being freed. Waiting calls then return.
     closed: AtomicBool,
 }
 
@@ -106,7 +117,7 @@ impl Turn {
         }
     }
 
-    /// The driver, unless another thread has it.
+    /// Locks the driver. Returns `None` if another thread holds it.
     fn lock(&self) -> Option<MutexGuard<'_, Option<Driver>>> {
         match self.driver.try_lock() {
             Ok(driver) => Some(driver),
@@ -115,7 +126,7 @@ impl Turn {
         }
     }
 
-    /// Dispatches until `ready` has something, for at most `timeout`. Not inside a callback.
+    /// Dispatches until `ready` returns a value, for at most `timeout`. Must not be called inside a callback.
     pub(crate) fn wait<T>(
         &self,
         what: &'static str,
@@ -148,8 +159,8 @@ impl Turn {
         }
     }
 
-    /// Leaves, with the driver where no other thread has it, and by the dispatches of that thread otherwise. The driver is gone
-    /// then, at the latest by the next dispatch.
+    /// Leaves the group. If no other thread holds the driver, this thread finishes the leave; otherwise the dispatches
+    /// of the other thread do. The driver is dropped then, at the latest by the next dispatch.
     pub(crate) fn leave(&self, group: &Group, timeout: Duration) -> Result<(), Error> {
         group.begin_leave(timeout)?;
         let deadline = Instant::now() + timeout;

@@ -1,4 +1,4 @@
-//! What a group with a log offers beside the stream: how far it is durable, checkpoints, and its log to be read.
+//! The additional calls of a group with a log: frontiers, checkpoints, and reading the log.
 
 use crate::border::{self, Out, Versioned};
 use crate::callbacks::not_in_callback;
@@ -9,29 +9,33 @@ use engine::{Error, Frontiers, SubgroupId};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got that
-/// far. None of them ever goes back.
+/// The progress of a group with a log, as this member knows it.
+///
+/// Except for `view` and `past_ns`, each frontier is a sequence number of the total order: all messages with smaller
+/// numbers have reached that stage. No frontier ever goes back.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_frontiers_t {
     /// Set it to sizeof(galerna_frontiers_t).
     pub size: usize,
-    /// The number of the present view.
+    /// Number of the present view.
     pub view: u64,
-    /// Received by every member, and handed to the log here.
+    /// Received by every member, and handed to the log at this member.
     pub stable: u64,
-    /// On this member's disk.
+    /// Persisted: written and synced to this member's disk.
     pub persisted: u64,
-    /// On the disks of all voters: nothing can take it back.
+    /// Persisted by all voters. Such messages can no longer be revoked.
     pub everywhere: u64,
-    /// On the disks of all voters, or of as many as `log.durable_members` says.
+    /// Persisted by all voters, or by as many voters as `log.durable_members` specifies.
     pub durable: u64,
-    /// The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
-    /// earlier one. In nanoseconds since 1970, by the group's own clock, which is that of `time_ns` in a record.
+    /// The closed time. Up to this time the log is the same at every member and does not change any more: no later
+    /// record has this time or an earlier one.
+    ///
+    /// In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
     pub past_ns: u64,
 }
 
-// SAFETY: `repr(C)`, the size first, integers.
+// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
 unsafe impl Versioned for galerna_frontiers_t {
     const NAME: &'static str = "galerna_frontiers_t";
 }
@@ -44,13 +48,17 @@ impl From<Frontiers> for galerna_frontiers_t {
     }
 }
 
-/// How far a group has come. In a busy group it may be some passes of the engine old. Of a group without a log all but `size`
-/// is 0.
+/// Gets the progress of a group.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `frontiers`: its `size` must be set; takes the frontiers.
+/// In a busy group the result may be some passes of the engine old. In a group without a log all fields except `size`
+/// are 0.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `frontiers`: receives the frontiers. Its `size` must be set.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_frontiers(
     group: *const galerna_group_t,
@@ -58,7 +66,7 @@ pub unsafe extern "C" fn galerna_frontiers(
     frontiers: *mut galerna_frontiers_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `frontiers`.
+        // SAFETY: the C caller guarantees the documented requirements on `frontiers`.
         let out = unsafe { border::versioned_out("frontiers", frontiers)? };
         group::with(group, |member| {
             out.set(member.group.frontiers(SubgroupId(subgroup))?.into());
@@ -67,14 +75,18 @@ pub unsafe extern "C" fn galerna_frontiers(
     })
 }
 
-/// Waits until everything up to number `sequence` is durable, wherever that has to be.
+/// Waits until the message `sequence` and all messages before it are durable.
 ///
-/// - `subgroup`: its number; 0 holds every member.
+/// Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies.
+///
+/// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `sequence`: the `sequence` of a message.
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
-/// UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+/// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_wait_durable(
     group: *mut galerna_group_t,
@@ -85,14 +97,18 @@ pub extern "C" fn galerna_wait_durable(
     wait(group, timeout_ms, |member, timeout| member.group.wait_durable(SubgroupId(subgroup), sequence, timeout))
 }
 
-/// Waits until the group's past reaches a time: from then on its log up to that time is the same at every member, for good.
+/// Waits until the closed time of the group reaches `time_ns`.
 ///
-/// - `subgroup`: its number; 0 holds every member.
+/// From then on the log up to that time is the same at every member and does not change any more.
+///
+/// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `time_ns`: nanoseconds since 1970, as in a record's `time_ns`.
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
-/// UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+/// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_wait_past(
     group: *mut galerna_group_t,
@@ -103,7 +119,7 @@ pub extern "C" fn galerna_wait_past(
     wait(group, timeout_ms, |member, timeout| member.group.wait_past(SubgroupId(subgroup), time_ns, timeout))
 }
 
-/// Waits for a frontier.
+/// Waits until a frontier has been reached.
 fn wait(
     group: *const galerna_group_t,
     timeout_ms: u32,
@@ -122,14 +138,18 @@ fn wait(
     })
 }
 
-/// Waits until everything that this process has sent, and all that was delivered here, is durable: on the disks of all
-/// voters, or of as many as `log.durable_members` says.
+/// Waits until all messages that this process has sent, and all that were delivered here, are durable.
 ///
-/// - `subgroup`: its number; 0 holds every member.
+/// Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. An open reservation
+/// delays the call.
+///
+/// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a callback,
-/// or the group has no log), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+/// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_persist(group: *mut galerna_group_t, subgroup: u16, timeout_ms: u32) -> galerna_result_t {
     border::call(|| {
@@ -143,18 +163,22 @@ pub extern "C" fn galerna_persist(group: *mut galerna_group_t, subgroup: u16, ti
     })
 }
 
-/// Writes a checkpoint: asks the application's `snapshot` callback for the state, and keeps it on this member's disk, once all
-/// that is in it is on the disks of all voters. When this process is started again its `restore` callback is given it, and then
-/// `deliver` what came after it; galerna_trim_log() may drop what came before.
+/// Writes a checkpoint of the application's state to this member's disk.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `timeout_ms`: how long to wait for each of the group and the disk, in milliseconds. When it passes, the checkpoint may be
-///   kept all the same.
-/// - `version`: takes the last version that the checkpoint covers; may be NULL. Not written after an error.
+/// The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
+/// is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
+/// receives the messages after it. galerna_trim_log() may delete the records before it.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, ARGUMENT, MISUSE (inside a callback, or the group has no log),
-/// TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, IO (the application's `snapshot` failed), LOG_FULL, LOG_FAILED, and the reason why the
-/// group stopped.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
+///   may still be stored later.
+/// - `version`: receives the last version that the checkpoint covers. May be NULL. Not written after an error.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (inside a callback, or the group has no log),
+/// GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
+/// failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_checkpoint(
     group: *mut galerna_group_t,
@@ -163,7 +187,7 @@ pub unsafe extern "C" fn galerna_checkpoint(
     version: *mut galerna_version_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `version`.
+        // SAFETY: the C caller guarantees the documented requirements on `version`.
         let out = unsafe { Out::optional("version", version)? };
         not_in_callback()?;
         let timeout = Duration::from_millis(timeout_ms.into());
@@ -177,10 +201,11 @@ pub unsafe extern "C" fn galerna_checkpoint(
     })
 }
 
-/// In a group that this thread drives, another one waits for the checkpoint meanwhile.
+/// Writes a checkpoint. If this thread drives the group, another thread waits for the checkpoint, so that this one can
+/// dispatch.
 fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Result<engine::log::Version, Error> {
     let group = &member.group;
-    // A group without a log says so at once.
+    // In a group without a log this fails at once.
     group.read_log(subgroup)?;
     let mut thread = None;
     let done = member.wait(
@@ -202,7 +227,7 @@ fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Resul
             }
         },
     );
-    // Its own timeout has passed, too.
+    // The thread ends soon: it has the same timeout, which has passed.
     if let Some(running) = thread {
         let _ = running.join();
     }
@@ -214,13 +239,19 @@ fn ended(thread: JoinHandle<Result<engine::log::Version, Error>>) -> Result<engi
     thread.join().unwrap_or_else(lost)
 }
 
-/// Drops records of the group's log before a version, in whole segments, on this member's disk.
+/// Deletes records before a version from the group's log on this member's disk, in whole segments.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `before`: the first record that is still needed, at most what galerna_checkpoint() gave last.
+/// Waits for the disk.
 ///
-/// It waits for the disk. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, the group has no
-/// log, or no checkpoint covers that much), UNKNOWN_SUBGROUP, TIMED_OUT, LOG_DAMAGED (the checkpoint is), LOG_FAILED, IO.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
+///   (see galerna_checkpoint()).
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, the group has no log, or no checkpoint covers
+/// that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
+/// damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_trim_log(
     group: *mut galerna_group_t,
@@ -233,15 +264,20 @@ pub extern "C" fn galerna_trim_log(
     })
 }
 
-/// The group's log as this member has it on disk, to be read with the calls of a log, also while it grows. It is as one that
-/// galerna_log_open_read_only() gives, but shows what becomes durable here later too. Records of GALERNA_LOG_KIND_DECISION in
-/// it are the group's own: they begin views. Its checkpoints are not to be read here, but come by the `restore` callback.
+/// Opens the group's log on this member's disk for reading, also while it grows.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `out`: takes the log, to be freed with galerna_log_free() or galerna_log_close(), or NULL after an error. It may outlive
-///   the group, and then shows what was there at the end.
+/// The result is like a log from galerna_log_open_read_only(), but it also shows records that become durable here
+/// later. Records of GALERNA_LOG_KIND_DECISION belong to the group: each ends a view and begins the next one. The
+/// group's checkpoints cannot be read from it; they are passed to the `restore` callback.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), MISUSE (the group has no log), UNKNOWN_SUBGROUP, LIMIT.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `out`: receives the log, or NULL after an error. Free it with galerna_log_free() or galerna_log_close(). The log
+///   may outlive the group; it then shows the records that were there at the end.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_MISUSE (the group has no log),
+/// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_group_log(
     group: *const galerna_group_t,
@@ -249,7 +285,7 @@ pub unsafe extern "C" fn galerna_group_log(
     out: *mut *mut galerna_log_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { Out::new("out", out)? };
         log::open_group(&out, || group::with(group, |member| Ok(member.group.read_log(SubgroupId(subgroup))?)))
     })

@@ -1,23 +1,24 @@
-//! Why a call failed, inside the library: the engine's errors, and those of the border itself.
+//! The reasons for which a call fails, inside the library: errors of the engine and errors of the C ABI.
 
 use crate::result::galerna_result_t::{self, *};
 use engine::Error;
 use std::fmt;
 
-/// See the module. Its text is made only when somebody asks for it: `GALERNA_ERR_WOULD_BLOCK` costs no allocation.
+/// The reason for which a call failed. Its text is made only on request, so `GALERNA_ERR_WOULD_BLOCK` costs no
+/// allocation.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What the engine said.
+    /// An error of the engine.
     Engine(Error),
-    /// An argument, and what is wrong with it.
+    /// An invalid argument: its name, and the defect.
     Argument(&'static str, &'static str),
-    /// A struct whose `size` is not that of this version: its name, the size given, the size expected.
+    /// A struct with a wrong `size`: the struct's name, the given size, the expected size.
     Size(&'static str, usize, usize),
-    /// What the handle should have been, and whether it was NULL.
+    /// An invalid handle: the expected kind, and whether the handle was NULL.
     Handle { kind: &'static str, null: bool },
-    /// The most handles of a kind.
+    /// Too many handles: the kind, and the limit.
     Limit { kind: &'static str, most: usize },
-    /// What a panic said.
+    /// The text of a panic.
     Panic(String),
 }
 
@@ -56,7 +57,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The number that C sees for an error of the engine.
+/// Returns the result code for an error of the engine.
 pub(crate) fn code_of(error: &Error) -> galerna_result_t {
     match error {
         Error::Config(_) => GALERNA_ERR_CONFIG,
@@ -88,7 +89,7 @@ pub(crate) fn code_of(error: &Error) -> galerna_result_t {
         Error::LogOrder { .. } => GALERNA_ERR_LOG_ORDER,
         Error::Forked => GALERNA_ERR_FORKED,
         Error::CallbackPanicked(_) => GALERNA_ERR_CALLBACK,
-        // `Internal` and what this border does not know.
+        // `Internal`, and errors that this layer does not know.
         _ => GALERNA_ERR_INTERNAL,
     }
 }

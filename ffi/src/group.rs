@@ -12,34 +12,39 @@ use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// A member of a group. The handle is a number: using one that was freed is an error and no crash.
+/// A member of a group.
 ///
-/// The member is the process's that joined. In a child that fork() makes, each call with a handle from before, of a group, a
-/// log, or what was got from them, returns GALERNA_ERR_FORKED and touches nothing; the calls that free return GALERNA_OK and
-/// do nothing. The bytes of an open reservation are not the child's either (on shared memory, touching them is a SIGSEGV).
-/// The parent goes on undisturbed, and the child may join a group by itself, with a configuration from before or of its own.
-/// Until it ends or calls exec, the child shares the parent's descriptors: if the parent dies meanwhile, the others notice it
-/// by `failure_timeout_ms` only, and its port and its log stay taken. A child of vfork() may call nothing of the library.
+/// The handle is a number and is never dereferenced: using a freed handle returns GALERNA_ERR_HANDLE.
+///
+/// Fork: the member belongs to the process that joined. In a child made by fork(), every call with an inherited handle
+/// of a group or a log, or of an object obtained from them, returns GALERNA_ERR_FORKED and has no effect. The calls
+/// that free a handle return GALERNA_OK and have no effect. The child must not access the bytes of an open reservation
+/// (on shared memory an access raises SIGSEGV). The parent is not affected. The child may join a group as a process of
+/// its own, with an inherited or a new configuration.
+///
+/// Until the child ends or calls exec, it shares the parent's file descriptors. If the parent dies during that time,
+/// the other members detect it only by `failure_timeout_ms`, and the parent's port and log stay in use. A child made by
+/// vfork() must not call the library.
 pub struct galerna_group_t;
 
 static GROUPS: Table<Member> = Table::new("group", 3);
 
-/// What a handle of a group stands for.
+/// The member that a group's handle stands for.
 pub(crate) struct Member {
-    // First, to be dropped first: the driver that is left over says so to the group.
+    // Declared first so that it is dropped first: a remaining driver reports the end to `group` when it is dropped.
     turn: Option<Turn>,
     pub(crate) group: Group,
 }
 
 impl Member {
-    /// For what only the driver of a group can do.
+    /// Returns the driver. Fails in a group that a thread of the library drives.
     pub(crate) fn turn(&self) -> Result<&Turn, Failure> {
         let misuse = Error::Misuse("a thread of the library drives this group: join it with GALERNA_DRIVE_DISPATCH");
         self.turn.as_ref().ok_or(misuse.into())
     }
 
-    /// Waits for something of a group: `engine` does in the group that a thread of the library drives, and `ready`, which
-    /// looks without waiting, is asked between dispatches in the other.
+    /// Waits for an event of the group. If a thread of the library drives the group, `engine` waits. Otherwise this
+    /// thread dispatches and calls `ready`, which does not wait, between the dispatches.
     pub(crate) fn wait<T>(
         &self,
         what: &'static str,
@@ -63,22 +68,30 @@ pub(crate) fn with<R>(
     GROUPS.with(group, body)
 }
 
-/// Founds a group with the other members, or joins it if it runs; returns when this process votes in the group's view (see
-/// galerna_view_t), so that the next member can be restarted or stopped, and the `view` callback was told so.
+/// Founds a group together with the other members, or joins it if it already runs.
 ///
-/// - `config`: the configuration, with the own member set; it can be freed afterwards.
-/// - `callbacks`: what to call; copied. The context must outlive the group's handle.
-/// - `drive`: a galerna_drive_t, who makes the group advance.
-/// - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
-///   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
+/// Returns when this process is a voter of the group's view (see galerna_view_t) and the `view` callback has been
+/// called for that view. From then on the next member can be restarted or stopped. Waits for at most the
+/// configuration's `join_timeout_ms`.
 ///
-/// Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
-/// Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, TWO_GROUPS, LISTEN,
-/// IO, LIMIT,
-/// CALLBACK (`view` or `deliver` threw an exception during the join; the group is left),
-/// LOG_LOCKED, LOG_FULL,
-/// LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
-/// a group stops.
+/// - `config`: the configuration, with the own member set. It can be freed afterwards.
+/// - `callbacks`: the callbacks. The struct is copied. The context must outlive the group's handle.
+/// - `drive`: a galerna_drive_t, which selects the thread that drives the group.
+/// - `out`: receives the handle, or NULL after an error. Free it with galerna_group_free(). It is written before the
+///   first callback runs, with two exceptions: `restore`, and the `deliver` calls for the messages of the log when a
+///   process is started again.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors:
+/// - GALERNA_ERR_ARGUMENT, GALERNA_ERR_HANDLE (`config`), GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (inside a callback).
+/// - GALERNA_ERR_CONFIG, GALERNA_ERR_LISTEN, GALERNA_ERR_RDMA, GALERNA_ERR_IO.
+/// - GALERNA_ERR_MEMBERS_MISSING, GALERNA_ERR_DISAGREEMENT, GALERNA_ERR_REFUSED, GALERNA_ERR_TWO_GROUPS,
+///   GALERNA_ERR_CONTRACT, GALERNA_ERR_STATE_TRANSFER.
+/// - GALERNA_ERR_CALLBACK: `view` or `deliver` threw an exception during the join. The process has left the group.
+/// - Errors of the group's log: GALERNA_ERR_LOG_LOCKED, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_DAMAGED,
+///   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
+/// - Any other error that stops a group.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_join(
     config: *const galerna_config_t,
@@ -87,18 +100,18 @@ pub unsafe extern "C" fn galerna_join(
     out: *mut *mut galerna_group_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { Out::new("out", out)? };
         out.set(std::ptr::null_mut());
         not_in_callback()?;
-        // SAFETY: what the documentation asks of `callbacks`.
+        // SAFETY: the C caller guarantees the documented requirements on `callbacks`.
         let callbacks = unsafe { border::versioned("callbacks", callbacks)? };
         let drive = drive::drive(drive)?;
         let config = config::get(config)?;
-        // Without a member the join fails, and says so.
+        // If the member is not set, the join fails with an error for the missing key `member`.
         let me = config.member.unwrap_or(MemberId(u32::MAX));
         let (callbacks, joining) = Callbacks::new(callbacks, me)?;
-        // Taken first, so that nothing can fail once the group is joined.
+        // Reserved first, so that no step can fail after the group is joined.
         let vacancy = GROUPS.vacancy()?;
         let member = match drive {
             galerna_drive_t::GALERNA_DRIVE_THREAD => Member { turn: None, group: Group::join(config, callbacks)? },
@@ -110,7 +123,8 @@ pub unsafe extern "C" fn galerna_join(
         };
         let handle: *mut galerna_group_t = vacancy.fill(member);
         out.set(handle);
-        // With the handle in use, so that whoever frees it waits for the callback. It may be freed already.
+        // The callbacks run while the handle is in use, so a thread that frees the handle waits for them. The handle
+        // may already be freed.
         let mut told = Ok(());
         let _ = with(handle, |member| {
             told = catch_unwind(AssertUnwindSafe(|| joining.tell()));
@@ -119,10 +133,10 @@ pub unsafe extern "C" fn galerna_join(
             }
             Ok(())
         });
-        // Now the other callbacks may run: they find the handle in `out`.
+        // From here on the other callbacks may run: they find the handle in `out`.
         drop(joining);
         let Err(panic) = told else { return Ok(()) };
-        // It was not the engine that saw it, so nobody else has the group's end in hand.
+        // The panic happened outside the engine, so nothing else ends the group.
         out.set(std::ptr::null_mut());
         GROUPS.remove(handle, hasten)?;
         Err(Error::CallbackPanicked(border::panic_text(&*panic)).into())
@@ -137,19 +151,24 @@ fn hasten(member: &Member) {
     }
 }
 
-/// Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
-/// do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
-/// Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
+/// Leaves the group.
 ///
-/// An open reservation holds back the messages after it. The leave waits half of its timeout for the galerna_commit() or
-/// galerna_abandon(), then drops the reservation: nothing of it is sent, its galerna_commit() returns GALERNA_ERR_LEFT, and
-/// its bytes may be written until then or until galerna_group_free().
+/// The call accepts no further messages, sends those that were accepted before, and asks the other members to continue
+/// without this process. They do so in the next view, which lists this member in `left`. By then they have
+/// delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
+/// group return GALERNA_ERR_LEFT. The handle must still be freed.
 ///
-/// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
-///   see it fail.
+/// An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
+/// or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
+/// GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
 ///
-/// Any thread, also while another one is in galerna_dispatch(), but not inside a callback. Errors: HANDLE, MISUSE (inside a
-/// callback), TIMED_OUT, LEFT, and the reason why the group stopped.
+/// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
+///   members see it fail.
+///
+/// May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
+/// error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
     border::call(|| {
@@ -165,11 +184,16 @@ pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) ->
     })
 }
 
-/// Frees a group's handle; without a galerna_leave() before, the others see this member fail. Calls that wait in other
-/// threads return GALERNA_ERR_LEFT. When it returns, no callback runs and none will. Open reservations are gone.
+/// Frees a group's handle.
 ///
-/// NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback, and not while holding
-/// a lock that a callback waits for. Errors: HANDLE (it never was one), MISUSE (inside a callback; the group goes on).
+/// Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
+/// GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
+/// invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+///
+/// May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
+///
+/// Errors: GALERNA_ERR_HANDLE (`group` never was a group's handle), GALERNA_ERR_MISUSE (inside a callback; the group
+/// continues).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_group_free(group: *mut galerna_group_t) -> galerna_result_t {
     border::call(|| {
@@ -181,15 +205,17 @@ pub extern "C" fn galerna_group_free(group: *mut galerna_group_t) -> galerna_res
     })
 }
 
-/// This process's number: the `id` that it has in the configuration.
+/// Gets this process's member id: its `id` in the configuration.
 ///
-/// - `member`: takes the number.
+/// - `member`: receives the id.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`member` is NULL).
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`member` is NULL).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_group_member(group: *const galerna_group_t, member: *mut u32) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `member`.
+        // SAFETY: the C caller guarantees the documented requirements on `member`.
         let out = unsafe { Out::new("member", member)? };
         with(group, |member| {
             out.set(member.group.member().0);
@@ -198,16 +224,21 @@ pub unsafe extern "C" fn galerna_group_member(group: *const galerna_group_t, mem
     })
 }
 
-/// What this process observed first that speaks against a member: why it suspects it, or which other member does. Of a member
-/// that was removed, what led to that; of one that is in the view, what was observed since the view began. For people: other
-/// members may have observed something else.
+/// Gets the first fault that this process observed of a member.
 ///
-/// - `member`: its number; of one that nothing is known against, or that is none, the text is empty.
-/// - `text`: takes at most `capacity` bytes of the text, the zero byte at the end included; may be NULL when `capacity` is
-///   0.
-/// - `length`: takes the bytes of the whole text, without the zero byte; may be NULL.
+/// The fault is the reason for which this process suspects the member, or the id of another member that suspects it.
+/// For a member that was removed, it is the observation that led to the removal. For a member of the view, it is the
+/// first observation since the view began. Other members may have observed something else. The text is for people, not
+/// for programs.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT.
+/// - `member`: the member's id. If nothing is known against this member, or there is no such member, the text is empty.
+/// - `text`: receives at most `capacity` bytes of the text, including the zero byte at the end. May be NULL when
+///   `capacity` is 0.
+/// - `length`: receives the length of the whole text in bytes, without the zero byte. May be NULL.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_group_fault(
     group: *const galerna_group_t,
@@ -217,11 +248,11 @@ pub unsafe extern "C" fn galerna_group_fault(
     length: *mut usize,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `length`.
+        // SAFETY: the C caller guarantees the documented requirements on `length`.
         let out = unsafe { Out::optional("length", length)? };
         with(group, |handle| {
             let fault = border::c_string(&handle.group.fault(MemberId(member)).unwrap_or_default());
-            // SAFETY: what the documentation asks of `text`.
+            // SAFETY: the C caller guarantees the documented requirements on `text`.
             unsafe { border::copy_text("text", text, capacity, &fault)? };
             if let Some(out) = out {
                 out.set(fault.count_bytes());
@@ -231,12 +262,14 @@ pub unsafe extern "C" fn galerna_group_fault(
     })
 }
 
-/// The largest message of a subgroup, in bytes.
+/// Gets the size limit of a message in a subgroup, in bytes.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `bytes`: takes the limit.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `bytes`: receives the limit.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`bytes` is NULL), UNKNOWN_SUBGROUP.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_max_message(
     group: *const galerna_group_t,
@@ -244,7 +277,7 @@ pub unsafe extern "C" fn galerna_max_message(
     bytes: *mut usize,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `bytes`.
+        // SAFETY: the C caller guarantees the documented requirements on `bytes`.
         let bytes = unsafe { Out::new("bytes", bytes)? };
         with(group, |member| {
             bytes.set(member.group.max_message(SubgroupId(subgroup))?);

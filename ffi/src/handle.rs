@@ -1,11 +1,13 @@
 //! Handles: numbers that look like pointers to C and are never dereferenced.
 //!
-//! A handle is the index of a slot and the generation of what is in it, so one that was freed, or never was one, is told
-//! from a live one without touching memory that may be gone. Using it costs a load and an uncontended read lock, which
-//! is held during the call: what it stands for cannot go meanwhile, and freeing waits for the calls under way.
+//! A handle consists of the index of a slot and the slot's generation. So a freed handle, or a number that never was a
+//! handle, is recognised without an access to memory that may be gone. Using a handle costs one load and an uncontended
+//! read lock. The lock is held during the call, so the value cannot be freed in that time, and freeing waits for
+//! running calls.
 //!
-//! A handle is its process's. In a forked child it answers `GALERNA_ERR_FORKED`, and freeing it leaves what it stands for as
-//! it is: threads that the child does not have may be in the middle of it. Configurations alone go over to the child.
+//! A handle belongs to the process that made it. In a forked child every use returns `GALERNA_ERR_FORKED`, and freeing
+//! the handle leaves the value unchanged, because threads that the child does not have may have been using it. Only
+//! configurations pass over to the child.
 
 use crate::failure::Failure;
 use engine::Error;
@@ -14,10 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
-/// How long a lock is waited for that is held for a few words only.
+/// How long to wait for a lock that is only held briefly.
 const LOCK_TIME: Duration = Duration::from_secs(10);
 
-/// A lock that is held for a few words only; none in a forked child, if a thread of the parent had it at the fork.
+/// Locks a mutex that is only held briefly. Returns `None` in a forked child if a thread of the parent held the lock at
+/// the fork.
 pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let deadline = Instant::now() + LOCK_TIME;
     loop {
@@ -29,10 +32,11 @@ pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         }
     }
 }
-/// The most handles of one kind at a time.
+/// The maximum number of handles of one kind.
 const SLOTS: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 10;
-/// The lowest bits say what a handle is of; an odd tag is in no pointer that C gets elsewhere.
+/// Number of low bits that identify the kind of handle. This tag is odd, so a handle never equals an aligned pointer
+/// from elsewhere.
 pub(crate) const TAG_BITS: u32 = 5;
 
 const _: () = assert!(usize::BITS == 64, "a generation needs the bits of a 64-bit pointer");
@@ -43,19 +47,19 @@ pub(crate) struct Table<T> {
     tag: usize,
     slots: [Slot<T>; SLOTS],
     free: Mutex<Free>,
-    /// A forked child may use what its parent has made.
+    /// Whether a forked child may use the handles of its parent.
     inherited: bool,
 }
 
 struct Slot<T> {
-    /// Odd while the slot is in use; grows by one whenever that changes.
+    /// Odd while the slot is in use. Raised by one whenever the slot is taken or freed.
     generation: AtomicU64,
     value: RwLock<Option<Held<T>>>,
 }
 
 struct Held<T> {
     value: Box<T>,
-    /// Of the process in which it was made.
+    /// The life of the process that made the value.
     life: Life,
 }
 
@@ -66,7 +70,7 @@ struct Free {
 }
 
 impl<T> Table<T> {
-    /// For handles of a `kind`, with an odd `tag` of its own.
+    /// Makes a table for handles of a `kind`, with an odd `tag` of its own.
     pub(crate) const fn new(kind: &'static str, tag: usize) -> Table<T> {
         assert!(tag % 2 == 1 && tag < 1 << TAG_BITS);
         Table {
@@ -78,24 +82,24 @@ impl<T> Table<T> {
         }
     }
 
-    /// The same for handles that a forked child may use.
+    /// As [`Table::new`], for handles that a forked child may use.
     pub(crate) const fn inherited(kind: &'static str, tag: usize) -> Table<T> {
         let mut table = Table::new(kind, tag);
         table.inherited = true;
         table
     }
 
-    /// A handle for `value`.
+    /// Makes a handle for `value`.
     pub(crate) fn insert<H>(&self, value: T) -> Result<*mut H, Failure> {
         Ok(self.vacancy()?.fill(value))
     }
 
-    /// Room for one more handle, before there is what it stands for.
+    /// Takes a slot for a handle before its value exists.
     pub(crate) fn vacancy(&self) -> Result<Vacancy<'_, T>, Failure> {
         Ok(Vacancy { table: self, index: self.take_slot()? })
     }
 
-    /// Runs `body` with what `handle` stands for.
+    /// Runs `body` with the value that `handle` stands for.
     #[inline]
     pub(crate) fn with<H, R>(
         &self,
@@ -106,10 +110,11 @@ impl<T> Table<T> {
         let value = match slot.value.try_read() {
             Ok(value) => value,
             Err(TryLockError::Poisoned(value)) => value.into_inner(),
-            // Somebody frees it at this moment. Waiting here could be for a call that waits for this very thread.
+            // Another thread is freeing it. Waiting could deadlock: that thread may wait for a call that waits for this
+            // thread.
             Err(TryLockError::WouldBlock) => return Err(self.invalid(handle)),
         };
-        // Again under the lock, for the slot may have been freed and used anew since.
+        // Checked again under the lock, because the slot may have been freed and reused since.
         match value.as_ref() {
             Some(held) if slot.generation.load(Ordering::Acquire) == generation => {
                 if !self.inherited {
@@ -121,8 +126,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Makes `handle` invalid, lets `hasten` end the calls that are under way, waits for them, and gives back what it
-    /// stood for. `None` if it is NULL or was freed before; a number that never was a handle is an error.
+    /// Makes `handle` invalid, calls `hasten` to end the running calls, waits for them, and returns the value. Returns
+    /// `None` if the handle is NULL or was freed before. A number that never was a handle is an error.
     pub(crate) fn remove<H>(&self, handle: *const H, hasten: impl FnOnce(&T)) -> Result<Option<Box<T>>, Failure> {
         if handle.is_null() {
             return Ok(None);
@@ -133,7 +138,7 @@ impl<T> Table<T> {
         if let Err(found) = slot.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire) {
             return if found > generation { Ok(None) } else { Err(self.invalid(handle)) };
         }
-        // Not waited for: in a forked child the thread that has the lock may not be there.
+        // Does not wait: in a forked child the thread that held the lock may not exist.
         let forked = match slot.value.try_read() {
             Ok(held) => held.as_ref().is_none_or(|held| held.life.is_over()),
             Err(TryLockError::Poisoned(held)) => held.into_inner().as_ref().is_none_or(|held| held.life.is_over()),
@@ -178,7 +183,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// The index and the generation, if this can be one of this table's handles.
+    /// Returns the index and the generation, if the number can be a handle of this table.
     #[inline]
     fn parts<H>(&self, handle: *const H) -> Option<(usize, u64)> {
         let number = handle.addr();
@@ -193,22 +198,23 @@ impl<T> Table<T> {
     }
 }
 
-/// A slot that is taken and empty.
+/// A slot that is taken and still empty.
 pub(crate) struct Vacancy<'t, T> {
     table: &'t Table<T>,
     index: usize,
 }
 
 impl<T> Vacancy<'_, T> {
-    /// The handle for `value`.
+    /// Puts `value` into the slot and returns its handle.
     pub(crate) fn fill<H>(self, value: T) -> *mut H {
         let Vacancy { table, index } = self;
         std::mem::forget(self);
         let slot = &table.slots[index];
-        // Nobody holds the lock but a call with an old handle, for a moment.
+        // Only a call with an old handle can hold this lock, and only for a moment.
         *slot.value.write().unwrap_or_else(PoisonError::into_inner) =
             Some(Held { value: Box::new(value), life: Life::present() });
-        // Release: whoever sees the odd generation finds the value.
+        // Release: pairs with the Acquire loads of `generation`. A thread that reads the odd generation finds the
+        // value.
         let generation = slot.generation.fetch_add(1, Ordering::Release) + 1;
         let number = (generation as usize) << (INDEX_BITS + TAG_BITS) | index << TAG_BITS | table.tag;
         std::ptr::without_provenance_mut(number)

@@ -1,9 +1,10 @@
-//! The C ABI of Galerna. `include/galerna.h` is made from these files; what C programs need to know is said at each type
-//! and function, for them.
+//! The C ABI of Galerna. cbindgen generates `include/galerna.h` from these files, so the doc comment of each public
+//! type and function is the manual for C programs.
 //!
-//! Every function runs inside [`border::call`], where panics stop and errors become codes. Handles are numbers, never
-//! dereferenced ([`handle`]); the pointers that are dereferenced pass through the casts of [`border`]. What exactly may
-//! happen inside a callback is decided in [`callbacks`]; who drives a group, and who waits how, in [`drive`].
+//! Every function runs inside [`border::call`], which catches panics and turns errors into result codes. Handles are
+//! numbers and are never dereferenced ([`handle`]). Every pointer that is dereferenced passes through a cast in
+//! [`border`]. [`callbacks`] defines which calls are allowed inside a callback. [`drive`] defines which thread drives a
+//! group and how calls wait.
 #![allow(non_camel_case_types, reason = "types and enumerators have here the names that they have in C")]
 #![allow(unreachable_pub, reason = "what is `pub` here is the C API, which cbindgen reads")]
 #![allow(

@@ -4,18 +4,22 @@ use crate::failure::Failure;
 use engine::{Delivery, Mode};
 use std::ffi::c_void;
 
-/// When a message may be delivered. One order holds for all modes.
+/// The condition under which a message is delivered. All modes share one order.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum galerna_mode_t {
-    /// As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+    /// Delivered as soon as this message and all earlier messages of its sender have arrived. It may overtake messages
+    /// of other senders.
     GALERNA_MODE_FIFO = 0,
-    /// In the total order, as soon as everything before it is here. It can be lost with all members that saw it.
+    /// Delivered in the total order, as soon as all messages before it have arrived. The message can be lost if all
+    /// members that received it fail.
     GALERNA_MODE_ORDERED = 1,
-    /// In the total order, once every member has received it.
+    /// Delivered in the total order, once every member has received the message.
     GALERNA_MODE_SAFE = 2,
-    /// In the total order, once every member has received it and the members have it on their disks: all, or as many as
-    /// are configured. Only in groups with a log: elsewhere it is refused with GALERNA_ERR_MISUSE.
+    /// Delivered in the total order, once every member has received the message and the voters have it on disk.
+    ///
+    /// The message must be on the disks of all voters, or of as many as `log.durable_members` specifies. Only groups
+    /// with a log support this mode. In other groups sending fails with GALERNA_ERR_MISUSE.
     GALERNA_MODE_DURABLE = 3,
 }
 
@@ -30,32 +34,34 @@ impl From<Mode> for galerna_mode_t {
     }
 }
 
-/// `galerna_mode_t` as C passes it: any number.
+/// A `galerna_mode_t` as C passes it: any number.
 pub type RawMode = i32;
 
-/// One delivered message. It is valid during the callback only, like the payload: ring memory, or a copy of it.
+/// A delivered message.
+///
+/// The message and its payload are valid only during the callback. The payload is in ring memory or in a copy of it.
 #[repr(C)]
 pub struct galerna_message_t {
-    /// Bytes of this struct as the library knows it: later versions append fields.
+    /// Size in bytes of this struct in the library's version. Later versions append fields.
     pub size: usize,
-    /// The message's bytes, `length` of them. Never NULL.
+    /// The payload, `length` bytes. Never NULL.
     pub payload: *const c_void,
-    /// Bytes of the payload.
+    /// Size of the payload in bytes.
     pub length: usize,
-    /// Its number in the subgroup's total order; it goes on from view to view, and numbers are skipped where a
-    /// sender had nothing to say.
+    /// Sequence number in the subgroup's total order. It continues from view to view. A number is skipped where a
+    /// sender sent a null message.
     pub sequence: u64,
-    /// The `id` of the member that sent it.
+    /// The `id` of the member that sent the message.
     pub sender: u32,
-    /// The mode it was sent with.
+    /// The mode with which the message was sent.
     pub mode: galerna_mode_t,
-    /// The subgroup.
+    /// The subgroup of the message.
     pub subgroup: u16,
-    /// The number of the view that it is delivered in.
+    /// Number of the view in which the message is delivered.
     pub view: u64,
 }
 
-/// The mode to send with.
+/// Converts a mode that C passed.
 pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
     match raw {
         0 => Ok(Mode::Fifo),

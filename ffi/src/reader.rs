@@ -1,4 +1,4 @@
-//! `galerna_reader_t`: another member's state, in a `restore` callback.
+//! `galerna_reader_t`: another member's state, readable in a `restore` callback.
 
 use crate::border::{self, Out};
 use crate::failure::Failure;
@@ -13,28 +13,30 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a `restore` callback reads from, in its thread and until it returns. The handle is a number: later, or elsewhere,
-/// it is an error and no crash.
+/// The source that a `restore` callback reads the state from.
+///
+/// It can be used only in the thread of that callback and only until the callback returns. Outside of that, calls
+/// return GALERNA_ERR_HANDLE. The handle is a number and is never dereferenced.
 pub struct galerna_reader_t;
 
-/// The lowest bits of readers' handles: a tag that no other kind has, see [`crate::handle`].
+/// The lowest bits of a reader's handle. No other kind of handle has this tag, see [`crate::handle`].
 const TAG: usize = 7;
 
-/// What is lent to a callback.
+/// The state that is lent to a callback.
 struct Lent<'s> {
     state: &'s mut dyn Read,
-    /// What went wrong: the callback may have overlooked it.
+    /// The text of the first failed read. The callback may have ignored it.
     failed: Option<String>,
-    /// Of the process that restores.
+    /// The life of the process that runs the restore.
     life: Life,
 }
 
 thread_local! {
-    /// The handle and what it stands for, while this thread is in a `restore`, and not in a read.
+    /// The handle and the state it stands for, while this thread is inside a `restore` callback and not inside a read.
     static CURRENT: Cell<Option<(usize, NonNull<Lent<'static>>)>> = const { Cell::new(None) };
 }
 
-/// Runs a `restore` with a handle for `state`.
+/// Calls `restore` with a handle for `state`.
 pub(crate) fn lend(state: &mut dyn Read, restore: impl FnOnce(*mut galerna_reader_t) -> c_int) -> std::io::Result<()> {
     struct Reset;
     impl Drop for Reset {
@@ -57,14 +59,19 @@ pub(crate) fn lend(state: &mut dyn Read, restore: impl FnOnce(*mut galerna_reade
     }
 }
 
-/// Reads the next bytes of a state: `length` of them, or fewer at its end.
+/// Reads the next bytes of a state: `length` of them, or fewer at the end of the state.
 ///
-/// - `reader`: what the `restore` callback was given.
-/// - `buffer`: takes the bytes; may be NULL when `length` is 0.
-/// - `got`: takes their number; less than `length` only at the end of the state, and 0 after an error.
+/// Waits for the member that sends the state.
 ///
-/// It waits for the sender. Only in the thread of the callback, until that returns. Errors: HANDLE, ARGUMENT, IO (the state
-/// ends here unfinished: its sender died, or could not read it; let the callback return an error).
+/// - `reader`: the reader that the `restore` callback received.
+/// - `buffer`: receives the bytes. May be NULL when `length` is 0.
+/// - `got`: receives the number of bytes read. It is less than `length` only at the end of the state, and 0 after an
+///   error.
+///
+/// May be called only in the thread of the `restore` callback, until the callback returns.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (the state is incomplete: the member that sends it
+/// died or could not read it; the callback should return an error).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_reader_read(
     reader: *mut galerna_reader_t,
@@ -73,25 +80,25 @@ pub unsafe extern "C" fn galerna_reader_read(
     got: *mut usize,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `got`.
+        // SAFETY: the C caller guarantees the documented requirements on `got`.
         let got = unsafe { Out::new("got", got)? };
         got.set(0);
-        // SAFETY: what the documentation asks of `buffer`.
+        // SAFETY: the C caller guarantees the documented requirements on `buffer`.
         let bytes = unsafe { border::bytes_out("buffer", buffer, length)? };
         got.set(read(reader, bytes)?);
         Ok(())
     })
 }
 
-/// Fills `bytes` from what `reader` stands for, as far as that goes.
+/// Reads from `reader` until `bytes` is full or the state ends.
 fn read(reader: *const galerna_reader_t, bytes: &mut [u8]) -> Result<usize, Failure> {
-    // Taken during the read, so that there is one reference at a time.
+    // Taken out during the read, so that only one reference exists at a time.
     let current = CURRENT.take();
     let Some((handle, mut place)) = current.filter(|(handle, _)| *handle == reader.addr()) else {
         CURRENT.set(current);
         return Err(Failure::Handle { kind: "reader", null: reader.is_null() });
     };
-    // SAFETY: `lend` keeps it alive as long as the handle is known, in this thread only.
+    // SAFETY: `lend` keeps the state alive as long as the handle is in `CURRENT`, which only this thread accesses.
     let lent = unsafe { place.as_mut() };
     if let Err(forked) = lent.life.check() {
         CURRENT.set(Some((handle, place)));
@@ -106,7 +113,7 @@ fn read(reader: *const galerna_reader_t, bytes: &mut [u8]) -> Result<usize, Fail
     Ok(result.map_err(failed)?)
 }
 
-/// Fills `bytes` from `state`, as far as that goes.
+/// Reads from `state` until `bytes` is full or the state ends. Returns the number of bytes read.
 pub(crate) fn fill(state: &mut dyn Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {

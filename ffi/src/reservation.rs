@@ -12,36 +12,41 @@ use std::ffi::c_void;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-/// Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
-/// Until then it holds back this process's later messages; galerna_leave() waits for it, and drops it in the end.
+/// Ring bytes to be filled in place.
 ///
-/// It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
+/// galerna_commit() sends them, galerna_abandon() gives them up. Every reservation must end with one of these two
+/// calls. An open reservation holds back all later messages of this process. galerna_leave() waits for it and finally
+/// drops it.
+///
+/// A reservation belongs to one thread at a time. The library checks its contents: using a reservation twice, or a
+/// changed one, fails with GALERNA_ERR_MISUSE.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_reservation_t {
     /// Set it to sizeof(galerna_reservation_t).
     pub size: usize,
-    /// Where the message goes; holds what earlier messages left there. NULL once it is committed or abandoned.
+    /// Where to write the message. It contains bytes of earlier messages at first. NULL after the commit or the
+    /// abandon.
     pub data: *mut c_void,
-    /// Bytes of the message.
+    /// Size of the message in bytes.
     pub length: usize,
-    /// The library's.
+    /// Private to the library.
     pub private_ticket: u32,
-    /// The library's.
+    /// Private to the library.
     pub private_word: u32,
-    /// The library's.
+    /// Private to the library.
     pub private_place: u64,
-    /// The library's.
+    /// Private to the library.
     pub private_check: u64,
 }
 
-// SAFETY: `repr(C)`, the size first, integers and an unchecked pointer.
+// SAFETY: `repr(C)`, the size is the first field, the others are integers and an unchecked pointer.
 unsafe impl Versioned for galerna_reservation_t {
     const NAME: &'static str = "galerna_reservation_t";
 }
 
 impl galerna_reservation_t {
-    /// One that nothing is reserved by.
+    /// A reservation that holds nothing.
     const EMPTY: galerna_reservation_t = galerna_reservation_t {
         size: size_of::<galerna_reservation_t>(),
         data: std::ptr::null_mut(),
@@ -52,7 +57,8 @@ impl galerna_reservation_t {
         private_check: 0,
     };
 
-    /// What `private_check` must be: tells a reservation of this group from anything else by chance or mistake.
+    /// Computes the right value of `private_check`. It distinguishes a reservation of this group from bytes that look
+    /// like one by chance or by mistake.
     fn check(&self, group: *const galerna_group_t) -> u64 {
         static SECRET: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("galerna_reservation_t") | 1);
         let place = u64::from(self.private_ticket) << 32 | u64::from(self.private_word);
@@ -64,7 +70,7 @@ impl galerna_reservation_t {
         })
     }
 
-    /// The claim behind it, if it is as this library filled it.
+    /// Returns the claim of this reservation. Fails if its fields are not as this library filled them in.
     fn claim(&self, group: *const galerna_group_t) -> Result<(SubgroupId, Claim), Failure> {
         let broken = Error::Misuse("the reservation is not open: committed, abandoned, changed, or of another group");
         let whole = !self.data.is_null() && self.private_check == self.check(group);
@@ -77,18 +83,22 @@ impl galerna_reservation_t {
     }
 }
 
-/// Reserves `length` bytes of the ring, to be filled in place. The order of one process's messages is that of their
-/// reservations.
+/// Reserves `length` bytes of the ring, to be filled in place.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `length`: bytes of the message.
-/// - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
-///   as 0.
-/// - `out`: its `size` must be set; takes the reservation. After an error nothing is reserved, and `data` is NULL unless
-///   `out` itself was wrong.
+/// The messages of one process are ordered by their reservations.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE, WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT
-/// (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `length`: size of the message in bytes.
+/// - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+///   counts as 0.
+/// - `out`: receives the reservation. Its `size` must be set. After an error nothing is reserved, and `data` is NULL
+///   unless `out` itself was invalid.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+/// is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+/// GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_reserve(
     group: *mut galerna_group_t,
@@ -98,7 +108,7 @@ pub unsafe extern "C" fn galerna_reserve(
     out: *mut galerna_reservation_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { border::versioned_out("out", out)? };
         out.set(galerna_reservation_t::EMPTY);
         group::with(group, |member| {
@@ -110,7 +120,7 @@ pub unsafe extern "C" fn galerna_reserve(
                 length,
                 private_ticket: claim.ticket,
                 private_word: claim.word,
-                // The claim is longer than the message in a group with a log, which stamps each with its time.
+                // In a group with a log the claim is longer than the message, because every message carries its time.
                 private_place: u64::from(claim.len) << 32 | u64::from(subgroup),
                 ..galerna_reservation_t::EMPTY
             };
@@ -121,14 +131,20 @@ pub unsafe extern "C" fn galerna_reserve(
     })
 }
 
-/// Sends a reserved message, and clears the reservation.
+/// Sends a reserved message and clears the reservation. Never waits.
 ///
-/// - `reservation`: filled by galerna_reserve() for this group, and not used up.
-/// - `mode`: a galerna_mode_t, when the message may be delivered.
+/// - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+/// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
 ///
-/// It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
-/// the message is durable and the group has no log, and then it stays open), LEFT (galerna_leave() dropped it: nothing is
-/// sent, and the reservation is cleared), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+/// In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_reserve() returns the
+/// error that stopped the group.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
+/// is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
+/// open), GALERNA_ERR_LEFT (galerna_leave() dropped the reservation: nothing is sent, and the reservation is cleared),
+/// GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_commit(
     group: *mut galerna_group_t,
@@ -137,7 +153,7 @@ pub unsafe extern "C" fn galerna_commit(
 ) -> galerna_result_t {
     border::call(|| {
         let mode = message::mode(mode)?;
-        // SAFETY: what the documentation asks of `reservation`.
+        // SAFETY: the C caller guarantees the documented requirements on `reservation`.
         let (given, place) = unsafe { open(reservation)? };
         group::with(group, |member| {
             let (subgroup, claim) = given.claim(group)?;
@@ -150,19 +166,21 @@ pub unsafe extern "C" fn galerna_commit(
     })
 }
 
-/// Gives a reservation up, and clears it; nothing is sent.
+/// Abandons a reservation and clears it. Nothing is sent. Never waits.
 ///
-/// - `reservation`: filled by galerna_reserve() for this group, and not used up.
+/// - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
 ///
-/// It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP. One that
-/// galerna_leave() has dropped is no error.
+/// Abandoning a reservation that galerna_leave() has dropped is not an error. May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
+/// GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_abandon(
     group: *mut galerna_group_t,
     reservation: *mut galerna_reservation_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `reservation`.
+        // SAFETY: the C caller guarantees the documented requirements on `reservation`.
         let (given, place) = unsafe { open(reservation)? };
         group::with(group, |member| {
             let (subgroup, claim) = given.claim(group)?;
@@ -173,13 +191,13 @@ pub unsafe extern "C" fn galerna_abandon(
     })
 }
 
-/// What C gives back, and its place, which is cleared in the end.
+/// Reads the reservation that C passes back. Also returns its place, which is cleared at the end.
 ///
 /// # Safety
-/// As [`border::versioned`] and [`border::versioned_out`].
+/// As for [`border::versioned`] and [`border::versioned_out`].
 unsafe fn open(
     reservation: *mut galerna_reservation_t,
 ) -> Result<(galerna_reservation_t, Out<galerna_reservation_t>), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { Ok((border::versioned("reservation", reservation)?, border::versioned_out("reservation", reservation)?)) }
 }

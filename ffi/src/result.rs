@@ -1,116 +1,119 @@
-//! `galerna_result_t`: what every call answers.
+//! `galerna_result_t`: the result of a call.
 
 use crate::border;
 use std::ffi::{CStr, c_char};
 
-/// What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
+/// The result of a call: GALERNA_OK, or the reason for which the call had no effect.
 ///
-/// Any call may also return GALERNA_ERR_INTERNAL, and in a forked child GALERNA_ERR_FORKED.
+/// The numbers never change, and no number is ever reused. Any call may also return GALERNA_ERR_INTERNAL, and in a
+/// child made by fork() GALERNA_ERR_FORKED.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names, reason = "the names of C")]
 pub enum galerna_result_t {
-    /// It is done.
+    /// The call succeeded.
     GALERNA_OK = 0,
-    /// An argument is NULL where it must not be, misaligned, no value of its enumeration, not UTF-8, or a struct
-    /// whose `size` is not the one of this version.
+    /// An argument is invalid.
+    ///
+    /// It is NULL where it must not be, misaligned, not a value of its enumeration, not UTF-8, or a struct with
+    /// a `size` that this version does not know.
     GALERNA_ERR_ARGUMENT = 1,
-    /// The handle is NULL, was freed, or never was one.
+    /// The handle is NULL, was freed, or never was a handle of this kind.
     GALERNA_ERR_HANDLE = 2,
-    /// The configuration is not usable; the text names the key and the value.
+    /// The configuration is invalid. The text names the key and the value.
     GALERNA_ERR_CONFIG = 3,
-    /// The message exceeds `max_message_bytes`.
+    /// The message is larger than `max_message_bytes`.
     GALERNA_ERR_MESSAGE_TOO_LARGE = 4,
-    /// The call would have to wait and must not: its timeout is 0, or it was made inside a callback.
+    /// The call would have to wait but must not: its timeout is 0, or it was made inside a callback.
     GALERNA_ERR_WOULD_BLOCK = 5,
     /// The timeout passed.
     GALERNA_ERR_TIMED_OUT = 6,
-    /// Members did not appear before the join deadline; the text names them.
+    /// Some members did not appear before the join's deadline. The text names them.
     GALERNA_ERR_MEMBERS_MISSING = 7,
-    /// A member has another configuration; the text says which key differs.
+    /// A member has a different configuration. The text names the key that differs.
     GALERNA_ERR_DISAGREEMENT = 8,
-    /// A member refused this one.
+    /// Another member refused this one.
     GALERNA_ERR_REFUSED = 9,
-    /// The member's own address cannot be listened on.
+    /// The library cannot listen on this member's address.
     GALERNA_ERR_LISTEN = 10,
-    // 11 was GALERNA_ERR_MEMBER_FAILED, of groups that stopped with their first failure.
-    /// A member broke the protocol while the group was being set up, and was severed.
+    // 11 was GALERNA_ERR_MEMBER_FAILED, from the time when a group stopped at its first failure.
+    /// A member violated the protocol while the group was being set up, and its link was severed.
     GALERNA_ERR_CONTRACT = 12,
-    // 13 was GALERNA_ERR_MEMBER_LEFT, of groups that stopped with their first leave.
+    // 13 was GALERNA_ERR_MEMBER_LEFT, from the time when a group stopped at its first leave.
     /// This process has left the group.
     GALERNA_ERR_LEFT = 14,
     /// There is no such subgroup.
     GALERNA_ERR_UNKNOWN_SUBGROUP = 15,
-    /// The call cannot be made in this state, from this thread, or from inside a callback.
+    /// The call is not allowed in this state, in this thread, or inside a callback.
     GALERNA_ERR_MISUSE = 16,
-    /// The operating system refused something.
+    /// The operating system returned an error.
     GALERNA_ERR_IO = 17,
-    /// The process holds as many handles as it can: free some.
+    /// The process holds the maximum number of handles of this kind. Free some of them.
     GALERNA_ERR_LIMIT = 18,
-    /// A defect of this library; please report it, with the text.
+    /// A defect of this library. Please report it together with the text.
     GALERNA_ERR_INTERNAL = 19,
-    /// The group stopped here: this process is cut off from more than half of the members.
+    /// The group stopped here: this process could not reach more than half of the members.
     GALERNA_ERR_PARTITIONED = 20,
-    /// The group stopped here: the others went on without this process, which they could not reach or which stood still.
+    /// The group stopped here: the other members continue without this process, which stood still or was unreachable.
     GALERNA_ERR_REMOVED = 21,
-    /// This process joined, but could not take the group's state.
+    /// This process joined, but could not take over the group's state.
     GALERNA_ERR_STATE_TRANSFER = 22,
-    /// The configuration demands RDMA, and this machine has none that can be used.
+    /// The configuration demands RDMA, and this machine has no usable RDMA device.
     GALERNA_ERR_RDMA = 23,
-    /// Somebody has the log open for writing, in this process or in another; the text names its directory.
+    /// The log is open for writing elsewhere, in this process or in another one. The text names its directory.
     GALERNA_ERR_LOG_LOCKED = 24,
-    /// The log needs space, memory or a file descriptor, and there is none. Nothing that was durable is lost, and the log goes on
-    /// when there is.
+    /// The log lacks disk space, memory or a file descriptor. No durable record is lost. The log continues as soon as
+    /// the resource is available.
     GALERNA_ERR_LOG_FULL = 25,
-    /// Something that was durable is not as it was written; the text names the file and the offset.
+    /// Durable data of the log has changed on disk or is lost. The text names the file and the offset.
     GALERNA_ERR_LOG_DAMAGED = 26,
-    /// The log is another group's, subgroup's or member's; the text names the file and what differs.
+    /// The log belongs to another group, subgroup or member. The text names the file and the difference.
     GALERNA_ERR_LOG_FOREIGN = 27,
     /// The log was written by a later version of this library.
     GALERNA_ERR_LOG_FORMAT = 28,
-    /// What was asked for was trimmed away; the text says how far back the log goes.
+    /// The requested record was trimmed. The text names the oldest record of the log.
     GALERNA_ERR_LOG_TRIMMED = 29,
-    /// The disk refused a write or a sync. That is final: what was not durable by then may be lost. Open the log again.
+    /// The disk failed a write or a sync. This is final: records that were not durable by then may be lost. Open the
+    /// log again.
     GALERNA_ERR_LOG_FAILED = 30,
-    /// The record does not fit a segment of the log.
+    /// The record does not fit into a segment of the log.
     GALERNA_ERR_LOG_RECORD_TOO_LARGE = 31,
-    /// The record's version or time is not greater than the last one's.
+    /// The record's version or time is not greater than those of the last record.
     GALERNA_ERR_LOG_ORDER = 32,
-    /// The group stopped: a callback of the application threw an exception; the text names the callback.
+    /// The group stopped: a callback of the application threw an exception. The text names the callback.
     GALERNA_ERR_CALLBACK = 33,
-    /// What the handle stands for was made before a fork, and is the parent's: see galerna_group_t.
+    /// The handle was made before a fork() and belongs to the parent process. See galerna_group_t.
     GALERNA_ERR_FORKED = 34,
-    /// Two groups have this name, and know nothing of each other; the text says where both are found.
+    /// Two groups have this name and do not know of each other. The text names where each was found.
     GALERNA_ERR_TWO_GROUPS = 35,
 }
 
-/// A short description of a result code, in English.
+/// Returns a short description of a result code, in English.
 ///
-/// Returns a static string, never NULL, also for numbers that are no code. Any thread.
+/// The string is static. It is never NULL, also for numbers that are not result codes. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_strerror(result: RawResult) -> *const c_char {
     describe(result).as_ptr()
 }
 
-/// The text of the last error in the calling thread: what was wrong, the value, and what to do. Successful calls leave it
-/// as it is.
+/// Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
 ///
-/// Returns a string that is valid until the thread's next call of this function, and empty when no call has failed in
-/// this thread. Never NULL. Any thread.
+/// Successful calls do not change it. The string is empty if no call has failed in this thread, and never NULL. It is
+/// valid until this thread's next call of this function. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_last_error() -> *const c_char {
     border::last_error()
 }
 
-/// The version of the library, as in "1.2.3".
+/// Returns the version of the library, for example "1.2.3".
 ///
-/// Returns a static string. Any thread.
+/// The string is static. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// `galerna_result_t` as C passes it: any number.
+/// A `galerna_result_t` as C passes it: any number.
 pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {

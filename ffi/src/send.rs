@@ -1,4 +1,4 @@
-//! Sending a copy, and waiting until what was sent is safe from crashes.
+//! Sending a copy of a message, and waiting until sent messages can survive crashes.
 
 use crate::border;
 use crate::callbacks::{in_callback, not_in_callback};
@@ -10,18 +10,22 @@ use engine::{Error, Reservation, SubgroupId};
 use std::ffi::c_void;
 use std::time::Duration;
 
-/// Sends a copy of `length` bytes. It returns when the message is accepted, not when it is delivered: see
-/// galerna_flush().
+/// Sends a copy of `length` bytes as one message.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `mode`: a galerna_mode_t, when it may be delivered.
-/// - `data`: the bytes; may be NULL when `length` is 0. Not kept.
-/// - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
-///   as 0.
+/// Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
 ///
-/// Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
-/// WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, MISUSE (a durable message in
-/// a group without a log), LEFT, and the reason why the group stopped.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+/// - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+/// - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+///   counts as 0.
+///
+/// May be called from any thread. Messages of one thread are sent in the order of its calls.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+/// is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+/// GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
+/// group.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_send(
     group: *mut galerna_group_t,
@@ -39,8 +43,8 @@ pub unsafe extern "C" fn galerna_send(
         group::with(group, |member| {
             let mut reservation = reserve(member, SubgroupId(subgroup), length, timeout_ms)?;
             if length > 0 {
-                // SAFETY: `data` has `length` bytes, as the documentation asks, and so has the reservation; `copy` minds
-                // no overlap.
+                // SAFETY: `data` has `length` bytes, as the documentation requires, and so has the reservation;
+                // `copy_from` allows an overlap.
                 unsafe { reservation.as_mut_ptr().copy_from(data.cast(), length) };
             }
             Ok(reservation.commit(mode)?)
@@ -48,15 +52,18 @@ pub unsafe extern "C" fn galerna_send(
     })
 }
 
-/// Waits until everything that this process has sent, and all that was delivered here, is received by `k` members: no
-/// crash of fewer can lose it any more.
+/// Waits until `k` members have received all messages that this process has sent and all that were delivered here.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `k`: how many members, this one included; 0, or more than there are, means all.
+/// Then a crash of fewer than `k` members cannot lose any of these messages. An open reservation delays the call.
+///
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `k`: the number of members, including this one. 0, or more than there are, means all members.
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a
-/// callback), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
+/// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_flush(
     group: *mut galerna_group_t,
@@ -75,7 +82,7 @@ pub extern "C" fn galerna_flush(
     })
 }
 
-/// Reserves ring bytes, and waits for them if it may.
+/// Reserves ring bytes. Waits for them unless the timeout is 0 or the call comes from a callback.
 pub(crate) fn reserve(
     member: &Member,
     subgroup: SubgroupId,

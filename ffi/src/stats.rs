@@ -5,7 +5,7 @@ use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
 use engine::{Stats, SubgroupId};
 
-/// Counters of a subgroup since the start, of this member alone.
+/// Counters of one subgroup at this member, since the start.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_stats_t {
@@ -13,37 +13,37 @@ pub struct galerna_stats_t {
     pub size: usize,
     /// Messages sent.
     pub messages_sent: u64,
-    /// Payload bytes of these.
+    /// Payload bytes of the messages sent.
     pub bytes_sent: u64,
-    /// Null messages sent, which keep the order going while this member has nothing to say.
+    /// Null messages sent. They keep the order going while this member has nothing to send.
     pub nulls_sent: u64,
-    /// Batches in which messages and nulls were published.
+    /// Batches in which messages and null messages were published.
     pub batches_sent: u64,
     /// Messages delivered.
     pub messages_delivered: u64,
-    /// Payload bytes of these.
+    /// Payload bytes of the messages delivered.
     pub bytes_delivered: u64,
-    /// Passes of the engine that delivered any.
+    /// Passes of the engine that delivered at least one message.
     pub batches_delivered: u64,
     /// Passes of the engine.
     pub passes: u64,
-    /// How often the engine slept.
+    /// Number of times the engine slept.
     pub sleeps: u64,
-    /// Writes that the transport was given, one per peer.
+    /// Writes given to the transport, one per peer.
     pub fabric_writes_posted: u64,
-    /// Bytes put on the wire, headers included; on shared memory the bytes of the ranges that were announced.
+    /// Bytes sent on the wire, headers included. On shared memory: bytes of the ranges that were announced.
     pub fabric_bytes_sent: u64,
-    /// Bytes taken from the wire, headers included; zero on shared memory.
+    /// Bytes received from the wire, headers included. Zero on shared memory.
     pub fabric_bytes_received: u64,
-    /// System calls that moved data or woke a peer; on RDMA it is the device's driver who makes them, if any.
+    /// System calls that moved data or woke a peer. On RDMA they are made by the device's driver, if at all.
     pub fabric_system_calls: u64,
     /// Requests given to an RDMA device: writes, wake-ups and reads.
     pub fabric_work_requests: u64,
-    /// Calls that gave an RDMA device its requests, each one doorbell.
+    /// Calls that passed requests to an RDMA device. Each one rings the doorbell once.
     pub fabric_doorbells: u64,
 }
 
-// SAFETY: `repr(C)`, the size first, integers.
+// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
 unsafe impl Versioned for galerna_stats_t {
     const NAME: &'static str = "galerna_stats_t";
 }
@@ -71,13 +71,17 @@ impl From<Stats> for galerna_stats_t {
     }
 }
 
-/// Counters of a subgroup. In a busy group they may be some passes of the engine old; an idle one brings them up to date,
-/// and so does the end: they stay after the leave.
+/// Gets the counters of a subgroup.
 ///
-/// - `subgroup`: its number; 0 holds every member.
-/// - `stats`: its `size` must be set; takes the counters.
+/// In a busy group the counters may be some passes of the engine old. They are brought up to date when the group is
+/// idle and when it ends. They remain available after the leave.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `stats`: receives the counters. Its `size` must be set.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_stats(
     group: *const galerna_group_t,
@@ -85,7 +89,7 @@ pub unsafe extern "C" fn galerna_stats(
     stats: *mut galerna_stats_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `stats`.
+        // SAFETY: the C caller guarantees the documented requirements on `stats`.
         let out = unsafe { border::versioned_out("stats", stats)? };
         group::with(group, |member| {
             out.set(member.group.stats(SubgroupId(subgroup))?.into());

@@ -1,32 +1,33 @@
-//! Calls of the application's functions, which may be C++ and throw.
+//! Calls of the application's functions, which may be written in C++ and throw exceptions.
 //!
-//! An exception must not unwind through the engine, and Rust cannot catch what is not its own: `catch_unwind` aborts. So each
-//! call goes through a frame in assembly whose personality routine takes every exception, ends it, and says that there was
-//! one. What is no exception goes on: an unwinding that cannot be stopped (`pthread_exit`, a cancelled thread) and a
-//! `longjmp` are the application's to avoid.
+//! An exception must not unwind through the engine, and Rust cannot catch a foreign exception: `catch_unwind` aborts
+//! the process. So each call goes through a stack frame written in assembly. The personality routine of that frame
+//! catches every exception, deletes it, and reports that one was thrown. Anything that is not an exception unwinds
+//! further: a forced unwinding (`pthread_exit`, a cancelled thread) and a `longjmp` cannot be stopped, and the
+//! application must avoid them.
 
 use std::ffi::c_void;
 
-/// The application's function threw.
+/// The application's function threw an exception.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thrown;
 
-/// Calls `function`, in which the application is called.
+/// Calls `function`, which calls the application. Returns [`Thrown`] if an exception was thrown.
 pub(crate) fn catch<R>(function: impl FnOnce() -> R) -> Result<R, Thrown> {
     struct Call<F, R> {
         function: Option<F>,
         result: Option<R>,
     }
-    /// No value with a destructor is in here when the exception comes by.
+    /// When an exception passes through this frame, the frame holds no value with a destructor.
     unsafe extern "C-unwind" fn run<F: FnOnce() -> R, R>(call: *mut c_void) {
-        // SAFETY: what `catch` passes, which waits for this.
+        // SAFETY: `catch` passes a pointer to its own `Call` and waits until this function returns.
         let call = unsafe { &mut *call.cast::<Call<F, R>>() };
         if let Some(function) = call.function.take() {
             call.result = Some(function());
         }
     }
     let mut call = Call { function: Some(function), result: None };
-    // SAFETY: `run` is of the type of `call`, which outlives it.
+    // SAFETY: `run` has the type parameters of `call`, and `call` outlives it.
     unsafe { frame::call(run_of(&call), (&raw mut call).cast()) };
     return call.result.ok_or(Thrown);
 
@@ -39,7 +40,7 @@ pub(crate) fn catch<R>(function: impl FnOnce() -> R) -> Result<R, Thrown> {
 mod frame {
     use std::ffi::{c_int, c_void};
 
-    /// What the unwinder asks and is told: the Itanium C++ ABI, part I.
+    /// Constants that the unwinder passes to a personality routine and expects from it: Itanium C++ ABI, part I.
     const SEARCH_PHASE: c_int = 1;
     const HANDLER_FRAME: c_int = 4;
     const FORCE_UNWIND: c_int = 8;
@@ -48,7 +49,7 @@ mod frame {
     const CONTINUE_UNWIND: c_int = 8;
 
     unsafe extern "C" {
-        /// Calls `function` with `argument`. It returns also when that throws; the exception is gone then.
+        /// Calls `function` with `argument`. It also returns if `function` throws, and the exception is deleted then.
         #[link_name = "galerna_private_call"]
         pub(super) fn call(function: unsafe extern "C-unwind" fn(*mut c_void), argument: *mut c_void);
         #[link_name = "galerna_private_caught"]
@@ -57,7 +58,7 @@ mod frame {
         fn _Unwind_SetIP(context: *mut c_void, address: usize);
     }
 
-    /// What the unwinder calls for the frame of [`call`].
+    /// The personality routine: the unwinder calls it for the frame of [`call`].
     unsafe extern "C" fn personality(
         _version: c_int,
         actions: c_int,
@@ -74,8 +75,8 @@ mod frame {
         if actions & HANDLER_FRAME == 0 {
             return CONTINUE_UNWIND;
         }
-        // SAFETY: the unwinder's own context, in the phase in which it may be changed. Register 0 is the first one that both
-        // architectures hand to a landing pad.
+        // SAFETY: the unwinder passes its own context, in the phase in which it may be changed. Register 0 is the first
+        // register that both architectures pass to a landing pad.
         unsafe {
             _Unwind_SetGR(context, 0, exception.addr());
             _Unwind_SetIP(context, (&raw const CAUGHT).addr());
@@ -83,7 +84,8 @@ mod frame {
         INSTALL_CONTEXT
     }
 
-    // The call, and behind it where the unwinder lands, with the exception in the first register.
+    // The call, followed by the landing pad. The unwinder enters the landing pad with the exception in the first
+    // register.
     #[cfg(target_arch = "x86_64")]
     std::arch::global_asm!(
         ".pushsection .text.galerna_private_call,\"ax\",@progbits",
@@ -167,13 +169,13 @@ mod frame {
     );
 }
 
-/// Elsewhere an exception ends the process, as the header says.
+/// On other architectures an exception ends the process, as the header documents.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod frame {
     use std::ffi::c_void;
 
     pub(super) unsafe fn call(function: unsafe extern "C-unwind" fn(*mut c_void), argument: *mut c_void) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         unsafe { function(argument) }
     }
 }

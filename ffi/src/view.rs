@@ -1,4 +1,4 @@
-//! `galerna_view_t`: who is in a group.
+//! `galerna_view_t`: the members of a group.
 
 use crate::border::{self, Versioned};
 use crate::group::{self, galerna_group_t};
@@ -7,55 +7,60 @@ use crate::result::galerna_result_t;
 use engine::{MemberId, View};
 use std::ffi::c_void;
 
-/// Who is in the group, and how it came to be so: the same at every member, between the same two messages.
+/// A view: the members of the group, and the changes since the previous view.
 ///
-/// Each list is a pointer to the ids and their number; the pointers are never NULL. In a callback they are valid until it
-/// returns; after galerna_group_view(), until galerna_view_free().
+/// All members are notified of a view between the same two messages. All fields except `rank` have the same values at
+/// every member.
+///
+/// Each list consists of a pointer to member ids and their count. The pointers are never NULL. In a callback they are
+/// valid until the callback returns. After galerna_group_view() they are valid until galerna_view_free().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_view_t {
-    /// Set it to sizeof(galerna_view_t). In a callback, bytes of this struct as the library knows it.
+    /// Set it to sizeof(galerna_view_t). In a callback: the size in bytes of this struct in the library's version.
     pub size: usize,
-    /// 0 for the first view, one more for each that follows.
+    /// Number of the view. The first view has number 0, and each later view one more than the view before.
     pub number: u64,
-    /// The members in the order of their ranks, the oldest first. The lowest rank, `members[0]`, is the natural leader,
-    /// where an application wants one.
+    /// The members in rank order, the oldest first. If the application needs a leader, use the lowest rank,
+    /// `members[0]`.
     pub members: *const u32,
-    /// How many.
+    /// Number of ids in `members`.
     pub member_count: usize,
     /// This process's index in `members`.
     pub rank: usize,
-    /// Those of `members` that vote, in the same order: only they count for the majority without which the group stops. A
-    /// process that joins is a member first, and votes in a later view, once it has the group's state. Before a member is
-    /// restarted or stopped, wait until all others that run are listed here.
+    /// The voters: the subset of `members` that counts for the majority, in the same order.
+    ///
+    /// The group stops without a majority of the voters. A joining process first becomes a member, and becomes a voter
+    /// in a later view, when it has the group's state. Before you restart or stop a member, wait until all other
+    /// running members are listed here.
     pub voters: *const u32,
-    /// How many.
+    /// Number of ids in `voters`.
     pub voter_count: usize,
-    /// Members that were not in the view before.
+    /// Members that were not in the previous view.
     pub joined: *const u32,
-    /// How many.
+    /// Number of ids in `joined`.
     pub joined_count: usize,
-    /// Members of the view before that asked to leave.
+    /// Members of the previous view that asked to leave.
     pub left: *const u32,
-    /// How many.
+    /// Number of ids in `left`.
     pub left_count: usize,
-    /// Members of the view before that died, stood still or could not be reached; see galerna_group_fault().
+    /// Members of the previous view that died, stood still or could not be reached. See galerna_group_fault().
     pub failed: *const u32,
-    /// How many.
+    /// Number of ids in `failed`.
     pub failed_count: usize,
-    /// The library's.
+    /// Private to the library.
     pub private_handle: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, the size first, integers and unchecked pointers.
+// SAFETY: `repr(C)`, the size is the first field, all fields are integers and unchecked pointers.
 unsafe impl Versioned for galerna_view_t {
     const NAME: &'static str = "galerna_view_t";
 }
 
-/// The ids that views which C holds point to.
+/// The ids that the views held by C programs point to.
 static VIEWS: Table<Ids> = Table::new("view", 5);
 
-/// A view's ids as C reads them, its five lists one after another.
+/// The ids of a view as C reads them: its five lists, one after another.
 pub(crate) struct Ids(Box<[u32]>);
 
 impl Ids {
@@ -66,7 +71,7 @@ impl Ids {
 }
 
 impl galerna_view_t {
-    /// One that points to nothing.
+    /// A view that points to nothing.
     const EMPTY: galerna_view_t = galerna_view_t {
         size: size_of::<galerna_view_t>(),
         number: 0,
@@ -84,7 +89,8 @@ impl galerna_view_t {
         private_handle: std::ptr::null_mut(),
     };
 
-    /// The view as `me` sees it, in the ids made of it; valid as long as these are.
+    /// Makes the view as member `me` sees it. It points into `ids`, which were made from it, and is valid as long as
+    /// they are.
     pub(crate) fn new(view: &View, Ids(ids): &Ids, me: MemberId) -> galerna_view_t {
         let (members, rest) = ids.split_at(view.members.len());
         let (voters, rest) = rest.split_at(view.voters.len());
@@ -108,24 +114,27 @@ impl galerna_view_t {
     }
 }
 
-/// The view that the application was told of last; also after the leave, and in a group that has stopped.
+/// Gets the last view that the application was notified of. Also works after the leave and after the group has stopped.
 ///
-/// - `view`: its `size` must be set; takes the view, to be freed with galerna_view_free(). After an error it holds nothing.
+/// - `view`: receives the view. Its `size` must be set. Free it with galerna_view_free(). After an error it holds
+///   nothing.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_group_view(
     group: *const galerna_group_t,
     view: *mut galerna_view_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `view`.
+        // SAFETY: the C caller guarantees the documented requirements on `view`.
         let out = unsafe { border::versioned_out("view", view)? };
         out.set(galerna_view_t::EMPTY);
         group::with(group, |member| {
             let view = member.group.view();
             let ids = Ids::of(&view);
-            // The ids stay where they are when they move into the table: they are in a box.
+            // Moving the ids into the table does not change their address, because they are in a box.
             let mut filled = galerna_view_t::new(&view, &ids, member.group.member());
             filled.private_handle = VIEWS.insert(ids)?;
             out.set(filled);
@@ -134,16 +143,16 @@ pub unsafe extern "C" fn galerna_group_view(
     })
 }
 
-/// Frees what galerna_group_view() filled in, and clears it. NULL, a second free, and the free of a copy do nothing.
+/// Frees a view that galerna_group_view() filled in, and clears it.
 ///
-/// Any thread.
+/// NULL, a view that was already freed, and a copy of such a view are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_view_free(view: *mut galerna_view_t) {
     border::call(|| {
         if view.is_null() {
             return Ok(());
         }
-        // SAFETY: what galerna_group_view() filled in, as the documentation asks.
+        // SAFETY: the C caller guarantees that galerna_group_view() filled in `view`.
         let (held, place) = unsafe { (border::versioned("view", view)?, border::versioned_out("view", view)?) };
         VIEWS.remove(held.private_handle, |_| {})?;
         place.set(galerna_view_t::EMPTY);

@@ -1,4 +1,4 @@
-//! The programs in `tests/c`, against the shared and the static library: plainly, with the address and undefined
+//! Runs the programs in `tests/c` with the shared and the static library: plain, with the address and undefined
 //! behaviour sanitizers, and under valgrind.
 
 mod support;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{Language, Link};
 
-/// Sources and arguments of a run.
+/// The source files and the arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
 const RUNS: [Run; 16] = [
@@ -31,7 +31,7 @@ const RUNS: [Run; 16] = [
 
 const SANITIZE: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
 
-/// Builds every program once and makes all runs, each as `wrap` wants it.
+/// Builds every program once and does all runs. `wrap` makes the command that runs a program.
 fn run_all(name: &str, link: Link, flags: &[&str], wrap: impl Fn(&Path) -> Command) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
     let mut built: Option<(&[&str], PathBuf)> = None;
@@ -84,7 +84,7 @@ fn under_valgrind() {
             command.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
             command.args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"]);
             command.arg(format!("--suppressions={}/tests/valgrind.supp", env!("CARGO_MANIFEST_DIR")));
-            // Threads that spin must not starve the one that they wait for.
+            // Threads that spin must not starve the thread that they wait for.
             command.arg("--fair-sched=yes").arg(program);
             command
         });

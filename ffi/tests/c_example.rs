@@ -1,4 +1,4 @@
-//! `examples/c`, built by their Makefiles and run: processes that end with the same history, and with the same value.
+//! Builds `examples/c` with their Makefiles and runs them: all processes must end with the same history or value.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -19,7 +19,7 @@ fn have_make() -> bool {
     support::have("make", probe)
 }
 
-/// An example's program, in a folder of the test's own.
+/// Builds the program of an example in a directory of the test.
 fn build(name: &str, folder: &Path) -> PathBuf {
     let mut make = Command::new("make");
     make.arg("-C").arg(example(name)).arg("--always-make");
@@ -29,9 +29,9 @@ fn build(name: &str, folder: &Path) -> PathBuf {
     folder.join(name)
 }
 
-/// A configuration with addresses that are free.
+/// Writes a configuration with free addresses.
 fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
-    // All listeners are open at once, so that no port is given out twice.
+    // All listeners are open at the same time, so that no port is assigned twice.
     let listeners: Vec<_> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let address = |i: usize| match fabric {
         "tcp" => listeners[i].local_addr().unwrap().to_string(),
@@ -42,7 +42,7 @@ fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
         }
     };
     let list = (0..members).map(|i| format!("[[members]]\nid = {}\naddress = \"{}\"\n", i + 1, address(i)));
-    // Nobody is taken for dead because the machine is busy; a process that ends is noticed all the same.
+    // With these timeouts no member is suspected because the machine is busy. A process that ends is noticed anyway.
     let timeouts = "failure_timeout_ms = 30000\npartition_timeout_ms = 30000";
     let list: String = list.collect();
     let text = format!("group = \"example\"\nfabric = \"{fabric}\"\nring_bytes = 16384\n{timeouts}\n{list}");
@@ -55,14 +55,14 @@ fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What a member that must succeed prints.
+/// Returns the output of a member, which must succeed.
 fn printed(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
-/// What each member of the line store prints at the end.
+/// Returns the output of each member of the line store.
 fn replicate(fabric: &str, members: usize, lines: &str) -> Vec<String> {
     let folder = support::scratch(&format!("replicate-{fabric}-{members}"));
     let program = build("replicate", &folder);
@@ -74,7 +74,7 @@ fn replicate(fabric: &str, members: usize, lines: &str) -> Vec<String> {
     started.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect()
 }
 
-/// Runs an example's script, which has three members, and checks that they print the same.
+/// Runs an example's script, which starts three members, and checks that they print the same.
 fn script(name: &str, arguments: &[&str]) -> String {
     let folder = support::scratch(&format!("{name}-script"));
     let mut script = Command::new(example(name).join("run.sh"));
@@ -112,7 +112,7 @@ fn the_digest_is_sha256_of_senders_and_lines() {
     if !have_make() {
         return;
     }
-    // Of 01 00 00 00 "hello" 0a, 01 00 00 00 0a, 01 00 00 00 "no newline" 0a.
+    // The digest of 01 00 00 00 "hello" 0a, 01 00 00 00 0a, 01 00 00 00 "no newline" 0a.
     let printed = replicate("shm", 1, "hello\n\nno newline");
     assert_eq!(printed, ["3 lines, sha256 27b4aacbd3672644300d0d6549a8d9124d274d3fe5eb8627ad5cdd9e801dc8ef\n"]);
 }
@@ -124,7 +124,7 @@ fn the_three_line_stores_of_the_script_agree() {
     }
 }
 
-/// Three counters, started.
+/// Starts three counters.
 fn counters(test: &str, fabric: &str, options: &[&str]) -> Vec<Child> {
     let folder = support::scratch(&format!("counter-{test}-{fabric}"));
     let program = build("counter", &folder);
@@ -194,7 +194,7 @@ fn a_counter_that_joins_late_has_the_value_of_the_others() {
         started.push(start(&mut joiner));
         let joined = said.next().unwrap().unwrap();
         assert_eq!(joined, "view 1; members 1 2 3 4; joined 4");
-        // Read on, or the writer would block.
+        // Read the rest of its output; otherwise the process would block when it writes.
         let reader = std::thread::spawn(move || said.map_while(Result::ok).count());
         let values: Vec<_> = started.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
         assert_eq!(values, ["1205\n"; 4]);
@@ -236,11 +236,11 @@ fn the_counter_says_what_is_wrong() {
     assert_eq!(said(&["--increments", "0", config, "1"], 0), "0\nview 0; members 1; joined 1\n");
 }
 
-/// Runs the line log with a standard input, and gives what it prints; its error text if it fails with 1.
+/// Runs the line log with this standard input. Returns its output, or its error text if it fails with status 1.
 fn line_log(program: &Path, directory: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new(program);
     let mut child = start(command.arg(directory).args(arguments).stdin(Stdio::piped()));
-    // A program that fails does not read it.
+    // A program that fails does not read its input, so an error is ignored here.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     match output.status.code() {
@@ -252,7 +252,7 @@ fn line_log(program: &Path, directory: &Path, arguments: &[&str], input: &str) -
     }
 }
 
-/// A directory that is not there.
+/// Returns the path of a directory that does not exist.
 fn no_directory(folder: &Path) -> PathBuf {
     let directory = folder.join("lines.log");
     let _ = std::fs::remove_dir_all(&directory);
@@ -270,7 +270,7 @@ fn the_line_log_finds_its_lines_again() {
     assert!(run(&["list"], "").unwrap_err().contains("lines.log"));
     assert_eq!(run(&["append"], "deposit 100\n\nwithdraw 30").unwrap(), "3\n");
     let before = run(&["list"], "").unwrap();
-    // A restart, and what was there is there.
+    // After a restart the earlier lines are still there.
     assert_eq!(run(&["append"], "deposit 5\n").unwrap(), "4\n");
     let all = run(&["list"], "").unwrap();
     assert!(all.starts_with(&before), "{all}");
@@ -294,7 +294,7 @@ fn the_line_log_finds_its_lines_again() {
         let text = run(&arguments, "").unwrap_err();
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
-    // Only whole segments are given up, and there is one.
+    // Only whole segments are trimmed, and this log has one segment.
     assert_eq!(run(&["trim", "4"], "").unwrap(), "");
     assert_eq!(run(&["list"], "").unwrap(), all);
 }
@@ -309,7 +309,7 @@ fn the_line_log_has_one_writer_and_any_number_of_readers() {
     let run = |arguments: &[&str], input: &str| line_log(&program, &directory, arguments, input);
     run(&["append"], "first\n").unwrap();
     let mut writer = start(Command::new(&program).arg(&directory).arg("append").stdin(Stdio::piped()));
-    // It holds the lock when nobody else can.
+    // The writer holds the lock as soon as an append by another process is refused.
     let refused = (0..1000).find_map(|_| {
         std::thread::sleep(Duration::from_millis(10));
         run(&["append"], "").err()
@@ -336,14 +336,14 @@ fn the_line_log_of_the_script_holds_the_file() {
     let text = String::from_utf8(support::succeed(script).stdout).unwrap();
     let kept: Vec<_> = text.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap()).collect();
     assert!(kept == lines, "{} of {} lines", kept.len(), lines.len());
-    // The first segments are full: they can be given up.
+    // The first segments are full, so they can be trimmed.
     let run = |arguments: &[&str]| line_log(&program, &directory, arguments, "");
     assert_eq!(run(&["trim", "29999"]).unwrap(), "");
     assert!(run(&["get", "1"]).unwrap_err().contains("trimmed"));
     assert!(run(&["get", "30000"]).unwrap().ends_with(&format!(" {}\n", lines[29_999])));
 }
 
-/// A configuration with a log, which is in the folder that a member is started in.
+/// Adds a log to a configuration. The log is in the directory in which a member is started.
 fn with_log(config: &Path) {
     let mut text = std::fs::read_to_string(config).unwrap();
     text += "[log]\ndirectory = \"logs\"\nsegment_bytes = 4194304\nrestart_wait_ms = 60000\n";
@@ -368,7 +368,7 @@ fn the_durable_maps_of_the_script_outlive_their_members() {
     }
 }
 
-/// The only member of a durable map, in a folder of its own.
+/// Starts the only member of a durable map, in the directory of its configuration.
 fn durable_map(program: &Path, config: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = Command::new(program);
     command.arg(config).arg("1").current_dir(config.parent().unwrap());

@@ -1,4 +1,5 @@
-//! The checked-in header is what cbindgen makes of `ffi/src`, and compiles alone, as C11 and as C++17.
+//! Checks that the checked-in header equals the output of cbindgen for `ffi/src`, and that it compiles on its own as C11
+//! and as C++17.
 
 mod support;
 
@@ -18,7 +19,7 @@ fn the_header_is_up_to_date() {
     bindings.write(&mut made);
     let made = String::from_utf8(made).unwrap();
     if std::env::var_os("GALERNA_BLESS").is_some() {
-        // Replaced at once: the other test reads it meanwhile.
+        // Replaced atomically, because the other test may read it at the same time.
         let new = header().with_extension("h.new");
         std::fs::write(&new, &made).unwrap();
         std::fs::rename(&new, header()).unwrap();
@@ -35,7 +36,7 @@ fn the_header_compiles_alone() {
     let folder = support::scratch("header");
     for language in [Language::C11, Language::Cpp17].into_iter().filter(|&l| support::speaks(l)) {
         let source = folder.join(format!("alone.{}", language.extension()));
-        // Twice, for the include guard.
+        // Included twice to test the include guard.
         std::fs::write(&source, "#include <galerna.h>\n#include <galerna.h>\nextern int nothing;\n").unwrap();
         let mut command = support::compiler(language);
         command.arg("-fsyntax-only").arg(source);

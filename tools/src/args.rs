@@ -5,10 +5,10 @@ use galerna::log::Version;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Looks at a persistent log. Changes nothing in it, and may be used (but for `recover`) while a process writes the log: what is read
-/// is what was whole when the command began.
+/// Inspects a persistent log without changing it. Except `recover`, every command may run while a process writes the
+/// log: it reads the records that were complete when it began.
 ///
-/// The status is 0 if all is well, 1 if something in the log is damaged, and 2 if the command cannot do what it is to do.
+/// The exit status is 0 if all is well, 1 if the log is damaged, and 2 if the command could not do its work.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -18,20 +18,20 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Lists the segments, with the versions and times of their records, and what else the log has.
+    /// Lists the segments with the versions and times of their records, and the other contents of the log.
     List(ListArgs),
     /// Reads all records, the checkpoint and the blobs, and checks every checksum.
     ///
-    /// Each damage is told with its file and the offset in it; behind one, the check goes on in the next segment. A torn tail
-    /// (the last record is not whole: a crash left it so, or it is being written) is told and is no damage. Index files are not
-    /// checked: the log builds a damaged one anew.
+    /// Each damage is reported with its file and offset. After a damage the check continues in the next segment. A torn
+    /// tail (an incomplete last record, left by a crash or still being written) is reported, but is no damage. Index
+    /// files are not checked: the log rebuilds a damaged one.
     Verify(VerifyArgs),
     /// Prints records.
     Print(PrintArgs),
     /// Writes records to a file, in a simple format.
     ///
-    /// The format is JSON Lines: UTF-8, one object with these keys for each record, each on a line of its own, in the order of
-    /// the versions:
+    /// The format is JSON Lines: UTF-8, one object per record, each on a line of its own, in the order of the versions.
+    /// The keys are:
     ///
     ///   view, sequence  the version                      (integers of 64 bits)
     ///   time_ns         nanoseconds since 1970           (integer of 64 bits)
@@ -42,33 +42,35 @@ pub(crate) enum Command {
     ///   bytes           length of the payload            (integer)
     ///   payload_hex     two digits 0-9a-f for each byte  (string)
     ///
-    /// The integers of 64 bits are greater than what a double holds exactly. Later versions may add keys, not change these.
+    /// The integers of 64 bits may exceed the exact range of a double. Later versions may add keys, but keep these.
     #[command(verbatim_doc_comment)]
     Export(ExportArgs),
-    /// Makes a new group out of the log of one member, for the day when the disks of too many others are lost.
+    /// Makes a new group out of the log of one member. For the case that the disks of too many other members are lost.
     ///
-    /// A group starts again by itself once more than half of the voters of its last view are back with their logs (of two members one
-    /// is enough with `lone_survivor = true`). This is for the case that this cannot be any more, and it costs what only the lost
-    /// members had: nobody can know what that was. So use the longest log that is left: `galerna-log list` shows how far each goes.
+    /// A group restarts by itself once more than half of the voters of its last view are back with their logs (of two
+    /// members one is enough with `lone_survivor = true`). Use this command only if that is no longer possible. The new
+    /// group lacks all data that only the lost members had, and it cannot be known which data that is. So use the
+    /// longest remaining log: `galerna-log list` shows how far each log goes.
     ///
-    /// The log in DIR is not changed. NEW_DIR gets a copy of it, under a new group id, with a last view that has this member only; it
-    /// appears as a whole or not at all. Its parent is then to be `log.directory`, and its name must be that of DIR, `GROUP-ID`: the
-    /// member looks for its log by that name, and another name is refused. Start this member first; all others, also those that still
-    /// have a log of the old group, start with empty log directories and join.
+    /// The log in DIR is not changed. NEW_DIR gets a copy of it, under a new group id, with a last view that contains
+    /// this member only. NEW_DIR appears completely or not at all. Its parent becomes `log.directory`, and its name
+    /// must be that of DIR, `GROUP-ID`: the member looks for its log under that name, and another name is refused.
+    /// Start this member of the new group first. All other members, including those that still have a log of the old
+    /// group, start with empty log directories and join.
     Recover(RecoverArgs),
 }
 
 #[derive(Args)]
 pub(crate) struct RecoverArgs {
-    /// The directory of the member's log; no process may be using it.
+    /// The directory of the member's log. No process may be using it.
     pub(crate) dir: PathBuf,
-    /// The directory to make, which must not be there yet, and has the name of DIR under another parent.
+    /// The directory to create. It must not exist yet, and has the name of DIR under another parent.
     pub(crate) new_dir: PathBuf,
-    /// Needed: what only the lost members had is gone for good.
+    /// Required: data that only the lost members had is gone for good.
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// The members whose disks are lost, by their ids. Refused if the others are more than half of the last view's voters, as these
-    /// would start again without any loss.
+    /// The ids of the members with lost disks. Refused if the others are more than half of the last view's voters,
+    /// because these would restart without any loss.
     #[arg(long, value_name = "ID,...", value_delimiter = ',', required = true)]
     pub(crate) lost: Vec<u32>,
 }
@@ -88,10 +90,11 @@ pub(crate) struct VerifyArgs {
     pub(crate) dir: PathBuf,
 }
 
-/// Which records.
+/// The range of records.
 #[derive(Args)]
 pub(crate) struct RangeArgs {
-    /// Begin with the first record of this version or a greater one. SEQ alone is looked for in all views, record by record.
+    /// Begin with the first record of this version or a greater one. SEQ alone is searched in all views, record by
+    /// record.
     #[arg(long, value_name = "VIEW.SEQ|SEQ", value_parser = place)]
     pub(crate) from: Option<Place>,
     /// End with the last record of this version or a smaller one.
@@ -105,14 +108,14 @@ pub(crate) struct PrintArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) range: RangeArgs,
-    /// The last record whose time is this or earlier, and with --limit those that follow it. Nanoseconds since 1970, or RFC 3339
-    /// in UTC, as 2026-01-31T09:30:00.25Z.
+    /// Print the last record at or before this time and, with --limit, the records that follow it. Nanoseconds since
+    /// 1970, or RFC 3339 in UTC, e.g. 2026-01-31T09:30:00.25Z.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["from", "to"])]
     pub(crate) at: Option<u64>,
-    /// So many records at most.
+    /// Print at most this many records.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
-    /// How a record is shown.
+    /// The format of a record.
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
 }
@@ -121,7 +124,7 @@ pub(crate) struct PrintArgs {
 pub(crate) struct ExportArgs {
     /// The log's directory.
     pub(crate) dir: PathBuf,
-    /// The file, which must not be there yet; - for standard output.
+    /// The file to create. It must not exist yet; - for standard output.
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) range: RangeArgs,
@@ -129,15 +132,15 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line; the payload as text where it is printable, otherwise in hexadecimal.
+    /// One line. The payload is text if it is printable, otherwise hexadecimal.
     Text,
-    /// One line, and the payload below it, 16 bytes in each line.
+    /// One line, followed by the payload with 16 bytes per line.
     Hex,
-    /// One JSON object on a line, as `export` writes it.
+    /// One JSON object per line, as written by `export`.
     Json,
 }
 
-/// A version as it is given: perhaps without its view.
+/// A version as given by the user, perhaps without its view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Version(Version),

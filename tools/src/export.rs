@@ -31,7 +31,7 @@ fn write<W: Write>(walk: &mut Walk, out: W) -> Result<(W, u64)> {
             Ok(None) => break,
             Ok(Some(entry)) => writeln!(out, "{}", serde_json::to_string(&Line::of(&entry))?)?,
             Err(failure) => {
-                // What is before the damage is worth having.
+                // Keep the records before the damage.
                 out.flush()?;
                 eprintln!("note: the {records} records before it were written");
                 return Err(failure);

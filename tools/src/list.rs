@@ -18,10 +18,10 @@ struct Report {
     member: u64,
     segments: Vec<Segment>,
     records: u64,
-    /// Of the records on disk, headers included.
+    /// The bytes of the records on disk, headers included.
     bytes: u64,
     payload_bytes: u64,
-    /// The oldest record: what was before it is trimmed.
+    /// The oldest record. Earlier ones were trimmed.
     low: Option<Moment>,
     last: Option<Moment>,
     checkpoint: Option<Checkpoint>,
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Counts all segments; again, if one of them was trimmed or cut meanwhile.
+/// Counts the records of all segments. Repeats the count if a segment was trimmed or cut in the meantime.
 fn count(args: &ListArgs) -> Result<(ReadOnlyLog, Vec<Found>)> {
     let mut doubted = None;
     loop {
@@ -81,7 +81,7 @@ fn count(args: &ListArgs) -> Result<(ReadOnlyLog, Vec<Found>)> {
     }
 }
 
-/// The last record of a segment that has one.
+/// The last record of a segment, if the segment has any.
 fn last(info: &SegmentInfo, count: &SegmentCount) -> Option<(Version, u64)> {
     info.last.filter(|_| count.records > 0)
 }

@@ -1,4 +1,6 @@
-//! `galerna-log`: looks at a persistent log, and never changes it, also while a process writes it; or makes a new group out of it.
+//! `galerna-log`: inspects a persistent log without changing it, even while a process writes it.
+//!
+//! It can also make a new group out of the log.
 
 mod args;
 mod export;
@@ -15,13 +17,13 @@ use galerna::Error;
 use std::io;
 use std::process::ExitCode;
 
-/// Why a command ended early.
+/// The reason why a command ended early.
 enum Failure {
-    /// Something that was durable is not as it was written.
+    /// Durable data differs from its written content.
     Damaged(String),
-    /// The log, or the output, cannot be used.
+    /// The log or the output cannot be used.
     Unusable(String),
-    /// Whoever read the output has seen enough.
+    /// The reader of the output has closed it.
     Enough,
 }
 

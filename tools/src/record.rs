@@ -1,4 +1,4 @@
-//! How a record, a version and a time are shown.
+//! Formats records, versions and times.
 
 use galerna::Mode;
 use galerna::log::{Entry, Kind, Version};
@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A record as `export` writes it.
+/// A record, as written by `export`.
 #[derive(Serialize)]
 pub(crate) struct Line {
     view: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Line {
     payload_hex: String,
 }
 
-/// A version with its time, as `list --json` shows it.
+/// A version with its time, as shown by `list --json`.
 #[derive(Serialize)]
 pub(crate) struct Moment {
     view: u64,
@@ -78,7 +78,7 @@ impl Line {
     }
 }
 
-/// All but the payload.
+/// The line for a record, without the payload.
 pub(crate) fn head(entry: &Entry) -> String {
     let record = entry.record();
     format!(
@@ -97,14 +97,15 @@ pub(crate) fn text(payload: &[u8]) -> String {
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     match std::str::from_utf8(payload) {
         Ok(text) if !text.contains(odd) => {
-            // A line stays a line, and what is shown tells what was there.
+            // Escape line breaks, so that the payload stays on one line and the original can be recovered from the
+            // text.
             text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
         }
         _ => format!("hex {}", hex(payload)),
     }
 }
 
-/// The payload in lines of 16 bytes: offset, digits, and what of them is ASCII.
+/// The payload in lines of 16 bytes: offset, hexadecimal digits, and ASCII characters.
 pub(crate) fn dump(payload: &[u8]) -> String {
     let mut dump = String::new();
     for (n, row) in payload.chunks(16).enumerate() {

@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
 
-/// A record's header on disk.
+/// The size of a record's header on disk.
 const HEAD_BYTES: u64 = 64;
-/// A bar is moved after so many records: more often costs more than it shows.
+/// The number of records between two updates of the bar. More frequent updates would cost too much.
 const RECORDS_PER_STEP: u64 = 1024;
 
 #[derive(Default)]
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     }
 }
 
-/// On a terminal; elsewhere nothing is shown.
+/// A progress bar on a terminal, otherwise a hidden one.
 fn bar(total_bytes: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -71,7 +71,7 @@ fn records(walk: &mut Walk, bar: &ProgressBar, found: &mut Found) -> Result<()> 
                 }
             }
             Err(Failure::Damaged(what)) => {
-                // The next segment knows where it begins.
+                // Continue in the next segment. Its header gives its beginning.
                 let segments = walk.log.segments();
                 let damaged = segments.iter().position(|segment| what.contains(&segment.file));
                 found.damages.push(what);
@@ -83,7 +83,7 @@ fn records(walk: &mut Walk, bar: &ProgressBar, found: &mut Found) -> Result<()> 
     }
 }
 
-/// Checkpoint and blobs: what there is of them.
+/// Checks the checkpoint and the blobs, and describes those that exist.
 fn beside(walk: &mut Walk, dir: &Path, found: &mut Found) -> Result<String> {
     let mut there = String::new();
     match walk.log.load_snapshot() {
@@ -102,7 +102,7 @@ fn beside(walk: &mut Walk, dir: &Path, found: &mut Found) -> Result<String> {
         let Some(blob) = name.to_str().and_then(|name| name.strip_suffix(".blob")) else { continue };
         match walk.log.load(blob) {
             Ok(_) => blobs += 1,
-            // A file that happens to have such a name.
+            // A file that has a blob's suffix by chance.
             Err(Error::Misuse(_)) => {}
             Err(damage) => note(damage, found)?,
         }

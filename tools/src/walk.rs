@@ -1,4 +1,4 @@
-//! Goes through the records of a log that may be written meanwhile.
+//! Reads the records of a log that may be written at the same time.
 
 use crate::Result;
 use crate::args::{Place, RangeArgs};
@@ -7,22 +7,24 @@ use galerna::log::{Entry, Iter, Log, ReadOnlyLog, Version};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// The records of a range, up to where the log ended at first. What looks wrong is looked at again before it is believed: a
-/// process that writes the log may have trimmed or cut it.
+/// The records of a range, up to the end that the log had at first.
+///
+/// An error is reported only if a second look finds it again, because a writing process may have trimmed or cut the
+/// log.
 pub(crate) struct Walk {
     dir: PathBuf,
     pub(crate) log: ReadOnlyLog,
     iter: Iter,
     start: Bound<Version>,
     end: Bound<Version>,
-    /// Bounds of which the view was not said.
+    /// Bounds that were given without a view.
     sequences: (u64, u64),
     doubted: Option<String>,
-    /// The oldest records that were asked for are gone.
+    /// Whether the oldest requested records were trimmed.
     pub(crate) trimmed: bool,
 }
 
-/// Opens the log, with an error that says what is not there.
+/// Opens the log. The error names the missing file or directory.
 pub(crate) fn open(dir: &Path) -> Result<ReadOnlyLog> {
     Ok(Log::open_read_only(dir)?)
 }
@@ -39,7 +41,7 @@ impl Walk {
         let start = match range.from {
             None => Bound::Unbounded,
             Some(Place::Version(version)) => Bound::Included(version),
-            // Without a group there is one view.
+            // A log without a group has a single view.
             Some(Place::Sequence(sequence)) if last.view == 0 => Bound::Included(Version { view: 0, sequence }),
             Some(Place::Sequence(sequence)) => {
                 sequences.0 = sequence;
@@ -59,7 +61,7 @@ impl Walk {
         Ok(Walk { dir: dir.to_owned(), log, iter, start, end, sequences, doubted: None, trimmed: false })
     }
 
-    /// Goes on behind this version; from the oldest record if it is none.
+    /// Continues behind this version, or from the oldest record if it is `None`.
     pub(crate) fn skip_to(&mut self, behind: Option<Version>) {
         self.start = behind.map_or(Bound::Unbounded, Bound::Excluded);
         self.iter = self.log.reader().iter((self.start, self.end));
@@ -79,7 +81,7 @@ impl Walk {
         Ok(())
     }
 
-    /// The next record; none at the end.
+    /// The next record; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         loop {
             let entry = match self.iter.next() {
@@ -98,7 +100,7 @@ impl Walk {
         }
     }
 
-    /// Tells who asked for more than there is.
+    /// Prints a note if some of the requested records were trimmed.
     pub(crate) fn tell_trimmed(&self) {
         if self.trimmed {
             eprintln!("note: the log was trimmed: older records than the first ones here are gone");

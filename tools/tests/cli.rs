@@ -1,4 +1,4 @@
-//! The tool as a user meets it, on real logs: whole, torn, damaged, being written, and not there.
+//! The tool on real logs: complete, torn, damaged, being written, and missing.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use galerna::log::{Kind, Log, LogOptions, Record, Version};
@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// 2026-01-31T09:30:00Z
 const MORNING_NS: u64 = 1_769_851_800_000_000_000;
 
-/// A directory that is gone when the test ends.
+/// A directory that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -27,7 +27,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// Records 1 to `n` in views of 100, one each second, in segments of 64 KiB.
+    /// A log with records 1 to `n` in views of 100, one record per second, in segments of 64 KiB.
     fn with(n: u64) -> Folder {
         let folder = Folder::new();
         fill(&folder.open(), 1..=n);
@@ -42,14 +42,14 @@ impl Folder {
         self.0.join("log")
     }
 
-    /// `galerna-log COMMAND LOG ARGUMENTS`
+    /// Runs `galerna-log COMMAND LOG ARGUMENTS`.
     fn run(&self, command: &str) -> Output {
         let (command, arguments) = command.split_once(' ').unwrap_or((command, ""));
         let mut tool = Command::new(env!("CARGO_BIN_EXE_galerna-log"));
         tool.arg(command).arg(self.log()).args(arguments.split_whitespace()).current_dir(&self.0).output().unwrap()
     }
 
-    /// What a command prints that succeeds.
+    /// The standard output of a command that must succeed.
     fn out(&self, command: &str) -> String {
         let output = self.run(command);
         let err = String::from_utf8_lossy(&output.stderr);
@@ -57,7 +57,7 @@ impl Folder {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a command complains of that ends with this status.
+    /// The standard error of a command that must end with this status.
     fn err(&self, command: &str, status: i32) -> String {
         let output = self.run(command);
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -65,7 +65,7 @@ impl Folder {
         err
     }
 
-    /// Turns bits of a file of the log.
+    /// Inverts the bits of one byte in a file of the log.
     fn damage(&self, file: &str, offset: u64) {
         let file = fs::OpenOptions::new().read(true).write(true).open(self.log().join(file)).unwrap();
         let mut byte = [0];
@@ -218,7 +218,7 @@ fn damage_is_told_by_file_and_offset() {
     let list: Value = serde_json::from_str(&folder.out("list --json")).unwrap();
     assert!(list["segments"].as_array().unwrap().len() > 4);
     let records = |n: usize| list["segments"][n]["records"].as_u64().unwrap();
-    // The payload of the first record of segment 1, and the header of that of segment 3.
+    // Damage the payload of the first record of segment 1, and the header of the first record of segment 3.
     folder.damage(&segment(1), 4096 + 64);
     folder.damage(&segment(3), 4096 + 20);
     let output = folder.run("verify");
@@ -237,13 +237,13 @@ fn damage_is_told_by_file_and_offset() {
         records(0),
         "what is before it is saved"
     );
-    // In the last segment it is found when the log is opened, as it is when the header is lost.
+    // Damage in the last segment, or in a segment's header, is found when the log is opened.
     folder.damage(&segment(2), 100);
     assert!(folder.err("verify", 1).contains(&format!("{}, offset 0", segment(2))));
     assert!(folder.err("list", 1).contains(&segment(2)));
 }
 
-/// The writer has it locked, appends, cuts and trims: whoever looks sees one moment of it, whole.
+/// A writer has the log locked, appends, cuts and trims. A reader sees one consistent state of it.
 #[test]
 fn a_log_is_looked_at_while_it_is_written() {
     let folder = Folder::new();
@@ -294,7 +294,9 @@ fn what_is_not_there_cannot_be_opened() {
     assert_eq!(Command::new(env!("CARGO_BIN_EXE_galerna-log")).status().unwrap().code(), Some(2));
 }
 
-/// Files that somebody removed: the newest segment makes the log unreadable, what is beside the records is told beside them.
+/// Files that were removed.
+///
+/// Without the newest segment the log is unreadable. A missing file beside the records is reported beside them.
 #[test]
 fn removed_files_are_missed() {
     let folder = Folder::with(500);

@@ -1,4 +1,4 @@
-//! `galerna-log recover` on what is left of a real group, whose processes were killed and most of whose disks are gone.
+//! `galerna-log recover` on a real group, after its processes were killed and most of its disks were lost.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use galerna::log::Log;
@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(60);
 const MESSAGES: usize = 30;
 const ROLE: &str = "GALERNA_RECOVER_MEMBER";
 
-/// A directory that is gone when the test ends.
+/// A directory that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -24,7 +24,7 @@ impl Drop for Folder {
     }
 }
 
-/// Ports that the system gives to nobody's connection.
+/// Ports below the range from which the system assigns ports to connections.
 fn addresses() -> Vec<String> {
     let begin = 10_000 + std::process::id() % 20_000;
     let listeners: Vec<_> =
@@ -32,8 +32,9 @@ fn addresses() -> Vec<String> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
-/// Not a test: a member's process, `ID LOGS JOIN_TIMEOUT_MS ADDRESSES`. It sends what it is told on its input, and says what it
-/// is delivered.
+/// Not a test, but the process of a member: `ID LOGS JOIN_TIMEOUT_MS ADDRESSES`.
+///
+/// It sends each line of its input as a message, and prints its deliveries.
 #[test]
 fn member_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -58,7 +59,7 @@ fn member_process() {
     }
 }
 
-/// Its state is the list of what it was delivered.
+/// An application. Its state is the list of its delivered messages.
 struct Application(Box<dyn FnMut(Delivery<'_>) + Send>, Vec<String>);
 
 impl galerna::Handler for Application {
@@ -100,7 +101,7 @@ impl Process {
         Process { child, said, delivered: Vec::new() }
     }
 
-    /// Reads on until the process says so; what it says of that.
+    /// Reads the process's output until it contains the tag `what`. Returns the rest of that line.
     fn hear(&mut self, what: &str) -> String {
         let start = Instant::now();
         loop {
@@ -143,7 +144,7 @@ fn refused(arguments: &str, folder: &Folder) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Three members that had the same, killed at once; their messages.
+/// Starts three members with the same messages and kills them at once. Returns the messages.
 fn killed_group(folder: &Folder, addresses: &[String]) -> Vec<String> {
     let logs = folder.0.join("logs");
     let mut members: Vec<_> = (1..=3).map(|id| Process::start(id, &logs, 60_000, addresses)).collect();
@@ -155,7 +156,7 @@ fn killed_group(folder: &Folder, addresses: &[String]) -> Vec<String> {
             member.hear("delivered");
         }
     }
-    // A member that runs has its log.
+    // The log of a running member is refused.
     let running = refused("logs/%52e%3acover-1 new --accept-loss --lost 2,3", folder);
     assert!(running.contains("open for writing already"), "{running}");
     members.iter_mut().for_each(|member| member.child.kill().unwrap());
@@ -198,7 +199,7 @@ fn one_log_of_three_makes_a_new_group() {
     }
     drop(alone);
 
-    // An attempt that was killed.
+    // The remains of an attempt that was killed.
     fs::create_dir_all(folder.0.join("new/%52e%3acover-1.unfinished")).unwrap();
     fs::write(folder.0.join("new/%52e%3acover-1.unfinished/0000000000000000.segment"), "half").unwrap();
     let made = recover(&format!("{own} new/%52e%3acover-1 --accept-loss --lost 2,3"), &folder);
@@ -209,7 +210,7 @@ fn one_log_of_three_makes_a_new_group() {
     }
     let names: Vec<_> = fs::read_dir(folder.0.join("new")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["%52e%3acover-1"]);
-    // The old log is as it was.
+    // The old log is unchanged.
     assert_eq!(Log::open_read_only(folder.0.join(own)).unwrap().reader().iter(..).count(), before);
 
     let new = folder.0.join("new");
@@ -227,7 +228,7 @@ fn one_log_of_three_makes_a_new_group() {
         }
         assert_eq!(member.delivered, messages);
     }
-    // The old group's log is none of this group's.
+    // The log of the old group is not accepted by the new group.
     others[0].child.kill().unwrap();
     others[0].child.wait().unwrap();
     let verified =

@@ -1,4 +1,4 @@
-//! A group with a log whose members are threads of this process.
+//! A group with logs. Its members are threads of this process.
 
 use crate::Result;
 use crate::measure::now_ns;
@@ -10,29 +10,30 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) const MAIN: SubgroupId = SubgroupId(0);
-/// Nothing on a working machine takes so long.
+/// The time limit of every operation, longer than any operation takes on a working machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
-/// Members that share few cores and a disk with whatever else runs must not take each other for dead.
+/// The failure timeout in ms. It is long, so that members on a busy machine or disk do not suspect each other.
 const FAILURE_MS: u64 = 30_000;
 
-/// What a member's application has been delivered.
+/// The deliveries of a member's application.
 #[derive(Clone, Default)]
 pub(crate) struct Seen(Arc<(Mutex<Marks>, Condvar)>);
 
 #[derive(Default)]
 struct Marks {
-    /// Deliveries so far, and the number to tell of, with the time at which it was reached.
+    /// The deliveries so far, the target count, and the time at which it was reached. Waiting threads are then
+    /// notified.
     count: u64,
     target: u64,
     at_ns: u64,
-    /// How messages begin that are looked for, when the first of them came, and how many others came before it.
+    /// The tag of the wanted message, the time of its first delivery, and the number of deliveries before it.
     looked_for: Option<u64>,
     found_ns: Option<u64>,
     told_before: u64,
 }
 
 impl Seen {
-    /// Looks for a message that [`tagged`] made.
+    /// Waits for a message made by [`tagged`].
     pub(crate) fn looking_for(tag: u64) -> Seen {
         let marks = Marks { looked_for: Some(tag), ..Marks::default() };
         Seen(Arc::new((Mutex::new(marks), Condvar::new())))
@@ -46,12 +47,12 @@ impl Seen {
         self.lock().count
     }
 
-    /// Deliveries before the message that is looked for.
+    /// The number of deliveries before the wanted message.
     pub(crate) fn told_before(&self) -> u64 {
         self.lock().told_before
     }
 
-    /// Before it is reached.
+    /// Sets the target count. Must be called before it is reached.
     pub(crate) fn aim_at(&self, count: u64) {
         self.lock().target = count;
     }
@@ -63,12 +64,12 @@ impl Seen {
         get(&marks).ok_or_else(|| format!("{what} did not come within {} s", PATIENCE.as_secs()).into())
     }
 
-    /// Waits for as many deliveries as were aimed at; when the last one was.
+    /// Waits until the target count is delivered. Returns the time of the last of these deliveries.
     pub(crate) fn wait_for_all(&self) -> Result<u64> {
         self.wait("all messages", |marks| (marks.count >= marks.target).then_some(marks.at_ns))
     }
 
-    /// Waits for the message that is looked for; when it came.
+    /// Waits for the wanted message. Returns the time of its delivery.
     pub(crate) fn wait_for_found(&self) -> Result<u64> {
         self.wait("the new message", |marks| marks.found_ns)
     }
@@ -94,22 +95,22 @@ impl Handler for Seen {
     }
 }
 
-/// A message that is told apart from others.
+/// A message of `len` bytes that begins with `tag`.
 pub(crate) fn tagged(tag: u64, len: u64) -> Vec<u8> {
     let mut bytes = tag.to_le_bytes().to_vec();
     bytes.resize((len as usize).max(bytes.len()), 0);
     bytes
 }
 
-/// A member, until it is dropped: for the others it is gone then.
+/// A member. Dropping it ends the member for the others without a leave.
 pub(crate) struct Member {
     pub(crate) group: Group,
     pub(crate) seen: Seen,
 }
 
-/// The configuration of so many members with their logs in a directory.
+/// The configuration of `members` members with their logs in a directory.
 pub(crate) fn config(members: u64, size: u64, ring_bytes: Option<usize>, directory: &Path) -> Result<Config> {
-    // All are bound at once, so that no port is given out twice.
+    // All ports are bound at the same time, so that no port is used twice.
     let listeners = (0..members).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
     let listed = listeners
@@ -127,7 +128,7 @@ pub(crate) fn config(members: u64, size: u64, ring_bytes: Option<usize>, directo
     Ok(config)
 }
 
-/// Does `work` once for each of `things`, side by side.
+/// Runs `work` for each of `things`, in parallel threads.
 pub(crate) fn side_by_side<T: Send, R: Send>(
     things: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Result<R> + Sync,
@@ -139,7 +140,7 @@ pub(crate) fn side_by_side<T: Send, R: Send>(
     })
 }
 
-/// All members join, side by side; `then` is done at once by each that has joined.
+/// Joins all members in parallel. Each one runs `then` as soon as it has joined.
 pub(crate) fn join_all(
     config: &Config,
     seen: impl Fn() -> Seen,
@@ -153,7 +154,9 @@ pub(crate) fn join_all(
     })
 }
 
-/// Every member sends so many durable messages, and is delivered those of all; when the first began and the last ended.
+/// Every member sends `messages` durable messages and waits until it has delivered those of all members.
+///
+/// Returns the times of the first send and of the last delivery.
 pub(crate) fn send_all(members: &[Member], messages: u64, payload: &[u8]) -> Result<(u64, u64)> {
     let all = messages * members.len() as u64;
     members.iter().for_each(|member| member.seen.aim_at(member.seen.count() + all));

@@ -1,4 +1,4 @@
-//! `galerna-bench durable`: what durability costs a group over the same bytes and syncs without one.
+//! `galerna-bench durable`: the cost of durability for a group, against the same bytes and syncs without a group.
 
 mod args;
 pub(crate) mod crowd;
@@ -17,15 +17,17 @@ use serde::Serialize;
 use std::path::Path;
 use std::sync::Barrier;
 
-/// Single messages, then as many raw writes: raw is a thread that writes alone, so no log's sync comes between two of its own.
+/// The number of single messages before the same number of raw writes.
+///
+/// Raw writes come in a row, because raw is a thread that writes alone: no log may sync between two of its writes.
 const PROBES_OF_A_TURN: u64 = 50;
 
-/// One pair; counts are of all logs together.
+/// One pair. Counts are the sum over all logs.
 #[derive(Serialize)]
 struct Pair {
-    /// The rate of the group to that of the raw writes.
+    /// The rate of the group divided by the rate of the raw writes.
     ratio: f64,
-    /// Of the medians.
+    /// The ratio of the median latencies.
     latency_ratio: f64,
     group_seconds: f64,
     raw_seconds: f64,
@@ -36,9 +38,9 @@ struct Pair {
 
 #[derive(Serialize)]
 struct Side {
-    /// Messages of all senders, as each member is delivered them.
+    /// The messages of all senders that each member delivers.
     messages_per_second: Spread,
-    /// The same in payload.
+    /// The same as payload bytes.
     megabytes_per_second: Spread,
     latency_us: Option<Summary>,
 }
@@ -47,9 +49,9 @@ struct Side {
 struct Report<'a> {
     kind: &'static str,
     flags: &'a DurableArgs,
-    /// Of all members in one run.
+    /// The messages of all members in one run.
     messages: u64,
-    /// The files are in memory: a sync costs nothing, and the figures mean little.
+    /// Whether the files are in memory. A sync then costs nothing, and the figures mean little.
     in_memory: bool,
     ratio_median: f64,
     ratio_min: f64,
@@ -57,14 +59,14 @@ struct Report<'a> {
     latency_ratio_median: f64,
     latency_ratio_min: f64,
     latency_ratio_max: f64,
-    /// Records that shared a sync of a log.
+    /// The records per sync of a log.
     records_per_sync: Spread,
     pairs: Vec<Pair>,
     group: Side,
     raw: Side,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &DurableArgs) -> Result<()> {
     let place = Place::make(args.dir.as_deref())?;
     if place.in_memory() {
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &DurableArgs) -> Result<()> {
     let config = crowd::config(args.members, args.size, args.ring_bytes, &logs)?;
     let members = join_all(&config, Seen::default, |_| Ok(()))?;
     let rounds = Rounds::new(args.pairs, "pairs", 1);
-    // The first pair counts for nothing: connections, rings and files are used for the first time.
+    // The first pair is discarded, because it is the first to use the connections, rings and files.
     one_pair(args, &place, &members, &mut [Latencies::new()?, Latencies::new()?])?;
     let (mut pairs, mut latencies) = (Vec::new(), [Latencies::new()?, Latencies::new()?]);
     for pair in 1..=args.pairs {
@@ -118,7 +120,7 @@ fn report<'a>(args: &'a DurableArgs, in_memory: bool, pairs: Vec<Pair>, latencie
     }
 }
 
-/// What the logs have made durable once there is nothing left to do.
+/// The counters of the logs, once all work is durable.
 fn stats(members: &[Member]) -> Result<Vec<LogStats>> {
     members.iter().try_for_each(|member| member.group.persist(MAIN, PATIENCE))?;
     Ok(members.iter().map(|member| member.group.log_stats(MAIN)).collect::<std::result::Result<_, _>>()?)
@@ -154,7 +156,7 @@ fn one_pair(args: &DurableArgs, place: &Place, members: &[Member], latencies: &m
     Ok(pair)
 }
 
-/// The same bytes and syncs by as many threads, side by side; how long that took, in nanoseconds.
+/// Writes the same bytes with the same number of syncs, in parallel threads. Returns the duration in nanoseconds.
 fn raw(directory: &Path, logged: &[LogStats]) -> Result<u64> {
     let files = logged
         .iter()
@@ -167,7 +169,7 @@ fn raw(directory: &Path, logged: &[LogStats]) -> Result<u64> {
         ready.wait();
         let start = now_ns();
         for n in 1..=syncs {
-            // Spread without a remainder.
+            // Distributes the bytes evenly over the syncs.
             let end = (u128::from(stats.bytes) * u128::from(n) / u128::from(syncs)) as u64;
             file.durable_write(end - at)?;
             at = end;
@@ -178,7 +180,7 @@ fn raw(directory: &Path, logged: &[LogStats]) -> Result<u64> {
     Ok(times.iter().map(|&(_, end)| end).max().unwrap_or_default() - start)
 }
 
-/// Single durable messages of one member and single raw writes, some of each in turn, in a group that does nothing else.
+/// Measures single durable messages of one member and single raw writes, some of each in turn, in an idle group.
 fn probe(args: &DurableArgs, directory: &Path, member: &Member, payload: &[u8]) -> Result<[Latencies; 2]> {
     let mut raw = Raw::new(&directory.join("probe"), args.probes * args.size)?;
     let (mut by_group, mut by_raw) = (Latencies::new()?, Latencies::new()?);
@@ -192,7 +194,7 @@ fn probe(args: &DurableArgs, directory: &Path, member: &Member, payload: &[u8]) 
             member.group.send(MAIN, Mode::Durable, payload, PATIENCE)?;
             by_group.record(member.seen.wait_for_all()? - start);
         }
-        // The raw writes do not meet what the logs still have to do.
+        // Wait for the remaining work of the logs, so that it does not disturb the raw writes.
         member.group.persist(MAIN, PATIENCE)?;
         for _ in 0..turn {
             by_raw.record(raw.durable_write(args.size)?);

@@ -1,4 +1,4 @@
-//! A member of a group in which one is killed: sends until it is told to end, and notes what it sees of the failure.
+//! A member of a group in which one member is killed. It sends until the end, and records the failure as it sees it.
 
 use crate::Result;
 use crate::args::FailoverArgs;
@@ -11,35 +11,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const MAIN: SubgroupId = SubgroupId(0);
-/// Shorter pauses between two deliveries are not kept.
+/// The shortest pause between two deliveries that is recorded, in nanoseconds.
 const PAUSE_MIN_NS: u64 = 20_000;
-/// So many of the last pauses are.
+/// The number of most recent pauses that are kept.
 const PAUSES_MAX: usize = 20_000;
-/// How long a send waits before the member looks around.
+/// The timeout of a send, after which the member checks its state.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
-/// What a survivor saw, by [`now_ns`].
+/// The observations of a survivor. Times are by [`now_ns`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// When it first had something against a member, whom, and what.
+    /// The time of its first suspicion, the suspected member, and the reason.
     pub(crate) suspected_ns: u64,
     pub(crate) suspect: u32,
     pub(crate) notice: String,
-    /// When the next view began, and who had failed.
+    /// The start of the next view, and the members that failed.
     pub(crate) view_ns: u64,
     pub(crate) failed: Vec<u32>,
-    /// The first delivery after the notice, and the first in the next view.
+    /// The times of the first delivery after the suspicion and of the first delivery in the next view.
     pub(crate) next_ns: u64,
     pub(crate) back_ns: u64,
-    /// Begin and end of the last pauses between two deliveries.
+    /// The begin and end of the last pauses between two deliveries.
     pub(crate) pauses: VecDeque<(u64, u64)>,
 }
 
-/// What the handler shows to the member's other code.
+/// The state that the handler shares with the member's main loop.
 #[derive(Default)]
 struct Board {
     delivered: u64,
-    /// All that is to be seen of the failure.
+    /// The observations, once they are complete.
     seen: Option<Seen>,
     stopped: Option<Error>,
 }
@@ -106,7 +106,7 @@ impl Handler for Watch {
     }
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &FailoverArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
     let config = args.config(&plan.addresses)?.with_member(MemberId(plan.rank as u32 + 1));

@@ -1,4 +1,4 @@
-//! `galerna-bench failover`: how long a group pauses when one of its members is killed.
+//! `galerna-bench failover`: measures how long a group pauses when one of its members is killed.
 
 pub(crate) mod member;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a run found: of each survivor of each kill, in µs.
+/// The result of a run, in µs, over each survivor of each kill.
 #[derive(Serialize)]
 struct Failover<'a> {
     kind: &'static str,
@@ -25,7 +25,7 @@ struct Failover<'a> {
     gap_us: Spread,
     next_delivery_us: Spread,
     back_us: Spread,
-    /// What the survivors noticed first, and how many of them.
+    /// The first suspicions of the survivors, by reason, and their number.
     notices: BTreeMap<String, u64>,
 }
 
@@ -41,7 +41,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// What a survivor saw of a kill at `killed_ns`.
+    /// Adds the observations of a survivor of a kill at `killed_ns`.
     fn add(&mut self, killed_ns: u64, seen: Seen) {
         let us = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1000.0;
         let pauses = seen.pauses.iter().filter(|(_, end)| *end >= killed_ns && *end <= seen.back_ns);
@@ -54,7 +54,7 @@ impl Figures {
     }
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &FailoverArgs) -> Result<()> {
     args.config(&sample_addresses(args.fabric, args.members as usize))?;
     let progress = Rounds::new(args.kills, "kills", 10);
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &FailoverArgs) -> Result<()> {
     show(&failover, args.json, || text(&failover))
 }
 
-/// One group, and one kill: when it was, and what each survivor saw.
+/// Runs one group with one kill. Returns the time of the kill and the observations of each survivor.
 fn round(args: &FailoverArgs) -> Result<(u64, Vec<Seen>)> {
     let mut crew = Crew::start(&Task {
         fabric: args.fabric,
@@ -93,7 +93,7 @@ fn round(args: &FailoverArgs) -> Result<(u64, Vec<Seen>)> {
     })?;
     crew.get_ready()?;
     crew.order(Order::Start(now_ns()))?;
-    // Not in step with anything that the members do.
+    // A random delay, so that the kill is not in step with the members' activity.
     std::thread::sleep(Duration::from_micros(now_ns() % (500 * args.warmup_ms)));
     let killed_ns = crew.kill(args.victim())?;
     let survivors: Vec<Seen> = crew.finish(None)?;

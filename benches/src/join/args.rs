@@ -14,13 +14,13 @@ pub(crate) struct JoinArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) here: HereArgs,
-    /// Founders, each a process that holds a state of its own.
+    /// The number of founders, each in its own process with its own copy of the state.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=63))]
     pub(crate) members: u64,
-    /// How often a process joins, and leaves again.
+    /// The number of joins. The process leaves again after each one.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) joins: u64,
-    /// Bytes of the application's state, which a process that joins takes.
+    /// Bytes of the application's state that a joining process receives.
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub(crate) state: u64,
     /// Messages per second of each founder.
@@ -32,7 +32,7 @@ pub(crate) struct JoinArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Give a join up after so many seconds.
+    /// Time limit of each join in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// Print one JSON object instead of text.
@@ -41,7 +41,7 @@ pub(crate) struct JoinArgs {
 }
 
 impl JoinArgs {
-    /// The engine's configuration; it is checked.
+    /// The engine's configuration, checked.
     pub(crate) fn config(&self, founders: &[String]) -> Result<galerna::Config> {
         let mut config = self.engine.config(self.fabric, &self.here, founders, self.size)?;
         config.join_timeout_ms = 1000 * self.timeout_s;

@@ -1,4 +1,4 @@
-//! A founder of a group that others join: sends on a schedule until it is told to report, and notes every pause.
+//! A founder of a group that other processes join. It sends on a schedule until the report, and records every pause.
 
 use super::JoinArgs;
 use crate::Result;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const MAIN: SubgroupId = SubgroupId(0);
-/// Of the pauses that end in the same so many nanoseconds only the longest is kept.
+/// Of all pauses that end within the same interval of this many nanoseconds, only the longest is kept.
 const GRAIN_NS: u64 = 1_000_000;
-/// How long a send waits before the founder looks around.
+/// The timeout of a send, after which the founder checks its state.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
-/// Begin and end of pauses, by [`now_ns`], in the order of their ends.
+/// The begin and end of pauses, by [`now_ns`], ordered by their ends.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pauses(Vec<(u64, u64)>);
 
@@ -32,22 +32,22 @@ impl Pauses {
         }
     }
 
-    /// The longest in ms; `part_ns` says how much of each counts.
+    /// The longest pause in ms. `part_ns` returns the part of a pause that counts.
     pub(crate) fn longest_ms(&self, part_ns: impl Fn(u64, u64) -> u64) -> f64 {
         self.0.iter().map(|&(begin, end)| part_ns(begin, end)).max().unwrap_or(0) as f64 / 1e6
     }
 }
 
-/// What a founder saw, from its first delivery to the end.
+/// The observations of a founder, from its first delivery to the end.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// Between two deliveries of its own messages.
+    /// Pauses between two deliveries of its own messages.
     pub(crate) deliveries: Pauses,
-    /// In calls of `send`.
+    /// Pauses in calls of `send`.
     pub(crate) sends: Pauses,
 }
 
-/// What the handler shows to the founder's other code.
+/// The state that the handler shares with the founder's main loop.
 #[derive(Default)]
 struct Board {
     last_ns: Option<u64>,
@@ -57,7 +57,7 @@ struct Board {
 
 struct Application {
     me: MemberId,
-    /// It never changes: the transfer reads the one that there is.
+    /// The state never changes, so the transfer reads it without a copy.
     state: Arc<[u8]>,
     board: Arc<Mutex<Board>>,
 }
@@ -82,12 +82,12 @@ impl Handler for Application {
     }
 }
 
-/// See [`crate::control`].
+/// Runs the founder: see [`crate::control`].
 pub(crate) fn work(args: &JoinArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
     let me = MemberId(plan.rank as u32 + 1);
     let config = args.config(&plan.addresses)?.with_member(me);
-    // Not all the same, so that the pages are there, and nothing can make it smaller.
+    // Bytes that vary, so that every page is really allocated and the content cannot be compressed.
     let state = (0..args.state as usize).map(|i| (i ^ i >> 8) as u8).collect();
     let board = Arc::new(Mutex::new(Board::default()));
     let group = Group::join(config, Application { me, state, board: board.clone() })?;

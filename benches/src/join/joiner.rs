@@ -1,4 +1,4 @@
-//! The process that joins: takes the state, says how long it took, and leaves when it is told to.
+//! The joining process: it receives the state, reports the duration, and leaves when it is ordered to.
 
 use super::JoinArgs;
 use crate::Result;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::Duration;
 
-/// When a join was called and when it returned, by [`now_ns`].
+/// The times at which a join was called and at which it returned, by [`now_ns`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Joined {
     pub(crate) begin_ns: u64,
@@ -36,7 +36,7 @@ impl Handler for Application {
     }
 }
 
-/// See [`crate::control`].
+/// Runs the joiner: see [`crate::control`].
 pub(crate) fn work(args: &JoinArgs, founders: &[String], plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
     let config = args.config(founders)?.with_member(MemberId(plan.rank as u32 + 1));

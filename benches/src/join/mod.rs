@@ -1,4 +1,4 @@
-//! `galerna-bench join`: how long a process with a large state takes to join, and what the group feels of it.
+//! `galerna-bench join`: measures the duration of a join with a large state, and its effect on the group.
 
 mod args;
 pub(crate) mod founder;
@@ -18,19 +18,19 @@ use joiner::Joined;
 use serde::Serialize;
 use std::time::Duration;
 
-/// The least time without a join before each of them.
+/// The least time without a join before each join.
 const QUIET_MIN: Duration = Duration::from_millis(500);
-/// Bytes of state per second that even a slow join takes: before the first one nothing better is known.
+/// The assumed transfer rate of a slow join, in bytes of state per second, used before the first join was measured.
 const SLOW: f64 = 100e6;
 
-/// What a run found, in ms: of each join, or of each founder at each join.
+/// The result of a run, in ms, over each join, or over each founder at each join.
 #[derive(Serialize)]
 struct Joins<'a> {
     kind: &'static str,
     flags: &'a JoinArgs,
     joins: u64,
     join_ms: Spread,
-    /// Of the state, at the median.
+    /// The transfer rate of the state at the median.
     megabytes_per_second: f64,
     delivery_pause_ms: Compared,
     send_wait_ms: Compared,
@@ -43,7 +43,7 @@ struct Compared {
     before: Spread,
 }
 
-/// One join; the longest pauses are those of the founder that had the longest.
+/// One join. Each figure is the longest pause among all founders.
 #[derive(Serialize)]
 struct Each {
     join_ms: f64,
@@ -53,7 +53,7 @@ struct Each {
     send_wait_before_ms: f64,
 }
 
-/// A join, and for how long there was none before it.
+/// A join, and the length of the time without a join before it.
 struct Round {
     joined: Joined,
     quiet_ns: u64,
@@ -64,18 +64,18 @@ impl Round {
         self.joined.end_ns - self.joined.begin_ns
     }
 
-    /// The longest of a founder's pauses during the join, and in as long a time before it.
+    /// A founder's longest pause during the join, and its longest pause in a period of the same length before it.
     fn longest_ms(&self, pauses: &Pauses) -> [f64; 2] {
         let Joined { begin_ns, end_ns } = self.joined;
         let before_ns = begin_ns - self.ns().min(self.quiet_ns);
-        // Of a pause across the begin of the join, the part before it has another cause.
+        // Only the part of a pause after the start of the join counts: the part before has another cause.
         let during = |begin: u64, end: u64| if begin < end_ns { end.saturating_sub(begin.max(begin_ns)) } else { 0 };
         let before = |begin: u64, end: u64| if end > before_ns { end.min(begin_ns).saturating_sub(begin) } else { 0 };
         [pauses.longest_ms(during), pauses.longest_ms(before)]
     }
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &JoinArgs) -> Result<()> {
     let members = args.members as usize;
     args.config(&sample_addresses(args.fabric, members))?;
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &JoinArgs) -> Result<()> {
     for number in 1..=args.joins {
         let usual = rounds.last().map_or(args.state as f64 / SLOW, |last| 1.5 * last.ns() as f64 / 1e9);
         let round = round(args, &founders, Duration::from_secs_f64(usual).max(QUIET_MIN));
-        // If a founder has failed, that is why.
+        // A failed founder is the more likely cause, so its error is reported first.
         let round = founders.check().and(round).map_err(|e| format!("join {number} of {}: {e}", args.joins))?;
         if round.quiet_ns < round.ns() {
             eprintln!(
@@ -110,7 +110,7 @@ fn task(args: &JoinArgs, members: usize, job: Job, joins: u32) -> Task {
     Task { fabric: args.fabric, hosts, across, members, job, timeout, memory_bytes: 0, deliveries: 0 }
 }
 
-/// A quiet time, and then a process that joins and leaves.
+/// A time without a join, followed by a process that joins and leaves.
 fn round(args: &JoinArgs, founders: &Crew, quiet: Duration) -> Result<Round> {
     let quiet_since_ns = now_ns();
     std::thread::sleep(quiet);

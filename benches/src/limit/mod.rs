@@ -1,4 +1,4 @@
-//! `galerna-bench limit`: the same processes, fan-out and bytes as a cluster, with no protocol.
+//! `galerna-bench limit`: the same processes, fan-out and bytes as a cluster, without a protocol.
 
 mod shm;
 mod tcp;
@@ -16,7 +16,7 @@ use crate::report::show;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What one member measured.
+/// The measurements of one member.
 #[derive(Debug, Serialize, Deserialize)]
 struct Report {
     ns: u64,
@@ -27,7 +27,7 @@ struct Report {
     doorbells: u64,
 }
 
-/// Counts of one member that go into its report.
+/// Counters of one member for its report.
 #[derive(Debug, Default, Clone, Copy)]
 struct Work {
     system_calls: u64,
@@ -65,7 +65,7 @@ struct Member {
     cpu_system_seconds: f64,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let members = args.members();
     args.here.verbs(args.fabric)?;
@@ -170,7 +170,7 @@ fn text(limit: &Limit<'_>) -> String {
     )
 }
 
-/// A message that takes `stride` bytes must fit into a ring.
+/// Refuses a ring that is too small for a message, which takes `stride` bytes.
 fn fits_ring(size: u64, stride: usize, ring_bytes: usize) -> Result<()> {
     if ring_bytes < stride {
         return Err(
@@ -180,7 +180,7 @@ fn fits_ring(size: u64, stride: usize, ring_bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     match args.fabric {
         Fabric::Tcp => tcp::work(args, plan, control),
@@ -189,7 +189,7 @@ pub(crate) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<(
     }
 }
 
-/// Reports what was done since `start_ns`, and waits for the end.
+/// Reports the work done since `start_ns`, and waits for the end.
 fn finish(control: &Control, start_ns: u64, cpu: Cpu, work: Work) -> Result<()> {
     let (end_ns, cpu) = (now_ns(), Cpu::now().since(cpu));
     control.done(&Report {

@@ -1,4 +1,4 @@
-//! Raw shared memory: every sender copies its messages into one ring, every peer reads a word of each.
+//! Raw shared memory: every sender copies its messages into one ring, and every peer reads one word of each message.
 
 use super::{Work, finish};
 use crate::Result;
@@ -11,29 +11,31 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// A row: at 0 how many messages its owner has written, at `64 * (1 + rank)` how many it has read of that member; at
-/// [`RING`] its ring.
+/// The offset of the ring in a row.
+///
+/// Before it: at 0 the number of messages that the owner has written, and at `64 * (1 + rank)` the number that it has
+/// read from that member.
 const RING: usize = 8192;
 const WRITTEN: usize = 0;
-/// A sender shows what it wrote after so many bytes, or when the ring is full.
+/// The bytes after which a sender publishes its messages. It also publishes when the ring is full.
 const SHOW_BYTES: usize = 64 << 10;
 
 fn read_of(rank: usize) -> usize {
     64 * (1 + rank)
 }
 
-/// Bytes that a message takes in the ring.
+/// The bytes that a message takes in the ring.
 fn stride(args: &LimitArgs) -> usize {
     (args.size as usize).next_multiple_of(8)
 }
 
-/// Bytes of each member's row.
+/// The size of each member's row in bytes.
 pub(super) fn memory_bytes(args: &LimitArgs) -> Result<usize> {
     super::fits_ring(args.size, stride(args), args.ring_bytes)?;
     Ok(RING + args.ring_bytes.next_multiple_of(8))
 }
 
-/// Maps memory that the parent made.
+/// Maps memory that the parent created.
 pub(crate) fn map(path: &Path, columns_len: usize) -> Result<Row> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     Ok(Row::from_map(MmapOptions::new().map_raw(&file)?, columns_len))
@@ -42,26 +44,27 @@ pub(crate) fn map(path: &Path, columns_len: usize) -> Result<Row> {
 /// Copies `bytes` to `offset` of `row`.
 pub(crate) fn copy(bytes: &[u8], row: &Row, offset: usize) {
     let place = row.ptr(offset..offset + bytes.len());
-    // SAFETY: `place` has `bytes.len()` bytes, which `ptr` checked; `bytes` is private, so they do not overlap; only the
-    // owner writes these bytes, and no process reads them until a counter, stored Release after this, shows them.
+    // SAFETY: `place` has `bytes.len()` bytes, as checked by `ptr`. `bytes` is private, so the two do not overlap. Only
+    // the owner writes these bytes, and no process reads them before a counter, stored with Release after this copy,
+    // publishes them.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
 }
 
 struct Ring<'a> {
     me: usize,
     rows: &'a [Row],
-    /// Messages that fit.
+    /// The number of messages that fit the ring.
     slots: u64,
     stride: usize,
     source: Vec<u8>,
-    /// How many this member has written, and read of each peer.
+    /// The number of messages that this member has written, and read from each peer.
     written: u64,
     read: Vec<u64>,
-    /// What the words read amount to, so that they are read.
+    /// The sum of the words read, so that the reads are not optimised away.
     sum: u64,
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     let rows = plan.memory.iter().map(|path| map(path, RING));
     let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -88,7 +91,7 @@ pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<(
 }
 
 impl Ring<'_> {
-    /// Until every one of the first `senders` has written `target` messages, and this member has read them.
+    /// Runs until each of the first `senders` members has written `target` messages and this member has read them.
     fn run(&mut self, senders: usize, target: u64) {
         let mine = if self.me < senders { target } else { 0 };
         loop {
@@ -112,7 +115,7 @@ impl Ring<'_> {
         RING + (message % self.slots) as usize * self.stride
     }
 
-    /// Fills what the slowest reader leaves free. True if there was any.
+    /// Fills the space that the slowest reader has freed. Returns true if there was any.
     fn write(&mut self, target: u64) -> bool {
         if self.written == target {
             return false;
@@ -133,7 +136,7 @@ impl Ring<'_> {
         self.written != before
     }
 
-    /// Reads a word of each message that `sender` shows. True if there was any.
+    /// Reads one word of each message that `sender` has published. Returns true if there was any.
     fn read(&mut self, sender: usize, target: u64) -> bool {
         let row = &self.rows[sender];
         let shown = row.word(WRITTEN).load(Ordering::Acquire).min(target);

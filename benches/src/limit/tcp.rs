@@ -1,4 +1,4 @@
-//! Raw TCP: every sender writes its bytes to every peer, every member reads and forgets what comes.
+//! Raw TCP: every sender writes its bytes to every peer, and every member reads and discards the incoming bytes.
 
 use super::{Work, finish};
 use crate::Result;
@@ -10,16 +10,16 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Bytes of one system call.
+/// The most bytes per system call.
 const CHUNK: usize = 256 << 10;
-/// How long a member waits for the others to come up.
+/// How long a member waits for the others to start.
 const MEET: Duration = Duration::from_secs(30);
 
 struct Link {
     stream: TcpStream,
     readable: bool,
     writable: bool,
-    /// Bytes still to be written and read.
+    /// The bytes that are still to be written and read.
     to_write: u64,
     to_read: u64,
 }
@@ -32,7 +32,7 @@ struct Mesh {
     work: Work,
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     let mut mesh = Mesh::new(connect(plan)?)?;
     let senders = args.senders.count(args.members());
@@ -46,7 +46,7 @@ pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<(
     finish(control, start_ns, cpu, mesh.work)
 }
 
-/// One connection per pair: each dials those below it and says who it is.
+/// Opens one connection per pair: each member connects to those of lower rank and identifies itself.
 pub(crate) fn connect(plan: &Plan) -> Result<Vec<Option<TcpStream>>> {
     let me = plan.rank;
     let listener = TcpListener::bind(&plan.addresses[me])?;
@@ -100,7 +100,7 @@ impl Mesh {
         })
     }
 
-    /// Every one of the first `senders` sends `bytes` to each peer; returns when all is written and read.
+    /// Each of the first `senders` members sends `bytes` to each peer. Returns when everything is written and read.
     fn move_bytes(&mut self, me: usize, senders: usize, bytes: u64) -> Result<()> {
         for (rank, link) in self.links.iter_mut().enumerate() {
             if let Some(link) = link {
@@ -140,7 +140,7 @@ impl Mesh {
     }
 }
 
-/// What a nonblocking call moved; 0 when it would have to wait.
+/// The bytes moved by a nonblocking call; 0 if it would have to wait.
 fn moved(result: io::Result<usize>) -> Result<usize> {
     match result {
         Ok(0) => Err("a peer closed its connection".into()),
@@ -150,12 +150,12 @@ fn moved(result: io::Result<usize>) -> Result<usize> {
 }
 
 impl Link {
-    /// One system call. True if another would be worth a try.
+    /// Makes one system call. Returns true if another one may succeed at once.
     fn read(&mut self, sink: &mut [u8], work: &mut Work) -> Result<bool> {
         if !self.readable || self.to_read == 0 {
             return Ok(false);
         }
-        // No more than is expected: the peer may be ahead, in its next round.
+        // Never more than expected: the peer may be ahead, in its next round.
         let want = sink.len().min(usize::try_from(self.to_read).unwrap_or(usize::MAX));
         work.system_calls += 1;
         let count = moved(self.stream.read(&mut sink[..want]))?;
@@ -164,7 +164,7 @@ impl Link {
         Ok(self.readable && self.to_read > 0)
     }
 
-    /// Likewise.
+    /// Makes one system call. Returns true if another one may succeed at once.
     fn write(&mut self, source: &[u8], work: &mut Work) -> Result<bool> {
         if !self.writable || self.to_write == 0 {
             return Ok(false);

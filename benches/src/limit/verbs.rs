@@ -1,4 +1,4 @@
-//! Raw RDMA: every sender writes its messages from its ring to the same place of a copy of it at every peer.
+//! Raw RDMA: every sender writes its messages from its ring to the same offset of a copy of the ring at every peer.
 
 use super::{Work, connect, finish};
 use crate::Result;
@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 const PIECE_MAX: usize = 1 << 20;
 /// How long a peer may take to connect.
 const MEET: Duration = Duration::from_secs(30);
-/// How long a sender looks for completions before it sleeps, as the engine does; and the longest sleep.
+/// How long a sender polls for completions before it sleeps, as in the engine. Below: the longest sleep.
 const SPIN: Duration = Duration::from_micros(20);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Bytes that a message takes in the ring.
+/// The bytes that a message takes in the ring.
 fn stride(args: &LimitArgs) -> usize {
     (args.size as usize).next_multiple_of(8)
 }
 
-/// Bytes of memory that the parent makes: none. Refuses what does not fit into a ring.
+/// The bytes of memory that the parent must create: 0. Refuses a message that does not fit a ring.
 pub(super) fn memory_bytes(args: &LimitArgs) -> Result<usize> {
     super::fits_ring(args.size, stride(args), args.ring_bytes).map(|()| 0)
 }
@@ -33,9 +33,9 @@ struct Peer {
     rank: usize,
     stream: TcpStream,
     link: RawLink,
-    /// Requests of this round that are not listed yet.
+    /// The requests of this round that are not posted yet.
     left: u64,
-    /// The next request's number: which message, and which piece of it.
+    /// The number of the next request, which determines the message and the piece of it.
     next: u64,
 }
 
@@ -44,13 +44,13 @@ struct Mesh {
     peers: Vec<Peer>,
     size: usize,
     stride: usize,
-    /// Messages that fit into a ring.
+    /// The number of messages that fit a ring.
     slots: u64,
-    /// Requests of a message.
+    /// The requests per message.
     pieces: u64,
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     let mut mesh = Mesh::new(args, plan)?;
     let senders = args.senders.count(args.members());
@@ -70,7 +70,7 @@ impl Mesh {
         let (size, stride) = (args.size as usize, stride(args));
         let raw = Raw::open(&args.here.verbs(args.fabric)?, place::ip(&plan.addresses[plan.rank]), args.ring_bytes)?;
         let mut peers = Vec::new();
-        // Each takes its peers in the order of their ranks, so that two that wait for each other are both at it.
+        // Every member connects in rank order. So members never wait in a cycle for peers that are busy with others.
         for (rank, stream) in connect(plan)?.into_iter().enumerate() {
             let Some(mut stream) = stream else { continue };
             let link = raw.connect(&mut stream, MEET)?;
@@ -80,13 +80,13 @@ impl Mesh {
         Ok(Mesh { raw, peers, size, stride, slots, pieces })
     }
 
-    /// Work requests and doorbells so far.
+    /// The work requests and doorbells so far.
     fn posted(&self) -> (u64, u64) {
         let each = self.peers.iter().map(|peer| peer.link.posted());
         each.fold((0, 0), |sum, posted| (sum.0 + posted.0, sum.1 + posted.1))
     }
 
-    /// Every one of the first `senders` writes `messages` to each peer; returns when that is done.
+    /// Each of the first `senders` members writes `messages` to each peer. Returns when this is done.
     fn run(&mut self, me: usize, senders: usize, messages: u64) -> Result<()> {
         if me < senders {
             self.peers.iter_mut().for_each(|peer| peer.left = messages * self.pieces);
@@ -101,8 +101,9 @@ impl Mesh {
         Ok(())
     }
 
-    /// Writes what is left, and waits until all is acknowledged: looks again for a while, then sleeps. Where a kernel does
-    /// the device's work, as on rxe, one that only looks would take the processor from it.
+    /// Writes the remaining messages and waits until all are acknowledged. It polls for a while, then sleeps.
+    ///
+    /// On rxe the kernel does the device's work: a process that only polled would take the processor from it.
     fn write_all(&mut self) -> Result<()> {
         let mut idle_since = None;
         loop {
@@ -124,7 +125,7 @@ impl Mesh {
         }
     }
 
-    /// Takes completions, and posts what there is room for. True if there was any of it.
+    /// Takes completions, and posts requests as far as there is room. Returns true if it did either.
     fn step(&mut self) -> Result<bool> {
         let mut moved = false;
         for at in 0..self.peers.len() {
@@ -142,7 +143,7 @@ impl Mesh {
         Ok(moved)
     }
 
-    /// Where the bytes of request `number` are.
+    /// The offsets of the bytes of request `number` in the ring.
     fn range(&self, number: u64) -> std::ops::Range<usize> {
         let (message, piece) = (number / self.pieces, (number % self.pieces) as usize);
         let start = (message % self.slots) as usize * self.stride;

@@ -1,4 +1,4 @@
-//! `galerna-bench log`: what the persistent log costs over the same bytes and syncs without one.
+//! `galerna-bench log`: the cost of the persistent log, against the same bytes and syncs without a log.
 
 mod args;
 pub(crate) mod place;
@@ -14,7 +14,7 @@ use place::Place;
 use serde::Serialize;
 use sides::{Raw, Run};
 
-/// Single durable appends of each pair, where the load has none.
+/// The single durable appends of each pair, for loads that do not contain any.
 const PROBES: u64 = 100;
 
 /// One side, over all pairs.
@@ -23,7 +23,7 @@ struct Side {
     /// Records per second, run by run.
     records_per_second: Spread,
     megabytes_per_second: Spread,
-    /// Syncs of a run.
+    /// The syncs of a run.
     syncs: Spread,
     cpu_us_per_record: f64,
     latency_us: Option<Summary>,
@@ -43,32 +43,32 @@ struct Report<'a> {
     kind: &'static str,
     flags: &'a LogArgs,
     load: Load,
-    /// Of one run.
+    /// The records and bytes of one run.
     records: u64,
     bytes: u64,
-    /// The files are in memory: a sync costs nothing, and the figures mean little.
+    /// Whether the files are in memory. A sync then costs nothing, and the figures mean little.
     in_memory: bool,
-    /// Records per second of the log to those of the raw writes after it, pair by pair.
+    /// The ratio of the log's records per second to those of the raw writes, pair by pair.
     ratio_median: f64,
     ratio_min: f64,
     ratio_max: f64,
-    /// A durable append to one raw write and its sync.
+    /// The ratio of a durable append to one raw write with its sync.
     latency_p50_ratio: Spread,
     latency_p99_ratio: Spread,
-    /// Records that shared a sync.
+    /// The records per sync.
     records_per_sync: f64,
     pairs: Vec<Pair>,
     log: Side,
     raw: Side,
 }
 
-/// The runs of one side, and what of them is a latency.
+/// The runs of one side, and its latencies.
 struct Runs {
     runs: Vec<Run>,
     latencies: Latencies,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &LogArgs) -> Result<()> {
     args.check()?;
     let place = Place::make(args.dir.as_deref())?;
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &LogArgs) -> Result<()> {
         eprintln!("warning: {path} is in memory, where a sync costs nothing: give --dir on a disk");
     }
     let rounds = Rounds::new(args.pairs, "pairs", 1);
-    // The first pair counts for nothing: it finds memory for the files that was never used before.
+    // The first pair is discarded, because its files get memory that was never used before.
     one_pair(args, &place, &mut [Runs::new()?, Runs::new()?])?;
     let (mut pairs, mut sides) = (Vec::new(), [Runs::new()?, Runs::new()?]);
     for pair in 1..=args.pairs {
@@ -113,7 +113,7 @@ fn one_pair(args: &LogArgs, place: &Place, sides: &mut [Runs; 2]) -> Result<Pair
     let log = sides::new_log(&directory)?;
     let mut raw = Raw::new(&directory.join("raw"), args.records() * args.size)?;
     let (mut by_log, mut by_raw) = (Run::new()?, Run::new()?);
-    // In small turns: what disturbs the machine meets both.
+    // In small turns, so that a disturbance of the machine affects both sides.
     for records in args.turns() {
         let syncs = sides::logged(args, &log, records, &mut by_log)?;
         sides::unlogged(args, &mut raw, records, syncs.max(1), &mut by_raw)?;

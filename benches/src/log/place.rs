@@ -1,15 +1,15 @@
-//! Where both sides write: one directory, so that it is one file system.
+//! The directory in which both sides write, so that they use the same file system.
 
 use crate::Result;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A directory that is removed in the end.
+/// A directory that is removed at the end.
 pub(crate) struct Place(PathBuf);
 
 impl Place {
-    /// Makes it in `dir`; if that is not given in `target` here, or where temporary files are.
+    /// Creates the directory in `dir`. Without `dir`: in `target` here, or else in the directory for temporary files.
     pub(crate) fn make(dir: Option<&Path>) -> Result<Place> {
         let here = Path::new("target");
         let parent = match dir {
@@ -32,7 +32,7 @@ impl Place {
         statfs(&self.0).is_ok_and(|is| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&is.filesystem_type()))
     }
 
-    /// A directory with nothing in it; what the last one's removal has left to do is done.
+    /// An empty directory. Also completes the file system's pending work for the removal of the previous one.
     pub(crate) fn fresh(&self) -> Result<PathBuf> {
         let path = self.0.join("pair");
         if path.is_dir() {

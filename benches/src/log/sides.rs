@@ -1,4 +1,4 @@
-//! The two sides of a pair: the log, and the same bytes and syncs without one.
+//! The two sides of a pair: the log, and the same bytes and syncs without a log.
 
 use super::args::{Load, LogArgs};
 use crate::Result;
@@ -10,20 +10,20 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Nothing on a working disk takes so long.
+/// The time limit of every operation, longer than any operation takes on a working disk.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// The most that is given to one system call, as in the log: the bytes stay in the processor's cache.
+/// The most bytes per system call, as in the log, so that the bytes stay in the processor's cache.
 const WRITE_BYTES: u64 = 1 << 20;
 
-/// What one run found.
+/// The result of one run.
 pub(super) struct Run {
     pub(super) records: u64,
-    /// Payload.
+    /// The payload bytes.
     pub(super) bytes: u64,
     pub(super) syncs: u64,
     pub(super) seconds: f64,
     pub(super) cpu_us: u64,
-    /// Of each durable append, or of each raw write and its sync.
+    /// The latency of each durable append, or of each raw write with its sync.
     pub(super) latencies: Latencies,
 }
 
@@ -32,12 +32,13 @@ impl Run {
         self.records as f64 / self.seconds
     }
 
-    /// Nothing yet.
+    /// An empty result.
     pub(super) fn new() -> Result<Run> {
         Ok(Run { records: 0, bytes: 0, syncs: 0, seconds: 0.0, cpu_us: 0, latencies: Latencies::new()? })
     }
 
-    /// Adds so many records, which `work` makes durable with as many syncs as it says; the syncs.
+    /// Adds `records` records, which `work` makes durable. `work` returns the number of syncs, which is also returned
+    /// here.
     fn add(&mut self, args: &LogArgs, records: u64, work: impl FnOnce(&mut Latencies) -> Result<u64>) -> Result<u64> {
         let (cpu, start) = (Cpu::now(), now_ns());
         let syncs = work(&mut self.latencies)?;
@@ -54,12 +55,12 @@ pub(crate) fn filler(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 7) as u8).collect()
 }
 
-/// A new log, whose segments take the record whatever its size.
+/// Creates a new log, with segments large enough for any record size.
 pub(super) fn new_log(directory: &Path) -> Result<Log> {
     Ok(Log::open(directory.join("log"), LogOptions::default())?)
 }
 
-/// So many records by a log, until they are durable; how many syncs that took.
+/// Appends `records` records to a log, and waits until they are durable. Returns the number of syncs.
 pub(super) fn logged(args: &LogArgs, log: &Log, records: u64, run: &mut Run) -> Result<u64> {
     let (payload, before) = (filler(args.size), log.stats().batches);
     run.add(args, records, |latencies| {
@@ -109,7 +110,7 @@ fn appenders(log: &Log, payload: &[u8], threads: u64, records: u64, all: &mut La
     })
 }
 
-/// A file whose space is taken, as that of a segment is.
+/// A file with preallocated space, like a segment.
 pub(crate) struct Raw {
     file: File,
     at: u64,
@@ -117,7 +118,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Takes `len` bytes of space.
+    /// Creates the file with `len` bytes of space.
     pub(crate) fn new(path: &Path, len: u64) -> Result<Raw> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         fallocate(&file, FallocateFlags::empty(), 0, len as i64)?;
@@ -125,7 +126,7 @@ impl Raw {
         Ok(Raw { file, at: 0, bytes: filler(WRITE_BYTES) })
     }
 
-    /// So many bytes and a sync; how long that took, in nanoseconds.
+    /// Writes `len` bytes and syncs. Returns the duration in nanoseconds.
     pub(crate) fn durable_write(&mut self, len: u64) -> Result<u64> {
         let (start, end) = (now_ns(), self.at + len);
         while self.at < end {
@@ -138,12 +139,12 @@ impl Raw {
     }
 }
 
-/// As many bytes as so many records have, with `syncs` syncs at equal distances.
+/// Writes as many bytes as `records` records contain, with `syncs` syncs at equal distances.
 pub(super) fn unlogged(args: &LogArgs, raw: &mut Raw, records: u64, syncs: u64, run: &mut Run) -> Result<()> {
     let (start, bytes) = (raw.at, records * args.size);
     run.add(args, records, |latencies| {
         for n in 1..=syncs {
-            // Spread without a remainder.
+            // Distributes the bytes evenly over the syncs.
             let end = start + (u128::from(bytes) * u128::from(n) / u128::from(syncs)) as u64;
             latencies.record(raw.durable_write(end - raw.at)?);
         }
@@ -152,7 +153,7 @@ pub(super) fn unlogged(args: &LogArgs, raw: &mut Raw, records: u64, syncs: u64, 
     Ok(())
 }
 
-/// Single durable appends and single raw writes in turn, where the load has none.
+/// Measures single durable appends and single raw writes in turn, for loads that do not contain any.
 pub(super) fn probe(args: &LogArgs, directory: &Path, times: u64) -> Result<[Latencies; 2]> {
     let (log, payload) = (new_log(directory)?, filler(args.size));
     let mut raw = Raw::new(&directory.join("probe"), times * args.size)?;

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use tally::{Board, Probe, Tally};
 
 const MAIN: SubgroupId = SubgroupId(0);
-/// How often a member that waits for its parent's word looks for it.
+/// How often a member that waits for an order of its parent checks for it.
 const CONTROL_TICK: Duration = Duration::from_millis(1);
-/// Longer than any run: the parent gives up first.
+/// A timeout longer than any run: the parent gives up first.
 const LONG: Duration = Duration::from_secs(86_400);
-/// Latencies that each sender samples without a schedule.
+/// The number of latencies that each sender samples without a schedule.
 const SAMPLES: u64 = 20_000;
 
-/// What one member measured, from the start to its last delivery.
+/// The measurements of one member, from the start to its last delivery.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) ns: u64,
@@ -34,9 +34,11 @@ pub(crate) struct Report {
     pub(crate) cpu: Cpu,
     pub(crate) rss_peak_kib: u64,
     pub(crate) counters: Counters,
-    /// From the schedule, or without one from the commit, to the delivery: nanoseconds and how often.
+    /// Latencies in nanoseconds, with their counts: from the scheduled time to the delivery.
+    ///
+    /// Without a schedule: from the commit to the delivery.
     pub(crate) latencies: Vec<(u64, u64)>,
-    /// With a schedule: from the commit.
+    /// With a schedule: the latencies from the commit.
     pub(crate) from_commit: Vec<(u64, u64)>,
 }
 
@@ -91,20 +93,20 @@ impl Counters {
     }
 }
 
-/// Everything about the run that a member needs at each step.
+/// The parameters of the run that a member needs at each step.
 struct Run<'a> {
     args: &'a ClusterArgs,
     control: &'a Control,
     board: Arc<Board>,
-    /// Messages that this member sends for the warm-up, and in all.
+    /// The messages that this member sends for the warm-up, and in total.
     warm: u64,
     total: u64,
     spin: Duration,
-    /// Own waits on the descriptor, of which the engine does not know.
+    /// The application's own waits on the descriptor, which the engine does not count.
     sleeps: Cell<u64>,
 }
 
-/// See [`crate::control`].
+/// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
     let config = args.config(&plan.addresses)?.with_member(MemberId(plan.rank as u32 + 1));
@@ -113,7 +115,7 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
     let (warm, each) = (args.warmup(), args.messages);
     let me = MemberId(plan.rank as u32 + 1);
     let probe = match (args.rate, args.size) {
-        // The times of other machines are of other clocks.
+        // Timestamps from other machines come from other clocks.
         (Some(_), _) => Probe::Scheduled { all: !args.across.any() },
         (None, size) if size < STAMPS_LEN / 2 => Probe::None,
         _ => Probe::Sampled,
@@ -196,7 +198,7 @@ impl Run<'_> {
         })
     }
 
-    /// [`Drive::Thread`].
+    /// Runs the measurement with [`Drive::Thread`].
     fn thread(&self, group: &Group) -> Result<()> {
         let mut sender = self.sender(group);
         sender.schedule = self.step_ns().map(|step| (now_ns(), step));
@@ -214,7 +216,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// [`Drive::Dispatch`].
+    /// Runs the measurement with [`Drive::Dispatch`].
     fn dispatch(&self, group: &Group, driver: &mut Driver) -> Result<()> {
         let mut sender = self.sender(group);
         sender.schedule = self.step_ns().map(|step| (now_ns(), step));
@@ -237,8 +239,10 @@ impl Run<'_> {
         self.drive(driver, &mut sender, 0, 0, Some(CONTROL_TICK), |_| Ok(self.control.ended()))
     }
 
-    /// The application's loop: sends what it can up to message `target`, polls, and sleeps when nothing moves, until
-    /// `done`. Messages are due from message `from` on; `tick` is the longest sleep.
+    /// The application's loop: sends as far as possible up to message `target`, polls, and sleeps when idle, until
+    /// `done`.
+    ///
+    /// Messages are due from message `from` on. `tick` is the longest sleep.
     fn drive(
         &self,
         driver: &mut Driver,
@@ -271,12 +275,12 @@ impl Run<'_> {
         }
     }
 
-    /// Whether it has been idle for less than the time of spinning.
+    /// Whether the loop has been idle for less than the spin time.
     fn looks_again(&self, idle_since: &mut Option<Instant>) -> bool {
         !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin
     }
 
-    /// Sleeps until the group has something to do, the next message is due, or `tick` has passed.
+    /// Sleeps until the group has work to do, the next message is due, or `tick` has passed.
     fn sleep(
         &self,
         driver: &mut Driver,
@@ -286,13 +290,13 @@ impl Run<'_> {
     ) -> Result<()> {
         let delivered = self.board.delivered.load(Ordering::Relaxed);
         driver.dispatch()?;
-        // It may have delivered, or freed ring space, and nothing else may come that would end the sleep.
+        // The dispatch may have delivered or freed ring space, and no further event may come that would end the sleep.
         if !send()? && self.board.delivered.load(Ordering::Relaxed) == delivered {
             let due = due_ns.map(|due| Duration::from_nanos(due.saturating_sub(now_ns())));
             let timeout = due.into_iter().chain(tick).min().map(TimeSpec::from);
             let mut fds = [PollFd::new(driver.fd(), PollFlags::POLLIN)];
             self.sleeps.set(self.sleeps.get() + 1);
-            // An interrupted wait is a short one.
+            // An interrupted wait is only a shorter one.
             let _ = ppoll(&mut fds, timeout, None);
         }
         driver.disarm();

@@ -10,21 +10,21 @@ use galerna::{Error, Group, Mode};
 pub(super) struct Sender<'g> {
     pub(super) group: &'g Group,
     pub(super) board: &'g Board,
-    /// The most own messages that are sent and not delivered here.
+    /// The most own messages that are sent but not yet delivered here.
     pub(super) outstanding: u64,
     pub(super) mode: Mode,
-    /// What every message is filled from, its stamps at the front.
+    /// The content of every message. Its timestamps are at the front.
     pub(super) source: Vec<u8>,
     pub(super) sent: u64,
     pub(super) burst: u64,
-    /// Every so many messages carry the time of their commit.
+    /// The interval, in messages, at which a message carries the time of its commit.
     pub(super) sample_every: u64,
-    /// The start and the time between two messages, in nanoseconds.
+    /// The start time, and the time between two messages, in nanoseconds.
     pub(super) schedule: Option<(u64, f64)>,
 }
 
 impl Sender<'_> {
-    /// When the next message is due.
+    /// The time at which the next message is due.
     pub(super) fn due_ns(&self, from: u64) -> u64 {
         self.schedule.map_or(0, |(start, step)| start + ((self.sent - from) as f64 * step) as u64)
     }
@@ -35,7 +35,7 @@ impl Sender<'_> {
         }
     }
 
-    /// Puts the times in place that the next message carries.
+    /// Writes the timestamps of the next message into its content.
     fn stamp(&mut self, due_ns: u64) {
         if self.schedule.is_some() {
             self.put(0, due_ns);
@@ -47,7 +47,9 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends until `target` messages are sent, what the schedule allows is, or the ring is full. True if it sent any.
+    /// Sends up to message `target`, as far as the schedule and the ring space allow, without waiting.
+    ///
+    /// Returns true if it sent any message.
     pub(super) fn send_some(&mut self, from: u64, target: u64) -> Result<bool> {
         let before = self.sent;
         let allowed = self.board.own().saturating_add(self.outstanding);

@@ -1,4 +1,4 @@
-//! What the handler does with deliveries: it counts and times them, and says when the member has all.
+//! The handler of a measured member: it counts and times the deliveries, and detects the last one.
 
 use crate::Result;
 use crate::measure::{Cpu, Latencies, now_ns};
@@ -6,15 +6,17 @@ use galerna::{Delivery, Error, Handler, MemberId};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What the handler shows to the member's other code.
+/// The state that the handler shares with the member's main loop.
 #[derive(Default)]
 pub(super) struct Board {
     pub(super) delivered: AtomicU64,
-    /// Of them this member's own.
+    /// This member's own messages among them.
     own: AtomicU64,
-    /// Somebody waits for own messages.
+    /// Whether a thread waits for own messages.
     waits: AtomicBool,
-    /// The warm-up, and all, are delivered, or the group has stopped; under the lock it says more.
+    /// Set when the warm-up or all messages are delivered, or the group has stopped.
+    ///
+    /// The details are in `marks`, under the lock.
     changed: AtomicBool,
     marks: Mutex<Marks>,
     bell: Condvar,
@@ -45,7 +47,7 @@ impl Board {
         self.bell.notify_all();
     }
 
-    /// Whether `reached` holds; an error once the group has stopped. Cheap while nothing changes.
+    /// Whether `reached` holds. Returns an error once the group has stopped. Cheap while nothing has changed.
     pub(super) fn look(&self, reached: fn(&Marks) -> bool) -> Result<bool> {
         if !self.changed.load(Ordering::Acquire) {
             return Ok(false);
@@ -54,22 +56,22 @@ impl Board {
         match &marks.stopped {
             Some(error) => Err(error.clone().into()),
             None => {
-                // The next change, made under the same lock, sets it again.
+                // The next change is made under the same lock and sets the flag again.
                 self.changed.store(false, Ordering::Relaxed);
                 Ok(reached(&marks))
             }
         }
     }
 
-    /// Own messages delivered.
+    /// The number of own messages delivered.
     pub(super) fn own(&self) -> u64 {
         self.own.load(Ordering::Acquire)
     }
 
-    /// Waits until so many are delivered; an error once the group has stopped.
+    /// Waits until `count` own messages are delivered. Returns an error once the group has stopped.
     pub(super) fn wait_own(&self, count: u64) -> Result<()> {
         let marks = self.marks();
-        // SeqCst here and in `delivered_own`: one of the two sees what the other stored.
+        // SeqCst here and in `delivered_own`: at least one of the two threads sees the value that the other one stored.
         self.waits.store(true, Ordering::SeqCst);
         let less = |m: &mut Marks| self.own.load(Ordering::SeqCst) < count && m.stopped.is_none();
         let marks = self.bell.wait_while(marks, less).unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +85,7 @@ impl Board {
     fn delivered_own(&self, count: u64) {
         self.own.store(count, Ordering::SeqCst);
         if self.waits.load(Ordering::SeqCst) {
-            // Under the lock, so that it is not missed between a look and a wait.
+            // Notify under the lock, so that a waiter cannot miss it between its check and its wait.
             let _marks = self.marks();
             self.bell.notify_all();
         }
@@ -98,13 +100,13 @@ impl Board {
     }
 }
 
-/// Which deliveries are timed.
+/// The deliveries that are timed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Probe {
     None,
     /// The own messages that carry the time of their commit.
     Sampled,
-    /// All messages, or all own ones: each carries the time it was due, and that of its commit.
+    /// All messages, or all own ones. Each carries its scheduled time and the time of its commit.
     Scheduled {
         all: bool,
     },
@@ -118,9 +120,9 @@ pub(super) struct Tally {
     pub(super) total: u64,
     pub(super) next_mark: u64,
     pub(super) me: MemberId,
-    /// A sender waits for own messages.
+    /// Whether the sender waits for own messages.
     pub(super) counts_own: bool,
-    /// How many were delivered.
+    /// The number of own messages delivered.
     pub(super) own: u64,
     pub(super) probe: Probe,
     pub(super) latencies: Latencies,

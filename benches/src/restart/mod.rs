@@ -1,4 +1,5 @@
-//! `galerna-bench restart`: how long a group with long logs takes to come back after all of its members are gone.
+//! `galerna-bench restart`: measures how long a group with long logs takes to come back after the end of all its
+//! members.
 
 mod args;
 
@@ -15,20 +16,20 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Messages of each member after the checkpoint: what a restart tells again.
+/// The messages of each member after the checkpoint. A restart delivers these again.
 const LATER: u64 = 4;
 
 #[derive(Serialize)]
 struct Restart {
-    /// From the first call of join to the first delivery of a new message, at the last member.
+    /// The time from the first call of join to the first delivery of a new message, at the last member.
     ms: f64,
-    /// To the return of the last call of join.
+    /// The time from the first call of join until every member has joined and sent its message.
     joined_ms: f64,
-    /// Handed out by system calls that read, over the number of members.
+    /// The bytes returned by read system calls, divided by the number of members.
     read_bytes_per_member: u64,
-    /// Messages that each member was delivered again, on average.
+    /// The messages that each member delivered again, on average.
     told_again_per_member: f64,
-    /// Reading the last segment of each log.
+    /// The time to read the last segment of each log.
     raw_ms: f64,
     raw_bytes_per_member: u64,
     ratio: f64,
@@ -39,7 +40,7 @@ struct Report<'a> {
     kind: &'static str,
     flags: &'a RestartArgs,
     in_memory: bool,
-    /// Payload in each log before the first restart.
+    /// The payload in each log before the first restart.
     bytes_per_member: u64,
     fill_seconds: f64,
     restart_ms: Spread,
@@ -53,7 +54,7 @@ struct Report<'a> {
     restarts: Vec<Restart>,
 }
 
-/// Runs it and shows the result.
+/// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &RestartArgs) -> Result<()> {
     let place = Place::make(args.dir.as_deref())?;
     let logs = place.path().join("logs");
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &RestartArgs) -> Result<()> {
     show(&report, args.json, || text(&report))
 }
 
-/// Fills all logs; then nobody is there any more.
+/// Fills all logs, then drops all members.
 fn fill(config: &Config, messages: u64, size: u64) -> Result<()> {
     let members = join_all(config, Seen::default, |_| Ok(()))?;
     let (payload, later) = (tagged(0, size), messages.min(LATER));
@@ -105,7 +106,7 @@ fn fill(config: &Config, messages: u64, size: u64) -> Result<()> {
     drop_all(members)
 }
 
-/// All are gone at once, so that none has the time to go on without another.
+/// Drops all members in parallel, so that none has the time to continue without another one.
 fn drop_all(members: Vec<Member>) -> Result<()> {
     side_by_side(members, |member| {
         drop(member);
@@ -142,7 +143,9 @@ fn restart(args: &RestartArgs, config: &Config, logs: &Path, n: u64) -> Result<R
     })
 }
 
-/// What system calls that read have handed out to this process so far; of files mostly: the members talk by others.
+/// The bytes that read system calls have returned to this process so far.
+///
+/// They come mostly from files, because the members communicate by other system calls.
 fn read_so_far() -> Result<u64> {
     let counters = fs::read_to_string("/proc/self/io")?;
     let read = counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
@@ -157,7 +160,7 @@ fn tail(log: &Path) -> Result<PathBuf> {
     Ok(segments.max().ok_or_else(|| format!("{} has no segment", log.display()))?)
 }
 
-/// All of a file, in pieces that stay in the processor's cache.
+/// Reads a whole file, in pieces that stay in the processor's cache. Returns the number of bytes.
 fn read_plainly(path: &Path) -> Result<u64> {
     let (mut file, mut buffer, mut bytes) = (File::open(path)?, vec![0; 256 << 10], 0);
     loop {

@@ -1,4 +1,4 @@
-//! How the group's log is kept.
+//! The configuration of the group's log.
 
 use super::MemberId;
 use crate::error::Error;
@@ -6,30 +6,35 @@ use crate::log::SEGMENT_BYTES_DEFAULT;
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// The `[log]` section: with it every message of the group is kept on disk, and the group outlives all of its processes.
+/// The `[log]` section: every message of the group is kept on disk, and the group survives the end of all its
+/// processes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// Where logs are kept; each member has a directory `GROUP-MEMBER` in there (see [`LogConfig::directory_of`]). On a disk of this
-    /// host.
+    /// The directory that contains the logs. It must be on a disk of this host.
+    ///
+    /// Each member has a subdirectory `GROUP-MEMBER` (see [`LogConfig::directory_of`]).
     pub directory: PathBuf,
-    /// Bytes of a file of the log, a multiple of 4096 from 8192 to 2^31; every message must fit one.
+    /// The size of a log file in bytes, a multiple of 4096 from 8192 to 2^31. Every message must fit one file.
     #[serde(default = "default_segment_bytes")]
     pub segment_bytes: u64,
-    /// A `durable` message is delivered once so many voters have it on disk; 0, or more than there are, means all of them.
+    /// The number of voters that must have a `durable` message on disk before it is delivered.
+    ///
+    /// 0, or a number larger than the number of voters, means all of them.
     #[serde(default)]
     pub durable_members: usize,
-    /// After a failure of all processes: for how long those who are more than half of the last view wait for the others, in
-    /// milliseconds.
+    /// After a failure of all processes: how long a majority of the last view waits for the others, in milliseconds.
     #[serde(default = "default_restart_wait_ms")]
     pub restart_wait_ms: u64,
-    /// How far this host's clock may be from those of most other members, in milliseconds, from 1 to 86,400,000: beyond it
-    /// messages bear the others' time, and this process and the others warn of its clock.
+    /// The largest allowed difference between this host's clock and the clocks of most other members, in milliseconds.
+    ///
+    /// From 1 to 86,400,000. Beyond it, messages carry the time of the others, and this process and the others warn of
+    /// its clock.
     #[serde(default = "default_clock_skew_max_ms")]
     pub clock_skew_max_ms: u64,
 }
 
-// Clocks that are kept by NTP are within a tenth of that, and a heartbeat may be late.
+// Clocks that are synchronised by NTP stay within a tenth of this value. The rest allows for late heartbeats.
 fn default_clock_skew_max_ms() -> u64 {
     1000
 }
@@ -43,7 +48,7 @@ fn default_restart_wait_ms() -> u64 {
 }
 
 impl LogConfig {
-    /// A log in `directory`, with every other key at its default.
+    /// A log in `directory`, with the default for every other key.
     pub fn new(directory: impl Into<PathBuf>) -> LogConfig {
         LogConfig {
             directory: directory.into(),
@@ -54,11 +59,12 @@ impl LogConfig {
         }
     }
 
-    /// The directory of the log of `member` of `group`: in [`LogConfig::directory`], the group's name, a dash and the member's number.
+    /// The directory of the log of `member` of `group`, inside [`LogConfig::directory`]: `GROUP-MEMBER`.
     ///
-    /// Every byte of the name stands there as `%` and two hexadecimal digits, but for a-z, 0-9, `_`, `-` and a `.` that is not the
-    /// first: no two members have one directory, nor on a file system that does not tell capitals from small letters. A name that
-    /// would be too long for a file system is cut, and goes on with `~` and 32 digits that depend on all of it.
+    /// In the name, every byte is replaced by `%` and two hexadecimal digits, except a-z, 0-9, `_`, `-`, and a `.` that
+    /// is not the first byte. So no two members share a directory, even on a file system that does not distinguish
+    /// upper and lower case. A name that would be too long for a file system is cut, followed by `~` and 32 digits that
+    /// are a hash of the whole name.
     pub fn directory_of(&self, group: &str, member: MemberId) -> PathBuf {
         self.directory.join(format!("{}-{member}", escaped(group)))
     }
@@ -76,7 +82,7 @@ impl LogConfig {
             let value = self.clock_skew_max_ms;
             return fail(format!("`log.clock_skew_max_ms` must be from 1 to 86400000 (a day), not {value}"));
         }
-        // A page of a segment is its own, and a record has a head.
+        // The first page of a segment is reserved, and a record has a header.
         let most = self.segment_bytes - 4096 - 128;
         if max_message as u64 > most {
             return fail(format!(
@@ -88,9 +94,9 @@ impl LogConfig {
     }
 }
 
-/// The longest name, in bytes, that is not cut: with what is put behind it, it fits every file system.
+/// The longest escaped name, in bytes, that is not cut. With the suffix it fits every file system.
 const NAME_BYTES_MAX: usize = 100;
-/// What stays of a longer one.
+/// The bytes that remain of a longer name.
 const NAME_BYTES_KEPT: usize = 60;
 
 fn escaped(group: &str) -> String {
@@ -110,8 +116,10 @@ fn escaped(group: &str) -> String {
     name
 }
 
-/// Whether the directory of the log of `member` of a group has this name. `is_group` says whether a name is the group's. A group's
-/// name that was cut cannot be told from another's by it, and passes.
+/// Whether `name` is the directory name of the log of `member` of a group.
+///
+/// `is_group` returns whether a group name is the expected one. A group name that was cut cannot be checked, so such a
+/// directory name always passes.
 pub(crate) fn is_directory_name(name: &str, member: MemberId, is_group: impl Fn(&str) -> bool) -> bool {
     let Some(group) = name.strip_suffix(&format!("-{member}")) else { return false };
     if group.len() > NAME_BYTES_KEPT && group.contains('~') {
@@ -130,7 +138,7 @@ fn unescaped(name: &str) -> Option<String> {
     String::from_utf8(plain).ok()
 }
 
-/// FNV-1a of 128 bits. It is part of what is on disks, and does not change.
+/// The 128-bit FNV-1a hash. It is part of the format on disk and must not change.
 pub(crate) fn hash(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -189,7 +197,7 @@ mod tests {
         let mut found = HashMap::new();
         for group in groups {
             for member in [0, 1, 2, 11, u32::MAX] {
-                // Also where capitals are small letters.
+                // The names must also differ on a file system that ignores case.
                 let name = name(group, member);
                 assert_eq!(name, name.to_lowercase());
                 assert!(name.len() <= 120 && !name.contains('/') && !name.starts_with('.'), "{name}");

@@ -1,39 +1,48 @@
-//! How RDMA is used: the table `verbs` of the configuration. Each member may have its own.
+//! The RDMA settings: the table `verbs` of the configuration. Members may have different values.
 
 use crate::error::Error;
 use serde::Deserialize;
 
-/// Every key is optional. The numbers in brackets are what the InfiniBand specification calls them.
+/// The RDMA settings. Every key is optional. Names in brackets are the terms of the InfiniBand specification.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Verbs {
-    /// The device, as `galerna-bench devices` lists it; by default the best of all.
+    /// The device, as listed by `galerna-bench devices`. Default: the best one.
     pub device: Option<String>,
-    /// The device's port, from 1; by default the first that can be used.
+    /// The port of the device, from 1. Default: the first usable one.
     pub port: Option<u8>,
-    /// The entry of the port's GID table; by default that of RoCE v2 with the address that peers find this process at, or
-    /// with another IPv4 address. On InfiniBand none is used, unless it is given.
+    /// The index in the port's GID table.
+    ///
+    /// Default: the RoCE v2 entry with the address at which peers reach this process, otherwise one with another IPv4
+    /// address. On InfiniBand no GID is used unless this key is set.
     pub gid_index: Option<u8>,
-    /// Bytes of a packet's payload: 256, 512, 1024, 2048 or 4096; by default, and at most, what both ports have.
+    /// The payload bytes of a packet: 256, 512, 1024, 2048 or 4096. Default and upper limit: the MTU that both ports
+    /// support.
     pub mtu: Option<u32>,
-    /// How long a packet may be without an answer before it is sent again: 4.096 µs · 2^`timeout`, from 1 to 31; 14 is 67 ms
-    /// [local ack timeout].
+    /// How long a packet may stay unacknowledged before it is sent again: 4.096 µs · 2^`timeout` [local ack timeout].
+    ///
+    /// From 1 to 31; 14 is 67 ms.
     pub timeout: u8,
-    /// How often it is sent again before the link is down, from 0 to 7 [retry count]; for SoftRoCE 7 is for ever.
+    /// How often a packet is sent again before the link is down, from 0 to 7 [retry count]. SoftRoCE retries for ever
+    /// at 7.
     pub retry_count: u8,
-    /// How long a peer waits whose wake-up found no room, as a code from 0 to 31; 12 is 0.64 ms [RNR NAK timer].
+    /// How long a peer waits when this process had no receive buffer for its wake-up, as a code from 0 to 31.
+    ///
+    /// 12 is 0.64 ms [RNR NAK timer].
     pub min_rnr_timer: u8,
-    /// Partition: an index of the port's table of partition keys.
+    /// The partition, as an index of the port's table of partition keys.
     pub pkey_index: u16,
-    /// Service level, from 0 to 15; on Ethernet its lower three bits are the priority.
+    /// The service level, from 0 to 15. On Ethernet its lower three bits are the priority.
     pub service_level: u8,
-    /// Traffic class; on RoCE v2 the DSCP in its upper six bits.
+    /// The traffic class. On RoCE v2 its upper six bits are the DSCP.
     pub traffic_class: u8,
-    /// How many routers a packet may pass, from 1.
+    /// The most routers that a packet may pass, from 1.
     pub hop_limit: u8,
-    /// Requests under way to one peer, from 16 to 16384; less if the device has less.
+    /// The most outstanding requests to one peer, from 16 to 16384; fewer if the device supports fewer.
     pub send_queue_depth: u32,
-    /// Bytes of a write that goes to the device with its request, not by reference, from 0 to 1024; less if the device has less.
+    /// The most bytes of a write that are copied into its request instead of referenced, from 0 to 1024.
+    ///
+    /// Fewer if the device supports fewer.
     pub inline_bytes: u32,
 }
 

@@ -1,27 +1,30 @@
-//! The memory of one row, as the protocol and the fabrics see it.
+//! The memory of one row, as the protocol and the fabrics use it.
 
 use memmap2::{Advice, MmapMut, MmapRaw};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One member's row of a table: its columns, then its data. Row memory has a stable address, is aligned to a page and is
-/// read and written through atomics (columns) and raw pointers (data), because other processes and the kernel share it.
+/// One member's row of a table: first its columns, then its data.
+///
+/// Its address is stable and page-aligned. Other processes and the kernel share the memory, so it is accessed only
+/// through atomics (columns) and raw pointers (data).
 pub struct Row {
     map: MmapRaw,
     columns_len: usize,
 }
 
 impl Row {
-    /// Zeroed private memory.
+    /// Allocates zeroed private memory.
     pub fn anonymous(len: usize, columns_len: usize) -> io::Result<Row> {
         Ok(Row::from_map(MmapMut::map_anon(len)?.into(), columns_len))
     }
 
-    /// Memory that the caller mapped; `columns_len` as in [`super::TableSpec`].
+    /// Uses memory that the caller mapped; `columns_len` as in [`super::TableSpec`].
     pub fn from_map(map: MmapRaw, columns_len: usize) -> Row {
         assert!(columns_len <= map.len() && columns_len.is_multiple_of(64) && map.len().is_multiple_of(8));
-        // A child shares no row with its parent's peers, and the parent's pages, which a device may write, are not copied.
+        // The parent's peers do not share rows with a forked child. Excluding the map from the fork also avoids copies
+        // of the parent's pages, which a device may write.
         if let Err(error) = map.advise(Advice::DontFork) {
             tracing::debug!(%error, "a row that a forked child inherits");
         }
@@ -39,23 +42,23 @@ impl Row {
         self.columns_len
     }
 
-    /// The aligned word at `offset`, of the columns or of the data.
+    /// The aligned word at `offset`, in the columns or in the data.
     ///
     /// # Panics
-    /// If it is out of range or not aligned: an error of this library, never of a peer.
+    /// If the offset is out of range or not aligned: a bug in this library, which a peer cannot cause.
     #[inline]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset < self.map.len(), "word at {offset} of a row of {}", self.map.len());
-        // SAFETY: in range and aligned by the assertion (the length is a multiple of 8 and the map starts on a page);
-        // the map lives as long as `self`; every access to it that can run beside this one is atomic or ordered by a
-        // counter.
+        // SAFETY: in range and aligned by the assertion (the length is a multiple of 8 and the map starts on a page).
+        // `self` keeps the map. Every access that can run concurrently is atomic or ordered by a counter.
         unsafe { &*self.map.as_mut_ptr().add(offset).cast::<AtomicU64>() }
     }
 
-    /// Pointer to `range`, for a fabric or for the owner's ring. What may be done with it is the contract's business.
+    /// A pointer to `range`, for a fabric or for the owner's ring. The contract in [`super`] defines the permitted
+    /// accesses.
     ///
     /// # Panics
-    /// If it is out of range: an error of this library, never of a peer.
+    /// If the range is out of the row: a bug in this library, which a peer cannot cause.
     #[inline]
     pub fn ptr(&self, range: Range<usize>) -> *mut u8 {
         assert!(range.start <= range.end && range.end <= self.map.len(), "{range:?} of a row of {}", self.map.len());
@@ -63,13 +66,16 @@ impl Row {
         unsafe { self.map.as_mut_ptr().add(range.start) }
     }
 
-    /// Tells the processor that the cache line at `offset` is going to be written, so that it takes the line from whoever
-    /// holds it while other work goes on. A hint: out of range, or on another architecture, it does nothing.
+    /// Hints to the processor that the cache line at `offset` is about to be written.
+    ///
+    /// The processor can then fetch the line from its present holder while other work continues. Does nothing if the
+    /// offset is out of range, or on an architecture other than x86-64.
     #[inline]
     pub(crate) fn expect_write(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
         if offset < self.map.len() {
-            // SAFETY: in range; the instruction changes nothing that a program can see and traps on no x86-64 processor.
+            // SAFETY: in range. The instruction has no effect that a program can observe, and traps on no x86-64
+            // processor.
             unsafe {
                 let line = self.map.as_ptr().add(offset);
                 std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
@@ -79,11 +85,12 @@ impl Row {
         let _ = offset;
     }
 
-    /// Copies whole words into the columns, each store Release, so that a reader who sees a word with Acquire also sees
-    /// what was stored before it.
+    /// Copies whole words into the row, each with a Release store.
+    ///
+    /// A reader that sees one of the words with Acquire also sees everything that was stored before it.
     ///
     /// # Panics
-    /// If the range is not made of whole words of the row.
+    /// If the range does not consist of whole words of the row.
     pub fn store_words(&self, offset: usize, bytes: &[u8]) {
         assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact(8).enumerate() {
@@ -93,10 +100,10 @@ impl Row {
         }
     }
 
-    /// Copies whole words out of the row, each load Acquire.
+    /// Copies whole words out of the row, each with an Acquire load.
     ///
     /// # Panics
-    /// If the range is not made of whole words of the row.
+    /// If the range does not consist of whole words of the row.
     pub fn load_words(&self, offset: usize, bytes: &mut [u8]) {
         assert!(bytes.len().is_multiple_of(8));
         for (i, chunk) in bytes.chunks_exact_mut(8).enumerate() {

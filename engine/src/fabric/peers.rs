@@ -1,15 +1,15 @@
-//! Links by slot, packed: walking them costs what is in use, not what there could be.
+//! Links by slot, stored densely: iterating costs time in proportion to the links in use, not to all possible slots.
 
 use super::{SLOTS, Slot};
 
-/// No place.
+/// Marks a slot without a link.
 const NOWHERE: u8 = u8::MAX;
 const _: () = assert!(SLOTS < NOWHERE as usize);
 
-/// One link per slot at most.
+/// At most one link per slot.
 pub(super) struct Peers<L> {
     list: Vec<(Slot, L)>,
-    /// By slot, where its link is in the list.
+    /// By slot: the index of its link in `list`.
     places: [u8; SLOTS],
 }
 
@@ -20,7 +20,7 @@ impl<L> Peers<L> {
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut L> {
-        // A place of no link is beyond the list.
+        // [`NOWHERE`] is beyond the end of the list, so `get_mut` finds nothing there.
         let place = *self.places.get(slot)?;
         self.list.get_mut(usize::from(place)).map(|(_, link)| link)
     }
@@ -29,14 +29,14 @@ impl<L> Peers<L> {
         self.places.get(slot).is_some_and(|place| *place != NOWHERE)
     }
 
-    /// Gives `slot`, which must have none, a link.
+    /// Adds the link of `slot`, which must have none.
     pub(super) fn insert(&mut self, slot: Slot, link: L) {
         assert!(!self.contains(slot), "slot {slot} has a link");
         self.places[slot] = self.list.len() as u8;
         self.list.push((slot, link));
     }
 
-    /// Takes the link of `slot`; the last of the walk comes to its place.
+    /// Removes the link of `slot`. The last link of the list moves to the free place.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<L> {
         let place = std::mem::replace(self.places.get_mut(slot)?, NOWHERE);
         if place == NOWHERE {
@@ -49,7 +49,7 @@ impl<L> Peers<L> {
         Some(link)
     }
 
-    /// The link at `place` of the walk, for a walk that removes.
+    /// The link at index `place`, for a loop that removes links on its way.
     #[inline]
     pub(super) fn at(&mut self, place: usize) -> Option<(Slot, &mut L)> {
         self.list.get_mut(place).map(|(slot, link)| (*slot, link))

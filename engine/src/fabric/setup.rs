@@ -1,47 +1,47 @@
-//! What can go wrong when two processes set up a link, on fabrics that exchange more than bytes.
+//! Errors of link set-up, on fabrics that exchange more than bytes.
 
 use super::Slot;
 use crate::error::Error;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Why a link, or some of several, could not be set up.
+/// Why one or more links could not be set up.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SetupError {
-    /// A peer did something that it must not do, or its link broke.
+    /// A peer violated the set-up protocol, or its link broke.
     #[error("{0}")]
     Peer(PeerFault),
-    /// The deadline passed; these peers had not finished.
+    /// The deadline passed before these peers had finished.
     #[error("at the deadline: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Missing(Vec<PeerFault>),
-    /// This process could not get what it needs.
+    /// This process could not get a resource that it needs.
     #[error(transparent)]
     Local(Error),
 }
 
-/// What was observed of one peer.
+/// A fault that was observed at one peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the process in slot {peer}: {what}")]
 pub struct PeerFault {
     /// The peer.
     pub peer: Slot,
-    /// What it did, or failed to do.
+    /// A description of the fault: something the peer did, or failed to do.
     pub what: String,
 }
 
-/// What a stream tells that carries nothing, but stays open as long as the peer lives.
+/// The result of [`hear`] on a stream that carries nothing, but stays open as long as the peer runs.
 pub(super) enum Heard {
-    /// Nothing.
+    /// Nothing has happened.
     Silence,
-    /// The peer closed it, or died.
+    /// The peer closed the stream, or died.
     End,
-    /// A byte, which it must not send.
+    /// The peer sent a byte, which it must not.
     Byte(u8),
-    /// It broke.
+    /// The stream broke.
     Broken(io::Error),
 }
 
-/// Listens to such a stream, without waiting.
+/// Checks such a stream without waiting.
 pub(super) fn hear(stream: &impl AsRawFd) -> Heard {
     let mut byte = [0_u8];
     // SAFETY: receives into one byte that is alive.

@@ -1,14 +1,14 @@
-//! When a fabric whose poll is a few loads asks the kernel, too.
+//! Decides when a fabric with a very cheap poll (a few loads) also asks the kernel.
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Polls in a row that need not ask, where they follow one another at once.
+/// While polls follow one another without pause, one poll in this many asks the kernel.
 pub(super) const ASK_EVERY: u32 = 128;
 
 /// Counts the polls of one fabric.
 pub(super) struct Turns {
     polls: u32,
-    /// The tick of the system's coarse clock (a few milliseconds) in which it was last asked.
+    /// The tick of the system's coarse clock (a few milliseconds) in which a poll last asked.
     tick_ns: i64,
 }
 
@@ -17,10 +17,12 @@ impl Turns {
         Turns { polls: 0, tick_ns: 0 }
     }
 
-    /// Whether this poll is to ask: once in so many polls, and in each tick. The callbacks of one pass may take longer than many
-    /// a poll, and a process that has died is to be noticed all the same.
+    /// Whether this poll has to ask the kernel: once per [`ASK_EVERY`] polls, and once per clock tick.
+    ///
+    /// The tick matters because the callbacks of one pass may take longer than many polls, and the death of a peer's
+    /// process must be noticed nevertheless.
     pub(super) fn is_due(&mut self) -> bool {
-        // The coarse clock costs about as much as a cache miss, and has been there since Linux 2.6.32.
+        // Reading the coarse clock costs about as much as a cache miss. It exists since Linux 2.6.32.
         let tick_ns = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(-1, |time| time.tv_nsec());
         self.polls += 1;
         let is_due = self.polls >= ASK_EVERY || tick_ns != self.tick_ns;

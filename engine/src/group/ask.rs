@@ -1,4 +1,4 @@
-//! Asks the same of many processes at once: one thread, connections that do not block, one deadline.
+//! Asks many processes the same question at once: one thread, non-blocking connections, one deadline.
 
 use super::wire::{self, Reply, Request};
 use crate::fabric::meet::dial::{self, Dial};
@@ -10,10 +10,10 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How often is looked whether a host name has been resolved, in milliseconds.
+/// Interval at which pending host name lookups are checked, in milliseconds.
 const LOOKUP_LOOK_MS: u128 = 10;
 
-/// The processes that are asked, again and again. What their host names were resolved to is kept.
+/// The processes to ask, possibly many times. Resolved host names are cached between questions.
 pub(super) struct Asker {
     names: Names,
     targets: Vec<Target>,
@@ -21,22 +21,22 @@ pub(super) struct Asker {
 
 struct Target {
     address: String,
-    /// `None`: the address is malformed.
+    /// `None` if the address is malformed.
     dial: Option<Dial>,
 }
 
-/// How far a question to one of them has come.
+/// The progress of the question to one process.
 enum Stage {
-    /// No connection attempt is under way; so many were made.
+    /// No connection attempt is under way; `tried` attempts have been made.
     Idle {
         tried: usize,
     },
-    /// The system is connecting: the attempt of this number.
+    /// The system is connecting; this is attempt number `tried`.
     Connecting {
         socket: Socket,
         tried: usize,
     },
-    /// The question goes out, then the answer comes in.
+    /// The question is being sent, then the answer is being received.
     Talking {
         socket: Socket,
         sent: usize,
@@ -54,7 +54,7 @@ impl Asker {
         asker
     }
 
-    /// Asks the process at this address, too, from the next question on; false if it was added before.
+    /// Adds the process at this address to all later questions; returns false if it was added before.
     pub(super) fn add(&mut self, address: String) -> bool {
         let is_new = !self.targets.iter().any(|target| target.address == address);
         if is_new {
@@ -64,13 +64,15 @@ impl Asker {
         is_new
     }
 
-    /// Where the processes that are asked are found.
+    /// The addresses of the processes to ask.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &str> {
         self.targets.iter().map(|target| target.address.as_str())
     }
 
-    /// Asks all, and hands each answer or obstacle to `heard`, with the address, as it comes. Returns when all have answered,
-    /// at the latest after `timeout`; `heard` may say for how long the rest is still waited for.
+    /// Asks all processes, and passes each answer or error to `heard` as it arrives, with the address.
+    ///
+    /// Returns when all processes have answered, or after `timeout`. The callback `heard` can return a shorter time to
+    /// wait for the remaining answers.
     pub(super) fn ask(
         &mut self,
         request: &Request,
@@ -109,7 +111,7 @@ impl Asker {
     }
 }
 
-/// Waits until one of the connections is ready, or something is due.
+/// Waits until one of the connections is ready or a deadline is due.
 fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> {
     let mut fds = Vec::with_capacity(stages.len());
     let mut looks_up = false;
@@ -124,7 +126,7 @@ fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> 
             Stage::Over => {}
         }
     }
-    // Rounded up, or the last millisecond would be spun through.
+    // The time is rounded up. Otherwise the loop would spin through the last millisecond.
     let ms = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
     let ms = if looks_up { ms.min(LOOKUP_LOOK_MS) } else { ms };
     match nix::poll::poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
@@ -134,7 +136,7 @@ fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> 
 }
 
 impl Target {
-    /// Goes on as far as possible without waiting; with the answer, once it is there.
+    /// Continues as far as possible without waiting. Returns the new stage, and the answer once it is complete.
     fn advance(&mut self, stage: Stage, question: &[u8], now: Instant) -> io::Result<(Stage, Option<Reply>)> {
         let Some(dial) = &mut self.dial else { return Err(io::Error::other("the address is malformed")) };
         let mut stage = stage;
@@ -165,13 +167,13 @@ impl Target {
     }
 }
 
-/// Whether the connection attempt has succeeded; `false` while it still lasts.
+/// Whether the connection attempt has succeeded; `false` while it is under way.
 fn is_connected(socket: &Socket) -> io::Result<bool> {
     if let Some(error) = socket.take_error()? {
         return Err(error);
     }
     match socket.peer_addr() {
-        // Nobody listens there.
+        // The socket is connected to itself, so no process listens on that port.
         Ok(_) if is_self_connected(socket) => Err(io::ErrorKind::ConnectionRefused.into()),
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
@@ -179,10 +181,10 @@ fn is_connected(socket: &Socket) -> io::Result<bool> {
     }
 }
 
-/// Sends what is left of the question, and reads what there is of the answer.
+/// Sends the rest of the question, and reads the available part of the answer.
 fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<u8>) -> io::Result<Option<Reply>> {
     while let Some(rest) = question.get(*sent..).filter(|rest| !rest.is_empty()) {
-        // Without the flag a process that went away would kill one that handles SIGPIPE the default way.
+        // Without the flag, a closed connection would kill a process that has the default SIGPIPE handling.
         match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
             Ok(n) => *sent += n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -198,7 +200,7 @@ fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<
             }
             Ok(n) => {
                 inbox.extend_from_slice(&bytes[..n]);
-                // Bounded: an answer that announces more than a message may have is an error.
+                // The size is bounded: an answer that announces more than the limit of a message is an error.
                 if let Some(reply) = wire::reply(inbox)? {
                     return Ok(Some(reply));
                 }
@@ -228,7 +230,7 @@ mod tests {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _ = stream.read(&mut [0; 1024]);
-                // In two pieces.
+                // The answer is sent in two pieces.
                 for piece in bytes.chunks(bytes.len().div_ceil(2).max(1)) {
                     let _ = io::Write::write_all(&mut stream, piece);
                     std::thread::sleep(Duration::from_millis(5));
@@ -246,7 +248,7 @@ mod tests {
 
     #[test]
     fn silence_and_garbage_hold_up_nobody_else() {
-        // Never accepted: the system connects, and nobody answers.
+        // These connections are never accepted: the system connects them, and no process answers.
         let silent: Vec<_> = (0..40).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let runs = answers(reply_bytes(&Reply::Later { reason: "x".to_owned() }));
         let garbage = answers(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
@@ -272,7 +274,7 @@ mod tests {
                 other => panic!("{address}: {other:?}"),
             }
         }
-        // Content with the first answer.
+        // The first answer ends this question.
         let mut count = 0;
         asker
             .ask(&question(), Duration::from_secs(60), |_, answer| {
@@ -287,7 +289,7 @@ mod tests {
     fn a_name_is_tried_at_all_its_addresses() {
         let address = answers(reply_bytes(&Reply::Linked {}));
         let port = address.rsplit(':').next().unwrap();
-        // Often `::1` first, where nobody listens.
+        // The name often resolves to `::1` first, and no process listens there.
         let mut asker = Asker::new([format!("localhost:{port}")]);
         let mut heard = None;
         asker
@@ -299,14 +301,16 @@ mod tests {
         assert!(matches!(heard, Some(Ok(Reply::Linked {}))), "{heard:?}");
     }
 
-    /// A process that asked holds its end of the connection in TIME_WAIT, on a port that the system picked: it may be a member's,
-    /// which is started again and must be able to listen on it.
+    /// A member can listen on a port that a former connection still holds in TIME_WAIT.
+    ///
+    /// The process that asked holds its end of the connection in TIME_WAIT, on a port that the system chose. The port
+    /// may be a member's, and that member must be able to listen on it after a restart.
     #[test]
     fn a_member_can_listen_on_a_port_that_asked() {
         for asks_one in [false, true] {
             let mut attempts = Vec::new();
-            // The system gives one port to connections with several peers: another test's may hold this one, in TIME_WAIT for a
-            // minute. Ten ports in a row are not held by others.
+            // The system assigns one port to connections with several peers, so a connection of another test may hold
+            // this port in TIME_WAIT for a minute. It does not hold ten ports in a row.
             let listens = (0..10).any(|_| match listen_on_port_that_asked(asks_one) {
                 Ok(_) => true,
                 Err(error) => {

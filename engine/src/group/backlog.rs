@@ -1,5 +1,6 @@
-//! What a process that joins keeps of the stream while it takes the group's state: copies, out of the rings, so that
-//! nobody waits for it.
+//! Messages and views that a joiner keeps while it takes the group's state.
+//!
+//! They are copied out of the rings, so that no sender waits for the joiner.
 
 use super::transfer::Covered;
 use super::view::View;
@@ -8,14 +9,14 @@ use crate::multicast::{Delivery, Mode};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Something that the application is still to be told.
+/// A message or a view that has not been passed to the application yet.
 pub(super) enum Item {
     Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Box<[u8]> },
     View(Arc<View>),
 }
 
 impl Item {
-    /// Whether a state covers it.
+    /// Whether the state covers this item, so that the application must not receive it.
     pub(super) fn is_covered(&self, covered: &Covered) -> bool {
         match self {
             Item::View(view) => view.number < covered.view,
@@ -24,23 +25,23 @@ impl Item {
     }
 }
 
-/// See the module.
+/// The queue of kept items, in the order of arrival.
 #[derive(Default)]
 pub(super) struct Backlog {
     items: VecDeque<Item>,
     bytes: usize,
 }
 
-/// What an item takes beside its payload, about.
+/// Approximate memory of an item besides its payload, in bytes.
 const ITEM_BYTES: usize = size_of::<Item>();
 
 impl Backlog {
-    /// Bytes kept.
+    /// The approximate memory of all kept items, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Keeps a message that was delivered.
+    /// Keeps a copy of a delivered message.
     pub(super) fn keep(&mut self, message: &Delivery<'_>) {
         let Delivery { subgroup, view, sender, sequence, mode, payload } = *message;
         self.bytes += ITEM_BYTES + payload.len();
@@ -53,7 +54,7 @@ impl Backlog {
         self.items.push_back(Item::View(view));
     }
 
-    /// The next item.
+    /// Removes and returns the oldest item.
     pub(super) fn next(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= ITEM_BYTES;

@@ -1,12 +1,12 @@
-//! How application threads wake a sleeping engine: a flag, and a descriptor that is written only when the flag is up.
+//! Lets application threads wake a sleeping engine: a flag, and a descriptor that is written only if the flag is set.
 //!
-//! The engine raises the flag, then looks once more for work; a sender commits its work, then looks at the flag. A fence
-//! between the halves on each side makes one of them see the other, so no wake-up is lost (checked with loom). Senders
-//! pass theirs with every message and the engine only before it sleeps.
+//! The engine sets the flag, then checks once more for work. A sender commits its work, then checks the flag. Each side
+//! has a fence between its two steps, so at least one side sees the other's first step, and no wake-up is lost (checked
+//! with loom). Senders run their fence with every message; the engine runs its fence only before it sleeps.
 
 use crate::sync::{AtomicBool, Fence, Ordering};
 
-/// The flag.
+/// The flag, set while the engine sleeps or is about to sleep.
 pub(super) struct Bell {
     asleep: AtomicBool,
     fence: Fence,
@@ -17,18 +17,18 @@ impl Bell {
         Bell { asleep: AtomicBool::new(false), fence: Fence::new() }
     }
 
-    /// The engine is about to sleep; it must look for work once more after this.
+    /// Sets the flag before the engine sleeps. The engine must check for work once more after this call.
     pub(super) fn arm(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         self.fence.seldom();
     }
 
-    /// The engine is awake.
+    /// Clears the flag: the engine is awake.
     pub(super) fn disarm(&self) {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Called after work was committed: whether this caller has to write the descriptor.
+    /// Whether this caller must write the descriptor. Call it after committing work.
     #[inline]
     pub(super) fn must_ring(&self) -> bool {
         self.fence.often();
@@ -59,7 +59,7 @@ mod tests {
             shared.0.arm();
             let seen = shared.1.load(Ordering::Acquire);
             let rung = senders.into_iter().map(|t| t.join().unwrap()).fold(false, |a, b| a | b);
-            // Asleep with work unseen only if somebody rings.
+            // The engine may sleep with unseen work only if a sender wakes it.
             assert!(seen == 3 || rung);
         });
     }

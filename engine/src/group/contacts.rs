@@ -1,9 +1,8 @@
-//! The processes that may know whether the group runs: founders, configured contacts, and members that this process has
-//! heard of before.
+//! The processes that may know whether the group runs: founders, configured contacts, and members known from before.
 //!
-//! A process founds a group only where that is safe: a second group of the same name would accept messages of its own. So
-//! every configured contact must answer first, and so must every member of a former group that is no founder. Founders need
-//! not: without them nothing is founded.
+//! A process founds a group only where that is safe, because a second group of the same name would accept messages of
+//! its own. So every configured contact must answer first, and so must every member of a former group that is not a
+//! founder. Founders need not answer here: the group cannot be founded without them anyway.
 
 use super::ask::Asker;
 use super::wire::{Place, Reply, Request};
@@ -14,19 +13,19 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a look may take.
+/// Time limit for one round of questions.
 pub(super) const LOOK_TIME: Duration = Duration::from_millis(300);
-/// How long the others have to answer once one has said that the group runs.
+/// Time that the other processes have to answer after one has answered that the group runs.
 const REST_TIME: Duration = Duration::from_millis(50);
-/// The most obstacles that a text names.
+/// The maximum number of obstacles that an error text names.
 const NAMED_MAX: usize = 8;
-/// The most addresses that are asked: what others say must not grow without end.
+/// The maximum number of addresses to ask. Addresses also come from other processes, so the list must be bounded.
 const ASKED_MAX: usize = 256;
 
-/// What this process knows of the group that its members of the same configuration were in last, as long as it runs.
+/// For each former membership of this process: the group id and the members' addresses. Kept until the process ends.
 static KEPT: Mutex<BTreeMap<Memory, Kept>> = Mutex::new(BTreeMap::new());
 
-/// Under which name, number and address this process is, or was, in a group, and who founded that.
+/// Identifies a membership of this process: group name, member id, own address, and the founders of the group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Memory {
     group: String,
@@ -48,7 +47,7 @@ impl Memory {
         Ok(Memory { group: config.group.clone(), id: id.0, address: address.to_owned(), founders })
     }
 
-    /// A view began, whose members are found here.
+    /// Keeps the addresses of the members of a view that began.
     pub(super) fn keep(&self, group_id: u64, places: &[Place]) {
         kept().insert(self.clone(), Kept { group_id, places: places.to_vec() });
     }
@@ -58,37 +57,41 @@ fn kept() -> MutexGuard<'static, BTreeMap<Memory, Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// See the module.
+/// The processes that may know whether the group runs, and their latest answers.
 pub(super) struct Contacts {
     config: Config,
     own: String,
     asker: Asker,
     asked: usize,
-    /// Must answer before this process founds, and why.
+    /// Addresses of processes that must answer before this process founds the group, each with a description.
     required: Vec<(String, String)>,
-    /// Of the first founder: the last one, where nobody else dials it. Each of the others is dialled by those behind it.
+    /// The last founder's id and address, at the first founder only.
+    ///
+    /// Founders connect to founders of lower rank only, so no founder connects to the last one and would notice that
+    /// its address is wrong. The first founder therefore checks it.
     last: Option<(MemberId, String)>,
-    /// The group that this process was in, and how it knows that.
+    /// The id of the group that this process was in, and the source of that knowledge.
     knows: Option<(u64, &'static str)>,
-    /// It has a log, which says so for good.
+    /// The group id comes from a log, so it is certain.
     has_log: bool,
-    /// Where members of its former group are found.
+    /// The addresses of the members of the former group.
     former: Vec<Place>,
-    /// Where members of the running group are found, as of the last look: those that answered first.
+    /// Addresses of members of the running group, as of the latest round, in the order of their answers.
     running: Vec<String>,
     obstacles: Vec<String>,
 }
 
-/// What a look at all contacts came to.
+/// The result of asking all contacts.
 pub(super) struct Look {
     /// The group runs.
     pub(super) runs: bool,
-    /// Why this process must not found the group now, as far as the contacts are concerned.
+    /// The reason why this process must not found the group now, as far as the contacts show.
     pub(super) obstacle: Option<String>,
 }
 
 impl Contacts {
-    /// `log`: the id of the group whose log this process has, and where its members were found.
+    /// Collects the known processes. `log` is the group id from this process's log, and the members' addresses found in
+    /// it.
     pub(super) fn new(config: &Config, log: Option<(u64, Vec<Place>)>) -> Result<Contacts, Error> {
         let (id, own, _) = config.own()?;
         let has_log = log.is_some();
@@ -129,14 +132,14 @@ impl Contacts {
         Ok(contacts)
     }
 
-    /// Asks the process at this address, too, from now on.
+    /// Adds the process at this address to all later rounds.
     pub(super) fn add(&mut self, address: &str) {
         if *address != self.own && self.asked < ASKED_MAX && self.asker.add(address.to_owned()) {
             self.asked += 1;
         }
     }
 
-    /// As [`Contacts::add`]; it must answer before this process founds, unless it founds with this one.
+    /// Like [`Contacts::add`], but the process must answer before this process founds, unless it is a founder itself.
     pub(super) fn require(&mut self, address: &str, what: &str) {
         self.add(address);
         let founds = self.config.members.iter().any(|member| member.address == *address);
@@ -145,29 +148,30 @@ impl Contacts {
         }
     }
 
-    /// Some process says that the group's members are found there.
+    /// Adds the members' addresses that some process reported.
     pub(super) fn learn(&mut self, places: &[Place]) {
         places.iter().for_each(|place| self.add(&place.address));
     }
 
-    /// Where all of them are found.
+    /// The addresses of all known processes.
     pub(super) fn addresses(&self) -> Vec<String> {
         self.asker.addresses().map(str::to_owned).collect()
     }
 
-    /// The ways into the running group, if it ran at the last look: those that said so first.
+    /// The addresses of members of the running group, in the order of their answers in the latest round. Empty if it
+    /// does not run.
     pub(super) fn ways(&self) -> Vec<String> {
         self.running.clone()
     }
 
-    /// The log is gone: it had nothing of worth.
+    /// Forgets the log, which was removed because it contained nothing of value.
     pub(super) fn forget_log(&mut self) {
         if self.has_log {
             (self.has_log, self.knows) = (false, None);
         }
     }
 
-    /// What stood in the way at the last look.
+    /// The obstacles that the latest round found, as text.
     pub(super) fn obstacles(&self) -> String {
         let mut text = self.obstacles.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
         if self.obstacles.len() > NAMED_MAX {
@@ -176,21 +180,21 @@ impl Contacts {
         text
     }
 
-    /// The members of a former group that are no founders, for the other founders.
+    /// The addresses of members of a former group that are not founders, for the other founders.
     pub(super) fn former_addresses(&self) -> Vec<String> {
         self.required.iter().map(|(address, _)| address.clone()).filter(|a| !self.config.contacts.contains(a)).collect()
     }
 
-    /// What this process says to those that ask while it is in no group.
+    /// The answer to questions while this process is in no group.
     pub(super) fn waits(&self) -> Reply {
         let strangers = !self.former_addresses().is_empty();
         Reply::Waits { been: self.has_log || strangers, places: self.former.clone() }
     }
 
-    /// Whether this is the id of the group that this process was in, or it was in none.
+    /// Checks that `group_id` is the group of this process's log, if it has a log.
     ///
     /// # Errors
-    /// [`Error::TwoGroups`], if the log is that of another group.
+    /// [`Error::TwoGroups`] if the log belongs to another group.
     pub(super) fn check_id(&self, group_id: u64, address: &str) -> Result<(), Error> {
         match self.knows {
             Some((ours, how)) if self.has_log && ours != group_id => Err(Error::TwoGroups {
@@ -202,10 +206,11 @@ impl Contacts {
         }
     }
 
-    /// Asks all whether the group runs. `founds`: this process has no log, and waits for all founders.
+    /// Asks all known processes whether the group runs. `founds` is this process's id if it has no log and waits for
+    /// all founders.
     ///
     /// # Errors
-    /// [`Error::TwoGroups`], if a group runs that is not the one of this process's log, or two groups run.
+    /// [`Error::TwoGroups`] if the running group is not the one of this process's log, or if two groups run.
     pub(super) fn look(&mut self, founds: Option<MemberId>, time: Duration) -> Result<Look, Error> {
         let request = Request::Ask { group: self.config.group.clone(), founds: founds.map(|id| id.0) };
         let mut replies = Vec::new();
@@ -236,7 +241,7 @@ impl Contacts {
         Ok(Look { runs: !self.running.is_empty(), obstacle })
     }
 
-    /// Notes what an answer, or none, says against joining through that process, and whether it forbids founding.
+    /// Records an answer or error that is an obstacle to joining through that process, and whether it forbids founding.
     fn note(&mut self, address: &str, reply: std::io::Result<Reply>, forbids: &mut Vec<String>) {
         let is_reached = reply.is_ok();
         let what = match reply {
@@ -278,7 +283,7 @@ impl Contacts {
         self.obstacles.push(format!("at {address}: {what}"));
     }
 
-    /// Which of the groups that run is this process's.
+    /// Decides which of the running groups is this process's, and keeps the addresses of its members.
     fn settle(&mut self, groups: Vec<(u64, String)>) -> Result<(), Error> {
         let ours = self.knows.map(|(id, _)| id).filter(|id| groups.iter().any(|(group, _)| group == id));
         let mut ids: Vec<u64> = groups.iter().map(|(id, _)| *id).collect();

@@ -8,26 +8,30 @@ use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// Passes of one [`Driver::dispatch`], at most: it does not stay for ever in a busy group.
+/// Maximum number of passes in one [`Driver::dispatch`], so that it returns even in a busy group.
 const PASSES_PER_DISPATCH: usize = 64;
 
 impl Driver {
-    /// Readable when the join returns, and then whenever there is something to [`Driver::dispatch`], heartbeats included.
+    /// The descriptor to wait on. It is readable when the join returns, and then whenever [`Driver::dispatch`] has
+    /// work, heartbeats included.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 
-    /// Does what there is to do, callbacks included, and returns without waiting. In a busy group it returns before all is
-    /// done; the descriptor is readable then. An error is the reason why the group stopped.
+    /// Does all pending work, callbacks included, and returns without waiting.
+    ///
+    /// In a busy group it returns before all work is done, and the descriptor is readable then. An error is the reason
+    /// why the group stopped.
     pub fn dispatch(&mut self) -> Result<(), Error> {
         self.shared.life.check()?;
         self.disarm();
-        // Readable again when it is set again.
+        // This makes the timer's descriptor unreadable until the timer is set and expires again.
         let _ = self.timer.unset();
         let (begin, period) = (Instant::now(), self.shared.pulse.period());
         let lasts = |n: &usize| *n == 0 || begin.elapsed() < period;
         let idle = (0..PASSES_PER_DISPATCH).take_while(lasts).any(|_| !self.pass());
-        // Armed, the node looks once more: what came before is found now, what comes later makes the descriptor readable.
+        // After arming, the node looks once more. It finds all earlier work now; later work makes the descriptor
+        // readable.
         if !idle || self.arm_and_look() {
             self.shared.ring();
         } else {
@@ -36,7 +40,7 @@ impl Driver {
         self.shared.lock().stopped.clone().map_or(Ok(()), Err)
     }
 
-    /// Heartbeats go on while the application waits on the descriptor.
+    /// Sets the timer for the next pass, so that heartbeats continue while the application waits on the descriptor.
     fn set_timer(&self) {
         let due_ms = self.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
         let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
@@ -45,12 +49,13 @@ impl Driver {
         }
     }
 
-    /// One pass, for applications that call again at once and never wait on the descriptor. True if anything moved.
+    /// Runs one pass; returns true if anything changed. For applications that call it in a loop and never wait on the
+    /// descriptor.
     pub fn poll(&mut self) -> bool {
         !self.shared.life.is_over() && self.pass()
     }
 
-    /// Dispatches, and sleeps in between, until `done` says so or `timeout` has passed (then it is false).
+    /// Dispatches and sleeps in turn until `done` returns true (result true) or `timeout` has passed (result false).
     pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
         let deadline = after(timeout);
         loop {
@@ -67,13 +72,13 @@ impl Driver {
         }
     }
 
-    /// [`crate::Group::leave`] of a group that the application drives.
+    /// Leaves the group like [`crate::Group::leave`], for a group that the application drives.
     pub fn leave(self, timeout: Duration) -> Result<(), Error> {
         self.shared.begin_leave(timeout)?;
         self.finish_leave(timeout, timeout)
     }
 
-    /// The rest of a leave of `timeout` that has begun, of which so much is left: for the C ABI.
+    /// Completes a leave that has begun: `left` is the remaining part of its `timeout`. For the C ABI.
     #[doc(hidden)]
     pub fn finish_leave(mut self, left: Duration, timeout: Duration) -> Result<(), Error> {
         let deadline = after(left);

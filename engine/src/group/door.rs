@@ -1,6 +1,7 @@
-//! Where a member is found while the group runs: a thread that listens, and one per visitor while it talks.
+//! Accepts connections from other processes while the group runs: one thread that listens, and one per connection.
 //!
-//! The door decides nothing that concerns the group: it asks the driver, which alone touches the node.
+//! These threads (the "door") decide nothing that concerns the group. They ask the driver; only the driver uses the
+//! node.
 
 use super::entry::{self, LINK_TIME};
 use super::linking::Linking;
@@ -31,57 +32,58 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a visitor may take over each step.
+/// Time limit for each step of a visitor. A visitor is the process at the other end of an accepted connection.
 pub(super) const STEP_TIME: Duration = Duration::from_secs(5);
-/// How long a process that wants a place may take to answer at its address.
+/// Time limit in which a joiner must answer at its address.
 const DIAL_TIME: Duration = Duration::from_secs(2);
-/// Visitors at a time; more are turned away.
+/// Maximum number of visitors at a time; further connections are closed.
 const VISITORS_MAX: usize = 64;
 
-/// What a visitor wants of the driver.
+/// A request to the driver, from the thread of a visitor or from another helper thread.
 pub(super) enum Visit {
-    /// A place in the group.
+    /// Admit a joiner to the group.
     Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
-    /// Whether this member gives places.
+    /// Report whether this member is the leader, which admits joiners.
     Leads { reply: SyncSender<bool> },
-    /// To be attached.
+    /// Attach a new link.
     Link { place: Place, since: u64, connection: Connection },
-    /// To know whether the link with this process, which has wedged this view, may be made again.
+    /// Report whether the link with `peer`, which has wedged `view`, may be made again.
     MayRelink { peer: Peer, view: u64, reply: SyncSender<Reply> },
-    /// That it is made again, over a connection that this process has `dialled`, or the peer.
+    /// Attach a link that was made again. `dialled`: this process opened the connection, not the peer.
     Relink { peer: Peer, view: u64, dialled: bool, connection: Connection },
-    /// That the group has gone on without this process, which had wedged this view when it asked this peer; `left`: as it wanted.
+    /// Note that the group has gone on without this process. It had wedged `view` when it asked `peer`. `left`: it
+    /// asked to leave.
     GoneOn { peer: Peer, view: u64, left: bool },
-    /// The application's state, of this view or a later one.
+    /// Provide the application's state, taken in view `view` or a later one.
     State { view: u64, reply: SyncSender<Result<Snapshot, NoState>> },
-    /// To be noted: what speaks against a member.
+    /// Record a fault of a member.
     Fault { member: MemberId, what: String },
 }
 
-/// Why there is no state.
+/// The reason why no state is available.
 #[derive(Debug)]
 pub(super) enum NoState {
-    /// Not now.
+    /// The state is not available now, but may be later.
     Later(String),
     /// The application's `snapshot` failed.
     Failed(String),
 }
 
-/// A state, and what it covers.
+/// A state, and the messages that it covers.
 pub(super) struct Snapshot {
     pub(super) covered: Covered,
     pub(super) state: Box<dyn Read + Send>,
 }
 
-/// What the door knows of this process.
+/// The data about this process that the door needs for its answers.
 pub(super) struct Sign {
     pub(super) group: String,
     pub(super) group_id: u64,
     pub(super) agreed: Vec<(String, String)>,
     pub(super) me: Peer,
-    /// Where it is found.
+    /// The address at which other processes reach this one.
     pub(super) address: String,
-    /// On shared memory: what is handed to those who link.
+    /// Makes links. On shared memory and verbs it contains the offer for the other process.
     pub(super) linking: Linking,
 }
 
@@ -92,7 +94,7 @@ impl Sign {
     }
 }
 
-/// The thread that listens, and counts the engine's time; dropped, it ends.
+/// The thread that listens, and that also counts the ticks of the engine's time limit. It ends when this is dropped.
 pub(super) struct Door {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
@@ -114,11 +116,11 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         if self.life.is_over() {
-            // The descriptor and the thread are the parent's.
+            // The descriptor and the thread belong to the parent process.
             std::mem::forget(self.thread.take());
             return;
         }
-        // It cannot fail: nobody else writes it.
+        // The write cannot fail, because no other thread writes this counter.
         let _ = self.stop.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -126,7 +128,7 @@ impl Drop for Door {
     }
 }
 
-/// One of the visitors, until it is dropped.
+/// Counts one visitor until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -141,7 +143,7 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<
     loop {
         let fds = [listening.socket.as_fd(), stop.as_fd(), ticker.fd()];
         let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // Rounded up, so that a short rest is not a busy one.
+        // The time is rounded up. Otherwise a short rest would become a busy loop.
         let rest = ticker.rest().map(|rest| PollTimeout::try_from(rest + Duration::from_millis(1)));
         match nix::poll::poll(&mut fds, rest.map_or(PollTimeout::NONE, |rest| rest.unwrap_or(PollTimeout::MAX))) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -166,7 +168,7 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<
                         tracing::debug!(%error, "a visitor was turned away");
                     }
                 };
-                // The application's `snapshot` may be read in it.
+                // The thread may read the application's `snapshot`, so it gets the configured stack size.
                 if let Err(error) = thread::spawn("galerna-visitor", "talks to a visitor", shared.stack_bytes, talk) {
                     tracing::warn!(%error, "a visitor was turned away");
                 }
@@ -190,7 +192,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
         First::Hello if matches!(running(sign, shared), Reply::Runs { .. }) => {
             return meet::refuse_running(&mut socket, sign.me.id);
         }
-        // It tries again, until the group runs or is founded.
+        // The connection is closed. The process tries again until the group runs or is founded.
         First::Hello => return Ok(()),
     };
     match request {
@@ -211,7 +213,8 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
             };
             wire::answer(&mut socket, &reply)
         }
-        // Another process has got this one's address, or this one has had its place for long.
+        // The leader dials the address of a joiner. Either the joiner gave this process's address instead of its own,
+        // or this process is that joiner and was admitted already.
         Request::Dial { incarnation } if incarnation == sign.me.incarnation => {
             wire::answer(&mut socket, &Reply::Dialled {})
         }
@@ -255,7 +258,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Whether the group runs, as far as this process knows.
+/// The answer to the question whether the group runs, as far as this process knows.
 fn running(sign: &Sign, shared: &Shared) -> Reply {
     if shared.lock().stopped.is_some() {
         return Reply::Later { reason: "this member has stopped".to_owned() };
@@ -270,7 +273,7 @@ fn running(sign: &Sign, shared: &Shared) -> Reply {
         false => {
             let places = shared.lock().places.to_vec();
             match places.is_empty() {
-                // The first view is still to begin.
+                // The first view has not begun yet.
                 true => Reply::Waits { been: false, places },
                 false => Reply::Runs { group_id: sign.group_id, member: sign.me.id.0, places },
             }
@@ -278,7 +281,7 @@ fn running(sign: &Sign, shared: &Shared) -> Reply {
     }
 }
 
-/// Why a process of the group with this id gets nothing here.
+/// The reason why a process of group `group_id` is refused here.
 fn other_id(sign: &Sign, group_id: u64) -> String {
     let Sign { group, group_id: ours, me, .. } = sign;
     format!(
@@ -291,8 +294,8 @@ fn other_group(sign: &Sign) -> Reply {
     Reply::Disagreement { member: sign.me.id.0, key: "group".to_owned(), value: sign.group.clone() }
 }
 
-/// Gives a place to a process that is reached at its address: otherwise nobody could join after it, as each that comes links
-/// itself with all.
+/// Admits a joiner if it can be reached at its address. An unreachable member would block all later joiners, because
+/// each joiner links with all members.
 fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
     let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
@@ -303,7 +306,7 @@ fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Re
                 return reply;
             }
         }
-        // It says who gives places.
+        // The answer to the join request then names the leader.
         Ok(false) => {}
         Err(error) => return late(error),
     }
@@ -312,32 +315,32 @@ fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Re
     answer.recv_timeout(STEP_TIME).unwrap_or_else(late)
 }
 
-/// Dials a process that wants a place; the error is what it is told.
+/// Dials a joiner at its address. The error is the reply for the joiner.
 fn dial(address: &str, incarnation: u64) -> Result<(), Reply> {
     let reason = |what: &str| {
         format!(
             "the joining process cannot be reached at {address}, which it gives as its address: {what}; give it an `address` at which all members reach it, and a `listen` if it listens elsewhere"
         )
     };
-    // A name may be known later.
+    // The name may become resolvable later.
     wire::resolve(address).map_err(|error| Reply::Later { reason: reason(&error.to_string()) })?;
     match wire::ask(address, &Request::Dial { incarnation }, DIAL_TIME) {
         Ok((_, Reply::Dialled {})) => Ok(()),
         Ok((_, Reply::Refused { reason: what })) => Err(Reply::Refused { reason: reason(&what) }),
         Ok(_) => Err(Reply::Refused { reason: reason("another process answers there") }),
         Err(error) if is_elsewhere(&error) => Err(Reply::Refused { reason: reason(&error.to_string()) }),
-        // It may only be slow.
+        // The joiner may only be slow.
         Err(error) => Err(Reply::Later { reason: reason(&error.to_string()) }),
     }
 }
 
-/// Whether nobody listens at an address: a process that asks for a place does.
+/// Whether the error shows that no process listens at the address. A process that asks to join does listen.
 fn is_elsewhere(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
     matches!(error.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
 }
 
-/// A process that was given a place links itself with this one.
+/// Handles the request of an admitted process to link with this one.
 fn link(
     mut socket: Socket,
     sign: &Sign,
@@ -360,7 +363,8 @@ fn link(
     Ok(())
 }
 
-/// Makes a connection that both ends have agreed on the fabric's: `again` with a process that was linked before.
+/// Turns a connection into a link of the fabric, after both ends have agreed on it. `again`: the two were linked
+/// before.
 pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking, again: bool) -> io::Result<Connection> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(None)?;
@@ -372,12 +376,15 @@ pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking, again: 
     Ok(link.1)
 }
 
-/// Gives the application's state to a process of the view, for as long as that is in it and may still wait.
+/// Sends the application's state to a process of the view.
+///
+/// The transfer ends early if that process leaves the view or its deadline passes.
 fn give_state(socket: &Socket, sign: &Sign, shared: &Shared, view: u64, asker: Asker) -> io::Result<()> {
     let deadline = asker.deadline();
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.visit(Visit::State { view, reply });
-    // The view in which it begins may not have begun here yet: then the answer says so.
+    // The asker's membership is not checked here: its first view may not have begun at this member yet. The driver's
+    // answer covers that case.
     let gone = || shared.lock().ended.is_some() || Instant::now() >= deadline;
     let given = loop {
         match answer.recv_timeout(LOOK_TIME) {
@@ -398,7 +405,7 @@ fn give_state(socket: &Socket, sign: &Sign, shared: &Shared, view: u64, asker: A
     }
 }
 
-/// Sends what an asker takes, and hears how that went there.
+/// Sends a state or a log to `asker`, and receives the result of the transfer from there.
 fn give(
     socket: &Socket,
     (sign, shared): (&Sign, &Shared),
@@ -412,7 +419,7 @@ fn give(
         fault(sign.me.id, format!("reading the state for member {} failed: {error}", asker.id));
     }
     let goes_on = || shared.is_present(asker.incarnation);
-    // If the connection is broken, what was said before is here already.
+    // If the connection is broken, a result that was sent before has already arrived.
     let deadline = if sent.is_ok() { deadline } else { Instant::now() + STEP_TIME };
     if let Some(what) = transfer::last_words(socket, deadline, &goes_on) {
         fault(MemberId(asker.id), format!("it could not take the group's state: {what}"));
@@ -423,7 +430,7 @@ fn give(
     }
 }
 
-/// Gives records to a process of the view, or to one that is being restarted with this one.
+/// Sends log records to a process of the view, or to one that restarts together with this one.
 fn give_log(
     socket: &Socket,
     (sign, shared): (&Sign, &Shared),
@@ -438,7 +445,7 @@ fn give_log(
     match records::refusal(log, version(from), version(below), ended) {
         Some(reply) => wire::say(&mut stream, &reply),
         None => {
-            // Before a checkpoint is read and verified, which may take a while.
+            // The reply goes out first, because reading and verifying a checkpoint may take a while.
             wire::say(&mut stream, &Reply::Log {})?;
             let mut records = records::Given::new(log, version(from), version(below));
             give(socket, (sign, shared), (asker, deadline), &mut stream, &mut records)
@@ -453,7 +460,7 @@ pub(super) mod tests {
     use crate::group::Group;
     use crate::multicast::Delivery;
 
-    /// A process that asks for a place, as the leader finds it when it dials back.
+    /// A joiner that answers one dial-back of the leader.
     pub(in crate::group) fn answers_once(own: u64) -> (std::thread::JoinHandle<()>, String) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,5 @@
-//! The passes of a member's node, and the thread of the library that makes them; `dispatch.rs` is for applications that make them.
+//! The passes of a member's node, and the library's thread that runs them. `dispatch.rs` is for applications that run
+//! them.
 
 use super::durable::{Frontiers, Fullness};
 use super::flush::Pending;
@@ -25,21 +26,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a stopped node goes on, so that its last words reach the others, in milliseconds.
+/// Time that a stopped node continues, so that its last messages reach the other members, in milliseconds.
 const LINGER_MS: u64 = 1000;
-/// A driver that never sleeps offers its core to others once in so many idle passes.
+/// A driver that never sleeps yields its core after this number of idle passes.
 const PASSES_PER_YIELD: u64 = 256;
 
 /// Runs a member's node: see [`crate::Group::join_driven`].
 pub struct Driver {
     pub(super) node: Own<Node>,
     pub(super) shared: Arc<Shared>,
-    /// Away while it takes the group's state.
+    /// `None` while another thread uses the handler to take the group's state.
     pub(super) handler: Option<Box<dyn Handler>>,
     pub(super) newcomer: Newcomer,
     pub(super) reception: Reception,
     pub(super) epoll: Epoll,
-    /// Makes the descriptor readable when a pass is due, for applications that wait on it themselves.
+    /// Makes the descriptor readable when a pass is due, for applications that wait on the descriptor themselves.
     pub(super) timer: TimerFd,
     started: Instant,
     spin: Duration,
@@ -48,22 +49,22 @@ pub struct Driver {
     pub(super) hand_outs: Vec<HandOut>,
     passes: u64,
     sleeps: u64,
-    /// The node's count of frees, as of the last look.
+    /// The number of times that the node has freed ring space, as of the latest check.
     pub(super) freed: u64,
     told_stop: bool,
-    /// What was observed of members and the application was not told yet.
+    /// Faults of members of which the application has not been notified yet.
     pub(super) untold_faults: VecDeque<(MemberId, String)>,
-    /// How far the log was at the last look, and what is fetched for it.
+    /// The progress of the log as of the latest check.
     pub(super) frontiers: Frontiers,
-    /// What the application was told to be durable.
+    /// The durable frontier of which the application was last notified.
     pub(super) told_durable: u64,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetch_again_ms: u64,
     keeps_log: bool,
     pub(super) fullness: Fullness,
-    /// When to drop the reservations that are still open, as this process leaves.
+    /// The time at which reservations that are still open are dropped, while this process leaves.
     drops_at_ms: Option<u64>,
-    /// When to give up what is left of the links after the end.
+    /// The time at which the remaining links are given up, after the node has stopped.
     linger_until_ms: Option<u64>,
 }
 
@@ -114,8 +115,10 @@ impl Driver {
         })
     }
 
-    /// Waits until this process has the group's state and votes, or until `give_up` says that it has waited enough (then it is
-    /// false). Without its vote the group would not outlive the failure of another member that it is to replace.
+    /// Waits until this process has the group's state and a vote; returns false if `give_up` returns true before.
+    ///
+    /// The wait includes the vote: before that, the group may not survive the failure of the member that this process
+    /// is to replace.
     pub(super) fn install(&mut self, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
         loop {
             match self.node.phase() {
@@ -136,28 +139,28 @@ impl Driver {
         }
     }
 
-    /// Gives the attempt up: the others see this process go.
+    /// Gives up this attempt to join, and returns the handler. The other members see this process depart.
     pub(super) fn into_handler(mut self) -> Option<Box<dyn Handler>> {
-        // The next attempt needs it.
+        // The next attempt needs the log open.
         self.keeps_log = true;
         self.handler.take()
     }
 
-    /// The engine thread: until the group stops or this process leaves.
+    /// Runs passes until the group stops or this process leaves. This is the body of the engine thread.
     pub(super) fn run(mut self) {
         let mut idle_since = None;
         while !self.ended() {
             if self.pass() {
                 idle_since = None;
             } else if self.busy_poll {
-                // The core is its own, but a neighbour that needs it after all is let in now and then.
+                // This thread owns the core, but other threads that need it are let in now and then.
                 if self.passes.is_multiple_of(PASSES_PER_YIELD) {
                     std::thread::yield_now()
                 } else {
                     std::hint::spin_loop()
                 }
             } else if !self.spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
-                // Others may need this core to produce what is waited for.
+                // Other threads may need this core to produce the awaited data.
                 std::thread::yield_now();
             } else {
                 self.sleep(None);
@@ -165,12 +168,12 @@ impl Driver {
         }
     }
 
-    /// When a pass is due, even if nothing arrives.
+    /// The time at which a pass is due even if nothing arrives.
     pub(super) fn next_pass_ms(&self) -> u64 {
         [self.drops_at_ms, self.linger_until_ms].into_iter().flatten().fold(self.node.next_pass_ms(), u64::min)
     }
 
-    /// Drops the reservations that hold up a leave, once it has waited long enough for them.
+    /// Drops the reservations that delay a leave, once it has waited long enough for them.
     fn drop_reservations(&mut self, now_ms: u64) -> bool {
         if self.drops_at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
             return false;
@@ -186,7 +189,7 @@ impl Driver {
         millis(self.started.elapsed())
     }
 
-    /// One pass of the node and of what the handles asked for.
+    /// Runs one pass of the node and serves the requests of the handles. Returns true if anything changed.
     pub(super) fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
         let mut moved = self.newcomer.is_new() && self.welcome();
@@ -219,7 +222,7 @@ impl Driver {
         }
         if moved {
             self.serve_waiters();
-            // Before anybody is told that the group has ended, too.
+            // Also done before any waiting thread learns that the group has ended.
             self.show_stats();
             self.show_frontiers();
         }
@@ -228,8 +231,9 @@ impl Driver {
         moved
     }
 
-    /// Tells the application whom this pass spoke against, and of the views that began in it: their deliveries come in later
-    /// ones. True if something is still to be told.
+    /// Notifies the application of the faults and the new views of this pass; returns true if some faults remain.
+    ///
+    /// Messages of a new view are delivered in later passes.
     fn tell_views(&mut self) -> bool {
         for (member, what) in self.node.take_faults() {
             self.note_fault(member, what);
@@ -240,7 +244,7 @@ impl Driver {
             let slice = shared.pulse.begin();
             while let Some((member, what)) = self.untold_faults.pop_front() {
                 self.call(|handler| handler.suspected(member, &what));
-                // A view comes after all that was observed in the one before.
+                // All faults of the former view are passed on before the new view.
                 if changes.is_empty() && slice.is_over() {
                     break;
                 }
@@ -271,7 +275,7 @@ impl Driver {
         self.call(|handler| handler.view(view));
     }
 
-    /// Calls the application, if it is here.
+    /// Calls the application, unless another thread uses the handler.
     pub(super) fn call(&mut self, f: impl FnOnce(&mut dyn Handler)) {
         let Driver { shared, handler, .. } = self;
         let Some(handler) = handler else { return };
@@ -280,7 +284,7 @@ impl Driver {
         }
     }
 
-    /// Takes what the handles asked for: what a pass has no time for is asked for again.
+    /// Serves the requests of the handles. Requests for which the pass has no time are queued again.
     fn serve_handles(&mut self) {
         let shared = self.shared.clone();
         let slice = shared.pulse.begin();
@@ -326,7 +330,7 @@ impl Driver {
         }
     }
 
-    /// Tells the application and the handles when the node has stopped or left.
+    /// Notifies the application and the handles when the node has stopped or left.
     fn watch_phase(&mut self) {
         match self.node.phase() {
             Phase::Stopped(reason) if !self.told_stop => {
@@ -335,7 +339,8 @@ impl Driver {
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
-                // An application that was told nothing yet may be told more, in another attempt to join.
+                // If the application has not received anything yet, it is not notified: another attempt to join may
+                // follow.
                 let told_nothing = [&self.shared.restarting, &self.shared.founding];
                 if !told_nothing.iter().any(|flag| flag.load(Ordering::Relaxed)) {
                     self.call(|handler| handler.stopped(&reason));
@@ -360,7 +365,7 @@ impl Driver {
         }
     }
 
-    /// Lets the last words of a stopped node reach the others.
+    /// Runs a stopped node until its last messages have reached the other members, or for at most [`LINGER_MS`].
     fn linger(&mut self) {
         while !self.ended() {
             if !self.pass() {
@@ -371,22 +376,23 @@ impl Driver {
 
     /// Sleeps in the kernel until there is something to do, at most `timeout`.
     pub(super) fn sleep(&mut self, timeout: Option<Duration>) {
-        // The last link may have gone down in this very look, which nothing announces any more.
+        // The last link may have gone down in this very pass. No later event would wake the driver then.
         if !self.arm_and_look() && !self.ended() {
             self.block(timeout);
         }
         self.disarm();
     }
 
-    /// Asks to be woken, then looks once more: true if something came meanwhile.
+    /// Arms the wake-up, then runs one more pass; returns true if that pass found something.
     pub(super) fn arm_and_look(&mut self) -> bool {
         self.shared.bell.arm();
         self.node.fabric().arm();
         self.pass()
     }
 
-    /// After a wait on the descriptor, for a loop that goes on with [`Driver::poll`]: until the next
-    /// [`Driver::dispatch`] nobody takes the trouble to wake this member.
+    /// Disarms the wake-up, after a wait on the descriptor, in a loop that continues with [`Driver::poll`].
+    ///
+    /// Until the next [`Driver::dispatch`], no thread or peer spends time on waking this member.
     pub fn disarm(&mut self) {
         if self.shared.life.is_over() {
             return;
@@ -398,13 +404,13 @@ impl Driver {
     pub(super) fn block(&mut self, timeout: Option<Duration>) {
         self.sleeps += 1;
         self.show_stats();
-        // Heartbeats go on while nothing else happens.
+        // The wait ends when the next pass is due, so that heartbeats continue.
         let left_ms = self.next_pass_ms().saturating_sub(self.now_ms());
         let ms = timeout.map(millis).into_iter().fold(left_ms, u64::min);
-        // Rounded up, so that a short wait is not a busy one.
+        // The time is rounded up. Otherwise a short wait would become a busy loop.
         let timeout = EpollTimeout::try_from(ms.saturating_add(1).min(60_000)).unwrap_or(EpollTimeout::ZERO);
         let mut events = [EpollEvent::empty(); 3];
-        // An interrupted wait is a short one.
+        // A wait interrupted by a signal merely ends early.
         let _ = self.epoll.wait(&mut events, timeout);
     }
 }
@@ -414,7 +420,7 @@ impl Drop for Driver {
         if self.shared.life.is_over() {
             return;
         }
-        // What was handed to it is on disk then, and another process may open it.
+        // Afterwards all appended records are on disk, and another process may open the log.
         let log = self.shared.log.as_ref().filter(|_| !self.keeps_log);
         if let Some(Err(error)) = log.map(|log| log.shut()) {
             tracing::error!(%error, "the group's log");

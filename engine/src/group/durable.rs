@@ -1,4 +1,4 @@
-//! What a group with a log offers beside the stream: how far it is durable, what it holds, and checkpoints.
+//! Additional functions of a group with a log: how far it is durable, reading it, and checkpoints.
 
 use super::driver::Driver;
 use super::shared::{Shared, after};
@@ -17,33 +17,37 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got
-/// that far. None of them ever goes back.
+/// The progress of a group with a log, as this member knows it.
+///
+/// `stable`, `persisted`, `everywhere` and `durable` are sequence numbers of the total order: every message numbered
+/// below has reached that stage. No value ever decreases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Frontiers {
-    /// The present view.
+    /// The number of the present view.
     pub view: u64,
-    /// Received by every member, and handed to the log here.
+    /// Received by every member, and handed to the log of this member.
     pub stable: u64,
     /// On this member's disk.
     pub persisted: u64,
-    /// On the disks of all voters: nothing can take it back.
+    /// On the disks of all voters: no failure can undo it.
     pub everywhere: u64,
-    /// On the disks of all voters, or of as many as `log.durable_members` says.
+    /// On the disks of all voters, or of `log.durable_members` of them if that is configured.
     pub durable: u64,
-    /// The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
-    /// earlier one. In nanoseconds since 1970, by the group's hybrid logical clock.
+    /// The closed time: up to it, the log is the same at every member, permanently. No record with this stamp or an
+    /// earlier one will be added. In nanoseconds since 1970, by the group's hybrid logical clock.
     pub past_ns: u64,
 }
 
-/// How often the driver looks whether the disk is full, in milliseconds.
+/// Interval at which the driver checks the disk, in milliseconds.
 const LOOK_MS: u64 = 50;
 
-/// Since when the disk has been full, or has done nothing although it was asked. Times are of [`crate::node::Node::running_ms`]: a
-/// process that was stopped finds its disk where it left it, and that is not the disk's fault.
+/// Detects a disk that stays full, or that makes no progress on pending requests.
+///
+/// Times are those of [`crate::node::Node::running_ms`]. They leave out the pauses of this process, which are not the
+/// disk's fault.
 pub(super) struct Fullness {
     patience_ms: u64,
-    /// A disk may be slow for longer than it may be full.
+    /// The limit for a disk without progress. A disk may be slow for longer than it may be full.
     stuck_ms: u64,
     done: u64,
     moved_ms: u64,
@@ -53,7 +57,7 @@ pub(super) struct Fullness {
 
 impl Fullness {
     pub(super) fn new(config: &Config) -> Fullness {
-        // Before the others give themselves up.
+        // Shorter than the time after which the other members would stop as partitioned.
         let stuck_ms = (config.partition_timeout_ms / 2).max(config.failure_timeout_ms);
         let patience_ms = config.failure_timeout_ms;
         Fullness { patience_ms, stuck_ms, done: 0, moved_ms: 0, looked_ms: 0, since_ms: None }
@@ -63,7 +67,7 @@ impl Fullness {
         now_ms >= self.looked_ms + LOOK_MS
     }
 
-    /// Takes in what was asked of the log and what is done, and what stands in its way; why the member has to stop, if it has to.
+    /// Records the log's requests, made and completed, and its obstacle. Returns the reason if the member must stop.
     fn look(&mut self, now_ms: u64, (asked, done): (u64, u64), obstacle: Option<Error>) -> Option<Error> {
         self.looked_ms = now_ms;
         if done != self.done || asked <= done {
@@ -83,13 +87,13 @@ impl Fullness {
     }
 }
 
-/// A checkpoint that the application is asked for.
+/// A request for a checkpoint.
 pub(super) struct Asked {
-    /// What it has handed out, once it has, and what that covers.
+    /// Receives the application's state and the messages that it covers.
     reply: SyncSender<Result<Taken, Error>>,
 }
 
-/// A state, and what it covers.
+/// A state, and the messages that it covers.
 struct Taken {
     covered: Covered,
     state: Box<dyn Read + Send>,
@@ -104,20 +108,23 @@ impl Group {
             .ok_or(Error::Misuse("this group has no log: give it a `[log]` section at every member"))
     }
 
-    /// How far the group has come; in a busy group it may be some passes old. Of a group without a log all but the view is 0.
+    /// The progress of the group's log; in a busy group it may be some passes old. All values are 0 in a group without
+    /// a log.
     pub fn frontiers(&self, subgroup: SubgroupId) -> Result<Frontiers, Error> {
         self.ring(subgroup)?;
         Ok(self.shared.lock().frontiers)
     }
 
-    /// Waits until everything up to number `sequence` is durable, wherever that has to be.
+    /// Waits until every message up to number `sequence` is durable, as defined by [`Frontiers::durable`].
     pub fn wait_durable(&self, subgroup: SubgroupId, sequence: u64, timeout: Duration) -> Result<(), Error> {
         self.log(subgroup)?;
         self.await_frontier(timeout, |frontiers| frontiers.durable > sequence)
     }
 
-    /// Waits until the past reaches `time_ns`: from then on [`Group::read_log`] up to that time is the same at every member,
-    /// for good. With no time to wait, [`Error::TimedOut`] says that it is not so yet.
+    /// Waits until the closed time reaches `time_ns`.
+    ///
+    /// From then on, the part of [`Group::read_log`] up to that time is the same at every member, permanently. With a
+    /// zero `timeout`, [`Error::TimedOut`] means that this is not the case yet.
     pub fn wait_past(&self, subgroup: SubgroupId, time_ns: u64, timeout: Duration) -> Result<(), Error> {
         self.log(subgroup)?;
         self.await_frontier(timeout, |frontiers| frontiers.past_ns >= time_ns)
@@ -139,32 +146,36 @@ impl Group {
         })?
     }
 
-    /// Returns when everything that this process has sent or been delivered is durable.
+    /// Waits until every message that this process has sent or been delivered is durable.
     pub fn persist(&self, subgroup: SubgroupId, timeout: Duration) -> Result<(), Error> {
         self.start_persist(subgroup)?.wait(timeout)
     }
 
-    /// Begins a [`Group::persist`] that can be asked later whether it is done.
+    /// Begins a [`Group::persist`]; the caller can check later whether it is done.
     pub fn start_persist(&self, subgroup: SubgroupId) -> Result<Flush, Error> {
         self.log(subgroup)?;
         self.shared.check_open()?;
         Ok(Flush::persist(&self.shared, self.ring(subgroup)?.next_ticket()))
     }
 
-    /// The log as this member has it on disk. Records of [`crate::log::Kind::Decision`] in it are the group's own: they begin
-    /// views.
+    /// A reader of this member's log on disk.
+    ///
+    /// Records of [`crate::log::Kind::Decision`] are not messages of the application: they begin views.
     pub fn read_log(&self, subgroup: SubgroupId) -> Result<Reader, Error> {
         Ok(self.log(subgroup)?.reader())
     }
 
-    /// What this member's log has made durable since this process opened it; `records / batches` of it shared a sync.
+    /// Counters of this member's log since this process opened it. On average `records / batches` records shared one
+    /// sync.
     pub fn log_stats(&self, subgroup: SubgroupId) -> Result<LogStats, Error> {
         Ok(self.log(subgroup)?.stats())
     }
 
-    /// Writes a checkpoint: asks the application for its [`crate::Handler::snapshot`], and keeps it on disk with the version
-    /// that it covers, which is returned, once all of that is on the disks of all voters. A restart then begins there, and
-    /// [`Group::trim_log`] may drop what came before it.
+    /// Writes a checkpoint of the application's state to disk, and returns the version that it covers.
+    ///
+    /// The state comes from [`crate::Handler::snapshot`]. The call waits until everything that it covers is on the
+    /// disks of all voters. A later restart begins with the checkpoint, and [`Group::trim_log`] may then delete the
+    /// records that it covers.
     pub fn checkpoint(&self, subgroup: SubgroupId, timeout: Duration) -> Result<Version, Error> {
         let log = self.log(subgroup)?;
         self.shared.check_open()?;
@@ -177,19 +188,19 @@ impl Group {
         let (reply, answer) = sync_channel(1);
         self.shared.lock().checkpoints.push(Asked { reply });
         self.shared.ask();
-        // Nobody answers any more if the group ended before the question was there.
+        // If the group ended before the request was queued, no answer would come.
         self.shared.check_open()?;
         let taken = answer.recv_timeout(left()).map_err(|error| match error {
             RecvTimeoutError::Timeout => late(),
-            // The group has ended.
+            // The channel is closed because the group has ended.
             RecvTimeoutError::Disconnected => self.shared.check_open().err().unwrap_or(Error::Left),
         })??;
         let Taken { covered, mut state } = taken;
-        // No checkpoint covers what may still be taken back.
+        // A checkpoint must not cover messages that a failure can still undo.
         let needs = covered.ahead.last().map_or(covered.below, |last| last + 1);
         self.await_frontier(left(), |frontiers| frontiers.everywhere >= needs)?;
         let version = Version { view: covered.view, sequence: covered.below.saturating_sub(1) };
-        // The number itself may be one of nobody's message, which no record has.
+        // The number itself may belong to a null message, which has no record.
         let time_ns = log.reader().last_at_or_before(version)?.map_or(0, |entry| entry.time_ns());
         let mut checkpoint = log.snapshot(version, time_ns)?;
         checkpoint.write(&covered.head())?;
@@ -198,7 +209,8 @@ impl Group {
         Ok(version)
     }
 
-    /// [`Group::checkpoint`] in a thread of its own, for a caller that drives the group meanwhile: for the C ABI.
+    /// Runs [`Group::checkpoint`] in a thread of its own, for a caller that drives the group in that time. For the C
+    /// ABI.
     #[doc(hidden)]
     pub fn checkpoint_in_thread(
         &self,
@@ -211,7 +223,10 @@ impl Group {
         })
     }
 
-    /// Drops records before `before`, in whole segments; at most those that the last checkpoint covers.
+    /// Deletes the records before `before`, in whole segments.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if the last checkpoint does not cover all of these records: the application still needs them.
     pub fn trim_log(&self, subgroup: SubgroupId, before: Version) -> Result<(), Error> {
         let log = self.log(subgroup)?;
         let covered = log.load_snapshot()?.map(|checkpoint| checkpoint.version);
@@ -232,7 +247,7 @@ impl Shared {
 }
 
 impl Driver {
-    /// Shows how far the log is, and tells the application.
+    /// Updates the visible progress of the log, and notifies the application.
     pub(super) fn show_frontiers(&mut self) {
         if !self.shared.logs() {
             return;
@@ -250,15 +265,17 @@ impl Driver {
             self.shared.lock().frontiers = now;
             self.shared.notify();
         }
-        // Also what has become durable while the application was told its log.
+        // This includes messages that became durable while the log was replayed to the application.
         if durable > self.told_durable && !self.newcomer.is_new() {
             self.told_durable = durable;
             self.call(|handler| handler.durable(durable));
         }
     }
 
-    /// A member whose disk stays full for as long as another may stand still holds up everybody's durable messages no longer:
-    /// it stops, and the others go on without it.
+    /// Stops this member if its disk stays full for `failure_timeout_ms`, or makes no progress for
+    /// `Fullness::stuck_ms`.
+    ///
+    /// It would hold up all durable messages of the group. The other members continue without it.
     pub(super) fn check_space(&mut self) {
         let now_ms = self.node.running_ms();
         let Some(log) = self.shared.log.as_ref().filter(|_| self.fullness.is_due(now_ms)) else { return };
@@ -268,8 +285,9 @@ impl Driver {
         }
     }
 
-    /// Keeps where the members of the view that began are found: for those that ask this process, for its next life, and for
-    /// its next attempt to join.
+    /// Keeps the addresses of the members of the new view.
+    ///
+    /// They are for processes that ask this one, for the next start of this process, and for its next attempt to join.
     pub(super) fn keep_places(&mut self) {
         let Some(view) = self.node.view() else { return };
         let found = view.members.iter().filter_map(|member| {
@@ -288,10 +306,10 @@ impl Driver {
         }
     }
 
-    /// The application's state as of now.
+    /// Answers a request for a checkpoint with the application's present state.
     pub(super) fn take_checkpoint(&mut self, asked: &Asked) {
         let taken = self.state_of_now();
-        // Whoever asked may have lost its patience.
+        // The thread that asked may have given up.
         let _ = asked.reply.try_send(taken);
     }
 
@@ -330,7 +348,7 @@ mod tests {
         assert!((100..139).all(|n| disk.look(100 * n, (200, 99), None).is_none()));
         let reason = disk.look(13_900, (200, 99), None).map(|reason| reason.to_string());
         assert!(reason.is_some_and(|reason| reason.contains("4000 ms")));
-        // Nothing is asked of it.
+        // There are no pending requests.
         let mut idle = fullness();
         assert!((0..100).all(|n| idle.look(100 * n, (7, 7), None).is_none()));
     }

@@ -1,4 +1,4 @@
-//! How a process gets into a running group: asks for a place, and links itself with all others.
+//! Brings a process into a running group: it asks to be admitted, then links with all other processes.
 
 use super::contacts::{self, Contacts};
 use super::door::{self, STEP_TIME, Visit};
@@ -14,30 +14,33 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a process asks for a place before it looks again whether the group runs.
+/// Time limit for asking to be admitted; afterwards the process checks again whether the group runs.
 const ADMISSION_TIME: Duration = Duration::from_secs(2);
-/// The most members that are asked in one go, so that two which name each other do not keep this process busy.
+/// Maximum number of members asked in one round. It stops a loop between two members that name each other as the
+/// leader.
 const QUESTIONS_MAX: usize = 80;
-/// How long a process that is linked with may take to answer.
+/// Time limit for the answer of a process that this one links with.
 pub(super) const LINK_TIME: Duration = Duration::from_secs(3);
-/// Pause between questions to the same processes.
+/// Pause between two rounds of questions.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
-/// Members that are asked to have one that cannot be reached dial this process.
+/// Maximum number of members that are asked to relay a link request to an unreachable process.
 const RELAYS_MAX: usize = 2;
 
-/// A place in the group.
+/// The data that an admitted process receives.
 pub(super) struct Admitted {
     pub(super) group_id: u64,
     pub(super) fabric: FabricKind,
     pub(super) me: Place,
-    /// See [`crate::membership::Admission`].
+    /// The view in which the slot was assigned; see [`crate::membership::Admission`].
     pub(super) since: u64,
-    /// Whom to link with.
+    /// The processes to link with.
     pub(super) others: Vec<Place>,
 }
 
-/// Asks for a place until a member gives or refuses it, or for a while: then the obstacle. The group may have ended meanwhile.
-/// The member that gives it dials this process first, which has to say that it is of this incarnation.
+/// Asks to be admitted until a member admits or refuses this process, or until a time limit.
+///
+/// After the time limit it returns the obstacle; the group may have ended by then. The member that admits this process
+/// first dials its address, where it must answer with this incarnation.
 pub(super) fn admission(
     config: &Config,
     contacts: &mut Contacts,
@@ -55,7 +58,7 @@ pub(super) fn admission(
                 Answer::Admitted(admitted) => return Ok(Ok(*admitted)),
                 Answer::Elsewhere(address) => {
                     contacts.add(&address);
-                    // First of all; the others stay, in case it dies.
+                    // The leader is asked next. The other addresses stay in the list in case it dies.
                     ways.retain(|way| *way != address);
                     ways.push_front(address);
                 }
@@ -70,7 +73,7 @@ pub(super) fn admission(
     }
 }
 
-/// What a member said to a process that wants a place.
+/// A member's answer to a process that asks to be admitted.
 enum Answer {
     Admitted(Box<Admitted>),
     Elsewhere(String),
@@ -117,7 +120,8 @@ pub(super) fn disagreement(config: &Config, member: u32, key: String, theirs: St
     Error::Disagreement { member: MemberId(member), key, ours, theirs }
 }
 
-/// Links this process with all `others`, in a thread, as the driver goes on. What stands in the way is shown.
+/// Links this process with all `others` in a thread, while the driver continues. Returns the text of the latest
+/// obstacle.
 pub(super) fn link_all(
     shared: &Arc<Shared>,
     group_id: u64,
@@ -139,7 +143,8 @@ pub(super) fn link_all(
                 Err(error) => missed.push((other, error.to_string())),
             }
         }
-        // The other end may reach this one. It may also be dead and about to be removed; the leader decides who is needed.
+        // A missed process may be able to reach this one. It may also be dead and about to be removed; the leader
+        // decides which links are needed.
         for (other, error) in missed {
             let request = Request::Relay { group_id, from: me.clone(), since, to: other.clone() };
             let relayed = |by: &String| matches!(wire::ask(by, &request, STEP_TIME), Ok((_, Reply::Linked {})));

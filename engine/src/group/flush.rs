@@ -1,4 +1,4 @@
-//! `flush(k)`: a request that the application makes and the driver fulfils.
+//! The `flush(k)` request: the application makes it, and the driver completes it.
 
 use super::driver::Driver;
 use super::shared::{Shared, after};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Flushes that are checked before the engine looks how long its pass has lasted.
+/// Number of flushes to check before the engine checks how long the pass has lasted.
 const FLUSHES_PER_LOOK: usize = 64;
 
 /// A flush that has begun.
@@ -18,14 +18,14 @@ pub struct Flush {
     done: Arc<AtomicBool>,
 }
 
-/// The driver's side of it.
+/// The driver's part of a flush.
 pub(super) struct Pending {
     k: usize,
-    /// To be durable, not only received.
+    /// Wait until the messages are durable, not only received.
     persist: bool,
-    /// Everything that this process sent has a ticket below this.
+    /// All messages that this process sent before the flush have tickets below this.
     ticket: u32,
-    /// The view in which it is all published, and per stream the count that covers it.
+    /// Set once all these messages are published: the view, and for each stream the message count that covers them.
     target: Option<(u64, Vec<u64>)>,
     done: Arc<AtomicBool>,
 }
@@ -35,7 +35,7 @@ impl Flush {
         Flush::begin(shared, (k, false), ticket)
     }
 
-    /// One that ends when everything is durable.
+    /// Begins a flush that is done when all messages are durable.
     pub(super) fn persist(shared: &Arc<Shared>, ticket: u32) -> Flush {
         Flush::begin(shared, (0, true), ticket)
     }
@@ -47,12 +47,13 @@ impl Flush {
         Flush { shared: shared.clone(), done }
     }
 
-    /// Whether what the flush covers has been received as asked.
+    /// Whether the messages of this flush have been received, or are durable, as requested.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Waits until it is done, the group stops, or `timeout` has passed. Inside a callback it does not wait.
+    /// Waits until the flush is done, the group stops, or `timeout` has passed. Inside a callback it returns
+    /// [`Error::WouldBlock`] instead of waiting.
     pub fn wait(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.life.check()?;
         if self.is_done() {
@@ -74,15 +75,15 @@ impl Flush {
 }
 
 impl Pending {
-    /// True once it is fulfilled.
+    /// Checks the flush against the node's progress; returns true once it is done.
     pub(super) fn check(&mut self, node: &Node) -> bool {
         let (multicast, Some(view)) = (node.multicast(), node.view().map(|view| view.number)) else { return false };
         if self.target.is_none() {
             self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
         }
-        // What an ended view brought has been received by all who went on.
+        // Every member of the next view has received the messages of a view that has ended.
         let done = self.target.as_ref().is_some_and(|(published_in, target)| match self.persist {
-            // It was on disk before the next view began.
+            // They were on disk before the next view began.
             true => *published_in < view || multicast.is_durable(target),
             false => *published_in < view || multicast.received_by(self.k, target),
         });
@@ -104,7 +105,7 @@ impl Driver {
         self.check_flushes();
     }
 
-    /// Checks the flushes, in turn, for as long as a pass may last.
+    /// Checks the pending flushes in turn, for as long as a pass may last.
     pub(super) fn check_flushes(&mut self) {
         let (before, slice) = (self.flushes.len(), self.shared.pulse.begin());
         let (mut checked, mut kept, mut over) = (0, 0, false);

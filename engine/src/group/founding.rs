@@ -1,4 +1,4 @@
-//! Founds the group with all other founders, unless it runs already.
+//! Founds the group together with all other founders, unless the group runs already.
 
 use super::contacts::{Contacts, LOOK_TIME};
 use super::door::Sign;
@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Pause between two looks whether the group runs without this process.
+/// Pause between two checks whether the group runs without this process.
 const WATCH_TIME: Duration = Duration::from_secs(1);
-/// As long as something else than a founder is waited for.
+/// The pause instead, while a process other than a founder must answer first.
 const WAITING_TIME: Duration = Duration::from_millis(200);
 
 /// A process that may found the group.
@@ -34,9 +34,11 @@ pub(super) struct Founder<'c> {
 }
 
 impl Founder<'_> {
-    /// Founds the group with all others; `Again` if it runs already, or if the founding did not come to an end: a founder that
-    /// fails or is started again does not make the others give up before their deadline. `obstacle` is why the group must
-    /// not be founded, as of the last look.
+    /// Founds the group together with all other founders.
+    ///
+    /// Returns `Again` if the group runs already, or if the founding failed: when a founder fails or is started again,
+    /// the others continue to try until their deadline. `obstacle` is the reason, as of the latest check, why the group
+    /// must not be founded.
     pub(super) fn found_or_join(
         &self,
         mut vault: Option<&mut Vault>,
@@ -63,12 +65,12 @@ impl Founder<'_> {
             Err(error) => return Err(error),
         };
         let again = Attempt::again(driver, missing);
-        // Nobody was shown a log that has nothing yet.
+        // No other process was shown this log, which contains nothing yet.
         vault.map_or(Ok(()), |vault| vault.discard_empty())?;
         again
     }
 
-    /// Meets the founders, whose slots are their ranks.
+    /// Meets the founders. Each founder's slot is its rank.
     fn found(
         &self,
         vault: Option<&mut Vault>,
@@ -112,7 +114,7 @@ impl Founder<'_> {
     }
 
     fn set_up_error(&self, error: SetupError) -> Error {
-        // A founder that did what it must not, or whose link broke, may have failed at something of its own: it may come again.
+        // If a founder misbehaved or its link broke, a local error there may be the cause. It may come again.
         let faults = match error {
             SetupError::Peer(fault) => vec![fault],
             SetupError::Missing(faults) => faults,
@@ -123,8 +125,9 @@ impl Founder<'_> {
     }
 }
 
-/// Asks again and again, while the founders meet, whether the group runs without this process (a member that was restarted is
-/// not looked for by the others), and whether something forbids founding.
+/// Checks repeatedly, while the founders meet, whether the group runs already and whether something forbids founding.
+///
+/// The checks are needed because a running group does not look for a member that was restarted.
 struct Watch {
     over: Arc<AtomicBool>,
 }
@@ -132,7 +135,7 @@ struct Watch {
 impl Watch {
     fn start(config: &Config, me: MemberId, known: &Contacts, outside: Arc<Outside>) -> Result<Watch, Error> {
         let over = Arc::new(AtomicBool::new(false));
-        // Of its own: it may still be in the middle of a look when the meeting is over.
+        // The thread has its own contacts, because it may still be in the middle of a check when the meeting ends.
         let (seen, mut contacts) = (over.clone(), Contacts::new(config, None)?);
         known.addresses().iter().for_each(|address| contacts.add(address));
         let watch = move || {
@@ -159,7 +162,7 @@ impl Watch {
                         outside.asked(&former);
                     }
                     Ok(_) => return outside.runs(contacts.ways()),
-                    // The next look of the thread that joins sees them, too.
+                    // This ends the meeting. The next check of the joining thread then returns this error, too.
                     Err(_) => return outside.runs(contacts.addresses()),
                 }
             }

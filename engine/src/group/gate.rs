@@ -1,5 +1,6 @@
-//! Between the thread that takes the state and the application: shut when the attempt to join is over. It also knows where the
-//! state can be had: a source that a view leaves out is waited for no longer.
+//! Stands between the thread that takes the state and the application; it is shut when the attempt to join is over.
+//!
+//! It also holds the list of sources. A source that is not in the new view is not waited for any longer.
 
 use crate::membership::Peer;
 use socket2::Socket;
@@ -7,7 +8,7 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A member that has the state, and where it is found.
+/// A member that has the state, and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) peer: Peer,
@@ -23,7 +24,7 @@ impl std::fmt::Display for Source {
 #[derive(Default)]
 struct Sources {
     all: Vec<Source>,
-    /// Where the state comes from: what waits for it ends with it.
+    /// The present source and its connection. Closing the connection ends every wait for that source.
     now: Option<(Peer, Socket)>,
 }
 
@@ -32,11 +33,11 @@ impl Sources {
         self.all.iter().any(|source| source.peer == peer)
     }
 
-    /// Ends the connection with a source that is asked no longer.
+    /// Ends the connection to the present source if it is not in the list any more, or if `all` is true.
     fn cut(&mut self, all: bool) {
         let gone = |peer: Peer| !self.all.iter().any(|source| source.peer == peer);
         if let Some((_, socket)) = self.now.take_if(|(peer, _)| all || gone(*peer)) {
-            // One that is closed already has nobody waiting.
+            // If the connection is closed already, no thread waits for it.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -50,7 +51,7 @@ struct Inner {
     sources: Mutex<Sources>,
 }
 
-/// See the module.
+/// A gate between the thread that takes the state and the application.
 #[derive(Clone, Default)]
 pub(super) struct Gate(Arc<Inner>);
 
@@ -59,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gate {
-    /// Whether nothing passes any more.
+    /// Whether the gate is shut, so that it makes no more calls.
     pub(super) fn is_shut(&self) -> bool {
         self.0.shut.load(Ordering::SeqCst)
     }
@@ -70,31 +71,31 @@ impl Gate {
         (!self.is_shut()).then(call)
     }
 
-    /// The state can be had from these from now on, the best first; one that is not among them is waited for no longer.
+    /// Replaces the list of sources, the best first; ends the transfer from a source that is not in the new list.
     pub(super) fn offer(&self, all: Vec<Source>) {
         let mut sources = lock(&self.0.sources);
         sources.all = all;
         sources.cut(false);
     }
 
-    /// Where the state can be had.
+    /// The members from which the state is available.
     pub(super) fn sources(&self) -> Vec<Source> {
         lock(&self.0.sources).all.clone()
     }
 
-    /// Whether the state can be had from `peer`, and is still wanted.
+    /// Whether `peer` is one of the sources, and the state is still wanted.
     pub(super) fn wants(&self, peer: Peer) -> bool {
         !self.is_shut() && lock(&self.0.sources).has(peer)
     }
 
-    /// The state comes from `peer` now, by this connection.
+    /// Sets the present source and its connection.
     pub(super) fn watch(&self, peer: Peer, socket: &Socket) {
         let mut sources = lock(&self.0.sources);
         sources.now = socket.try_clone().ok().map(|socket| (peer, socket));
         sources.cut(self.is_shut());
     }
 
-    /// Shuts it, and waits for the call that is under way.
+    /// Shuts the gate, and waits until a call that is under way has returned.
     pub(super) fn shut(&self) {
         self.0.shut.store(true, Ordering::SeqCst);
         lock(&self.0.sources).cut(true);

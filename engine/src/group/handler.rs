@@ -1,4 +1,4 @@
-//! What an application is called for.
+//! The callbacks of an application.
 
 use super::view::View;
 use crate::config::MemberId;
@@ -6,56 +6,71 @@ use crate::error::Error;
 use crate::multicast::Delivery;
 use std::io::Read;
 
-/// What an application wants to hear, and how its state travels to a process that joins. Any closure that takes a
-/// [`Delivery`] is one, of an application without state.
+/// The application's callbacks, including the transfer of its state to a joiner.
 ///
-/// All calls come from one thread at a time, and none may wait for the group: blocking calls answer as their `try_` kin. A
-/// call that lasts longer than `failure_timeout_ms` makes this process look dead to the others.
+/// A closure that takes a [`Delivery`] is a handler of an application without state.
+///
+/// Calls never overlap: one thread at a time makes them. A callback cannot wait for the group: blocking functions
+/// behave there like their `try_` variants. If a call lasts longer than `failure_timeout_ms`, the other members
+/// consider this process dead.
 pub trait Handler: Send {
-    /// A message, in the order of the subgroup.
+    /// Delivers a message, in the order of the subgroup.
     fn deliver(&mut self, message: Delivery<'_>);
 
-    /// A view begins: between the last message of the one before and the first of its own, the same two at every member.
+    /// A view begins. Every member is notified between the same two messages: the last of the former view and the first
+    /// of the new one.
     ///
-    /// A process that joins is told its first view after [`Handler::restore`], and the state that it was given there may be
-    /// younger than the view: it may hold messages of that view, which do not come again. The views before it are not told.
+    /// A joiner is notified of its first view after [`Handler::restore`]. The restored state may be newer than the
+    /// view: it may include messages of that view, which are not delivered again. A joiner is not notified of the views
+    /// before its first one.
     fn view(&mut self, _view: &View) {}
 
-    /// This process has something against a member, or has heard that another has; `what` is for people. A view without the
-    /// member follows, if enough of the others can go on together: until then it is in the group.
+    /// This process suspects a member, or another member does and has published it.
+    ///
+    /// The second argument is a text for people. A view without the member follows if enough of the other members can
+    /// continue together. Until then it is in the group.
     fn suspected(&mut self, _member: MemberId, _what: &str) {}
 
-    /// An operator should see to something about this member, which may be this process: its host's clock is off. The group
-    /// goes on; `what` is for people. It comes again after ten minutes if it lasts.
+    /// The clock of a member's host is wrong, and an operator should correct it.
+    ///
+    /// The member may be this process. The second argument is a text for people. The group continues. The call is
+    /// repeated after ten minutes if the problem lasts.
     fn warned(&mut self, _member: MemberId, _what: &str) {}
 
-    /// Of a group with a log: everything numbered below this is durable now, on the disks of all voters or of as many as are
-    /// configured.
+    /// In a group with a log: every message numbered below this value is durable now.
+    ///
+    /// It is on the disks of all voters, or of as many voters as are configured.
     fn durable(&mut self, _below: u64) {}
 
-    /// The group stopped here, for this reason; nothing more is delivered. Called once.
+    /// The group stopped at this process, for this reason; no more messages are delivered. Called once.
     fn stopped(&mut self, _reason: &Error) {}
 
-    /// The application's state as of now, after everything it was delivered, for a process that joins. It is read in another
-    /// thread, while further messages are delivered here, so it must not change with them; and this call must be short: hand
-    /// out a copy, or something that shares what does not change.
+    /// Returns the application's present state, after all messages delivered so far, for a joiner or a checkpoint.
     ///
-    /// An error is final for this member: the process that joins asks another one, and [`crate::Group::fault`] of the own
-    /// number says why. An error of kind `WouldBlock` says that it cannot be done now: it is asked for again.
+    /// Another thread reads the state while further messages are delivered here. The state must not change with them,
+    /// and this call must be short: return a copy, or an object that shares immutable parts.
+    ///
+    /// During a join, an error is final for this member: the joiner asks another member, and [`crate::Group::fault`]
+    /// with the own member id returns the reason. An error of kind `WouldBlock` means that the state is not available
+    /// now; it is requested again later.
     fn snapshot(&mut self) -> std::io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(std::io::empty()))
     }
 
-    /// This process joins: takes another member's state in place of its own, before anything is delivered. In a group with a log
-    /// without a checkpoint it is not called: every message of the log is delivered, so an application that joins again in
-    /// the same process begins with an empty state. It is called again, from the start, when the member that sends it dies in the
-    /// middle; what an earlier call took is void then. It may take as long as the join (`join_timeout_ms`); what it still reads
-    /// after that fails.
+    /// Replaces this application's state by the one in `state`, before any message is delivered.
     ///
-    /// An error that is not of `state` is final: the join fails with [`Error::StateTransfer`] and its text, and the member that
-    /// sent the state is told it, too ([`crate::Group::fault`]).
+    /// Called at a joiner, with another member's state, and whenever the application begins with a checkpoint of the
+    /// log. In a group with a log but without a checkpoint it is not called, because every message of the log is
+    /// delivered. An application that joins again in the same process must therefore begin with an empty state.
     ///
-    /// An application without state need not implement it; one that is sent a state all the same refuses it.
+    /// If the source dies during the transfer, this is called again from the start, and the state of the earlier call
+    /// is void. The call may take as long as the join (`join_timeout_ms`); reads after that fail.
+    ///
+    /// An error is final unless reading `state` caused it: the join fails with [`Error::StateTransfer`] and the text of
+    /// the error, and the source receives the text, too ([`crate::Group::fault`]).
+    ///
+    /// An application without state need not implement this. If it receives a state nevertheless, the default returns
+    /// an error.
     fn restore(&mut self, state: &mut dyn Read) -> std::io::Result<()> {
         match state.read(&mut [0])? {
             0 => Ok(()),

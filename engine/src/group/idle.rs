@@ -1,6 +1,7 @@
-//! What a process says that is in no group yet, and the thread that says it while the process asks for a place.
+//! Answers questions from other processes while this process is in no group.
 //!
-//! Others ask it whether the group runs, perhaps because it is a contact of theirs: without an answer they would not found.
+//! Other processes ask whether the group runs, possibly because this process is one of their contacts. Without an
+//! answer they would not found the group. The thread in this module answers while this process asks to be admitted.
 
 use super::contacts::Contacts;
 use super::wire::{self, First, Reply, Request};
@@ -18,25 +19,25 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long somebody who asks may take.
+/// Time limit for the question of a connected process.
 const VISIT_TIME: Duration = Duration::from_secs(2);
-/// Connections at a time; the oldest makes way for the next one.
+/// Maximum number of connections at a time; a new connection replaces the oldest.
 const VISITORS_MAX: usize = 64;
-/// Pause in accepting when the system has no descriptor left, in milliseconds.
+/// Pause in accepting when the system has no free descriptor, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
 /// The answers of a process that is in no group.
 pub(super) struct Idle {
     group: String,
     me: MemberId,
-    /// Of a process that asks for a place.
+    /// The incarnation of a process that asks to be admitted.
     incarnation: Option<u64>,
     waits: Reply,
     not_founding: Vec<u8>,
 }
 
 impl Idle {
-    /// `not_founding`: why this process does not found the group.
+    /// Prepares the answers. `not_founding` is the reason why this process does not found the group.
     pub(super) fn new(config: &Config, contacts: &Contacts, not_founding: &str) -> Result<Idle, Error> {
         let (me, _, _) = config.own()?;
         let waits = contacts.waits();
@@ -44,19 +45,21 @@ impl Idle {
         Ok(Idle { group: config.group.clone(), me, incarnation: None, waits, not_founding })
     }
 
-    /// Asks for a place by this incarnation: the member that gives it dials back.
+    /// Sets the incarnation with which this process asks to be admitted.
+    ///
+    /// The leader dials back, and this process must then answer with it.
     pub(super) fn known_as(self, incarnation: u64) -> Idle {
         Idle { incarnation: Some(incarnation), ..self }
     }
 
-    /// The message that answers a question with this body.
+    /// Returns the message that answers the question with this body.
     pub(super) fn answer(&self, question: &[u8]) -> Vec<u8> {
         let reply = match wire::request(&String::from_utf8_lossy(question)) {
             Ok(request) => self.reply(&request),
             Err(error) => Reply::Refused { reason: format!("the question is malformed: {error}") },
         };
         let mut bytes = Vec::new();
-        // Writing to memory cannot fail; an answer that is too long is none.
+        // Writing to memory cannot fail. An answer that is too long is replaced by an empty one.
         let _ = wire::send_reply(&mut bytes, &reply);
         bytes
     }
@@ -82,7 +85,7 @@ impl Idle {
     }
 }
 
-/// Answers in a thread until it is closed.
+/// The thread that answers until it is closed.
 pub(super) struct Porch {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<Listening>>,
@@ -101,14 +104,14 @@ impl Porch {
         Ok(Porch { stop, thread: Some(thread) })
     }
 
-    /// Gives back the socket on which this process is found.
+    /// Ends the thread and returns the listening socket.
     pub(super) fn close(mut self) -> Result<Listening, Error> {
         let ended = self.end().and_then(|thread| thread.join().ok());
         ended.ok_or_else(|| Error::Internal("the thread that answers questions panicked".to_owned()))
     }
 
     fn end(&mut self) -> Option<JoinHandle<Listening>> {
-        // It cannot fail: nobody else writes it.
+        // The write cannot fail, because no other thread writes this counter.
         let _ = self.stop.write(1);
         self.thread.take()
     }
@@ -122,7 +125,7 @@ impl Drop for Porch {
     }
 }
 
-/// A connection that has not said all yet.
+/// A connection over which the complete question has not arrived yet.
 struct Visitor {
     socket: Socket,
     inbox: Vec<u8>,
@@ -166,7 +169,7 @@ fn serve(listening: &Listening, stop: &EventFd, idle: &Idle) {
     }
 }
 
-/// Reads what there is, and answers once that is a question. False if the connection is over.
+/// Reads the available bytes, and answers once the question is complete. Returns false if the connection is over.
 fn hear(visitor: &mut Visitor, idle: &Idle) -> bool {
     let mut bytes = [0; 4096];
     loop {
@@ -187,7 +190,8 @@ fn hear(visitor: &mut Visitor, idle: &Idle) -> bool {
             }
             Err(_) => return false,
         };
-        // All that it sent has been read, so closing loses no byte of the answer, for which a new connection has room.
+        // All bytes of the other end have been read, so closing does not discard the answer. The send buffer of a new
+        // connection has room for it.
         let _ = visitor.socket.send_with_flags(&answer, libc::MSG_NOSIGNAL);
         return false;
     }

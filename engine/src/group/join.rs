@@ -1,4 +1,4 @@
-//! From a configuration to a running node: founds the group with the others, or joins it if it runs already.
+//! Makes a running node out of a configuration: founds the group with the others, or joins it if it runs already.
 
 use super::contacts::{Contacts, LOOK_TIME, Memory};
 use super::door::{Door, STEP_TIME, Sign};
@@ -30,15 +30,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The subgroup that holds every member.
+/// The subgroup that contains every member.
 const EVERYBODY: SubgroupId = SubgroupId(0);
 /// Pause between two attempts.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
 
-/// What an attempt to join came to.
+/// The result of an attempt to join.
 pub(super) enum Attempt {
     Joined(Arc<Shared>, Box<Driver>),
-    /// Not now: the handler comes back, with the obstacle.
+    /// The attempt failed for now: returns the handler and the obstacle.
     Again(Box<dyn Handler>, String),
 }
 
@@ -65,11 +65,12 @@ pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     joined
 }
 
-/// An error of the last attempt as the caller of `join` sees it: with the time that the whole join took, which ends at
-/// `join_timeout_ms`, and with what else may stand in the way.
+/// Converts the error of the last attempt for the caller of `join`.
+///
+/// It gets the time that the whole join took, which ends at `join_timeout_ms`, and other possible causes.
 fn as_seen(error: Error, config: &Config, begun: Instant, hint: Option<String>) -> Error {
     let passed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // It ends a little before or after.
+    // An attempt does not end exactly at the timeout.
     let is_over = passed_ms.saturating_add(config.join_timeout_ms / 20) >= config.join_timeout_ms;
     let after_ms = if is_over { config.join_timeout_ms } else { passed_ms };
     match error {
@@ -85,7 +86,7 @@ fn as_seen(error: Error, config: &Config, begun: Instant, hint: Option<String>) 
     }
 }
 
-/// One attempt after the other, each as the moment suggests.
+/// Makes one attempt after the other, each of the kind that fits the present situation.
 fn try_to_join(
     config: &Config,
     vault: &mut Option<Vault>,
@@ -101,7 +102,8 @@ fn try_to_join(
     let mut listening = Some(listen::in_time(config.listens_at(address), deadline)?);
     linking::check_local(config, &specs(config))?;
     loop {
-        // Asked before this process listens: others that ask too would wait for its answer.
+        // The process asks before it listens. If several processes ask at once, each would otherwise wait for an answer
+        // of the others.
         drop(listening.take());
         let look = contacts.look(None, LOOK_TIME)?;
         let past = match vault.as_ref().filter(|_| !look.runs) {
@@ -133,12 +135,12 @@ fn try_to_join(
     }
 }
 
-/// Why this process does not found the group; `None` if it may.
+/// The reason why this process must not found the group; `None` if it may.
 fn not_founding(config: &Config, rank: Option<usize>, vault: Option<&Vault>, runs: bool) -> Option<String> {
     let why = match rank {
         None => "it is none of `members`",
         Some(_) if runs => "the group runs, and it joins",
-        // It has been in the group; the log of a founding that came to nothing is gone by now.
+        // The process has been in the group. The log of a failed founding is removed by now.
         Some(_) if vault.is_some_and(Vault::has_log) => "its log says that it has been in the group",
         Some(_) if config.found == Found::Never => "`found` is \"never\" in its configuration",
         Some(_) => return None,
@@ -146,8 +148,10 @@ fn not_founding(config: &Config, rank: Option<usize>, vault: Option<&Vault>, run
     Some(format!("this process does not found the group: {why}"))
 }
 
-/// Starts the group again with all others whose processes ended; `Again` if it runs, goes on without this one, or is founded
-/// again, as its founding did not come to an end.
+/// Restarts the group with the other members, after the processes of all members have ended.
+///
+/// Returns `Again` if the group runs, goes on without this process, or must be founded again because its founding
+/// failed.
 fn restart(
     config: &Config,
     vault: &mut Vault,
@@ -174,7 +178,7 @@ fn restart(
     let (shared, mut driver) = ready.start(config, handler)?;
     let place = Place::new(me, address);
     let search = Search::start(config, group_id, place, contacts.addresses(), linking, shared.clone())?;
-    // Whoever has no log has not written the first view down, so nobody has run in it.
+    // A founder without a log has not written the first view to disk, so no member has run in that view.
     let founded_in_vain = |node: &Node| {
         let only_founded = may_found && node.has_only_founded();
         shared.only_founded.store(only_founded, Ordering::Relaxed);
@@ -195,7 +199,7 @@ fn restart(
             }
             None => "the group runs without this process, which joins it anew",
         },
-        // Nobody has told the application anything yet.
+        // The application has not been called yet, so it can join as a new process.
         Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
             "the group goes on without this process, which joins it anew"
         }
@@ -205,7 +209,7 @@ fn restart(
     Attempt::again(driver, obstacle.to_owned())
 }
 
-/// Calls the engine, once there is one.
+/// Wakes the engine, once there is one.
 #[derive(Default, Clone)]
 pub(super) struct Wake(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
 
@@ -220,26 +224,26 @@ impl Wake {
     }
 }
 
-/// What a process has of the group's log.
+/// A process's access to the group's log.
 pub(super) struct Durable {
     pub(super) log: Arc<Log>,
     pub(super) wake: Wake,
-    /// Of one that joins.
+    /// Only at a joiner: releases the records that are held back until the earlier part of the log is complete.
     pub(super) release: Option<Release>,
 }
 
-/// A random number for this life of the process; at most 2^63 - 1, see [`wire`].
+/// A random number for this run of the process; at most 2^63 - 1, see [`super::wire`].
 pub(super) fn incarnation() -> u64 {
     (RandomState::new().hash_one(std::process::id()) >> 1).max(1)
 }
 
-/// A process that has its fabric, its node and its door's sign, and is about to run.
+/// A process that has its fabric, its node and the data for its door, and is about to run.
 pub(super) struct Ready {
     pub(super) node: Node,
     pub(super) me: Peer,
     pub(super) sign: Sign,
     pub(super) addresses: HashMap<u64, String>,
-    /// Of a process that joins: where the members of the running group are found.
+    /// At a joiner: the addresses of the members of the running group.
     pub(super) places: Vec<Place>,
     pub(super) listening: Listening,
     pub(super) durable: Option<Durable>,
@@ -265,7 +269,7 @@ impl Ready {
         let mut driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
         driver.newcomer.must_be_done(self.deadline);
         if let Some(Durable { wake, release, .. }) = self.durable {
-            // Set once, here.
+            // This is the only place that sets it.
             let _ = wake.0.set(shared.waker());
             driver.newcomer.takes_over(release);
         }
@@ -307,7 +311,7 @@ pub(super) fn node(
     Ok(Node::new(me, fabric, row, everybody, settings, 0))
 }
 
-/// One attempt: a place, links with all, and to be named in a view.
+/// Makes one attempt to join: gets admitted, links with all processes, and waits to be in a view.
 fn attempt(
     config: &Config,
     mut vault: Option<&mut Vault>,
@@ -340,7 +344,7 @@ fn attempt(
     let ready = Ready { node, me: peer, sign, addresses, places, listening, durable, restarts: None, deadline };
     let (shared, mut driver) = ready.start(config, handler)?;
     let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
-    // The leader may have died, or somebody may be unreachable: then a new attempt finds out.
+    // The leader may have died, or a process may be unreachable. A new attempt finds that out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
     let give_up = deadline.min(Instant::now() + patience);
     if driver.install(|_| Instant::now() >= give_up)? {
@@ -349,7 +353,7 @@ fn attempt(
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();
     let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
     let again = Attempt::again(driver, format!("a place in the group ({what})"));
-    // A log that has nothing yet must not make this process take itself for a member that comes back.
+    // The empty log must go: otherwise the next attempt would treat this process as a former member that comes back.
     vault.map_or(Ok(()), Vault::discard_empty)?;
     again
 }

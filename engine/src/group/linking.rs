@@ -1,4 +1,4 @@
-//! From connected streams to links of the group's fabric.
+//! Turns connected streams into links of the group's fabric.
 
 use super::wire;
 use crate::config::{Config, FabricKind, MemberId};
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How streams become links.
+/// The method that turns streams into links, by the kind of fabric.
 #[derive(Debug, Clone)]
 pub(super) enum Linking {
     Tcp,
@@ -19,7 +19,7 @@ pub(super) enum Linking {
     Verbs(verbs::Offer),
 }
 
-/// A fabric without peers, the own rows in the order of the tables, and how its links are made.
+/// A fabric without peers, the own rows in the order of the tables, and the method to make links.
 pub(super) type NewFabric = (Box<dyn Fabric>, Vec<Arc<Row>>, Linking);
 
 /// Makes the fabric of the process in `slot`; `kind` is not `auto`.
@@ -39,7 +39,7 @@ pub(super) fn new_fabric(
             (Box::new(fabric), own, Linking::Shm(offer))
         }
         FabricKind::Verbs => {
-            // An engine that stands still for longer may be taken for dead.
+            // If the engine stands still for longer than this, other members may consider it dead.
             let patience = Duration::from_millis((config.failure_timeout_ms / 4).min(250));
             let address = own_address(config);
             let (fabric, own, offer) = verbs::VerbsFabric::new(slot, specs, &config.verbs, address, patience)?;
@@ -48,18 +48,19 @@ pub(super) fn new_fabric(
     })
 }
 
-/// Finds out whether this process can make the fabric that the configuration demands: what it lacks itself is said at once, and
-/// not after a wait for the others.
+/// Checks that this process can make the fabric that the configuration demands.
+///
+/// A local problem is thus reported at once, and not after a wait for the others.
 pub(super) fn check_local(config: &Config, specs: &[TableSpec]) -> Result<(), Error> {
     match config.fabric {
-        // Whether verbs is used is for all founders together.
+        // All founders decide together whether the group uses verbs.
         FabricKind::Auto | FabricKind::Tcp => Ok(()),
         kind @ (FabricKind::Shm | FabricKind::Verbs) => new_fabric(config, kind, 0, specs).map(drop),
     }
 }
 
 impl Linking {
-    /// What the group's fabric is.
+    /// The kind of the group's fabric.
     pub(super) fn kind(&self) -> FabricKind {
         match self {
             Linking::Tcp => FabricKind::Tcp,
@@ -68,7 +69,7 @@ impl Linking {
         }
     }
 
-    /// As [`Linking::link`], with processes that were linked before, whose links broke.
+    /// Like [`Linking::link`], with processes that were linked before. Their links broke.
     pub(super) fn link_again(
         &self,
         streams: Vec<(Slot, Socket)>,
@@ -84,7 +85,8 @@ impl Linking {
         }
     }
 
-    /// Makes links with the processes in these slots, all at once; each is making its own meanwhile.
+    /// Makes links with the processes in these slots, all at once. Each of those processes makes its end at the same
+    /// time.
     pub(super) fn link(
         &self,
         streams: Vec<(Slot, Socket)>,
@@ -106,7 +108,7 @@ impl Linking {
     }
 }
 
-/// The address of this process: an RDMA port that has it is the one that peers reach.
+/// The IP address of this process; peers reach the RDMA port that has this address.
 fn own_address(config: &Config) -> Option<IpAddr> {
     let (_, address, _) = config.own().ok()?;
     let address = address::resolve(address).ok()?.first()?.ip();
@@ -116,8 +118,10 @@ fn own_address(config: &Config) -> Option<IpAddr> {
 const CAN: u8 = b'v';
 const CANNOT: u8 = b't';
 
-/// What the founders use. `auto` is verbs if every one of them can, and tcp otherwise: each tells all others, so that all
-/// come to the same.
+/// The kind of fabric on which the founders agree.
+///
+/// For `auto` it is verbs if every founder can use verbs, otherwise tcp. Each founder sends its ability to all others,
+/// so all get the same result.
 pub(super) fn agree(
     config: &Config,
     specs: &[TableSpec],

@@ -1,7 +1,7 @@
-//! What an application holds: join, send, flush, query, leave.
+//! The application's interface to a group: join, send, flush, query, leave.
 //!
-//! [`Group`] is a handle for any thread. Behind it a [`Driver`] runs the node, either in a thread of the library
-//! ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
+//! [`Group`] is a handle that any thread can use. Behind it a [`Driver`] runs the node, either in a thread of the
+//! library ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
 
 mod ask;
 mod backlog;
@@ -50,20 +50,23 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A member's handle on its group; clones are the same member. When the last one goes without [`Group::leave`], the
-/// others see this member fail. A handler that holds a clone keeps the group alive.
+/// A member's handle on its group. Clones are handles on the same member.
 ///
-/// The member is the process's that joined. In a child that `fork` makes, every call gives [`Error::Forked`] and touches
-/// nothing ([`Group::view`] is empty then), dropping does nothing, and the parent goes on undisturbed; the child may join by
-/// itself. Until it ends or calls `exec` it shares the parent's descriptors: if the parent dies meanwhile, the others notice
-/// by `failure_timeout_ms` only, and its port and its log stay taken. A child of `vfork` may call nothing.
+/// If the last handle is dropped without a call of [`Group::leave`], the other members see this member fail. A handler
+/// that holds a clone keeps the member in the group.
+///
+/// The handle belongs to the process that joined. In a child that `fork` makes, every call returns [`Error::Forked`]
+/// and has no effect ([`Group::view`] returns an empty view), dropping a handle does nothing, and the parent is not
+/// disturbed. The child may join on its own. Until the child ends or calls `exec`, it shares the parent's descriptors.
+/// If the parent dies in that time, the other members notice only after `failure_timeout_ms`, and the parent's port and
+/// log stay in use. A child of `vfork` must not make any call.
 #[derive(Clone)]
 pub struct Group {
     shared: Arc<Shared>,
     _engine: Arc<Engine>,
 }
 
-/// Ends the engine thread with the last handle.
+/// Ends the engine thread when the last handle is dropped.
 struct Engine {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -73,12 +76,12 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let thread = self.thread.get_mut().ok().and_then(Option::take);
         if self.shared.life.is_over() {
-            // The thread is the parent's: there is nothing here to wait for or to detach.
+            // The thread belongs to the parent process. This process can neither wait for it nor detach it.
             std::mem::forget(thread);
             return;
         }
         self.shared.abandon();
-        // From inside a callback the thread is the own one: it ends by itself.
+        // A thread cannot join itself. If this runs inside a callback, the engine thread ends by itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {
@@ -88,11 +91,13 @@ impl Drop for Engine {
 }
 
 impl Group {
-    /// Founds the group with the other members, or joins it if it runs; returns when this process votes in the group's view
-    /// ([`View::voters`]), so that the next member can be restarted or stopped. Callbacks then run in a thread of the library;
-    /// before that, in this call, the handler is already told the state, views and messages.
+    /// Founds the group with the other founders, or joins the group if it runs already.
     ///
-    /// Waits at most `join_timeout_ms`; the error names the members that are missing or disagree.
+    /// Returns when this process has a vote in the group's view ([`View::voters`]). The operator can then restart or
+    /// stop the next member. After the return, callbacks run in a thread of the library. During the call the handler
+    /// already receives the state, views and messages.
+    ///
+    /// Waits at most `join_timeout_ms`. The error names the members that are missing or have a different configuration.
     pub fn join(config: Config, handler: impl Handler + 'static) -> Result<Group, Error> {
         let (shared, driver) = join::join(&config, Box::new(handler))?;
         let name = format!("galerna-{}", shared.me);
@@ -100,11 +105,13 @@ impl Group {
         Ok(Group::new(shared, Some(thread)))
     }
 
-    /// As [`Group::join`], but nothing happens unless the application calls the driver: wait until [`Driver::fd`] is
-    /// readable, then call [`Driver::dispatch`]. Callbacks run in there. The descriptor is readable when this returns.
+    /// Like [`Group::join`], but the application runs the driver in its own event loop.
+    ///
+    /// Nothing happens unless the application calls the driver: wait until [`Driver::fd`] is readable, then call
+    /// [`Driver::dispatch`]. Callbacks run inside that call. The descriptor is readable when this function returns.
     pub fn join_driven(config: Config, handler: impl Handler + 'static) -> Result<(Group, Driver), Error> {
         let (shared, driver) = join::join(&config, Box::new(handler))?;
-        // The join has left the driver awake: nothing would make the descriptor readable before the first dispatch.
+        // The join leaves the driver awake, so no event would make the descriptor readable before the first dispatch.
         shared.ring();
         Ok((Group::new(shared, None), driver))
     }
@@ -114,7 +121,7 @@ impl Group {
         Group { shared, _engine: Arc::new(engine) }
     }
 
-    /// The view that the application was told of last.
+    /// The latest view of which the application was notified.
     pub fn view(&self) -> Arc<View> {
         if self.shared.life.is_over() {
             return Arc::default();
@@ -122,20 +129,22 @@ impl Group {
         self.shared.lock().view.clone()
     }
 
-    /// This process's number.
+    /// The member id of this process.
     pub fn member(&self) -> MemberId {
         self.shared.me
     }
 
-    /// What this process observed first that speaks against a member: why it suspects it, or which other member does. Of a
-    /// member that was removed, what led to that; of one that is in the view, what was observed since the view began. For
-    /// people; other members may have observed something else.
+    /// The first fault of a member that this process observed, as text for people.
+    ///
+    /// The text is the reason why this process suspects the member, or it names the member that does. For a member that
+    /// was removed, it is the cause of the removal. For a member of the present view, only faults since the view began
+    /// count. Other members may have observed something else. For this process itself, it is an error of its own.
     pub fn fault(&self, member: MemberId) -> Option<String> {
         self.shared.life.check().ok()?;
         self.shared.lock().faults.get(&member).cloned()
     }
 
-    /// Largest message of a subgroup, in bytes.
+    /// The size of the largest message of a subgroup, in bytes.
     pub fn max_message(&self, subgroup: SubgroupId) -> Result<usize, Error> {
         Ok(self.ring(subgroup)?.max_message())
     }
@@ -146,7 +155,7 @@ impl Group {
         self.ring_of(subgroup)
     }
 
-    /// As [`Group::ring`], for callers that check by themselves that this is no forked child.
+    /// Like [`Group::ring`], for callers that check for a forked child themselves.
     #[inline]
     fn ring_of(&self, subgroup: SubgroupId) -> Result<&Arc<SendRing>, Error> {
         self.shared.rings.get(usize::from(subgroup.0)).ok_or(Error::UnknownSubgroup(subgroup))
@@ -161,16 +170,16 @@ impl Group {
         reservation.commit(mode)
     }
 
-    /// Sends a copy of `payload`, or says [`Error::WouldBlock`] when the ring is full.
+    /// Sends a copy of `payload`, or returns [`Error::WouldBlock`] if the ring is full.
     pub fn try_send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8]) -> Result<(), Error> {
         let mut reservation = self.try_reserve(subgroup, payload.len())?;
         reservation.copy_from_slice(payload);
         reservation.commit(mode)
     }
 
-    /// Reserves `len` bytes of the ring, to be filled in place; waits up to `timeout` while it is full.
+    /// Reserves `len` bytes of the ring, to be filled in place; waits up to `timeout` while the ring is full.
     ///
-    /// The order of one process's messages is that of their reservations: one that stays open holds back the later ones.
+    /// The messages of one process are ordered by their reservations. An open reservation holds back all later ones.
     pub fn reserve(&self, subgroup: SubgroupId, len: usize, timeout: Duration) -> Result<Reservation<'_>, Error> {
         let ring = self.ring_of(subgroup)?;
         match self.claim(ring, len) {
@@ -180,7 +189,7 @@ impl Group {
         self.shared.wait_for_space(timeout, || self.claim(ring, len))
     }
 
-    /// Reserves `len` bytes of the ring, or says [`Error::WouldBlock`] when it is full.
+    /// Reserves `len` bytes of the ring, or returns [`Error::WouldBlock`] if the ring is full.
     #[inline(always)]
     pub fn try_reserve(&self, subgroup: SubgroupId, len: usize) -> Result<Reservation<'_>, Error> {
         self.claim(self.ring_of(subgroup)?, len)
@@ -194,27 +203,28 @@ impl Group {
         }
     }
 
-    /// Returns when everything that this process has sent or been delivered is received by `k` members (0, or more than
-    /// there are, means all): no crash of fewer than `k` can lose it any more. From inside a callback it says
-    /// [`Error::WouldBlock`] instead of waiting.
+    /// Waits until `k` members have received every message that this process has sent or been delivered.
+    ///
+    /// A `k` of 0, or greater than the number of members, means all members. After this, no crash of fewer than `k`
+    /// members can lose those messages. Inside a callback it returns [`Error::WouldBlock`] instead of waiting.
     pub fn flush(&self, subgroup: SubgroupId, k: usize, timeout: Duration) -> Result<(), Error> {
         self.start_flush(subgroup, k)?.wait(timeout)
     }
 
-    /// Begins a flush that can be asked later whether it is done.
+    /// Begins a flush; the caller can check later whether it is done.
     pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
         self.shared.check_open()?;
         Ok(Flush::start(&self.shared, k, ring.next_ticket()))
     }
 
-    /// Counters of a subgroup; in a busy group they may be some passes old.
+    /// Counters of a subgroup. In a busy group they may be some passes old.
     pub fn stats(&self, subgroup: SubgroupId) -> Result<Stats, Error> {
         self.ring(subgroup)?;
         Ok(self.shared.lock().stats[usize::from(subgroup.0)])
     }
 
-    /// Why the group stopped, if it did.
+    /// The reason why the group stopped, or `None` if it has not stopped.
     pub fn stopped(&self) -> Option<Error> {
         if let Err(forked) = self.shared.life.check() {
             return Some(forked);
@@ -222,13 +232,15 @@ impl Group {
         self.shared.lock().stopped.clone()
     }
 
-    /// Accepts nothing more, sends what was accepted, and asks the others to go on without this process: they do so in a
-    /// next view, and have been delivered all that this one has sent. Afterwards every call answers [`Error::Left`].
+    /// Leaves the group: accepts no new messages, sends the accepted ones, and asks the others to continue without it.
     ///
-    /// An open [`Reservation`] holds back the messages after it. The leave waits half of `timeout` for its commit, then drops
-    /// it: nothing of it is sent, and its commit answers [`Error::Left`].
+    /// The other members continue in the next view, and every message that this process sent is delivered to them
+    /// before. Afterwards every call returns [`Error::Left`].
     ///
-    /// If `timeout` passes first, the process leaves all the same, and the others see it fail. With
+    /// An open [`Reservation`] holds back the messages after it. The leave waits half of `timeout` for its commit, then
+    /// drops it: its message is not sent, and its commit returns [`Error::Left`].
+    ///
+    /// If `timeout` passes first, the process leaves nevertheless, and the other members see it fail. With
     /// [`Group::join_driven`], use [`Driver::leave`].
     pub fn leave(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.begin_leave(timeout)?;
@@ -242,32 +254,35 @@ impl Group {
         left.and_then(|ended| ended)
     }
 
-    /// Begins a leave, which the thread that dispatches goes on with: for the C ABI.
+    /// Begins a leave, which the dispatching thread completes. For the C ABI.
     #[doc(hidden)]
     pub fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.begin_leave(timeout)
     }
 
-    /// How the leave ended, once it has: for the C ABI.
+    /// The result of the leave, once it has ended. For the C ABI.
     #[doc(hidden)]
     pub fn left(&self) -> Option<Result<(), Error>> {
         self.shared.lock().ended.clone()
     }
 
-    /// Whether nobody is to drive the group any more: for the C ABI.
+    /// Whether the group needs no driver any more. For the C ABI.
     #[doc(hidden)]
     pub fn is_over(&self) -> bool {
         self.shared.is_abandoned() || self.left().is_some()
     }
 
-    /// Ends as if the last handle had gone, so that calls that wait in other threads return: for the C ABI, which frees.
+    /// Ends the group as if the last handle had been dropped, so that calls waiting in other threads return. For the C
+    /// ABI, which calls this before it frees the group.
     #[doc(hidden)]
     pub fn abandon(&self) {
         self.shared.abandon();
     }
 
-    /// [`Reservation::commit`] of a claim from [`Reservation::into_claim`]: for the C ABI. A claim that is not open is an
-    /// error; [`Error::Left`] if the leave may have dropped it.
+    /// Commits a claim from [`Reservation::into_claim`], like [`Reservation::commit`]. For the C ABI.
+    ///
+    /// A claim that is not open is an error: [`Error::Left`] if the leave may have dropped it, otherwise
+    /// [`Error::Misuse`].
     #[doc(hidden)]
     pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<(), Error> {
         self.shared.check_mode(mode)?;
@@ -276,7 +291,8 @@ impl Group {
         if open { Ok(()) } else { Err(self.not_open()) }
     }
 
-    /// Drops a claim from [`Reservation::into_claim`]: for the C ABI. One that the leave may have dropped is no error.
+    /// Drops a claim from [`Reservation::into_claim`]. For the C ABI. A claim that the leave may have dropped is no
+    /// error.
     #[doc(hidden)]
     pub fn abandon_claim(&self, subgroup: SubgroupId, claim: Claim) -> Result<(), Error> {
         let open = self.ring(subgroup)?.abandon_if_open(claim);
@@ -293,9 +309,9 @@ impl Group {
     }
 }
 
-/// Ring bytes to fill in place: [`Reservation::commit`] sends them, dropping them sends nothing.
+/// Ring bytes to fill in place. [`Reservation::commit`] sends them; dropping the reservation sends nothing.
 ///
-/// The bytes hold what earlier messages left there. In a forked child there are none.
+/// The bytes initially contain remains of earlier messages. In a forked child the slice is empty.
 pub struct Reservation<'g> {
     shared: &'g Shared,
     ring: &'g SendRing,
@@ -304,22 +320,26 @@ pub struct Reservation<'g> {
 }
 
 impl Reservation<'_> {
-    /// Sends the message. Nothing is sent if the group does not have the mode ([`Mode::Durable`] without a log,
-    /// [`Error::Misuse`]), or if a leave has dropped the reservation ([`Error::Left`], see [`Group::leave`]).
+    /// Sends the message.
+    ///
+    /// # Errors
+    /// The message is not sent, and this returns [`Error::Misuse`] if the group does not support the mode
+    /// ([`Mode::Durable`] without a log), or [`Error::Left`] if a leave has dropped the reservation (see
+    /// [`Group::leave`]).
     #[inline(always)]
     pub fn commit(self, mode: Mode) -> Result<(), Error> {
         self.shared.life.check()?;
         self.shared.check_mode(mode)?;
         let (shared, ring, claim) = (self.shared, self.ring, self.reserved.claim());
-        // It is not given up any more.
+        // The destructor must not abandon the claim that is committed next.
         std::mem::forget(self);
         ring.commit(claim, mode);
-        // There is a fence in this, after which it is known whether it was dropped before.
+        // `work` contains the fence that `is_kept` needs: after it, a drop by a leave before the commit is visible.
         shared.work();
         if ring.is_kept(claim) { Ok(()) } else { Err(Error::Left) }
     }
 
-    /// Keeps the reservation open beyond this value: for the C ABI, see [`Group::commit_claim`].
+    /// Keeps the reservation open after this value is gone. For the C ABI, see [`Group::commit_claim`].
     #[doc(hidden)]
     pub fn into_claim(mut self) -> Claim {
         self.open = false;
@@ -351,7 +371,7 @@ impl DerefMut for Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if self.open && !self.shared.life.is_over() {
-            // A leave may have dropped it.
+            // Abandoning is harmless if a leave has dropped the reservation already.
             self.ring.abandon(self.reserved.claim());
             self.shared.work();
         }

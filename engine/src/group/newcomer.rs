@@ -1,4 +1,4 @@
-//! A process that has joined and is still without the group's state: what comes meanwhile is kept, and handed over after it.
+//! A joiner that does not have the group's state yet: it keeps arriving messages, and delivers them after the state.
 
 use super::backlog::{Backlog, Item};
 use super::driver::Driver;
@@ -17,34 +17,35 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// How far a process has come.
+/// The progress of a joiner.
 enum Stage {
-    /// It has the state, and hears everything directly.
+    /// Messages go directly to the application. Also the initial stage, before a transfer begins.
     Settled,
-    /// A thread takes the state for it.
+    /// A thread takes the state.
     Transfer(Receiver<Restored>),
-    /// It has the state, and catches up with what came meanwhile, and with what the state is ahead of it.
+    /// The state is here. The application receives the kept messages, until the node has delivered everything that the
+    /// state covers.
     CatchUp(Covered),
 }
 
-/// See the module.
+/// The progress of a joiner, and the messages that it keeps.
 pub(super) struct Newcomer {
     stage: Stage,
-    /// It was there from the beginning, or has taken the state.
+    /// This process was a member from the beginning, or has taken the state.
     has_state: bool,
-    /// The group was restarted: the application is told what the log holds, whoever votes.
+    /// The group was restarted, so the log is replayed to the application even if this process is a voter.
     replays: bool,
-    /// In a group with a log: lets the own log go on from what was fetched.
+    /// In a group with a log: releases the held records once the fetched part of the log is complete.
     release: Option<Release>,
     backlog: Backlog,
     most_bytes: usize,
     deadline: Instant,
     join_timeout_ms: u64,
-    /// When a process that has the state gives up waiting for the view in which it votes.
+    /// The time at which a process with the state stops waiting for the view that makes it a voter.
     vote_deadline: Instant,
-    /// How long a view change may take, at least.
+    /// The minimum time allowed for a view change.
     vote_time: Duration,
-    /// When a process that catches up, and is no faster than what comes, gives up.
+    /// The time at which catch-up is given up; `None` if there is no limit.
     catch_up_deadline: Option<Instant>,
     pub(super) gate: Gate,
     life: Life,
@@ -52,11 +53,11 @@ pub(super) struct Newcomer {
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        // A forked child would wait for the parent's thread, and end the parent's connection.
+        // In a forked child, this would wait for the parent's thread and end the parent's connection.
         if self.life.is_over() {
             return;
         }
-        // From here on the application is not told anything any more.
+        // From here on the application is not called any more.
         self.gate.shut();
     }
 }
@@ -82,12 +83,13 @@ impl Newcomer {
         }
     }
 
-    /// When the state must be here.
+    /// The time by which the state must be here.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Why the join failed, with the time that it waited in all: the node knows only what the last attempt had of it.
+    /// Converts the reason of a failed join to show the whole waiting time. The node knows only the time of the last
+    /// attempt.
     pub(super) fn with_whole_wait(&self, reason: &Error) -> Error {
         let after_ms = self.join_timeout_ms;
         match reason.clone() {
@@ -97,41 +99,43 @@ impl Newcomer {
         }
     }
 
-    /// An attempt of a join that may take until `deadline`.
+    /// Sets the deadline of the whole join, of which this is one attempt.
     pub(super) fn must_be_done(&mut self, deadline: Instant) {
         (self.deadline, self.vote_deadline) = (deadline, deadline);
     }
 
-    /// The state is here. An application that takes messages more slowly than they come would catch up for ever: it gets the
-    /// join's time once more. One whose group was restarted has its whole log to hear, and waits for nobody.
+    /// Begins the catch-up, after the state has arrived.
+    ///
+    /// If the application is slower than the stream, catch-up never ends. So it gets the join's time once more. There
+    /// is no limit after a restart: the application has to receive the whole log, and it waits for no other process.
     fn begin_catch_up(&mut self, covered: Covered) {
         let until = self.deadline.max(Instant::now() + Duration::from_millis(self.join_timeout_ms));
         self.catch_up_deadline = Some(until).filter(|_| !self.replays);
         self.stage = Stage::CatchUp(covered);
     }
 
-    /// Of a group that is restarted.
+    /// Notes that the group is being restarted.
     pub(super) fn replays(&mut self) {
         self.replays = true;
     }
 
-    /// Of a group with a log, which begins with what is fetched.
+    /// Sets the release of the held records, in a group with a log.
     pub(super) fn takes_over(&mut self, release: Option<Release>) {
         self.release = release;
     }
 
-    /// Whether there is anything that the application is not told directly.
+    /// Whether messages do not go directly to the application yet.
     pub(super) fn is_new(&self) -> bool {
         !matches!(self.stage, Stage::Settled)
     }
 
-    /// Whether this process, a voter or not, needs the state and does not take it yet.
+    /// Whether this process, voter or not, needs the state and is not taking it yet.
     pub(super) fn needs_state(&mut self, voter: bool) -> bool {
         self.has_state |= voter && !self.replays;
         !self.has_state && !self.is_new()
     }
 
-    /// A pass of the node whose deliveries are kept.
+    /// Runs a pass of the node and keeps its deliveries for later.
     pub(super) fn poll(&mut self, node: &mut Node, now_ms: u64, slice: Slice<'_>) -> bool {
         let backlog = &mut self.backlog;
         let keep = |message: Delivery<'_>| backlog.keep(&message);
@@ -147,7 +151,7 @@ impl Newcomer {
         moved
     }
 
-    /// A view begins. True if the application is to be told of it later.
+    /// Keeps a new view for later if necessary; returns true if it was kept.
     pub(super) fn begin(&mut self, view: &Arc<View>) -> bool {
         if self.is_new() {
             self.backlog.keep_view(view.clone());
@@ -157,7 +161,7 @@ impl Newcomer {
 }
 
 impl Driver {
-    /// This process has joined: it needs the state of one of the voters.
+    /// Starts to take the state from one of the voters, after this process has joined.
     pub(super) fn take_state(&mut self) {
         let Some(handler) = self.handler.take() else { return };
         let Some(view) = self.node.view().map(|view| view.number) else { return };
@@ -183,7 +187,7 @@ impl Driver {
         }
     }
 
-    /// Stops a process that has the state, and that the others do not make a voter in time.
+    /// Stops a process that has the state but has not become a voter in time.
     pub(super) fn check_vote(&mut self) {
         if Instant::now() >= self.newcomer.vote_deadline {
             let what = "the view change that makes this process a voter";
@@ -191,7 +195,7 @@ impl Driver {
         }
     }
 
-    /// Goes on with a process that is new. True if anything moved.
+    /// Continues with the state transfer or the catch-up. Returns true if anything changed.
     pub(super) fn welcome(&mut self) -> bool {
         match &self.newcomer.stage {
             Stage::Settled => false,
@@ -218,9 +222,10 @@ impl Driver {
         }
     }
 
-    /// Hands over what came while the state did, for as long as a pass may last.
+    /// Passes the kept messages and views to the application, for as long as a pass may last.
     fn catch_up(&mut self) -> bool {
-        // Its own clock: nothing is in a hurry here, and the thread that counts a pulse may itself be late.
+        // This uses the clock directly: speed is not critical here, and the thread that counts ticks may itself be
+        // late.
         let (begin, lasts, mut moved) = (Instant::now(), self.shared.pulse.period(), false);
         loop {
             let now = Instant::now();
@@ -247,17 +252,18 @@ impl Driver {
                     let payload = &*payload;
                     self.call(|handler| handler.deliver(Delivery { subgroup, view, sender, sequence, mode, payload }));
                 }
-                // Its log counts once it is on disk.
+                // Catch-up ends only when the log is on disk.
                 None if self.newcomer.release.as_ref().is_some_and(|release| !release.is_done()) => return moved,
                 None => {
                     if !covered.is_within(&Covered::of(&self.node)) {
-                        // Whoever gave the state has delivered what is still to be delivered here: it must not come again.
+                        // The state includes messages that the node here has yet to deliver. The application must not
+                        // receive them again.
                         return moved;
                     }
                     self.newcomer.stage = Stage::Settled;
                     (self.newcomer.has_state, self.newcomer.replays) = (true, false);
                     self.newcomer.release = None;
-                    // A long log may have taken the application beyond the deadline.
+                    // Replaying a long log may have taken until after the deadline.
                     let vote_deadline = Instant::now() + self.newcomer.vote_time;
                     self.newcomer.vote_deadline = vote_deadline.max(self.newcomer.deadline);
                     self.node.ready();

@@ -1,24 +1,25 @@
-//! The stream of a state transfer: both ends wait for each other until one deadline, that of the join, for as long as both are
-//! in the group.
+//! The stream of a state transfer.
+//!
+//! Both ends wait for each other until one deadline, that of the join, as long as both are in the group.
 
 use crate::fabric::meet::Quiet;
 use socket2::{Socket, TcpKeepalive};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-/// How often an end that waits looks whether it still has to.
+/// Interval at which a waiting end checks whether to continue.
 pub(super) const LOOK_TIME: Duration = Duration::from_millis(200);
-/// A connection whose other host says nothing for so long is asked for a sign of life, by the system.
+/// After this time without data from the other host, the system sends keepalive probes.
 const SILENCE_TIME: Duration = Duration::from_secs(5);
-/// Pause between the questions, and their number.
+/// Interval of the keepalive probes, and their number.
 const QUESTION_TIME: Duration = Duration::from_secs(1);
 const QUESTIONS: u32 = 5;
 
-/// See the module.
+/// A stream with a deadline, that ends early if the other end leaves the group.
 pub(super) struct Patient<'a> {
     socket: &'a Socket,
     deadline: Instant,
-    /// Whether the other end is still waited for.
+    /// Whether the other end is still in the group.
     goes_on: &'a dyn Fn() -> bool,
 }
 
@@ -28,12 +29,12 @@ impl<'a> Patient<'a> {
         socket.set_write_timeout(Some(LOOK_TIME))?;
         let questions =
             TcpKeepalive::new().with_time(SILENCE_TIME).with_interval(QUESTION_TIME).with_retries(QUESTIONS);
-        // Sockets of the own host need none, and have none.
+        // A unix socket does not support keepalive, and needs none.
         let _ = socket.set_tcp_keepalive(&questions);
         Ok(Patient { socket, deadline, goes_on })
     }
 
-    /// One step that may have to be made again.
+    /// Repeats a read or write until it succeeds, fails, or has to be given up.
     fn step(&self, mut step: impl FnMut(&Socket) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             match step(self.socket) {

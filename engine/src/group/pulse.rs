@@ -1,8 +1,9 @@
-//! When a pass of the engine has lasted long enough: heartbeats leave between passes, so callbacks and copies must make room for
-//! them, however many there are.
+//! Limits the length of an engine pass.
 //!
-//! A look at the clock after each message would cost more than many a message. So the thread that listens counts ticks while the
-//! engine is busy, and sleeps otherwise; the engine reads the count.
+//! Heartbeats are sent between passes, so callbacks and copies must leave time for them, however many there are.
+//!
+//! Reading the clock after each message would cost more than many messages do. So the thread that listens for
+//! connections counts ticks while the engine is busy, and sleeps otherwise. The engine reads the count.
 
 use crate::multicast::{Delivery, Sink};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -11,24 +12,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Ticks in one failure timeout: a pass is over after two of them, well within the time between two heartbeats.
+/// Ticks per failure timeout. A pass ends after two ticks, well within the interval of two heartbeats.
 const TICKS_PER_TIMEOUT: u64 = 20;
 
-/// The engine's side.
+/// The tick count, shared by the engine and the counting thread.
 pub(super) struct Pulse {
     period: Duration,
     ticks: AtomicU64,
-    /// The engine has looked at the count since the last tick.
+    /// The engine has read the count since the last tick.
     watched: AtomicBool,
     /// Wakes the thread that counts.
     wake: EventFd,
 }
 
-/// What a pass may take, from its begin.
+/// The time allowed for a pass, from its beginning.
 pub(super) struct Slice<'p> {
     pulse: &'p Pulse,
     from: u64,
-    /// The count as of the last look, if the thread counts on from there.
+    /// The count at the latest check. While it is unchanged, the thread is counting and no further check is needed.
     seen: Cell<u64>,
 }
 
@@ -39,10 +40,10 @@ impl Pulse {
         Ok(Pulse { period, ticks: AtomicU64::new(0), watched: AtomicBool::new(false), wake })
     }
 
-    /// A pass begins.
+    /// Begins a pass.
     pub(super) fn begin(&self) -> Slice<'_> {
         let from = self.ticks.load(Ordering::Relaxed);
-        // No look yet.
+        // This value differs from the count, so the first check takes the slow path.
         Slice { pulse: self, from, seen: Cell::new(from.wrapping_sub(1)) }
     }
 
@@ -54,7 +55,7 @@ impl Pulse {
     #[cold]
     fn watch(&self) {
         self.watched.store(true, Ordering::Relaxed);
-        // It fails only when the counter is full, and then the descriptor is readable anyway.
+        // The write fails only if the counter is full, and then the descriptor is readable already.
         let _ = self.wake.write(1);
     }
 }
@@ -63,18 +64,19 @@ impl Slice<'_> {
     /// Whether the pass has lasted long enough.
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        // After each message: one load.
+        // This runs after each message, so the common case is a single load.
         self.pulse.ticks.load(Ordering::Relaxed) != self.seen.get() && self.look()
     }
 
     #[cold]
     fn look(&self) -> bool {
-        // Pairs with the Release in `Ticker::turn`: an engine that sees a tick sees that the thread asks again whether to go on.
+        // Pairs with the Release in `Ticker::turn`. An engine that sees a tick also sees that `watched` was cleared, so
+        // it asks the thread to continue.
         let ticks = self.pulse.ticks.load(Ordering::Acquire);
         if !self.pulse.watched.load(Ordering::Relaxed) {
             self.pulse.watch();
         }
-        // The first tick may come at once.
+        // The first tick may come right after the pass began.
         let is_over = ticks.wrapping_sub(self.from) >= 2;
         if !is_over {
             self.seen.set(ticks);
@@ -83,7 +85,7 @@ impl Slice<'_> {
     }
 }
 
-/// Tells messages for as long as a pass may last.
+/// Passes messages to `tell` for as long as a pass may last.
 pub(super) struct Timed<'p, F> {
     pub(super) tell: F,
     pub(super) slice: Slice<'p>,
@@ -102,7 +104,7 @@ impl<F: FnMut(Delivery<'_>)> Sink for Timed<'_, F> {
     }
 }
 
-/// The side of the thread that counts.
+/// The counting thread's part.
 pub(super) struct Ticker<'p> {
     pulse: &'p Pulse,
     due: Option<Instant>,
@@ -113,26 +115,27 @@ impl<'p> Ticker<'p> {
         Ticker { pulse, due: None }
     }
 
-    /// Readable when the engine has begun to look at the count.
+    /// The descriptor is readable when the engine has begun to read the count.
     pub(super) fn fd(&self) -> BorrowedFd<'p> {
         self.pulse.wake.as_fd()
     }
 
-    /// How long the thread may sleep; none is for ever.
+    /// The time that the thread may sleep; `None` means without limit.
     pub(super) fn rest(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Counts, if it is time. `called`: the descriptor is readable.
+    /// Counts a tick if it is due. `called`: the descriptor is readable.
     pub(super) fn turn(&mut self, called: bool) {
         let now = Instant::now();
         if called {
-            // Would block if it was drained already.
+            // The read would block if the counter was drained already.
             let _ = self.pulse.wake.read();
             self.due.get_or_insert(now + self.pulse.period);
         }
         if self.due.is_some_and(|due| now >= due) {
-            // Nobody looks any more, or somebody calls again.
+            // If the engine does not read the count any more, counting stops. The engine wakes this thread when it
+            // begins again.
             let watched = self.pulse.watched.swap(false, Ordering::Relaxed);
             self.pulse.ticks.fetch_add(1, Ordering::Release);
             self.due = watched.then(|| now + self.pulse.period);

@@ -1,4 +1,6 @@
-//! The driver's side of the door: gives joiners a place, attaches them, hands out the application's state.
+//! The driver's part in requests of other processes.
+//!
+//! It admits joiners, attaches their links, and provides the application's state.
 
 use super::contacts::Memory;
 use super::door::{Door, NoState, Snapshot, Visit};
@@ -15,37 +17,38 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::mpsc::SyncSender;
 
-/// A state on its way out.
+/// A state that waits to be handed out.
 pub(super) struct HandOut {
     snapshot: Snapshot,
-    /// Per stream of its view, how many messages it covers.
+    /// For each stream of its view, the number of messages that the state covers.
     covers: Vec<u64>,
     reply: SyncSender<Result<Snapshot, NoState>>,
 }
 
 impl HandOut {
-    /// Whether all that it covers will be delivered to everybody, even if this process dies: all have received it, or this
-    /// process has brought it into the next view.
+    /// Whether all messages in the state will be delivered to every member, even if this process dies.
+    ///
+    /// That is the case if all members have received them, or if this process has taken them into the next view.
     fn is_due(&self, node: &Node) -> bool {
         let view = node.view().map_or(0, |view| view.number);
         view > self.snapshot.covered.view || node.multicast().received_by(0, &self.covers)
     }
 }
 
-/// What a driver knows of where processes are found.
+/// The addresses of the other processes, and the means to link with them.
 pub(super) struct Reception {
     group_id: u64,
     fabric: FabricKind,
     /// By incarnation.
     addresses: HashMap<u64, String>,
     memory: Memory,
-    /// Members that said why they could not take the state, until they join anew.
+    /// Members that reported why they could not take the state. An entry stays until the member joins again.
     gave_up: HashSet<MemberId>,
-    /// This process, and how its links are made.
+    /// This process. `linking` makes its links.
     me: Place,
     linking: Linking,
     pub(super) mending: Mending,
-    /// Listens as long as the driver lives.
+    /// The listening thread, which lives as long as the driver.
     _door: Door,
 }
 
@@ -60,7 +63,7 @@ impl Reception {
         Reception { group_id, fabric, addresses, memory, gave_up, me, linking, mending, _door: door }
     }
 
-    /// For this process's next attempt to join.
+    /// Keeps the addresses for this process's next attempt to join.
     pub(super) fn remember(&self, places: &[Place]) {
         self.memory.keep(self.group_id, places);
     }
@@ -85,7 +88,7 @@ impl Reception {
         self.addresses.get(&peer.incarnation).cloned()
     }
 
-    /// A view begins: those who are gone are not asked for any more.
+    /// Updates the known processes when a view begins: those that departed are forgotten.
     pub(super) fn begin(&mut self, change: &ViewChange) {
         for peer in &change.joined {
             self.gave_up.remove(&peer.id);
@@ -101,16 +104,16 @@ impl Reception {
 }
 
 impl Driver {
-    /// Does what somebody at the door wants.
+    /// Serves a request of another process.
     pub(super) fn receive(&mut self, visit: Visit) {
         match visit {
             Visit::Join { id, incarnation, address, reply } => {
                 let answer = self.admit(id, incarnation, address);
-                // The visitor may have lost its patience.
+                // The visitor's thread may have given up.
                 let _ = reply.send(answer);
             }
             Visit::Leads { reply } => {
-                // The visitor may have lost its patience.
+                // The visitor's thread may have given up.
                 let _ = reply.send(self.node.leads());
             }
             Visit::Link { place, since, connection } => match self.node.attach(place.peer(), since, connection) {
@@ -121,7 +124,7 @@ impl Driver {
             },
             Visit::MayRelink { peer, view, reply } => {
                 let answer = self.may_relink(peer, view);
-                // The visitor may have lost its patience.
+                // The visitor's thread may have given up.
                 let _ = reply.send(answer);
             }
             Visit::GoneOn { peer, view, left } => {
@@ -189,22 +192,22 @@ impl Driver {
         }
     }
 
-    /// Hands out the states that cover nothing which only this member may have.
+    /// Hands out each waiting state, once no message in it can be lost with this member.
     pub(super) fn hand_out(&mut self) {
         for HandOut { snapshot, reply, .. } in self.hand_outs.extract_if(.., |given| given.is_due(&self.node)) {
-            // The visitor may have lost its patience.
+            // The visitor's thread may have given up.
             let _ = reply.send(Ok(snapshot));
         }
     }
 
-    /// The state, for a process that has heard nothing before view `first`.
+    /// Takes a snapshot for a process that enters the group in view `first`.
     fn snapshot(&mut self, first: u64) -> Result<Snapshot, NoState> {
         if !self.node.is_voter() || self.newcomer.is_new() {
             return Err(NoState::Later("this member does not have the whole state itself".to_owned()));
         }
         let covered = Covered::of(&self.node);
         if covered.view < first {
-            // What this member has still to deliver of its view would reach the other in no way.
+            // The joiner would never get the messages that this member has yet to deliver in its own, earlier view.
             return Err(NoState::Later(format!("this member has not begun view {first} yet")));
         }
         let mut given: Option<io::Result<Box<dyn Read + Send>>> = None;
@@ -213,23 +216,23 @@ impl Driver {
             |what: &dyn std::fmt::Display| NoState::Failed(format!("the application's `snapshot` failed: {what}"));
         match given.unwrap_or_else(|| Err(io::Error::other("it panicked"))) {
             Ok(state) => Ok(Snapshot { covered, state }),
-            // Of an application that cannot do so now.
+            // The application cannot provide its state now, but may do so later.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(NoState::Later(error.to_string())),
             Err(error) => Err(failed(&error)),
         }
     }
 
-    /// Notes what speaks against a member, which the application is told later.
+    /// Records a fault of a member. The application is notified later.
     pub(super) fn note_fault(&mut self, member: MemberId, what: String) {
         tracing::warn!(member = member.0, what, "suspected");
         if !self.reception.gave_up.contains(&member) {
-            // The first is the cause, what follows are its consequences.
+            // The first fault is the cause; later ones are consequences.
             self.shared.lock().faults.entry(member).or_insert_with(|| what.clone());
         }
         self.untold_faults.push_back((member, what));
     }
 
-    /// Tells the application and the operator of hosts whose clocks are off.
+    /// Notifies the application of hosts with a wrong clock, and logs a warning for the operator.
     pub(super) fn tell_warnings(&mut self) {
         for (member, what) in self.node.take_warnings() {
             tracing::warn!(member = member.0, what, "a wrong clock");
@@ -237,25 +240,25 @@ impl Driver {
         }
     }
 
-    /// Notes why a process could not take the state: that its link goes down next is only what follows.
+    /// Records why a process could not take the state. The loss of its link, which comes next, is only a consequence.
     fn note_cause(&mut self, member: MemberId, what: String) {
         self.reception.gave_up.insert(member);
-        // The link may have gone down first.
+        // The link may have gone down first, so this replaces that fault.
         self.shared.lock().faults.insert(member, what.clone());
         self.note_fault(member, what);
     }
 
-    /// Notes what failed in this process: [`crate::Group::fault`] of the own number says it.
+    /// Records an error of this process, for [`crate::Group::fault`] with the own member id.
     fn note_own(&mut self, what: &str) {
         tracing::error!(what, "this process could not give the group's state away");
         self.shared.lock().faults.insert(self.shared.me, what.to_owned());
     }
 
-    /// Shows who is in the view, and, while the state is taken, where it can be had.
+    /// Updates the set of processes in the view, and the list of sources for a state transfer.
     pub(super) fn show_sources(&mut self, view: &membership::View) {
         let present = view.members.iter().map(|member| member.peer.incarnation).collect();
         self.shared.lock().present = present;
-        // The lowest rank leads, and has enough to do.
+        // The highest rank comes first: the lowest rank is the leader, which has enough work.
         let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
         let source = |peer| Some(Source { peer, address: self.reception.address_of(peer)? });
         self.newcomer.gate.offer(voters.filter_map(source).collect());

@@ -1,8 +1,8 @@
-//! A log on its way from one member to another: of a process that joins or that is behind after a restart.
+//! Transfers a log from one member to another: to a joiner, or to a member that is behind after a restart.
 //!
-//! The stream is that of a state transfer (see [`super::transfer`]). In it: perhaps a checkpoint, if the log does not go back
-//! far enough, {1, view, number, time, length: u64 each, bytes}; then records, {2, view, number, time, sender, mode, kind,
-//! length: u64 each, bytes}; then a 0.
+//! The outer format is that of a state transfer (see [`super::transfer`]). The content begins with a checkpoint if the
+//! log does not go back far enough: {1, view, number, time, length: u64 each, bytes}. Then come records, {2, view,
+//! number, time, sender, mode, kind, length: u64 each, bytes}, and a 0 as the end.
 
 use super::gate::{Gate, Source};
 use super::handler::Handler;
@@ -27,12 +27,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
-/// The most bytes of a record that is believed: a frame has fewer.
+/// The maximum length of a received record, in bytes. Every frame is shorter.
 const RECORD_BYTES_MAX: u64 = 1 << 28;
-/// Records handed over at a time.
+/// Number of records that are handed over at a time.
 const RECORDS_PER_BATCH: usize = 256;
 
-/// A record with its bytes.
+/// A record that owns its bytes.
 pub(super) struct Owned {
     version: Version,
     time_ns: u64,
@@ -57,12 +57,12 @@ fn put(out: &mut Vec<u8>, words: &[u64]) {
     words.iter().for_each(|word| out.extend(word.to_le_bytes()));
 }
 
-/// What is sent, as something to read.
+/// The content of a transfer, as a stream of bytes.
 pub(super) struct Sent {
     checkpoint: Option<Snapshot>,
     records: Iter,
     below: Version,
-    /// Bytes to give next, up to a position of which they are given already.
+    /// The next bytes of the stream; those before `at` have been read already.
     buffer: Vec<u8>,
     at: usize,
     in_checkpoint: bool,
@@ -70,7 +70,8 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// The records of `log` from one version on and below another; from its checkpoint on, if it does not go back that far.
+    /// Sends the records of `log` from `from` on and below `below`. Begins with the checkpoint if the log does not go
+    /// back to `from`.
     pub(super) fn new(log: &Log, from: Version, below: Version) -> Result<Sent, Error> {
         let (mut buffer, mut checkpoint, mut iter) = (Vec::new(), None, log.iter(from..));
         if !goes_back_to(log, from)? {
@@ -129,8 +130,9 @@ impl Read for Sent {
     }
 }
 
-/// Whether a log has every record from `from` on: it goes back that far, or to the group's beginning. One that was trimmed, or
-/// that began with somebody else's checkpoint, does not.
+/// Whether a log contains every record from `from` on: it goes back that far, or to the group's beginning.
+///
+/// A log that was trimmed, or that began with another member's checkpoint, does not go back to the beginning.
 fn goes_back_to(log: &Log, from: Version) -> Result<bool, Error> {
     let Some(oldest) = log.oldest()? else { return Ok(false) };
     if from >= oldest {
@@ -140,7 +142,7 @@ fn goes_back_to(log: &Log, from: Version) -> Result<bool, Error> {
     Ok(oldest.view == 0 && first == Some(Kind::Decision))
 }
 
-/// Why a request for records is turned down, if it is.
+/// The reply that refuses a request for records; `None` if the request can be served.
 pub(super) fn refusal(log: &Log, from: Version, below: Version, ended: bool) -> Option<Reply> {
     let end = log.durable().unwrap_or_default();
     if ended && end < below {
@@ -157,7 +159,7 @@ pub(super) fn refusal(log: &Log, from: Version, below: Version, ended: bool) -> 
     }
 }
 
-/// [`Sent`], opened with the first byte.
+/// A [`Sent`] that is opened when its first byte is read.
 pub(super) struct Given<'l> {
     log: &'l Log,
     from: Version,
@@ -197,7 +199,7 @@ fn words<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
     Ok(all)
 }
 
-/// Reads one record, or the end; a checkpoint before it goes to `checkpoint`.
+/// Reads one record; `None` at the end. A checkpoint before the record goes to `checkpoint`.
 fn receive(
     from: &mut impl Read,
     checkpoint: &mut dyn FnMut(Version, u64, &mut dyn Read) -> io::Result<()>,
@@ -232,14 +234,14 @@ fn receive(
     }
 }
 
-/// What is wanted of another member's log.
+/// The part of another member's log that this process needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) me: Peer,
     pub(super) group_id: u64,
     pub(super) from: Version,
     pub(super) below: Version,
-    /// The views below are to be over at the source.
+    /// The source must have completed the views below `below`.
     pub(super) ended: bool,
     pub(super) deadline: Instant,
 }
@@ -263,7 +265,7 @@ fn is_given(stream: &mut Patient<'_>) -> Result<(), Trouble> {
     }
 }
 
-/// Records on their way to a process that is being restarted.
+/// A transfer of records to a process that is being restarted.
 pub(super) struct Fetch {
     pub(super) batches: Receiver<io::Result<Vec<Owned>>>,
     pub(super) from: Peer,
@@ -273,14 +275,14 @@ pub(super) struct Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        // After a fork the connection is the parent's.
+        // In a forked child, the connection belongs to the parent.
         if !self.life.is_over() {
             self.gate.shut();
         }
     }
 }
 
-/// Fetches records in a thread, for a process that is being restarted; the channel ends with the records, or with an error.
+/// Fetches records in a thread, for a process that is being restarted. The channel ends after the records or an error.
 pub(super) fn fetch(source: Source, wanted: Wanted, wake: impl Fn() + Send + 'static) -> Result<Fetch, Error> {
     let (sender, batches) = sync_channel(4);
     let (from, gate) = (source.peer, Gate::default());
@@ -319,7 +321,7 @@ fn pour(
         let ended = next.is_none();
         batch.extend(next);
         if ended || batch.len() >= RECORDS_PER_BATCH {
-            // The driver may be gone: then nobody needs it.
+            // The driver may be gone, and the records are not needed then.
             if into.send(Ok(std::mem::take(&mut batch))).is_err() || ended {
                 return Ok(());
             }
@@ -328,15 +330,16 @@ fn pour(
     }
 }
 
-/// What a process that joins needs to take over the group's log.
+/// The means by which a joiner takes over the group's log.
 pub(super) struct Takeover {
     pub(super) log: Arc<Log>,
     pub(super) release: Release,
     pub(super) wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Brings the log up to the begin of the taker's view, unless it goes there already (then `takeover` is none), and then the
-/// application, from its checkpoint and the log after it; in a thread.
+/// Completes the log up to the beginning of the taker's view, then restores the application from it, in a thread.
+///
+/// Without `takeover` the log is complete already. The application gets the checkpoint and the records after it.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
     gate: Gate,
@@ -349,26 +352,26 @@ pub(super) fn start(
     thread::spawn("galerna-transfer", "takes the group's log", taker.stack_bytes, move || {
         let taken = match takeover {
             Some(takeover) => take_over(takeover, &gate, taker).map(Some),
-            // What the restart added may be on its way to the disk.
+            // Records that the restart added may not be on disk yet.
             None => log.sync(DISK_TIME).map(|()| None),
         };
         let result = taken.and_then(|from| tell(&mut *handler, &gate, &log, taker.view, from));
-        // The driver may be gone: then nobody needs it.
+        // The driver may be gone, and the result is not needed then.
         let _ = sender.send(Restored { handler, result });
         done();
     })?;
     Ok(receiver)
 }
 
-/// The member that gave the log, which waits to hear how that went.
+/// The source of the log, and the connection over which it waits for the result.
 type Giver = (Source, Socket);
 
 fn take_over(takeover: Takeover, gate: &Gate, taker: Taker) -> Result<Giver, Error> {
     let Takeover { log, release, wake } = takeover;
-    // From here on this process's former votes count no more: the group has gone on without them.
+    // From here on this process's former votes are void: the group has gone on without them.
     log.save(LEDGER, &[], DISK_TIME)?;
     let giver = transfer::from_any(gate, taker.deadline, |source| {
-        // From the very first one, the group's own begin, if there is nothing here yet.
+        // An empty log is fetched from the very first record on, the beginning of the group.
         let from = log.durable().map_or(Version::default(), Version::next);
         let below = Version { view: taker.view, sequence: 0 };
         let Taker { me, group_id, deadline, .. } = taker;
@@ -384,7 +387,7 @@ fn take_from(log: &Log, gate: &Gate, source: &Source, wanted: Wanted) -> Result<
     let mut stream = Patient::new(&socket, wanted.deadline, &goes_on)?;
     is_given(&mut stream)?;
     let mut from = Chunks::new(stream);
-    // What the own log says is final, and said as it is: that its disk is full, above all.
+    // An error of the own log is final and is reported unchanged, in particular that its disk is full.
     let mut own = None;
     let taken = keep(log, &mut from, &mut own);
     let taken = taken.map_err(|error| match (from.trouble(), own) {
@@ -398,7 +401,7 @@ fn take_from(log: &Log, gate: &Gate, source: &Source, wanted: Wanted) -> Result<
     taken.map(|()| (source.clone(), socket))
 }
 
-/// Writes what comes into the log; an error of the log's is put into `own`.
+/// Writes the received records into the log. An error of the log itself is stored in `own`.
 fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<()> {
     let own = std::cell::RefCell::new(own);
     let failed = |error: Error| {
@@ -409,7 +412,7 @@ fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<
     let mut keep = |version: Version, time_ns: u64, bytes: &mut dyn Read| -> io::Result<()> {
         let mut checkpoint = log.snapshot(version, time_ns).map_err(failed)?;
         checkpoint.fill(bytes, "receiving a checkpoint").map_err(failed)?;
-        // Between what is here and what follows the checkpoint records are missing: what is here is of no use.
+        // Records are missing between this log and the checkpoint, so the old part is useless.
         if let Some(oldest) = log.oldest().map_err(failed)? {
             log.cut(oldest, DISK_TIME).map_err(failed)?;
         }
@@ -417,7 +420,8 @@ fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<
     };
     let mut last = log.durable();
     while let Some(record) = receive(from, &mut keep)? {
-        // A restart of others may have ended this log's last view before the end of this log: the decision's number says where.
+        // A restart of other members may have ended this log's last view before the end of this log. The number of
+        // their decision shows where.
         if let Some(last) = last.take()
             && record.kind == Kind::Decision
             && record.version.view > last.view
@@ -431,8 +435,9 @@ fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<
     log.sync(DISK_TIME).map_err(failed)
 }
 
-/// Tells the application what the log holds of the views before `view`: its checkpoint, then what came after it. The member that
-/// gave the log hears how the application took the checkpoint, as it would hear of any other state.
+/// Passes the content of the log before view `view` to the application: its checkpoint, then the later messages.
+///
+/// The source receives the application's result for the checkpoint, like in any state transfer.
 fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Option<Giver>) -> Result<Covered, Error> {
     let panicked = |panic: Box<dyn Any + Send>| Error::CallbackPanicked(transfer::text_of(&*panic));
     let restored = catch_unwind(AssertUnwindSafe(|| restore(handler, gate, log, view))).map_err(panicked);
@@ -449,8 +454,9 @@ fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Opti
     Ok(covered)
 }
 
-/// Gives the application its checkpoint, if there is one. A checkpoint that another member has taken meanwhile may cover more
-/// than the views before `view`.
+/// Passes the checkpoint to the application, if there is one.
+///
+/// A checkpoint that another member took during the transfer may cover more than the views before `view`.
 fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<(Covered, Bound<Version>), Error> {
     let Some(mut checkpoint) = log.load_snapshot()? else {
         return Ok((Covered { view, below: 0, ahead: Vec::new() }, Bound::Unbounded));
@@ -467,7 +473,7 @@ fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Resu
     Ok((covered, Bound::Excluded(version)))
 }
 
-/// Tells the application the messages of the views before `view` that the checkpoint does not cover.
+/// Delivers the messages of the views before `view` that the checkpoint does not cover.
 fn replay(
     handler: &mut dyn Handler,
     gate: &Gate,

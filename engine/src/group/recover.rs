@@ -1,4 +1,4 @@
-//! Makes a new group out of one member's log, for the day when the disks of too many others are lost.
+//! Makes a new group from one member's log, after the disks of too many other members are lost.
 
 use super::vault::{PLACES, Places};
 use crate::config::{MemberId, is_directory_name, list, named};
@@ -13,32 +13,34 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the disk may take over one step.
+/// Time limit for one operation on the disk.
 const DISK_TIME: Duration = Duration::from_secs(600);
 
-/// What [`recover`] has made, and out of what.
+/// The result of [`recover`], and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// The member whose log it is; it is the only member of the new group.
+    /// The member that owned the log. It is the only member of the new group.
     pub member: MemberId,
-    /// The last view that the log knows of the old group.
+    /// The last view of the old group in the log.
     pub view: u64,
     /// The voters of that view.
     pub voters: Vec<MemberId>,
-    /// The old and the new group's id.
+    /// The ids of the old and the new group.
     pub group_ids: (u64, u64),
-    /// Messages and decisions that were copied.
+    /// The number of messages and decisions that were copied.
     pub records: u64,
-    /// How many more there were that the end of the view had brought, beside the log.
+    /// The number of further messages, which the unfinished end of the last view had stored beside the log. They were
+    /// copied, too.
     pub unfinished: u64,
-    /// The last record of the old group: its version and its time in nanoseconds since 1970; none if there is none.
+    /// The last record of the old log: its version, and its time in nanoseconds since 1970. `None` if the log was
+    /// empty.
     pub last: Option<(Version, u64)>,
 }
 
-/// Why nothing was made.
+/// The reason why no new group was made.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RecoverError {
-    /// It would be wrong; the text says why, and what to do.
+    /// Recovery would be wrong. The text contains the reason and the remedy.
     #[error("{0}")]
     Refused(String),
     /// A log cannot be read or written.
@@ -50,12 +52,16 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, RecoverError> {
     Err(RecoverError::Refused(why.into()))
 }
 
-/// Makes in `to`, which must not be there yet, the log of a new group out of the one in `from`: with all that this member has of
-/// the old group, and with this member alone in it, as the members `lost` do not come back. The old log is not changed. A crash in
-/// the middle leaves nothing in `to`.
+/// Makes the log of a new group in the directory `to` from the log in `from`.
 ///
-/// [`RecoverError::Refused`] if the members that are not lost are enough to go on without any loss, if the log's member is none of
-/// the last view, if `lost` names one that was not in it, or if `to` has a name under which the member would not look for its log.
+/// The new log contains everything that this member has of the old group. This member is the only one in the new group;
+/// the members `lost` do not come back. `to` must not exist yet. The old log is not changed. After a crash during the
+/// call, `to` does not exist.
+///
+/// # Errors
+/// [`RecoverError::Refused`] if the members that are not lost can continue without any loss, if the log's owner is not
+/// a member of the last view, if `lost` names a process that was not in that view, or if `to` has a name under which
+/// the member would not find its log. [`RecoverError::Log`] if a log cannot be read or written.
 pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, RecoverError> {
     if !from.is_dir() {
         return refuse(format!("{} is no directory: name that of a member's log", from.display()));
@@ -63,7 +69,7 @@ pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, R
     if fs::symlink_metadata(to).is_ok() {
         return refuse(format!("{} is there already: name a new directory, which is made", to.display()));
     }
-    // No member may go on with it meanwhile.
+    // No member may use the log during the recovery.
     let _lock = OsDisk::open_locked(from)?;
     let old = Log::open_read_only(from)?;
     let ledger = ledger(&old, from)?;
@@ -89,7 +95,7 @@ pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, R
     }
     for &(version, time_ns, n) in &alone.messages {
         let Some(found) = tail.as_ref().and_then(|tail| tail.records.get(n)) else { continue };
-        // Its stamp comes first.
+        // The first 8 bytes are the message's stamp.
         let payload = found.raw.get(8..).unwrap_or_default();
         let (sender, mode) = (found.sender, found.mode);
         new.append_record(Record { version, time_ns, sender, mode, kind: Kind::Message, payload }, DISK_TIME)?;
@@ -128,7 +134,7 @@ fn damaged(from: &Path, name: &str, what: &str) -> Error {
     Error::LogDamaged { file, offset: 0, what: what.to_owned() }
 }
 
-/// The last view's ledger, as a restart would find it.
+/// Returns the last view's ledger, as a restart would find it.
 fn ledger(log: &ReadOnlyLog, from: &Path) -> Result<Ledger, RecoverError> {
     let Some(bytes) = log.load(LEDGER)?.filter(|bytes| !bytes.is_empty()) else {
         return refuse(format!(
@@ -172,7 +178,8 @@ fn check(ledger: &Ledger, lost: &[MemberId]) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// A member looks for its log by name. Under another one it would find none, and found an empty group.
+/// Checks the name of the new directory. A member finds its log by name; with a wrong name it would found an empty
+/// group.
 fn check_name(from: &Path, to: &Path, identity: Identity, me: MemberId) -> Result<(), RecoverError> {
     let is_right =
         |name: &OsStr| name.to_str().is_some_and(|name| is_directory_name(name, me, |name| identity.is_of(name)));
@@ -199,8 +206,10 @@ fn copy_checkpoint(old: &ReadOnlyLog, new: &Log) -> Result<(), Error> {
     new.install(copy, DISK_TIME)
 }
 
-/// Where this member was found, and over which fabric. Without it the configuration says so: a log that is all that is left of a
-/// group is not given up for this file.
+/// This member's address and its fabric, for the new log.
+///
+/// Errors are only logged, because the configuration can replace this file. The last remaining log of a group must not
+/// become useless because of it.
 fn own_place(log: &ReadOnlyLog, from: &Path, me: MemberId) -> Option<String> {
     let skipped = |what: &dyn std::fmt::Display| tracing::warn!("where the members were found is left out: {what}");
     let bytes = log.load(PLACES).inspect_err(|error| skipped(error)).ok().flatten()?;
@@ -210,7 +219,7 @@ fn own_place(log: &ReadOnlyLog, from: &Path, me: MemberId) -> Option<String> {
     toml::to_string(&places).ok()
 }
 
-/// A directory that gets its name when it is whole.
+/// A directory that gets its final name when it is complete.
 struct Made {
     path: PathBuf,
 }
@@ -221,7 +230,7 @@ impl Made {
         path.push(".unfinished");
         let path = PathBuf::from(path);
         match fs::remove_dir_all(&path) {
-            // An earlier attempt was interrupted.
+            // Success and `NotFound` are fine: the directory exists only if an earlier attempt was interrupted.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io(format!("removing {}", path.display()), error))
             }

@@ -1,8 +1,9 @@
-//! Links that broke while the end of an epoch is undecided, and are made again: `node/relink.rs` says when that may be.
+//! Makes broken links again while the end of an epoch is undecided. `node/relink.rs` decides when that is allowed.
 //!
-//! Two processes whose link broke both dial, or one of them where the network carries in one direction only. Of two the one
-//! in the lower slot dials at once, the other only when the link has been down for a while, so that two dials rarely cross.
-//! One thread dials for all links of a process. It runs while there are broken links, and waits for none of them.
+//! Both processes of a broken link dial; where the network works in one direction only, one of them succeeds. The
+//! process in the lower slot dials at once. The other one dials only when the link has been down for a while, so that
+//! two dials rarely cross. One thread dials for all links of a process. It runs while there are broken links, and does
+//! not block on any of them.
 
 use super::door::{self, Visit};
 use super::driver::Driver;
@@ -22,43 +23,43 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Pause between two dials of one process, and what is added to it at random.
+/// Pause between two dials of one process, and the maximum random addition in milliseconds.
 const PAUSE: Duration = Duration::from_millis(200);
 const JITTER_MS: u64 = 100;
 /// Pause after a link was handed to the driver, which takes it in its next pass.
 const HANDED_OVER: Duration = Duration::from_secs(1);
-/// How long the driver waits for a link that another process was allowed to make, in milliseconds.
+/// Time that the driver waits for a link after it has allowed another process to make it, in milliseconds.
 const AWAITED_MS: u64 = 1000;
-/// How long a dial may take up to the answer.
+/// Time limit for a dial, up to the answer.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// How often the thread looks at what there is to dial.
+/// Interval at which the thread checks the list of links to dial, in milliseconds.
 const LOOK_MS: u8 = 20;
-/// The process in the higher slot dials when the link has been down for so long, in milliseconds.
+/// Time for which a link must be down before the process in the higher slot dials, in milliseconds.
 const HIGHER_WAITS_MS: u64 = 2000;
 
 /// The broken links of a driver.
 #[derive(Default)]
 pub(super) struct Mending {
-    /// Since when each is known, by the incarnation of the process.
+    /// The time since which each link is known to be broken, by the incarnation of the process.
     since_ms: HashMap<u64, u64>,
-    /// Until when the link is expected that a process has dialled.
+    /// The time until which a link is expected that another process has asked to make, by its incarnation.
     awaited_ms: HashMap<u64, u64>,
     dialler: Option<Dialler>,
 }
 
-/// The thread that dials; dropped, it ends.
+/// The thread that dials. It ends when this is dropped.
 struct Dialler(Arc<Mutex<Work>>);
 
-/// What it does.
+/// The links that the thread dials.
 struct Work {
     over: bool,
-    /// The view whose end is undecided.
+    /// The present view. Its end is undecided.
     view: u64,
     places: Vec<Place>,
 }
 
 impl Mending {
-    /// `peer` has asked for its link, and is going to make it: this process does not dial meanwhile.
+    /// Notes that `peer` has asked to make its link. This process does not dial `peer` for a while.
     pub(super) fn await_dial(&mut self, peer: Peer, now_ms: u64) {
         self.awaited_ms.insert(peer.incarnation, now_ms.saturating_add(AWAITED_MS));
     }
@@ -75,7 +76,7 @@ fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
 }
 
 impl Driver {
-    /// Sees to it that broken links are dialled while they may be made again.
+    /// Keeps the dialling thread informed of the broken links, while they may be made again.
     pub(super) fn mend_links(&mut self, now_ms: u64) {
         let broken = if self.node.is_between_views() { self.node.broken_links() } else { Vec::new() };
         if broken.is_empty() {
@@ -124,7 +125,7 @@ impl Driver {
     }
 }
 
-/// Of the thread.
+/// The state of the dialling thread.
 struct Dials {
     work: Arc<Mutex<Work>>,
     shared: Arc<Shared>,
@@ -134,12 +135,12 @@ struct Dials {
     attempts: Vec<Attempt>,
 }
 
-/// One process that is dialled again and again.
+/// A process that is dialled repeatedly.
 struct Attempt {
     place: Place,
-    /// Dials so far.
+    /// Number of dials so far.
     count: usize,
-    /// When the next one begins.
+    /// The time at which the next dial begins.
     next: Instant,
     dial: Option<Dial>,
 }
@@ -154,8 +155,9 @@ impl Dials {
             let before = self.attempts.len();
             self.attempts.retain(|attempt| places.contains(&attempt.place));
             if self.attempts.len() < before {
-                // A link is there again: the outage is over, and the others are to come back before the group goes on. A
-                // connection that is not made yet may have been begun before: TCP tries again after a second only.
+                // One link works again, so the outage is over, and the other members should return before the group
+                // goes on. Connections that are not established yet are begun anew: they may date from the outage, and
+                // TCP retries them only after a second.
                 for attempt in &mut self.attempts {
                     attempt.next = Instant::now();
                     attempt.dial = attempt.dial.take().filter(|dial| dial.sent > 0);
@@ -176,7 +178,7 @@ impl Dials {
         }
     }
 
-    /// Dials, if it is time.
+    /// Dials if it is time.
     fn begin(&mut self, at: usize, view: u64) {
         let Dials { me, group_id, attempts, .. } = self;
         let attempt = &mut attempts[at];
@@ -191,7 +193,7 @@ impl Dials {
         }
     }
 
-    /// Until a dial can go on, or it is time for another look.
+    /// Waits until a dial can continue, or until the next check is due.
     fn wait(&self) {
         let dials = self.attempts.iter().filter_map(|attempt| attempt.dial.as_ref());
         let mut fds: Vec<_> = dials.map(|dial| PollFd::new(dial.socket.as_fd(), dial.waits_for())).collect();
@@ -245,7 +247,7 @@ impl Attempt {
     }
 }
 
-/// A question that is on its way; no step of it waits.
+/// A question on its way. None of its steps blocks.
 struct Dial {
     /// The view of this process when it asked.
     view: u64,
@@ -267,7 +269,8 @@ impl Dial {
         if self.sent < self.question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
     }
 
-    /// Sends and receives what can be. The answer, once it is here to its last byte and nothing of what follows it.
+    /// Sends and receives as much as possible without blocking. Returns the answer once it is complete; reads no byte
+    /// beyond it.
     fn step(&mut self) -> io::Result<Option<Reply>> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
@@ -298,7 +301,7 @@ impl Dial {
     }
 }
 
-/// The door's side: a member of this view asks to make the link with it again.
+/// Handles the request of a member to make its link with this one again. Runs in a visitor's thread.
 pub(super) fn answer(
     mut socket: Socket,
     sign: &door::Sign,
@@ -311,7 +314,7 @@ pub(super) fn answer(
         let reason = format!("this is member {} of another life or group", sign.me.id);
         return wire::answer(&mut socket, &Reply::Refused { reason });
     }
-    // A process that stood still finds all the questions of that time: most of those who asked have given up.
+    // A process that was paused finds all requests from that time. Most of their senders have given up.
     still_there(&socket)?;
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.visit(Visit::MayRelink { peer: from.peer(), view, reply });
@@ -327,7 +330,7 @@ pub(super) fn answer(
     Ok(())
 }
 
-/// Whether the other end waits for an answer: it has neither gone nor sent anything more.
+/// Checks that the other end still waits for an answer: the connection is open, and no more bytes have arrived.
 fn still_there(socket: &Socket) -> io::Result<()> {
     let mut byte = [MaybeUninit::uninit()];
     match socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
@@ -349,7 +352,7 @@ mod tests {
     use crate::group::Group;
     use crate::multicast::{Delivery, Mode};
 
-    /// Whatever a stranger says of slots, lives and views, nothing comes of it, and the group goes on.
+    /// Requests with wrong slots, incarnations and views have no effect, and the group continues.
     #[test]
     fn a_link_is_made_again_with_members_only() {
         let address = format!("127.0.0.1:{}", crate::fabric::meet::tests::free_port());

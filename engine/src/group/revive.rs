@@ -1,5 +1,7 @@
-//! Starts a group again all of whose processes ended: every process that comes back looks for the others of its last view,
-//! links itself with them, and goes on as its ledger says (see `membership/restart.rs`).
+//! Restarts a group after all of its processes have ended.
+//!
+//! Every process that comes back looks for the others of its last view, links with them, and continues from its ledger
+//! (see `membership/restart.rs`).
 
 use super::ask::Asker;
 use super::door::Visit;
@@ -22,18 +24,18 @@ use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Pause between two looks for the others.
+/// Pause between two searches for the other members.
 const LOOK_TIME: Duration = Duration::from_millis(200);
-/// Pause after a fetch that failed, in milliseconds.
+/// Pause after a failed fetch, in milliseconds.
 const FETCH_PAUSE_MS: u64 = 200;
-/// A link that is down so long after it was made is made again.
+/// The process in the lower slot dials again if a link is still missing after this time.
 const AGAIN_TIME: Duration = Duration::from_secs(1);
-/// The process in the higher slot dials one that has not been linked for so long.
+/// The process in the higher slot dials a process that has not been linked for this time.
 const HIGHER_WAITS: Duration = Duration::from_secs(2);
-/// How long a question may take.
+/// Time limit for a question.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
-/// Which founders have nothing to lose.
+/// The founders that have nothing to lose by founding anew.
 #[derive(Default)]
 pub(super) struct Founders {
     meet: bool,
@@ -41,13 +43,13 @@ pub(super) struct Founders {
 }
 
 impl Founders {
-    /// This one has no log, and meets the others.
+    /// Notes a founder that has no log and waits for the other founders.
     pub(super) fn meets(&mut self, id: MemberId) {
         self.meet = true;
         self.with_nothing.insert(id);
     }
 
-    /// This one is being restarted.
+    /// Notes a founder that is being restarted. `only_founded`: its log contains nothing but the first view.
     fn restarts(&mut self, id: MemberId, only_founded: bool) {
         match only_founded {
             true => self.with_nothing.insert(id),
@@ -55,33 +57,34 @@ impl Founders {
         };
     }
 
-    /// Whether some of the founders meet, and all but `me` are known to have nothing, so that nobody will miss a log of `me` that
-    /// has nothing either.
+    /// Whether the founders may found the group anew, although `me` has a log that contains nothing.
+    ///
+    /// That is so if a founder waits for the others, and all founders other than `me` are known to have nothing.
     pub(super) fn may_begin_anew(&self, config: &Config, me: MemberId) -> bool {
         self.meet && config.members.iter().all(|member| member.id == me || self.with_nothing.contains(&member.id))
     }
 }
 
-/// What the others said.
+/// The answers of the other processes.
 #[derive(Default)]
 struct Heard {
-    /// The member that said last that the group runs.
+    /// The member that answered last that the group runs.
     runs: Option<MemberId>,
-    /// The first other configuration or group that was seen, and when.
+    /// The first difference in configuration or group that was seen, and its time.
     disagrees: Option<(Instant, Error)>,
-    /// Where members of the running group are found.
+    /// The addresses of the members of the running group.
     learned: Vec<Place>,
     /// The members that this process is linked with.
     linked: HashSet<MemberId>,
 }
 
-/// Looks for the others in a thread until it is dropped.
+/// Searches for the other members in a thread, until it is dropped.
 pub(super) struct Search {
     over: Arc<AtomicBool>,
     heard: Arc<Mutex<Heard>>,
 }
 
-/// The thread's own.
+/// The state of the searching thread.
 struct Seeker {
     config: Config,
     group_id: u64,
@@ -89,12 +92,12 @@ struct Seeker {
     linking: Linking,
     shared: Arc<Shared>,
     heard: Arc<Mutex<Heard>>,
-    /// Since when processes are known that are not linked, or since when they were dialled last.
+    /// For each process that is not linked, by incarnation: when it was first seen, or last dialled.
     unlinked: HashMap<u64, Instant>,
 }
 
 impl Search {
-    /// Looks at `addresses`: those of the last view, and of all others that may know.
+    /// Starts the search. `addresses` are those of the last view's members and of all other processes that may know.
     pub(super) fn start(
         config: &Config,
         group_id: u64,
@@ -132,24 +135,27 @@ impl Search {
         Ok(search)
     }
 
-    /// Whether the group runs without this process: somebody says so that is not linked with it. Whoever is may only have
-    /// been quicker to begin the view that this process is in, too.
+    /// Whether the group runs without this process.
+    ///
+    /// That is so if a member that is not linked with this process answers that the group runs. A linked member may
+    /// simply have entered this view first.
     pub(super) fn finds_it_running(&self, node: &Node) -> bool {
         lock(&self.heard).runs.take().is_some_and(|id| !node.is_linked_with(id))
     }
 
-    /// Notes the members that this process is linked with: a link that broke is made again.
+    /// Notes the members that this process is linked with, so that a broken link can be made again.
     pub(super) fn note_links(&self, node: &Node) {
         lock(&self.heard).linked = node.linked_with().collect();
     }
 
-    /// Where the members of the running group are found, as far as was heard.
+    /// The addresses of the members of the running group, from the answers so far.
     pub(super) fn learned(&self) -> Vec<Place> {
         lock(&self.heard).learned.clone()
     }
 
-    /// That a member which is being restarted, too, has another configuration, or that another group has this one's name; after
-    /// a while, in which that one sees it as well.
+    /// The error if another restarting member has a different configuration, or if another group has the same name.
+    ///
+    /// It is returned only after a delay, so that the other process sees the difference as well.
     pub(super) fn disagreement(&self) -> Option<Error> {
         let heard = lock(&self.heard);
         heard.disagrees.as_ref().filter(|(since, _)| since.elapsed() > 5 * LOOK_TIME).map(|(_, error)| error.clone())
@@ -157,7 +163,7 @@ impl Search {
 }
 
 impl Seeker {
-    /// Does what an answer suggests.
+    /// Processes an answer.
     fn hear(&mut self, address: &str, reply: Reply) {
         match reply {
             Reply::Runs { group_id, member, places } if group_id == self.group_id => {
@@ -166,7 +172,7 @@ impl Seeker {
             }
             Reply::Runs { group_id, .. } => self.other_group(group_id, &format!("runs at {address}")),
             Reply::Restarting { group_id, place, agreed, only_founded } => {
-                // Also of another group, whose founding came to nothing.
+                // This also applies to a process of another group that was never completely founded.
                 self.shared.founders().restarts(MemberId(place.id), only_founded);
                 if group_id == self.group_id {
                     self.meet(address, place, &agreed);
@@ -178,7 +184,7 @@ impl Seeker {
         }
     }
 
-    /// Another member of the group comes back, too.
+    /// Handles the answer of another restarting member: checks its configuration, and links with it if that is due.
     fn meet(&mut self, address: &str, place: Place, agreed: &[(String, String)]) {
         if let Some((key, _, value)) = check::difference(&self.config.agreed(), agreed) {
             return self.disagree(entry::disagreement(&self.config, place.id, key, value));
@@ -187,7 +193,7 @@ impl Seeker {
             self.unlinked.remove(&place.incarnation);
             return;
         }
-        // One of the two makes the link at once; the other one does if that does not help.
+        // The process in the lower slot dials at once. The other one dials only if that has no effect.
         let since = self.unlinked.get(&place.incarnation);
         let due = match (place.slot > self.me.slot, since) {
             (lower, None) => lower,
@@ -229,7 +235,7 @@ impl Drop for Search {
 }
 
 impl Driver {
-    /// Fetches what the own log lacks to go on with the others. True if anything moved.
+    /// Fetches the records that the own log lacks to continue with the others. Returns true if anything changed.
     pub(super) fn fetch_log(&mut self, now_ms: u64) -> bool {
         if !matches!(self.node.phase(), Phase::Restarting) {
             self.fetch = None;
@@ -238,12 +244,12 @@ impl Driver {
         let mut moved = false;
         let shared = self.shared.clone();
         let slice = shared.pulse.begin();
-        // The one that has the most may have gone.
+        // The source may have gone.
         let need = self.node.log_need();
         self.fetch.take_if(|fetch| need.is_some_and(|need| need.from != fetch.from));
         while let Some(fetch) = &self.fetch {
             if slice.is_over() {
-                // The rest comes in the next pass: the others wait for heartbeats.
+                // The rest follows in the next pass, because the other members wait for heartbeats.
                 return true;
             }
             match fetch.batches.try_recv() {

@@ -1,4 +1,4 @@
-//! What the handles of a group and its driver share.
+//! The data that the handles of a group share with its driver.
 
 use super::bell::Bell;
 use super::door::Visit;
@@ -23,89 +23,94 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// The group whose callbacks this thread is in.
+    /// The group that is calling the application in this thread; null outside of callbacks.
     static IN_CALLBACK: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
 }
 
-/// See the module.
+/// The data that the handles of a group share with its driver.
 pub(super) struct Shared {
-    /// Of the process that joined: in a child, locks may be held by threads that are not there.
+    /// Identifies the process that joined. In a forked child, threads that do not exist there may hold the locks.
     pub(super) life: Life,
     pub(super) me: MemberId,
     /// `stack_bytes` of the configuration.
     pub(super) stack_bytes: usize,
     /// The group's log, if it has one.
     pub(super) log: Option<Arc<Log>>,
-    /// All of the group's processes ended: this one waits for the others.
+    /// All processes of the group have ended, and this one waits for the others to come back.
     pub(super) restarting: AtomicBool,
-    /// The first view is still to begin: the founding may come to nothing.
+    /// The first view has not begun yet. The founding may still fail.
     pub(super) founding: AtomicBool,
-    /// This one's log has nothing but the first view.
+    /// The log of this process contains nothing but the first view.
     pub(super) only_founded: AtomicBool,
     founders: Mutex<Founders>,
     pub(super) rings: Vec<Arc<SendRing>>,
     pub(super) bell: Bell,
-    /// Read after each message: on a line that is seldom written.
+    /// The engine reads this after each message, so it has a cache line that is seldom written.
     pub(super) pulse: CachePadded<Pulse>,
     pub(super) event: EventFd,
-    /// `event` was written since the driver last read it.
+    /// `event` has been written since the driver last read it.
     rung: AtomicBool,
-    /// A handle put something for the driver into `State`.
+    /// A handle has put a request for the driver into `State`.
     asked: AtomicBool,
-    /// Nothing is accepted any more: the group stopped or this process leaves. `State` says why.
+    /// No message is accepted any more: the group has stopped, or this process leaves. `State` contains the reason.
     shut: AtomicBool,
-    /// Between a claim and the look at `shut`; between setting `shut` and the look at what was claimed.
+    /// One side runs between a claim and the check of `shut`. The other side runs between setting `shut` and the check
+    /// for claims.
     shut_fence: Fence,
-    /// The driver is to end at once: the last handle is gone, or a leave took too long.
+    /// The driver must end at once: the last handle was dropped, or a leave took too long.
     abandoned: AtomicBool,
-    /// Threads that wait for ring space.
+    /// The number of threads that wait for ring space.
     waiting: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Why nothing was claimed.
+/// The reason why no ring space was claimed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NoClaim {
     Refused(Refusal),
-    /// The group has stopped, this process leaves, or is a forked child: [`Shared::check_open`] says which.
+    /// The group has stopped, this process leaves, or it is a forked child. [`Shared::check_open`] returns which.
     Closed,
 }
 
-/// What changes seldom.
+/// State that changes seldom, under a lock.
 pub(super) struct State {
-    /// Why the group stopped.
+    /// The reason why the group stopped.
     pub(super) stopped: Option<Error>,
-    /// This process wants to leave.
+    /// This process has asked to leave.
     pub(super) leaving: bool,
-    /// When the driver is to drop the reservations that are open then.
+    /// The time at which the driver drops all reservations that are still open.
     pub(super) drops_at: Option<Instant>,
-    /// The driver has ended: how the leave went.
+    /// The driver has ended, with this result of the leave.
     pub(super) ended: Option<Result<(), Error>>,
-    /// Grows when ring space was freed while a thread waited for it.
+    /// Increases when ring space is freed while a thread waits for it.
     space_epoch: u64,
-    /// New flushes, for the driver to take.
+    /// New flushes. The driver takes them.
     pub(super) flushes: Vec<Pending>,
     pub(super) stats: Vec<Stats>,
-    /// How far the log is.
+    /// The progress of the log.
     pub(super) frontiers: Frontiers,
-    /// Checkpoints that are asked for, for the driver to take.
+    /// Checkpoints that were requested. The driver takes them.
     pub(super) checkpoints: Vec<Asked>,
-    /// What the door wants, for the driver to take.
+    /// Requests from the thread that accepts connections (the door). The driver takes them.
     pub(super) visits: Vec<Visit>,
-    /// What was observed first of each member that speaks against it, since the present view began or up to its removal.
+    /// The first fault of each member since the present view began; of a removed member, the one before its removal.
     pub(super) faults: HashMap<MemberId, String>,
-    /// Where the members of the present view are found; before its first view, those that a joiner links with.
+    /// The addresses of the members of the present view. Before a joiner's first view: of the processes that it links
+    /// with.
     pub(super) places: Arc<Vec<Place>>,
-    /// The view that the application was told of last.
+    /// The latest view of which the application was notified.
     pub(super) view: Arc<View>,
-    /// The processes of the present view, by incarnation: only they are given a state or a log.
+    /// The incarnations of the processes in the present view. Only these may fetch the state, or the log of a running
+    /// group.
     pub(super) present: HashSet<u64>,
 }
 
 impl State {
-    /// A view begins: what was observed of its other members is over, and of one that was removed there is something to say.
-    /// What failed in this process, `me`, stays.
+    /// Updates the recorded faults when a view begins.
+    ///
+    /// The faults of the other members of the new view are dropped. A removed member without a recorded fault gets a
+    /// text. An error of this process itself, `me`, stays.
     pub(super) fn note_departures(&mut self, view: &View, me: MemberId) {
         for member in view.members.iter().filter(|member| **member != me && !view.failed.contains(member)) {
             self.faults.remove(member);
@@ -173,11 +178,11 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it is held leaves nothing half-done: every change is one assignment.
+        // A panic under the lock leaves the state consistent, because each change is a single assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is something for the engine to do.
+    /// Wakes the engine, if it sleeps, because there is work for it.
     #[inline]
     pub(super) fn work(&self) {
         if self.bell.must_ring() {
@@ -187,13 +192,15 @@ impl Shared {
 
     /// Makes the descriptor readable.
     pub(super) fn ring(&self) {
-        // It fails only when the counter is full, and then the descriptor is readable anyway.
+        // The write fails only if the counter is full, and then the descriptor is readable already.
         let _ = self.event.write(1);
-        // After the write: the driver would otherwise take the flag, find nothing to read, and then be woken for ever.
+        // The flag is set after the write. In the other order the driver could clear the flag before the write, find
+        // nothing to read, and leave the descriptor readable for ever.
         self.rung.store(true, Ordering::Release);
     }
 
-    /// What wakes the engine when the disk has done something; it outlives the group harmlessly.
+    /// Returns a function that wakes the engine when the disk has completed something. Once the group is gone, it does
+    /// nothing.
     pub(super) fn waker(self: &Arc<Self>) -> Box<dyn Fn() + Send + Sync> {
         let shared = Arc::downgrade(self);
         Box::new(move || {
@@ -203,7 +210,7 @@ impl Shared {
         })
     }
 
-    /// Whether the group has what a mode promises.
+    /// Checks that the group supports a mode: [`Mode::Durable`] needs a log.
     #[inline]
     pub(super) fn check_mode(&self, mode: Mode) -> Result<(), Error> {
         if mode == Mode::Durable && self.log.is_none() {
@@ -214,46 +221,46 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a process is in the present view, and this one still runs in it.
+    /// Whether a process is in the present view and the driver of this process has not ended.
     pub(super) fn is_present(&self, incarnation: u64) -> bool {
         let state = self.lock();
         state.ended.is_none() && state.present.contains(&incarnation)
     }
 
-    /// Somebody at the door wants something of the driver.
+    /// Passes a request of another process to the driver.
     pub(super) fn visit(&self, visit: Visit) {
         self.lock().visits.push(visit);
         self.ask();
     }
 
-    /// The driver is awake.
+    /// Notes that the driver is awake.
     pub(super) fn disarm(&self) {
         self.bell.disarm();
         if self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::Acquire) {
-            // Would block if another read has drained it.
+            // The read would block if another one has drained the counter; then there is nothing to do.
             let _ = self.event.read();
         }
     }
 
-    /// Something was put into the state for the driver.
+    /// Wakes the driver, because a request was put into the state.
     pub(super) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.ring();
     }
 
-    /// Whether a handle asked for something since the last call.
+    /// Whether a handle has made a request since the last call.
     pub(super) fn take_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Acquire)
     }
 
-    /// What it answers goes through registers, unlike an [`Error`]: [`Shared::refused`] makes one.
+    /// Claims ring space. The result fits into registers, unlike an [`Error`], which [`Shared::refused`] makes from it.
     #[inline(always)]
     pub(super) fn claim<'r>(&self, ring: &'r SendRing, len: usize) -> Result<Reserved<'r>, NoClaim> {
         if self.life.is_over() {
             return Err(NoClaim::Closed);
         }
         let reserved = ring.reserve(len).map_err(NoClaim::Refused)?;
-        // A leave that did not see this claim is seen here, so nothing is accepted that will not be sent.
+        // If a leave did not see this claim, the claim sees `shut` here. So no message is accepted that is not sent.
         self.shut_fence.often();
         if self.shut.load(Ordering::Relaxed) {
             self.give_up(ring, &reserved);
@@ -276,7 +283,7 @@ impl Shared {
         match no {
             NoClaim::Refused(Refusal::Full(first)) => {
                 if first {
-                    // The engine asks the others for what frees space.
+                    // The engine then asks the other members for the acknowledgements that free space.
                     self.work();
                 }
                 Error::WouldBlock("the ring is full until the members have delivered earlier messages")
@@ -286,7 +293,7 @@ impl Shared {
         }
     }
 
-    /// An error once the group has stopped or this process leaves.
+    /// Returns an error if the group has stopped, this process leaves, or it is a forked child.
     pub(super) fn check_open(&self) -> Result<(), Error> {
         self.life.check()?;
         let state = self.lock();
@@ -297,7 +304,9 @@ impl Shared {
         }
     }
 
-    /// Tries `claim` until it no longer would block, whenever ring space may have become free.
+    /// Repeats `claim` whenever ring space may have become free.
+    ///
+    /// Returns when it succeeds, fails with an error other than [`Error::WouldBlock`], or `timeout` has passed.
     pub(super) fn wait_for_space<T>(
         &self,
         timeout: Duration,
@@ -305,7 +314,7 @@ impl Shared {
     ) -> Result<T, Error> {
         let deadline = after(timeout);
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `space_freed`: either it sees this waiter, or the claim below sees the space.
+        // Pairs with the fence in `space_freed`: either the driver sees this waiter, or the claim below sees the space.
         fence(Ordering::SeqCst);
         let result = loop {
             let seen = self.lock().space_epoch;
@@ -327,7 +336,7 @@ impl Shared {
         result
     }
 
-    /// The driver has freed ring space.
+    /// Wakes the threads that wait for ring space, because the driver has freed some.
     pub(super) fn space_freed(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -336,13 +345,13 @@ impl Shared {
         }
     }
 
-    /// Wakes every waiting thread, after something they wait for changed outside the lock.
+    /// Wakes every waiting thread, after a change outside the lock.
     pub(super) fn notify(&self) {
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// Waits until `ready` says something about the state.
+    /// Waits until `ready` returns a value, and returns that value.
     pub(super) fn wait_until<T>(
         &self,
         deadline: Instant,
@@ -365,8 +374,9 @@ impl Shared {
         }
     }
 
-    /// Asks the driver to leave, and to drop the reservations that are still open after half of `timeout`. In a group that has
-    /// stopped the answer is there already, in `State::ended`.
+    /// Asks the driver to leave, and to drop reservations that are still open after half of `timeout`.
+    ///
+    /// If the group has stopped, the result is already in `State::ended`.
     pub(super) fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
         self.life.check()?;
         let mut state = self.lock();
@@ -392,21 +402,21 @@ impl Shared {
         self.ask();
     }
 
-    /// Whether the driver is to end at once.
+    /// Whether the driver must end at once.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The group stops: nothing is accepted any more, and whoever looks at what was claimed sees all of it.
+    /// Stops accepting messages. After this call, every claim that was accepted is visible to the calling thread.
     pub(super) fn shut(&self) {
         self.shut.store(true, Ordering::Relaxed);
         self.shut_fence.seldom();
     }
 
-    /// The group stopped, for this reason.
+    /// Records the reason why the group stopped, and wakes all waiting threads.
     pub(super) fn stop(&self, reason: &Error) {
         let mut state = self.lock();
-        // Whoever waits for one is told by that.
+        // Dropping the requests closes their channels, so threads that wait for a checkpoint return.
         state.checkpoints.clear();
         state.stopped.get_or_insert_with(|| reason.clone());
         state.ended.get_or_insert_with(|| Err(reason.clone()));
@@ -414,7 +424,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The driver has ended.
+    /// Records that the driver has ended, and wakes all waiting threads.
     pub(super) fn end(&self, result: Result<(), Error>) {
         let mut state = self.lock();
         state.checkpoints.clear();
@@ -424,12 +434,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Whether this thread is in a callback of this group.
+    /// Whether this thread is inside a callback of this group.
     pub(super) fn in_callback(&self) -> bool {
         IN_CALLBACK.get() == std::ptr::from_ref(self)
     }
 
-    /// Runs `f`, during which this thread counts as in a callback.
+    /// Runs `f`; in that time this thread counts as inside a callback.
     pub(super) fn as_callback<T>(&self, f: impl FnOnce() -> T) -> T {
         struct Restore(*const Shared);
         impl Drop for Restore {
@@ -442,12 +452,12 @@ impl Shared {
     }
 }
 
-/// The moment `timeout` from now, or a century from now if that is earlier.
+/// The time `timeout` from now, or a century from now if that is earlier.
 pub(super) fn after(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
 }
 
-/// Whole milliseconds, for error texts.
+/// The duration in whole milliseconds, for error texts.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
-//! The group's state on its way to a process that joins: chunks, each with its checksum, in threads of their own.
+//! Transfers the group's state to a joiner, in chunks with checksums, in threads of their own.
 //!
-//! A chunk is {length u32, crc32c of its bytes u32} little endian, then the bytes; one of length zero ends the state, and
-//! carries the checksum of all lengths before it, so that a lost chunk is noticed too.
+//! A chunk is {length u32, crc32c of its bytes u32}, little endian, then the bytes. A chunk of length zero ends the
+//! state. Its checksum covers all lengths before it, so that a lost chunk is detected, too.
 
 use super::gate::{Gate, Source};
 use super::handler::Handler;
@@ -18,34 +18,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long a source may take to accept a connection.
+/// Time limit for a source to accept a connection.
 pub(super) const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// Pause after all sources were asked, which doubles each time, up to the second.
+/// Pause after all sources were asked. It doubles each time, from the first value up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long a source is given to hear how it went.
+/// Time limit for sending the result of the transfer to the source.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
-/// Most bytes of a chunk.
+/// The maximum length of a chunk, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
-/// In a chunk's length: what follows is not the state, but why there is no more of it.
+/// A flag in the length of a chunk: the bytes are not state, but the reason why there is no more of it.
 const FAILED: u32 = 1 << 31;
-/// How often the progress is told.
+/// Progress is logged each time this number of bytes has arrived.
 const PROGRESS_BYTES: u64 = 64 << 20;
 
 fn malformed(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Why a state was not sent to its end.
+/// The reason why a state was not sent completely.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// It could not be read; the other end knows.
+    /// The state could not be read; the other end has been informed.
     State(io::Error),
     /// The connection broke, or the other end is not waited for any more.
     Link(io::Error),
 }
 
-/// Sends all of `state`, or why it cannot be read.
+/// Sends all of `state`, or the reason why it cannot be read.
 pub(super) fn send(stream: &mut impl Write, state: &mut dyn Read) -> Result<(), Halt> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut lengths = 0;
@@ -64,7 +64,7 @@ pub(super) fn send(stream: &mut impl Write, state: &mut dyn Read) -> Result<(), 
             }
         }
         let bytes = &chunk[..len];
-        // It fits: at most `CHUNK_BYTES`.
+        // The length is at most `CHUNK_BYTES`, so it fits.
         let length = (len as u32).to_le_bytes();
         let checksum = if len == 0 { lengths } else { crc32c::crc32c(bytes) };
         lengths = crc32c::crc32c_append(lengths, &length);
@@ -83,14 +83,14 @@ fn say_why(stream: &mut impl Write, why: &str) -> io::Result<()> {
     stream.write_all(text)
 }
 
-/// What stands in the way of a state.
+/// An obstacle to taking a state.
 #[derive(Debug, Clone)]
 pub(super) enum Trouble {
-    /// Of the connection, or of the moment: another source is asked, and this one again later.
+    /// A problem of the connection or of the moment. Another source is asked, and this one again later.
     Passing(String),
-    /// Of this source for good: it is asked no more.
+    /// A permanent problem of this source, which is not asked again.
     Source(String),
-    /// Of this process: final.
+    /// A problem of this process, which is final.
     Own(Error),
 }
 
@@ -100,7 +100,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// The receiving end of [`send`]: fails where a checksum does.
+/// The receiving end of [`send`]. Reading fails if a checksum is wrong.
 pub(super) struct Chunks<R> {
     from: R,
     chunk: Vec<u8>,
@@ -108,7 +108,7 @@ pub(super) struct Chunks<R> {
     lengths: u32,
     total: u64,
     ended: bool,
-    /// Why nothing more can be read.
+    /// The reason why nothing more can be read.
     trouble: Option<Trouble>,
 }
 
@@ -117,7 +117,7 @@ impl<R: Read> Chunks<R> {
         Chunks { from, chunk: Vec::new(), at: 0, lengths: 0, total: 0, ended: false, trouble: None }
     }
 
-    /// Why reading has failed, if it has: nothing that the reader did.
+    /// The reason why reading has failed, if it has. It never comes from the reader itself.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.trouble.clone()
     }
@@ -171,48 +171,49 @@ impl<R: Read> Read for Chunks<R> {
     }
 }
 
-/// The application with the state, and what the state covers.
+/// The handler with the restored state, and the messages that the state covers.
 pub(super) struct Restored {
     pub(super) handler: Box<dyn Handler>,
     pub(super) result: Result<Covered, Error>,
 }
 
-/// What an application has been told: everything of the views before `view`, and of that one the messages with numbers below
-/// one, and those that were delivered ahead of the order.
+/// The messages that an application has received.
+///
+/// These are all messages of the views before `view`, and of that view the messages numbered below `below`, and those
+/// in `ahead`, which were delivered ahead of the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Covered {
     pub(super) view: u64,
     pub(super) below: u64,
-    /// Rising.
+    /// In ascending order.
     pub(super) ahead: Vec<u64>,
 }
 
 impl Covered {
-    /// What this process has been delivered by now.
+    /// The messages that have been delivered at this process so far.
     pub(super) fn of(node: &Node) -> Covered {
         let (below, mut ahead) = node.multicast().covered();
         ahead.sort_unstable();
         Covered { view: node.view().map_or(0, |view| view.number), below, ahead }
     }
 
-    /// Whether a message is among it.
+    /// Whether a message is covered.
     pub(super) fn has(&self, view: u64, sequence: u64) -> bool {
         view < self.view || view == self.view && (sequence < self.below || self.ahead.binary_search(&sequence).is_ok())
     }
 
-    /// Whether all of it is part of `told`.
+    /// Whether `told` covers all of it.
     pub(super) fn is_within(&self, told: &Covered) -> bool {
         let ahead = || self.ahead.iter().all(|&sequence| told.has(self.view, sequence));
         told.view > self.view || told.view == self.view && told.below >= self.below && ahead()
     }
 
-    /// What precedes the application's bytes in a state or a checkpoint: how many messages it covers ahead of the order, and
-    /// their numbers, u64 each.
+    /// Encodes the header of a state or a checkpoint: the count of the numbers in `ahead`, then the numbers, u64 each.
     pub(super) fn head(&self) -> Vec<u8> {
         words([self.ahead.len() as u64].into_iter().chain(self.ahead.iter().copied()))
     }
 
-    /// Reads [`Covered::head`] of a state that covers so much.
+    /// Reads a [`Covered::head`] and combines it with `view` and `below`.
     pub(super) fn read(from: &mut dyn Read, view: u64, below: u64) -> io::Result<Covered> {
         let mut word = || {
             let mut bytes = [0; 8];
@@ -227,18 +228,20 @@ impl Covered {
     }
 }
 
-/// A process that takes the group's state: by when, and of which view it must cover the begin.
+/// The parameters of a process that takes the group's state.
+///
+/// The state must cover everything before the beginning of view `view`, and must be here by `deadline`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taker {
     pub(super) me: Peer,
     pub(super) group_id: u64,
     pub(super) view: u64,
     pub(super) deadline: Instant,
-    /// The stack of the thread, in which the application is called.
+    /// The stack size of the thread that calls the application.
     pub(super) stack_bytes: usize,
 }
 
-/// Takes the state from one of the gate's sources, in a thread; `done` is called when the result is there.
+/// Takes the state from one of the gate's sources, in a thread. Calls `done` when the result is available.
 pub(super) fn start(
     mut handler: Box<dyn Handler>,
     gate: Gate,
@@ -248,14 +251,14 @@ pub(super) fn start(
     let (sender, receiver) = sync_channel(1);
     thread::spawn("galerna-transfer", "takes the group's state", taker.stack_bytes, move || {
         let result = from_any(&gate, taker.deadline, |source| take_from(&mut *handler, &gate, source, taker));
-        // The driver may be gone: then nobody needs it.
+        // The driver may be gone, and the result is not needed then.
         let _ = sender.send(Restored { handler, result });
         done();
     })?;
     Ok(receiver)
 }
 
-/// Asks one source after the other, until one has given everything, what stands in the way is final, or the time is over.
+/// Asks one source after the other, until a transfer is complete, an obstacle is final, or the deadline has passed.
 pub(super) fn from_any<T>(
     gate: &Gate,
     deadline: Instant,
@@ -284,7 +287,7 @@ pub(super) fn from_any<T>(
                 break;
             }
         }
-        // Those that are left may all have failed for good.
+        // All remaining sources may have failed permanently.
         let hopeless = !failed.is_empty() && gate.sources().iter().all(|s| failed.contains(&s.peer.incarnation));
         if hopeless || Instant::now() >= deadline || gate.is_shut() {
             return Err(Error::StateTransfer(obstacle));
@@ -334,16 +337,16 @@ fn restore(
     let restored = restored.map_err(|panic| Trouble::Own(Error::CallbackPanicked(text_of(&*panic))))?;
     let restored = restored.ok_or_else(|| Trouble::Passing("the attempt to join is over".to_owned()))?;
     if let Err(error) = restored {
-        // The application may only have passed on that there is no more to read.
+        // The application may only have passed on an error of reading the state.
         let own = || Trouble::Own(Error::StateTransfer(format!("the application's `restore` failed: {error}")));
         return Err(chunks.trouble().unwrap_or_else(own));
     }
-    // An application that stops reading early has what it wants; the rest still proves that nothing was cut off.
+    // The application may stop reading early. The rest is read to verify that the state is complete.
     io::copy(chunks, &mut io::sink()).map_err(|error| trouble(chunks, error))?;
     Ok(covered)
 }
 
-/// Tells the source how it went, for people: it may be gone.
+/// Sends the result of the transfer to the source, for people. The source may be gone.
 pub(super) fn say_last_words<T>(socket: &socket2::Socket, taken: &Result<T, Trouble>, goes_on: &dyn Fn() -> bool) {
     let words = match taken {
         Ok(_) => Reply::Taken {},
@@ -354,19 +357,20 @@ pub(super) fn say_last_words<T>(socket: &socket2::Socket, taken: &Result<T, Trou
     let Ok(mut stream) = Patient::new(socket, until, goes_on) else { return };
     if wire::say(&mut stream, &words).is_ok() {
         let _ = socket.shutdown(std::net::Shutdown::Write);
-        // What is on its way would reset the connection, and the last words with it.
+        // Unread bytes would reset the connection on close, and the result would be lost.
         let mut rest = [0; 4096];
         while Instant::now() < until && stream.read(&mut rest).is_ok_and(|n| n > 0) {}
     }
 }
 
-/// What a panic said.
+/// The text of a panic.
 pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
 }
 
-/// Hears how it went at the other end, once all was sent or the connection broke. What failed there for good is returned.
+/// Receives the result from the other end, after everything was sent or the connection broke. Returns the error if it
+/// is final there.
 pub(super) fn last_words(socket: &socket2::Socket, deadline: Instant, goes_on: &dyn Fn() -> bool) -> Option<String> {
     let mut stream = Patient::new(socket, deadline, goes_on).ok()?;
     match wire::hear(&mut stream) {

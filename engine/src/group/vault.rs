@@ -1,4 +1,4 @@
-//! This process's log: where it lies, what a former life left in it, and what is kept beside it.
+//! Manages this process's log: its directory, the contents from an earlier run, and the files beside it.
 
 use super::wire::Place;
 use crate::config::{Config, FabricKind, LogConfig, MemberId};
@@ -12,23 +12,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The name of the file that says where the members of the last view are found.
+/// The name of the file with the addresses of the last view's members.
 pub(super) const PLACES: &str = "places";
-/// How long the disk may take over something small.
+/// Time limit for a small operation on the disk.
 pub(super) const DISK_TIME: Duration = Duration::from_secs(30);
 
-/// How the members of a view are reached.
+/// The addresses and the fabric of the members of a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Places {
     pub(super) fabric: FabricKind,
     pub(super) places: Vec<Place>,
 }
 
-/// See the module.
+/// Manages this process's log.
 pub(super) struct Vault {
     path: PathBuf,
     options: LogOptions,
-    /// The group's.
+    /// The name of the group.
     name: String,
     me: MemberId,
     fabric: FabricKind,
@@ -36,7 +36,7 @@ pub(super) struct Vault {
     log: Option<Arc<Log>>,
 }
 
-/// What a former life left.
+/// The data that an earlier run of this process left.
 pub(super) struct Past {
     pub(super) group_id: u64,
     pub(super) ledger: Ledger,
@@ -53,14 +53,17 @@ fn unusable(log: &LogConfig, error: Error) -> Error {
 }
 
 impl Vault {
-    /// Opens the log, if there is one already that holds anything: a founding, or a join, that came to nothing leaves an empty
-    /// one, of a group that may never have been.
+    /// Opens the log if it exists and contains something.
+    ///
+    /// A founding or a join that failed leaves an empty log, of a group that may never have existed. Such a log is
+    /// removed.
     pub(super) fn open(log: &LogConfig, config: &Config, me: MemberId) -> Result<Vault, Error> {
         let path = log.directory_of(&config.group, me);
         let identity = Identity { member: u64::from(me.0), ..Identity::default() };
         let options = LogOptions { segment_bytes: log.segment_bytes, identity, ..LogOptions::default() };
         let (fabric, max_message) = (config.fabric, config.max_message());
-        // Before the others are met: they would begin a view with a member that cannot keep its log.
+        // Checked before the other founders are met. They would otherwise begin a view with a member that cannot write
+        // its log.
         OsDisk::try_out(&path).map_err(|error| unusable(log, error))?;
         let mut vault = Vault { path, options, name: config.group.clone(), me, fabric, max_message, log: None };
         if let Some(found) = Log::identity_of(&vault.path)? {
@@ -76,13 +79,16 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Also one that joins a running group, and needs some of these files no more, is told what its disk has damaged.
+    /// Checks that the files beside the log are readable.
+    ///
+    /// A process that joins a running group does not need some of these files, but it must report damage on its disk,
+    /// too.
     fn check_files(&self) -> Result<(), Error> {
         let Some(log) = &self.log else { return Ok(()) };
         [LEDGER, TAIL, CLOCK, PLACES].iter().try_for_each(|name| log.load(name).map(drop))
     }
 
-    /// A log keeps the size of its segments, whatever the configuration says now.
+    /// Checks that the configured messages fit: a log keeps its segment size even if the configuration changes.
     fn check_size(&self) -> Result<(), Error> {
         let Some(most) = self.log.as_ref().map(|log| log.payload_max()) else { return Ok(()) };
         if self.max_message <= most {
@@ -94,10 +100,10 @@ impl Vault {
         )))
     }
 
-    /// Removes the log if it holds nothing: a founding, or a join, has come to nothing.
+    /// Removes the log if it contains nothing, after a founding or a join has failed.
     pub(super) fn discard_empty(&mut self) -> Result<(), Error> {
         let Some(log) = &self.log else { return Ok(()) };
-        // The record that begins the first view comes before the ledger.
+        // The record that begins the first view is written before the ledger.
         let has_records = log.durable().is_some_and(|last| last > Version::default());
         if log.load(LEDGER)?.is_none() && !has_records && !log.has_snapshot()? {
             self.discard()?;
@@ -105,7 +111,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes the log, with its directory.
+    /// Removes the log and its directory.
     pub(super) fn discard(&mut self) -> Result<(), Error> {
         let Some(log) = self.log.take() else { return Ok(()) };
         let mut gone = self.path.clone().into_os_string();
@@ -115,13 +121,13 @@ impl Vault {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        // Whole or not at all, and while nobody else can open it.
+        // The rename removes the log completely or not at all, while no other process can open it.
         std::fs::rename(&self.path, &gone).map_err(failed)?;
         log.shut()?;
         std::fs::remove_dir_all(&gone).map_err(failed)
     }
 
-    /// The log of the group with this id, made if there is none.
+    /// Returns the log of the group with this id; makes one if there is none.
     pub(super) fn of(&mut self, group_id: u64) -> Result<Arc<Log>, Error> {
         let group = Identity::of_group(group_id, &self.name, self.me);
         if let Some(log) = &self.log {
@@ -146,19 +152,19 @@ impl Vault {
         }
     }
 
-    /// Another attempt may open the log.
+    /// Closes the log, so that another attempt can open it.
     pub(super) fn close(&self) {
         if let Some(Err(error)) = self.log.as_ref().map(|log| log.shut()) {
             tracing::error!(%error, "the group's log");
         }
     }
 
-    /// The group of the log, if there is one.
+    /// The id of the group that the log belongs to, if there is a log.
     pub(super) fn group_id(&self) -> Option<u64> {
         self.log.as_ref().map(|_| self.options.identity.group_id())
     }
 
-    /// Where the members of the last view were found, as far as the log says.
+    /// The addresses of the last view's members, as far as the log contains them.
     pub(super) fn places(&self) -> Result<Vec<Place>, Error> {
         Ok(self.kept_places()?.map(|places| places.places).unwrap_or_default())
     }
@@ -179,7 +185,7 @@ impl Vault {
         self.log.is_some()
     }
 
-    /// What the former life left, if it was in the group: then it takes part when that comes back.
+    /// The data of an earlier run, if it was in the group. With it, this process takes part in a restart of the group.
     pub(super) fn past(&self) -> Result<Option<Past>, Error> {
         let Some(log) = &self.log else { return Ok(None) };
         let damaged = |name: &str, what: &str| self.damaged(name, what);
@@ -203,7 +209,7 @@ impl Vault {
         }
         let places = self.kept_places()?;
         let group_id = self.options.identity.group_id();
-        // The crash came before they were kept: the configuration knows the founders.
+        // The crash came before the addresses were stored. The configuration contains those of the founders.
         let places = places.unwrap_or(Places { fabric: self.fabric, places: Vec::new() });
         Ok(ledger.is_member().then_some(Past { group_id, ledger, recovery, places }))
     }

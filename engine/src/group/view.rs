@@ -1,25 +1,28 @@
-//! Views as an application sees them.
+//! Views, as an application sees them.
 
 use crate::config::MemberId;
 use crate::membership::{Departure, ViewChange};
 
-/// Who is in the group, and how it came to be so: the same at every member, between the same two messages.
+/// The members of the group, and the changes since the former view.
+///
+/// A view is the same at every member, and begins at every member between the same two messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
-    /// 0 for the first, one more for each that follows.
+    /// The number of the view: 0 for the first, one more for each later view.
     pub number: u64,
-    /// The members in rank order, the oldest first. The lowest rank is the natural leader, where an application wants one.
+    /// The members in rank order, the oldest first. An application that needs a leader can use the first one.
     pub members: Vec<MemberId>,
-    /// Those of `members` that vote, in rank order: only they count for the majority without which the group stops. A process
-    /// that joins is a member first, and votes in a later view, once it has the group's state. Before a member is restarted or
-    /// stopped, wait until all others that run are listed here.
+    /// The members that vote, in rank order. Only they count for the majority that the group needs to continue.
+    ///
+    /// A joiner is a member first, and votes in a later view, once it has the group's state. Before you restart or stop
+    /// a member, wait until all other running members are listed here.
     pub voters: Vec<MemberId>,
-    /// Members that were not in the view before. After a restart of all processes: every member, as `failed` has their former
-    /// processes.
+    /// Members that were not in the former view. After a restart of all processes: every member, because `failed` lists
+    /// their former processes.
     pub joined: Vec<MemberId>,
-    /// Members of the view before that asked to leave.
+    /// Members of the former view that asked to leave.
     pub left: Vec<MemberId>,
-    /// Members of the view before that died, stood still, or could not be reached.
+    /// Members of the former view that died, stood still, or could not be reached.
     pub failed: Vec<MemberId>,
 }
 
@@ -36,7 +39,7 @@ impl View {
         }
     }
 
-    /// The rank of a member, 0 for the first.
+    /// The rank of a member, 0 for the first; `None` if it is not in the view.
     pub fn rank_of(&self, member: MemberId) -> Option<usize> {
         self.members.iter().position(|&id| id == member)
     }

@@ -1,7 +1,7 @@
-//! What processes say to each other beside the fabric: to join, to link, to fetch the group's state.
+//! Messages between processes outside the fabric: to join, to link, to fetch the group's state or log.
 //!
-//! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body of TOML: these messages
-//! are few and short, and a person can read them. Numbers are at most 2^63 - 1, as TOML has them.
+//! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body in TOML. These
+//! messages are few and short, and people can read them. Numbers are at most 2^63 - 1, the limit of TOML.
 
 use crate::config::{FabricKind, MemberId};
 use crate::fabric::Slot;
@@ -16,10 +16,10 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 const KIND_REPLY: u8 = 17;
-/// No join takes longer: a year.
+/// The maximum time for a join, in milliseconds: a year.
 const LEFT_MAX_MS: u64 = 365 * 24 * 3600 * 1000;
 
-/// A process, and where it is found.
+/// A process and its address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) slot: Slot,
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// A process that takes the group's state, and how long that may take, in milliseconds.
+/// A process that takes the group's state or log, and the time it has left, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asker {
     pub(super) id: u32,
@@ -47,85 +47,93 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// One that has to be done by `deadline`.
+    /// An asker that must be done by `deadline`.
     pub(super) fn new(peer: Peer, deadline: Instant) -> Asker {
         let left = deadline.saturating_duration_since(Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(LEFT_MAX_MS);
         Asker { id: peer.id.0, incarnation: peer.incarnation, left_ms }
     }
 
-    /// The same deadline at the other end.
+    /// The deadline, on the clock of the receiving end.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + Duration::from_millis(self.left_ms.min(LEFT_MAX_MS))
     }
 }
 
-/// What is asked of a member.
+/// A question to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Whether the group runs; `founds`: the asker is this member, has no log, and waits for all founders.
+    /// Does the group run? `founds`: the asker is this member, has no log, and waits for all founders.
     Ask { group: String, founds: Option<u32> },
-    /// A place in the group, with the own configuration.
+    /// Admit this process, which has this configuration, to the group.
     Join { group: String, agreed: Vec<(String, String)>, id: u32, incarnation: u64, address: String },
-    /// Whether the process of this incarnation listens here: asked by the member that is to give it a place.
+    /// Does the process of this incarnation listen here? The leader asks this before it admits the process.
     Dial { incarnation: u64 },
-    /// That process `to` dials `from`, which cannot reach it: asked of a member that can.
+    /// Ask process `to` to dial `from`, which cannot reach it. Sent to a member that can reach `to`.
     Relay { group_id: u64, from: Place, since: u64, to: Place },
-    /// The same, as the member passes it on.
+    /// The same request, as that member passes it on to `to`.
     DialBack { group_id: u64, from: Place, since: u64, to: Place },
-    /// This very connection for the fabric, from the process that was given its place in view `since`.
+    /// Use this connection for a link of the fabric. The slot of the sending process was assigned in view `since`.
     Link { group_id: u64, from: Place, since: u64, to: Place },
-    /// This very connection for the fabric, from a member of this view whose link with the asked one broke; both go on as the
-    /// processes that they are.
+    /// Use this connection to make a broken link again. Sent by a member of this view; both ends keep their
+    /// incarnations.
     Relink { group_id: u64, view: u64, from: Place, to: Place },
-    /// The application's state, for a process whose first view is this one: all that came before it is part of the state.
+    /// Send the application's state. The first view of the asker is `view`, so the state must include everything before
+    /// it.
     State { group_id: u64, view: u64, asker: Asker },
-    /// The records of the log from one version on and below another, {view, number} each; `ended`: the log must go that far, and
-    /// the asker has joined.
+    /// Send the records of the log from version `from` on and below `below`, {view, number} each.
+    ///
+    /// `ended`: the log must go that far, and the asker has joined.
     Log { group_id: u64, from: (u64, u64), below: (u64, u64), ended: bool, asker: Asker },
 }
 
-/// What is answered.
+/// An answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// It does: its id, which member answers, and where the members of the present view are found.
+    /// The group runs: its id, the member that answers, and the addresses of the present view's members.
     Runs { group_id: u64, member: u32, places: Vec<Place> },
-    /// This process is in no group; `been`: it has been in one, of which the members were found at `places` last.
+    /// This process is in no group. `been`: it has been in one, and `places` are the last known addresses of its
+    /// members.
     Waits { been: bool, places: Vec<Place> },
-    /// All its processes ended; this one, with this configuration, waits for the others; `only_founded`: its log has nothing but
-    /// the first view.
+    /// All processes of the group have ended. This one waits for the others, with this configuration.
+    ///
+    /// `only_founded`: its log contains nothing but the first view.
     Restarting { group_id: u64, place: Place, agreed: Vec<(String, String)>, only_founded: bool },
-    /// The group's fabric, the place, in which view it was given, and whom to link with.
+    /// The process is admitted to the group.
+    ///
+    /// The fields are the group's id and fabric, the process's place, the view in which its slot was assigned, and the
+    /// processes to link with.
     Admitted { group_id: u64, fabric: FabricKind, me: Place, since: u64, others: Vec<Place> },
-    /// Another member decides this.
+    /// Another member decides this, at this address.
     Elsewhere { address: String },
-    /// Not now; ask again.
+    /// Not now; ask again later.
     Later { reason: String },
-    /// Not at all.
+    /// Refused permanently.
     Refused { reason: String },
     /// A key of the configuration differs.
     Disagreement { member: u32, key: String, value: String },
-    /// It listens here.
+    /// The process of this incarnation listens here.
     Dialled {},
-    /// What follows is the fabric's; or the process asked is linked now.
+    /// The connection is the fabric's from here on. As the answer to a relayed request: the process is linked now.
     Linked {},
-    /// The state follows, in chunks: as of this view, with all its messages whose number is below this one.
+    /// The state follows in chunks. It covers the views before `view`, and of that view all messages numbered below
+    /// `below`.
     State { view: u64, below: u64 },
-    /// The records follow, in chunks.
+    /// The records follow in chunks.
     Log {},
-    /// What was asked for failed here for good: the application's `snapshot`, or this process's disk. From a process that takes a
-    /// state: the application's `restore`.
+    /// A permanent failure of the application's `snapshot` or of this process's disk. From a process that takes a
+    /// state: of the application's `restore`.
     Failed { reason: String },
-    /// From a process that takes a state: it has it.
+    /// From a process that takes a state: the transfer is complete.
     Taken {},
-    /// To a member that asks for its link: view `view` began without it; `left`: as it wanted.
+    /// To a member that asks to make its link again: view `view` began without it. `left`: it had asked to leave.
     GoneOn { view: u64, left: bool },
 }
 
-/// What came first on a connection.
+/// The first message on a connection.
 pub(super) enum First {
     Request(Request),
-    /// The other end thinks that the group is still to be founded.
+    /// The other end assumes that the group is still to be founded.
     Hello,
 }
 
@@ -153,7 +161,7 @@ fn receive(socket: &mut impl Read, kinds: &[u8]) -> io::Result<(u8, String)> {
     Ok((kind, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Reads what a stranger says first.
+/// Reads the first message on a new connection.
 pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
     match receive(socket, &[KIND_HELLO, KIND_REQUEST])? {
         (KIND_HELLO, _) => Ok(First::Hello),
@@ -161,7 +169,7 @@ pub(super) fn first(socket: &mut Socket) -> io::Result<First> {
     }
 }
 
-/// What `bytes` begin with, said by a stranger; `None` while it is incomplete.
+/// Decodes the first message of a new connection from `bytes`; `None` while it is incomplete.
 pub(super) fn first_of(bytes: &[u8]) -> io::Result<Option<First>> {
     let Some((head, rest)) = bytes.split_at_checked(PREAMBLE_LEN) else { return Ok(None) };
     let (kind, len) = preamble(head, &[KIND_HELLO, KIND_REQUEST]).map_err(malformed)?;
@@ -172,17 +180,17 @@ pub(super) fn first_of(bytes: &[u8]) -> io::Result<Option<First>> {
     }))
 }
 
-/// The question with this body.
+/// Decodes the body of a question.
 pub(super) fn request(body: &str) -> io::Result<Request> {
     toml::from_str(body).map_err(malformed)
 }
 
-/// The bytes of a question.
+/// Encodes a question.
 pub(super) fn question(request: &Request) -> io::Result<Vec<u8>> {
     encode(KIND_REQUEST, request)
 }
 
-/// The answer that `bytes` begin with; `None` while it is incomplete.
+/// Decodes an answer from the beginning of `bytes`; `None` while it is incomplete.
 pub(super) fn reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
     let Some((first, rest)) = bytes.split_at_checked(PREAMBLE_LEN) else { return Ok(None) };
     let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
@@ -190,7 +198,7 @@ pub(super) fn reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
     toml::from_str(&String::from_utf8_lossy(body)).map(Some).map_err(malformed)
 }
 
-/// Sends an answer.
+/// Sends an answer, without a SIGPIPE if the connection is closed.
 pub(super) fn answer(socket: &mut Socket, reply: &Reply) -> io::Result<()> {
     send_reply(&mut Quiet(socket), reply)
 }
@@ -199,18 +207,18 @@ pub(super) fn send_reply(socket: &mut impl Write, reply: &Reply) -> io::Result<(
     send(socket, KIND_REPLY, reply)
 }
 
-/// Says something on a connection that has been used already.
+/// Sends a message on a connection that is in use already.
 pub(super) fn say(stream: &mut impl Write, reply: &Reply) -> io::Result<()> {
     send(stream, KIND_REPLY, reply)
 }
 
-/// Reads what the other end says.
+/// Receives a message from the other end.
 pub(super) fn hear(stream: &mut impl Read) -> io::Result<Reply> {
     let (_, body) = receive(stream, &[KIND_REPLY])?;
     toml::from_str(&body).map_err(malformed)
 }
 
-/// Asks the process at `address`; the answer is still to be heard.
+/// Sends a question to the process at `address`, and returns the connection. The answer is not read.
 pub(super) fn begin(address: &str, request: &Request, timeout: Duration) -> io::Result<Socket> {
     let socket = connect(address, timeout)?;
     socket.set_read_timeout(Some(timeout))?;
@@ -219,8 +227,9 @@ pub(super) fn begin(address: &str, request: &Request, timeout: Duration) -> io::
     Ok(socket)
 }
 
-/// An error of a socket that waited for `patience`, in the words of whoever waited: the system says that a resource is
-/// unavailable, or that a buffer was not filled.
+/// Rewords a socket error after a wait of up to `patience`.
+///
+/// The system's texts would be that a resource is unavailable, or that a buffer was not filled.
 pub(super) fn plain(error: io::Error, patience: Duration) -> io::Error {
     let text = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} ms", patience.as_millis()),
@@ -231,7 +240,7 @@ pub(super) fn plain(error: io::Error, patience: Duration) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-/// Asks the process at `address`, `HOST:PORT` or `unix:PATH`; the connection stays open behind the answer.
+/// Asks the process at `address` (`HOST:PORT` or `unix:PATH`). The connection stays open after the answer.
 pub(super) fn ask(address: &str, request: &Request, timeout: Duration) -> io::Result<(Socket, Reply)> {
     exchange(address, request, timeout).map_err(|error| plain(error, timeout))
 }
@@ -242,7 +251,7 @@ fn exchange(address: &str, request: &Request, timeout: Duration) -> io::Result<(
     Ok((socket, reply))
 }
 
-/// Whether an address, `HOST:PORT` or `unix:PATH`, leads anywhere.
+/// Checks that an address (`HOST:PORT` or `unix:PATH`) can be resolved.
 pub(super) fn resolve(address: &str) -> io::Result<()> {
     if address.starts_with("unix:") {
         return Ok(());
@@ -250,7 +259,7 @@ pub(super) fn resolve(address: &str) -> io::Result<()> {
     address::resolve(address).map(|_| ())
 }
 
-/// The answer whose first bytes are `heard`, or how many more bytes are known to follow.
+/// Decodes the answer that begins with `heard`, or returns the number of further bytes known to follow.
 pub(super) fn answer_of(heard: &[u8]) -> io::Result<Result<Reply, usize>> {
     let Some((first, body)) = heard.split_at_checked(PREAMBLE_LEN) else { return Ok(Err(PREAMBLE_LEN - heard.len())) };
     let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
@@ -260,7 +269,7 @@ pub(super) fn answer_of(heard: &[u8]) -> io::Result<Result<Reply, usize>> {
     toml::from_str(&String::from_utf8_lossy(body)).map(Ok).map_err(malformed)
 }
 
-/// Begins to connect to `address`, without waiting for it; of several addresses of a name, to the one whose turn it is.
+/// Begins to connect to `address` without waiting. If the name has several addresses, `turn` selects one.
 pub(super) fn begin_connect(address: &str, turn: usize) -> io::Result<Socket> {
     let (socket, at) = match address.strip_prefix("unix:") {
         Some(path) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
@@ -283,7 +292,7 @@ pub(super) fn begin_connect(address: &str, turn: usize) -> io::Result<Socket> {
 fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
     if let Some(path) = address.strip_prefix("unix:") {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A full backlog would block it.
+        // The timeout also limits `connect`, which blocks while the backlog of the other end is full.
         socket.set_write_timeout(Some(timeout))?;
         let address = SockAddr::unix(path)?;
         repeat(|| socket.connect(&address))?;
@@ -292,12 +301,12 @@ fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     let (candidates, deadline) = (address::resolve(address)?, Instant::now() + timeout);
     for (tried, candidate) in candidates.iter().enumerate() {
-        // One that does not answer leaves time for the others.
+        // An address that does not answer must leave time for the others.
         let left = deadline.saturating_duration_since(Instant::now()) / (candidates.len() - tried) as u32;
         let timeout = left.max(Duration::from_millis(1));
         let socket = Socket::new(Domain::for_address(*candidate), Type::STREAM, None)?;
-        // The system may pick a member's own port for this end. With this option the member can listen on it all the same,
-        // also while the connection is in TIME_WAIT after its end.
+        // The system may choose a member's port for this end. With this option the member can listen on that port
+        // nevertheless, even while the closed connection is in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect_timeout(&(*candidate).into(), timeout) {

@@ -1,6 +1,7 @@
-//! Small files that are replaced as a whole: after a crash such a file has the old bytes or the new ones.
+//! Small files that are replaced as a whole: after a crash such a file contains the old bytes or the new ones.
 //!
-//! 64 bytes of header (magic, checksum of all that follows and of the name, format, length, identity), then the bytes.
+//! A file has a header of 64 bytes (magic, checksum of the name and of all that follows, format, length, identity),
+//! then the bytes.
 
 use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
@@ -12,13 +13,13 @@ use std::io;
 const MAGIC: u32 = u32::from_le_bytes(*b"GBLB");
 const HEAD_BYTES: usize = 64;
 
-/// The name of a blob is part of a file's name.
+/// Whether `name` may name a blob. It becomes part of a file name, so it is limited to safe characters.
 pub(super) fn valid_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// The file of the blob `name`.
+/// The file name of the blob `name`.
 pub(super) fn blob_file(name: &str) -> Result<String, Error> {
     if !valid_name(name) {
         return Err(Error::Misuse("the name of a blob is 1 to 64 characters out of a-z, 0-9, - and _"));
@@ -30,12 +31,12 @@ fn checksum(file: &str, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(file.as_bytes()), &bytes[8..])
 }
 
-/// Bytes of a file that holds so many.
+/// The size of a blob file that holds `len` bytes, in bytes.
 pub(super) fn size(len: usize) -> u64 {
     (HEAD_BYTES + len) as u64
 }
 
-/// The content of `file` that holds `bytes`.
+/// The complete content of blob file `file` that holds `bytes`.
 pub(super) fn encode(identity: Identity, file: &str, bytes: &[u8]) -> Vec<u8> {
     let mut whole = vec![0; HEAD_BYTES];
     whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -48,32 +49,32 @@ pub(super) fn encode(identity: Identity, file: &str, bytes: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// Replaces `file`. Whatever fails, but for a full disk, is final.
+/// Replaces `file`. Every failure is final, except a shortage of space, memory or descriptors.
 pub(super) fn save(disk: &dyn Disk, identity: Identity, file: &str, bytes: &[u8]) -> Result<(), Step> {
     let (temporary, size) = (format!("{file}{TEMPORARY}"), size(bytes.len()));
     let created = disk.create(&temporary, size);
     let created = created.map_err(|error| full_or_final("making", error, &temporary, size))?;
-    // Nothing of it counts before it has its name.
+    // The file counts only once it has its final name, so a shortage here is not final.
     let written = created.write_at(0, &encode(identity, file, bytes));
     written.map_err(|error| full_or_final("writing", error, &temporary, size))?;
     place(disk, &*created, &temporary, file)
 }
 
-/// Puts `made`, which stands under its temporary name and has its content, in the place of `file`, durably.
+/// Syncs the completely written `made`, and renames it from its temporary name to `file`, durably.
 pub(super) fn place(disk: &dyn Disk, made: &dyn File, temporary: &str, file: &str) -> Result<(), Step> {
     made.sync().map_err(|error| Step::new(format!("syncing {temporary}"), error))?;
     disk.rename(temporary, file).map_err(|error| Step::new(format!("renaming {temporary}"), error))?;
     disk.sync_names().map_err(|error| Step::new(format!("syncing the name of {file}"), error))
 }
 
-/// The bytes of `file`, or none if there is no such file. One that is damaged is an error.
+/// The bytes of `file`, or `None` if there is no such file. A damaged file is an error.
 pub(super) fn load(disk: &dyn Disk, identity: Identity, file: &str) -> Result<Option<Vec<u8>>, Error> {
     let Some((theirs, bytes)) = load_any(disk, file)? else { return Ok(None) };
     identity.check(file, theirs)?;
     Ok(Some(bytes))
 }
 
-/// The same for whosever log it is, which is told as well.
+/// Like [`load`], but accepts any identity. Returns the identity too.
 pub(super) fn load_any(disk: &dyn Disk, file: &str) -> Result<Option<(Identity, Vec<u8>)>, Error> {
     let opened = match disk.open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,8 +1,8 @@
-//! How a record looks on disk: a header of 64 bytes, the payload, and zeros up to a multiple of 8 bytes.
+//! The format of a record on disk: a header of 64 bytes, the payload, and zeros up to a multiple of 8 bytes.
 //!
 //! All numbers are little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0..4 | magic |
 //! | 4..8 | checksum (CRC-32C) of bytes 8..64, the record's position and the log's seed |
@@ -16,9 +16,9 @@
 //! | 56, 57 | mode, kind |
 //! | 58..64 | zero |
 //!
-//! The header's checksum covers the position and the seed (group, subgroup, member), so a record that was copied to another
-//! place or out of another log is none. It is separate from the payload's, so that one can step from header to header, and so
-//! that the search for what proves damage costs no more than a look at each header.
+//! The header's checksum covers the position and the seed (group, subgroup, member). So a record that was copied to
+//! another place or from another log is not valid. The payload has a separate checksum: a reader can step from header
+//! to header, and the search for evidence of damage reads only headers.
 
 use super::{Kind, Record, Version};
 use crate::config::MemberId;
@@ -41,7 +41,7 @@ pub(super) struct Head {
     pub(super) kind: Kind,
 }
 
-/// Where a record stands among the others.
+/// The version and time of a record. Both give its place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) version: Version,
@@ -49,13 +49,13 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether a record with this stamp may stand behind the other.
+    /// Whether a record with this stamp may follow one with the stamp `last`.
     pub(super) fn follows(&self, last: Option<Stamp>) -> bool {
         last.is_none_or(|last| self.version > last.version && self.time_ns > last.time_ns)
     }
 }
 
-/// Bytes that a record of so large a payload takes.
+/// The bytes that a record with a payload of `payload` bytes takes on disk.
 pub(super) fn record_bytes(payload: usize) -> usize {
     (HEAD_BYTES + payload).next_multiple_of(8)
 }
@@ -68,14 +68,15 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Appends a record to a batch, all but what [`finish`] puts in when its place is known. `payload_checksum` is that of the
-/// record's payload, computed by the caller outside of any lock.
+/// Appends a record to a batch, except the fields that [`finish`] fills in once the record's position is known.
+///
+/// `payload_checksum` is the checksum of the payload. The caller computes it outside of any lock.
 pub(super) fn encode(batch: &mut Vec<u8>, record: &Record<'_>, payload_checksum: u32) {
     let start = batch.len();
     let mut head = [0; HEAD_BYTES];
     head[..4].copy_from_slice(&MAGIC.to_le_bytes());
     head[8..12].copy_from_slice(&payload_checksum.to_le_bytes());
-    // Whoever appends has checked that the payload fits a segment, whose size has less than 32 bits.
+    // The caller has checked that the payload fits a segment. So its length has less than 32 bits.
     head[16..20].copy_from_slice(&(record.payload.len() as u32).to_le_bytes());
     head[20..24].copy_from_slice(&record.sender.0.to_le_bytes());
     head[24..32].copy_from_slice(&record.version.view.to_le_bytes());
@@ -88,7 +89,7 @@ pub(super) fn encode(batch: &mut Vec<u8>, record: &Record<'_>, payload_checksum:
     batch.resize(start + record_bytes(record.payload.len()), 0);
 }
 
-/// Payload length and stamp of the record at the front of an encoded batch.
+/// The payload length and the stamp of the first record in an encoded batch.
 pub(super) fn peek(batch: &[u8]) -> (usize, Stamp) {
     let version = Version { view: u64_at(batch, 24), sequence: u64_at(batch, 32) };
     (u32_at(batch, 16) as usize, Stamp { version, time_ns: u64_at(batch, 40) })
@@ -102,7 +103,7 @@ fn checksum(head: &[u8], position: u64, seed: u32) -> u32 {
     crc32c::crc32c(&covered)
 }
 
-/// Completes the record at the front of an encoded batch for its place in the log; its checksum.
+/// Completes the first record in an encoded batch for its position in the log. Returns the record's checksum.
 pub(super) fn finish(batch: &mut [u8], position: u64, seed: u32, previous: u32, synced: u64) -> u32 {
     batch[12..16].copy_from_slice(&previous.to_le_bytes());
     batch[48..56].copy_from_slice(&synced.to_le_bytes());
@@ -111,7 +112,7 @@ pub(super) fn finish(batch: &mut [u8], position: u64, seed: u32, previous: u32, 
     checksum
 }
 
-/// The header at the front of `bytes`, if there is a true one of this log and this position.
+/// The header at the start of `bytes`, if it is a valid one of this log at this position.
 pub(super) fn decode(bytes: &[u8], position: u64, seed: u32) -> Option<Head> {
     let head = bytes.get(..HEAD_BYTES)?;
     if u32_at(head, 0) != MAGIC || u32_at(head, 4) != checksum(head, position, seed) {
@@ -132,7 +133,7 @@ pub(super) fn decode(bytes: &[u8], position: u64, seed: u32) -> Option<Head> {
 }
 
 impl Head {
-    /// Bytes of the whole record.
+    /// The size of the whole record in bytes.
     pub(super) fn record_bytes(&self) -> u64 {
         record_bytes(self.length as usize) as u64
     }

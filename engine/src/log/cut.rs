@@ -1,4 +1,4 @@
-//! Removing records: the end of a log that was not confirmed, and the beginning that nobody needs any more.
+//! Removes records: an unconfirmed end of the log, or a beginning that is no longer needed.
 
 use super::Version;
 use super::disk::File;
@@ -11,11 +11,13 @@ use crate::error::Error;
 use std::sync::Arc;
 
 impl Store {
-    /// Removes every record whose version is `from` or greater, durably. If a crash comes in between, all of them are there
-    /// when the log is opened again, or none.
+    /// Removes every record with version `from` or a greater one, durably.
     ///
-    /// Gives [`Error::LogTrimmed`] if `from` itself was trimmed. What stays of the segment that is cut is copied into another
-    /// file, which needs space for a segment: somebody may hold bytes of the old one, also a process that had the log before.
+    /// After a crash during the cut, the reopened log has all of these records or none. Returns [`Error::LogTrimmed`]
+    /// if `from` itself was trimmed.
+    ///
+    /// The rest of the cut segment is copied into a new file, which needs the space of one segment. The old file is not
+    /// changed, because a reader may still hold bytes of it, even in a process that had the log open before.
     pub fn cut(&mut self, from: Version) -> Result<(), Error> {
         self.go_on()?;
         let result = self.cut_step(from);
@@ -31,17 +33,17 @@ impl Store {
         let (end, number, entries) = self.find_cut(from)?;
         let segment = Segment::new(number, self.shared.beginning(number)?.before());
         let offset = end.position - number * self.shared.segment_bytes;
-        // All that needs space comes before the first change.
+        // Every step that needs space comes before the first change.
         let file = self.copy_up_to(number, offset)?;
         let before = self.marks.clone();
         (self.marks.cut, self.marks.newest) = (Some(end.position), number);
         if let Err(step) = self.marks.save(&*self.disk, self.identity) {
             self.marks = before;
-            // What cannot be removed now is removed when the log is opened next.
+            // A file that cannot be removed now is removed when the log is opened next.
             let _ = self.disk.remove(&temporary(number));
             return Err(step);
         }
-        // From here on the log ends there, also after a crash.
+        // From here on the log ends at the mark, also after a crash.
         let held = segment.hold();
         self.forget(&segment, end, entries);
         let (from, to) = (temporary(number), segment_name(number));
@@ -59,14 +61,14 @@ impl Store {
         self.end = end;
         self.synced = end.position;
         match self.end_cut() {
-            // The log ends at the mark: until something is appended it says nothing wrong.
+            // The mark may stay for now: the log ends exactly there until the next append.
             Err(Step::Refused(error)) => tracing::warn!("the mark of a cut stays for now: {error}"),
             done => return done,
         }
         Ok(())
     }
 
-    /// Takes back the mark of a cut that is done, before anything stands behind it.
+    /// Removes the mark of a completed cut, before anything is appended after it.
     pub(super) fn end_cut(&mut self) -> Result<(), Step> {
         let Some(position) = self.marks.cut.take() else { return Ok(()) };
         let saved = self.marks.save(&*self.disk, self.identity);
@@ -76,7 +78,7 @@ impl Store {
         saved
     }
 
-    /// The place before the first record that goes, its segment, and the index entries of what stays of that segment.
+    /// The end of the log after the cut, the number of its segment, and that segment's remaining index entries.
     fn find_cut(&self, from: Version) -> Result<(End, u64, Vec<index::Entry>), Error> {
         let mut cursor = self.shared.seek(Key::Before(from))?;
         let (number, sealed) = (cursor.number(), cursor.number() < self.number);
@@ -99,7 +101,7 @@ impl Store {
         Ok((end, number, entries))
     }
 
-    /// Ends the log there for readers, with `segment` as the last one.
+    /// Ends the log at `end` for readers, with `segment` as the last segment.
     fn forget(&mut self, segment: &Arc<Segment>, end: End, entries: Vec<index::Entry>) {
         self.indexed = entries.last().map_or(0, |entry| entry.offset);
         self.fresh.clear();
@@ -115,7 +117,7 @@ impl Store {
         table.segments.push_back(segment.clone());
     }
 
-    /// Another file, durable, with what the segment has below `offset` and nothing else.
+    /// Creates a new durable file with the first `offset` bytes of the segment and nothing else.
     fn copy_up_to(&self, number: u64, offset: u64) -> Result<Box<dyn File>, Step> {
         let (name, temporary, size) = (segment_name(number), temporary(number), self.shared.segment_bytes);
         let old = self.disk.open(&name).map_err(|error| full_or_final("opening", error, &name, offset))?;
@@ -128,8 +130,9 @@ impl Store {
         Ok(new)
     }
 
-    /// Removes the segments all of whose records have a version less than `before`, durably, but never the last segment; so
-    /// records before it may stay, and [`Reader::oldest`](super::Reader::oldest) says which.
+    /// Removes, durably, each segment in which all records have a version less than `before`. The last segment stays.
+    ///
+    /// So some records before `before` may remain. [`Reader::oldest`](super::Reader::oldest) returns the oldest one.
     pub fn trim(&mut self, before: Version) -> Result<(), Error> {
         self.go_on()?;
         let result = self.trim_step(before);
@@ -137,7 +140,7 @@ impl Store {
     }
 
     fn trim_step(&mut self, before: Version) -> Result<(), Step> {
-        // A segment is done with if the next one begins behind a record that is.
+        // A segment is obsolete if the last record before the next segment is obsolete.
         let low = {
             let table = self.shared.read();
             let beyond = |segment: &Segment| segment.before.last.is_none_or(|last| last.version < before);
@@ -162,7 +165,7 @@ impl Store {
         self.disk.remove(name).map_err(|error| Step::new(format!("removing {name}"), error))
     }
 
-    /// Of an index file it is not known whether it could be written.
+    /// Removes an index file. It may be missing, because a failure to write one is tolerated.
     fn remove_if_there(&self, name: &str) -> Result<(), Step> {
         match self.disk.remove(name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! What a step on the disk that failed means for the log.
+//! Classifies failed disk steps: the log can continue after some of them, and must stop after the others.
 
 use super::disk::Disk;
 use crate::error::Error;
@@ -7,12 +7,12 @@ use nix::errno::Errno;
 use std::io;
 use std::sync::Arc;
 
-/// Why a step failed, and whether anything can be done after it.
+/// A failed step. The variant states whether the store can continue.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Nothing was changed.
+    /// Nothing was changed: the store can continue.
     Refused(Error),
-    /// Nobody knows what is on the disk now: the log stops.
+    /// The content of the disk is unknown now: the log stops.
     Final(Error),
 }
 
@@ -34,8 +34,9 @@ impl From<Error> for Step {
     }
 }
 
-/// A step that needs space, memory or a descriptor for `file` failed before anything was changed: for want of one of them there is
-/// no reason to stop.
+/// The result of a failed step that needed space, memory or a descriptor for `file`, and failed before any change.
+///
+/// If one of these resources was missing, the log can continue.
 pub(super) fn full_or_final(doing: &str, error: io::Error, file: &str, bytes: u64) -> Step {
     match full(&error, file, bytes) {
         Some(full) => Step::Refused(full),
@@ -43,12 +44,12 @@ pub(super) fn full_or_final(doing: &str, error: io::Error, file: &str, bytes: u6
     }
 }
 
-/// The same where the log goes on without the file.
+/// Like [`full_or_final`], where the log can continue without the file.
 pub(super) fn not_made(doing: &str, error: io::Error, file: &str, bytes: u64) -> Error {
     full(&error, file, bytes).unwrap_or_else(|| Error::io(format!("{doing} {file}"), error))
 }
 
-/// The same error with the path of the disk's directory: the steps know only names in it.
+/// Adds the path of the disk's directory to the error, since the steps only know file names.
 pub(super) fn in_directory(error: Error, disk: &dyn Disk) -> Error {
     let Some(path) = disk.path() else { return error };
     let whole = |file: String| if file.contains('/') { file } else { path.join(file).display().to_string() };
@@ -69,7 +70,7 @@ fn full(error: &io::Error, file: &str, bytes: u64) -> Option<Error> {
     shortage(error).map(|shortage| Error::LogFull { file: file.to_owned(), bytes, shortage })
 }
 
-/// Whether what failed may succeed later, as nothing but space, memory or a descriptor was missing.
+/// Whether a retry may succeed later, because only space, memory or a descriptor was missing.
 pub(super) fn is_shortage(error: &Error) -> bool {
     match error {
         Error::LogFull { .. } => true,
@@ -82,7 +83,7 @@ pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
-/// What is missing, and what to do: of an error that goes away when there is more of it.
+/// The missing resource and the remedy, for an error that goes away once more of the resource is available.
 fn shortage(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::StorageFull => return Some("the disk is full: free some space, or trim the log"),

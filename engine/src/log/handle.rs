@@ -1,4 +1,4 @@
-//! A log in a directory, with the thread that writes it.
+//! A log in a directory, together with the thread that writes it.
 
 use super::codec::Stamp;
 use super::disk::Disk;
@@ -20,15 +20,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How a log is made and used.
+/// The options of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// The size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. A record does not span segments. A log that
-    /// is there already keeps the size it was made with.
+    /// The size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. A record does not span segments.
+    ///
+    /// An existing log keeps the size with which it was created.
     pub segment_bytes: u64,
-    /// So many bytes may be appended and not durable yet; then appending waits.
+    /// The most bytes that may be appended but not durable. Beyond it, appending waits.
     pub backlog_max_bytes: usize,
-    /// Whose log it is.
+    /// The group and the member that own the log.
     pub identity: Identity,
 }
 
@@ -38,8 +39,9 @@ impl Default for LogOptions {
     }
 }
 
-/// A log that this process has open for writing. Any number of threads may use it; whatever they append while the disk is busy
-/// becomes one batch with one sync.
+/// A log that this process has open for writing.
+///
+/// Any number of threads may use it. All records that they append while the disk is busy form one batch with one sync.
 ///
 /// ```
 /// use galerna::log::{Log, LogOptions};
@@ -66,11 +68,12 @@ impl Default for LogOptions {
 /// # }
 /// ```
 ///
-/// Every call gives [`Error::LogFailed`] after the disk failed at a write or a sync: that is final, and what is not durable by
-/// then may be lost. While the disk is full, waiting calls give [`Error::LogFull`], and the log goes on when there is space.
+/// After the disk failed a write or a sync, every call returns [`Error::LogFailed`]. This is final, and data that is
+/// not durable by then may be lost. While the disk is full, waiting calls return [`Error::LogFull`]. The log continues
+/// when there is space.
 ///
-/// In a child that `fork` makes, every call of a log and of what was got from it gives [`Error::Forked`], and dropping does
-/// nothing: the log is the parent's.
+/// In a child of `fork`, every call on the log or on an object obtained from it returns [`Error::Forked`], and dropping
+/// has no effect: the log belongs to the parent.
 pub struct Log {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -98,15 +101,16 @@ fn own_record(last: Option<Stamp>, payload: &[u8]) -> Record<'_> {
 }
 
 impl Log {
-    /// Opens the log in a directory, or makes one. What a crash left is put in order.
+    /// Opens the log in a directory, or creates one. Repairs the effects of a crash.
     ///
-    /// Gives [`Error::LogLocked`] if somebody has it open for writing, [`Error::LogDamaged`] if something that was durable is
-    /// lost, [`Error::LogForeign`] or [`Error::LogFormat`] for a log that is another's, [`Error::LogFull`] without space.
+    /// Returns [`Error::LogLocked`] if the log is already open for writing, [`Error::LogDamaged`] if durable data is
+    /// lost, [`Error::LogForeign`] if the log belongs to another group or member, [`Error::LogFormat`] if a later
+    /// version wrote it, and [`Error::LogFull`] if space is missing.
     pub fn open(directory: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
         Log::on(Arc::new(OsDisk::open_locked(directory.as_ref())?), options)
     }
 
-    /// The same on any disk, which nobody else writes.
+    /// Like [`Log::open`], on any disk that has no other writer.
     pub fn on(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, Error> {
         let store = Store::open(disk.clone(), options.identity, options.segment_bytes);
         let store = store.map_err(|error| in_directory(error, &*disk))?;
@@ -120,7 +124,7 @@ impl Log {
         Ok(Log { queue, thread, reader, disk, identity: options.identity })
     }
 
-    /// Whose log a directory holds; none if it holds none, or is not there.
+    /// The identity of the log in a directory; `None` if there is no log or no such directory.
     pub fn identity_of(directory: impl AsRef<Path>) -> Result<Option<Identity>, Error> {
         match directory.as_ref().is_dir() {
             true => {
@@ -131,32 +135,38 @@ impl Log {
         }
     }
 
-    /// Opens a log for reading, also while another process writes it: up to what is whole by now. Changes nothing.
+    /// Opens a log for reading, even while another process writes it. Changes nothing.
+    ///
+    /// The reader sees the log up to the last complete record at that time.
     pub fn open_read_only(directory: impl AsRef<Path>) -> Result<ReadOnlyLog, Error> {
         ReadOnlyLog::open(directory.as_ref())
     }
 
-    /// Appends a record with the next version and the time of now, and returns its version. It is durable after
-    /// [`Log::sync`] or [`Log::wait_durable`].
+    /// Appends a record with the next version and the present time, and returns its version.
     ///
-    /// Waits while `backlog_max_bytes` are not durable yet, for at most `timeout`: then [`Error::TimedOut`]. Gives
-    /// [`Error::LogRecordTooLarge`] for what does not fit a segment.
+    /// The record is durable after [`Log::sync`] or [`Log::wait_durable`]. While `backlog_max_bytes` are not durable
+    /// yet, the call waits for at most `timeout`, then returns [`Error::TimedOut`]. Returns
+    /// [`Error::LogRecordTooLarge`] if the payload does not fit a segment.
     pub fn append(&self, payload: &[u8], timeout: Duration) -> Result<Version, Error> {
         self.queue.append(payload, Some(timeout), |last| own_record(last, payload))
     }
 
-    /// The same for several records, between which no other comes: up to about 8 MiB share one sync, and a crash before that is
-    /// done may leave the first of them. Gives the version of the last one; none if there are none.
+    /// Like [`Log::append`] for several records. No other record comes between them.
+    ///
+    /// Up to about 8 MiB share one sync. A crash before that sync may leave only the first ones. Returns the version of
+    /// the last record, or `None` if there are none.
     pub fn append_batch(&self, payloads: &[&[u8]], timeout: Duration) -> Result<Option<Version>, Error> {
         self.queue.append_batch(payloads, timeout, own_record)
     }
 
-    /// [`Log::append`] without waiting: [`Error::WouldBlock`] if it would have to.
+    /// Like [`Log::append`], but returns [`Error::WouldBlock`] instead of waiting.
     pub fn try_append(&self, payload: &[u8]) -> Result<Version, Error> {
         self.queue.append(payload, None, |last| own_record(last, payload))
     }
 
-    /// Appends a record as it is given, and waits like [`Log::append`]. [`Error::LogOrder`] if its version or its time is not greater than the last one's.
+    /// Appends the given record, and waits like [`Log::append`].
+    ///
+    /// Returns [`Error::LogOrder`] if its version or its time is not greater than that of the last record.
     pub fn append_record(&self, record: Record<'_>, timeout: Duration) -> Result<Version, Error> {
         self.queue.append(record.payload, Some(timeout), |_| record)
     }
@@ -167,7 +177,7 @@ impl Log {
         self.queue.wait_for("sync of the log", timeout, |queue| queue.done() >= ticket)
     }
 
-    /// Waits until the record of this version, and all before it, are durable.
+    /// Waits until the record of this version and all records before it are durable.
     pub fn wait_durable(&self, version: Version, timeout: Duration) -> Result<(), Error> {
         let durable = |_: &Queue| self.durable().is_some_and(|durable| durable >= version);
         self.queue.wait_for("sync of the log", timeout, durable)
@@ -178,17 +188,17 @@ impl Log {
         self.reader.end()
     }
 
-    /// The most bytes of a record: what a segment holds.
+    /// The largest payload of a record in bytes, limited by the segment size.
     pub fn payload_max(&self) -> usize {
         self.queue.payload_max()
     }
 
-    /// Bytes that were appended and are not durable yet.
+    /// The bytes that were appended but are not durable yet.
     pub fn backlog_bytes(&self) -> usize {
         self.queue.backlog_bytes()
     }
 
-    /// What was made durable since the log was opened.
+    /// Counters of the data that was made durable since the log was opened.
     pub fn stats(&self) -> LogStats {
         if self.queue.life.is_over() {
             return LogStats::default();
@@ -196,7 +206,7 @@ impl Log {
         self.queue.lock().stats
     }
 
-    /// Why the log takes nothing more, ever.
+    /// The reason why the log has stopped for ever, if it has.
     pub fn failure(&self) -> Option<Error> {
         if let Err(forked) = self.queue.life.check() {
             return Some(forked);
@@ -204,24 +214,26 @@ impl Log {
         self.queue.lock().failure.clone()
     }
 
-    /// Why the log does not get on at present: the disk is full. It goes on by itself when there is space.
+    /// The reason why the log makes no progress at present: the disk is full. It continues by itself once there is
+    /// space.
     pub fn obstacle(&self) -> Option<Error> {
         self.queue.life.check().ok()?;
         self.queue.lock().obstacle.clone()
     }
 
-    /// What was asked of the log's thread so far, and what of that is done, as counts: who watches them sees whether the disk
-    /// gets on.
+    /// The number of requests to the log's thread so far, and the number of those that are done.
+    ///
+    /// A caller that compares these over time can see whether the disk makes progress.
     pub fn progress(&self) -> (u64, u64) {
         (self.queue.asked().unwrap_or_default(), self.queue.done())
     }
 
-    /// Removes every record whose version is `from` or greater, durably, after all that was appended so far is written.
+    /// Removes every record with version `from` or a greater one, durably, once all earlier appends are written.
     pub fn cut(&self, from: Version, timeout: Duration) -> Result<(), Error> {
         self.queue.run("cut of the log", timeout, true, move |store| store.cut(from))
     }
 
-    /// Removes whole segments of records before `before`, durably. What is left begins at [`Log::oldest`].
+    /// Removes whole segments of records before `before`, durably. The log then begins at [`Log::oldest`].
     pub fn trim(&self, before: Version, timeout: Duration) -> Result<(), Error> {
         self.queue.run("trim of the log", timeout, false, move |store| store.trim(before))
     }
@@ -232,15 +244,17 @@ impl Log {
         self.queue.run("save beside the log", timeout, false, move |store| store.save(&name, &bytes))
     }
 
-    /// The durable bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are damaged.
+    /// The durable bytes of the blob `name`; `None` if it was never saved. Returns [`Error::LogDamaged`] if they are
+    /// damaged.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         self.queue.life.check()?;
         let loaded = blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?);
         loaded.map_err(|error| in_directory(error, &*self.disk))
     }
 
-    /// Begins a checkpoint of the application that covers everything up to `version`: write it in pieces, then
-    /// [`Log::install`] it, then [`Log::trim`].
+    /// Begins a checkpoint of the application that covers everything up to `version`.
+    ///
+    /// Write it in pieces, then [`Log::install`] it, then [`Log::trim`] the log.
     pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
         self.queue.life.check()?;
         SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
@@ -249,7 +263,7 @@ impl Log {
     /// Makes a checkpoint durable, in place of the older ones.
     pub fn install(&self, mut snapshot: SnapshotWriter, timeout: Duration) -> Result<(), Error> {
         self.queue.life.check()?;
-        // The long part is done here, so that the log goes on meanwhile.
+        // The slow part runs in this thread, so that the log's thread is not held up.
         snapshot.seal()?;
         self.queue.run("checkpoint", timeout, false, move |store| store.install(snapshot))
     }
@@ -260,55 +274,59 @@ impl Log {
         Snapshot::exists(&*self.disk)
     }
 
-    /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
+    /// The newest checkpoint, verified; `None` if there is none. Returns [`Error::LogDamaged`] if its bytes are
+    /// damaged.
     pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
         self.queue.life.check()?;
         Snapshot::load(&*self.disk, self.identity).map_err(|error| in_directory(error, &*self.disk))
     }
 
-    /// Reads what is durable, also after the log was closed.
+    /// A reader of the durable records. It works even after the log was closed.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
     }
 
-    /// As [`Reader::get`].
+    /// Same as [`Reader::get`].
     pub fn get(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.get(version)
     }
 
-    /// As [`Reader::first_at_or_after`].
+    /// Same as [`Reader::first_at_or_after`].
     pub fn first_at_or_after(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.reader.first_at_or_after(version)
     }
 
-    /// As [`Reader::at_time`].
+    /// Same as [`Reader::at_time`].
     pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
         self.reader.at_time(time_ns)
     }
 
-    /// As [`Reader::iter`].
+    /// Same as [`Reader::iter`].
     pub fn iter(&self, range: impl RangeBounds<Version>) -> Iter {
         self.reader.iter(range)
     }
 
-    /// As [`Reader::oldest`].
+    /// Same as [`Reader::oldest`].
     pub fn oldest(&self) -> Result<Option<Version>, Error> {
         self.reader.oldest()
     }
 
-    /// A handle for one that must not wait. `wake` is called by the log's thread when [`Journal::durable`] has moved or the
-    /// log has failed; it must not wait either.
+    /// A handle for a caller that must not wait.
+    ///
+    /// The log's thread calls `wake` when [`Journal::durable`] has advanced or the log has failed. `wake` must not wait
+    /// either.
     pub fn journal(&self, wake: Box<dyn Fn() + Send + Sync>) -> LogJournal {
         LogJournal { wake: self.queue.add_wake(wake.into()), queue: self.queue.clone() }
     }
 
-    /// Makes durable what was appended, and ends. The error is why not all of it is durable. Dropping does the same, without
-    /// the error.
+    /// Makes all appended records durable, and closes the log.
+    ///
+    /// The error is the reason why some are not durable. Dropping the log does the same, without reporting the error.
     pub fn close(self) -> Result<(), Error> {
         self.shut()
     }
 
-    /// As [`Log::close`], for a log that others still read: another writer may open it then.
+    /// Like [`Log::close`], for a log that still has readers. Another writer may open it afterwards.
     pub fn shut(&self) -> Result<(), Error> {
         self.queue.life.check()?;
         let mut slot = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
@@ -334,7 +352,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         if self.queue.life.is_over() {
-            // The thread is the parent's, and so is the directory's lock.
+            // Both the thread and the directory's lock belong to the parent.
             std::mem::forget(self.thread.get_mut().ok().and_then(Option::take));
             return;
         }
@@ -344,7 +362,7 @@ impl Drop for Log {
     }
 }
 
-/// See [`Log::journal`].
+/// The [`Journal`] of a [`Log`]: see [`Log::journal`].
 pub struct LogJournal {
     queue: Arc<Queue>,
     wake: u64,

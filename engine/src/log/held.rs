@@ -1,5 +1,6 @@
-//! The journal of a process that has joined and does not have yet what came before: what is asked of it waits in memory,
-//! and reaches the log once that is complete.
+//! The journal of a joining process that does not have the earlier records yet.
+//!
+//! Requests wait in memory. They reach the log once it has all earlier records.
 
 use super::{Journal, Kind, Record, Ticket, Version};
 use crate::config::MemberId;
@@ -8,7 +9,7 @@ use crate::multicast::Mode;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Something that was asked.
+/// A request to the journal.
 enum Asked {
     Append { version: Version, time_ns: u64, sender: MemberId, mode: Mode, kind: Kind, payload: Box<[u8]> },
     Cut(Version),
@@ -38,28 +39,28 @@ struct State {
     waiting: VecDeque<Asked>,
     bytes: usize,
     asked: u64,
-    /// The log's tickets of what was asked and may not be durable yet, with the own ones.
+    /// Pairs of a ticket of the log and this journal's own ticket, for requests that may not be durable yet.
     tickets: VecDeque<(Ticket, Ticket)>,
     durable: Ticket,
-    /// Everything up to here had been asked when somebody first wanted to know whether all is on disk.
+    /// The log's last ticket at the first call of [`Release::is_done`] after the release.
     goal: Option<Ticket>,
 }
 
-/// See the module.
+/// A journal that keeps requests in memory until [`Release::release`] is called.
 pub struct Held(Arc<Mutex<State>>);
 
-/// Lets a [`Held`] journal go.
+/// Connects a [`Held`] journal to its log.
 #[derive(Clone)]
 pub struct Release(Arc<Mutex<State>>);
 
-/// A journal that waits for its log, and what lets it go.
+/// Creates a journal that waits for its log, and the handle that releases it.
 pub fn held() -> (Held, Release) {
     let state = Arc::new(Mutex::new(State::default()));
     (Held(state.clone()), Release(state))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A panic while it is held leaves a list that is too long at worst.
+    // A panic while the lock is held leaves at worst a list that is too long.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -84,7 +85,7 @@ impl State {
 }
 
 impl Release {
-    /// The log has everything that comes before what waits: hands that over.
+    /// Passes all waiting requests to the log, which must have every earlier record by now.
     pub fn release(&self, mut log: Box<dyn Journal>) {
         let mut state = lock(&self.0);
         let waiting = std::mem::take(&mut state.waiting);
@@ -96,12 +97,14 @@ impl Release {
         (state.log, state.bytes) = (Some(log), 0);
     }
 
-    /// Bytes that wait.
+    /// The bytes that wait in memory.
     pub fn held_bytes(&self) -> usize {
         lock(&self.0).bytes
     }
 
-    /// Whether all that had been asked is on disk, when this was first called after the log was let go.
+    /// Whether all requests up to a fixed point are on disk.
+    ///
+    /// The point is the last request at the first call of this function after the release.
     pub fn is_done(&self) -> bool {
         let mut state = lock(&self.0);
         let Some(durable) = state.log.as_ref().map(|log| log.durable()) else { return false };
@@ -147,7 +150,7 @@ impl Journal for Held {
     }
 
     fn backlog_bytes(&self) -> usize {
-        // Nobody in the group waits for a process that is new.
+        // No member of the group waits for a process that is still joining.
         lock(&self.0).log.as_ref().map_or(0, |log| log.backlog_bytes())
     }
 }

@@ -1,9 +1,9 @@
-//! Where to begin to look for a version or a time: an entry for every 16 KiB of records. Both grow with the position, so one
-//! index serves both.
+//! The index of a segment: an entry for every 16 KiB of records, at which the search for a version or a time begins.
 //!
-//! A sealed segment's index is a file: a header of 64 bytes and entries of 40, each with a checksum of its own, so that a
-//! search verifies only what it looks at. The checksums start from that of the segment's last record, so an index of another
-//! history is none. An index that is missing or damaged is built anew from the records.
+//! Version and time both grow with the position, so one index serves both. The index of a sealed segment is a file: a
+//! header of 64 bytes and entries of 40 bytes. Each entry has its own checksum, so that a search verifies only the
+//! entries that it reads. The checksums start from the checksum of the segment's last record, so an index of a
+//! different history is not accepted. A missing or damaged index is rebuilt from the records.
 
 use super::Version;
 use super::codec::{Stamp, u32_at, u64_at};
@@ -16,10 +16,10 @@ use std::sync::Arc;
 const HEAD_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 40;
 const MAGIC: u32 = u32::from_le_bytes(*b"GIDX");
-/// Bytes of records for which there is one entry.
+/// The bytes of records per index entry.
 pub(super) const STRIDE_BYTES: u64 = 16 << 10;
 
-/// The record at `offset` in the segment, and the checksum of the one before it.
+/// The record at `offset` in the segment, with the checksum of the record before it in `previous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) stamp: Stamp,
@@ -34,17 +34,17 @@ pub(super) fn note(entries: &mut Vec<Entry>, entry: Entry) {
     }
 }
 
-/// What is looked for.
+/// The target of a search.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key {
     Version(Version),
-    /// What stands before the first record of this version or a greater one.
+    /// The place before the first record of this version or a greater one.
     Before(Version),
     Time(u64),
 }
 
 impl Key {
-    /// Whether a record with this stamp is at what is looked for, or before it.
+    /// Whether a record with this stamp lies at or before the target.
     pub(super) fn reached_by(&self, stamp: Stamp) -> bool {
         match *self {
             Key::Version(version) => stamp.version <= version,
@@ -60,7 +60,7 @@ pub(super) enum Index {
     Built(Vec<Entry>),
 }
 
-/// An entry does not have its checksum.
+/// An entry's checksum is wrong.
 pub(super) struct Damaged;
 
 fn salt(number: u64, seed: u32, end: u32) -> u32 {
@@ -69,7 +69,9 @@ fn salt(number: u64, seed: u32, end: u32) -> u32 {
 }
 
 impl Index {
-    /// Writes the index of a segment that ends with the checksum `end`. Its name is made durable by whoever syncs names next.
+    /// Writes the index of a segment. `end` is the checksum of its last record.
+    ///
+    /// The file's name becomes durable with the next sync of names.
     pub(super) fn write(disk: &dyn Disk, number: u64, seed: u32, end: u32, entries: &[Entry]) -> io::Result<()> {
         let salt = salt(number, seed, end);
         let mut bytes = vec![0; HEAD_BYTES];
@@ -92,7 +94,7 @@ impl Index {
         file.sync()
     }
 
-    /// Opens the index file; none if it is missing or damaged.
+    /// Opens the index file. `None` if it is missing or damaged.
     pub(super) fn open(disk: &dyn Disk, number: u64, seed: u32, end: u32) -> Option<Index> {
         let source = Arc::new(Source::open(disk, &index_name(number)).ok()?);
         let salt = salt(number, seed, end);
@@ -126,7 +128,7 @@ impl Index {
         Ok(Entry { stamp, offset: u64_at(&bytes, 24), previous: u32_at(&bytes, 32) })
     }
 
-    /// The last entry that is not behind the key.
+    /// The last entry that is not behind the target.
     pub(super) fn search(&self, key: Key) -> Result<Option<Entry>, Damaged> {
         let (mut low, mut high, mut found) = (0, self.len(), None);
         while low < high {
@@ -142,7 +144,7 @@ impl Index {
     }
 }
 
-/// The same for the entries of the last segment.
+/// Like [`Index::search`], for the entries of the last segment.
 pub(super) fn search(entries: &[Entry], key: Key) -> Option<Entry> {
     let behind = entries.partition_point(|entry| key.reached_by(entry.stamp));
     entries[..behind].last().copied()

@@ -1,4 +1,4 @@
-//! A log for those who only look: its records, and the files that it consists of.
+//! A log that is open for reading only: its records and its files.
 
 use super::disk::Disk;
 use super::failure::in_directory;
@@ -21,31 +21,31 @@ pub struct ReadOnlyLog {
     missing: Vec<String>,
 }
 
-/// A segment, as the headers of the log's files tell of it.
+/// A segment, as described by the headers of the log's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentInfo {
-    /// Its number, from 0.
+    /// The segment's number, from 0.
     pub number: u64,
-    /// Its file in the log's directory.
+    /// The name of its file in the log's directory.
     pub file: String,
-    /// The size of the file, as long as the log uses it.
+    /// The size of its file in bytes, while the log uses it.
     pub file_bytes: u64,
-    /// Bytes of its records, headers included.
+    /// The bytes of its records, headers included.
     pub bytes: u64,
-    /// Version and time of the last record in front of it; none at the beginning of the log.
+    /// The version and time of the last record before the segment; `None` at the beginning of the log.
     pub before: Option<(Version, u64)>,
-    /// Version and time of the last record up to its end: that of `before` if it has none itself.
+    /// The version and time of the last record up to its end; equal to `before` if the segment has no record.
     pub last: Option<(Version, u64)>,
 }
 
-/// What [`ReadOnlyLog::count`] finds in a segment.
+/// The result of [`ReadOnlyLog::count`] for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SegmentCount {
-    /// Records.
+    /// The number of records.
     pub records: u64,
-    /// Bytes of their payloads.
+    /// The bytes of their payloads.
     pub payload_bytes: u64,
-    /// Version and time of the first.
+    /// The version and time of the first record.
     pub first: Option<(Version, u64)>,
 }
 
@@ -62,28 +62,29 @@ impl ReadOnlyLog {
         Ok(ReadOnlyLog { reader, disk, identity: survey.identity, torn, missing: survey.missing })
     }
 
-    /// Reads the records that were there when it was opened.
+    /// A reader of the records that existed when the log was opened.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
     }
 
-    /// Whose log it is.
+    /// The group and the member that own the log.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// File and offset in bytes where the log ends with a record that is not whole: a crash left it, or it is being written.
+    /// The file and the offset in bytes of an incomplete last record. A crash left it, or it is being written.
     pub fn torn(&self) -> Option<(&str, u64)> {
         self.torn.as_ref().map(|(file, offset)| (file.as_str(), *offset))
     }
 
-    /// Files beside the segments that somebody has removed: blobs, and the newest checkpoint. The log cannot be opened for writing
-    /// without them.
+    /// The names of files beside the segments that were removed: blobs and the newest checkpoint.
+    ///
+    /// The log cannot be opened for writing without them.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// The bytes of the blob `name`; none if it was never saved.
+    /// The bytes of the blob `name`; `None` if it was never saved.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let file = blobs::blob_file(name)?;
         self.check(|missing| *missing == file)?;
@@ -95,13 +96,13 @@ impl ReadOnlyLog {
         lost.map_or(Ok(()), |file| Err(in_directory(recover::missing(file.clone()), &*self.disk)))
     }
 
-    /// The newest checkpoint, verified; none if there is none.
+    /// The newest checkpoint, verified; `None` if there is none.
     pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
         self.check(|missing| missing.ends_with(".snapshot"))?;
         Snapshot::load(&*self.disk, self.identity).map_err(|error| in_directory(error, &*self.disk))
     }
 
-    /// The segments that there were when the log was opened, from the oldest; never none.
+    /// The segments that existed when the log was opened, the oldest first. There is at least one.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let table = self.reader.shared.read();
         let size = self.reader.shared.segment_bytes;
@@ -117,7 +118,7 @@ impl ReadOnlyLog {
         table.segments.iter().zip(next).map(info).collect()
     }
 
-    /// Counts the records of a segment by their headers, each of which is checked.
+    /// Counts the records of a segment by reading and checking their headers.
     pub fn count(&self, segment: &SegmentInfo) -> Result<SegmentCount, Error> {
         let numbers = self.reader.shared.read();
         if !numbers.segments.iter().any(|there| there.number == segment.number) {

@@ -1,30 +1,33 @@
-//! What the protocol asks of a disk: it asks, goes on, and looks later how far the disk has come.
+//! The interface between the protocol and a disk: the protocol makes a request, continues, and later checks the
+//! progress.
 
 use super::{Record, Version};
 use crate::error::Error;
 
-/// A place in the order of what was asked: everything up to it is durable once [`Journal::durable`] has reached it.
+/// The position of a request in the order of requests. It is durable once [`Journal::durable`] has reached it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Ticket(pub u64);
 
-/// A log that is written by somebody else: another thread, or the simulator. No call waits for the disk. What is asked is
-/// done in the order of asking; consecutive appends are one batch, with one sync, if they are there together.
+/// A log that is written elsewhere: by another thread or by the simulator. No call waits for the disk.
+///
+/// Requests are executed in the order in which they are made. Consecutive appends that are waiting together form one
+/// batch with one sync.
 pub trait Journal: Send {
-    /// Appends a record, whose bytes are copied before the call returns.
+    /// Appends a record. Its bytes are copied before the call returns.
     fn append(&mut self, record: Record<'_>) -> Ticket;
 
-    /// Cuts the log's end: every record whose version is `from` or greater is gone before anything that is asked later is done.
+    /// Removes every record with version `from` or a greater one, before any later request is executed.
     fn cut(&mut self, from: Version) -> Ticket;
 
-    /// Replaces the small file `name` as a whole: after a crash it has the old bytes or these.
+    /// Replaces the small file `name` as a whole. After a crash it contains the old bytes or the new ones.
     fn save(&mut self, name: &'static str, bytes: &[u8]) -> Ticket;
 
-    /// Everything asked up to this ticket is synced. Grows only.
+    /// Every request up to this ticket is synced. The value never decreases.
     fn durable(&self) -> Ticket;
 
-    /// Why the disk does nothing more, ever: what is durable stays as it is.
+    /// The reason why the disk does nothing more, for ever. Data that is durable stays durable.
     fn failure(&self) -> Option<Error>;
 
-    /// Bytes that were appended and are not durable yet: whoever appends more than the disk can take waits by this.
+    /// The bytes that were appended but are not durable yet. A caller that outpaces the disk slows down by this value.
     fn backlog_bytes(&self) -> usize;
 }

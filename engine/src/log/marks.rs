@@ -1,8 +1,7 @@
-//! What a log notes of its own files: which there must be. Without this a file that somebody removed would be a file that never
-//! was.
+//! The marks: a log's record of the files that it must have, so that a removed file is detected.
 //!
-//! A file is noted once it is durable, and before anything counts on it. So a crash between the two leaves a file too many,
-//! which is noted when the log is opened, and never one too few.
+//! A file is noted once it is durable, and before anything relies on it. So a crash between the two steps leaves one
+//! file too many, which is noted when the log is opened. It never leaves one too few.
 
 use super::blobs;
 use super::codec::u64_at;
@@ -13,19 +12,20 @@ use super::{Version, snapshot};
 use crate::error::Error;
 use std::collections::BTreeSet;
 
-/// The file, which has the form of a blob.
+/// The name of the marks file, which has the format of a blob.
 pub(super) const MARKS: &str = "marks";
 const WORDS: usize = 8;
 
-/// See the module.
+/// The files that a log must have: see the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Marks {
     /// The first segment that was not trimmed.
     pub(super) low: u64,
-    /// The last segment that there must be; all between the two must be there as well.
+    /// The last segment that must exist. All segments between `low` and this one must exist too.
     pub(super) newest: u64,
-    /// A cut that has begun: nothing from this position on is part of the log. Without this mark a cut that a crash left half
-    /// done would look like damage.
+    /// The position of a cut that has begun: nothing from this position on is part of the log.
+    ///
+    /// Without this mark, a cut that a crash interrupted would look like damage.
     pub(super) cut: Option<u64>,
     /// The newest checkpoint.
     pub(super) snapshot: Option<Version>,
@@ -42,7 +42,7 @@ impl Marks {
             [self.low, self.newest, flags, self.cut.unwrap_or_default(), view, sequence, count, 0];
         let mut bytes = words.map(u64::to_le_bytes).concat();
         for name in &self.blobs {
-            // A name has 64 bytes at most.
+            // A name has at most 64 bytes.
             bytes.push(name.len() as u8);
             bytes.extend(name.as_bytes());
         }
@@ -70,7 +70,7 @@ impl Marks {
         blobs::save(disk, identity, MARKS, &self.encode())
     }
 
-    /// The marks, and whose log they are of; none if there are none.
+    /// The marks and the identity of their log; `None` if there are none.
     pub(super) fn load(disk: &dyn Disk) -> Result<Option<(Identity, Marks)>, Error> {
         let Some((identity, bytes)) = blobs::load_any(disk, MARKS)? else { return Ok(None) };
         let marks = Marks::decode(&bytes).ok_or_else(|| Error::LogDamaged {
@@ -81,22 +81,23 @@ impl Marks {
         Ok(Some((identity, marks)))
     }
 
-    /// The last segment of the log, and the offset in it from which on nothing is part of the log.
+    /// The log's last segment under an unfinished cut, and the offset in it at which the log ends. `None` without a
+    /// cut.
     pub(super) fn end(&self, segment_bytes: u64) -> Option<(u64, u64)> {
         let position = self.cut?;
-        // A segment that is full to the last byte ends where the next one begins.
+        // A cut at the boundary of a completely full segment belongs to that segment, not to the next one.
         let number = position.saturating_sub(1) / segment_bytes;
         Some((number, position - number * segment_bytes))
     }
 
-    /// The files beside the segments that are not among these, but must be.
+    /// The required files beside the segments that are not among the given ones.
     pub(super) fn missing(&self, blobs: &BTreeSet<String>, snapshots: &BTreeSet<Version>) -> Vec<String> {
         let lost = self.snapshot.filter(|version| snapshots.last().is_none_or(|newest| newest < version));
         let blobs = self.blobs.difference(blobs).map(|name| format!("{name}.blob"));
         blobs.chain(lost.map(snapshot::file_name)).collect()
     }
 
-    /// Takes all that the disk has to give for saving these marks: what fails later is final.
+    /// Allocates all space for saving these marks in advance. A later failure is final.
     pub(super) fn prepare(self, disk: &dyn Disk) -> Result<Prepared, Step> {
         let temporary = format!("{MARKS}~{}{TEMPORARY}", self.newest);
         let size = blobs::size(self.encode().len());
@@ -106,7 +107,7 @@ impl Marks {
     }
 }
 
-/// Marks that are about to be saved.
+/// Marks for which the file is already allocated.
 pub(super) struct Prepared {
     marks: Marks,
     file: Box<dyn File>,
@@ -114,7 +115,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Saves them, durably.
+    /// Saves the marks, durably.
     pub(super) fn save(self, disk: &dyn Disk, identity: Identity) -> Result<Marks, Step> {
         let whole = blobs::encode(identity, MARKS, &self.marks.encode());
         let written = self.file.write_at(0, &whole);
@@ -123,9 +124,9 @@ impl Prepared {
         Ok(self.marks)
     }
 
-    /// They are not needed after all.
+    /// Discards the prepared marks without saving them.
     pub(super) fn discard(self, disk: &dyn Disk) {
-        // What cannot be removed now is removed when the log is opened next.
+        // A file that cannot be removed now is removed when the log is opened next.
         let _ = disk.remove(&self.temporary);
     }
 }

@@ -1,7 +1,7 @@
-//! The persistent log: an append-only stream of records on disk, found again by version and by time.
+//! The persistent log: an append-only stream of records on disk, searchable by version and by time.
 //!
-//! [`Log`] is a log in a directory, for any number of threads; [`Journal`] is what a replication protocol asks of it, which
-//! never waits; [`Store`] is the same log with one owner and no thread, on any [`Disk`].
+//! [`Log`] is a log in a directory, usable from any number of threads. [`Journal`] is the interface for a replication
+//! protocol, which must never wait. [`Store`] is the same log with one owner and without a thread, on any [`Disk`].
 
 mod blobs;
 mod codec;

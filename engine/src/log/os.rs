@@ -1,4 +1,4 @@
-//! A directory of the operating system.
+//! A directory of the operating system as a [`Disk`].
 
 use super::disk::{self, Disk};
 use super::failure;
@@ -14,37 +14,42 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The file whose lock is the directory's.
+/// The name of the lock file. Its lock protects the directory.
 const LOCK: &str = "lock";
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-/// A file that is made and removed again, to see whether that can be done. What a crash leaves of it counts as a file that was not
-/// finished, and is removed when the log is opened.
+/// A file that is created and removed again, to test whether that is possible.
+///
+/// If a crash leaves it behind, it counts as an unfinished file, which is removed when the log is opened.
 const TRIAL: &str = "trial.blob.tmp";
-/// Descriptors that a writer holds back for itself: the change of a segment needs one for the new segment, which the old one
-/// gives back once it is synced, and for a moment one for the marks and one for the old one's index. A batch may change the
-/// segment more than once; one that needs more waits, as on a full disk.
+/// The number of file descriptors that a writer keeps in reserve.
+///
+/// A change of segment needs one for the new segment; the old segment's is free again after its sync. It briefly needs
+/// one more for the marks and one for the index of the old segment. A batch may change segments more than once. A batch
+/// that needs more descriptors waits, as it does on a full disk.
 const RESERVE: usize = 6;
 
-/// A directory of the operating system, locked for one writer, or open for reading.
+/// A directory of the operating system, locked for one writer or open for reading.
 pub struct OsDisk {
     path: PathBuf,
     directory: File,
     writes: bool,
-    /// Held until the writer is done, or the last user of the directory is gone; the kernel drops it with the process. A forked
-    /// child has the same lock, and must not open it.
+    /// The lock, held until the writer closes the log or the last user of the directory is gone.
+    ///
+    /// The kernel releases it at the end of the process. A forked child shares the lock and must not release it.
     lock: Mutex<Option<Own<Locked>>>,
-    /// Held back for the writer, at most [`RESERVE`]: a process that has none left can still write its log.
+    /// The reserved descriptors, at most [`RESERVE`]. With them, a process that has none left can still write its log.
     reserve: Mutex<Vec<File>>,
 }
 
 impl OsDisk {
-    /// Makes the directory if there is none, and locks it for as long as this lives. [`Error::LogLocked`] if somebody has
-    /// locked it.
+    /// Creates the directory if it is missing, and locks it for the lifetime of the value.
+    ///
+    /// Returns [`Error::LogLocked`] if it is already locked.
     pub fn open_locked(path: &Path) -> Result<OsDisk, Error> {
         let failed = |what: &str, error: io::Error| Error::io(format!("{what} {}", path.display()), error);
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(|e| failed("making the log directory", e))?;
-            // The directory's own name is to outlive a crash as well.
+            // The name of the new directory must survive a crash too.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             File::open(parent)
                 .and_then(|parent| parent.sync_all())
@@ -68,8 +73,10 @@ impl OsDisk {
         Ok(disk)
     }
 
-    /// Whether a log can be kept in this directory, which is made if there is none: the error is one that no time mends. A writer
-    /// that has it now, and a want of space or descriptors, may go away.
+    /// Tests whether a log can be kept in this directory, and creates it if it is missing.
+    ///
+    /// Returns only errors that do not go away by themselves. A present writer, or a shortage of space or descriptors,
+    /// is not an error here.
     pub(crate) fn try_out(path: &Path) -> Result<(), Error> {
         let tried = OsDisk::open_locked(path).and_then(|disk| {
             let made = disk.create(TRIAL, 1).and_then(|_| disk.remove(TRIAL));
@@ -82,7 +89,7 @@ impl OsDisk {
         }
     }
 
-    /// For reading, whoever writes meanwhile.
+    /// Opens the directory for reading, even while another process writes in it.
     pub(super) fn open_read_only(path: &Path) -> Result<OsDisk, Error> {
         let directory = File::open(path)
             .map_err(|error| Error::io(format!("opening the log directory {}", path.display()), error))?;
@@ -90,7 +97,7 @@ impl OsDisk {
         Ok(OsDisk { path: path.to_owned(), directory, writes: false, lock, reserve })
     }
 
-    /// Takes back what was spent, if the process has it again.
+    /// Refills the reserve as far as the process has free descriptors.
     fn refill(&self) {
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         while self.writes && reserve.len() < RESERVE {
@@ -101,7 +108,7 @@ impl OsDisk {
         }
     }
 
-    /// Makes a call that needs a descriptor, with one of the reserve where the process has no other.
+    /// Makes a call that needs a descriptor. Frees a reserved one for it if the process has no other.
     fn spend<T>(&self, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         self.refill();
         loop {
@@ -130,7 +137,7 @@ impl Disk for OsDisk {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in self.spend(|| fs::read_dir(&self.path))? {
-            // A name that is not UTF-8 is not the log's.
+            // A name that is not UTF-8 does not belong to the log.
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
@@ -144,14 +151,14 @@ impl Disk for OsDisk {
 
     fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn disk::File>> {
         let path = self.path.join(name);
-        // A new file, never an old one truncated: somebody may have that one mapped.
+        // Always create a new file instead of truncating the old one, which another process may have mapped.
         match repeat(|| fs::remove_file(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = self.spend(|| OpenOptions::new().read(true).write(true).create_new(true).open(&path))?;
         if let Err(error) = reserve(&file, len) {
-            // The space that it got may be what somebody else waits for.
+            // Free the partial allocation, since others may be waiting for the space.
             let _ = fs::remove_file(&path);
             return Err(error);
         }
@@ -216,7 +223,7 @@ impl disk::File for OsFile {
         if offset >= len {
             return Ok(());
         }
-        // Not by truncation: a page that is mapped must not go away.
+        // Zero the range instead of truncating: a mapped page must not disappear.
         match allocate(&self.file, FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(&self.file, offset, len),
             other => Ok(other?),
@@ -224,7 +231,7 @@ impl disk::File for OsFile {
     }
 
     fn map(&self) -> io::Result<Option<Map>> {
-        // Without the lock another process may write: such bytes are copied, and checked as copies.
+        // Without the lock, another process may be writing. So the bytes are copied, and the copies are checked.
         if self.writes { Map::new(&self.file).map(Some) } else { Ok(None) }
     }
 }

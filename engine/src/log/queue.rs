@@ -1,4 +1,4 @@
-//! What callers ask of the thread that writes: they put it into a queue, go on, and learn later how far it has come.
+//! The queue between callers and the writing thread. Callers enqueue requests and later check the progress.
 
 use super::codec::{self, Stamp};
 use super::store::{Store, out_of_order};
@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// A batch is closed at this size, so that buffers are reused and do not grow.
+/// A batch is closed at this size in bytes, so that buffers are reused and do not grow.
 const BATCH_BYTES: usize = 1 << 20;
-/// So many buffers are kept for the next batches.
+/// The most buffers that are kept for the next batches.
 const SPARES: usize = 16;
 
-/// Something to do with the store; repeated, if the disk is full, until there is space.
+/// A request that needs the store. If the disk is full, it is repeated until there is space.
 pub(super) type Work = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
 
 pub(super) enum Op {
@@ -25,28 +25,30 @@ pub(super) enum Op {
     Do(Work),
 }
 
-/// An operation, and the last ticket that it fulfils.
+/// An operation, and the last ticket that it completes.
 pub(super) struct Asked {
     pub(super) ticket: u64,
     pub(super) op: Op,
 }
 
-/// What is left of the time that a caller waits. Only the time counts during which this process runs: one that was stopped for
-/// longer than `timeout` has not waited in vain for its disk.
+/// The remaining time of a waiting caller.
+///
+/// Only time during which this process runs is counted. So a process that was stopped for longer than `timeout` does
+/// not time out for that reason.
 struct Patience {
     left: Duration,
     looked: Instant,
 }
 
 impl Patience {
-    /// A wait is as long at most; what passes beyond twice that was a pause of the process.
+    /// The longest single wait. If more than twice this time passes, the rest was a pause of the process.
     const SLICE: Duration = Duration::from_millis(100);
 
     fn new(timeout: Duration) -> Patience {
         Patience { left: timeout, looked: Instant::now() }
     }
 
-    /// How long to wait before the next look; none once the time is over.
+    /// How long to wait before the next check; `None` once the time is used up.
     fn slice(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.looked).min(2 * Patience::SLICE);
@@ -55,33 +57,35 @@ impl Patience {
     }
 }
 
-/// What a log has made durable since it was opened.
+/// Counters of the data that a log made durable since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogStats {
-    /// Records.
+    /// The number of records.
     pub records: u64,
     /// Their bytes on disk, headers included.
     pub bytes: u64,
-    /// Groups of records that shared one sync: `records / batches` is how many did.
+    /// The number of groups of records that shared one sync. `records / batches` is the average size of a group.
     pub batches: u64,
 }
 
-/// How a caller is told that something happened.
+/// A function that is called to notify a waiting party of progress.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) ops: VecDeque<Asked>,
     asked: u64,
-    /// The last record that was asked for.
+    /// The last record for which an append was requested.
     last: Option<Stamp>,
-    /// A cut was asked for by this ticket and nothing was appended after it: the last record is not known before it is done.
+    /// The ticket of a requested cut after which nothing was appended.
+    ///
+    /// Until the cut is done, the last record is unknown.
     cut: Option<u64>,
     pub(super) failure: Option<Error>,
-    /// Why the thread waits: the disk is full.
+    /// The reason why the thread waits: the disk is full.
     pub(super) obstacle: Option<Error>,
     pub(super) closing: bool,
-    /// The thread sleeps until there is something to do.
+    /// The thread sleeps until a request arrives.
     pub(super) idle: bool,
     spare: Vec<Vec<u8>>,
     pub(super) stats: LogStats,
@@ -89,9 +93,10 @@ pub(super) struct State {
     wakes_given: u64,
 }
 
-/// What callers and the thread share.
+/// The state that the callers and the thread share.
 pub(super) struct Queue {
-    /// Of the process that writes the log: in a child nobody serves the queue, and its lock may stay closed.
+    /// The process that writes the log. In a forked child no thread serves the queue, and its lock may be held for
+    /// ever.
     pub(super) life: Life,
     state: Mutex<State>,
     pub(super) work: Condvar,
@@ -116,12 +121,12 @@ impl Queue {
         })
     }
 
-    /// The state is whole between any two statements that can panic.
+    /// A poisoned lock is usable: the state is consistent at every point that can panic.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything up to this ticket is durable.
+    /// Every request up to this ticket is durable. Acquire pairs with the Release store in [`Queue::complete`].
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::Acquire)
     }
@@ -134,7 +139,7 @@ impl Queue {
         self.backlog.load(Ordering::Relaxed)
     }
 
-    /// Waits for progress, for a while; false if the caller's time is over.
+    /// Waits a short time for progress. Returns false once the caller's time is used up.
     fn wait<'a>(&self, state: MutexGuard<'a, State>, patience: &mut Patience) -> (MutexGuard<'a, State>, bool) {
         let Some(slice) = patience.slice() else { return (state, false) };
         let (state, _) = self.progress.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +151,9 @@ impl Queue {
         if len > limit { Err(Error::LogRecordTooLarge { len, limit }) } else { Ok(()) }
     }
 
-    /// Appends a record that `place` makes out of the last one's stamp. Waits for space for `timeout` at most; without one it does
-    /// not wait.
+    /// Appends the record that `place` makes from the last record's stamp.
+    ///
+    /// Waits for space for at most `timeout`. Without a timeout it does not wait.
     pub(super) fn append<'a>(
         &self,
         payload: &'a [u8],
@@ -155,7 +161,7 @@ impl Queue {
         place: impl FnOnce(Option<Stamp>) -> Record<'a>,
     ) -> Result<Version, Error> {
         self.check_size(payload)?;
-        // Of all that is to be computed this takes longest: outside of the lock.
+        // Computed outside of the lock, because the checksum takes longest.
         let checksum = crc32c::crc32c(payload);
         let mut state = self.room(codec::record_bytes(payload.len()), timeout)?;
         let record = place(state.last);
@@ -168,7 +174,8 @@ impl Queue {
         Ok(record.version)
     }
 
-    /// The same for several records, between which no other comes; the thread sees all of them or none.
+    /// Like [`Queue::append`], for several records without another one between them. The thread sees all of them or
+    /// none.
     pub(super) fn append_batch(
         &self,
         payloads: &[&[u8]],
@@ -188,7 +195,9 @@ impl Queue {
         Ok(last.map(|last| last.version))
     }
 
-    /// Waits until `bytes` more may be appended. One append is let in whatever its size, if nothing else is on its way.
+    /// Waits until `bytes` more may be appended.
+    ///
+    /// If nothing else is pending, one append of any size is admitted.
     fn room(&self, bytes: usize, timeout: Option<Duration>) -> Result<MutexGuard<'_, State>, Error> {
         self.life.check()?;
         let mut waits = timeout.map(|timeout| (Patience::new(timeout), timeout));
@@ -215,7 +224,7 @@ impl Queue {
         }
     }
 
-    /// Appends without waiting and without looking at the order, which the store checks.
+    /// Appends without waiting. The order is not checked here but by the store.
     pub(super) fn append_at_once(&self, record: &Record<'_>) -> u64 {
         let checksum = crc32c::crc32c(record.payload);
         if let Err(error) = self.check_size(record.payload) {
@@ -231,7 +240,7 @@ impl Queue {
         ticket
     }
 
-    /// The record's one copy, into the batch that the thread will write next.
+    /// Copies the record, once, into the batch that the thread will write next.
     fn put(&self, state: &mut State, record: &Record<'_>, checksum: u32) -> u64 {
         state.asked += 1;
         let ticket = state.asked;
@@ -262,7 +271,7 @@ impl Queue {
         }
     }
 
-    /// Asks for anything else. `cuts`: it may remove the last record.
+    /// Enqueues any other request. `cuts`: it may remove the last record.
     pub(super) fn ask(&self, work: Work, cuts: bool) -> u64 {
         let mut state = self.lock();
         state.asked += 1;
@@ -278,7 +287,7 @@ impl Queue {
         ticket
     }
 
-    /// Asks for something and waits for what comes of it.
+    /// Enqueues a request and waits for its result.
     pub(super) fn run<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -291,7 +300,7 @@ impl Queue {
         let mut work = Some(work);
         let work = move |store: &mut Store| {
             if let Some(work) = work.take() {
-                // Whoever asked may have given up waiting.
+                // The caller may have stopped waiting.
                 let _ = sender.try_send(work(store));
             }
             Ok(())
@@ -314,14 +323,14 @@ impl Queue {
         }
     }
 
-    /// The ticket of all that was asked so far.
+    /// The ticket of the last request so far.
     pub(super) fn asked(&self) -> Result<u64, Error> {
         self.life.check()?;
         let state = self.lock();
         state.failure.clone().map_or(Ok(state.asked), Err)
     }
 
-    /// Waits until `reached`.
+    /// Waits until `reached` returns true.
     pub(super) fn wait_for(
         &self,
         what: &'static str,
@@ -346,7 +355,7 @@ impl Queue {
         }
     }
 
-    /// The thread has done everything up to `ticket`; `last` is the store's last record.
+    /// Marks everything up to `ticket` as done. `last` is the store's last record.
     pub(super) fn complete(&self, ticket: u64, last: Option<Stamp>, written: Vec<Vec<u8>>) {
         let mut state = self.lock();
         state.obstacle = None;
@@ -355,7 +364,7 @@ impl Queue {
         }
         let bytes = written.iter().map(Vec::len).sum();
         if !written.is_empty() {
-            // Between two completions of appends nothing but records was asked for.
+            // Between two completions of appends, all requests were for records.
             state.stats.records += ticket - self.done();
             state.stats.bytes += bytes as u64;
             state.stats.batches += 1;
@@ -371,24 +380,24 @@ impl Queue {
         self.tell(state);
     }
 
-    /// Tells everybody that there is something new.
+    /// Wakes all waiting callers and calls all wake functions.
     pub(super) fn tell(&self, state: MutexGuard<'_, State>) {
         let wakes: Vec<Wake> = state.wakes.iter().map(|(_, wake)| wake.clone()).collect();
         drop(state);
         self.progress.notify_all();
         for wake in wakes {
-            // One that panics must not take the log along.
+            // A panic in a wake function must not stop the log.
             if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
                 tracing::error!("whoever was to be woken by the log panicked");
             }
         }
     }
 
-    /// Nothing more is done, ever.
+    /// Stops the log for ever.
     pub(super) fn fail(&self, error: Error) {
         let mut state = self.lock();
         state.failure.get_or_insert(error);
-        // Who waits for one of these learns of it by the end of its channel.
+        // A caller that waits for one of these operations notices that its channel is closed.
         state.ops.clear();
         self.tell(state);
     }
@@ -416,7 +425,7 @@ mod tests {
         let mut patience = Patience::new(minute);
         assert_eq!(patience.slice(), Some(Patience::SLICE));
         for _ in 0..10 {
-            // As if the process had been stopped for an hour.
+            // Simulates a process that was stopped for an hour.
             patience.looked -= Duration::from_secs(3600);
             assert!(patience.slice().is_some());
         }

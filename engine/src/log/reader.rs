@@ -1,4 +1,4 @@
-//! Reading the log, while it is written: in place, and every record checked before it is handed out.
+//! Reads the log while it is written. Records are read in place and checked before they are returned.
 
 use super::codec::Head;
 use super::index::Key;
@@ -10,15 +10,15 @@ use std::fmt;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::sync::Arc;
 
-/// Reads what is durable. Cheap to clone; any number may read while one appends.
+/// Reads the durable records. Cheap to clone; any number of readers may read during an append.
 ///
-/// Every call may give [`Error::LogDamaged`] or [`Error::Io`], and [`Error::LogTrimmed`] for what is no longer there.
+/// Every call may return [`Error::LogDamaged`], [`Error::Io`], or [`Error::LogTrimmed`] for records that were trimmed.
 #[derive(Clone)]
 pub struct Reader {
     pub(super) shared: Arc<Shared>,
 }
 
-/// A record, with the memory that holds it: where the log is mapped, that of the file.
+/// A record, with the memory that holds it. Where the log is mapped, that is the file's memory.
 #[derive(Clone)]
 pub struct Entry {
     head: Head,
@@ -31,18 +31,18 @@ impl Entry {
         self.head.record(&self.payload)
     }
 
-    /// Its version.
+    /// The record's version.
     pub fn version(&self) -> Version {
         self.head.stamp.version
     }
 
-    /// Its time in nanoseconds since 1970.
+    /// The record's time in nanoseconds since 1970.
     pub fn time_ns(&self) -> u64 {
         self.head.stamp.time_ns
     }
 }
 
-/// The payload.
+/// Dereferences to the payload.
 impl Deref for Entry {
     type Target = [u8];
 
@@ -63,7 +63,7 @@ impl Reader {
         Ok(self.first_at_or_after(version)?.filter(|entry| entry.version() == version))
     }
 
-    /// The first record whose version is `version` or greater.
+    /// The first record with this version or a greater one.
     pub fn first_at_or_after(&self, version: Version) -> Result<Option<Entry>, Error> {
         let mut cursor = self.shared.seek(Key::Version(version))?;
         loop {
@@ -75,12 +75,12 @@ impl Reader {
         }
     }
 
-    /// The last record whose version is `version` or less.
+    /// The last record with this version or a smaller one.
     pub fn last_at_or_before(&self, version: Version) -> Result<Option<Entry>, Error> {
         self.last_reached_by(Key::Version(version))
     }
 
-    /// The last record whose time is `time_ns` (nanoseconds since 1970) or earlier: the state of that moment.
+    /// The last record at or before `time_ns` (nanoseconds since 1970). It gives the state at that moment.
     pub fn at_time(&self, time_ns: u64) -> Result<Option<Entry>, Error> {
         self.last_reached_by(Key::Time(time_ns))
     }
@@ -95,14 +95,17 @@ impl Reader {
         }
         match (found, before) {
             (Some((cursor, head)), _) => entry(&cursor, head).map(Some),
-            // This segment's first record is behind the key: it is the last one of the segment before.
+            // The first record of this segment is behind the key, so the result is the last record of the segment
+            // before.
             (None, Some(last)) => self.get(last.version),
             (None, None) => Ok(None),
         }
     }
 
-    /// The records of a range of versions, in order, as far as they are durable when the iterator comes to them. It ends at
-    /// the end of the log; asked again later, it goes on with what was appended.
+    /// The records of a range of versions, in order.
+    ///
+    /// The iterator returns the records that are durable when it reaches them, and `None` at the end of the log. A
+    /// later call continues with the records appended since.
     pub fn iter(&self, range: impl RangeBounds<Version>) -> Iter {
         let next = match range.start_bound() {
             Bound::Unbounded => Next::Oldest,
@@ -112,12 +115,12 @@ impl Reader {
         Iter { shared: self.shared.clone(), next, cursor: None, end: range.end_bound().cloned() }
     }
 
-    /// The version of the oldest record there is.
+    /// The version of the oldest record.
     pub fn oldest(&self) -> Result<Option<Version>, Error> {
         Ok(self.shared.oldest()?.head()?.map(|head| head.stamp.version))
     }
 
-    /// The version of the last durable record, or of the last one before a trim left nothing.
+    /// The version of the last durable record. After a trim left no records, the version of the last one before it.
     pub fn end(&self) -> Option<Version> {
         self.shared.last().map(|last| last.version)
     }
@@ -135,7 +138,7 @@ enum Next {
     Nothing,
 }
 
-/// See [`Reader::iter`]. After an error there is nothing more.
+/// See [`Reader::iter`]. After an error the iterator is finished.
 pub struct Iter {
     shared: Arc<Shared>,
     next: Next,
@@ -148,7 +151,7 @@ impl Iter {
         match self.next {
             Next::Oldest | Next::Nothing => self.shared.oldest(),
             Next::From(version) => self.shared.seek(Key::Version(version)),
-            // The version itself may be trimmed, if what follows is not.
+            // The version itself may be trimmed, as long as the next one is not.
             Next::After(version) => {
                 let after = Version { sequence: version.sequence.saturating_add(1), ..version };
                 self.shared.seek(Key::Version(after))

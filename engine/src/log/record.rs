@@ -1,10 +1,10 @@
-//! What the log holds.
+//! The content of the log.
 
 use crate::config::MemberId;
 use crate::multicast::Mode;
 use std::fmt;
 
-/// The place of a record in the log, and in the group's history: versions grow from record to record, with gaps.
+/// The position of a record in the log and in the group's history. Versions grow from record to record, with gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
     /// The view in which the message was delivered; 0 in a log without a group.
@@ -14,7 +14,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The least version that is greater, in the same view.
+    /// The next greater version in the same view.
     pub(crate) fn next(self) -> Version {
         Version { sequence: self.sequence.saturating_add(1), ..self }
     }
@@ -26,13 +26,13 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// A message of the application.
     Message = 0,
-    /// The end of a view: what was decided, in the protocol's own encoding. Its version is that of the next view's beginning.
+    /// The decision that ends a view, in the protocol's own encoding. Its version is that of the next view's beginning.
     Decision = 1,
 }
 
@@ -42,19 +42,19 @@ impl Kind {
     }
 }
 
-/// One record, with the bytes in the hands of whoever appends it.
+/// One record. The payload is borrowed from the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Greater than the version of the record before.
+    /// The version, greater than that of the record before.
     pub version: Version,
-    /// Hybrid logical time, in nanoseconds since 1970: greater than that of the record before.
+    /// The hybrid logical time, in nanoseconds since 1970. It is greater than that of the record before.
     pub time_ns: u64,
-    /// Who sent it.
+    /// The member that sent the message.
     pub sender: MemberId,
-    /// The mode it was sent with.
+    /// The mode with which the message was sent.
     pub mode: Mode,
-    /// What it is.
+    /// The kind of the record.
     pub kind: Kind,
-    /// Its bytes.
+    /// The record's bytes.
     pub payload: &'a [u8],
 }

@@ -1,8 +1,8 @@
-//! What a directory holds when a log is opened, and how what a crash left is put in order.
+//! Surveys the directory when a log is opened, and repairs the effects of a crash.
 //!
-//! A segment that has a successor was synced as a whole before the successor came to be; of it only the header is read. The
-//! last one is read from its beginning. Its first record that is not as it was written ends the log, unless a later one says
-//! that the log had been synced beyond that place: then it is damage.
+//! A segment that has a successor was completely synced before the successor was created, so only its header is read.
+//! The last segment is read from its beginning. The first record in it that is not as written ends the log. It is
+//! damage instead if a later record proves that the log had been synced beyond that place.
 
 use super::codec::{self, HEAD_BYTES};
 use super::disk::{Disk, File};
@@ -15,14 +15,14 @@ use crate::planted::{self, Bug};
 use std::collections::BTreeSet;
 use std::io;
 
-/// The files there are.
+/// The files in the directory.
 #[derive(Default)]
 pub(super) struct Listing {
     pub(super) segments: BTreeSet<u64>,
     indexes: BTreeSet<u64>,
     pub(super) snapshots: BTreeSet<Version>,
     blobs: BTreeSet<String>,
-    /// Files that only a log that was opened before can have.
+    /// Whether there are files that only a previously opened log can have.
     grown: bool,
     temporary: Vec<String>,
 }
@@ -51,24 +51,24 @@ impl Listing {
 pub(super) struct Scan {
     pub(super) end: End,
     pub(super) index: Vec<index::Entry>,
-    /// The highest position that a record vouches for as synced.
+    /// The highest position that a record reports as synced.
     proved: u64,
-    /// There is something behind the end.
+    /// Whether there are nonzero bytes behind the end.
     pub(super) torn: bool,
 }
 
-/// What was found.
+/// The result of a survey.
 pub(super) struct Survey {
     pub(super) identity: Identity,
     pub(super) marks: Marks,
-    /// Of all segments that belong to the log.
+    /// The headers of all segments that belong to the log.
     pub(super) headers: Vec<Header>,
     pub(super) file: Box<dyn File>,
     bytes: Vec<u8>,
     pub(super) scan: Scan,
-    /// Files beside the segments that must be there, and are not.
+    /// Required files beside the segments that are missing.
     pub(super) missing: Vec<String>,
-    /// The marks as they are on the disk, if they are there.
+    /// The marks as found on the disk, if any.
     noted: Option<Marks>,
 }
 
@@ -98,7 +98,7 @@ fn read_header(disk: &dyn Disk, number: u64) -> Result<(Box<dyn File>, Header, u
     Ok((file, Header::decode(&name, number, &page)?, len))
 }
 
-/// Makes segment `header.number` out of `file`, which stands under its temporary name: with its header, durably.
+/// Turns `file`, which has its temporary name, into segment `header.number`: writes the header, syncs, renames.
 pub(super) fn establish(disk: &dyn Disk, file: &dyn File, header: &Header) -> io::Result<()> {
     let name = segment_name(header.number);
     file.write_at(0, &header.encode())?;
@@ -107,7 +107,7 @@ pub(super) fn establish(disk: &dyn Disk, file: &dyn File, header: &Header) -> io
     disk.sync_names()
 }
 
-/// Makes the first segment of a new log.
+/// Creates the first segment of a new log.
 pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u64) -> Result<(), Error> {
     let name = segment_name(0);
     let temporary = format!("{name}{TEMPORARY}");
@@ -119,9 +119,11 @@ pub(super) fn create_first(disk: &dyn Disk, identity: Identity, segment_bytes: u
     establish(disk, &*file, &header).map_err(|error| Error::io(format!("making {name}"), error))
 }
 
-/// Looks, and changes nothing. None if there is no log. `identity` is whose log it must be, if that is known.
+/// Surveys the directory without changing anything. Returns `None` if there is no log.
+///
+/// `identity` is the identity that the log must have, if known.
 pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Option<Survey>, Error> {
-    // First: what they note is there before, and so in the list that is made after.
+    // Marks are read first: every file that they note existed before, so it is in the listing that is made afterwards.
     let noted = Marks::load(disk)?;
     let listing = Listing::read(disk)?;
     let Some(&highest) = listing.segments.last() else {
@@ -131,7 +133,7 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
             None => Ok(None),
         };
     };
-    // Only the first segment comes to be before there are marks.
+    // Only the first segment is created before the marks exist.
     if noted.is_none() && (listing.grown || highest > 0) {
         return Err(missing(MARKS.to_owned()));
     }
@@ -167,8 +169,10 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
     Ok(Some(Survey { identity, marks, headers, file, bytes, scan, missing: lost, noted }))
 }
 
-/// Looks while somebody else may write. What one file says may then be older than what another says, and the end of a file
-/// newer than its middle; what is damaged is so at the next look as well.
+/// Surveys the directory while another process may be writing.
+///
+/// One file may then be read in an older state than another, and the end of a file in a newer state than its middle. So
+/// damage counts only if a second survey finds it in the same place.
 pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
     const LOOKS_MAX: usize = 100;
     let mut before = None;
@@ -186,7 +190,7 @@ pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
 
 type Headers = (Vec<Header>, Box<dyn File>, u64);
 
-/// Whose log it is; none if there is no log.
+/// The identity of the log; `None` if there is no log.
 pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
     if let Some((identity, _)) = Marks::load(disk)? {
         return Ok(Some(identity));
@@ -199,7 +203,7 @@ pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
     }
 }
 
-/// The headers of all segments, and the last one's file with its length.
+/// The headers of all segments, and the file of the last one with its length.
 fn read_headers(
     disk: &dyn Disk,
     identity: Identity,
@@ -262,7 +266,7 @@ fn scan(name: &str, bytes: &[u8], header: &Header) -> Result<Scan, Error> {
     Ok(scan)
 }
 
-/// The highest position that any header behind `from` vouches for as synced.
+/// The highest position that any header behind `from` reports as synced.
 fn look_further(bytes: &[u8], from: usize, base: u64, seed: u32, end: u64, torn: &mut bool) -> u64 {
     const BLOCK_BYTES: usize = 4096;
     static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
@@ -281,16 +285,19 @@ fn look_further(bytes: &[u8], from: usize, base: u64, seed: u32, end: u64, torn:
 }
 
 impl Survey {
-    /// The number of the last segment.
+    /// The header of the last segment.
     pub(super) fn last(&self) -> &Header {
         &self.headers[self.headers.len() - 1]
     }
 
-    /// Puts in order what a crash left, durably: what is not part of the log is gone, what is part of it is synced.
+    /// Repairs the effects of a crash, durably.
+    ///
+    /// Files and bytes that are not part of the log are removed, and everything that is part of it is synced.
     pub(super) fn repair(&mut self, disk: &dyn Disk) -> Result<(), Error> {
         let last = *self.last();
         let name = segment_name(last.number);
-        // What was found may be there only because the machine was not stopped: nothing is removed on the strength of that.
+        // The survey may have seen changes that are not durable. They are synced before anything is removed because of
+        // them.
         disk.sync_names().map_err(|error| Error::io("syncing the log directory", error))?;
         self.tidy(disk, last.number)?;
         let writing = |error| Error::io(format!("putting {name} in order"), error);
@@ -304,7 +311,8 @@ impl Survey {
             let zeros = vec![0; (last.segment_bytes - len) as usize];
             self.file.write_at(len, &zeros).map_err(writing)?;
         }
-        // If a sync of this had failed, the system may take it for written although it is not: it is written again.
+        // After a failed sync, the system may treat these bytes as written although they are not. So they are written
+        // again.
         let unproved = &self.bytes[offset(self.scan.proved) as usize..offset(end) as usize];
         if !unproved.is_empty() {
             self.file.write_at(offset(self.scan.proved), unproved).map_err(writing)?;
@@ -314,7 +322,7 @@ impl Survey {
         self.note(disk, last.number)
     }
 
-    /// Notes what is there, after it is durable.
+    /// Updates the marks to the existing files, once these are durable.
     fn note(&mut self, disk: &dyn Disk, last: u64) -> Result<(), Error> {
         let listing = Listing::read(disk)?;
         let Marks { low, .. } = self.marks;
@@ -326,7 +334,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Removes files that came to be and were not finished, or were trimmed or cut away.
+    /// Removes files that are unfinished, trimmed or cut.
     fn tidy(&self, disk: &dyn Disk, last: u64) -> Result<(), Error> {
         let listing = Listing::read(disk)?;
         let low = self.marks.low;

@@ -1,27 +1,31 @@
-//! The files of a log: their names, and the first page of a segment.
+//! The files of a log: their names, and the header of a segment.
 //!
-//! A segment is a file of fixed size, `{number:016x}.segment`, whose first page of 4096 bytes is its header: magic, checksum,
-//! format, flags, identity, number, size, the end of the segment before it (position, checksum, version, time) and the first
-//! segment that the log still had. It comes to be under another name and is renamed when its header is durable, which is
-//! after all of the segment before it is: so a segment that has a successor is complete.
+//! A segment is a file of fixed size, `{number:016x}.segment`. Its first page of 4096 bytes is its header: magic,
+//! checksum, format, flags, identity, number, size, the end of the segment before it (position, checksum, version,
+//! time), and the first segment that the log still had.
+//!
+//! A segment is created under a temporary name. It is renamed once its header is durable, and that happens after the
+//! whole segment before it is durable. So a segment that has a successor is complete.
 
 use super::Version;
 use super::codec::{Stamp, u32_at, u64_at};
 use crate::config::{self, MemberId};
 use crate::error::Error;
 
-/// The page that holds nothing but the header.
+/// The size of the first page in bytes. It contains only the header.
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// The format that this code writes, and the highest that it reads.
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: u32 = u32::from_le_bytes(*b"GSEG");
-/// The smallest and the largest size of a segment.
+/// The smallest and the largest size of a segment in bytes.
 pub(super) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 2 * PAGE_BYTES..=1 << 31;
 
-/// Whose log it is. A log is not opened as another's.
+/// The owner of a log: a group, a subgroup and a member. A log is not opened under another identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// Of the group: its random id, and a hash of its name (see [`Identity::of_group`]); zeros for a log without a group.
+    /// The group: its random id and a hash of its name (see [`Identity::of_group`]).
+    ///
+    /// Zeros for a log without a group.
     pub group: [u8; 16],
     /// The subgroup's number.
     pub subgroup: u32,
@@ -32,7 +36,7 @@ pub struct Identity {
 impl Identity {
     pub(super) const BYTES: usize = 28;
 
-    /// That of the log of `member` of the group of this id and name.
+    /// The identity of the log of `member` in the group with this id and name.
     pub fn of_group(group_id: u64, name: &str, member: MemberId) -> Identity {
         let mut group = [0; 16];
         group[..8].copy_from_slice(&group_id.to_le_bytes());
@@ -45,7 +49,7 @@ impl Identity {
         u64_at(&self.group, 0)
     }
 
-    /// The same member's of a group of another id and the same name.
+    /// The same identity with another group id. The group's name stays.
     pub(crate) fn with_group_id(mut self, group_id: u64) -> Identity {
         self.group[..8].copy_from_slice(&group_id.to_le_bytes());
         self
@@ -70,12 +74,12 @@ impl Identity {
         Identity { group, subgroup: u32_at(bytes, 16), member: u64_at(bytes, 20) }
     }
 
-    /// What every record's checksum starts from.
+    /// The start value of every record's checksum.
     pub(super) fn seed(self) -> u32 {
         crc32c::crc32c(&self.to_bytes())
     }
 
-    /// Refuses a file of another's log.
+    /// Refuses a file that belongs to another log.
     pub(super) fn check(self, file: &str, theirs: Identity) -> Result<(), Error> {
         let hex = |group: [u8; 16]| group.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let (key, ours, theirs) = if theirs.group != self.group {
@@ -99,11 +103,11 @@ fn name_hash(name: &str) -> u64 {
 /// A place between two records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
-    /// The byte address over all segments: number times size, plus the offset in the file.
+    /// The byte address over all segments: segment number times segment size, plus the offset in the file.
     pub(super) position: u64,
-    /// The record before it; none at the beginning of the log.
+    /// The record before this place; `None` at the beginning of the log.
     pub(super) last: Option<Stamp>,
-    /// That record's checksum; 0 if there is none.
+    /// The checksum of that record; 0 if there is none.
     pub(super) checksum: u32,
 }
 
@@ -115,7 +119,7 @@ pub(super) struct Header {
     pub(super) segment_bytes: u64,
     /// The end of the segment before.
     pub(super) before: End,
-    /// The first segment that was not trimmed when this one was made.
+    /// The first segment that was not trimmed when this one was created.
     pub(super) low: u64,
 }
 
@@ -146,13 +150,13 @@ impl Header {
         page
     }
 
-    /// Decodes the first page of `file`, which is to be segment `number`.
+    /// Decodes the first page of `file`, which should be segment `number`.
     pub(super) fn decode(file: &str, number: u64, page: &[u8]) -> Result<Header, Error> {
         let damaged = |what: &str| Err(Error::LogDamaged { file: file.to_owned(), offset: 0, what: what.to_owned() });
         if u32_at(page, 0) != MAGIC {
             return damaged("it does not begin as a segment does");
         }
-        // Before the checksum, which a later format may have elsewhere.
+        // The format is checked before the checksum, which a later format may store elsewhere.
         check_format(file, u32_at(page, 8))?;
         if u32_at(page, 4) != crc32c::crc32c(&page[8..]) {
             return damaged("the checksum of the segment's header is wrong");
@@ -177,7 +181,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Where this segment's records begin.
+    /// The place at which the records of this segment begin.
     pub(super) fn start(&self) -> End {
         End { position: self.number * self.segment_bytes + PAGE_BYTES, ..self.before }
     }
@@ -194,7 +198,7 @@ pub(super) fn check_format(file: &str, found: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The end of every name that a file has while it comes to be.
+/// The suffix of the temporary name of a file that is being created.
 pub(super) const TEMPORARY: &str = ".tmp";
 
 pub(super) fn segment_name(number: u64) -> String {
@@ -205,7 +209,7 @@ pub(super) fn index_name(number: u64) -> String {
     format!("{number:016x}.index")
 }
 
-/// What a file of the log is, by its name. Other files are none of the log's business.
+/// The kind of a log file, according to its name. Files with other names are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
     Segment(u64),
@@ -219,7 +223,7 @@ pub(super) enum Named {
 impl Named {
     pub(super) fn of(name: &str) -> Option<Named> {
         if let Some(whole) = name.strip_suffix(TEMPORARY) {
-            // Checkpoints have a number each, as several may be on their way.
+            // A temporary name may contain `~` and a number, because several checkpoints may be in progress.
             let whole = whole.split_once('~').map_or(whole, |(whole, _)| whole);
             return Named::of(whole).map(|_| Named::Temporary);
         }

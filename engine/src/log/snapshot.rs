@@ -1,7 +1,7 @@
-//! Checkpoints of the application, written next to the log in one stream, and there as a whole or not at all.
+//! Checkpoints of the application. They are written beside the log as one stream, and exist completely or not at all.
 //!
-//! A file of 96 bytes of header (magic, checksum, format, checksum of the body, identity, version, time, length of the body)
-//! and the body.
+//! A file has a header of 96 bytes (magic, checksum, format, checksum of the body, identity, version, time, length of
+//! the body), then the body.
 
 use super::Version;
 use super::codec::{u32_at, u64_at};
@@ -17,15 +17,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"GSNP");
 const HEAD_BYTES: usize = 96;
-/// How many checkpoints this process has begun: one that was given up may still be on its way when the next one of the same
-/// version is begun.
+/// The number of checkpoints that this process has begun. It makes temporary names unique.
+///
+/// An abandoned checkpoint may still be in progress when the next one of the same version begins.
 static WRITERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn file_name(version: Version) -> String {
     format!("{:016x}-{:016x}.snapshot", version.view, version.sequence)
 }
 
-/// A checkpoint that is being written. Dropped before it is installed, it leaves nothing.
+/// A checkpoint that is being written. If it is dropped before it is installed, no file remains.
 pub struct SnapshotWriter {
     disk: Arc<dyn Disk>,
     file: Box<dyn File>,
@@ -59,7 +60,9 @@ impl SnapshotWriter {
         not_made(doing, error, &self.temporary, bytes)
     }
 
-    /// Appends bytes to the checkpoint. [`Error::LogFull`] or [`Error::Io`] are the end of this checkpoint, not of the log.
+    /// Appends bytes to the checkpoint.
+    ///
+    /// [`Error::LogFull`] or [`Error::Io`] end this checkpoint, but not the log.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.life.check()?;
         let written = self.file.write_at(HEAD_BYTES as u64 + self.len, bytes);
@@ -69,7 +72,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Appends all that `from` gives; `reading` says what that is, for the error.
+    /// Appends everything that `from` returns. `reading` describes the source in error texts.
     pub fn fill(&mut self, from: &mut dyn io::Read, reading: &str) -> Result<(), Error> {
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -102,7 +105,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Puts the sealed checkpoint in its place, durably.
+    /// Renames the sealed checkpoint to its final name, durably.
     pub(super) fn install(&mut self) -> io::Result<()> {
         self.disk.rename(&self.temporary, &file_name(self.version))?;
         self.installed = true;
@@ -113,9 +116,10 @@ impl SnapshotWriter {
         self.version
     }
 
-    /// Removes the older ones.
+    /// Removes the older checkpoints.
     pub(super) fn remove_older(&self) -> io::Result<()> {
-        // The older ones are in nobody's way: what stays of them is removed by the next checkpoint, or when the log is opened.
+        // Older checkpoints do no harm. If some remain, the next checkpoint or the next opening of the log removes
+        // them.
         match self.disk.names() {
             Ok(names) => names.iter().filter(|name| self.replaces(name)).try_for_each(|name| self.disk.remove(name)),
             Err(error) => {
@@ -133,17 +137,17 @@ impl SnapshotWriter {
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.installed && !self.life.is_over() {
-            // What cannot be removed now is removed when the log is opened next.
+            // A file that cannot be removed now is removed when the log is opened next.
             let _ = self.disk.remove(&self.temporary);
         }
     }
 }
 
-/// The newest checkpoint, whose bytes were found to be those that were written.
+/// The newest checkpoint, with verified content.
 pub struct Snapshot {
     /// The last version that the checkpoint covers.
     pub version: Version,
-    /// The time it was given, in nanoseconds since 1970.
+    /// The time that the writer gave it, in nanoseconds since 1970.
     pub time_ns: u64,
     /// Its length in bytes.
     pub len: u64,
@@ -156,7 +160,7 @@ impl Snapshot {
         Ok(!Listing::read(disk)?.snapshots.is_empty())
     }
 
-    /// Opens and verifies the newest one; none if there is none.
+    /// Opens and verifies the newest checkpoint; `None` if there is none.
     pub(super) fn load(disk: &dyn Disk, identity: Identity) -> Result<Option<Snapshot>, Error> {
         let listing = Listing::read(disk)?;
         let Some(&version) = listing.snapshots.last() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Bytes of a file that no longer change: in place where the file is mapped, copied where it is not.
+//! Bytes of a file that no longer change. They are read in place where the file is mapped, and copied otherwise.
 
 use super::disk::{Disk, File};
 use super::map::Map;
@@ -18,18 +18,20 @@ impl Source {
         Ok(match file.map() {
             Ok(Some(map)) => Source::Mapped(map),
             Ok(None) => Source::File(file),
-            // The process has too many mappings, or no room for one more of this size.
+            // The process has too many mappings, or no address space for one more of this size.
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Source::File(file),
             Err(error) => return Err(error),
         })
     }
 
-    /// Whether it holds memory that must not change while somebody has it.
+    /// Whether readers get references to mapped memory, which must not change while they hold it.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self, Source::Mapped(_))
     }
 
-    /// The bytes from `offset`; `UnexpectedEof` if the file is shorter. Only for bytes below the durable end.
+    /// The bytes from `offset`. Fails with `UnexpectedEof` if the file is shorter.
+    ///
+    /// Only for bytes below the durable end.
     pub(super) fn view(self: &Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
         #[cfg(test)]
         touched::count(Arc::as_ptr(self) as usize, offset, len);
@@ -47,7 +49,7 @@ impl Source {
     }
 }
 
-/// Bytes, and what keeps them.
+/// Bytes, together with the memory that holds them.
 #[derive(Clone)]
 pub(super) struct Bytes(Place);
 
@@ -63,7 +65,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Place::Mapped { source, offset, len } => match &**source {
-                // `view` has seen that the range is in the mapping.
+                // `view` has checked that the range lies in the mapping.
                 Source::Mapped(map) => map.bytes(*offset, *len).unwrap_or_default(),
                 Source::File(_) => &[],
             },
@@ -72,7 +74,7 @@ impl Deref for Bytes {
     }
 }
 
-/// Counts the pages that this thread looks at.
+/// Counts the pages that this thread reads.
 #[cfg(test)]
 pub(super) mod touched {
     use std::cell::RefCell;
@@ -90,7 +92,7 @@ pub(super) mod touched {
         });
     }
 
-    /// What `run` gives, and how many pages it looked at.
+    /// The result of `run`, and the number of pages that it read.
     pub(in crate::log) fn pages<T>(run: impl FnOnce() -> T) -> (T, usize) {
         PAGES.set(Some(HashSet::new()));
         let given = run();

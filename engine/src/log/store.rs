@@ -1,4 +1,4 @@
-//! The log as one owner writes it, without threads and without waiting for anybody: the simulator runs this very code.
+//! The log with a single owner, without threads and without waiting. The simulator runs this same code.
 
 use super::blobs;
 use super::codec::{self, HEAD_BYTES, Stamp};
@@ -24,22 +24,22 @@ struct Made {
 /// The default size of a segment: 64 MiB.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
-/// A log on a [`Disk`], with one owner. Nothing is durable before [`Store::sync`] returns.
+/// A log on a [`Disk`], with a single owner. Nothing is durable before [`Store::sync`] returns.
 ///
-/// Any call that writes gives [`Error::LogFailed`] after the disk failed at one, for ever: open the log again.
+/// After the disk failed a write or a sync, every call that writes returns [`Error::LogFailed`]: open the log again.
 pub struct Store {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) identity: Identity,
     pub(super) shared: Arc<Shared>,
     pub(super) marks: Marks,
-    /// The last segment.
+    /// The file of the last segment.
     pub(super) file: Box<dyn File>,
     pub(super) number: u64,
-    /// The end of what is written.
+    /// The end of the written records.
     pub(super) end: End,
-    /// The end of what is synced.
+    /// The position up to which the log is synced.
     pub(super) synced: u64,
-    /// Index entries of what is not synced yet.
+    /// The index entries of records that are not synced yet.
     pub(super) fresh: Vec<index::Entry>,
     /// The offset of the last index entry of this segment; 0 if there is none.
     pub(super) indexed: u64,
@@ -48,11 +48,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the log in `disk`, or makes one whose segments have `segment_bytes` bytes: a multiple of 4096, from 8 KiB to
-    /// 2 GiB. A log that is there keeps the size it was made with.
+    /// Opens the log in `disk`, or creates one with segments of `segment_bytes` bytes.
     ///
-    /// What a crash left is put in order, durably. Gives [`Error::LogDamaged`] if something that was durable is lost,
-    /// [`Error::LogForeign`] or [`Error::LogFormat`] for files that are another's, [`Error::LogFull`] if there is no space.
+    /// `segment_bytes` is a multiple of 4096, from 8 KiB to 2 GiB. An existing log keeps the size with which it was
+    /// created.
+    ///
+    /// The effects of a crash are repaired, durably. Returns [`Error::LogDamaged`] if durable data is lost,
+    /// [`Error::LogForeign`] if files belong to another log, [`Error::LogFormat`] if a later version wrote them, and
+    /// [`Error::LogFull`] if there is no space.
     pub fn open(disk: Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Store, Error> {
         if !valid_size(segment_bytes) {
             let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
@@ -90,12 +93,12 @@ impl Store {
         })
     }
 
-    /// Reads what is synced.
+    /// A reader of the synced records.
     pub fn reader(&self) -> Reader {
         Reader { shared: self.shared.clone() }
     }
 
-    /// Version and time of the last record that was appended, synced or not.
+    /// The version and time of the last appended record, synced or not.
     pub fn last(&self) -> Option<(Version, u64)> {
         self.end.last.map(|last| (last.version, last.time_ns))
     }
@@ -110,10 +113,11 @@ impl Store {
         payload_max(self.shared.segment_bytes)
     }
 
-    /// Appends records as one batch: one write for each segment that it touches.
+    /// Appends records as one batch, with one write for each segment that it touches.
     ///
-    /// All are appended or none. Gives [`Error::LogOrder`] or [`Error::LogRecordTooLarge`] for records that cannot be appended,
-    /// and [`Error::LogFull`] if there is no space for the next segment: then the same call may succeed later.
+    /// All records are appended or none. Returns [`Error::LogOrder`] or [`Error::LogRecordTooLarge`] for records that
+    /// cannot be appended. Returns [`Error::LogFull`] if there is no space for the next segment; the same call may
+    /// succeed later.
     pub fn append(&mut self, records: &[Record<'_>]) -> Result<(), Error> {
         let limit = self.payload_max();
         if let Some(record) = records.iter().find(|record| record.payload.len() > limit) {
@@ -127,7 +131,7 @@ impl Store {
         result
     }
 
-    /// The same for records that [`codec::encode`] has put into `batch`.
+    /// Like [`Store::append`], for records that [`codec::encode`] has put into `batch`.
     pub(super) fn append_encoded(&mut self, batch: &mut [u8]) -> Result<(), Error> {
         self.go_on()?;
         let planned = self.end_cut().and_then(|()| self.plan(batch));
@@ -135,7 +139,7 @@ impl Store {
         self.settle(result)
     }
 
-    /// Refuses a batch that cannot be appended, before anything is written, and makes the segments that it needs.
+    /// Checks a batch before anything is written, and creates the segments that it needs.
     fn plan(&self, batch: &[u8]) -> Result<VecDeque<Made>, Step> {
         let size = self.shared.segment_bytes;
         let (mut at, mut last, mut offset, mut rolls) = (0, self.end.last, self.offset(), 0);
@@ -157,7 +161,7 @@ impl Store {
             match self.make(number) {
                 Ok(one) => made.push_back(one),
                 Err(step) => {
-                    // What stays is removed when the log is opened next.
+                    // Files that remain are removed when the log is opened next.
                     made.into_iter().for_each(|one| one.marks.discard(&*self.disk));
                     numbers.take_while(|&made| made < number).for_each(|n| drop(self.disk.remove(&temporary(n))));
                     return Err(step);
@@ -167,7 +171,7 @@ impl Store {
         Ok(made)
     }
 
-    /// Takes all that the disk has to give for another segment.
+    /// Allocates everything that another segment needs.
     fn make(&self, number: u64) -> Result<Made, Step> {
         let (name, size) = (temporary(number), self.shared.segment_bytes);
         let file = self.disk.create(&name, size).map_err(|error| full_or_final("making", error, &name, size))?;
@@ -217,20 +221,20 @@ impl Store {
         Ok(())
     }
 
-    /// Goes on in a new segment, after all of this one is durable.
+    /// Continues in a new segment, once the present one is completely durable.
     fn roll(&mut self, Made { file, marks }: Made) -> Result<(), Step> {
         self.sync_segment()?;
         let sealed = self.shared.read().recent.clone();
         let written = Index::write(&*self.disk, self.number, self.shared.seed, self.end.checksum, &sealed);
         if let Err(error) = written {
-            // It is built from the records when somebody needs it.
+            // A reader rebuilds the index from the records when it needs it.
             tracing::warn!("the index of {} could not be written: {error}", segment_name(self.number));
         }
         let (number, segment_bytes) = (self.number + 1, self.shared.segment_bytes);
         let header = Header { identity: self.identity, number, segment_bytes, before: self.end, low: self.marks.low };
         recover::establish(&*self.disk, &*file, &header)
             .map_err(|error| Step::new(format!("making {}", segment_name(number)), error))?;
-        // Before anything in it counts: a segment that was not noted would not be missed.
+        // Before any record in the segment counts: the loss of an unnoted segment would not be detected.
         self.marks = marks.save(&*self.disk, self.identity)?;
         self.file = file;
         self.number = number;
@@ -244,7 +248,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes everything that was appended durable: then readers see it.
+    /// Makes all appended records durable. Readers then see them.
     pub fn sync(&mut self) -> Result<(), Error> {
         self.go_on()?;
         let result = self.sync_segment();
@@ -263,8 +267,9 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably: after a crash it has the old
-    /// bytes or these.
+    /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably.
+    ///
+    /// After a crash it contains the old bytes or the new ones.
     pub fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.go_on()?;
         let file = blobs::blob_file(name)?;
@@ -287,12 +292,16 @@ impl Store {
         Ok(())
     }
 
-    /// The bytes of the blob `name`; none if it was never saved. [`Error::LogDamaged`] if they are not those that were saved.
+    /// The bytes of the blob `name`; `None` if it was never saved.
+    ///
+    /// Returns [`Error::LogDamaged`] if they differ from the saved ones.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
     }
 
-    /// Begins a checkpoint that covers everything up to `version`; [`Store::install`] ends it. One at a time of each version.
+    /// Begins a checkpoint that covers everything up to `version`. [`Store::install`] ends it.
+    ///
+    /// Only one checkpoint of each version may be in progress.
     pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
         SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
     }
@@ -314,12 +323,13 @@ impl Store {
         snapshot.remove_older().map_err(failed)
     }
 
-    /// The newest checkpoint, verified; none if there is none. [`Error::LogDamaged`] if it is not as it was written.
+    /// The newest checkpoint, verified; `None` if there is none. Returns [`Error::LogDamaged`] if its bytes are
+    /// damaged.
     pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
         Snapshot::load(&*self.disk, self.identity)
     }
 
-    /// Where in the last segment's file the next record goes.
+    /// The offset in the last segment's file at which the next record is written.
     pub(super) fn offset(&self) -> u64 {
         self.end.position - self.number * self.shared.segment_bytes
     }
@@ -328,7 +338,7 @@ impl Store {
         self.failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers a failure that is final.
+    /// Records a final failure, and adds the directory to the error.
     pub(super) fn settle<T>(&mut self, result: Result<T, Step>) -> Result<T, Error> {
         result.map_err(|step| {
             let is_final = matches!(step, Step::Final(_));
@@ -354,7 +364,7 @@ pub(super) fn out_of_order(given: Stamp, last: Option<Stamp>) -> Error {
     Error::LogOrder { given: given.version, given_ns: given.time_ns, last: last.version, last_ns: last.time_ns }
 }
 
-/// What readers need, out of what was found.
+/// Builds the state that readers need from the result of a survey.
 pub(super) fn share(disk: Arc<dyn Disk>, survey: &Survey) -> Arc<Shared> {
     let segments = survey.headers.iter().map(|header| Segment::new(header.number, header.before)).collect();
     let (recent, end) = (survey.scan.index.clone(), survey.scan.end);

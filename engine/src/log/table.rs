@@ -1,4 +1,4 @@
-//! What readers and the writer share: the segments there are, and how far they are durable.
+//! The state shared by readers and the writer: the existing segments, and the durable end.
 
 use super::Version;
 use super::codec::{HEAD_BYTES, Head, Stamp, decode};
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// What readers need of a log.
+/// The state that readers need of a log.
 pub(super) struct Shared {
     pub(super) life: Life,
     pub(super) disk: Arc<dyn Disk>,
@@ -22,17 +22,17 @@ pub(super) struct Shared {
 }
 
 pub(super) struct Table {
-    /// Never empty; the last one is being written.
+    /// The segments. Never empty; the last one is being written.
     pub(super) segments: VecDeque<Arc<Segment>>,
     /// The index of the last segment, up to `end`.
     pub(super) recent: Vec<index::Entry>,
-    /// The end of what is durable.
+    /// The end of the durable records.
     pub(super) end: End,
-    /// How often the log was cut: what a reader has remembered of an earlier history is void.
+    /// How often the log was cut. After a cut, a reader's cached position is void.
     pub(super) cuts: u64,
 }
 
-/// A segment as readers see it.
+/// A segment, as seen by readers.
 pub(super) struct Segment {
     pub(super) number: u64,
     /// The end of the segment before it.
@@ -44,11 +44,11 @@ pub(super) struct Segment {
 enum Data {
     Closed,
     Mapped(Arc<Source>),
-    /// Cut: whoever still has this segment must look it up again.
+    /// The segment was cut. A reader that still holds it must look it up again.
     Retired,
 }
 
-/// Locks are held for a few words only: what they guard is whole also if a thread panicked with one.
+/// Locks guard only a few words. A poisoned one is usable: the words are consistent even after a panic of its holder.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -58,7 +58,7 @@ impl Segment {
         Arc::new(Segment { number, before, data: Mutex::new(Data::Closed), index: Mutex::new(None) })
     }
 
-    /// The file to read from; none if the segment was cut meanwhile.
+    /// The file to read from; `None` if the segment was cut in the meantime.
     fn source(&self, disk: &dyn Disk) -> io::Result<Option<Arc<Source>>> {
         let mut data = lock(&self.data);
         match &*data {
@@ -73,18 +73,18 @@ impl Segment {
         Ok(Some(source))
     }
 
-    /// Keeps readers from opening the file while this is held: another one may take its place.
+    /// Prevents readers from opening the file while the guard exists, because the file may be replaced.
     pub(super) fn hold(&self) -> impl Drop + '_ {
         lock(&self.data)
     }
 
-    /// Ends the use of this segment by readers that do not have it yet: its file is about to be another.
+    /// Prevents readers that have not opened this segment yet from doing so, because its file is about to be replaced.
     pub(super) fn retire(&self) {
         *lock(&self.data) = Data::Retired;
     }
 }
 
-/// Where to begin to read: a segment, a place in it, and where its records end.
+/// The start of a read: a segment, a place in it, and the end of its records.
 struct Start {
     segment: Arc<Segment>,
     at: End,
@@ -105,12 +105,14 @@ impl Shared {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A cursor at the index entry before the first record that the key asks for; an error if that was trimmed.
+    /// A cursor at the index entry before the first record that matches the key.
+    ///
+    /// Returns [`Error::LogTrimmed`] if that record was trimmed.
     pub(super) fn seek(self: &Arc<Self>, key: Key) -> Result<Cursor, Error> {
         self.life.check()?;
         loop {
             let table = self.read();
-            // The last segment in front of whose records the key's are not.
+            // Select the last segment for which the record before it precedes the key (for a time: or equals it).
             let behind = table.segments.partition_point(|segment| match (key, segment.before.last) {
                 (_, None) => true,
                 (Key::Version(version) | Key::Before(version), Some(last)) => last.version < version,
@@ -149,8 +151,9 @@ impl Shared {
         }
     }
 
-    /// A cursor at the beginning of a segment. Only for those whom nobody takes segments away from: the writer, and a log
-    /// that was opened for reading only.
+    /// A cursor at the beginning of a segment.
+    ///
+    /// Only for the writer, and for a log that is open for reading only: no other party can remove their segments.
     pub(super) fn beginning(self: &Arc<Self>, number: u64) -> Result<Cursor, Error> {
         let start = {
             let table = self.read();
@@ -176,14 +179,15 @@ impl Shared {
             Ok(Some(source)) => source,
         };
         let (offset, checksum, last) = match found {
-            // The stamp of the record before is not known, nor needed: the index vouches for the order.
+            // The stamp of the record before is unknown and not needed: the index guarantees the order.
             Some(entry) => (entry.offset, entry.previous, None),
             None => (PAGE_BYTES, at.checksum, at.last),
         };
         Ok(Some(Cursor { shared: self.clone(), segment, source, offset, checksum, last, limit, cuts }))
     }
 
-    /// The file is not there: fine if the segment was trimmed or cut since it was looked up.
+    /// Handles a file that cannot be opened. A missing file is no error if the segment was trimmed or cut since the
+    /// lookup.
     fn failed_to_open(&self, segment: &Arc<Segment>, error: io::Error) -> Result<(), Error> {
         let gone = !self.read().segments.iter().any(|there| Arc::ptr_eq(there, segment));
         if gone && error.kind() == io::ErrorKind::NotFound {
@@ -192,7 +196,9 @@ impl Shared {
         Err(Error::io(format!("opening {}", segment_name(segment.number)), error))
     }
 
-    /// Searches a sealed segment's index, which is loaded or built if need be; none if the segment is gone.
+    /// Searches the index of a sealed segment. Loads or rebuilds the index if necessary.
+    ///
+    /// The outer `None` means that the segment is gone.
     fn search(self: &Arc<Self>, start: &Start, end: u32, key: Key) -> Result<Option<Option<index::Entry>>, Error> {
         let number = start.segment.number;
         let known = lock(&start.segment.index).clone();
@@ -216,7 +222,7 @@ impl Shared {
         Ok(Some(found))
     }
 
-    /// The error of whoever asks for what is gone.
+    /// The error for a request of trimmed records.
     pub(super) fn trimmed(self: &Arc<Self>, key: Key) -> Error {
         let wanted = match key {
             Key::Version(version) | Key::Before(version) => format!("version {version}"),
@@ -236,14 +242,14 @@ impl Shared {
     }
 }
 
-/// A place in a segment, from where one goes forward.
+/// A place in a segment, for reading forward.
 #[derive(Clone)]
 pub(super) struct Cursor {
     shared: Arc<Shared>,
     segment: Arc<Segment>,
     source: Arc<Source>,
     offset: u64,
-    /// Of the record before.
+    /// The checksum of the record before.
     checksum: u32,
     last: Option<Stamp>,
     limit: u64,
@@ -263,7 +269,7 @@ impl Cursor {
         })
     }
 
-    /// The header of the record at this place; none at the end of the segment's records.
+    /// The header of the record at this place; `None` at the end of the segment's records.
     pub(super) fn head(&mut self) -> Result<Option<Head>, Error> {
         if self.offset >= self.limit {
             return Ok(None);
@@ -285,7 +291,7 @@ impl Cursor {
         Ok(Some(head))
     }
 
-    /// The payload of the record at this place, whose header that is.
+    /// The payload of the record at this place. `head` is its header.
     pub(super) fn payload(&self, head: &Head) -> Result<Bytes, Error> {
         let bytes = self.view(self.offset + HEAD_BYTES as u64, head.length as usize)?;
         if crc32c::crc32c(&bytes) != head.payload_checksum {
@@ -294,15 +300,16 @@ impl Cursor {
         Ok(bytes)
     }
 
-    /// Goes on behind the record at this place.
+    /// Moves behind the record at this place.
     pub(super) fn step(&mut self, head: &Head) {
         self.offset += head.record_bytes();
         self.checksum = head.checksum;
         self.last = Some(head.stamp);
     }
 
-    /// Goes on to the next segment, or to what was appended since; false if there is nothing yet. After a cut the cursor
-    /// does not know where it is.
+    /// Moves to the next segment, or to records that were appended since. Returns false if there are none yet.
+    ///
+    /// After a cut it returns false: the cursor's place is void (see [`Cursor::is_void`]).
     pub(super) fn advance(&mut self) -> Result<bool, Error> {
         let table = self.shared.read();
         let number = self.segment.number;
@@ -329,14 +336,14 @@ impl Cursor {
         if start.at.checksum != self.checksum {
             return Err(self.damaged("the segment does not end with the record that the next one follows"));
         }
-        // If that segment went away just now, the next call sees it.
+        // If that segment was removed just now, the next call detects it.
         if let Some(next) = self.shared.open(start, None)? {
             *self = next;
         }
         Ok(true)
     }
 
-    /// Whether the log was cut since this cursor was made.
+    /// Whether the log was cut since this cursor was created.
     pub(super) fn is_void(&self) -> bool {
         self.shared.read().cuts != self.cuts
     }
@@ -349,7 +356,7 @@ impl Cursor {
         self.segment.number * self.shared.segment_bytes + self.offset
     }
 
-    /// The place in front of the record here.
+    /// The place before the record at the cursor.
     pub(super) fn end(&self) -> End {
         End { position: self.position(), last: self.last, checksum: self.checksum }
     }

@@ -1,4 +1,4 @@
-//! The one thread that writes: it takes what has gathered, writes it, syncs once, and says so.
+//! The single writing thread: it takes the queued requests, writes them, syncs once, and reports the progress.
 
 use super::codec::Stamp;
 use super::failure;
@@ -8,11 +8,13 @@ use crate::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// How long the thread waits for space before it tries again.
+/// How long the thread waits before it retries on a full disk.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// About so many bytes share one sync. With more, whoever waits for space in the backlog would wait for all of it, and the disk
-/// then for him.
+/// The approximate number of bytes that share one sync.
+///
+/// With more, a caller that waits for space in the backlog would wait for the whole group, and the disk would then idle
+/// until that caller continues.
 const GROUP_BYTES: usize = 8 << 20;
 
 /// Serves the queue until it is closed and empty, or the store has failed.
@@ -35,7 +37,7 @@ pub(super) fn serve(queue: Arc<Queue>, mut store: Store) {
     }
 }
 
-/// What is said when the thread ends, however it ends: nobody waits for it any more.
+/// Fails the queue when the thread ends for any reason, so that no caller waits for it any more.
 struct LastWord(Arc<Queue>);
 
 impl Drop for LastWord {
@@ -61,7 +63,7 @@ fn next(queue: &Queue) -> Option<Asked> {
     }
 }
 
-/// Takes the batches that stand behind this one.
+/// Takes the batches that are queued behind this one.
 fn gather(queue: &Queue, ticket: u64, batch: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
     let mut bytes = batch.len();
     let mut group = vec![(ticket, batch)];
@@ -104,7 +106,10 @@ fn append(queue: &Queue, store: &mut Store, ticket: u64, batch: Vec<u8>) -> Resu
     obstacle.map_or(Ok(()), |error| refused(queue, error, left))
 }
 
-/// Space, memory or a descriptor is missing: tries again later, and says so meanwhile. Everything else is the end.
+/// Handles a refused request. If space, memory or a descriptor is missing, the thread publishes the obstacle to the
+/// callers and retries later.
+///
+/// Any other error is final.
 fn refused(queue: &Queue, error: Error, left: Vec<Asked>) -> Result<(), Error> {
     let mut state = queue.lock();
     if !failure::is_shortage(&error) || state.closing {

@@ -1,4 +1,4 @@
-//! What is done to the members of a run.
+//! Carries out the planned steps: everything that is done to the members of a run.
 
 use crate::record::Mark;
 use crate::run::{Action, Run};
@@ -46,7 +46,7 @@ impl Run {
         (1..=self.setup.all()).filter(move |other| *other != id)
     }
 
-    /// False if it came to nothing.
+    /// Carries out a step on a member. Returns false if the step had no effect.
     fn take(&mut self, id: u32, step: Step) -> bool {
         match step {
             Step::Kill => self.kill(id),
@@ -77,7 +77,7 @@ impl Run {
         }
     }
 
-    /// Tells a member that is in the group to do something.
+    /// Sends a command to a member if it is in the group. Returns false if it is not.
     fn tell(&mut self, id: u32, command: &str) -> bool {
         let place = self.place(id);
         let is_in = place.is_up() && place.joined;

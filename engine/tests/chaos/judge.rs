@@ -1,5 +1,5 @@
-//! What must come of a run: that the group is whole again after each round, that everything arrives in the end, and that the
-//! checker finds nothing in what all processes wrote down.
+//! The conditions that a run must meet: the group is whole after each round, everything arrives in the end, and the
+//! checker finds nothing in the records of all processes.
 
 use crate::checker::{self, Case};
 use crate::record::{Logged, Mark, Record};
@@ -13,11 +13,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Until all are back in one view after a round, and until everything sent is delivered: the machine may be busy with
-/// something else.
+/// How long to wait for all members to be in one view after a round, and for all messages to be delivered. It is long
+/// because the machine may be busy with other work.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// What is counted over all runs.
+/// Counters over all runs.
 #[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) runs: u64,
@@ -49,7 +49,8 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Runs one group for about `time`, and checks it. What was found; then the folder stays.
+/// Runs one group for about `time` and checks it. Returns the problems found; if there are any, the caller keeps the
+/// folder.
 pub(crate) fn run(setup: Setup, folder: PathBuf, time: Duration, totals: &mut Totals) -> Vec<String> {
     let until = Instant::now() + time;
     let log = if setup.has_log { "with a log" } else { "without" };
@@ -96,7 +97,7 @@ fn count(case: &Case, run: &Run, totals: &mut Totals) {
 }
 
 impl Run {
-    /// All that are to be there are members of one view.
+    /// Whether all members that must be in the group are in the latest view.
     fn is_settled(&self) -> bool {
         let present = self.present();
         let Some((latest, members)) = self.latest_view() else { return false };
@@ -108,7 +109,8 @@ impl Run {
         self.plan.is_empty() && gone && members.len() == present.len() && present.iter().all(is_there)
     }
 
-    /// Ends the run, and checks what its processes wrote down. What was found; then it stays.
+    /// Ends the run and checks the records of its processes. Returns the problems; if there are any, the disks are
+    /// kept.
     pub(crate) fn end(&mut self, whole: bool) -> (Case, Vec<String>) {
         let whole = whole && self.quiesce();
         self.finish(whole);
@@ -123,14 +125,14 @@ impl Run {
         (case, problems)
     }
 
-    /// Waits until the group is whole after everything that was planned. False if it does not become whole.
+    /// Waits until the plan is empty and the group is whole. Returns false if it does not become whole.
     pub(crate) fn settle(&mut self, after: &str) -> bool {
         let most = Duration::from_secs(120);
         self.go_on(most, |run| run.plan.is_empty());
         let until = Instant::now() + PATIENCE;
         while !self.lost && Instant::now() < until {
             self.go_on(until.saturating_duration_since(Instant::now()), Run::is_settled);
-            // A view change may be under way.
+            // A view change may be in progress.
             self.go_on(Duration::from_millis(300), |_| false);
             if self.is_settled() && self.moves() {
                 self.waiting.clear();
@@ -144,7 +146,8 @@ impl Run {
         false
     }
 
-    /// Whether messages of all are delivered to all, while the group stays whole: what each has of its own must grow.
+    /// Whether all members' messages are delivered while the group stays whole: each member's count of its own must
+    /// grow.
     fn moves(&mut self) -> bool {
         let mut first: Option<Vec<u64>> = None;
         let until = Instant::now() + PATIENCE;
@@ -163,7 +166,7 @@ impl Run {
         false
     }
 
-    /// Waits a while until all have said how far they are.
+    /// Asks all members for a progress report, and waits a while for the answers.
     fn ask_for_reports(&mut self) {
         for place in self.places.iter_mut().filter(|place| !place.away && place.joined) {
             let Some(life) = &mut place.life else { continue };
@@ -174,7 +177,7 @@ impl Run {
         self.go_on(Duration::from_secs(3), all);
     }
 
-    /// Ends the sending, and waits until all have everything.
+    /// Ends the sending, and waits until all members have everything.
     fn quiesce(&mut self) -> bool {
         let until = Instant::now() + PATIENCE;
         while !self.lost && Instant::now() < until {
@@ -191,7 +194,7 @@ impl Run {
                 .filter(|place| !place.away)
                 .map(|place| Some(place.report.as_ref()?.split(' ').collect()))
                 .collect();
-            // View, count and sum, and that nothing more comes.
+            // View, count and sum are equal, and no more messages are to come.
             let same = |report: &Option<Vec<&str>>| match (report, &reports[0]) {
                 (Some(one), Some(first)) => one.len() == 5 && one[..3] == first[..3] && one[4] == "idle",
                 _ => false,
@@ -206,7 +209,7 @@ impl Run {
         false
     }
 
-    /// Ends all processes. Those that were to be in the group are named to the checker.
+    /// Ends all processes, and names to the checker those that must be in the group.
     fn finish(&mut self, whole: bool) {
         self.note(if whole { "the end: everything has arrived" } else { "the end, before its time" });
         if whole {
@@ -217,7 +220,7 @@ impl Run {
             self.mark(&Mark::Final(process));
         }
         let mut killed = Vec::new();
-        // On a busy machine the first may be gone for a while before the last is.
+        // All are stopped first: on a busy machine the first could be dead for a while before the last one.
         for life in self.places.iter().filter_map(|place| place.life.as_ref()) {
             life.signal(nix::sys::signal::Signal::SIGSTOP);
         }
@@ -229,13 +232,13 @@ impl Run {
                 }
             }
         }
-        // All at once: none is to see the others go.
+        // All are reaped only after all were killed, so that no process sees another one end.
         self.places.iter_mut().for_each(|place| drop(place.life.take()));
         self.world.clean(self.setup.all(), &self.folder);
         killed.into_iter().for_each(|process| self.mark(&Mark::Killed(process)));
     }
 
-    /// Writes down what is in the logs of those that were there at the end. What cannot be read.
+    /// Writes the logs of the members that are in the group at the end to files. Returns errors of reading them.
     fn dump_logs(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.setup.has_log {
@@ -254,7 +257,7 @@ impl Run {
         problems
     }
 
-    /// Disks of a run's own mounts are gone with it.
+    /// Copies the disks into the run's folder: a disk on one of the run's own mounts vanishes with the mount.
     fn keep_disks(&mut self) {
         for place in &self.places {
             let kept = self.folder.join(format!("kept-{}", place.id));

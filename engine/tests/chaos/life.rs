@@ -1,4 +1,4 @@
-//! A member's process as the runner holds it.
+//! The process of a member, as the runner controls it.
 
 use crate::member::{MEMBER, Role};
 use crate::record::Process;
@@ -9,20 +9,20 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Sender;
 
-/// What a process said: a line without its `@`, or nothing at its end.
+/// Output of a process: a line without its `@`, or none at the end of the process.
 pub(crate) struct Said {
     pub(crate) process: Process,
     pub(crate) line: Option<String>,
 }
 
-/// Ends with its process.
+/// A running process. Dropping it ends the process.
 pub(crate) struct Life {
     child: Child,
     stdin: ChildStdin,
 }
 
 impl Life {
-    /// `prepare` says where the process is to live.
+    /// Starts a process. `prepare` sets the host and the environment of its command.
     pub(crate) fn start(role: &Role, sink: &Sender<Said>, prepare: impl FnOnce(&mut Command)) -> Life {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -36,7 +36,7 @@ impl Life {
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sink, process) = (sink.clone(), role.process);
         std::thread::spawn(move || {
-            // The harness of the tests prints lines of its own, and its words before the first of ours.
+            // The test harness prints lines of its own, and text in front of the first line of ours.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some((_, line)) = line.split_once('@') {
                     let _ = sink.send(Said { process, line: Some(line.to_owned()) });
@@ -52,16 +52,16 @@ impl Life {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // Not waited for yet, so the number is still its own.
+        // The process was not waited for yet, so its id is not in use by another process.
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     pub(crate) fn tell(&mut self, command: &str) {
-        // It may have ended.
+        // The process may have ended.
         let _ = writeln!(self.stdin, "{command}");
     }
 
-    /// How it ended.
+    /// Waits for the process, and returns how it ended.
     pub(crate) fn reap(&mut self) -> String {
         self.child.wait().unwrap().to_string()
     }

@@ -1,20 +1,30 @@
-//! Whole processes, to which everything is done that the engine promises to survive.
+//! Runs groups of whole processes under every fault that the engine promises to survive.
 //!
-//! A run is one group: three to five founders, more that join later, all sending all the time; over tcp between hosts of
-//! their own (network namespaces and a switch in this process, see `netns.rs` and `switch.rs`), or on shared memory; with and
-//! without a log. Round by round something is done to it, drawn from the seed (`schedule.rs`): processes are killed, stopped,
-//! told to leave, for good as well; the network is cut, one way too, split, reset, and loses, delays, reorders and
-//! duplicates; clocks jump; disks fail and fill up; at any time, and at the moments at which the group is busy with something
-//! else. After each round all heals, and the group must become whole; at the end everything sent must be delivered.
+//! A run is one group: three to five founders, and members that join later. All of them send all the time. The group
+//! runs over tcp between separate hosts (network namespaces and a switch in this process, see `netns.rs` and
+//! `switch.rs`) or on shared memory, with and without a log. Each round applies faults that are drawn from the seed
+//! (`schedule.rs`):
 //!
-//! Every process writes down all it is told (`record.rs`), and the checker holds the files of all of them against the
-//! guarantees (`checker`).
+//! * Processes are killed, are stopped, or leave, some of them for good.
+//! * The network is cut, also in one direction only, is split, or is reset. It loses, delays, reorders and duplicates
+//!   frames.
+//! * Clocks jump. Disks fail and fill up.
 //!
-//! `GALERNA_SEED` draws one run again (what is done, not what comes of it: processes and networks have times of their own);
-//! `GALERNA_CHAOS_SECONDS` says for how long to go on, run after run; `GALERNA_CHAOS_FABRIC` is `tcp`, `shm` or `verbs`
-//! (over devices of this host, with proxies: connections are broken, but not held up; see `rdma_faults.rs` for that). What a
-//! failed run leaves is in the folder that it names: `events.log`, and of each process what it wrote and the engine's words;
-//! `GALERNA_CHAOS_CHECK` names such a folder to check it again.
+//! The faults come at any time, and also at the moments at which the group is busy with another change. After each
+//! round all faults end, and the group must become whole. At the end every message that was sent must be delivered.
+//!
+//! Every process records all events that it sees (`record.rs`). The checker compares the files of all processes with
+//! the guarantees (`checker`).
+//!
+//! Environment variables:
+//!
+//! * `GALERNA_SEED` draws one run again. The faults are the same, but their effects can differ, since processes and
+//!   networks have timing of their own.
+//! * `GALERNA_CHAOS_SECONDS` is the time in seconds in which run after run is started.
+//! * `GALERNA_CHAOS_FABRIC` is `tcp`, `shm` or `verbs`. With `verbs` the members use devices of this host, and proxies
+//!   break connections but do not hold them up (`rdma_faults.rs` does that).
+//! * `GALERNA_CHAOS_CHECK` names the folder of a failed run, to check it again. A failed run prints the name of its
+//!   folder, which holds `events.log`, and the records and the engine's output of each process.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,10 +58,10 @@ use schedule::Setup;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Runs that fail, after which there is no point in more.
+/// After so many failed runs the test ends.
 const FAILED_MOST: usize = 3;
 
-/// Where the members' processes begin.
+/// The entry point of the members' processes.
 #[test]
 #[ignore = "a member's process, which the other tests start"]
 fn member_process() {
@@ -78,15 +88,15 @@ fn the_guarantees_hold_whatever_happens() {
         let setup = Setup::draw(seed, fabric.as_deref());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{}-{seed}", std::process::id()));
         println!("GALERNA_SEED={seed}: {setup}");
-        // Long enough for a group to come to something, and short enough for many groups.
+        // Long enough for a group to make progress, and short enough for many groups.
         let each = left.min(Duration::from_secs(10 + seed % 20));
-        // A thread of its own, as it has mounts of its own.
+        // A separate thread, because a run has its own mounts.
         let problems = std::thread::scope(|scope| {
             let run = scope.spawn(|| judge::run(setup, folder.clone(), each, &mut totals));
             run.join().unwrap_or_else(|_| vec!["the test itself panicked".to_owned()])
         });
         if problems.is_empty() {
-            // The mounts are gone with the thread.
+            // The mounts ended with the thread.
             std::fs::remove_dir_all(&folder).unwrap();
         } else {
             let text = format!("GALERNA_SEED={seed}: all is kept in {}\n{}", folder.display(), problems.join("\n"));
@@ -101,7 +111,7 @@ fn the_guarantees_hold_whatever_happens() {
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
-/// Checks what a failed run has left in the folder `GALERNA_CHAOS_CHECK`.
+/// Checks the files that a failed run has left in the folder `GALERNA_CHAOS_CHECK`.
 #[test]
 fn what_a_run_has_left_is_checked_again() {
     let Some(folder) = std::env::var_os("GALERNA_CHAOS_CHECK") else { return };

@@ -1,5 +1,5 @@
-//! A member's process: several threads send all the time, everything it is told is written down (see `record.rs`), and its
-//! standard input says what else it does. On its standard output it tells the runner where it is:
+//! The process of a member. Several threads send all the time, every event is recorded (see `record.rs`), and commands
+//! come on the standard input. It prints its progress for the runner on the standard output:
 //!
 //! `@view number members`, `@restoring`, `@restored`, `@joined view`, `@idle count` (every message accepted so far is
 //! delivered here), `@report view count sum own`, `@left`, `@ended how error`.
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 
 pub(crate) const MEMBER: &str = "GALERNA_CHAOS_MEMBER";
 pub(crate) const MAIN: SubgroupId = SubgroupId(0);
-/// How long a leave, a flush, a persist or a checkpoint may take.
+/// The time limit of a leave, a flush, a persist or a checkpoint.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
-/// Milliseconds of the host's monotonic clock, which is the same in all processes, whatever their wall clocks say.
+/// Milliseconds of the host's monotonic clock, which is the same in all processes even if their wall clocks differ.
 pub(crate) fn now_ms() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000)
 }
 
-/// The time in the engine's own words.
+/// The clock that gives the engine's trace events their time.
 pub(crate) struct Clock;
 
 impl Clock {
@@ -38,18 +38,18 @@ impl Clock {
     }
 }
 
-/// What all members of a run do, drawn once.
+/// Behaviour of all members of a run, drawn once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Habits {
     pub(crate) threads: u32,
-    /// Between two messages of a thread, on average, in microseconds.
+    /// The average time between two messages of a thread, in microseconds.
     pub(crate) pause_us: u64,
-    /// Of a thousand callbacks so many last so long, in milliseconds.
+    /// Of a thousand callbacks, `slow` take `slow_ms` milliseconds each.
     pub(crate) slow: usize,
     pub(crate) slow_ms: u64,
-    /// Bytes of the application's state beside its counters.
+    /// Bytes of the application's state in addition to its counters.
     pub(crate) state_bytes: usize,
-    /// How long a `restore` takes at least, in milliseconds.
+    /// The minimum duration of a `restore`, in milliseconds.
     pub(crate) restore_ms: u64,
     pub(crate) has_log: bool,
 }
@@ -68,7 +68,7 @@ impl Habits {
     }
 }
 
-/// Which life of which member a process is, where its files are, and what it does.
+/// Identifies a process as a life of a member, and gives its seed, its habits and its folder.
 #[derive(Clone)]
 pub(crate) struct Role {
     pub(crate) process: Process,
@@ -97,16 +97,16 @@ pub(crate) fn config_file(folder: &Path, id: u32) -> PathBuf {
     folder.join(format!("member-{id}.toml"))
 }
 
-/// The file in which everything is written down.
+/// The file of the process's records.
 pub(crate) struct Book {
     file: File,
-    /// The end is in it.
+    /// The record of the process's end is written.
     ended: AtomicBool,
 }
 
 impl Book {
     pub(crate) fn write(&self, record: &Record) {
-        // One write: a process that is killed leaves whole lines, but for the last one.
+        // A single write: a killed process leaves complete lines, except perhaps the last one.
         (&self.file).write_all(format!("{} {record}\n", now_ms()).as_bytes()).unwrap();
         if matches!(record, Record::End { .. }) {
             self.ended.store(true, Ordering::SeqCst);
@@ -119,12 +119,13 @@ impl Book {
 struct App {
     state: State,
     view: u64,
-    /// By sender, the number of its next message.
+    /// For each sender, the number of its next message.
     next: BTreeMap<Sender, u64>,
 }
 
 impl App {
-    /// Of a message too short to say: thread 0 of the sender's life that spoke last; each life begins with a longer one.
+    /// Returns the sender of a message. A message without a tag is from thread 0 of the sender's latest life, since
+    /// each life begins with a tagged message.
     fn sender_of(&self, id: u32, tag: Option<Tag>) -> Sender {
         match tag {
             Some(Tag { life, thread, .. }) => (Process { id, life }, thread),
@@ -135,7 +136,8 @@ impl App {
         }
     }
 
-    /// The state, made piece by piece as it is read: the callback that hands it out is short, whatever it weighs.
+    /// Returns a reader that makes the state piece by piece, so that the `snapshot` callback is short for a state of
+    /// any size.
     fn encode(&self, padding: usize) -> impl Read + Send + use<> {
         let mut words = vec![self.state.count, self.state.sum, self.next.len() as u64];
         for (&(Process { id, life }, thread), &next) in &self.next {
@@ -163,7 +165,7 @@ struct Recorder {
     app: Arc<Mutex<App>>,
     habits: Habits,
     rng: Rng,
-    /// It was told of a view, or of messages of earlier ones, from its log.
+    /// `has_view`: the process has entered a view. `replays`: it was delivered messages of earlier views from its log.
     has_view: bool,
     replays: bool,
 }
@@ -265,7 +267,7 @@ fn end(book: &Book, how: &str, error: &Error) {
     book.write(&Record::End { how, error, text });
 }
 
-/// The commands of the standard input; its end is that of the test, and of this process.
+/// Reads the commands from the standard input. It ends with the test, and this process exits then.
 fn commands() -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -279,7 +281,7 @@ fn commands() -> Receiver<String> {
 
 pub(crate) fn run(role: &str) {
     let role = Role::decode(role).unwrap();
-    // Also of a process that is stopped, or when the test itself is killed.
+    // The kernel kills this process when its parent ends, even if this process is stopped or the test itself is killed.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
     tracing::subscriber::set_global_default(Stderr(Clock)).unwrap();
     let commands = commands();
@@ -310,15 +312,15 @@ pub(crate) fn run(role: &str) {
     shared.serve(&commands);
 }
 
-/// What the threads of a process share.
+/// State that the threads of a process share.
 pub(crate) struct Shared {
     pub(crate) role: Role,
     pub(crate) group: Group,
     app: Arc<Mutex<App>>,
     pub(crate) book: Arc<Book>,
-    /// Nothing more is to be sent.
+    /// No more messages are to be sent.
     pub(crate) quiet: AtomicBool,
-    /// Threads that have seen it.
+    /// The number of threads that have ended their sending.
     pub(crate) idle: AtomicUsize,
 }
 
@@ -332,7 +334,7 @@ impl Shared {
             }
             self.note_past();
             if let Some(reason) = self.group.stopped() {
-                // The callback writes it down, a moment after this.
+                // The callback records the reason a moment later.
                 let until = Instant::now() + PATIENCE;
                 while !self.book.ended.load(Ordering::SeqCst) && Instant::now() < until {
                     std::thread::sleep(LOOK);
@@ -342,7 +344,7 @@ impl Shared {
         }
     }
 
-    /// What is past, and which record of the own log is the last one of it.
+    /// Records the closed time, and the last record of the process's own log up to it.
     fn note_past(&self) {
         if !self.role.habits.has_log {
             return;
@@ -359,7 +361,7 @@ impl Shared {
         }
     }
 
-    /// False when this process ends.
+    /// Carries out a command. Returns false when this process is to end.
     fn obey(&self, command: &str) -> bool {
         match command {
             "leave" => {
@@ -392,7 +394,7 @@ impl Shared {
         true
     }
 
-    /// In a thread of its own, as it waits.
+    /// Takes a checkpoint in a separate thread, because the call waits.
     fn checkpoint(&self) {
         let group = self.group.clone();
         std::thread::spawn(move || match group.checkpoint(MAIN, PATIENCE) {

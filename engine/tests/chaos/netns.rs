@@ -1,5 +1,6 @@
-//! Hosts of a run: network namespaces with a tap device each, whose other end the switch holds. They have no names: a
-//! namespace, its device and its mounts are gone with the last process and descriptor, however the run ends.
+//! Hosts of a run: network namespaces with one tap device each. The switch reads and writes the other end of the
+//! device. They have no names: a namespace, its device and its mounts vanish with the last process and descriptor,
+//! however the run ends.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,7 +15,7 @@ const DEVICE: &str = "galerna0";
 
 /// One host.
 pub(crate) struct Host {
-    /// From 1; the last byte of its addresses.
+    /// Counts from 1; the last byte of the host's addresses.
     pub(crate) number: u8,
     pub(crate) ip: String,
     namespace: File,
@@ -27,13 +28,13 @@ pub(crate) fn mac(number: u8) -> [u8; 6] {
 }
 
 impl Host {
-    /// Makes a namespace with a device of that MTU. It needs the privileges of root.
+    /// Makes a namespace with a device of the given MTU. Needs root privileges.
     pub(crate) fn new(number: u8, mtu: i32) -> io::Result<Host> {
-        // A thread of its own: it is the one that changes its namespace.
+        // A separate thread, because `unshare` changes the namespace of the thread that calls it.
         let made = std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
             let tap = open_tap()?;
-            // Neighbour discovery would be noise, and may be off already.
+            // IPv6 neighbour discovery would add unwanted frames. IPv6 may be off already, so an error is ignored.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
             set_up("lo", None)?;
             set_up(DEVICE, Some((number, mtu)))?;
@@ -43,17 +44,18 @@ impl Host {
         made.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes a namespace panicked")))
     }
 
-    /// Moves the calling thread to this host: the sockets it makes from now on are of that host.
+    /// Moves the calling thread to this host. Sockets that it makes from now on belong to that host.
     pub(crate) fn enter(&self) -> io::Result<()> {
         Ok(nix::sched::setns(&self.namespace, nix::sched::CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// Lets the process that `command` starts live on this host.
+    /// Makes the process that `command` starts run on this host.
     pub(crate) fn home(&self, command: &mut Command) {
         let namespace = self.namespace.as_raw_fd();
         // SAFETY: no memory is passed.
         let enter = move || check(unsafe { libc::setns(namespace, libc::CLONE_NEWNET) });
-        // SAFETY: between fork and exec it makes one system call, with a descriptor that is open as long as `self` is.
+        // SAFETY: between fork and exec the closure makes one system call, with a descriptor that is open as long as
+        // `self` is.
         unsafe { command.pre_exec(enter) };
     }
 }
@@ -131,16 +133,16 @@ fn set_up(device: &str, host: Option<(u8, i32)>) -> io::Result<()> {
     call(libc::SIOCSIFFLAGS as _, &mut flags)
 }
 
-/// Gives the calling thread, and what it starts, mounts of its own.
+/// Gives the calling thread, and the processes that it starts, a separate mount namespace.
 pub(crate) fn own_mounts() -> io::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     let root = CString::new("/").map_err(io::Error::other)?;
     let flags = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the path ends with a zero, and null is allowed for the rest.
+    // SAFETY: the path ends with a zero, and null is allowed for the other pointers.
     check(unsafe { libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), flags, std::ptr::null()) })
 }
 
-/// Mounts a small file system in memory, for the calling thread and what it starts.
+/// Mounts a file system of `mib` MiB in memory, visible to the calling thread and the processes that it starts.
 pub(crate) fn mount_small(folder: &Path, mib: u32) -> io::Result<()> {
     let kind = CString::new("tmpfs").map_err(io::Error::other)?;
     let target = CString::new(folder.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;

@@ -1,5 +1,5 @@
-//! A thread of a member's process that sends: messages of all sizes in all modes, and now and then it waits until they are
-//! received or durable.
+//! A sending thread of a member's process. It sends messages of all sizes in all modes, and sometimes waits until they
+//! are received or durable.
 
 use crate::member::{MAIN, Shared, kind, letter};
 use crate::record::{Record, TAG_BYTES, Tag};
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// So many of a hundred messages are as large as the ring allows, or nearly.
+/// Of a hundred messages, so many are as large as the ring allows, or nearly.
 const LARGE_OF_100: usize = 2;
-/// What a thread sends in messages of more than `SHORT_BYTES`, in all, so that no disk fills up by itself.
+/// The limit for all bytes that a thread sends in messages of more than `SHORT_BYTES`, so that no disk fills up by
+/// itself.
 const LONG_BYTES: usize = 4 << 20;
 const SHORT_BYTES: usize = 200;
 
@@ -23,7 +24,7 @@ pub(crate) struct Outbox {
     rng: Rng,
     largest: usize,
     bytes: Vec<u8>,
-    /// Bytes that may still be sent in long messages.
+    /// The bytes that may still be sent in long messages.
     budget: usize,
 }
 
@@ -43,13 +44,13 @@ impl Outbox {
                 Err(Error::TimedOut { .. } | Error::WouldBlock(_)) => 0,
                 Err(_) => return,
             };
-            // Large ones cost as much as the small ones that would have gone meanwhile.
+            // The pause grows with the size, so that a large message costs as much time as the small ones it replaces.
             let pause_us = self.shared.role.habits.pause_us;
             let pause_us = self.rng.below(2 * pause_us as usize) as u64 + 4 * len as u64;
             due = (due + Duration::from_micros(pause_us)).max(Instant::now() - Duration::from_millis(20));
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-        // The last word: everything is received by all, and on disk.
+        // At the end, waits until all members have received everything and it is on disk.
         while !matches!(self.settle(0), Ok(()) | Err(Error::Left)) && self.shared.group.stopped().is_none() {}
         self.shared.idle.fetch_add(1, Ordering::SeqCst);
     }
@@ -108,7 +109,7 @@ impl Outbox {
         Ok(len)
     }
 
-    /// Waits until `k` members have received what was sent; with a log, sometimes until it is durable.
+    /// Waits until `k` members have received the messages sent so far; with a log, sometimes until they are durable.
     fn settle(&mut self, k: usize) -> Result<(), Error> {
         let Outbox { thread, number, .. } = *self;
         let shared = &self.shared;
@@ -124,7 +125,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// A payload that says what it is, as far as it is long enough, and whose rest depends on that.
+    /// Fills in a payload. It begins with a tag if it is long enough; the rest depends on the message's number and
+    /// sender.
     fn fill(&mut self, len: usize) {
         let tag = Tag { life: self.shared.role.process.life, thread: self.thread, number: self.number };
         self.bytes.clear();

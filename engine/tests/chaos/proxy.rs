@@ -1,7 +1,7 @@
-//! A network that can be cut without privileges: in front of each member's listening socket a proxy, whose address is the
-//! one in the configuration. It finds out which process is at the other end of a connection, and holds what goes from one
-//! member to another (as a network that loses packets does, since TCP sends them again when it is healed), or breaks the
-//! connections of a pair.
+//! A network that can be cut without privileges. Each member's listening socket has a proxy in front of it, and the
+//! configuration names the proxy's address. The proxy finds out which process opened a connection. It can hold the
+//! bytes from one member to another: that has the effect of lost packets, since TCP sends those again after the outage.
+//! It can also break the connections of a pair.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 
 pub(crate) struct Network {
     shared: Arc<Shared>,
-    /// By member: where the others find it, and where it listens.
+    /// For each member: the address of its proxy, and the address on which it listens.
     pub(crate) doors: Vec<(u32, SocketAddr, SocketAddr)>,
 }
 
@@ -24,7 +24,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     over: bool,
-    /// (from, to) of which nothing gets through.
+    /// Pairs (from, to) for which bytes are held.
     held: HashSet<(u32, u32)>,
     pids: HashMap<u32, u32>,
     wires: Vec<Weak<Wire>>,
@@ -47,8 +47,8 @@ impl Wire {
 }
 
 impl Network {
-    /// Proxies for `members`. Each is to listen on an address of its own of the loopback network: no outgoing connection
-    /// comes from there, so none can take the port of a member that is down.
+    /// Starts proxies for `members`. Each member listens on its own address of the loopback network. No outgoing
+    /// connection comes from that address, so none can take the port of a member that is down.
     pub(crate) fn start(members: &[u32]) -> Network {
         let shared = Arc::new(Shared::default());
         let pid = std::process::id();
@@ -64,12 +64,12 @@ impl Network {
         Network { shared, doors }
     }
 
-    /// Which process a member is now.
+    /// Sets the process that runs a member now.
     pub(crate) fn is_process(&self, id: u32, pid: u32) {
         self.shared.state.lock().unwrap().pids.insert(id, pid);
     }
 
-    /// Holds what goes from one member to the other.
+    /// Holds the bytes that go from one member to the other.
     pub(crate) fn hold(&self, from: u32, to: u32) {
         self.shared.state.lock().unwrap().held.insert((from, to));
     }
@@ -79,7 +79,7 @@ impl Network {
         self.shared.changed.notify_all();
     }
 
-    /// Breaks the connections of a pair; new ones are possible. How many it were.
+    /// Breaks the connections of a pair; new ones are possible. Returns how many were broken.
     pub(crate) fn break_pair(&self, a: u32, b: u32) -> usize {
         let state = self.shared.state.lock().unwrap();
         let wires: Vec<_> = state.wires.iter().filter_map(Weak::upgrade).collect();
@@ -116,10 +116,10 @@ impl Shared {
         }
     }
 
-    /// Serves one connection to the member `server`. That this fails is the network's nature.
+    /// Serves one connection to the member `server`. An error ends the connection, as in a real network.
     fn carry(&self, client: TcpStream, server: u32, behind: SocketAddr) -> io::Result<()> {
         let pids = self.state.lock().unwrap().pids.clone();
-        // Of nobody when its process has gone again.
+        // 0, the id of no member, if the process has ended already.
         let from = process_behind(&client)?.and_then(|inode| owner(inode, &pids)).unwrap_or(0);
         self.wait((from, server), || false);
         let backend = TcpStream::connect(behind)?;
@@ -137,7 +137,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Carries bytes one way, then the end.
+    /// Copies bytes in one direction, then passes on the end of the stream.
     fn pump(&self, wire: &Wire, way: (u32, u32), mut from: &TcpStream, mut to: &TcpStream) {
         let mut bytes = vec![0; 64 << 10];
         loop {
@@ -152,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Waits while nothing gets through on `way`.
+    /// Waits while the direction `way` is held.
     fn wait(&self, way: (u32, u32), over: impl Fn() -> bool) {
         let mut state = self.state.lock().unwrap();
         while state.held.contains(&way) && !over() {
@@ -161,7 +161,7 @@ impl Shared {
     }
 }
 
-/// The inode of the socket at the other end of a connection of this host.
+/// Returns the inode of the socket at the other end of a connection of this host.
 fn process_behind(client: &TcpStream) -> io::Result<Option<String>> {
     let hex = |address: SocketAddr| match address {
         SocketAddr::V4(v4) => format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port()),

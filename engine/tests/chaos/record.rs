@@ -1,5 +1,5 @@
-//! What a member writes down: one line per event, each by one `write(2)` before the call that it describes returns, so that
-//! a process that is killed leaves everything it was told.
+//! The records of a member: one line per event. Each is written with one `write(2)` before the described call returns,
+//! so the file of a killed process is complete.
 //!
 //! A line is the time (milliseconds of the host's monotonic clock, the same for all processes), a letter, and fields:
 //!
@@ -9,22 +9,23 @@
 //! | `J view` | `join` has returned |
 //! | `S thread number mode len crc` | a thread is about to send its message `number` |
 //! | `A thread number` | that message was accepted |
-//! | `X thread number error` | it was not |
-//! | `D view sequence sender mode len crc life thread number` | a delivery; the last three are `-` if it is too short to tell |
+//! | `X thread number error` | that message was not accepted |
+//! | `D view sequence sender mode len crc life thread number` | a delivery; the last three are `-` without a tag |
 //! | `V number members voters joined left failed count sum` | a view, and the state of the application as it begins |
 //! | `R count sum next` | the state was taken from a member or a checkpoint; `next` is `id.life.thread=number,...` |
 //! | `F thread number k` | a flush has ended that the thread began before its message `number` |
 //! | `P thread number` | the same of a persist: the messages below `number` are durable |
 //! | `U below` | everything numbered below this is durable |
-//! | `C time_ns version` | the closed time, and the last record of the own log up to it |
+//! | `C time_ns version` | the closed time, and the last record of the process's own log up to it |
 //! | `Y member text` | a member is suspected |
 //! | `E how error text` | the end: `left`, `stopped`, `join` or `leave`, and the error |
 //!
-//! The runner writes marks about processes in the same form (see [`Mark`]), and the logs as they are on disk at the end.
+//! The runner writes marks about processes in the same form (see [`Mark`]), and the logs as they are on disk at the
+//! end.
 
 use std::fmt;
 
-/// A process: a member's id, and which of its lives.
+/// A process: the id of a member, and the number of its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
     pub(crate) id: u32,
@@ -44,10 +45,10 @@ impl fmt::Display for Process {
     }
 }
 
-/// A thread of a process that sends.
+/// A sending thread of a process.
 pub(crate) type Sender = (Process, u32);
 
-/// What a payload says of itself.
+/// The identity that a payload carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     pub(crate) life: u32,
@@ -55,7 +56,8 @@ pub(crate) struct Tag {
     pub(crate) number: u64,
 }
 
-/// Bytes of a tag at the begin of a payload. Shorter messages have none; only thread 0 sends such.
+/// Length of a tag at the beginning of a payload, in bytes. Shorter messages have no tag; only thread 0 sends such
+/// messages.
 pub(crate) const TAG_BYTES: usize = 16;
 
 impl Tag {
@@ -75,7 +77,7 @@ impl Tag {
     }
 }
 
-/// What a message is: two with the same values count as the same message.
+/// The identity of a message: two deliveries with the same values count as the same message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) sender: u32,
@@ -87,12 +89,12 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Whether it keeps its place in the order when it is delivered.
+    /// Whether the message is delivered at its place in the order (every mode except `fifo`).
     pub(crate) fn is_ordered(&self) -> bool {
         self.mode != 'f'
     }
 
-    /// Whether a single survivor keeps it.
+    /// Whether the message is kept if a single member that was delivered it survives.
     pub(crate) fn is_safe(&self) -> bool {
         matches!(self.mode, 's' | 'd')
     }
@@ -101,7 +103,8 @@ impl Message {
 /// The view and the number of a message in the order.
 pub(crate) type Place = (u64, u64);
 
-/// The state of the application: how many messages made it, and a sum over them that does not depend on their order.
+/// The state of the application: the number of messages applied, and a sum over them that does not depend on their
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct State {
     pub(crate) count: u64,
@@ -124,7 +127,7 @@ impl State {
 pub(crate) struct ViewRecord {
     pub(crate) number: u64,
     pub(crate) members: Vec<u32>,
-    /// None if the engine does not say.
+    /// None if the engine does not report them.
     pub(crate) voters: Option<Vec<u32>>,
     pub(crate) joined: Vec<u32>,
     pub(crate) left: Vec<u32>,
@@ -244,7 +247,7 @@ impl<'a> Fields<'a> {
 }
 
 impl Record {
-    /// The time and the record of a line; none if it is not a whole one.
+    /// Parses a line into its time and record. Returns `None` if the line is incomplete.
     pub(crate) fn parse(line: &str) -> Option<(u64, Record)> {
         let (ms, rest) = line.split_once(' ')?;
         let (letter, rest) = rest.split_once(' ')?;
@@ -310,7 +313,7 @@ impl Record {
     }
 }
 
-/// None within if it is `-`.
+/// Parses a place; `-` gives `Some(None)`.
 fn parse_place(text: &str) -> Option<Option<Place>> {
     if text == "-" {
         return Some(None);
@@ -319,7 +322,7 @@ fn parse_place(text: &str) -> Option<Option<Place>> {
     Some(Some((view.parse().ok()?, sequence.parse().ok()?)))
 }
 
-/// What the runner knows about processes, a line each in its file of marks.
+/// A fact that the runner knows about processes; one line each in its file of marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// `G fabric log|plain`: the group.
@@ -332,7 +335,7 @@ pub(crate) enum Mark {
     AllDead,
     /// `W`: at the end everything had arrived everywhere, and nothing more was sent.
     Whole,
-    /// `Z process`: it was to be in the group at the end, with everything: all faults had ended long before.
+    /// `Z process`: it must be in the group at the end, with everything, since all faults had ended long before.
     Final(Process),
 }
 
@@ -366,7 +369,7 @@ impl Mark {
     }
 }
 
-/// A record of a log on disk: `view sequence time_ns sender mode kind len crc`, `kind` being `m` for a message.
+/// A record of a log on disk: `view sequence time_ns sender mode kind len crc`, where `kind` is `m` for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) place: Place,
@@ -420,7 +423,7 @@ fn records_survive_the_file() {
     for line in lines {
         let (ms, record) = Record::parse(line).unwrap_or_else(|| panic!("not a record: {line}"));
         assert_eq!(format!("{ms} {record}"), line);
-        // What a crash leaves of a line is no other record.
+        // The part of a line that a crash leaves does not parse as another record.
         assert!(Record::parse(&line[..3]).is_none(), "{line}");
     }
     for line in ["0 G tcp log", "1 K 2.1", "2 O 3", "3 T", "4 W", "5 Z 1.1"] {

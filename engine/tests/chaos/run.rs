@@ -1,5 +1,5 @@
-//! A run: the processes of one group, what they say, and what is planned for them. What is done is in `acts.rs`, what must
-//! come of it in `judge.rs`.
+//! A run: the processes of one group, their output, and the plan of their faults. `acts.rs` carries out the plan, and
+//! `judge.rs` checks the outcome.
 
 use crate::checker::load::MARKS;
 use crate::life::{Life, Said};
@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(5);
-/// Size of a member's disk, where it is a file system of its own.
+/// Size of a member's disk, if it is a file system of its own.
 const DISK_MIB: u32 = 256;
 
 /// A member over all of its lives.
@@ -26,19 +26,19 @@ pub(crate) struct Place {
     pub(crate) id: u32,
     pub(crate) life: Option<Life>,
     pub(crate) lives: u32,
-    /// It has left for good, or never came.
+    /// The member has left for good, or has not joined yet.
     pub(crate) away: bool,
     pub(crate) joined: bool,
-    /// Its last view, with its members.
+    /// Its last view: the number and the members.
     pub(crate) view: Option<(u64, Vec<u32>)>,
     pub(crate) killed: bool,
     pub(crate) start_at: Option<Instant>,
-    /// It was told to send nothing more.
+    /// The runner has asked the member to send nothing more.
     pub(crate) quiet: bool,
     pub(crate) report: Option<String>,
     pub(crate) control: Control,
     pub(crate) disk: PathBuf,
-    /// Small, so that it can be filled up.
+    /// The disk is a small file system of its own, so that it can be filled up.
     pub(crate) small: bool,
 }
 
@@ -47,7 +47,7 @@ impl Place {
         Process { id: self.id, life: self.lives }
     }
 
-    /// Runs, and was not killed.
+    /// Whether the process runs and was not killed.
     pub(crate) fn is_up(&self) -> bool {
         self.life.is_some() && !self.killed
     }
@@ -57,20 +57,20 @@ pub(crate) struct Run {
     pub(crate) setup: Setup,
     pub(crate) folder: PathBuf,
     pub(crate) rng: Rng,
-    /// Of its own, as deaths come when they come: what is done depends on the seed alone.
+    /// Separate from `rng`, since processes end at times of their own: the faults must depend on the seed alone.
     pub(crate) pauses: Rng,
     pub(crate) world: World,
     pub(crate) places: Vec<Place>,
     pub(crate) plan: Vec<(Instant, Target, u32, Action)>,
-    /// What waits for an event.
+    /// Steps that wait for an event.
     pub(crate) waiting: Vec<Planned>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) refusals: u64,
-    /// How processes ended by their own words.
+    /// The reason that each ended process gave.
     pub(crate) ends: Vec<(Process, String)>,
-    /// What the group did not come to in time.
+    /// Conditions that the group did not meet in time.
     pub(crate) problems: Vec<String>,
-    /// The group was there, and all its processes are gone; without a log that is for good.
+    /// The group existed, and all its processes are gone. Without a log it cannot come back.
     pub(crate) lost: bool,
     was_there: bool,
     library: Option<PathBuf>,
@@ -81,11 +81,11 @@ pub(crate) struct Run {
     said: Receiver<Said>,
 }
 
-/// What the runner does at a time.
+/// An action of the runner at a planned time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Action {
     Do(Step),
-    /// The end of a step that lasts.
+    /// Ends a step that has a duration.
     Undo(Step),
 }
 
@@ -156,7 +156,7 @@ impl Run {
         writeln!(self.log, "{ms} (+{}) {what}", ms - self.began_ms).unwrap();
     }
 
-    /// The group did not do in time what it is to do.
+    /// Records that the group did not do something in time.
     pub(crate) fn is_late(&mut self, what: &str) {
         self.note(what);
         self.problems.push(format!("guarantee 9 (liveness): {what}"));
@@ -170,12 +170,12 @@ impl Run {
         &mut self.places[id as usize - 1]
     }
 
-    /// Members that are to be in the group.
+    /// Members that must be in the group.
     pub(crate) fn present(&self) -> Vec<u32> {
         self.places.iter().filter(|place| !place.away).map(|place| place.id).collect()
     }
 
-    /// The latest view that any process has told of.
+    /// The latest view that any process has reported.
     pub(crate) fn latest_view(&self) -> Option<&(u64, Vec<u32>)> {
         self.places.iter().filter(|place| place.is_up()).filter_map(|place| place.view.as_ref()).max()
     }
@@ -191,7 +191,7 @@ impl Run {
         }
     }
 
-    /// Takes a round's plan.
+    /// Adds a round's steps to the plan.
     pub(crate) fn plan_round(&mut self, planned: Vec<Planned>) {
         let now = Instant::now();
         for one in planned {
@@ -202,7 +202,7 @@ impl Run {
         }
     }
 
-    /// Lets things happen for a while, or until `done`. False if it was not done in time.
+    /// Runs the event loop for at most `most`, or until `done`. Returns false if `done` was not reached in time.
     pub(crate) fn go_on(&mut self, most: Duration, done: impl Fn(&Run) -> bool) -> bool {
         let until = Instant::now() + most;
         loop {
@@ -225,7 +225,7 @@ impl Run {
             }
         }
         let now = Instant::now();
-        // In the order of their times: what is undone was done before.
+        // In the order of their times, so that a step is undone after it was done.
         self.plan.sort_by_key(|(at, ..)| *at);
         let due = self.plan.iter().take_while(|(at, ..)| *at <= now).count();
         for (_, target, subject, action) in self.plan.drain(..due).collect::<Vec<_>>() {
@@ -299,7 +299,7 @@ impl Run {
         }
     }
 
-    /// A process has ended.
+    /// Records that a process has ended, and plans its next start unless its member is away.
     fn bury(&mut self, process: Process) {
         let pause = Duration::from_millis(self.pauses.below(800) as u64);
         let place = self.place(process.id);
@@ -311,7 +311,7 @@ impl Run {
         self.note_all_dead();
     }
 
-    /// Nobody is in the group any more.
+    /// Records that no process is in the group any more, if that is so.
     pub(crate) fn note_all_dead(&mut self) {
         if self.was_there && !self.places.iter().any(|place| place.is_up() && place.view.is_some()) {
             self.was_there = false;
@@ -327,7 +327,7 @@ fn write_config(setup: &Setup, world: &World, folder: &Path, id: u32, disk: &Pat
     let members: Vec<String> = (1..=setup.founders).map(entry).collect();
     let (address, listen) = world.address(id, folder);
     let Setup { fabric, ring_bytes, largest, failure_ms, partition_ms, .. } = setup;
-    // The keys of the file come before its tables.
+    // In TOML the plain keys come before the tables.
     let mut text = format!(
         "group = 'chaos'\nmember = {id}\nfabric = '{fabric}'\nmembers = [{}]\nring_bytes = {ring_bytes}\n\
          max_message_bytes = {largest}\nfailure_timeout_ms = {failure_ms}\npartition_timeout_ms = {partition_ms}\n\

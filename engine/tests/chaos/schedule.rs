@@ -1,4 +1,4 @@
-//! What is drawn from the seed: the group, its habits, and what is done to it, round by round.
+//! Draws a run from the seed: the group, its habits, and the faults of each round.
 
 use crate::member::Habits;
 use crate::rng::Rng;
@@ -12,7 +12,7 @@ pub(crate) struct Setup {
     pub(crate) fabric: String,
     pub(crate) has_log: bool,
     pub(crate) founders: u32,
-    /// Members that may come later.
+    /// Number of members that may join later.
     pub(crate) spares: u32,
     pub(crate) ring_bytes: usize,
     pub(crate) largest: usize,
@@ -33,7 +33,8 @@ impl Setup {
         let failure_ms = [800, 1200, 2000][rng.below(3)];
         let (threads, pause_us) = (1 + rng.below(3) as u32, [4000, 8000, 20_000][rng.below(3)]);
         let slow = [0, 0, 1, 5][rng.below(4)];
-        // All callbacks together take a fifth of the time at most: else a process that joins catches up with the others never.
+        // All callbacks together take at most a fifth of the time. Otherwise a joiner could never catch up with the
+        // others.
         let per_second = u64::from(founders * threads) * 1_000_000 / pause_us;
         let most_ms = 200_000 / (per_second * slow.max(1) as u64);
         let habits = Habits {
@@ -52,7 +53,7 @@ impl Setup {
             founders,
             spares: rng.below(3) as u32,
             ring_bytes,
-            // A frame has a head, and with a log a time.
+            // Space for the frame header and, with a log, for the time.
             largest: (ring_bytes / 2 - 64).min(600 << 10),
             failure_ms,
             partition_ms: failure_ms * (4 + rng.below(4) as u64),
@@ -79,7 +80,7 @@ impl fmt::Display for Setup {
     }
 }
 
-/// What is done, with its duration in milliseconds where it ends by itself.
+/// A step of the plan. A step that ends by itself has its duration in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Step {
     Kill,
@@ -88,21 +89,21 @@ pub(crate) enum Step {
     PauseAll(u64),
     Leave,
     LeaveForGood,
-    /// A member that is none of the founders joins.
+    /// A member that is not a founder joins.
     Join,
-    /// Nothing gets through from it, or to it.
+    /// Frames from the member (`mute`), to the member (`deaf`) or both are lost.
     Isolate {
         mute: bool,
         deaf: bool,
         ms: u64,
     },
-    /// Nothing gets through from it to the other.
+    /// Frames from the member to the other one are lost.
     OneWay(u32, u64),
-    /// The members of the mask (bit 0 is member 1) and the others do not hear each other.
+    /// The members of the mask (bit 0 is member 1) and the others cannot reach each other.
     Split(u64, u64),
     Reset(u32, u64),
     Weather(Rule, u64),
-    /// Its wall clock is off by so many milliseconds from now on.
+    /// Sets the offset of the member's wall clock, in milliseconds.
     Clock(i64),
     DiskSync(u64),
     DiskWrite(u64),
@@ -111,7 +112,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// What the counts call it.
+    /// The name of the step in the counts.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Step::Kill => "kill",
@@ -139,15 +140,15 @@ impl Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Id(u32),
-    /// The lowest rank of the view.
+    /// The member of the lowest rank in the view.
     Leader,
-    /// The highest, which is asked for the state first.
+    /// The member of the highest rank, which is asked for the state first.
     Source,
     /// The process that the event is about.
     Subject,
 }
 
-/// An event that a member tells of.
+/// An event that a member reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     Started,
@@ -158,9 +159,9 @@ pub(crate) enum Event {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// So many milliseconds after the round's begin.
+    /// So many milliseconds after the beginning of the round.
     At(u64),
-    /// So many after the first such event.
+    /// So many milliseconds after the first such event.
     On(Event, u64),
 }
 
@@ -171,19 +172,20 @@ pub(crate) struct Planned {
     pub(crate) step: Step,
 }
 
-/// What the next round depends on.
+/// The facts on which the next round depends.
 pub(crate) struct Scene<'a> {
     pub(crate) setup: &'a Setup,
     /// Members that are in the group, as voters.
     pub(crate) present: Vec<u32>,
-    /// Members that were never in it.
+    /// A member that was never in the group.
     pub(crate) spare: Option<u32>,
     pub(crate) has_weather: bool,
     pub(crate) can_cut: bool,
     pub(crate) can_reset: bool,
 }
 
-/// Draws one round. At most a minority is taken away at a time, unless all come back before anybody gives up, or there is a log.
+/// Draws one round. It takes away at most a minority at a time, unless all come back before any member gives up, or the
+/// group has a log.
 pub(crate) fn round(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Planned> {
     let mut victims = scene.present.clone();
     rng.shuffle(&mut victims);
@@ -234,7 +236,7 @@ fn at(ms: u64, id: u32, step: Step) -> Planned {
     Planned { when: When::At(ms), target: Target::Id(id), step }
 }
 
-/// So long that all come back before anybody gives up.
+/// Draws the duration of an outage in milliseconds: short enough that all come back before any member gives up.
 fn outage(rng: &mut Rng, scene: &Scene<'_>) -> u64 {
     let Setup { failure_ms, partition_ms, .. } = scene.setup;
     let most = partition_ms / 2;
@@ -246,7 +248,7 @@ fn split(rng: &mut Rng, scene: &Scene<'_>) -> Step {
     rng.shuffle(&mut ids);
     let half = ids.len() / 2;
     let mask = ids[..half].iter().fold(0, |mask, id| mask | 1 << (id - 1));
-    // With a majority on one side, or with a log, the rest may give up.
+    // If one side has a majority, or with a log, the other members may give up.
     let long = ids.len() % 2 == 1 || scene.setup.has_log;
     let ms = match long && rng.chance(1, 2) {
         true => 2 * scene.setup.failure_ms + rng.below(2 * scene.setup.partition_ms as usize) as u64,
@@ -268,7 +270,7 @@ fn weather(rng: &mut Rng) -> Rule {
     }
 }
 
-/// All processes die, at about the same time, some of them again as they come back.
+/// Kills all processes at about the same time, some of them again as they come back.
 fn all_die(rng: &mut Rng, victims: &[u32]) -> Vec<Planned> {
     let mut plan = match rng.chance(1, 2) {
         true => vec![at(0, victims[0], Step::KillAll)],
@@ -283,7 +285,7 @@ fn all_die(rng: &mut Rng, victims: &[u32]) -> Vec<Planned> {
     plan
 }
 
-/// What is done to one member.
+/// Draws a fault of one member.
 fn disturb(rng: &mut Rng, scene: &Scene<'_>, id: u32, ms: u64) -> Vec<Planned> {
     let failure_ms = scene.setup.failure_ms;
     let short = 50 + rng.below(failure_ms as usize * 3 / 4) as u64;
@@ -299,7 +301,7 @@ fn disturb(rng: &mut Rng, scene: &Scene<'_>, id: u32, ms: u64) -> Vec<Planned> {
         4 => vec![at(ms, id, Step::Leave)],
         5 if scene.can_cut => vec![at(ms, id, isolate(short))],
         6 if scene.can_cut => vec![at(ms, id, isolate(long))],
-        // What it was told last, and what it said last, is known to nobody else.
+        // No other member knows the last deliveries and the last messages of this member.
         7 if scene.can_cut => vec![at(ms, id, isolate(short + 50)), at(ms + short, id, Step::Kill)],
         8 => vec![at(ms, id, Step::Kill), at(again, id, Step::Kill)],
         9 => vec![at(ms, id, Step::Leave), at(ms + short % 30, id, Step::Kill)],
@@ -313,7 +315,7 @@ fn disturb(rng: &mut Rng, scene: &Scene<'_>, id: u32, ms: u64) -> Vec<Planned> {
     }
 }
 
-/// Something at a moment at which the group is busy with something else.
+/// Draws a fault at a moment at which the group is busy with another change.
 fn aimed(rng: &mut Rng, scene: &Scene<'_>, victims: &[u32]) -> Vec<Planned> {
     let mut plan = vec![at(0, victims[0], if rng.chance(1, 4) { Step::Leave } else { Step::Kill })];
     let event = [Event::View, Event::Started, Event::Restoring, Event::Restored][rng.below(4)];
@@ -337,7 +339,7 @@ fn aimed(rng: &mut Rng, scene: &Scene<'_>, victims: &[u32]) -> Vec<Planned> {
     plan
 }
 
-/// One more member, with something happening meanwhile.
+/// Plans the join of one more member, sometimes with a fault at the same time.
 fn join(rng: &mut Rng, scene: &Scene<'_>, victims: &[u32]) -> Vec<Planned> {
     let mut plan = vec![at(0, scene.spare.unwrap_or(0), Step::Join)];
     if rng.chance(1, 2) {
@@ -347,7 +349,7 @@ fn join(rng: &mut Rng, scene: &Scene<'_>, victims: &[u32]) -> Vec<Planned> {
     plan
 }
 
-/// What happens while the founders meet: to one of them.
+/// Draws a fault of one founder while the founders meet, or none.
 pub(crate) fn founding(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Planned> {
     if rng.chance(1, 2) {
         return Vec::new();

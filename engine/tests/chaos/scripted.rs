@@ -1,10 +1,10 @@
-//! Outages of the network that are written down, not drawn: packets are lost, and no connection is broken by anybody.
+//! Network outages that are written down instead of drawn: packets are lost, and no connection is broken by the test.
 
 use crate::run::Run;
 use crate::schedule::{Planned, Setup, Step, Target, When};
 use std::path::Path;
 
-/// Three founders over tcp. They wait long for a majority, so that a member that waits in vain is seen to.
+/// Sets up three founders over tcp. They wait long for a majority, so that a member that waits in vain is noticed.
 fn setup(has_log: bool) -> Setup {
     let drawn = Setup::draw(1, Some("tcp"));
     let habits = crate::member::Habits { slow: 0, has_log, ..drawn.habits };
@@ -22,10 +22,10 @@ fn setup(has_log: bool) -> Setup {
     }
 }
 
-/// Runs a group to which `steps` are done at once, and checks that it is whole afterwards.
+/// Runs a group, applies all `steps` to it at once, and checks that it is whole afterwards.
 fn play(name: &str, has_log: bool, steps: &[(u32, Step)], check: impl Fn(&Run) + Sync) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{name}-{}", std::process::id()));
-    // A thread of its own, as it has mounts of its own.
+    // A separate thread, because a run has its own mounts.
     std::thread::scope(|scope| {
         let play = scope.spawn(|| {
             let mut run = Run::new(setup(has_log), folder.clone());
@@ -41,14 +41,14 @@ fn play(name: &str, has_log: bool, steps: &[(u32, Step)], check: impl Fn(&Run) +
             std::panic::resume_unwind(panic);
         }
     });
-    // The mounts are gone with the thread.
+    // The mounts ended with the thread.
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
 const CUT_MS: u64 = 8000;
 const NOTHING: Step = Step::Isolate { mute: true, deaf: true, ms: CUT_MS };
 
-/// All packets are lost for so long that TCP tries again only many seconds later: the same members go on.
+/// All packets are lost for so long that TCP tries again only many seconds later. The same members go on.
 #[test]
 fn an_outage_of_the_whole_network_changes_no_membership() {
     for has_log in [false, true] {
@@ -59,8 +59,8 @@ fn an_outage_of_the_whole_network_changes_no_membership() {
     }
 }
 
-/// A member is cut off while the others go on without it: once the network carries again it is told so, and does not wait for a
-/// majority that it can reach no more.
+/// A member is cut off while the others go on without it. When the network is back, a peer informs it, and it does not
+/// wait for a majority that it cannot reach any more.
 #[test]
 fn a_member_without_which_the_others_went_on_is_told_so() {
     for has_log in [false, true] {

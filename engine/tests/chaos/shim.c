@@ -1,6 +1,6 @@
-/* What a member's process is made to believe of its clock and its disk. Put before the C library by LD_PRELOAD, this adds an
- * offset to the wall clock, and makes the calls by which the log writes fail with EIO, as the file that GALERNA_CHAOS_SHIM
- * names says at that moment; the disk is what lies in GALERNA_CHAOS_DISK. */
+/* Falsifies the clock and the disk of a member's process. Loaded before the C library by LD_PRELOAD, it adds an offset
+ * to the wall clock, and makes the calls by which the log writes fail with EIO. The file that GALERNA_CHAOS_SHIM names
+ * controls both at any moment. The disk is the directory GALERNA_CHAOS_DISK. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What the test writes into the file, in the host's own byte order. */
+/* The content of the control file, which the test writes in the host's byte order. */
 struct control {
     volatile int64_t offset_ns;
     volatile int32_t syncs_fail;
@@ -116,7 +116,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t offset)
         (ssize_t(*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
     const struct control *told = control();
     if (told && told->writes_fail && is_on_disk(fd)) {
-        /* Half of it gets there: a disk does not say how far it came. */
+        /* Half of the bytes are written: a failing disk does not report how many it wrote. */
         (void)!call(fd, bytes, len / 2, offset);
         errno = EIO;
         return -1;

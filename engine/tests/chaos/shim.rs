@@ -1,4 +1,4 @@
-//! The library that is put before the C library of the members: see `shim.c`.
+//! The library that is loaded before the C library of the members: see `shim.c`.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 const SOURCE: &str = include_str!("shim.c");
 
-/// Compiles it into `folder`; none, and that is said, where there is no compiler.
+/// Compiles the library into `folder`. Without a compiler it prints a message and returns `None`.
 pub(crate) fn compile(folder: &Path) -> Option<PathBuf> {
     let (library, source) = (folder.join("shim.so"), folder.join("shim.c"));
     std::fs::write(&source, SOURCE).unwrap();
@@ -28,7 +28,7 @@ pub(crate) fn compile(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What one member's processes are made to believe, over all of their lives.
+/// Controls the clock and the disk that one member's processes see, over all of their lives.
 pub(crate) struct Control {
     file: File,
     path: PathBuf,
@@ -47,7 +47,7 @@ impl Control {
         command.env("LD_PRELOAD", library).env("GALERNA_CHAOS_SHIM", &self.path).env("GALERNA_CHAOS_DISK", &self.disk);
     }
 
-    /// Puts the wall clock ahead, or back.
+    /// Sets the offset of the wall clock; a negative one sets it back.
     pub(crate) fn set_clock(&self, offset_ms: i64) -> io::Result<()> {
         self.file.write_all_at(&(offset_ms * 1_000_000).to_ne_bytes(), 0)
     }

@@ -1,5 +1,5 @@
-//! The network between the hosts of a run: a switch in this process that forwards the Ethernet frames of their tap devices,
-//! and does to them what its rules say, for each direction of each pair. One thread, and queues with a bound.
+//! The network between the hosts of a run. A switch in this process forwards the Ethernet frames of their tap devices,
+//! and treats them by a rule per direction of each pair. It has one thread, and its queues are bounded.
 
 use crate::netns::Host;
 use crate::rng::Rng;
@@ -12,30 +12,31 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What happens to the frames of one direction. Zeros let everything through at once.
+/// The treatment of the frames of one direction. Zeros let all frames through at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rule {
-    /// Nothing gets through.
+    /// All frames are lost.
     pub(crate) cut: bool,
     /// TCP connections are reset, at both ends.
     pub(crate) reset: bool,
-    /// Each frame waits so long, and up to so much longer, in milliseconds; their order stays.
+    /// Each frame waits `delay_ms` and up to `jitter_ms` more, in milliseconds; the frames stay in order.
     pub(crate) delay_ms: u64,
     pub(crate) jitter_ms: u64,
-    /// So many of a thousand frames are lost, come twice, or are overtaken.
+    /// Of a thousand frames, so many are lost, are duplicated, or are overtaken.
     pub(crate) lost: usize,
     pub(crate) twice: usize,
     pub(crate) overtaken: usize,
-    /// Most bytes per millisecond; 0 is no limit.
+    /// Bandwidth in bytes per millisecond; 0 means no limit.
     pub(crate) bytes_per_ms: u64,
 }
 
-/// Frames of one direction that wait, in bytes; what comes beyond is lost, as in any switch.
+/// Limit of the waiting frames of one direction, in bytes; further frames are lost, as in any switch.
 const QUEUE_BYTES: usize = 2 << 20;
-/// On a slow way no more wait than pass in so many milliseconds: otherwise the way would stay slow long after its rule has ended.
+/// On a slow direction no more frames wait than pass in so many milliseconds. Otherwise the direction would stay slow
+/// long after its rule has ended.
 const QUEUE_MS: u64 = 500;
 const FRAME_BYTES: usize = 1 << 16;
-/// Frames taken from one host before the next one's turn.
+/// Frames taken from one host before the next host's turn.
 const FRAMES_PER_TURN: usize = 64;
 
 pub(crate) struct Switch {
@@ -44,19 +45,19 @@ pub(crate) struct Switch {
 }
 
 struct Shared {
-    /// By the numbers of sender and receiver.
+    /// Indexed by the numbers of sender and receiver.
     rules: Mutex<Vec<Vec<Rule>>>,
     over: AtomicBool,
 }
 
-/// A frame on its way: when it is due, its number (the order of those that are due at once), its receiver, its direction.
+/// A frame that waits, with its receiver and its sender.
 struct Waiting {
     to: usize,
     from: usize,
     bytes: Vec<u8>,
 }
 
-/// What is known of one direction.
+/// The state of one direction.
 #[derive(Default, Clone, Copy)]
 struct Direction {
     queued_bytes: usize,
@@ -108,7 +109,7 @@ struct Forwarder {
     hosts: Arc<Vec<Host>>,
     shared: Arc<Shared>,
     ways: Vec<Vec<Direction>>,
-    /// When, and which of `frames`.
+    /// The due time, a number that keeps frames of one due time in order, and the index in `frames`.
     heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     count: u64,
     frames: Vec<Option<Waiting>>,
@@ -139,7 +140,7 @@ impl Forwarder {
         }
     }
 
-    /// A frame has come from a host.
+    /// Takes in a frame from a host.
     fn take(&mut self, from: usize, frame: &[u8]) {
         let to_all = frame[0] & 1 == 1;
         let hosts = self.hosts.clone();
@@ -177,7 +178,7 @@ impl Forwarder {
             0 => QUEUE_BYTES,
             rate => QUEUE_BYTES.min((rate * QUEUE_MS) as usize),
         };
-        // What is lost holds up nothing.
+        // A frame that is lost delays no other frame.
         if way.queued_bytes + frame.len() > most_bytes {
             return;
         }
@@ -189,7 +190,7 @@ impl Forwarder {
         if overtaken {
             due += Duration::from_millis(1 + self.rng.below(20) as u64);
         } else {
-            // What waits keeps its place in front of what comes.
+            // The frame stays behind the frames that wait already.
             due = due.max(way.last_due.unwrap_or(due));
             way.last_due = Some(due);
         }
@@ -215,7 +216,7 @@ impl Forwarder {
             self.heap.pop();
             let Some(Waiting { to, from, bytes }) = self.frames[at].take() else { continue };
             self.ways[from][to].queued_bytes -= bytes.len();
-            // A cut takes what is on the way, too.
+            // A cut also loses the frames that are on the way.
             if !self.shared.rules.lock().unwrap()[from][to].cut {
                 self.put(to, &bytes);
             }
@@ -224,7 +225,7 @@ impl Forwarder {
 
     fn put(&self, to: usize, frame: &[u8]) {
         if let Some(host) = self.hosts.iter().find(|host| usize::from(host.number) == to) {
-            // A host that takes nothing loses it.
+            // If the host does not take the frame, the frame is lost.
             let _ = nix::unistd::write(&host.tap, frame);
         }
     }
@@ -232,7 +233,7 @@ impl Forwarder {
 
 const IP: usize = 14;
 
-/// Of a frame of TCP: the resets for its receiver (none of a first one), and for its sender.
+/// For a TCP frame, makes the reset for its receiver (none for a SYN), and the reset for its sender.
 fn resets(frame: &[u8]) -> Option<(Option<Vec<u8>>, Vec<u8>)> {
     if frame.len() < IP + 40 || frame[12..14] != [8, 0] || frame[IP + 9] != 6 {
         return None;
@@ -253,7 +254,7 @@ fn resets(frame: &[u8]) -> Option<(Option<Vec<u8>>, Vec<u8>)> {
     Some((forth, back))
 }
 
-/// A reset in the connection of `frame`.
+/// Makes a reset segment for the connection of `frame`.
 fn segment(frame: &[u8], tcp: usize, back: bool, sequence: u32, acknowledged: u32) -> Vec<u8> {
     let mut bytes = frame[..IP].to_vec();
     let (mut source, mut target) = ([frame[IP + 12], frame[IP + 13], frame[IP + 14], frame[IP + 15]], [0; 4]);
@@ -273,7 +274,7 @@ fn segment(frame: &[u8], tcp: usize, back: bool, sequence: u32, acknowledged: u3
     let mut body = ports.to_vec();
     body.extend(sequence.to_be_bytes());
     body.extend(acknowledged.to_be_bytes());
-    // Five words of header; RST and ACK.
+    // Five words of header; flags RST and ACK.
     body.extend([0x50, 0x14, 0, 0, 0, 0, 0, 0]);
     let pseudo = sum_of(&ip[12..20], 6 + 20);
     let sum = checksum(&body, pseudo);
@@ -303,7 +304,7 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    /// A connection between two hosts, made by the first one.
+    /// Makes a connection between two hosts; the first one connects.
     fn connect(hosts: &Arc<Vec<Host>>) -> (TcpStream, TcpStream) {
         let on = |n: usize| {
             let hosts = hosts.clone();
@@ -337,7 +338,7 @@ mod tests {
         let (mut client, mut server) = connect(&hosts);
         client.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
         server.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        // Whatever happens to the frames, TCP brings all bytes in order.
+        // TCP delivers all bytes in order under every one of these rules.
         let sent: Vec<u8> = (0..300_000_u32).map(|n| (n / 251) as u8).collect();
         let bad = Rule {
             delay_ms: 2,
@@ -357,7 +358,7 @@ mod tests {
             });
             assert!(came == sent, "{rule:?}");
         }
-        // A cut holds up one direction, and that only.
+        // A cut holds up one direction only.
         switch.change_all(|all| *all = Rule::default());
         switch.change(1, 2, |rule| rule.cut = true);
         server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -1,4 +1,4 @@
-//! The engine's events on standard error, with the time of the whole test.
+//! Writes the engine's trace events to standard error, with the time of the whole test.
 
 use crate::member::Clock;
 use std::fmt::{Debug, Write};

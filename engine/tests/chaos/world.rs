@@ -1,5 +1,5 @@
-//! Where the members of a run live: hosts with a switch between them, or, where this machine allows no namespaces, one host
-//! with a proxy in front of each member; and nothing of the kind on shared memory.
+//! The network of a run. Over tcp the members have hosts with a switch between them; where this machine allows no
+//! namespaces, they share one host and have a proxy in front of each member. On shared memory there is neither.
 
 use crate::netns::Host;
 use crate::proxy::Network;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 const PORT: u16 = 7001;
 
 pub(crate) enum World {
-    /// Hosts by the ids of their members.
+    /// One host per member, in the order of the member ids.
     Hosts {
         hosts: Arc<Vec<Host>>,
         switch: Switch,
@@ -22,7 +22,7 @@ pub(crate) enum World {
 }
 
 impl World {
-    /// For members 1 to `count`.
+    /// Makes the network for members 1 to `count`.
     pub(crate) fn new(fabric: &str, count: u32, mtu: i32, seed: u64) -> World {
         if fabric == "shm" {
             return World::OneHost;
@@ -46,12 +46,12 @@ impl World {
         }
     }
 
-    /// Whether frames can be lost, delayed and the like.
+    /// Whether the network can lose, delay, duplicate and reorder frames.
     pub(crate) fn has_weather(&self) -> bool {
         matches!(self, World::Hosts { .. })
     }
 
-    /// Whether something can be cut. Proxies do not see what RDMA sends.
+    /// Whether directions can be cut. Proxies do not see the RDMA traffic.
     pub(crate) fn can_cut(&self, fabric: &str) -> bool {
         !matches!(self, World::OneHost) && fabric == "tcp"
     }
@@ -61,7 +61,7 @@ impl World {
         !matches!(self, World::OneHost)
     }
 
-    /// Where the others find a member, and where it listens, if that differs.
+    /// Returns the address by which the others reach a member, and its listening address if that differs.
     pub(crate) fn address(&self, id: u32, folder: &Path) -> (String, Option<String>) {
         match self {
             World::Hosts { hosts, .. } => (format!("{}:{PORT}", hosts[id as usize - 1].ip), None),
@@ -69,7 +69,7 @@ impl World {
                 let (_, front, behind) = network.doors.iter().find(|(door, ..)| *door == id).unwrap();
                 (front.to_string(), Some(behind.to_string()))
             }
-            // Short, as such a path must be.
+            // A short path, since the length of a socket's path is limited.
             World::OneHost => {
                 let name = folder.file_name().unwrap_or_default().to_string_lossy();
                 (format!("unix:{}/{name}-{id}.sock", std::env::temp_dir().display()), None)
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// Removes what killed members leave outside of the run's folder: their sockets.
+    /// Removes the sockets that killed members leave outside the run's folder.
     pub(crate) fn clean(&self, count: u32, folder: &Path) {
         if let World::OneHost = self {
             for id in 1..=count {
@@ -93,14 +93,14 @@ impl World {
         }
     }
 
-    /// Which process a member is now.
+    /// Sets the process that runs a member now.
     pub(crate) fn is_process(&self, id: u32, pid: u32) {
         if let World::Proxies(network) = self {
             network.is_process(id, pid);
         }
     }
 
-    /// Lets nothing through from one member to the other, or lets it through again.
+    /// Cuts the direction from one member to the other, or ends the cut.
     pub(crate) fn cut(&self, from: u32, to: u32, cut: bool) {
         match self {
             World::Hosts { switch, .. } => switch.change(from, to, |rule| rule.cut = cut),
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Resets the connections of a pair, for as long as this lasts.
+    /// Resets the connections of a pair, for as long as `reset` holds.
     pub(crate) fn reset(&self, a: u32, b: u32, reset: bool) {
         match self {
             World::Hosts { switch, .. } => {
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Everything but cuts and resets, for all directions.
+    /// Sets everything of the rules except cuts and resets, for all directions.
     pub(crate) fn weather(&self, weather: Rule) {
         if let World::Hosts { switch, .. } = self {
             switch.change_all(|rule| *rule = Rule { cut: rule.cut, reset: rule.reset, ..weather });
@@ -131,7 +131,7 @@ impl World {
     }
 }
 
-/// Past what the test runner keeps to itself of tests that pass; each text once.
+/// Prints each text once, to standard error directly: the test runner hides the output of tests that pass.
 pub(crate) fn say_once(what: &str) {
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut said = SAID.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Which fabrics there are to test on, and where members meet.
+//! The fabrics that this machine can test, and addresses for members.
 
 use galerna::FabricKind;
 use galerna::config::Verbs;
@@ -7,7 +7,8 @@ use std::net::TcpListener;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// All fabrics; RDMA where `GALERNA_RDMA_HOSTS` says at which addresses there are devices, as `soft-roce/run` does.
+/// Returns all fabrics. Verbs is among them if `GALERNA_RDMA_HOSTS` lists the addresses of devices, as `soft-roce/run`
+/// does.
 pub(crate) fn fabrics() -> Vec<FabricKind> {
     let mut fabrics = vec![FabricKind::Tcp, FabricKind::Shm];
     if rdma_hosts().is_empty() {
@@ -19,7 +20,7 @@ pub(crate) fn fabrics() -> Vec<FabricKind> {
     fabrics
 }
 
-/// Past what the test runner keeps to itself of tests that pass.
+/// Prints to standard error directly: the test runner hides the output of tests that pass.
 fn say_once(what: &str) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
@@ -32,13 +33,13 @@ fn rdma_hosts() -> Vec<String> {
     hosts.split_whitespace().map(str::to_owned).collect()
 }
 
-/// For devices that are software on a processor that is software: an answer may take long, and what is sent again although
-/// nothing was lost is too much for some of them.
+/// Verbs settings for software devices on an emulated processor. An answer may take long, and some of these devices
+/// cannot cope with needless retransmissions.
 pub(crate) fn patient_verbs() -> Verbs {
     Verbs { timeout: 18, ..Verbs::default() }
 }
 
-/// Addresses for so many members: free ports, those of verbs on the hosts with devices, in turn.
+/// Returns `count` addresses on free ports. For verbs they are on the hosts with devices, in turn.
 pub(crate) fn addresses(fabric: FabricKind, count: u32) -> Vec<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +55,8 @@ pub(crate) fn addresses(fabric: FabricKind, count: u32) -> Vec<String> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
-/// Not one that the system would give to anybody's connection while the member that listens on it is away.
+/// Finds a port outside the range from which the system takes ports for outgoing connections. So no connection can take
+/// the port while the member that listens on it is away.
 fn free_port(host: &str) -> TcpListener {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(977);

@@ -1,19 +1,19 @@
-//! The numbers of messages that a test sends until something happens: bounded in rate and in count, so that a machine on which
-//! that takes long does not run out of memory or of disk.
+//! Numbers for the messages that a test sends until something happens. Rate and count are bounded, so that a slow
+//! machine does not run out of memory or disk.
 
 use std::time::Duration;
 
 /// Messages between two pauses.
 const BURST: u64 = 32;
-/// The pause at first: 8,000 messages a second at most.
+/// The first pause: at most 8,000 messages a second.
 const SHORT: Duration = Duration::from_millis(4);
-/// The pause once so many were sent as most runs need: 400 messages a second at most.
+/// The pause after `FEW` messages, which is more than most runs need: at most 400 messages a second.
 const LONG: Duration = Duration::from_millis(80);
 const FEW: u64 = 50_000;
-/// No test sends more.
+/// The limit for one test.
 const MOST: u64 = 200_000;
 
-/// 0, 1, 2 and so on, with pauses, and not for ever.
+/// Counts 0, 1, 2 and so on up to `MOST`, with pauses.
 pub(crate) fn paced() -> impl Iterator<Item = u64> {
     (0..MOST).inspect(|number| {
         if number % BURST == BURST - 1 {

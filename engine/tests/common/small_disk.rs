@@ -1,11 +1,11 @@
-//! A small file system of one's own, for tests that fill it up.
+//! A small file system of its own, for tests that fill it up.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// What came of this program's test `child`, run with `variable` naming a file system of `mib` MiB at `folder` that only it
-/// sees. None, and that is said, where the machine lets nobody mount one.
+/// Runs this program's test `child` with `variable` set to `folder`, and returns its output. `folder` is a file system
+/// of `mib` MiB that only the child sees. Prints a message and returns `None` where this process may not mount one.
 pub(crate) fn run_on_one(folder: &Path, mib: u32, variable: &str, child: &str) -> Option<Output> {
     let mount = format!("mount -t tmpfs -o size={mib}m tmpfs {}", folder.display());
     let program = std::env::current_exe().unwrap();
@@ -19,7 +19,7 @@ pub(crate) fn run_on_one(folder: &Path, mib: u32, variable: &str, child: &str) -
     Some(unshared(&script).unwrap())
 }
 
-/// The child is to have passed, and to have said so.
+/// Asserts that the child has passed and has printed `what`.
 pub(crate) fn assert_said(output: &Output, what: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -1,19 +1,20 @@
-//! Processes that come when others are at work, and slots that change hands.
+//! Processes that are attached while others are at work, and slots that pass to another process.
 
 use super::links::{ACK, COUNTER, HALF, acknowledge, half, image, rounds, rounds_after};
 use super::*;
 use crate::error::Error;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
-/// One acknowledgement per writer, a cache line apart.
+/// Offset of the acknowledgements: one per writer, a cache line apart.
 const ACKS: usize = 1024;
-/// Per peer that came late: the first round that is for it too, one more than what the writer had posted.
+/// Offset of a word per peer that was attached late: the first round that is for this peer, too. It is one more than
+/// the last round that the writer had posted.
 const FROMS: usize = 2048;
 
-/// Links that are still to be attached, each from a round on, the last first.
+/// Links that are still to be attached, each from a given round on. The last one comes first.
 type Late = Vec<(u64, Rank, Connection)>;
 
-/// Rounds with everyone whom the member has attached, until it and they all have all of them.
+/// Writes rounds to all peers that the member has attached, until it and they have all rounds.
 fn party(
     rank: Rank,
     members: usize,
@@ -22,7 +23,7 @@ fn party(
     last: u64,
 ) -> impl FnMut(&mut Endpoint) -> bool + Send {
     let (mut posted, mut seen) = (0, [0; SLOT_OF.len()]);
-    // With the first round that each must acknowledge.
+    // Each peer with the first round that it must acknowledge.
     let mut peers: Vec<(Rank, u64)> = founders.iter().map(|&peer| (peer, 1)).collect();
     move |me| {
         while let Some((_, peer, link)) = late.pop_if(|(round, ..)| *round <= posted) {
@@ -55,7 +56,8 @@ fn party(
     }
 }
 
-/// Three members are at work when a fourth comes; everyone attaches it, and it everyone, at another time.
+/// Three members are at work when a fourth is attached. Each attaches it at another time, and it attaches each of them
+/// at another time.
 pub(crate) fn whoever_comes_late_takes_part<H: Harness>() {
     const ROUNDS: u64 = 80;
     let (mut harness, mut members) = H::cluster(3, &[table(1, 2 * HALF)]);
@@ -73,16 +75,16 @@ pub(crate) fn whoever_comes_late_takes_part<H: Harness>() {
     members.iter().for_each(|member| assert_eq!(member.events, []));
 }
 
-/// How the slot of a process becomes free for another.
+/// How the slot of a process becomes free for another one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Farewell {
     Sever,
     Release,
-    /// The attachment itself ends the former link.
+    /// Nothing is called: the attachment itself ends the former link.
     None,
 }
 
-/// The former process goes on writing while its successor is attached and writes too.
+/// The former process goes on writing while its successor is attached and writes, too.
 pub(crate) fn a_slot_attached_anew_starts_at_zero<H: Harness>() {
     const BASE: u64 = 1000;
     const ROUNDS: u64 = 20;
@@ -130,7 +132,7 @@ pub(crate) fn a_slot_attached_anew_starts_at_zero<H: Harness>() {
     }
 }
 
-/// And the link that there is goes on.
+/// Bad slots and connections are refused, and the existing link goes on.
 pub(crate) fn bad_slots_and_connections_are_refused<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
     for slot in [SLOT_OF[0], SLOTS, usize::MAX] {

@@ -1,4 +1,4 @@
-//! Data that come by another way than their owner's write.
+//! Data that a member fetches instead of receiving them by their owner's write.
 
 use super::links::{ACK, COUNTER, HALF, acknowledge, rounds};
 use super::*;
@@ -7,10 +7,10 @@ const LARGE: usize = 4 << 20;
 const SMALL: usize = 1 << 20;
 const DATA: usize = LARGE + SMALL;
 
-/// The round that data of every owner are of.
+/// The round with which every owner fills its data.
 const ROUND: u64 = 77;
 
-/// The owner's part: all its data go to `peers`, and it stays until they have said so.
+/// The owner's act: writes all its data to `peers`, and stays until they have acknowledged them.
 fn give<'a>(peers: &'a [Rank]) -> Act<'a> {
     let mut posted = false;
     Box::new(move |me| {
@@ -35,7 +35,8 @@ fn take(owner: Rank) -> Act<'static> {
     })
 }
 
-/// Member 2 has given its data to member 1 only, and died: member 0 gets them from there, while both write rounds.
+/// Member 2 has given its data to member 1 only, and has died. Member 0 fetches them from member 1, while both write
+/// rounds.
 pub(crate) fn a_dead_members_data_come_from_another<H: Harness>() {
     const ROUNDS: u64 = 100;
     let (mut harness, mut members) = H::cluster(3, &[table(1, DATA)]);
@@ -53,12 +54,12 @@ pub(crate) fn a_dead_members_data_come_from_another<H: Harness>() {
     }
     asked.push(COLUMNS..COLUMNS + LARGE);
     let count = asked.len();
-    // In another order than they lie in memory.
+    // Fetched in another order than they have in memory.
     for i in (1..count).rev() {
         asked.swap(i, random.below(i + 1));
     }
     let want: Vec<_> = asked.iter().map(|range| (2, range.clone())).collect();
-    // What give and take left of the counters is of no meaning here.
+    // The counters that `give` and `take` left have no meaning here.
     for member in &members {
         for word in [COUNTER, ACK] {
             member.own().word(word).store(0, Ordering::Relaxed);
@@ -66,7 +67,7 @@ pub(crate) fn a_dead_members_data_come_from_another<H: Harness>() {
     }
     let (mut write, mut next, mut checked) = (rounds(&[1], ROUNDS), 0, 0);
     let fetcher = |me: &mut Endpoint| {
-        // Some at a time, so that they come between the writes.
+        // A few at a time, so that the fetches come between the writes.
         for _ in 0..random.below(50) {
             if next < count && me.links_down(2) == 1 {
                 me.fetch(1, 2, asked[next].clone());
@@ -93,7 +94,7 @@ pub(crate) fn a_dead_members_data_come_from_another<H: Harness>() {
     assert_eq!((members[1].links_down(2), members[1].events.len()), (1, 1));
 }
 
-/// The owner never wrote them to anybody.
+/// The owner never wrote its data to any peer; a fetch from the owner brings them.
 pub(crate) fn data_come_from_their_owner<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 2 * HALF)]);
     fill(members[1].own(), COLUMNS..COLUMNS + 2 * HALF, ROUND);
@@ -115,7 +116,8 @@ pub(crate) fn data_come_from_their_owner<H: Harness>() {
     assert_eq!(members[1].events, []);
 }
 
-/// It dies with any part of the answers sent. What was fetched is whole; the rest comes from elsewhere.
+/// The peer dies when any part of the answers may have been sent. Fetched ranges are complete; the rest is fetched from
+/// another member.
 pub(crate) fn a_fetch_from_a_peer_that_dies_ends_with_the_link<H: Harness>() {
     const PARTS: usize = 8;
     let part = |i: usize| COLUMNS + DATA / PARTS * i..COLUMNS + DATA / PARTS * (i + 1);
@@ -153,7 +155,8 @@ pub(crate) fn a_fetch_from_a_peer_that_dies_ends_with_the_link<H: Harness>() {
     }
 }
 
-/// Neither from one that was never attached, nor from one that was severed or released; the row may be theirs.
+/// A fetch from a peer that was never attached, was severed or was released does nothing. The owner of the row may be
+/// such a process, too.
 pub(crate) fn a_fetch_from_nobody_does_nothing<H: Harness>() {
     let (mut harness, mut members) = H::cluster(4, &[table(1, 4096)]);
     members[0].sever(1);

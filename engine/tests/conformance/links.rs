@@ -6,18 +6,18 @@ pub(super) const COUNTER: usize = 0;
 pub(super) const ACK: usize = 64;
 pub(super) const HALF: usize = 32 << 10;
 
-/// Rounds alternate between two halves of the data, so that the last counted round is whole at any instant.
+/// Rounds alternate between two halves of the data, so that the last counted round is complete at any instant.
 pub(super) fn half(round: u64) -> Range<usize> {
     let start = COLUMNS + HALF * (round % 2) as usize;
     start..start + HALF
 }
 
-/// Writes rounds of data and counter, each when those peers that are up have acknowledged the one before.
+/// Writes rounds of data and counter. Each round begins when all peers with a link have acknowledged the one before.
 pub(super) fn rounds(peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send {
     rounds_after(0, peers, last)
 }
 
-/// As [`rounds`], but the first is the one after `posted`.
+/// Like [`rounds`], but the first round is the one after `posted`.
 pub(super) fn rounds_after(mut posted: u64, peers: &[Rank], last: u64) -> impl FnMut(&mut Endpoint) -> bool + Send {
     move |me| {
         let up: Vec<Rank> = peers.iter().copied().filter(|p| me.links_down(*p) == 0).collect();
@@ -35,7 +35,7 @@ pub(super) fn rounds_after(mut posted: u64, peers: &[Rank], last: u64) -> impl F
     }
 }
 
-/// Checks what `writer` counts and tells `peers`. Returns the counter.
+/// Checks the round that `writer` has counted, and acknowledges it to `peers`. Returns the counter.
 pub(super) fn acknowledge(me: &mut Endpoint, writer: Rank, peers: &[Rank]) -> u64 {
     let counter = me.sees(writer, COUNTER);
     if me.own().word(ACK).load(Ordering::Relaxed) != counter {
@@ -49,7 +49,7 @@ pub(super) fn image(row: &Row) -> Vec<u64> {
     (0..row.len()).step_by(8).map(|offset| row.word(offset).load(Ordering::Relaxed)).collect()
 }
 
-/// Member 1 severs member 0, which goes on with member 2: the row at member 1 stays as it was, at its address.
+/// Member 1 severs member 0, which goes on with member 2. The row at member 1 keeps its contents and its address.
 pub(crate) fn nothing_lands_after_sever<H: Harness>() {
     for cut in 0..60 {
         let last = cut + 10;
@@ -59,7 +59,7 @@ pub(crate) fn nothing_lands_after_sever<H: Harness>() {
         let severer = |me: &mut Endpoint| {
             if kept.is_none() && acknowledge(me, 0, &[0]) >= cut {
                 let address = me.row(0).ptr(0..0);
-                // The writer has the acknowledgement or soon will: the cut falls anywhere in its next round.
+                // The writer has the acknowledgement or will have it soon, so the cut falls anywhere in its next round.
                 me.fabric.submit();
                 (0..random.below(1000)).for_each(|_| std::hint::spin_loop());
                 me.sever(0);
@@ -83,7 +83,7 @@ pub(crate) fn nothing_lands_after_sever<H: Harness>() {
     }
 }
 
-/// And the other links go on.
+/// The call has no effect, and the other links go on.
 pub(crate) fn severing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     const ROUNDS: u64 = 20;
     let (mut harness, mut members) = H::cluster(4, &[table(1, 2 * HALF)]);
@@ -136,8 +136,8 @@ pub(super) fn assert_all_pieces(me: &Endpoint, writer: Rank) {
     }
 }
 
-/// A member dies with much of what it sent still on its way: each survivor has it all when it hears of the death, and
-/// hears of it once.
+/// A member dies with much of its data still on the way. Each survivor has all of it when its fabric reports the death,
+/// and the death is reported once.
 pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
     let (mut harness, mut members) = H::cluster(4, &[table(1, PIECES as usize * PIECE)]);
     let mut posted = false;
@@ -165,7 +165,7 @@ pub(crate) fn link_down_comes_once_and_last<H: Harness>() {
     }
 }
 
-/// As a member polls whose callbacks take long, and which has no time to sleep.
+/// Polls as a member does that has long callbacks and no time to sleep.
 pub(crate) fn who_polls_seldom_learns_of_a_death<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 0)]);
     settle(&mut harness, &mut members);
@@ -181,7 +181,7 @@ pub(crate) fn who_polls_seldom_learns_of_a_death<H: Harness>() {
     assert!(is_told, "twenty polls did not tell");
 }
 
-/// One member queues much and closes at once; it goes on polling, and so do the others.
+/// One member queues much and closes at once. It goes on polling, and so do the others.
 pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, PIECES as usize * PIECE)]);
     let mut posted = false;
@@ -206,7 +206,7 @@ pub(crate) fn what_was_queued_before_close_arrives<H: Harness>() {
     members.iter().for_each(Endpoint::no_breach);
 }
 
-/// Everyone queues much and closes at once: all of it arrives, and everyone ends.
+/// All members queue much and close at once. All data arrive, and all fabrics close.
 pub(crate) fn all_can_close_at_once<H: Harness>() {
     let (mut harness, mut members) = H::cluster(3, &[table(1, PIECES as usize * PIECE)]);
     let act = |rank: Rank| {

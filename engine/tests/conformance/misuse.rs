@@ -1,9 +1,9 @@
-//! Calls that break the contract on this side.
+//! Calls of this process that break the contract of the fabric.
 
 use super::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Each is refused by a panic, and the fabric works on as if it had not been called.
+/// Each call panics, and the fabric goes on as if it had not been called.
 pub(crate) fn bad_ranges_panic_and_harm_nothing<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 4096)]);
     let end = COLUMNS + 4096;
@@ -42,7 +42,7 @@ pub(crate) fn bad_ranges_panic_and_harm_nothing<H: Harness>() {
     members.iter().for_each(Endpoint::no_breach);
 }
 
-/// Each is refused by a panic, and the fabric works on.
+/// Each call panics, and the fabric goes on.
 pub(crate) fn bad_fetches_panic_and_harm_nothing<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 4096)]);
     let end = COLUMNS + 4096;

@@ -1,12 +1,13 @@
-//! One suite for every fabric: what [`crate::fabric`] promises, as tests.
+//! One test suite for every fabric: it tests the contract of [`crate::fabric`].
 //!
-//! It is compiled into the library's unit tests, because the simulated fabric exists there only. A fabric joins in with
-//! a [`Harness`] and one line, `conformance!(name, Harness);`.
+//! It is compiled into the library's unit tests, because the simulated fabric exists only there. A fabric takes part
+//! with a [`Harness`] and one line, `conformance!(name, Harness);`.
 //!
-//! Tests name members by rank; to their fabric each is a slot, which is another number ([`SLOT_OF`]).
+//! Tests name members by rank. Their fabric knows each member by its slot, which is another number ([`SLOT_OF`]).
 //!
-//! A test is a set of *acts*, one per member: a closure that is called after every poll of its member and returns true
-//! when it is done ([`run`]). Members of a real fabric run in threads of their own, those of the simulated one in turn.
+//! A test is a set of *acts*, one per member. An act is a closure that is called after every poll of its member and
+//! returns true when it is done ([`run`]). Members of a real fabric run in threads of their own, those of the simulated
+//! one take turns.
 
 use super::*;
 use std::panic::resume_unwind;
@@ -97,7 +98,7 @@ mod tcp;
 mod verbs;
 mod wake;
 
-/// Only a bug lets a test wait so long.
+/// Limit of every wait; only a bug makes a test wait so long.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Bytes of the columns of every table of the suite.
@@ -106,37 +107,37 @@ const COLUMNS: usize = 4096;
 /// The slots of the members, by rank.
 const SLOT_OF: [Slot; 6] = [5, 0, 63, 17, 2, 40];
 
-/// How the suite makes processes that are connected by one fabric.
+/// Makes processes that are connected by one fabric.
 pub(crate) trait Harness: Sized {
-    /// The fabric has descriptors and runs by itself, each member in its thread.
+    /// The fabric has descriptors and runs by itself, with each member in its own thread.
     const HAS_FD: bool;
-    /// A store to one's own row is itself visible, without being pushed.
+    /// Peers see a store to a process's own row without a push.
     const SHARED: bool;
 
-    /// A world without processes, in which all have these tables.
+    /// Makes a world without processes. All processes will have these tables.
     fn new(specs: &[TableSpec]) -> Self;
 
-    /// A new process in `slot`, attached to nobody. Whoever is in that slot already goes on.
+    /// Makes a new process in `slot`, attached to no peer. A process that is in that slot already goes on.
     fn process(&mut self, slot: Slot) -> Endpoint;
 
-    /// Both ends of a new link between the newest processes in slots `a` and `b`, that of `a` first. Each attaches its own
-    /// when it likes.
+    /// Makes a new link between the newest processes in slots `a` and `b`, and returns both ends, that of `a` first.
+    /// Each process attaches its own end at any later time.
     fn link(&mut self, a: Slot, b: Slot) -> [Connection; 2];
 
-    /// As [`Harness::link`], between processes that are attached to each other already: for `relink`.
+    /// Like [`Harness::link`], between processes that are attached to each other already: for `relink`.
     fn link_again(&mut self, a: Slot, b: Slot) -> [Connection; 2] {
         self.link(a, b)
     }
 
-    /// Lets the world go on a bit; for a fabric that does not do so by itself.
+    /// Advances the world a little, for a fabric that does not run by itself.
     fn step(&mut self) {}
 
-    /// The member's process dies.
+    /// Kills the member's process.
     fn kill(&mut self, endpoint: Endpoint) {
         drop(endpoint);
     }
 
-    /// Members of ranks 0 to `members`, each attached to all others, in the order of their ranks.
+    /// Makes members of ranks 0 to `members - 1`, each attached to all others, in rank order.
     fn cluster(members: usize, specs: &[TableSpec]) -> (Self, Vec<Endpoint>) {
         let mut harness = Self::new(specs);
         let mut endpoints: Vec<_> = SLOT_OF[..members].iter().map(|slot| harness.process(*slot)).collect();
@@ -155,11 +156,11 @@ pub(crate) struct Endpoint {
     rank: Rank,
     pub(crate) fabric: Box<dyn Fabric>,
     specs: Vec<TableSpec>,
-    /// By rank, then by table; none of whom it never attached.
+    /// By rank, then by table; empty for a member that was never attached.
     rows: Vec<Vec<Arc<Row>>>,
-    /// All that its fabric has reported.
+    /// All events that the fabric has reported.
     pub(crate) events: Vec<Event>,
-    /// The last stable write: its source, and those before it, may change once it is complete.
+    /// The last stable write. Its source, and those of earlier writes, may change when it is complete.
     last_stable: Ticket,
 }
 
@@ -174,7 +175,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// A process in `slot`, one of [`SLOT_OF`], with the fabric's `own` row of each table.
+    /// Makes a process in `slot`, one of [`SLOT_OF`], with the fabric's `own` row of each table.
     pub(crate) fn new(slot: Slot, fabric: Box<dyn Fabric>, own: Vec<Arc<Row>>, specs: &[TableSpec]) -> Endpoint {
         let Some(rank) = SLOT_OF.iter().position(|s| *s == slot) else { panic!("slot {slot} has no rank") };
         let mut rows = vec![Vec::new(); SLOT_OF.len()];
@@ -232,7 +233,7 @@ impl Endpoint {
         self.fabric.fetch(SLOT_OF[peer], self.specs[0].id, SLOT_OF[owner], range);
     }
 
-    /// What was fetched from `peer` of the first table, in order: whose, and which range.
+    /// The ranges of the first table that were fetched from `peer`, in order, each with its owner.
     fn fetched(&self, peer: Rank) -> Vec<(Rank, Range<usize>)> {
         let of = |slot: Slot| SLOT_OF.iter().position(|s| *s == slot).unwrap();
         let mut list = Vec::new();
@@ -250,7 +251,7 @@ impl Endpoint {
         self.fabric.completed() >= self.last_stable
     }
 
-    /// Stores a word of one's own columns and pushes it to `peers`.
+    /// Stores a word of the member's own columns and pushes it to `peers`.
     fn announce(&mut self, peers: &[Rank], offset: usize, value: u64) {
         self.own().word(offset).store(value, Ordering::Release);
         for &peer in peers {
@@ -258,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    /// What `rank` shows at `offset` of its columns.
+    /// Reads the word at `offset` in the columns of `rank`.
     fn sees(&self, rank: Rank, offset: usize) -> u64 {
         self.row(rank).word(offset).load(Ordering::Acquire)
     }
@@ -272,17 +273,17 @@ impl Endpoint {
     }
 }
 
-/// Every two members, the higher rank first.
+/// All pairs of members, each with the higher rank first.
 fn pairs(members: usize) -> impl Iterator<Item = (Rank, Rank)> {
     (0..members).flat_map(|a| (0..a).map(move |b| (a, b)))
 }
 
-/// A table of [`COLUMNS`] and `data` bytes.
+/// Describes a table of [`COLUMNS`] and `data` bytes.
 fn table(id: u16, data: usize) -> TableSpec {
     TableSpec { id: TableId(id), columns_len: COLUMNS, row_len: COLUMNS + data }
 }
 
-/// A word that depends on the round and the place, and is no other round's.
+/// A word that depends on the round and the offset, and differs from that of any other round.
 fn pattern(round: u64, offset: usize) -> u64 {
     let mut x = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
     x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -306,7 +307,7 @@ fn assert_filled(row: &Row, range: Range<usize>, round: u64) {
 struct Random(u64);
 
 impl Random {
-    /// From 0 to `bound` - 1.
+    /// Returns a number from 0 to `bound` - 1.
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -315,10 +316,10 @@ impl Random {
     }
 }
 
-/// Called after each poll of its member, until it returns true.
+/// A closure that is called after each poll of its member, until it returns true.
 type Act<'a> = Box<dyn FnMut(&mut Endpoint) -> bool + Send + 'a>;
 
-/// Runs one act per endpoint until all are done; members whose act is done are polled meanwhile.
+/// Runs one act per endpoint until all are done. Members with a finished act are still polled.
 fn run<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint], acts: Vec<Act<'_>>) {
     assert_eq!(endpoints.len(), acts.len());
     if H::HAS_FD {
@@ -348,7 +349,7 @@ fn run_in_threads(endpoints: &mut [Endpoint], acts: Vec<Act<'_>>) {
     });
 }
 
-/// Tells the other threads that this one panicked.
+/// Signals to the other threads that this one has panicked.
 struct Alarm<'a>(&'a AtomicBool);
 
 impl Drop for Alarm<'_> {
@@ -404,7 +405,7 @@ fn idle<'a>() -> Act<'a> {
     Box::new(|_| true)
 }
 
-/// Polls everyone until nothing has been found for many rounds.
+/// Polls all members until nothing was found for many rounds.
 fn settle<H: Harness>(harness: &mut H, endpoints: &mut [Endpoint]) {
     let deadline = Instant::now() + WATCHDOG;
     let mut quiet = 0;

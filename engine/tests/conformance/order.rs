@@ -1,11 +1,12 @@
-//! In which order writes become visible, and what they carry.
+//! The order in which writes become visible, and the bytes that they carry.
 
 use super::*;
 
 const COUNTER: usize = 0;
 const ACK: usize = 64;
 
-/// Every word is announced in turn; whoever reads them backwards finds each at least as new as the one before.
+/// The writer announces the words in turn. A reader that reads them backwards finds each at least as new as the one
+/// before.
 pub(crate) fn writes_land_in_the_order_they_were_posted<H: Harness>() {
     const WORDS: usize = 8;
     const ROUNDS: u64 = 3000;
@@ -34,7 +35,7 @@ pub(crate) fn writes_land_in_the_order_they_were_posted<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// The whole data of a round is there when its counter is; the writer waits for the reader before the next round.
+/// All data of a round are there when its counter is. The writer waits for the reader before the next round.
 pub(crate) fn data_precedes_its_counter<H: Harness>() {
     const ROUNDS: u64 = 200;
     const DATA: usize = 256 << 10;
@@ -66,7 +67,7 @@ pub(crate) fn data_precedes_its_counter<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// All bytes of each word are equal, whatever instant it is read at; small snapshots and whole columns alternate.
+/// All bytes of each word are equal at every instant; small snapshots and whole columns alternate.
 pub(crate) fn words_of_columns_are_never_torn<H: Harness>() {
     const ROUNDS: u64 = 4000;
     const LAST: usize = COLUMNS - 8;
@@ -106,7 +107,7 @@ pub(crate) fn words_of_columns_are_never_torn<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// The counter is overwritten right after it was posted, many times before anything is sent: none of these later values
+/// The counter is overwritten right after it was posted, many times before anything is sent. None of the later values
 /// may arrive before the data that it guards.
 pub(crate) fn a_snapshot_is_taken_when_it_is_posted<H: Harness>() {
     const ROUNDS: u64 = 3000;
@@ -149,8 +150,8 @@ pub(crate) fn a_snapshot_is_taken_when_it_is_posted<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// After completion the source is overwritten and never pushed again: the peer keeps what was posted. Where peers read
-/// the source itself they see the change, and the protocol's own counters say when it may be made.
+/// After completion the source is overwritten and never pushed again, and the peer keeps the posted bytes. Where peers
+/// read the source itself, they see the change; there the protocol's counters determine when it is allowed.
 pub(crate) fn a_completed_source_may_change<H: Harness>() {
     const ROUNDS: u64 = 100;
     const DATA: usize = 64 << 10;

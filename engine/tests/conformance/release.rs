@@ -1,4 +1,4 @@
-//! Links that end when the peer has heard what was meant for it.
+//! Links that end when the peer has received everything that was queued for it.
 
 use super::links::{COUNTER, PIECE, PIECES, assert_all_pieces, image, post_pieces};
 use super::*;
@@ -21,7 +21,7 @@ pub(crate) fn what_was_queued_arrives_then_the_link_ends<H: Harness>() {
                 kept = Some(image(me.row(1)));
             }
             if kept.is_some() && !overwritten && me.may_change() {
-                // What was queued for the released peer is not read from here any more.
+                // The fabric does not read the data for the released peer from here any more.
                 overwritten = true;
                 if !H::SHARED {
                     fill(me.own(), data.clone(), u64::MAX);
@@ -56,8 +56,8 @@ pub(crate) fn what_was_queued_arrives_then_the_link_ends<H: Harness>() {
     }
 }
 
-/// Member 1 does nothing while it is released with more in its queue than any transport takes. The others go on and
-/// close; or they stay, and it has all once it wakes up.
+/// Member 1 does nothing while it is released with more in its queue than any transport buffers. Either the others go
+/// on and close, or they stay and member 1 has everything when it runs again.
 pub(crate) fn a_released_peer_that_does_not_read_blocks_nobody<H: Harness>() {
     const DATA: usize = 24 << 20;
     for close in [true, false] {
@@ -82,7 +82,7 @@ pub(crate) fn a_released_peer_that_does_not_read_blocks_nobody<H: Harness>() {
         let reader = |me: &mut Endpoint| {
             let done = me.sees(0, COUNTER) == 1;
             if close && done {
-                // Its link to the silent one would wait for that.
+                // Closing would wait for the silent peer, so its link is severed first.
                 me.sever(1);
                 me.fabric.close();
             }
@@ -105,7 +105,7 @@ pub(crate) fn a_released_peer_that_does_not_read_blocks_nobody<H: Harness>() {
     }
 }
 
-/// And the other links go on.
+/// The call has no effect, and the other links go on.
 pub(crate) fn releasing_twice_or_oneself_or_the_dead_is_harmless<H: Harness>() {
     let (mut harness, mut members) = H::cluster(4, &[table(1, 64)]);
     harness.kill(members.remove(3));

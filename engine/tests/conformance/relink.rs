@@ -1,19 +1,19 @@
-//! Links that are made again between two processes that know each other.
+//! Links that are made again between the same two processes.
 
 use super::links::{ACK, COUNTER, HALF, acknowledge, half, image, rounds, rounds_after};
 use super::*;
 use crate::error::Error;
 
-/// How the former link ended before it is made again.
+/// The state of the former link when it is made again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
     /// Both ends take it for up.
     Up,
-    /// The end of member 0 was severed; the other may have heard of it.
+    /// Member 0 severed its end; the other end may have noticed.
     Severed,
-    /// The same at member 1.
+    /// Member 1 severed its end; the other end may have noticed.
     SeveredThere,
-    /// At both.
+    /// Both ends were severed.
     SeveredAtBoth,
 }
 
@@ -30,7 +30,7 @@ impl Before {
     }
 }
 
-/// Both have written to each other before, and do so afterwards.
+/// Both members have written to each other before, and do so afterwards.
 pub(crate) fn rows_keep_their_contents<H: Harness>() {
     const ROUNDS: u64 = 12;
     for before in ALL {
@@ -71,10 +71,10 @@ pub(crate) fn rows_keep_their_contents<H: Harness>() {
     }
 }
 
-/// Member 0 writes as fast as it can when member 1 makes the link again, and for a while after; then it does so too, and what
-/// it writes from then on arrives, in order.
+/// Member 0 writes as fast as it can while member 1 makes the link again, and for a while afterwards. Then member 0
+/// makes the link again, too. Everything that it writes from then on arrives, in order.
 pub(crate) fn nothing_of_the_former_link_lands<H: Harness>() {
-    /// Counters of writes to the former link after it was severed, and of those to the new one.
+    /// The counter of writes to the former link after it was severed. `NEW` is the first counter on the new link.
     const LOST: u64 = 1 << 30;
     const NEW: u64 = 1 << 40;
     const ROUNDS: u64 = 30;
@@ -82,7 +82,7 @@ pub(crate) fn nothing_of_the_former_link_lands<H: Harness>() {
         let (mut harness, mut members) = H::cluster(2, &[table(1, 2 * HALF)]);
         let [of_writer, of_reader] = harness.link_again(SLOT_OF[0], SLOT_OF[1]);
         let (mut of_writer, mut of_reader) = (Some(of_writer), Some(of_reader));
-        // 0: the first link; 1: the reader has the new one; 2: so has the writer.
+        // 0: the first link; 1: the reader has the new one; 2: the writer has it, too.
         let stage = AtomicUsize::new(0);
         let (mut lost, mut posted, mut more) = (0, 0, rounds_after(NEW, &[1], NEW + ROUNDS));
         let writer = |me: &mut Endpoint| match stage.load(Ordering::Acquire) {
@@ -96,9 +96,9 @@ pub(crate) fn nothing_of_the_former_link_lands<H: Harness>() {
                     me.announce(&[1], COUNTER, if at == 0 { posted } else { LOST + posted });
                     me.fabric.submit();
                 }
-                // A link that is gone takes everything.
+                // A link that is down accepts every write.
                 if lost == 20 || at == 1 && me.links_down(1) > 0 && lost > 2 {
-                    // What waits is written to the former link.
+                    // These writes wait on the former link when it is replaced.
                     me.write(1, half(posted), Source::Stable);
                     me.announce(&[1], COUNTER, LOST);
                     if before.applies_to(0) {
@@ -150,7 +150,7 @@ pub(crate) fn nothing_of_the_former_link_lands<H: Harness>() {
     }
 }
 
-/// What was asked for by the former link gives no event; what is asked for by the new one does.
+/// Fetches over the former link give no event; fetches over the new one do.
 pub(crate) fn fetches_end_with_the_former_link<H: Harness>() {
     const ROUND: u64 = 5;
     let (mut harness, mut members) = H::cluster(2, &[table(1, 2 * HALF)]);
@@ -171,8 +171,8 @@ pub(crate) fn fetches_end_with_the_former_link<H: Harness>() {
     members[1].no_breach();
 }
 
-/// Two write to each other and to a third; their link is made again all the time, by either end first. Whoever makes it
-/// again repeats what the other may lack.
+/// Two members write to each other and to a third. Their link is made again all the time, by either end first. The
+/// member that makes it again repeats the writes that the other may lack.
 pub(crate) fn a_link_is_made_again_and_again<H: Harness>() {
     let (mut harness, mut members) = H::cluster(3, &[table(1, 2 * HALF)]);
     for time in 1..=12 {
@@ -197,7 +197,7 @@ pub(crate) fn a_link_is_made_again_and_again<H: Harness>() {
         for reader in [first, 2] {
             assert_filled(members[reader].row(second), half(time), time);
         }
-        // Whoever holds a row from before sees what the new link brings, too.
+        // A reference to a row from before also shows the writes that come over the new link.
         assert_eq!(members[2].events, []);
         for member in &mut members[..2] {
             member.no_breach();
@@ -206,7 +206,7 @@ pub(crate) fn a_link_is_made_again_and_again<H: Harness>() {
     }
 }
 
-/// The end of the new link is told once, after all that came by it; a sleeper is woken by what comes by it.
+/// The end of the new link is reported once, after everything that came over it. Data on it wake a sleeping member.
 pub(crate) fn a_link_that_was_made_again_breaks_as_any_other<H: Harness>() {
     const ROUNDS: u64 = 10;
     let (mut harness, mut members) = H::cluster(2, &[table(1, 2 * HALF)]);
@@ -225,7 +225,7 @@ pub(crate) fn a_link_that_was_made_again_breaks_as_any_other<H: Harness>() {
     assert_eq!(members[0].sees(0, COUNTER), ROUNDS);
 }
 
-/// Where nobody was attached, and what is no connection of this fabric.
+/// A relink is refused in a slot without an attached peer, and with a connection of another kind.
 pub(crate) fn what_cannot_be_made_again_is_refused<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
     let _stranger = harness.process(SLOT_OF[2]);

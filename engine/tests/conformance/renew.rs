@@ -1,4 +1,4 @@
-//! Rows that get new memory, where they are shared.
+//! Rows that get new memory, on fabrics that share them.
 
 use super::*;
 
@@ -10,14 +10,14 @@ fn store(me: &Endpoint, offset: usize, value: u64) {
     me.own().word(offset).store(value, Ordering::Release);
 }
 
-/// Gives the row of the first table new memory, as a process has departed that was never attached here.
+/// Gives the row of the first table new memory, as if a process that was never attached here had departed.
 fn renew(me: &mut Endpoint, epoch: u64) {
     let row = me.fabric.renew(me.specs[0].id, epoch, &[SLOTS - 2]).unwrap().unwrap();
     let rank = me.rank;
     me.rows[rank][0] = row;
 }
 
-/// Asks for the new memory of a row of the first table, which may come late.
+/// Asks for the new memory of a row of the first table, until it is there; it may come late.
 fn renewed(members: &mut [Endpoint], (at, peer): (usize, Rank), epoch: u64) -> Option<Arc<Row>> {
     let deadline = Instant::now() + WATCHDOG;
     loop {
@@ -33,7 +33,7 @@ fn renewed(members: &mut [Endpoint], (at, peer): (usize, Rank), epoch: u64) -> O
     }
 }
 
-/// The former memory does not change any more; the new one has the same columns, and each peer has it when it asks.
+/// The former memory does not change any more. The new one has the same columns, and each peer gets it when it asks.
 pub(crate) fn a_row_gets_new_memory<H: Harness>() {
     let (mut harness, mut members) = H::cluster(3, &[table(1, 4096), table(2, 64)]);
     store(&members[0], FIRST, 1);
@@ -65,7 +65,7 @@ pub(crate) fn a_row_gets_new_memory<H: Harness>() {
         me.no_breach();
         assert!([7, 8].iter().all(|&epoch| renewed(&mut members, (rank, 0), epoch).is_none()), "it has it");
     }
-    // Without a poll between them; a peer that asks has the newest.
+    // Two renewals without a poll in between: a peer that asks gets the newest memory.
     for epoch in [8, 9] {
         renew(&mut members[0], epoch);
         store(&members[0], SECOND, epoch);
@@ -81,7 +81,7 @@ pub(crate) fn a_row_gets_new_memory<H: Harness>() {
     assert!(members.iter().all(|member| member.events.is_empty()));
 }
 
-/// A peer that comes later has the present memory; also one that has exchanged memory before, and comes then.
+/// A peer that attaches later gets the present memory, also if it had prepared its end of the link before the renewal.
 pub(crate) fn who_comes_later_has_the_new_memory<H: Harness>() {
     if !H::SHARED {
         return;
@@ -105,7 +105,7 @@ pub(crate) fn who_comes_later_has_the_new_memory<H: Harness>() {
     }
 }
 
-/// New memory that was not asked for yet is there when its owner has died, and as it was when the owner was severed.
+/// New memory that no peer has asked for yet is available after its owner has died, and after its owner was severed.
 pub(crate) fn new_memory_outlives_the_link<H: Harness>() {
     if !H::SHARED {
         return;
@@ -128,7 +128,7 @@ pub(crate) fn new_memory_outlives_the_link<H: Harness>() {
     }
 }
 
-/// A process without a link when its peer gets new memory knows that it lacks it, and has it over the next link.
+/// A process without a link to its peer knows that it lacks the peer's new memory, and gets it over the next link.
 pub(crate) fn new_memory_that_was_missed_is_awaited<H: Harness>() {
     if !H::SHARED {
         return;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 pub(crate) struct Shm {
     specs: Vec<TableSpec>,
-    /// Of the newest process in each slot.
+    /// The offer of the newest process in each slot.
     offers: HashMap<Slot, Offer>,
 }
 

@@ -1,4 +1,4 @@
-//! The suite on the simulated fabric: one thread, which alternates between members and the world's scheduler.
+//! The suite on the simulated fabric: one thread alternates between the members and the world's scheduler.
 
 use super::*;
 use crate::simulation::{Net, again};
@@ -7,7 +7,7 @@ pub(crate) struct Sim<const SHARED: bool> {
     net: Net,
     /// By slot: its newest process.
     newest: Vec<usize>,
-    /// Connections made so far by which links are made again.
+    /// The number of connections made so far for relinks.
     again: u64,
     specs: Vec<TableSpec>,
 }
@@ -49,7 +49,7 @@ impl<const SHARED: bool> Harness for Sim<SHARED> {
 
 conformance!(on_sim, Sim<false>);
 
-/// The simulated fabric with shared rows: what it has beyond the other. A row that is severed still changes there.
+/// Tests the features that only the simulated fabric with shared rows has. There a severed row still changes.
 #[test]
 fn on_shared_sim() {
     renew::a_row_gets_new_memory::<Sim<true>>();

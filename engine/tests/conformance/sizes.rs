@@ -3,10 +3,10 @@
 use super::*;
 
 const COUNTER: usize = 0;
-/// One acknowledgement per sender, a cache line apart.
+/// Offset of the acknowledgements: one per sender, a cache line apart.
 const ACKS: usize = 1024;
 
-/// From one word to the whole data area, at the beginning, the end and anywhere.
+/// Sizes from one word to the whole data area, at the beginning, at the end and anywhere.
 pub(crate) fn every_size_arrives<H: Harness>() {
     const DATA: usize = 8 << 20;
     let (mut harness, mut members) = H::cluster(2, &[table(1, DATA)]);
@@ -41,7 +41,7 @@ pub(crate) fn every_size_arrives<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// Thousands of words, in a random order, one write each.
+/// Thousands of words in a random order, one write each.
 pub(crate) fn many_small_writes_in_one_submit<H: Harness>() {
     const WORDS: usize = 5000;
     let data = 8 * WORDS.next_multiple_of(8);
@@ -77,7 +77,7 @@ pub(crate) fn many_small_writes_in_one_submit<H: Harness>() {
     run(&mut harness, &mut members, vec![Box::new(writer), Box::new(reader)]);
 }
 
-/// Everyone writes rounds of data to everyone, in two tables at once, and waits for all before the next.
+/// All members write rounds of data to all others, in two tables at once, and wait for all before the next round.
 pub(crate) fn five_members_write_to_each_other<H: Harness>() {
     const MEMBERS: usize = 5;
     const ROUNDS: u64 = 60;
@@ -120,8 +120,8 @@ pub(crate) fn five_members_write_to_each_other<H: Harness>() {
     members.iter().for_each(Endpoint::no_breach);
 }
 
-/// A store to one's own row that is not pushed: seen by the peer exactly where the fabric says that rows are shared, on which
-/// depends whether readers protect themselves.
+/// A store to a row without a push: the peer sees it exactly where the fabric reports that rows are shared. Readers
+/// rely on that report to decide whether they need protection.
 pub(crate) fn a_store_is_seen_by_the_peer_or_is_not<H: Harness>() {
     let (mut harness, mut members) = H::cluster(2, &[table(1, 64)]);
     for (value, offset) in [(7, 0), (8, COLUMNS - 8), (9, COLUMNS)] {
@@ -135,7 +135,7 @@ pub(crate) fn a_store_is_seen_by_the_peer_or_is_not<H: Harness>() {
     }
 }
 
-/// What a fabric says of the bytes that came from a peer grows while they come, if it ever says anything.
+/// The fabric's count of bytes that came from a peer grows while they come, on a fabric that counts them.
 pub(crate) fn bytes_that_come_are_counted<H: Harness>() {
     let (mut harness, mut members) = H::cluster(3, &[table(1, 1 << 20)]);
     assert!(members.iter().all(|member| member.fabric.received_from(SLOTS) == 0), "nobody");

@@ -4,7 +4,7 @@ use super::*;
 use crate::fabric::tcp::TcpFabric;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
-/// Processes that are connected by a listener of their own.
+/// Makes processes and connects them through a listener of its own.
 pub(crate) struct Tcp {
     specs: Vec<TableSpec>,
     listener: TcpListener,
@@ -21,7 +21,7 @@ impl Tcp {
     }
 
     fn link(&mut self) -> [Connection; 2] {
-        // One at a time, so that the stream accepted is the one that was connected.
+        // One at a time, so that the accepted stream is the one that was connected.
         let near = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         [near, self.listener.accept().unwrap().0].map(Connection::Tcp)
     }

@@ -1,6 +1,6 @@
-//! The suite on RDMA. It needs devices: `GALERNA_RDMA_DEVICES` names them (`soft-roce/run` sets it), and members take them
-//! in turn, so that what they write really travels. Without it every test says that it is skipped; where
-//! `GALERNA_REQUIRE_RDMA` is set it fails instead.
+//! The suite on RDMA. It needs the devices that `GALERNA_RDMA_DEVICES` names (`soft-roce/run` sets it). Members use the
+//! devices in turn, so that their writes cross between devices. Without the variable the suite reports that it is
+//! skipped, or fails if `GALERNA_REQUIRE_RDMA` is set.
 
 use super::*;
 use crate::config::Verbs;
@@ -13,12 +13,12 @@ use std::sync::Once;
 pub(crate) struct Rdma {
     specs: Vec<TableSpec>,
     devices: Vec<String>,
-    /// Of the newest process in each slot.
+    /// The offer of the newest process in each slot.
     offers: HashMap<Slot, Offer>,
     listener: TcpListener,
 }
 
-/// Software devices take their time, on a processor that is software too.
+/// Software devices on an emulated processor are slow.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The devices to test on.
@@ -29,7 +29,7 @@ pub(crate) fn devices() -> Vec<String> {
         assert!(std::env::var_os("GALERNA_REQUIRE_RDMA").is_none(), "GALERNA_RDMA_DEVICES names no device");
         static SAID: Once = Once::new();
         SAID.call_once(|| {
-            // Past what the test runner keeps to itself of tests that pass.
+            // Written to standard error directly: the test runner hides the output of tests that pass.
             let _ = writeln!(
                 std::io::stderr(),
                 "SKIPPED: verbs, as GALERNA_RDMA_DEVICES names no device; soft-roce/test runs it"
@@ -51,7 +51,7 @@ impl Harness for Rdma {
     fn process(&mut self, slot: Slot) -> Endpoint {
         let place = SLOT_OF.iter().position(|s| *s == slot).unwrap_or(0);
         let device = Some(self.devices[place % self.devices.len()].clone());
-        // An answer may take long there; what is sent again although nothing was lost is too much for some of them.
+        // An answer may take long on these devices, and some of them cannot cope with needless retransmissions.
         let settings = Verbs { device, timeout: 18, ..Verbs::default() };
         let (fabric, own, offer) = VerbsFabric::new(slot, &self.specs, &settings, None, PATIENCE).unwrap();
         self.offers.insert(slot, offer);
@@ -88,8 +88,8 @@ impl Rdma {
 
 conformance!(on_verbs, Rdma, if !devices().is_empty());
 
-/// A peer that writes as fast as it can is severed, again and again: nothing lands once `sever` has returned, however many
-/// of its writes are on their way. `GALERNA_SEVERS` says how often (default 100).
+/// Severs a peer that writes as fast as it can, again and again. Nothing lands after `sever` has returned, however many
+/// writes are on their way. `GALERNA_SEVERS` is the number of repetitions (default 100).
 #[test]
 fn no_late_write_of_a_severed_peer_lands() {
     if devices().is_empty() {
@@ -108,7 +108,7 @@ fn no_late_write_of_a_severed_peer_lands() {
         let delay = Duration::from_micros(random.below(4000) as u64);
         let (kept, written) = thread::scope(|scope| {
             let flood = scope.spawn(|| {
-                // Data without end, until the other end of the link is gone.
+                // Writes data without end, until the other end of the link is gone.
                 let mut round = 0;
                 while writer.links_down(1) == 0 {
                     round += 1;
@@ -124,7 +124,7 @@ fn no_late_write_of_a_severed_peer_lands() {
             reader.sever(0);
             let kept = links::image(reader.row(0));
             let written = flood.join().unwrap();
-            // Whatever was on its way has had its time.
+            // Gives every write that was on its way the time to land.
             thread::sleep(Duration::from_millis(2));
             (kept, written)
         });

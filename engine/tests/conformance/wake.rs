@@ -1,11 +1,11 @@
-//! Sleeping and waking. A time limit occurs only where a test fails.
+//! Sleeping and waking. A time limit is reached only when a test fails.
 
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const COUNTER: usize = 0;
 
-/// Whether the member's descriptor is readable, now or before the time is over.
+/// Whether the member's descriptor is readable, now or before `wait` is over.
 fn readable(me: &Endpoint, wait: Duration) -> bool {
     let Some(fd) = me.fabric.fd() else { unreachable!("the harness says that there is one") };
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
@@ -17,17 +17,17 @@ fn sleep(me: &Endpoint) {
     assert!(readable(me, WATCHDOG), "member {} was not woken", me.rank);
 }
 
-/// Polls until `ready`, sleeping whenever there is nothing to poll.
+/// Polls until `ready`, and sleeps whenever there is nothing to poll.
 fn sleep_until(me: &mut Endpoint, random: &mut Random, ready: impl Fn(&Endpoint) -> bool) {
     let mut armed = false;
     while !ready(me) {
-        // A sleep may follow a new `arm`, or one that holds since the last sleep.
+        // A sleep may follow a new `arm`, or an earlier one that still holds.
         if !armed || random.below(2) == 0 {
             me.fabric.arm();
             armed = true;
         }
         pause(random);
-        // What landed without anybody's help is found by a look only.
+        // A write that landed without the peer's engine is found only by a look at the row.
         if !me.poll() && !ready(me) {
             pause(random);
             sleep(me);
@@ -41,7 +41,7 @@ fn sleep_until(me: &mut Endpoint, random: &mut Random, ready: impl Fn(&Endpoint)
     me.fabric.disarm();
 }
 
-/// Nothing, or a tiny delay, so that the steps of both sides meet in every way.
+/// Waits not at all or for a tiny time, so that the steps of both sides meet in every order.
 fn pause(random: &mut Random) {
     match random.below(4) {
         0 => {}
@@ -50,7 +50,7 @@ fn pause(random: &mut Random) {
     }
 }
 
-/// One arm, three writes: each makes the descriptor readable once more.
+/// One `arm`, three writes: each write makes the descriptor readable once more.
 pub(crate) fn a_write_wakes_a_sleeper<H: Harness>() {
     if !H::HAS_FD {
         return;
@@ -65,7 +65,7 @@ pub(crate) fn a_write_wakes_a_sleeper<H: Harness>() {
         members[0].fabric.submit();
         let deadline = Instant::now() + WATCHDOG;
         while !readable(&members[1], Duration::from_millis(1)) {
-            // It may have to hear first that the other sleeps.
+            // The writer may first have to learn that the other member sleeps.
             members[0].poll();
             assert!(Instant::now() < deadline, "member 1 was not woken");
         }
@@ -75,13 +75,13 @@ pub(crate) fn a_write_wakes_a_sleeper<H: Harness>() {
         while members[1].sees(0, COUNTER) != value {
             members[1].poll();
         }
-        // What woke it is taken by the poll after it, armed or not.
+        // The next poll consumes the wake-up, armed or not.
         members[1].poll();
         assert!(!readable(&members[1], Duration::ZERO));
     }
 }
 
-/// One end is in service, and writes, before the other is; then it never sleeps.
+/// Member 0 writes before the other end is attached, and never sleeps. Its later writes must still wake member 1.
 pub(crate) fn a_write_before_the_attach_costs_no_wake_up<H: Harness>() {
     if !H::HAS_FD {
         return;
@@ -99,7 +99,7 @@ pub(crate) fn a_write_before_the_attach_costs_no_wake_up<H: Harness>() {
     for value in 2..=40 {
         members[1].fabric.arm();
         while members[1].poll() {}
-        // That the other sleeps is heard before it writes.
+        // The writer learns that the other member sleeps before it writes.
         (0..100).for_each(|_| {
             members[0].poll();
         });
@@ -116,7 +116,7 @@ pub(crate) fn a_write_before_the_attach_costs_no_wake_up<H: Harness>() {
     }
 }
 
-/// Two members take turns, each asleep while it is the other's.
+/// Two members take turns; each sleeps while it is the other's turn.
 pub(crate) fn no_wake_up_is_lost_between_two<H: Harness>() {
     const ROUNDS: u64 = 20_000;
     if !H::HAS_FD {
@@ -142,7 +142,7 @@ pub(crate) fn no_wake_up_is_lost_between_two<H: Harness>() {
     play_in_threads(members, play);
 }
 
-/// Four members write when they like, one sleeps until it has seen them all, and they sleep until it says so.
+/// Four members write at any time, and one sleeps until it has seen all their writes. They sleep until it acknowledges.
 pub(crate) fn no_wake_up_is_lost_with_many_writers<H: Harness>() {
     const MEMBERS: usize = 5;
     const ROUNDS: u64 = 3000;
@@ -169,7 +169,7 @@ pub(crate) fn no_wake_up_is_lost_with_many_writers<H: Harness>() {
     play_in_threads(members, play);
 }
 
-/// Everyone plays in a thread; nobody's end is another's broken link.
+/// Runs `play` for each member in a thread. All members stay until all have ended, so that no link breaks early.
 fn play_in_threads(members: Vec<Endpoint>, play: impl Fn(Endpoint) -> Endpoint + Copy + Send) {
     thread::scope(|scope| {
         let threads: Vec<_> = members.into_iter().map(|me| scope.spawn(move || play(me))).collect();
@@ -181,7 +181,7 @@ fn play_in_threads(members: Vec<Endpoint>, play: impl Fn(Endpoint) -> Endpoint +
     });
 }
 
-/// A sleeper has written nothing and waits for nobody; still it must learn of a death.
+/// A sleeping member has written nothing and waits for no peer; still it must learn of a death.
 pub(crate) fn a_death_wakes_a_sleeper<H: Harness>() {
     if !H::HAS_FD {
         return;
@@ -204,7 +204,7 @@ pub(crate) fn a_death_wakes_a_sleeper<H: Harness>() {
     }
 }
 
-/// Nothing was written: there is nothing to wake for, and nothing is sent.
+/// Nothing was written, so nothing wakes a member and nothing is sent.
 pub(crate) fn an_idle_fabric_is_not_readable<H: Harness>() {
     if !H::HAS_FD {
         return;
@@ -229,7 +229,7 @@ pub(crate) fn an_idle_fabric_is_not_readable<H: Harness>() {
     assert!(members.iter().all(|m| m.events.is_empty()));
 }
 
-/// Whoever asks sleeps until the answer is in, and whoever answers sleeps but for that.
+/// The asking member sleeps until the answer is there. The answering member sleeps except while it answers.
 pub(crate) fn fetches_wake_both_ends<H: Harness>() {
     const ROUNDS: usize = 500;
     if !H::HAS_FD {
@@ -256,7 +256,7 @@ pub(crate) fn fetches_wake_both_ends<H: Harness>() {
     play_in_threads(members, play);
 }
 
-/// A sleeper learns of its release, and of what was written for it before.
+/// A sleeping member learns of its release, and of the writes before it.
 pub(crate) fn a_release_wakes_a_sleeper<H: Harness>() {
     if !H::HAS_FD {
         return;

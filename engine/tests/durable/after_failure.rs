@@ -1,4 +1,4 @@
-//! A join that failed, and what the application is called for afterwards.
+//! A join that failed, and the callbacks of the application after it.
 
 use super::common;
 use super::group::{MAIN, PATIENCE, config, join_all, send};

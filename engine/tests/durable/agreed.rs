@@ -30,7 +30,7 @@ fn a_restart_notices_that_configurations_differ() {
             assert!(matches!(&refused, Some(Error::Disagreement { key, .. }) if key == what), "{what}: {refused:?}");
         }
     }
-    // What need not be equal does not stand in the way: timeouts, and at a restart the list of the founders.
+    // Keys that need not be equal do not prevent the start: timeouts, and at a restart the list of founders.
     let mut other = config.clone();
     (other.failure_timeout_ms, other.partition_timeout_ms) = (7000, 9000);
     other.members.reverse();
@@ -42,13 +42,13 @@ fn a_restart_notices_that_configurations_differ() {
     assert!(members.iter().all(|(_, list)| list.all() == ["kept"]));
 }
 
-/// Keys that must be equal change while nobody runs: all leave, and come back with what they have on disk.
+/// Keys that must be equal change while no process runs. All leave, and come back with their logs.
 #[test]
 fn all_leave_and_come_back_with_another_ring() {
     let folder = Folder::new("ring");
     let mut config = config(&folder, FabricKind::Tcp, 2);
     let members = join_all(&config, &[1, 2]);
-    // Longer than what the smaller ring takes.
+    // Longer than a message that fits the smaller ring.
     let long = "long".repeat(5000);
     send(&members[0].0, &long);
     for (group, list) in &members {

@@ -1,4 +1,4 @@
-//! A link that breaks between two processes that are being started again, while both wait for a third.
+//! A link breaks between two processes that are being restarted, while both wait for a third one.
 
 use super::common;
 use super::rounds::{Folder, MEMBERS, Member, configure, start};
@@ -10,11 +10,11 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Names a file in the environment of a member's process: once it is there, the process breaks the links that it has.
+/// The environment variable that names a file: once the file exists, the member's process breaks its links.
 const BREAKS: &str = "GALERNA_DURABLE_BREAKS";
 const LOOK_TIME: Duration = Duration::from_millis(300);
 
-/// The connections of this process, with their inodes: a number may be used again.
+/// The connections of this process, with their inodes, since a descriptor's number may be used again.
 fn connections() -> HashSet<(RawFd, PathBuf)> {
     let numbers =
         std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -22,8 +22,8 @@ fn connections() -> HashSet<(RawFd, PathBuf)> {
     connected.filter_map(|fd| Some((fd, std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?))).collect()
 }
 
-/// Breaks the links once the file is there, and says in another one how many they were: what is connected for longer than any
-/// question takes.
+/// Breaks the links once the file exists, and writes their number to another file. A connection counts as a link if it
+/// is open for longer than any request takes.
 pub(crate) fn break_when_told() {
     let Some(told) = std::env::var_os(BREAKS).map(PathBuf::from) else { return };
     std::thread::spawn(move || {
@@ -63,7 +63,7 @@ fn a_link_that_breaks_during_a_restart_is_made_again() {
     members.iter_mut().for_each(|member| member.hear("joined"));
     members.iter_mut().for_each(Member::kill);
     for id in 1..=MEMBERS {
-        // So long the two wait for the third.
+        // The time in which the two members wait for the third.
         let path = folder.0.join(format!("{id}.toml"));
         let text = std::fs::read_to_string(&path).unwrap().replace("restart_wait_ms = 20000", "restart_wait_ms = 8000");
         std::fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! What became durable while a member was told its log.
+//! Messages that became durable while a member was delivered its log.
 
 use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
 use super::rounds::Folder;
@@ -6,7 +6,7 @@ use galerna::{Delivery, FabricKind, Group, Handler, MemberId, Mode};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What it was delivered, with its number, and below which it was told that all is durable.
+/// The messages delivered, with their numbers, and the highest number below which everything was reported as durable.
 #[derive(Default)]
 struct Told {
     messages: Vec<(String, u64)>,

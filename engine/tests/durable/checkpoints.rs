@@ -9,7 +9,7 @@ use std::io::Read;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A state that takes a while to read, as a large one does.
+/// An application with a state that takes a while to read, as a large one does.
 struct Slow(List);
 
 struct SlowState(std::io::Cursor<Vec<u8>>);
@@ -36,7 +36,7 @@ impl Handler for Slow {
     }
 }
 
-/// A member alone, with four messages in its log.
+/// Starts a single member with four messages in its log.
 fn with_messages(folder: &Folder) -> (Config, Group) {
     let config = config(folder, FabricKind::Tcp, 1);
     let list = List::default();
@@ -85,7 +85,7 @@ fn a_process_that_ends_in_the_middle_of_two_checkpoints() {
     let (mut config, group) = with_messages(&folder);
     let [first, second] = two(&group);
     first.join().unwrap().unwrap();
-    // The power goes here: what is on the disk now is copied.
+    // Copies the files as they are on the disk at this moment, as after a power failure.
     let copy = folder.0.join("copy");
     std::fs::create_dir_all(copy.join("list-1")).unwrap();
     for entry in std::fs::read_dir(folder.0.join("logs/list-1")).unwrap() {
@@ -98,7 +98,7 @@ fn a_process_that_ends_in_the_middle_of_two_checkpoints() {
     assert_eq!(comes_back(&config), ["0", "1", "2", "3"]);
 }
 
-/// An application that does not take its state.
+/// An application that refuses the state.
 struct Refuses;
 
 const REFUSAL: &str = "the checkpoint is of version 7";
@@ -111,7 +111,7 @@ impl Handler for Refuses {
     }
 }
 
-/// What a process says whose application refuses the checkpoint.
+/// Joins with an application that refuses the checkpoint, and returns the error.
 fn refused(config: Config) -> Error {
     let (begin, timeout) = (Instant::now(), Duration::from_millis(config.join_timeout_ms));
     let error = Group::join(config, Refuses).map(drop).unwrap_err();
@@ -139,7 +139,7 @@ fn a_newcomer_that_refuses_the_groups_checkpoint() {
     config.max_message_bytes = Some(4096);
     config.log.as_mut().unwrap().segment_bytes = 16 << 10;
     let members = join_all(&config, &[1, 2, 3]);
-    // Enough to trim: a newcomer gets no checkpoint where it can have the log.
+    // Enough messages to trim the log: a newcomer gets no checkpoint where it can have the log.
     (0..100).for_each(|n| send(&members[0].0, &format!("{n} {}", ".".repeat(1000))));
     members[0].0.persist(MAIN, PATIENCE).unwrap();
     for (group, list) in &members {
@@ -150,7 +150,7 @@ fn a_newcomer_that_refuses_the_groups_checkpoint() {
     let address = common::addresses(FabricKind::Tcp, 1).pop();
     let newcomer = Config { address, ..config }.with_member(MemberId(4));
     refused(newcomer.clone());
-    // The source of the log is the last voter, or another one if that was too slow.
+    // The source of the log is the last voter, or another one if the last voter was too slow.
     let is_told = |group: &Group| group.fault(MemberId(4)).is_some_and(|what| what.contains(REFUSAL));
     wait("the cause", || members.iter().any(|(group, _)| is_told(group)));
     wait("the removal", || members.iter().all(|(group, _)| group.view().members.len() == 3));

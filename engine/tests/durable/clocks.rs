@@ -1,4 +1,4 @@
-//! A host whose clock is wrong, below real processes.
+//! A host with a wrong clock, with real processes.
 
 use super::common;
 use super::member::QUIET;
@@ -15,7 +15,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// An hour back, a day ahead, before 1970, after 2554: in seconds.
 const SHIFTS: [i64; 4] = [-3600, 86_400, -2_000_000_000, 20_000_000_000];
 
-/// The library that shifts a clock, compiled into the folder.
+/// Compiles the library that shifts a clock, and stores it in the folder.
 fn shifted_clock(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durable/shifted_clock.c");
     let library = folder.join("shifted_clock.so");
@@ -46,8 +46,9 @@ fn wait_past(members: &mut [Member], time_ns: u64, what: &str) {
     }
 }
 
-/// The clock of one of three hosts is wrong in every way, while nothing but that member's messages is sent, and through a kill of
-/// all: the closed time goes on, nothing is dated by that clock, no member stops, and every member warns of it.
+/// The clock of one of three hosts is wrong in every way, while only that member sends, and through a kill of all
+/// members. The closed time goes on, no record has a time of that clock, no member stops, and every member warns of the
+/// clock.
 #[test]
 fn a_wrong_clock_of_one_host_costs_nothing_but_a_warning() {
     let folder = Folder::new("clocks");
@@ -71,7 +72,7 @@ fn a_wrong_clock_of_one_host_costs_nothing_but_a_warning() {
         let what = format!("a clock that is {seconds} s off");
         std::fs::write(&shift, seconds.to_string()).unwrap();
         let since_ns = now_ns();
-        // Once the others have noticed: their last word of that clock is a heartbeat old.
+        // By then the others have noticed: the last time that they have from that clock is one heartbeat old.
         wait_past(&mut members, since_ns + 3 * SECOND_NS, &what);
         members[2].ask("send", "sent");
         wait_past(&mut members, since_ns + 4 * SECOND_NS, &what);

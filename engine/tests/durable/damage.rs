@@ -1,4 +1,4 @@
-//! A byte of a member's files that is another than was written, found when the group comes back or later.
+//! A changed byte in a member's files, which is found at the restart or later.
 
 use super::common;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What stands before a record's payload.
+/// Bytes in front of a record's payload.
 const HEAD_BYTES: usize = 64;
 const SEGMENT_BYTES: u64 = 16 << 10;
-/// About eleven of these fit a segment.
+/// A segment holds about eleven of these.
 const MESSAGE_BYTES: usize = 1000;
 
 fn small_segments(folder: &Folder, count: u32) -> Config {
@@ -33,12 +33,12 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
 }
 
-/// Message `n`, which is found again among the bytes of a file.
+/// The text of message `n`, which the test can find among the bytes of a file.
 fn text(n: usize) -> String {
     format!("<{n}> {}", ".".repeat(MESSAGE_BYTES))
 }
 
-/// In which segment a message lies, and where its record begins there.
+/// Returns the segment that holds a message, and the offset of its record there.
 fn place_of(directory: &Path, n: usize) -> (String, usize) {
     let start = text(n).into_bytes();
     let found =
@@ -49,10 +49,10 @@ fn place_of(directory: &Path, n: usize) -> (String, usize) {
     found.unwrap()
 }
 
-/// Sends until there are four segments, and enough records in the last one; the number of messages.
+/// Sends until there are four segments, and enough records in the last one. Returns the number of messages.
 fn fill(still: &Still, directory: &Path) -> usize {
     for n in 0..10_000 {
-        // Each in a batch of its own: the later ones vouch for it.
+        // Each message is in a batch of its own, so that later batches prove it complete.
         send(&still.members[0].0, &text(n));
         still.members[0].0.persist(MAIN, PATIENCE).unwrap();
         let segments = files(directory).into_keys().filter(|name| name.ends_with(".segment")).count();
@@ -63,7 +63,8 @@ fn fill(still: &Still, directory: &Path) -> usize {
     panic!("10,000 messages do not fill four segments")
 }
 
-/// Members 1 to 3, gone by now, whose logs hold the same messages, in several segments; the number of messages.
+/// Runs and ends members 1 to 3. Their logs then hold the same messages in several segments. Returns the number of
+/// messages.
 fn three_that_are_gone(config: &Config) -> usize {
     let still = Still::join(config, &[1, 2, 3]);
     let count = fill(&still, &directory_of(config, 3));
@@ -72,7 +73,7 @@ fn three_that_are_gone(config: &Config) -> usize {
     count
 }
 
-/// In the very file, which somebody may have mapped.
+/// Flips a bit in the file itself, not in a copy, since a process may have mapped the file.
 fn flip(path: &Path, at: usize) {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -89,7 +90,7 @@ fn has_all(list: &List, count: usize) -> bool {
     list.all().len() == count && (0..count).all(|n| list.all()[n] == text(n))
 }
 
-/// Members 1 and 2 are back, with everything; then the third, whose directory was removed.
+/// Members 1 and 2 are back with everything. The third joins after its directory was removed.
 fn join_third_anew(config: &Config, two: &[(Group, List)], count: usize) {
     std::fs::remove_dir_all(directory_of(config, 3)).unwrap();
     let (group, list) = join_all(config, &[3]).pop().unwrap();
@@ -107,7 +108,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     let directory = directory_of(&config, 3);
     let (segment, record) = place_of(&directory, count - 4);
     let mut places = vec![(segment.clone(), record + 30, record), (segment, record + HEAD_BYTES + 500, record)];
-    // The first page of a segment, also of one whose records are not read now.
+    // The first page of a segment, here of one with records that are not read at this time.
     places.push((place_of(&directory, 15).0, 50, 0));
     for blob in ["ledger.blob", "places.blob"] {
         let len = files(&directory)[blob].len();
@@ -122,14 +123,14 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
             Error::LogDamaged { file, offset, .. } => {
                 assert_eq!((Path::new(file), *offset), (&*path, tells as u64), "{refused}");
             }
-            // The number of the format is looked at before the checksum.
+            // The format number is checked before the checksum.
             Error::LogFormat { file, .. } => assert_eq!((Path::new(file), at), (&*path, 10), "{refused}"),
             other => panic!("{name} at {at}: {other}"),
         }
         assert!(files(&directory) == before, "{refused}: the files are others now");
         flip(&path, at);
     }
-    // Too short, in turn down to nothing.
+    // Files that are too short, down to empty.
     for len in [100, 63, 0] {
         let path = directory.join("ledger.blob");
         let whole = std::fs::read(&path).unwrap();
@@ -146,7 +147,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     assert!(two.iter().all(|(_, list)| has_all(list, count)));
     flip(&segment, record + HEAD_BYTES);
     for blob in ["ledger.blob", "places.blob", "tail.blob", "clock.blob"] {
-        // The group runs by now, and the member would be given all of it but what it voted.
+        // The group runs by now, and could give the member everything except its votes.
         let Some(bytes) = files(&directory).remove(blob) else { continue };
         let path = directory.join(blob);
         flip(&path, bytes.len() - 1);
@@ -157,7 +158,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     join_third_anew(&config, &two, count);
 }
 
-/// The records of old segments are not read at the opening, but when the application is told them.
+/// The records of old segments are not read when the log is opened, but when they are delivered to the application.
 #[test]
 fn damage_in_an_old_segment_is_an_error_of_who_comes_back() {
     for (name, inside) in [("head", 30), ("payload", HEAD_BYTES + 500)] {
@@ -175,7 +176,7 @@ fn damage_in_an_old_segment_is_an_error_of_who_comes_back() {
             std::thread::spawn(move || refusal(&config, 3))
         };
         let two = join_all(&config, &[1, 2]);
-        // First when all come back, then when it joins the others, who run.
+        // First the member restarts together with the others, then it joins them while they run.
         for refused in [third.join().unwrap(), refusal(&config, 3)] {
             let told = matches!(&refused, Error::LogDamaged { file, offset, .. } if Path::new(file) == directory.join(&segment) && *offset == record as u64);
             assert!(told, "{refused}");
@@ -187,7 +188,7 @@ fn damage_in_an_old_segment_is_an_error_of_who_comes_back() {
     }
 }
 
-/// Any file but those that are built anew, of a member whose disk is otherwise whole.
+/// Each file except those that are rebuilt is removed once, on a disk that is otherwise complete.
 #[test]
 fn a_file_that_was_removed_is_told_at_the_start_and_nothing_is_changed() {
     let folder = Folder::new("damage-removed");
@@ -216,7 +217,7 @@ fn a_file_that_was_removed_is_told_at_the_start_and_nothing_is_changed() {
     three.iter().for_each(|(_, list)| wait("delivery", || has_all(list, count)));
 }
 
-/// Who takes over the log does not end where one source is damaged, but goes on with another.
+/// A newcomer that takes over the log does not fail at the damage of one source, but goes on with another source.
 #[test]
 fn a_newcomer_takes_from_another_what_one_has_damaged() {
     let folder = Folder::new("damage-source");
@@ -226,7 +227,7 @@ fn a_newcomer_takes_from_another_what_one_has_damaged() {
     let count = fill(&still, &directory);
     still.members.iter().for_each(|(_, list)| wait("delivery", || has_all(list, count)));
     let (segment, record) = place_of(&directory, 15);
-    // The first that is asked is the last voter.
+    // The last voter is asked first.
     flip(&directory.join(&segment), record + HEAD_BYTES + 500);
     let read = still.members[1].0.read_log(MAIN).unwrap().iter(..).find_map(Result::err).unwrap();
     assert!(

@@ -1,5 +1,5 @@
-//! A newcomer has its state from a member that dies with what nobody else has: a message that it sent, in mode `fifo`, and was
-//! delivered itself, and that no network brought to anybody.
+//! A newcomer takes its state from a member that dies with a message that no other member has: the member sent it in
+//! mode `fifo` and was delivered it, but the network brought it to no other member.
 
 use super::common;
 use super::group::{List, MAIN, PATIENCE, config, join_all, wait};
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 #[derive(Default)]
 struct Network {
-    /// Connections that are made now have to do with member 3.
+    /// Connections that are made now belong to member 3.
     of_third: AtomicBool,
-    /// Nothing passes between member 3 and others, but for states.
+    /// No bytes pass between member 3 and others, except state transfers.
     stalls: AtomicBool,
-    /// Nothing will any more.
+    /// The connections of member 3 end for good.
     gone: AtomicBool,
     /// Requests for a state that have come.
     states: AtomicUsize,
@@ -36,7 +36,7 @@ fn pass(network: &Network, third: bool, state: bool, mut from: TcpStream, mut in
         }
         match from.read(&mut bytes) {
             Ok(0) => break,
-            // What arrives as the network stalls is lost in it.
+            // Bytes that arrive while the network stalls are lost.
             Ok(_) if third && !state && network.stalls.load(Ordering::SeqCst) => {}
             Ok(n) => {
                 if into.write_all(&bytes[..n]).is_err() {
@@ -60,7 +60,7 @@ fn proxy(listener: TcpListener, to: String, always_third: bool, network: Arc<Net
             let mut first = [0; 4096];
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let Ok(n) = stream.read(&mut first) else { return };
-            // Its preamble comes with it.
+            // The request comes in the first read, together with the preamble.
             let state = always_third && String::from_utf8_lossy(&first[..n]).contains("[State]");
             if state {
                 network.states.fetch_add(1, Ordering::SeqCst);
@@ -116,7 +116,7 @@ fn a_newcomer_is_told_nothing_that_the_others_are_not() {
     std::thread::sleep(Duration::from_millis(100));
     third.0.send(MAIN, Mode::Fifo, b"only here", PATIENCE).unwrap();
     wait("its own delivery", || third.1.all() == ["only here"]);
-    // For as long as the state would need: it may cover nothing that only its source has.
+    // Longer than a state transfer takes: the state must not cover a message that only its source has.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(list.all(), Vec::<String>::new());
     network.gone.store(true, Ordering::SeqCst);

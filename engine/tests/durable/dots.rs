@@ -1,4 +1,4 @@
-//! Names with a dot, and logs that are discarded.
+//! Group names with a dot, and logs that are discarded.
 
 use super::group::{List, config};
 use super::rounds::Folder;
@@ -13,7 +13,7 @@ fn members_of_a_group_with_a_dot_in_its_name_discard_their_own_logs() {
         let mut config = config(&folder, FabricKind::Tcp, 4);
         config.group = "bank.2".to_owned();
         for id in 1..=4 {
-            // A founding that came to nothing.
+            // A log of a founding that was not completed.
             let identity = Identity::of_group(7, "bank.2", MemberId(id));
             let options = LogOptions { identity, segment_bytes: 1 << 20, ..LogOptions::default() };
             Log::open(folder.0.join(format!("logs/bank.2-{id}")), options).unwrap().close().unwrap();

@@ -1,4 +1,4 @@
-//! Disks that refuse a sync or a write, below real processes.
+//! Disks that refuse a sync or a write, with real processes.
 
 use super::common;
 use super::group::wait;
@@ -9,10 +9,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How many durable messages the member has been delivered in its life when its disk begins to fail, one per round.
+/// The number of durable messages that the member is delivered in its life before its disk begins to fail; one per
+/// round.
 const MOMENTS: [usize; 3] = [20, 400, 1500];
 
-/// The library that makes calls fail, compiled into the folder.
+/// Compiles the library that makes calls fail, and stores it in the folder.
 pub(crate) fn failing_disk(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durable/failing_disk.c");
     let library = folder.join("failing_disk.so");
@@ -30,7 +31,7 @@ fn is_durable(line: &Line) -> bool {
     line.1.split(' ').nth(3) == Some("d")
 }
 
-/// What a member was delivered up to its last durable message: what came after it may be known to nobody else.
+/// The deliveries of a member up to its last durable message. Later ones may be known to no other member.
 pub(crate) fn settled(path: &Path) -> Vec<Line> {
     let mut lines = history::read(path);
     lines.truncate(lines.iter().rposition(is_durable).map_or(0, |last| last + 1));
@@ -42,12 +43,12 @@ pub(crate) fn stopped(path: &Path) -> Option<String> {
     text.lines().find(|line| line.starts_with("# stopped")).map(str::to_owned)
 }
 
-/// Rounds of a group, in each of which the disk of another member begins to refuse `calls`.
+/// Runs rounds of a group. In each round the disk of another member begins to refuse `calls`.
 fn a_member_stops_and_comes_back(calls: &str) {
     let folder = Folder::new(&format!("refuse-{calls}"));
     let logs = folder.0.join("logs");
     std::fs::create_dir(&logs).unwrap();
-    // The kernel tells the names of open files without symbolic links.
+    // The kernel gives the names of open files without symbolic links.
     let logs = logs.canonicalize().unwrap();
     configure(&folder.0, &logs, &common::addresses(FabricKind::Tcp, MEMBERS));
     let library = failing_disk(&folder.0);
@@ -67,7 +68,7 @@ fn a_member_stops_and_comes_back(calls: &str) {
         let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, life, variables(id))).collect();
         members.iter_mut().for_each(|member| member.hear("joined"));
         let mut failed = members.remove(failing as usize - 1);
-        // What the log held already is told before `joined` is said.
+        // The old content of the log is delivered before the process prints `joined`.
         let before = settled(&failed.history).len();
         wait("durable delivery", || settled(&failed.history).len() > before + moment);
         assert_eq!(stopped(&failed.history), None, "round {round}: nothing was refused yet");
@@ -76,7 +77,7 @@ fn a_member_stops_and_comes_back(calls: &str) {
         wait("the stop", || stopped(&failed.history).is_some());
         let reason = stopped(&failed.history).unwrap();
         let doing = if calls == "sync" { "syncing" } else { "writing" };
-        // Or it was about to begin the next segment.
+        // The log may also have been about to make the next segment.
         let named = [doing, "making"].iter().any(|doing| reason.contains(&format!("as {doing} 0000")));
         assert!(named && reason.contains(".segment") && reason.contains("os error 5"), "round {round}: {reason}");
         let last = settled(&failed.history).last().map_or(0, view_of);
@@ -98,7 +99,7 @@ fn a_member_stops_and_comes_back(calls: &str) {
         equal_logs(&logs, round);
         println!("round {round}: {} durable messages; {reason}", durable.len());
     }
-    // Once more, so that the last round's is found in the logs, too.
+    // One more start, so that the messages of the last round are found in the logs, too.
     let life = 2 * MOMENTS.len();
     let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, life, &[])).collect();
     members.iter_mut().for_each(|member| member.hear("joined"));

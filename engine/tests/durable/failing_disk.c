@@ -1,6 +1,6 @@
-/* A disk that fails. Put before the C library by LD_PRELOAD, this makes the calls by which the log writes fail with EIO:
- * those that FAILING_CALLS names ("sync" or "write"), on what lies in FAILING_DIRECTORY, once the file FAILING_SINCE exists.
- * With "slow" a sync takes 400 ms, and fails at nothing. */
+/* A disk that fails. Loaded before the C library by LD_PRELOAD, this makes the log's write or sync calls fail with EIO.
+ * FAILING_CALLS names the calls ("sync" or "write"). They fail on files in FAILING_DIRECTORY once the file
+ * FAILING_SINCE exists. With "slow" a sync takes 400 ms, and no call fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,7 +55,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t offset)
 {
     write_fn *call = (write_fn *)dlsym(RTLD_NEXT, "pwrite64");
     if (fails(fd, "write")) {
-        /* Half of it gets there: a disk does not say how far it came. */
+        /* Half of the bytes are written: a failing disk does not report how many it wrote. */
         (void)!call(fd, bytes, len / 2, offset);
         errno = EIO;
         return -1;

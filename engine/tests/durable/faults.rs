@@ -1,4 +1,4 @@
-//! Disks that give out.
+//! Disks that become full.
 
 use super::common;
 use super::group::{List, PATIENCE, config, join_all, send, wait};
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const SMALL: &str = "GALERNA_SMALL_DISK";
 const MAIN: SubgroupId = SubgroupId(0);
 
-/// Not a test by itself: runs with a small file system of its own.
+/// Runs in a child process with a small file system of its own; returns at once elsewhere.
 #[test]
 fn child_with_a_small_disk() {
     let Some(small) = std::env::var_os(SMALL).map(PathBuf::from) else { return };
@@ -56,14 +56,14 @@ fn a_member_whose_disk_is_full_stops_and_the_others_go_on() {
 
 const SMALL_JOINER: &str = "GALERNA_DURABLE_SMALL_JOINER";
 
-/// A process that joins says that its own disk is full, not that some member could not give it the log.
+/// A joining process with a full disk reports that its own disk is full, not that a member could not give it the log.
 #[test]
 fn child_that_joins_with_a_full_disk() {
     let Ok(small) = std::env::var(SMALL_JOINER) else { return };
     let folder = Folder::new("full-joiner");
     let config = config(&folder, FabricKind::Tcp, 1);
     let (first, _) = join_all(&config, &[1]).pop().unwrap();
-    // More than the other's disk takes.
+    // More than the joining process's disk can hold.
     (0..800).for_each(|n| send(&first, &format!("{n} {}", ".".repeat(8000))));
     first.persist(MAIN, PATIENCE).unwrap();
     let mut newcomer = Config { address: common::addresses(FabricKind::Tcp, 1).pop(), ..config };

@@ -1,4 +1,4 @@
-//! One process that is several members, for what needs no death.
+//! Several members in one process, for tests in which no process dies.
 
 use super::common;
 use super::rounds::Folder;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) const MAIN: SubgroupId = SubgroupId(0);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An application whose state is the list of what it was delivered.
+/// An application with the list of its deliveries as its state.
 #[derive(Clone, Default)]
 pub(crate) struct List(Arc<Mutex<(Vec<String>, u64)>>);
 
@@ -74,7 +74,7 @@ pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The log as a member has it on disk: versions, times and bytes.
+/// The log on a member's disk: versions, times and bytes.
 pub(crate) fn log_of(group: &Group) -> Vec<(Version, u64, Vec<u8>)> {
     let entries = group.read_log(MAIN).unwrap().iter(..).map(|entry| entry.unwrap());
     entries.map(|entry| (entry.version(), entry.time_ns(), entry.to_vec())).collect()
@@ -108,7 +108,7 @@ fn a_group_comes_back_with_what_was_durable() {
             let frontiers = members[0].0.frontiers(MAIN).unwrap();
             assert!(frontiers.durable > 60 && frontiers.persisted >= frontiers.durable, "{frontiers:?}");
             wait("the callback", || members[0].1.0.lock().unwrap().1 >= frontiers.durable);
-            // Nobody leaves: for the others, each is just gone.
+            // Dropped without a leave: to the others, each member fails.
             drop(members);
         }
     }
@@ -223,7 +223,7 @@ fn reads_by_time_are_the_same_everywhere() {
     assert!(upto.iter().all(|log| *log == upto[0]), "{upto:?}");
     let messages = last.iter(..).filter(|e| e.as_ref().unwrap().record().kind == Kind::Message).count();
     assert_eq!(messages, 15);
-    // A quiet group's past goes on with its clock.
+    // The closed time of a quiet group goes on with its clock.
     let later_ns = members[1].0.frontiers(MAIN).unwrap().past_ns + 100_000_000;
     members[1].0.wait_past(MAIN, later_ns, PATIENCE).unwrap();
 }
@@ -245,7 +245,7 @@ fn a_log_that_begins_with_a_checkpoint_hands_it_on() {
     let folder = Folder::new("begins");
     let config = config(&folder, FabricKind::Tcp, 1);
     let mut members = join_all(&config, &[1]);
-    // More than two segments, so that the first of them goes.
+    // More than two segments, so that the first one is trimmed.
     for i in 0..300 {
         send(&members[0].0, &format!("{i} {}", ".".repeat(8000)));
     }
@@ -254,7 +254,7 @@ fn a_log_that_begins_with_a_checkpoint_hands_it_on() {
     members[0].0.trim_log(MAIN, version).unwrap();
     assert!(members[0].0.read_log(MAIN).unwrap().oldest().unwrap().unwrap().sequence > 1, "nothing was trimmed");
     send(&members[0].0, "after");
-    // Each takes from the one that came before it.
+    // Each newcomer takes the state from the one before it.
     for (id, address) in [2, 3].into_iter().zip(common::addresses(FabricKind::Tcp, 2)) {
         let newcomer = Config { address: Some(address), ..config.clone() };
         members.extend(join_all(&newcomer, &[id]));
@@ -273,7 +273,7 @@ fn founders_meet_again_if_some_did_not_write_the_first_view_down() {
     let config = config(&folder, FabricKind::Tcp, 3);
     drop(join_all(&config, &[1, 2, 3]));
     let directory = |id: u32| folder.0.join(format!("logs/list-{id}"));
-    // One crashed before it made its log, one before there was anything in it.
+    // Member 2 crashed before it made its log, member 3 before its log had any record.
     std::fs::remove_dir_all(directory(2)).unwrap();
     let identity = Log::identity_of(directory(3)).unwrap().unwrap();
     std::fs::remove_dir_all(directory(3)).unwrap();
@@ -283,7 +283,8 @@ fn founders_meet_again_if_some_did_not_write_the_first_view_down() {
     members[1].0.persist(MAIN, PATIENCE).unwrap();
     assert_ne!(Log::identity_of(directory(1)).unwrap(), Some(identity), "this is another group");
     drop(members);
-    // Now there is something to lose: nobody founds again, and who has no log waits to be taken in.
+    // Now there are messages to lose: no process founds the group again, and the process without a log waits until it
+    // can join.
     std::fs::remove_dir_all(directory(2)).unwrap();
     let members = join_all(&config, &[1, 2, 3]);
     members.iter().for_each(|(_, list)| wait("delivery", || list.all() == ["first"]));
@@ -300,7 +301,7 @@ fn a_restart_forgives_who_gave_up_and_comes_again() {
     config.join_timeout_ms = 20_000;
     let patient = config.clone();
     let first = std::thread::spawn(move || join_all(&patient, &[1]).pop().unwrap());
-    // It meets the first, and gives up before the two have waited long enough for the third.
+    // It meets the first member, and gives up before the two have waited long enough for the third.
     let hasty = Config { join_timeout_ms: 1200, ..config.clone() };
     assert!(Group::join(hasty.with_member(MemberId(2)), List::default()).is_err());
     let second = join_all(&config, &[2]).pop().unwrap();

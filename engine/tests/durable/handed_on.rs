@@ -1,4 +1,4 @@
-//! A log that its member has from others.
+//! A log that its member has taken from other members.
 
 use super::common;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A member whose disk was replaced has the whole log from another, and is as good a source as that one.
+/// A member with a new, empty disk gets the whole log from another member, and is then as good a source as that one.
 #[test]
 fn a_newcomer_hands_on_the_log_that_it_got() {
     let folder = Folder::new("handed-on");
@@ -33,8 +33,8 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     assert_eq!(got[0], whole[0], "the newcomer's log begins with another record");
 }
 
-/// Two members send all the time, one process after the other joins as the third member and leaves again: each is told everything,
-/// once.
+/// Two members send all the time, while one process after the other joins as the third member and leaves again. Each is
+/// delivered everything, once.
 fn joins_under_load(config: &Config, members: &[(Group, List)]) {
     let stop = AtomicBool::new(false);
     let stop = &stop;
@@ -46,7 +46,7 @@ fn joins_under_load(config: &Config, members: &[(Group, List)]) {
                     while go_on() {
                         let version = group.checkpoint(MAIN, PATIENCE).unwrap();
                         group.trim_log(MAIN, version).unwrap();
-                        // Each is a copy of all that was sent.
+                        // Each checkpoint is a copy of everything sent so far.
                         std::thread::sleep(Duration::from_millis(10));
                     }
                 });
@@ -78,13 +78,13 @@ fn joins_under_load(config: &Config, members: &[(Group, List)]) {
     });
 }
 
-/// The source's checkpoint may cover more than what comes before the newcomer's first view.
+/// The source's checkpoint may cover messages of the newcomer's first view.
 #[test]
 fn newcomers_join_while_checkpoints_are_taken() {
     let folder = Folder::new("checkpoints");
     let config = config(&folder, FabricKind::Tcp, 2);
     let members = join_all(&config, &[1, 2]);
-    // More than two segments, so that the first of them goes.
+    // More than two segments, so that the first one is trimmed.
     for i in 0..300 {
         send(&members[0].0, &format!("{i} {}", ".".repeat(8000)));
     }

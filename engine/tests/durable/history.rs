@@ -1,12 +1,12 @@
-//! What members were delivered, and what must hold of it.
+//! The deliveries of the members, and the conditions that they must meet.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A delivery: its number, and what it was.
+/// A delivery: its number and its text.
 pub(crate) type Line = (u64, String);
 
-/// The history in a file; a last line that is not whole is left out.
+/// Reads the history in a file; an incomplete last line is left out.
 pub(crate) fn read(path: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -14,20 +14,20 @@ pub(crate) fn read(path: &Path) -> Vec<Line> {
     lines.map(|line| (line.split(' ').nth(1).unwrap().parse().unwrap(), line.to_owned())).collect()
 }
 
-/// What was delivered as durable, in all lives of all members, by number.
+/// The durable messages of all lives of all members, by number.
 #[derive(Default)]
 pub(crate) struct Durable(BTreeMap<u64, String>);
 
 impl Durable {
-    /// Takes in what the members were delivered in one life: what was durable before is in each of them, and no two differ
-    /// in what they have in common.
+    /// Adds the deliveries of the members in one life. Earlier durable messages must be in each history, and no two
+    /// histories may differ where they overlap.
     pub(crate) fn check(&mut self, round: usize, histories: &[Vec<Line>]) {
         for (who, history) in histories.iter().enumerate() {
             let rising = history.windows(2).all(|pair| pair[0].0 < pair[1].0);
             assert!(rising, "round {round}: member {} was delivered something twice, or out of order", who + 1);
             let by_number: BTreeMap<u64, &String> = history.iter().map(|(number, line)| (*number, line)).collect();
             let last = history.last().map_or(0, |(number, _)| *number);
-            // One that was killed while it was told its log has heard only a part.
+            // A member that was killed while it was delivered its log has only a part of it.
             for (number, line) in self.0.range(..=last) {
                 let found = by_number.get(number).copied();
                 assert_eq!(found, Some(line), "round {round}: member {} lost what was durable", who + 1);

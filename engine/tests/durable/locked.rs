@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Passes on what comes, or, once it hangs, takes connections and says nothing.
+/// Forwards connections. Once `hangs` is set, accepts connections and sends nothing.
 fn proxy(listener: TcpListener, to: String, hangs: Arc<AtomicBool>) {
     let mut kept = Vec::new();
     for stream in listener.incoming() {

@@ -1,4 +1,4 @@
-//! A member's log that goes further than the group's: it had on its disk what nobody else had.
+//! A member's log that goes further than the group's: its disk has records that no other member has.
 
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
 use super::rounds::Folder;
@@ -7,10 +7,10 @@ use galerna::log::{Kind, Log, LogOptions, Record, Version};
 use galerna::{Config, FabricKind, Group, MemberId, Mode};
 
 const MESSAGES: usize = 30;
-/// More than a segment holds, so that whole segments go with a cut.
+/// More than a segment holds, so that a cut removes whole segments.
 const EXTRA: u64 = 40;
 const EXTRA_BYTES: usize = 4000;
-/// As if that member's clock were ahead: the others decide and go on at times before these.
+/// As if that member's clock were ahead: the others decide and go on at earlier times than these.
 const AHEAD_NS: u64 = 600_000_000_000;
 
 fn small_segments(folder: &Folder) -> Config {
@@ -20,7 +20,7 @@ fn small_segments(folder: &Folder) -> Config {
     config
 }
 
-/// Three members whose logs hold the same messages and end with the same view, and which are gone by now; the messages.
+/// Runs and ends three members. Their logs hold the same messages and end with the same view. Returns the messages.
 fn three_that_are_gone(config: &Config) -> Vec<String> {
     let still = Still::join(config, &[1, 2, 3]);
     for i in 0..MESSAGES {
@@ -33,7 +33,7 @@ fn three_that_are_gone(config: &Config) -> Vec<String> {
     all
 }
 
-/// Appends records of its last view to member 3's log, while nobody has it open.
+/// Appends records of its last view to member 3's log, while no process has it open.
 fn lengthen(config: &Config) -> Vec<Version> {
     let directory = config.log.as_ref().unwrap().directory.join(format!("{}-3", config.group));
     let identity = Log::identity_of(&directory).unwrap().unwrap();
@@ -53,7 +53,7 @@ fn lengthen(config: &Config) -> Vec<Version> {
     versions
 }
 
-/// All have delivered this, and have the same on disk.
+/// Waits until all members have delivered `expected` and have the same records on disk.
 fn wait_for(expected: &[String], members: &[(Group, List)]) {
     members.iter().for_each(|(group, _)| group.persist(MAIN, PATIENCE).unwrap());
     for (group, list) in members {
@@ -72,8 +72,8 @@ fn nothing_extra(members: &[(Group, List)], extra: &[Version]) {
     }
 }
 
-/// Members 1 and 2 come back without the third, and decide without what it has; `late` brings it in. What it gives is all
-/// three, and what the two still need.
+/// Members 1 and 2 come back without the third, and decide without its extra records. `late` then starts the third. It
+/// returns all three members, and the first two if they must be kept running.
 fn cut_of_what_was_decided_without_it(
     name: &str,
     late: impl FnOnce(&Config, Still) -> (Option<Still>, Vec<(Group, List)>),
@@ -98,7 +98,7 @@ fn cut_of_what_was_decided_without_it(
     wait_for(&expected, &members);
     nothing_extra(&members, &extra);
     drop((members, two));
-    // Nor do they come back with the next life.
+    // The extra records do not come back in the next life either.
     let members = join_all(&config, &[1, 2, 3]);
     wait_for(&expected, &members);
     nothing_extra(&members, &extra);
@@ -121,7 +121,7 @@ fn what_was_decided_without_it_cuts_it_when_all_come_back() {
     });
 }
 
-/// It may have been durable, for all that those who come back know.
+/// The members that come back cannot rule out that the extra records were durable.
 #[test]
 fn the_longest_log_wins_when_all_come_back() {
     let folder = Folder::new("longer-wins");
@@ -140,7 +140,7 @@ fn the_longest_log_wins_when_all_come_back() {
     }
 }
 
-/// The others have dropped what came before, so that nothing of its log is of any use.
+/// The others have trimmed the records before their checkpoint, so the third member's log is useless.
 #[test]
 fn a_checkpoint_of_the_others_takes_its_place() {
     let folder = Folder::new("longer-checkpoint");
@@ -165,7 +165,7 @@ fn a_checkpoint_of_the_others_takes_its_place() {
     expected.push("after".to_owned());
     send(&members[2].0, "after");
     members.iter().for_each(|(group, _)| group.persist(MAIN, PATIENCE).unwrap());
-    // The third's begins behind the checkpoint.
+    // The third member's log begins behind the checkpoint.
     let from = members[2].0.read_log(MAIN).unwrap().oldest().unwrap().unwrap();
     let log = |n: usize| log_of(&members[n].0).into_iter().filter(|(version, ..)| *version >= from).collect::<Vec<_>>();
     for (n, (_, list)) in members.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A founder that lost its disk, one whose log has nothing but the first view yet, and one that has what was durable.
+//! Three founders: one lost its disk, one has a log with only the first view, and one has the durable messages.
 
 use super::group::{List, MAIN, PATIENCE, config, wait};
 use super::rounds::Folder;
@@ -6,7 +6,8 @@ use super::still::Still;
 use galerna::log::{Log, LogOptions, Version};
 use galerna::{FabricKind, Group, MemberId, Mode};
 
-/// `durable_members` = `k`; who comes back; whether the third lost its disk. What each that came back was told, or why not.
+/// Runs a group with `durable_members` = `k`, damages the logs of members 1 and 3, and restarts `ids`. Returns the
+/// deliveries of each of these, or its error.
 fn come_back(name: &str, k: usize, mode: Mode, ids: &[u32]) -> Vec<Result<Vec<String>, String>> {
     let folder = Folder::new(name);
     let mut config = config(&folder, FabricKind::Tcp, 3);
@@ -18,13 +19,13 @@ fn come_back(name: &str, k: usize, mode: Mode, ids: &[u32]) -> Vec<Result<Vec<St
     assert!(still.members.iter().all(|(group, _)| group.view().number == 0));
     wait("the disk", || still.members[1].0.frontiers(MAIN).unwrap().persisted > 1);
     still.end();
-    // The disk of the first was behind: nothing waited for it.
+    // The disk of the first member was behind, since no message waited for it.
     let directory = folder.0.join("logs/list-1");
     let identity = Log::identity_of(&directory).unwrap().unwrap();
     let log = Log::open(&directory, LogOptions { identity, ..LogOptions::default() }).unwrap();
     log.cut(Version { view: 0, sequence: 1 }, PATIENCE).unwrap();
     log.close().unwrap();
-    // The disk of the third is a new one.
+    // The third member has a new, empty disk.
     std::fs::remove_dir_all(folder.0.join("logs/list-3")).unwrap();
     let joins: Vec<_> = ids
         .iter()
@@ -39,7 +40,7 @@ fn come_back(name: &str, k: usize, mode: Mode, ids: &[u32]) -> Vec<Result<Vec<St
     told
 }
 
-/// Control: the two that have their disks are more than half, and go on.
+/// Control: the two members with their disks are a majority, and go on.
 #[test]
 fn control_two_with_their_logs_come_back() {
     let told = come_back("two", 1, Mode::Durable, &[1, 2]);
@@ -52,7 +53,7 @@ fn a_founder_without_its_disk_does_not_make_another_discard_its_log() {
     assert_eq!(told, vec![Ok(vec!["kept".to_owned()]); 3]);
 }
 
-/// The same with the default `durable_members`, and a message that is not durable: the group is to come back at least.
+/// The same with the default `durable_members` and a message that is not durable: at least the group must come back.
 #[test]
 fn a_group_with_two_of_three_logs_comes_back_whoever_lost_its_disk() {
     let told = come_back("lost-all", 0, Mode::Safe, &[1, 2, 3]);

@@ -1,6 +1,6 @@
-//! Groups with a log, by real processes: all are killed at random moments and started again, many times over.
+//! Groups with a log, as real processes: all are killed at random moments and started again, many times over.
 //!
-//! `GALERNA_ROUNDS=100` makes it a hundred rounds, `GALERNA_SEED` draws other moments.
+//! `GALERNA_ROUNDS=100` runs a hundred rounds; `GALERNA_SEED` draws other moments.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod after_failure;
@@ -40,7 +40,7 @@ mod stopped;
 mod trace;
 mod votes;
 
-/// Not a test: what a member's process runs.
+/// The entry point of a member's process; returns at once elsewhere.
 #[test]
 fn member_process() {
     member::run();

@@ -1,4 +1,4 @@
-//! A member's process: sends until it is killed, and keeps a history of what it is delivered, a line each, written at once.
+//! A member's process: it sends until it is killed, and writes a line per delivery to its history at once.
 
 use crate::pace::paced;
 use crate::trace::Stderr;
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
-/// Milliseconds of this process.
+/// Milliseconds since the start of this process.
 pub(crate) struct Clock(Instant);
 
 impl Clock {
@@ -17,7 +17,7 @@ impl Clock {
 }
 
 pub(crate) const MEMBER: &str = "GALERNA_DURABLE_MEMBER";
-/// If set, the member sends only what it is asked for.
+/// If set, the member sends only on request.
 pub(crate) const QUIET: &str = "GALERNA_DURABLE_QUIET";
 const MAIN: SubgroupId = SubgroupId(0);
 
@@ -39,7 +39,7 @@ impl Handler for Recorder {
     }
 }
 
-/// `CONFIGURATION HISTORY LIFE`: until it is killed, or its standard input ends.
+/// Runs the member that `CONFIGURATION HISTORY LIFE` describes, until it is killed or its standard input ends.
 pub(crate) fn run() {
     let Ok(role) = std::env::var(MEMBER) else { return };
     let mut role = role.split(' ');
@@ -63,7 +63,7 @@ pub(crate) fn run() {
             if std::env::var_os(QUIET).is_some() {
                 return;
             }
-            // Of all sizes, and not all durable.
+            // Messages of all sizes, of which some are not durable.
             let mut bytes = format!("{life}.{number} ").into_bytes();
             bytes.resize(bytes.len() + (number as usize * 37) % 3000, b'.');
             let mode = if number % 4 == 3 { Mode::Ordered } else { Mode::Durable };

@@ -1,4 +1,4 @@
-//! Groups whose names look alike, in one directory of logs.
+//! Groups with similar names, in one directory of logs.
 
 use super::common;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
@@ -31,7 +31,7 @@ fn groups_with_names_that_look_alike_have_logs_of_their_own() {
     assert_eq!(made, names.len());
 }
 
-/// A directory that was given to another group by hand.
+/// An operator gave the directory to another group.
 #[test]
 fn the_log_of_a_group_of_another_name_is_refused() {
     let folder = Folder::new("renamed");

@@ -1,4 +1,5 @@
-//! All processes of a group are stopped for a while, with a disk that has something to do: it is not the disk that stood still.
+//! All processes of a group are stopped for a while with work queued for the disk: the disk must not be blamed for the
+//! pause.
 
 use super::common;
 use super::errors::{failing_disk, settled, stopped};
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use std::ffi::OsStr;
 use std::time::Duration;
 
-/// Longer than a disk of this group may do nothing.
+/// Longer than a disk of this group may make no progress.
 const PAUSE: Duration = Duration::from_secs(7);
 
 #[test]

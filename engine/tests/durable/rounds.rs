@@ -1,4 +1,4 @@
-//! Rounds of life and death.
+//! Rounds in which all members are started and killed.
 
 use super::common;
 use super::history::{self, Durable};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) const MEMBERS: u32 = 3;
-/// A start of all members may take so long on a busy machine.
+/// A start of all members may take this long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -56,7 +56,7 @@ pub(crate) struct Member {
     pub(crate) history: PathBuf,
 }
 
-/// A member's process, in its life `round`, with these variables in its environment.
+/// Starts a member's process in its life `round`, with these environment variables.
 pub(crate) fn start(folder: &Path, id: u32, round: usize, variables: &[(&str, &OsStr)]) -> Member {
     let history = folder.join(format!("{id}-{round}.history"));
     let said = std::fs::File::create(folder.join(format!("{id}-{round}.trace"))).unwrap();
@@ -74,7 +74,7 @@ pub(crate) fn start(folder: &Path, id: u32, round: usize, variables: &[(&str, &O
 }
 
 impl Member {
-    /// Asks the process for something; the line that it answers with.
+    /// Sends a request to the process, and returns the line with its answer.
     pub(crate) fn ask(&mut self, question: &str, answer: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{question}").unwrap();
         self.line_with(answer)
@@ -110,7 +110,7 @@ impl Member {
         nix::sys::signal::kill(process, signal).unwrap();
     }
 
-    /// Ends the process by ending its standard input.
+    /// Ends the process by closing its standard input.
     pub(crate) fn end(&mut self) {
         drop(self.child.stdin.take());
         let ended = self.child.wait().unwrap();
@@ -129,7 +129,7 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// The records of a member's log that are messages, as lines of a history.
+/// The message records of a member's log, as lines of a history.
 fn log_of(logs: &Path, id: u32) -> Vec<(Version, Vec<u8>)> {
     let directory = logs.join(format!("durable-{id}"));
     if Log::identity_of(&directory).unwrap().is_none() {
@@ -140,7 +140,7 @@ fn log_of(logs: &Path, id: u32) -> Vec<(Version, Vec<u8>)> {
     entries.filter(|e| e.record().kind == Kind::Message).map(|e| (e.version(), e.to_vec())).collect()
 }
 
-/// The logs of all members, which do not differ in what they have in common.
+/// Returns the logs of all members, and asserts that they are equal where they overlap.
 pub(crate) fn equal_logs(logs: &Path, round: usize) -> Vec<Vec<(Version, Vec<u8>)>> {
     let all: Vec<_> = (1..=MEMBERS).map(|id| log_of(logs, id)).collect();
     for log in &all {
@@ -150,7 +150,7 @@ pub(crate) fn equal_logs(logs: &Path, round: usize) -> Vec<Vec<(Version, Vec<u8>
     all
 }
 
-/// Random numbers below what is asked for.
+/// Returns a source of random numbers below its argument.
 fn dice() -> impl FnMut(u64) -> u64 {
     let mut random = variable("GALERNA_SEED").unwrap_or(1);
     move |below| {
@@ -193,12 +193,12 @@ fn nothing_durable_is_lost_when_all_are_killed() {
     let mut durable = Durable::default();
     for round in 0..rounds {
         let mut members: Vec<Member> = (1..=MEMBERS).map(|id| start(&folder.0, id, round, &[])).collect();
-        // Also while they found the group, or start it again.
+        // Sometimes the kill comes while the members found the group, or restart it.
         if draw(3) > 0 {
             members.iter_mut().for_each(|member| member.hear("joined"));
         }
         std::thread::sleep(Duration::from_millis(20 + draw(400)));
-        // At once, or one after the other: then those who are left may still decide something.
+        // All at once, or one after the other: in the second case the remaining members may still decide something.
         if draw(2) == 0 {
             members.iter_mut().for_each(|member| member.child.kill().unwrap());
         }

@@ -1,4 +1,4 @@
-//! Segments that were made smaller than the configuration says now.
+//! Segments that were made smaller than the present configuration allows.
 
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
 use super::rounds::Folder;
@@ -14,7 +14,7 @@ fn larger_messages_after_the_configuration_was_changed() {
     send(&members[0].0, "small");
     members[0].0.persist(MAIN, PATIENCE).unwrap();
     drop(members);
-    // As the error of the configuration's check says: "raise `log.segment_bytes`".
+    // As the error of the configuration check advises: "raise `log.segment_bytes`".
     config.log.as_mut().unwrap().segment_bytes = 1 << 20;
     config.max_message_bytes = Some(10_000);
     let refused = Group::join(config.clone().with_member(MemberId(1)), List::default()).err().unwrap();

@@ -1,5 +1,5 @@
-/* A host whose clock is wrong. Put before the C library by LD_PRELOAD, this adds to CLOCK_REALTIME the seconds that the file
- * SHIFTED_BY holds, which may be negative. */
+/* A host with a wrong clock. Loaded before the C library by LD_PRELOAD, this adds the seconds in the file SHIFTED_BY to
+ * CLOCK_REALTIME. They may be negative. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-//! A source that needs more than five seconds before it can answer, as one does that first verifies a checkpoint of some gigabytes
-//! (`Sent::new` comes before `Reply::Log`), or whose application needs so long to produce a piece of its state.
+//! A source that needs more than five seconds to answer. Either it first verifies a checkpoint of several gigabytes
+//! (`Sent::new` comes before `Reply::Log`), or its application needs that long to produce a piece of its state.
 
 use super::common;
 use super::group::config;

@@ -1,4 +1,4 @@
-//! Members that all stand still at the same moment, as when the power goes: none sees another go, so all are left in one view.
+//! Members that all stop at the same moment, as in a power failure. None sees another one end, so all stop in one view.
 
 use super::group::{List, PATIENCE};
 use galerna::{Config, Group, MemberId};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Longer than any test takes.
 const EVER: Duration = Duration::from_secs(3600);
 
-/// See the module.
+/// Members that stop together; see the module.
 pub(crate) struct Still {
     pub(crate) members: Vec<(Group, List)>,
     over: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ impl Still {
             engines.push(std::thread::spawn(move || {
                 let (group, mut driver) = Group::join_driven(config, list.clone()).unwrap();
                 told.send((group, list)).unwrap();
-                // Why it stopped, if it did, is the group's to tell.
+                // If the driver stopped early, the group reports the reason.
                 let _ = driver.wait(EVER, || over.load(Ordering::SeqCst));
                 together.wait();
             }));
@@ -38,7 +38,7 @@ impl Still {
         Still { members, over, engines }
     }
 
-    /// Ends all of them: what is in their logs is all that is left.
+    /// Ends all members; only their logs are left.
     pub(crate) fn end(self) {}
 }
 

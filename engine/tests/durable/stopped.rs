@@ -1,4 +1,4 @@
-//! A handler is told that it is over, and then goes on.
+//! A restarting process that has to join anew: its handler must not be called with `stopped` in between.
 
 use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
 use super::rounds::Folder;
@@ -28,7 +28,7 @@ fn a_process_that_joins_anew_was_not_told_that_it_has_stopped() {
     send(&still.members[0].0, "first");
     still.members[0].0.persist(MAIN, PATIENCE).unwrap();
     still.end();
-    // They go on without the third.
+    // Members 1 and 2 go on without the third.
     let two = Still::join(&config, &[1, 2]);
     send(&two.members[0].0, "second");
     two.members[0].0.persist(MAIN, PATIENCE).unwrap();

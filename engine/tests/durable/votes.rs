@@ -1,4 +1,4 @@
-//! A process whose join has returned votes: the group lives when another member dies at that very moment.
+//! A process votes as soon as its `join` has returned: the group survives if another member dies at that moment.
 
 use super::common;
 use super::rounds::{Folder, MEMBERS, Member, configure, start};

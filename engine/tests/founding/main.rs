@@ -1,4 +1,4 @@
-//! Which process founds a group, which joins, and what each of them waits for; by real processes.
+//! Tests with real processes: which process founds a group, which joins, and how long each waits.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use galerna::FabricKind;
 use process::{Folder, Process, configuration, contacts};
 use std::time::Duration;
 
-/// Not a test: what a member's process runs.
+/// The entry point of a member's process; returns at once elsewhere.
 #[test]
 fn member_process() {
     process::run();
@@ -22,14 +22,14 @@ fn log(folder: &Folder) -> String {
     format!("log.directory = \"{}\"\nlog.segment_bytes = 1048576\nlog.restart_wait_ms = 2000", folder.0.display())
 }
 
-/// Member 1 founds, and 2 and 3, which are no founders, join.
+/// Member 1 founds the group, and members 2 and 3, which are not founders, join it.
 fn three_of_one_founder(folder: &Folder, addresses: &[String], keys: impl Fn(u32) -> String) -> Vec<Process> {
     let mut members: Vec<Process> = Vec::new();
     for id in 1..=3 {
         let config = configuration(id, addresses, &[1], &keys(id));
         members.push(Process::start(&folder.0, &id.to_string(), &config, &[]));
     }
-    // With contacts, the founder waits for an answer of those that are to join.
+    // With contacts, the founder waits for an answer of the processes that will join.
     members.iter_mut().for_each(|member| member.tell("join"));
     for member in &members {
         let said = member.hear();
@@ -39,7 +39,7 @@ fn three_of_one_founder(folder: &Folder, addresses: &[String], keys: impl Fn(u32
     members
 }
 
-/// Founder 1 dies and is started again at once: it joins 2 and 3, of which its list says nothing.
+/// Founder 1 dies and is started again at once. It joins 2 and 3, which its list of founders does not contain.
 fn the_only_founder_comes_back(folder: &Folder, addresses: &[String], keys: impl Fn(u32) -> String) {
     let mut members = three_of_one_founder(folder, addresses, &keys);
     assert!(members[1].ask("send kept").starts_with("sent Ok"));
@@ -73,8 +73,8 @@ fn a_founder_with_a_log_finds_the_others_where_they_were() {
     the_only_founder_comes_back(&folder, &addresses, |_| log(&folder));
 }
 
-/// All founders leave for good. Another process joins through a contact, one that left comes back through its memory, and one
-/// that died through its log.
+/// All founders leave for good. A new process joins through a contact, a process that left joins through the addresses
+/// that it remembers, and one that died joins through those in its log.
 #[test]
 fn a_group_whose_founders_have_left_is_open_to_others() {
     let (folder, addresses) = (Folder::new("left"), common::addresses(FabricKind::Tcp, 4));
@@ -94,12 +94,12 @@ fn a_group_whose_founders_have_left_is_open_to_others() {
     members.iter_mut().for_each(|member| member.wait_for_view(&[3, 4]));
     let mut two = Process::start(&folder.0, "2", &configuration(2, &addresses, &[1], &log(&folder)), &[]);
     assert_eq!(two.ask("join"), "joined [2, 3, 4]");
-    // The founder that left, too: its log knows the others.
+    // The founder that left can join, too: its log knows the others.
     let mut one = Process::start(&folder.0, "1", &configuration(1, &addresses, &[1], &log(&folder)), &[]);
     assert_eq!(one.ask("join"), "joined [1, 2, 3, 4]");
 }
 
-/// Without a log and without contacts, but the process itself has been in the group.
+/// It has no log and no contacts, but the process itself has been in the group.
 #[test]
 fn a_process_that_left_does_not_found_a_second_group() {
     let (folder, addresses) = (Folder::new("memory"), common::addresses(FabricKind::Tcp, 3));
@@ -114,13 +114,13 @@ fn a_process_that_left_does_not_found_a_second_group() {
     let said = one.ask("join");
     let named = said.contains(&addresses[1]) && said.contains("member 2 of the group that this process was in");
     assert!(said.starts_with("refused join: after 4000 ms") && named, "{said}");
-    // Another process knows nothing of all that.
+    // A new process knows nothing of the former group.
     one.kill();
     let mut new = Process::start(&folder.0, "1", &configuration(1, &addresses, &[1], &short(1)), &[]);
     assert_eq!(new.ask("join"), "joined [1]");
 }
 
-/// Of two founders one has been in a group with a third process; the other is new.
+/// One of two founders has been in a group with a third process; the other one is new.
 #[test]
 fn founders_tell_each_other_of_a_former_group() {
     let (folder, addresses) = (Folder::new("told"), common::addresses(FabricKind::Tcp, 3));
@@ -158,7 +158,7 @@ fn a_process_that_never_founds_waits_for_a_group() {
     let (folder, addresses) = (Folder::new("never"), common::addresses(FabricKind::Tcp, 2));
     let keys = "join_timeout_ms = 1500\nfound = \"never\"";
     let mut one = Process::start(&folder.0, "1", &configuration(1, &addresses, &[1, 2], keys), &[]);
-    // The other founder is told why it waits.
+    // The other founder learns why it has to wait.
     let keys = "join_timeout_ms = 1000";
     let mut two = Process::start(&folder.0, "2", &configuration(2, &addresses, &[1, 2], keys), &[]);
     one.tell("join");
@@ -168,8 +168,8 @@ fn a_process_that_never_founds_waits_for_a_group() {
     assert!(two.starts_with("refused join: after 1000 ms") && two.contains("member 1"), "{two}");
 }
 
-/// Two groups of one name, which know nothing of each other; a process that meets both says so, and so does one that comes
-/// back to the one and finds the other.
+/// Two groups have one name, and do not know each other. A process that meets both reports it, and so does a process
+/// that returns to one group and finds the other.
 #[test]
 fn two_groups_of_one_name_are_told_apart() {
     let (folder, addresses) = (Folder::new("two"), common::addresses(FabricKind::Tcp, 3));

@@ -1,4 +1,4 @@
-//! What stands in the way of a start for a while only, and what never goes away.
+//! Temporary and permanent obstacles to a start.
 
 use crate::common;
 use crate::process::{Folder, Process, configuration};
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Passes on what comes to `from`, to `to`.
+/// Forwards connections to `from` on to `to`.
 fn forward(from: TcpListener, to: String) {
     let pipe = |from: &TcpStream, to: &TcpStream| {
         let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -26,8 +26,8 @@ fn forward(from: TcpListener, to: String) {
     });
 }
 
-/// One pair of founders cannot connect for several failure timeouts. Of each pair the later in the list connects: only member 3
-/// goes to where member 2 is said to be found.
+/// One pair of founders cannot connect for several failure timeouts. Of each pair the later founder in the list
+/// connects, so only member 3 dials the configured address of member 2.
 #[test]
 fn founders_wait_for_a_pair_that_cannot_connect_yet() {
     let (folder, addresses) = (Folder::new("pair"), common::addresses(FabricKind::Tcp, 4));
@@ -47,7 +47,7 @@ fn founders_wait_for_a_pair_that_cannot_connect_yet() {
     }
 }
 
-/// A founder that is killed and started again in the middle of founding makes nobody give up.
+/// A founder that is killed and started again in the middle of the founding makes no other founder give up.
 #[test]
 fn a_founder_may_be_started_again_while_the_others_meet() {
     let (folder, addresses) = (Folder::new("again"), common::addresses(FabricKind::Tcp, 3));
@@ -62,7 +62,7 @@ fn a_founder_may_be_started_again_while_the_others_meet() {
         };
         let mut others = [start(1), start(2)];
         others.iter_mut().for_each(|member| member.tell("join"));
-        // At moments of all kinds: before, in and after the handshakes.
+        // At moments before, during and after the handshakes.
         for pause_ms in [0, 5, 20, 60, 150, 400] {
             let mut third = start(3);
             third.tell("join");
@@ -91,7 +91,7 @@ fn a_port_that_is_taken_for_a_while_is_waited_for() {
     assert_eq!(one.hear(), "joined [1]");
 }
 
-/// Nobody dials the last founder to meet it; but whoever comes later will.
+/// No founder dials the last founder in the list, but later joiners will.
 #[test]
 fn a_last_founder_that_is_not_where_it_says_is_named() {
     let (folder, mut addresses) = (Folder::new("last"), common::addresses(FabricKind::Tcp, 3));
@@ -109,7 +109,7 @@ fn a_last_founder_that_is_not_where_it_says_is_named() {
     assert!(said.starts_with("refused") && said.contains("member 1"), "{said}");
 }
 
-/// The own address comes up late, and so does the network it belongs to: in a network namespace of the member's own.
+/// The process's own address and its network come up late, in a network namespace of its own.
 #[test]
 fn an_address_that_is_not_there_yet_is_waited_for() {
     let probe = std::process::Command::new("unshare").args(["--net", "true"]).status();
@@ -127,7 +127,7 @@ fn an_address_that_is_not_there_yet_is_waited_for() {
     }
 }
 
-/// Permanent obstacles are said at once.
+/// Permanent obstacles are reported at once.
 #[test]
 fn what_no_time_mends_is_said_at_once() {
     let (folder, addresses) = (Folder::new("never-ready"), common::addresses(FabricKind::Tcp, 2));
@@ -149,7 +149,7 @@ fn what_no_time_mends_is_said_at_once() {
     let mut one = Process::start(&folder.0, "1", &config, &[]);
     let said = one.ask("join");
     assert!(said.contains("no socket"), "{said}");
-    // A directory of which nothing can be made: where a file stands, and where nobody can make anything.
+    // A directory in which no file can be created: the path of a file, and a path in `/proc`.
     for (directory, cause) in [(path.clone(), "Not a directory"), ("/proc/logs".into(), "No such file")] {
         let log = format!("{keys}\nlog.directory = \"{}\"", directory.display());
         let mut one = Process::start(&folder.0, "1", &configuration(1, &addresses, &[1, 2], &log), &[]);

@@ -1,4 +1,4 @@
-//! A member's process, which does what it is told over its standard input.
+//! A member's process, which takes commands on its standard input.
 
 use galerna::{Config, Delivery, Group, Handler, MemberId, Mode, SubgroupId};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const MEMBER: &str = "GALERNA_FOUNDING_MEMBER";
 const MAIN: SubgroupId = SubgroupId(0);
-/// How long anything may take on a busy machine.
+/// The limit for every wait, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Default)]
@@ -33,7 +33,8 @@ impl Handler for List {
     }
 }
 
-/// What a member's process runs: `join`, `leave`, `send TEXT`, `view`, `list`, each answered by a line.
+/// Runs a member's process. Its commands are `join`, `leave`, `send TEXT`, `view` and `list`; it answers each with a
+/// line.
 pub(crate) fn run() {
     let Ok(config) = std::env::var(MEMBER) else { return };
     let config = Config::from_file(config).unwrap();
@@ -89,7 +90,7 @@ impl Drop for Folder {
     }
 }
 
-/// A process, killed when it is dropped.
+/// A process, which is killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
     input: ChildStdin,
@@ -97,7 +98,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A process with this configuration, which does nothing yet; `wrapped`: a command that runs it.
+    /// Starts a process with this configuration; it does nothing yet. `wrapped` is a command that runs it.
     pub(crate) fn start(folder: &Path, name: &str, config: &str, wrapped: &[&str]) -> Process {
         let file = folder.join(format!("{name}.toml"));
         std::fs::write(&file, config).unwrap();
@@ -115,7 +116,7 @@ impl Process {
         let (sender, said) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // What the test runner prints may be before it on the same line.
+                // Output of the test runner may be in front of it on the same line.
                 if let Some((_, line)) = line.split_once("said ") {
                     let _ = sender.send(line.to_owned());
                 }
@@ -124,12 +125,12 @@ impl Process {
         Process { child, input, said }
     }
 
-    /// Tells it something.
+    /// Sends a command.
     pub(crate) fn tell(&mut self, what: &str) {
         writeln!(self.input, "{what}").unwrap();
     }
 
-    /// What it answers.
+    /// Waits for the next answer.
     pub(crate) fn hear(&self) -> String {
         self.said.recv_timeout(PATIENCE).expect("the process says nothing")
     }
@@ -139,12 +140,12 @@ impl Process {
         self.hear()
     }
 
-    /// Whether it has said nothing yet.
+    /// Whether it has given no answer yet.
     pub(crate) fn is_silent(&self) -> bool {
         self.said.try_recv().is_err()
     }
 
-    /// `kill -9`.
+    /// Sends `SIGKILL`, and waits for the end.
     pub(crate) fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -172,7 +173,8 @@ impl Drop for Process {
     }
 }
 
-/// The configuration of member `id` at `addresses[id - 1]`, with these founders and further keys before the lists.
+/// Makes the configuration of member `id` at `addresses[id - 1]`, with these founders, and with `keys` before the
+/// lists.
 pub(crate) fn configuration(id: u32, addresses: &[String], founders: &[u32], keys: &str) -> String {
     let own = match founders.contains(&id) {
         true => String::new(),
@@ -189,7 +191,7 @@ pub(crate) fn configuration(id: u32, addresses: &[String], founders: &[u32], key
     )
 }
 
-/// `contacts` for these members.
+/// Makes the `contacts` key for these members.
 pub(crate) fn contacts(addresses: &[String], ids: &[u32]) -> String {
     let addresses: Vec<&String> = ids.iter().map(|id| &addresses[*id as usize - 1]).collect();
     format!("contacts = {addresses:?}\n")

@@ -1,4 +1,4 @@
-//! The processes of a group, and what they say.
+//! The processes of a group, and their output.
 
 use super::common;
 use super::member::MEMBER;
@@ -10,10 +10,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// On a busy machine everything may take long.
+/// The limit for every wait, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Bytes of a line of a history, about.
+/// Approximate length of a history's line, in bytes.
 const LINE_LEN: u64 = 32;
 
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -35,12 +35,12 @@ impl Drop for Folder {
     }
 }
 
-/// How a group is made.
+/// The settings of a group.
 pub(crate) struct Plan {
     pub(crate) fabric: FabricKind,
-    /// Where the members find each other, and where they listen.
+    /// For each member, the address that the others dial, and the one on which it listens.
     pub(crate) addresses: Vec<(String, String)>,
-    /// More lines of the configuration.
+    /// Further lines of the configuration.
     pub(crate) keys: String,
     pub(crate) logs: bool,
     /// Bytes of the largest messages, and the pause after each, in microseconds.
@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     pub(crate) pause_us: u64,
 }
 
-/// A group's processes and files.
+/// The processes and files of a group.
 pub(crate) struct Cluster {
     pub(crate) folder: Folder,
     plan: Plan,
@@ -59,7 +59,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Process {
     pub(crate) child: Child,
     orders: ChildStdin,
-    /// Lines, and when they were heard.
+    /// Lines of output, each with the time at which it was read.
     said: Arc<Mutex<Vec<(Instant, String)>>>,
     history: PathBuf,
 }
@@ -91,7 +91,7 @@ impl Cluster {
         cluster
     }
 
-    /// A new life of member `id`.
+    /// Starts a new life of member `id`.
     pub(crate) fn begin(&mut self, id: u32) {
         self.lives += 1;
         let (folder, Plan { len, pause_us, .. }) = (&self.folder.0, &self.plan);
@@ -117,7 +117,7 @@ impl Cluster {
         self.members.insert(id, Process { child, orders, said, history });
     }
 
-    /// Waits until the member has said a line that contains `what`.
+    /// Waits until the member has printed a line that contains `what`.
     pub(crate) fn wait(&self, id: u32, what: &str) {
         let process = &self.members[&id];
         until(|| process.has_said(what), || format!("member {id} has not said `{what}`: {:?}", process.said()));
@@ -130,7 +130,8 @@ impl Cluster {
         until(is, || format!("member {id} is not in a view of {members}: {:?}", process.said()));
     }
 
-    /// Nobody has accused anybody of breaking the protocol, and nobody was delivered bytes that nobody sent.
+    /// Asserts that no member accused another one of breaking the protocol, and none was delivered bytes that were not
+    /// sent.
     pub(crate) fn check_manners(&self) {
         for (id, process) in &self.members {
             let said = process.said();
@@ -143,7 +144,7 @@ impl Cluster {
         }
     }
 
-    /// What each process has said, and when.
+    /// The output of all processes, with its age.
     fn all_said(&self) -> String {
         let now = Instant::now();
         let mut text = String::new();
@@ -155,7 +156,7 @@ impl Cluster {
         text
     }
 
-    /// Waits until each of `ids` was delivered about so many messages more.
+    /// Waits until each of `ids` was delivered about `more` further messages.
     pub(crate) fn wait_for_more(&self, ids: &[u32], more: u64) {
         let before: Vec<u64> = ids.iter().map(|id| self.members[id].history_len()).collect();
         for (id, before) in ids.iter().zip(before) {
@@ -184,7 +185,7 @@ impl Process {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
     }
 
-    /// Stands still in its next callback.
+    /// Makes the process stand still in its next callback.
     pub(crate) fn stand(&mut self) {
         writeln!(self.orders, "stand").unwrap();
     }
@@ -193,7 +194,7 @@ impl Process {
         self.signal(nix::sys::signal::Signal::SIGCONT);
     }
 
-    /// Sends nothing more.
+    /// Makes the process send no more messages.
     pub(crate) fn hush(&mut self) {
         writeln!(self.orders, "quiet").unwrap();
     }
@@ -206,7 +207,7 @@ impl Process {
         self.said.lock().unwrap().iter().any(|(_, line)| line.contains(what))
     }
 
-    /// The members of the last view that it was told.
+    /// The members of the last view that the process has printed.
     fn view(&self) -> Option<String> {
         let said = self.said.lock().unwrap();
         let mut lines = said.iter().rev().map(|(_, line)| line);
@@ -218,7 +219,7 @@ impl Process {
         std::fs::metadata(&self.history).map_or(0, |file| file.len())
     }
 
-    /// What it was delivered, a line each; without one that is not whole.
+    /// The lines of its history, without an incomplete one at the end.
     pub(crate) fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.history).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);

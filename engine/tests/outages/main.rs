@@ -1,5 +1,5 @@
-//! Real processes that are stopped and continued, and networks that fail for a while: what was delivered is the same
-//! everywhere, and whoever can go on does.
+//! Real processes that are stopped and continued, and networks that fail for a while. All members are delivered the
+//! same, and every member that can go on does.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -11,7 +11,7 @@ mod relinked;
 mod shared_memory;
 mod slow;
 
-/// Not a test: what a member's process runs.
+/// The entry point of a member's process; returns at once elsewhere.
 #[test]
 fn member_process() {
     member::run();

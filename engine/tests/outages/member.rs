@@ -1,5 +1,4 @@
-//! A member's process: sends at the pace that it is told, and keeps a history of what it is delivered, a line each, written at
-//! once.
+//! A member's process: it sends at a given pace, and writes a line per delivery to its history at once.
 
 use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::fs::File;
@@ -10,10 +9,10 @@ use std::time::Duration;
 
 pub(crate) const MEMBER: &str = "GALERNA_OUTAGES_MEMBER";
 const MAIN: SubgroupId = SubgroupId(0);
-/// The next callback stands still, with the whole process.
+/// Makes the next callback stop the whole process.
 static STANDS: AtomicBool = AtomicBool::new(false);
 
-/// The bytes of message `number` of member `sender`, in its life `life`.
+/// The bytes of message `number` of member `sender` in its life `life`.
 fn payload(life: u32, sender: u32, number: u64, len: usize) -> Vec<u8> {
     let mut bytes = [&life.to_le_bytes()[..], &sender.to_le_bytes(), &number.to_le_bytes()].concat();
     let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(sender) << 32 ^ u64::from(life);
@@ -28,7 +27,7 @@ fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What a history holds of a message: sequence, then whatever its bytes are.
+/// The line of a message in a history: sequence number, sender, length, and digest of the bytes.
 pub(crate) fn line_of(sequence: u64, sender: u32, bytes: &[u8]) -> String {
     format!("{sequence} {sender} {} {:x}", bytes.len(), digest(bytes))
 }
@@ -82,7 +81,8 @@ impl Handler for Recorder {
     }
 }
 
-/// `CONFIGURATION HISTORY LIFE LEN PAUSE_US`: sends messages of up to so many bytes, until it is killed or told to stop.
+/// Runs the member that `CONFIGURATION HISTORY LIFE LEN PAUSE_US` describes. It sends messages of up to `LEN` bytes,
+/// until it is killed or a command stops it.
 pub(crate) fn run() {
     let Ok(role) = std::env::var(MEMBER) else { return };
     let role: Vec<_> = role.split(' ').collect();

@@ -1,4 +1,4 @@
-//! A network that fails without privileges: a proxy in front of each member's listening socket.
+//! A network that can fail without privileges: each member's listening socket has a proxy in front of it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,20 +14,20 @@ pub(crate) struct Network {
 #[derive(Default)]
 struct Gate {
     over: AtomicBool,
-    /// No connection is carried, and none is accepted.
+    /// No bytes pass, and new connections are refused.
     cut: AtomicBool,
-    /// Bytes per second of one direction of a connection; 0 is as many as there are.
+    /// Limit for each direction of a connection, in bytes per second; 0 means no limit.
     rate: AtomicU64,
     wires: Mutex<Vec<TcpStream>>,
 }
 
 impl Network {
-    /// In front of members that listen there.
+    /// Starts proxies in front of members that listen on the addresses `behind`.
     pub(crate) fn start(behind: &[String]) -> Network {
         let gate = Arc::new(Gate::default());
         let fronts = behind.iter().map(|address| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            // What the proxy's kernel holds is neither here nor there: little of it.
+            // Bytes in the proxy's kernel are at neither end, so its receive buffer is small.
             socket2::SockRef::from(&listener).set_recv_buffer_size(32 << 10).unwrap();
             let front = listener.local_addr().unwrap();
             let (gate, address) = (gate.clone(), address.clone());
@@ -38,7 +38,7 @@ impl Network {
         Network { gate, fronts }
     }
 
-    /// Where the others find the members.
+    /// The addresses by which the others reach the members.
     pub(crate) fn fronts(&self) -> Vec<String> {
         self.fronts.iter().map(ToString::to_string).collect()
     }
@@ -53,7 +53,7 @@ impl Network {
         self.gate.cut.store(false, Ordering::SeqCst);
     }
 
-    /// From now on so many bytes per second go each way of each connection.
+    /// Limits each direction of each connection to `rate` bytes per second from now on.
     pub(crate) fn limit(&self, rate: u64) {
         self.gate.rate.store(rate, Ordering::SeqCst);
     }
@@ -84,7 +84,7 @@ impl Gate {
                 return;
             }
             if !self.cut.load(Ordering::SeqCst) {
-                // That this fails is the network's nature.
+                // An error ends the connection, as in a real network.
                 let _ = self.carry(client, behind);
             }
         }
@@ -110,15 +110,15 @@ impl Gate {
         Ok(())
     }
 
-    /// Carries bytes one way, then the end.
+    /// Copies bytes in one direction, then passes on the end of the stream.
     fn pump(&self, from: &mut TcpStream, to: &mut TcpStream) {
         let mut bytes = vec![0; 16 << 10];
         loop {
             let rate = self.rate.load(Ordering::SeqCst);
             let most = if rate == 0 { bytes.len() } else { 4096 };
             match from.read(&mut bytes[..most]) {
-                // All connections carry nothing more from one moment on: a member that hears of its cut first decides nothing with
-                // others that have not heard of theirs.
+                // All connections stop at the same moment. Otherwise a member that notices its cut first could decide
+                // together with others that have not noticed theirs.
                 Ok(len) if len > 0 && self.cut.load(Ordering::SeqCst) => {
                     let _ = to.shutdown(Shutdown::Both);
                     let _ = from.shutdown(Shutdown::Both);

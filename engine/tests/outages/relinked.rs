@@ -1,4 +1,4 @@
-//! Outages after which the same members go on: nothing is decided while nobody can decide, and links are made again.
+//! Outages after which the same members go on: no decision is made without a majority, and links are made again.
 
 use super::common;
 use super::group::{Cluster, Plan, until};
@@ -15,7 +15,7 @@ fn direct(fabric: FabricKind, count: u32) -> Vec<(String, String)> {
     common::addresses(fabric, count).into_iter().map(|address| (address.clone(), address)).collect()
 }
 
-/// They all run, and nobody lacks what anybody was delivered; what was accepted was delivered.
+/// All run, all have the same deliveries, and every accepted message was delivered.
 fn all_go_on(cluster: &mut Cluster, ids: &[u32]) {
     cluster.wait_for_more(ids, 50);
     let mut sent = 0;
@@ -43,7 +43,7 @@ fn all_go_on(cluster: &mut Cluster, ids: &[u32]) {
     cluster.check_manners();
 }
 
-/// With the default settings: a process stands still for longer than `failure_timeout_ms`, and for less than
+/// With the default settings, a process stands still for longer than `failure_timeout_ms` and for less than
 /// `partition_timeout_ms`.
 fn stopped_for_a_moment(fabric: FabricKind, pause: Duration) {
     let mut cluster = Cluster::start(&format!("moment-{fabric}"), plan(fabric, direct(fabric, 2), ""));
@@ -54,7 +54,7 @@ fn stopped_for_a_moment(fabric: FabricKind, pause: Duration) {
         cluster.members[&id].go_on();
         cluster.wait_for_view(1, "1,2");
         cluster.wait_for_view(2, "1,2");
-        // They stopped when the partition timeout had passed.
+        // If the members were to stop, they would have done so when the partition timeout had passed.
         let end = Instant::now() + Duration::from_secs(12);
         while Instant::now() < end {
             cluster.wait_for_more(&[1, 2], 20);

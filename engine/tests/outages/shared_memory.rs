@@ -1,5 +1,5 @@
-//! On shared memory: a member that stands still for so long that it is removed, while the others go on and reuse the memory that
-//! it reads.
+//! On shared memory: a member stands still for so long that it is removed, while the others go on and reuse the memory
+//! that it reads.
 
 use super::common;
 use super::group::{Cluster, Plan, until};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const ROUNDS: u64 = 5;
 
-/// What the members that stay were delivered, by sequence.
+/// The deliveries of the members that stay, by sequence number.
 fn delivered(cluster: &Cluster, ids: &[u32]) -> HashMap<u64, String> {
     let mut all = HashMap::new();
     for id in ids {
@@ -37,7 +37,7 @@ fn stopped_and_removed(logs: bool) {
     for round in 0..ROUNDS {
         cluster.wait_for_more(&[1, 2, 3], 50);
         if round % 2 == 0 {
-            // At any moment of its passes.
+            // At an arbitrary moment of its passes.
             std::thread::sleep(Duration::from_micros(137 * (round * round + 1)));
             cluster.members[&3].stop();
         } else {
@@ -72,7 +72,7 @@ fn stopped_and_removed(logs: bool) {
     }
 }
 
-/// What the removed member has on its disk.
+/// Checks the log on the removed member's disk.
 fn check_log(cluster: &Cluster, theirs: &HashMap<u64, String>) {
     let log = Log::open_read_only(cluster.folder.0.join("logs").join("outages-3")).unwrap();
     let mut count = 0;

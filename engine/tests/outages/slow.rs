@@ -1,4 +1,4 @@
-//! A slow network: what is queued for a peer takes longer than the failure timeout, and nobody is removed for it.
+//! A slow network: the bytes queued for a peer take longer than the failure timeout, and no member is removed for it.
 
 use super::common;
 use super::group::{Cluster, Plan};
@@ -6,7 +6,7 @@ use super::network::Network;
 use galerna::FabricKind;
 use std::time::{Duration, Instant};
 
-/// A ring of 4 MiB takes twenty seconds.
+/// In bytes per second: a ring of 4 MiB takes twenty seconds.
 const RATE: u64 = 200_000;
 
 #[test]

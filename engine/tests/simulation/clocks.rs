@@ -1,21 +1,22 @@
-//! The hosts' clocks: up to 5 s apart, and in every third run one of them wrong by any amount, in leaps.
+//! The clocks of the hosts: up to 5 s apart. In a third of the runs, one of them is wrong by any amount and jumps.
 
 use super::rng::Rng;
 use crate::membership::View;
 
 /// The simulated time begins on some day in 2023.
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
-/// Nothing is dated later than this after the right time: the clocks' spread, and what a correction leaves.
+/// The limit by which a record's time may exceed the right time: the spread of the clocks, and the rest after a
+/// correction.
 const AHEAD_MAX_NS: u64 = 60_000_000_000;
 const HOUR_S: i64 = 3600;
-/// Also before 1970, and beyond what a stamp can hold.
+/// Some of them are before 1970, or beyond the range of a stamp.
 const LEAPS_S: [i64; 6] = [0, -HOUR_S, HOUR_S, 24 * HOUR_S, -2_000_000_000, 20_000_000_000];
 
-/// See the module.
+/// The clocks of all hosts; see the module.
 pub(super) struct HostClocks {
-    /// Draws of its own: the rest of a run is the same whatever the clocks show.
+    /// A separate generator: the rest of a run does not depend on the clocks.
     rng: Rng,
-    /// The member whose host has the wrong clock, and by how many seconds it is off.
+    /// The member with the wrong clock; `off_s` is the clock's error in seconds.
     wrong: Option<u32>,
     off_s: i64,
     alone: bool,
@@ -23,7 +24,8 @@ pub(super) struct HostClocks {
 }
 
 impl HostClocks {
-    /// Those of a group of `founders`. Of two clocks nobody can say which one is right.
+    /// Makes the clocks of a group of `founders`. With fewer than three no clock is wrong, since the group could not
+    /// determine which of two is right.
     pub(super) fn new(seed: u64, founders: usize) -> HostClocks {
         let mut rng = Rng::new(!seed);
         let wrong = (founders >= 3 && rng.chance(1, 3)).then(|| 1 + rng.below(founders) as u32);
@@ -41,7 +43,7 @@ impl HostClocks {
         }
     }
 
-    /// The wrong clock leaps now and then.
+    /// The wrong clock jumps now and then.
     pub(super) fn step(&mut self) {
         if self.rng.chance(1, 400) {
             self.leap();
@@ -57,17 +59,17 @@ impl HostClocks {
         BEGIN_NS + now_ms * 1_000_000
     }
 
-    /// Whoever is alone in a view has nobody to be corrected by.
+    /// A member that is alone in a view has no peer that could correct its clock.
     pub(super) fn note_view(&mut self, view: &View) {
         self.alone |= view.members.len() == 1 && view.members.iter().any(|m| self.wrong == Some(m.peer.id.0));
     }
 
-    /// The latest time that a record may bear.
+    /// The latest time that a record may have.
     pub(super) fn latest_ns(&self, now_ms: u64) -> u64 {
         if self.alone { u64::MAX } else { Self::right_ns(now_ms) + AHEAD_MAX_NS }
     }
 
-    /// What the clock of this member's host shows.
+    /// Reads the clock of this member's host.
     pub(super) fn read_ns(&self, member: u32, now_ms: u64) -> u64 {
         if self.wrong == Some(member) {
             return Self::right_ns(now_ms).saturating_add_signed(self.off_s.saturating_mul(1_000_000_000));

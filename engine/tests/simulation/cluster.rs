@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a run did; two runs of one seed do the same.
+/// Counts of the events in a run; two runs of one seed have the same counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     pub(crate) deliveries: u64,
@@ -45,11 +45,11 @@ pub(crate) struct Report {
     pub(crate) durable: u64,
     pub(crate) disk_failures: u64,
     pub(crate) relinks: u64,
-    /// How often a clock that is wrong was set to something else.
+    /// How often the error of a wrong clock changed.
     pub(crate) leaps: u64,
-    /// Links that broke between two processes that were being restarted, and were made again.
+    /// Links that broke between two processes in a restart, and were made again.
     pub(crate) links_again: u64,
-    /// Members that were told that the others had gone on without them.
+    /// Members that learned from a peer that the others had gone on without them.
     pub(crate) told_gone_on: u64,
     /// How often new memory was lost, and the link with it.
     pub(crate) lost_memories: u64,
@@ -112,26 +112,28 @@ pub(super) struct Actor {
     ring: Arc<SendRing>,
     /// Messages still to send: length and mode.
     todo: Vec<(usize, Mode)>,
-    /// Claims not committed yet, with the message's place in the sender's order; none for one that will be dropped.
+    /// Claims that are not committed yet, each with the message's place in the sender's order. The place is `None` if
+    /// the claim will be dropped.
     open: Vec<(Claim, Option<usize>)>,
     pub(super) paused: usize,
     dead: bool,
-    /// The driver would not sleep: the last pass moved something, or something was asked of it since.
+    /// The driver would not sleep: the last pass made progress, or the driver was called since.
     pub(super) awake: bool,
     /// A flush was asked for since the last pass.
     asked: bool,
-    /// Wants to leave as soon as it runs.
+    /// The member leaves as soon as it runs.
     leaves: bool,
-    /// A fault may cost it its place.
+    /// A fault may cost the member its place.
     doubtful: bool,
-    /// In a group with a log: its disk.
+    /// The member's disk, in a group with a log.
     journal: Option<SimJournal>,
-    /// Of one that joined such a group: what lets its journal go, and where its first view begins.
+    /// For a joiner in such a group: `release` lets its journal proceed, and `first` is the beginning of its first
+    /// view.
     release: Option<Release>,
     first: Option<Version>,
 }
 
-/// A link that its other end has made: at whom it arrives, from whom, and since which view that one has its place.
+/// A link that its other end has made: the receiver, the sender, and the view since which the sender has its place.
 pub(super) struct Arrival {
     pub(super) at: usize,
     pub(super) from: usize,
@@ -149,12 +151,12 @@ impl Actor {
     }
 }
 
-/// How often something happens, among a thousand steps; and what must be true of the run.
+/// The frequency of each event per thousand steps, and the conditions that the run must meet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Plan {
     kill: usize,
     cut: usize,
-    /// Every link breaks at once.
+    /// All links break at once.
     storm: usize,
     stall: usize,
     /// One process stands still for longer than the failure timeout.
@@ -162,24 +164,24 @@ pub(super) struct Plan {
     suspect: usize,
     join: usize,
     leave: usize,
-    /// Several believe that they lead while an epoch ends, over links of very different delays.
+    /// Several members believe that they lead while an epoch ends, over links with very different delays.
     duel: usize,
-    /// So many faults at most.
+    /// The limit for the number of faults.
     most: usize,
-    /// No fault that could cost the majority: then the group lives.
+    /// No fault may cost the majority, so the group must survive.
     careful: bool,
-    /// Links that break can be made again after a while, and stalled ones come back in the end.
+    /// Broken links can be made again after a while, and stalled ones recover in the end.
     pub(super) heals: bool,
-    /// Of two members, nothing fails but their link, and that for less than the partition timeout: both go on, or leave.
+    /// Of two members only the link fails, for less than the partition timeout. Both must go on, or leave.
     outages: bool,
     all_leave: bool,
-    /// Everything dies at once, with the state of all disks.
+    /// All processes die at once; the disks keep their state.
     blackout: usize,
     /// A disk fails.
     disk: usize,
 }
 
-/// See the module.
+/// The simulated cluster; see the module.
 pub(crate) struct Cluster {
     pub(super) rng: Rng,
     pub(super) net: Net,
@@ -193,39 +195,39 @@ pub(crate) struct Cluster {
     pub(super) arrivals: Vec<Arrival>,
     stalled: Vec<(usize, usize)>,
     pub(super) outages: Outages,
-    /// A member that stood still, or could not be heard, may come back in time to stay in the place of the one that
-    /// accused it: so many may have been lost in that way, whoever they are.
+    /// A member that stood still or was cut off may come back in time, and its accuser may lose its place instead. At
+    /// most this many members may be lost in this way, whichever they are.
     pub(super) excuses: usize,
-    /// Every counter seen so far, to see that none goes back.
+    /// Every counter seen so far, to check that none goes back.
     counters: HashMap<usize, (Arc<Row>, Vec<u64>)>,
     pub(super) report: Report,
     pub(super) now_ms: u64,
-    /// One reservation in so many is dropped.
+    /// One reservation in `keep` is dropped.
     keep: usize,
     ring_bytes: usize,
     max_message: usize,
     shared: bool,
-    /// So many leaders at most are accused after they proposed.
+    /// The limit for the number of leaders that are accused after they proposed.
     duels: usize,
     trace: bool,
-    /// The disks by member, in a group with a log; and how many votes make a message durable.
+    /// `disks`: the disks by member, in a group with a log. `durability`: how many votes make a message durable.
     disks: HashMap<u32, SimJournal>,
     durability: Option<Durability>,
     founders: usize,
-    /// A disk does something at one step in so many.
+    /// A disk makes progress at one step in `slowness`.
     slowness: usize,
-    /// The disks hold the log that ships.
+    /// The disks hold the real log instead of its model.
     real: bool,
-    /// Nobody runs: processes are being started again.
+    /// No process runs: processes are being restarted.
     dark: bool,
-    /// What was said of the past: a time, and the last record up to it; and the log that said so.
+    /// Closed times, each with the last record up to it at that moment.
     pasts: Vec<(u64, Option<Version>)>,
     clocks: HostClocks,
 }
 
 const MULTICAST: usize = 1;
 
-/// Ends its passes early now and then, as the time does.
+/// Ends its passes early now and then, as a time limit does.
 struct Hasty<F> {
     told: F,
     passed: u64,
@@ -317,7 +319,7 @@ impl Cluster {
         cluster
     }
 
-    /// The founders, linked with each other.
+    /// Makes the founders, linked with each other.
     fn found(&mut self, n: usize, origin: Origin) {
         let step = 1 + 2 * self.rng.below(4);
         let founders: Vec<Peer> =
@@ -333,7 +335,7 @@ impl Cluster {
         }
     }
 
-    /// A new process.
+    /// Adds a process.
     fn add(&mut self, slot: Slot, id: u32, origin: Origin, start: Start) -> Peer {
         let (process, fabric, rows) = self.net.process(slot);
         let peer = Peer { slot, id: MemberId(id), incarnation: self.actors.len() as u64 + 1 };
@@ -347,7 +349,7 @@ impl Cluster {
             origin,
         );
         let ring = multicast.ring().clone();
-        // Members may have shorter timeouts; the largest of a view is in force.
+        // A member may have shorter timeouts; the largest of a view is in force.
         let part = [1, 1, 1, 2, 3][self.rng.below(5)];
         let settings = Settings {
             seed: self.rng.next(),
@@ -408,7 +410,7 @@ impl Cluster {
         self.report
     }
 
-    /// All founders install the first view.
+    /// Polls until all founders have installed the first view.
     fn meet(&mut self) {
         let mut rounds = 0;
         while self.actors.iter().any(|actor| matches!(actor.node.phase(), Phase::Founding)) {
@@ -458,7 +460,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the group is sure to live on if these are lost too.
+    /// Whether the group surely survives if `lost` are lost, too.
     fn can_lose(&self, lost: &[usize]) -> bool {
         if !self.plan.careful {
             return true;
@@ -471,7 +473,7 @@ impl Cluster {
             let it = &self.actors[actor];
             !it.dead && !it.doubtful && !it.leaves && !lost.contains(&actor)
         };
-        // Some may still be in an earlier view.
+        // Some members may still be in an earlier view.
         let views = self.actors.iter().filter(|actor| !actor.ended()).filter_map(|actor| actor.node.view());
         views.into_iter().all(|view| {
             let voters = view.members.iter().filter(|member| member.voter && sure(member.peer.incarnation)).count();
@@ -517,20 +519,22 @@ impl Cluster {
         self.plan.most -= usize::from(done);
     }
 
-    /// In an epoch that ends, some turn against whoever leads it for them; the news spreads at different speeds.
+    /// While an epoch ends, some members accuse the member that leads it in their view. The accusations spread at
+    /// different speeds.
     fn duel(&mut self, who: usize) {
         for _ in 0..3 {
             let (from, to) = (self.rng.below(self.actors.len()), self.rng.below(self.actors.len()));
             let slow = self.rng.chance(1, 2);
             self.net.world().slow(self.actors[from].process, self.actors[to].process, slow);
         }
-        // Whoever shows a proposal has a value that others may be about to accept: `PROPOSED` of the membership's row.
+        // A member that shows a proposal (`PROPOSED` in the membership's row) has a value that others may be about to
+        // accept.
         let proposed = self.net.world().row(0, self.actors[who].process).word(96).load(Ordering::Acquire) > 0;
         if !proposed || !self.actors[who].runs() || self.duels == 0 {
             return;
         }
         let Some(view) = self.actors[who].node.view().map(|view| view.number) else { return };
-        // One accuser alone may be the one that is removed.
+        // A single accuser may be removed instead.
         let mut accused = 0;
         for _ in 0..6 {
             let by = self.rng.below(self.actors.len());
@@ -547,12 +551,12 @@ impl Cluster {
     }
 
     fn kill(&mut self, who: usize) -> bool {
-        // One that becomes a voter meanwhile is one more than the group could do without.
+        // A member that becomes a voter before it dies would be one loss more than the group can tolerate.
         let peer = self.actors[who].peer;
         let votes = |view: &View| view.members.iter().any(|member| member.peer == peer && member.voter);
         let counted = !self.plan.careful || self.actors[who].node.view().is_some_and(votes);
         if counted && self.rng.chance(1, 2) {
-            // Between two writes of its next passes.
+            // It dies between two writes of its next passes.
             let most = [2, 8, 40][self.rng.below(3)];
             let writes = self.rng.below(most);
             self.say(|| format!("kill {who} in {writes} writes"));
@@ -589,7 +593,7 @@ impl Cluster {
         actors.iter().for_each(|&actor| self.actors[actor].doubtful = true);
     }
 
-    /// Nothing gets through from one to another, perhaps nor back, or one is cut off from all; for a while.
+    /// Stalls the link from one process to another, both directions of it, or all links of one process, for a while.
     fn stall(&mut self, a: usize, b: usize) -> bool {
         if self.shared || a == b {
             return false;
@@ -608,7 +612,7 @@ impl Cluster {
         match self.rng.below(3) {
             0 => {}
             1 => pairs.push((to, from)),
-            // One against all others.
+            // One process against all others.
             _ => pairs.extend((0..self.actors.len()).flat_map(|p| [(from, p), (p, from)]).filter(|(x, y)| x != y)),
         }
         for pair in pairs {
@@ -623,7 +627,7 @@ impl Cluster {
     fn pause(&mut self, who: usize) -> bool {
         self.say(|| format!("pause {who}"));
         self.doubt(&[who]);
-        // Its turn comes once in so many steps.
+        // A process has its turn once in so many steps.
         let steps = 3 * self.settings.failure_timeout_ms as usize * (1 + self.rng.below(4));
         self.actors[who].paused = steps / 2 / self.actors.len();
         self.report.pauses += 1;
@@ -645,7 +649,7 @@ impl Cluster {
         true
     }
 
-    /// A process asks whoever leads for a place, and begins to link itself with all.
+    /// A process asks the leader for a place, and begins to link itself with all members.
     fn join(&mut self) -> bool {
         if self.actors.len() >= 14 {
             return false;
@@ -660,7 +664,7 @@ impl Cluster {
     }
 
     fn join_as(&mut self, id: MemberId) -> bool {
-        // The log's directory is locked while a process of that member lives.
+        // The log's directory is locked while a process of that member is alive.
         if self.durability.is_some() && self.actors.iter().any(|a| !a.ended() && a.peer.id == id) {
             return false;
         }
@@ -692,11 +696,11 @@ impl Cluster {
             let Arrival { at, from, since, connection } = arrival;
             let peer = self.actors[from].peer;
             if !self.actors[at].ended() && !self.actors[from].dead {
-                // It may be refused: somebody else has the slot by now.
+                // The link may be refused, because another process has the slot by now.
                 let number = if let Connection::SimulatedAgain(_, number) = connection { Some(number) } else { None };
                 let refused = self.actors[at].node.attach(peer, since, connection).is_err();
                 if let Some(number) = number.filter(|_| refused) {
-                    // Whoever made it finds it broken.
+                    // The end that made the link finds it broken.
                     self.net.world().refuse(self.actors[at].process, self.actors[from].process, number);
                 }
                 self.actors[at].awake = true;
@@ -709,7 +713,7 @@ impl Cluster {
             return false;
         }
         self.say(|| format!("{member} leaves"));
-        // What is not accepted by now never will be.
+        // Messages that are not accepted by now are never sent.
         self.actors[member].todo.clear();
         self.close_claims(member);
         self.actors[member].leaves = true;
@@ -718,10 +722,10 @@ impl Cluster {
         true
     }
 
-    /// As a driver does that sleeps when a pass moves nothing.
+    /// Polls as a driver does that sleeps when a pass makes no progress.
     fn poll_if_awake(&mut self, who: usize) -> bool {
         let actor = &self.actors[who];
-        // That the last own write has gone out wakes a closing member; the simulated fabric does not tell.
+        // A closing member is woken when its last write has gone out; the simulated fabric does not report that.
         let closing = matches!(actor.node.phase(), Phase::Closing);
         let due = self.now_ms >= actor.node.next_pass_ms();
         (closing || due || actor.awake || self.net.world().wakes(actor.process)) && self.poll(who)
@@ -785,7 +789,7 @@ impl Cluster {
             self.note_install(who, &change);
             self.oracle.install(who, &change);
         }
-        // On shared memory the others do not wait for the leaver to read everything.
+        // On shared memory the others do not wait until the leaver has read everything.
         if matches!(self.actors[who].node.phase(), Phase::Parting) && moved && !self.shared {
             let view = self.actors[who].node.view().unwrap().number;
             self.oracle.end_view(who, view);
@@ -815,7 +819,7 @@ impl Cluster {
         }
     }
 
-    /// The application sends a few messages: claims, most of which it commits at once.
+    /// The application sends a few messages: it claims space, and commits most claims at once.
     fn send(&mut self, who: usize) {
         for _ in 0..1 + self.rng.below(4) {
             let actor = &mut self.actors[who];
@@ -879,8 +883,8 @@ impl Cluster {
         self.asked.push(Asked { view, member, k, ticket, target: None, done: false });
     }
 
-    /// A flush that is done is true: enough members have really received all that it covers. What an ended view brought
-    /// counts as received.
+    /// Checks each finished flush: enough members must have received everything that it covers. Messages of an ended
+    /// view count as received.
     fn check_flushes(&mut self, who: usize) {
         let Some(view) = self.actors[who].node.view() else { return };
         let slots: Vec<(usize, Slot)> =
@@ -917,7 +921,7 @@ impl Cluster {
         }
     }
 
-    /// No counter goes back, in any copy.
+    /// Checks that no counter goes back, in any copy.
     fn check_counters(&mut self) {
         let columns = column::received(SLOTS).0;
         let world = self.net.world();
@@ -933,12 +937,12 @@ impl Cluster {
                 let back = before[1..].iter().zip(&after[1..]).any(|(b, a)| a < b);
                 assert!(!back, "a counter went back: {before:?} {after:?}");
             }
-            // Kept, so that no other row comes to lie there.
+            // The row is kept, so that no other row gets its address.
             self.counters.insert(key, (row.clone(), after));
         }
     }
 
-    /// The workload and the faults are over: within a bounded time everything is done.
+    /// The workload and the faults are over: all work must be finished within a bounded time.
     fn settle(&mut self) {
         self.plan.most = 0;
         self.actors.iter_mut().for_each(|a| a.paused = 0);
@@ -948,7 +952,7 @@ impl Cluster {
             }
         }
         let give_up_ms = self.now_ms + 200 * self.settings.partition_timeout_ms;
-        // Whoever cannot be heard any more is missed by then.
+        // By then a member that cannot reach the others any more has been suspected.
         let quiet_ms = self.now_ms + 4 * self.settings.failure_timeout_ms;
         let (mut leaving, mut rounds, mut revivals) = (false, 0u32, 0);
         loop {
@@ -1007,12 +1011,12 @@ impl Cluster {
         self.actors.iter().enumerate().map(show).collect::<String>() + &format!("\n{:?}", self.plan)
     }
 
-    /// Nobody is on the way to anything.
+    /// Whether no member has any change or message in progress.
     fn is_settled(&self) -> bool {
         let alive = |incarnation: u64| !self.actors[incarnation as usize - 1].ended();
         self.actors.iter().filter(|a| !a.ended()).all(|a| {
             let Some(view) = a.node.view() else { return false };
-            // A member that cannot be heard is going to be found out.
+            // A member behind a stalled link will be suspected.
             let heard = |incarnation: u64| {
                 let other = &self.actors[incarnation as usize - 1];
                 !self.net.world().is_stalled(other.process, a.process)
@@ -1038,16 +1042,16 @@ impl Cluster {
                 Phase::Stopped(Error::Removed { .. }) => self.report.removed += 1,
                 Phase::Stopped(Error::Partitioned { .. } | Error::Missing { .. }) => self.report.partitioned += 1,
                 Phase::Stopped(Error::TimedOut { what: "join", .. }) => {}
-                // Of a learner: everybody who had the state has left.
+                // The process is a learner, and all members with the state have left.
                 Phase::Stopped(Error::StateTransfer(_)) if !actor.node.is_voter() => {}
                 Phase::Stopped(Error::Io { .. }) if self.report.disk_failures > 0 => {}
                 _ => panic!("{who} ends as {phase:?}{}", self.describe()),
             }
             let fine = actor.dead || actor.doubtful || actor.ended() && !self.plan.careful || actor.runs();
-            // Of two that accuse each other either may go.
+            // If two members accuse each other, either of them may be removed.
             let removed =
                 matches!(phase, Phase::Stopped(Error::Removed { .. })) && self.actors.iter().any(|a| a.doubtful);
-            // On shared memory the others do not wait for a leaver: it may find that they are two views on.
+            // On shared memory the others do not wait for a leaver: it may find them two views further.
             let outrun = self.shared && actor.leaves && matches!(phase, Phase::Stopped(_));
             let fine = fine || removed || outrun || matches!(phase, Phase::Left);
             let late = matches!(phase, Phase::Stopped(Error::TimedOut { .. }));
@@ -1055,7 +1059,7 @@ impl Cluster {
             assert!(unexcused <= self.excuses, "{who} ends as {phase:?}, without a reason{}", self.describe());
         }
         if self.plan.outages {
-            // One that leaves, and is not heard again, may stop as one that is cut off: the other one has gone on.
+            // A leaver that cannot reach the other member again may stop as partitioned, since that member has gone on.
             let same = self.actors.iter().all(|a| a.runs() || a.leaves);
             assert!(same, "an outage has cost a member its place{}", self.describe());
         }
@@ -1077,14 +1081,14 @@ impl Cluster {
                 );
             }
         }
-        // Where a link stays dumb, somebody may still be found to have been gone for long.
+        // If a link stays stalled, a member may still be suspected after a long time.
         if self.stalled.is_empty() {
             self.check_silence();
         }
         self.finish_report();
     }
 
-    /// A quiet group sends nothing but heartbeats.
+    /// Checks that a quiet group sends nothing but heartbeats.
     fn check_silence(&mut self) {
         for _ in 0..3 {
             for who in 0..self.actors.len() {
@@ -1106,7 +1110,7 @@ impl Cluster {
         self.check_closed_time(before_ms);
     }
 
-    /// A clock that is wrong does not hold up the closed time of a group that has more right ones.
+    /// Checks that a wrong clock does not hold up the closed time of a group in which most clocks are right.
     fn check_closed_time(&self, since_ms: u64) {
         let many = |a: &Actor| a.node.view().is_some_and(|view| view.members.len() >= 3);
         for (who, actor) in self.actors.iter().enumerate().filter(|(_, a)| a.journal.is_some() && a.runs() && many(a)) {
@@ -1138,7 +1142,7 @@ impl Cluster {
     }
 }
 
-/// What happens in a run.
+/// Draws the events of a run.
 fn plan(rng: &mut Rng, n: usize, shared: bool) -> Plan {
     let heals = rng.chance(3, 4);
     let careful = rng.chance(2, 3);
@@ -1186,7 +1190,7 @@ fn near_the_wrap(rng: &mut Rng) -> Origin {
     }
 }
 
-/// Some members talk much, some little, some not at all.
+/// Draws the messages of a member: many, few or none.
 fn workload(rng: &mut Rng, max_message: usize, logs: bool) -> Vec<(usize, Mode)> {
     let count = [0, 3, 20, 60][rng.below(4)];
     let modes: &[Mode] = match rng.below(4) {
@@ -1217,7 +1221,7 @@ enum Start {
     Restarts,
 }
 
-/// What else happens in a group with a log.
+/// Adds the events that only a group with a log has.
 fn trouble(rng: &mut Rng, plan: &mut Plan) {
     match rng.below(4) {
         0 => {}
@@ -1227,7 +1231,7 @@ fn trouble(rng: &mut Rng, plan: &mut Plan) {
     }
     if plan.blackout > 0 {
         (plan.careful, plan.outages, plan.most) = (false, false, plan.most + 3);
-        // Whom a dumb link hides is not what this is about.
+        // A stalled link would hide members, which is not the subject of these runs.
         plan.stall = 0;
     }
 }
@@ -1264,7 +1268,7 @@ impl Cluster {
         true
     }
 
-    /// Everything dies at once.
+    /// Ends all processes at once.
     fn black_out(&mut self) -> bool {
         self.say(|| "blackout".to_owned());
         for who in 0..self.actors.len() {
@@ -1278,15 +1282,15 @@ impl Cluster {
         true
     }
 
-    /// Whether the process of some actor runs in a group that lives.
+    /// Whether any process runs in the group.
     fn somebody_runs(&self) -> bool {
         self.actors.iter().any(Actor::runs)
     }
 
-    /// Some member whose process is gone is started again.
+    /// Starts one of the members again that have no running process.
     fn bring_back(&mut self) {
         if self.somebody_runs() {
-            // Whoever still waits finds the group running, and joins it anew.
+            // A process that still waits in the restart finds the group running, and joins it anew.
             let waits = |a: &Actor| !a.dead && matches!(a.node.phase(), Phase::Restarting);
             if let Some(who) = self.actors.iter().position(waits) {
                 self.bury(who);
@@ -1306,7 +1310,7 @@ impl Cluster {
         self.start_again(id);
     }
 
-    /// The members whose processes are gone.
+    /// The members that have no running process.
     fn gone(&self) -> Vec<u32> {
         let mut ids: Vec<u32> = self.disks.keys().copied().collect();
         ids.sort_unstable();
@@ -1319,7 +1323,7 @@ impl Cluster {
         let disk = self.disks[&id].clone();
         disk.media().crash(&mut self.rng);
         let recovered = disk.media().recover();
-        // Without a ledger that names it, it joins when the group runs.
+        // Without a ledger that names it as a member, it joins when the group runs.
         let Some((ledger, recovery)) = recovered.filter(|(ledger, _)| ledger.is_member()) else { return };
         self.say(|| format!("member {id} comes back to view {}, {:?}", ledger.view().number, recovery.last));
         let who = self.actors.len();
@@ -1340,7 +1344,7 @@ impl Cluster {
         }
     }
 
-    /// The host of a restarted process fetches what its log lacks.
+    /// The host of a restarting process fetches the records that its log lacks.
     fn fetch_log(&mut self, who: usize) {
         let Some(need) = self.actors[who].node.log_need() else { return };
         let source = need.from.incarnation as usize - 1;
@@ -1356,7 +1360,7 @@ impl Cluster {
         self.actors[who].awake = true;
     }
 
-    /// A process that joins takes over the log of a voter. True once its own is whole.
+    /// A joiner takes over the log of a voter. Returns true once its own log is complete.
     fn has_taken_over(&mut self, who: usize) -> bool {
         let Some(release) = self.actors[who].release.clone() else { return true };
         let (Some(first), Some(journal)) = (self.actors[who].first.take(), self.actors[who].journal.clone()) else {
@@ -1395,10 +1399,10 @@ impl Cluster {
         }
     }
 
-    /// What a member says to be past stays as it is.
+    /// Records a member's closed time and the last record up to it, which must not change any more.
     fn note_past(&mut self, who: usize) {
         let past_ns = self.actors[who].node.past_ns();
-        // Of two clocks the one that is left may have been set back since.
+        // Of two clocks, the remaining one may have been set back since.
         let few = self.actors[who].node.view().is_none_or(|view| view.members.len() < 3);
         if few && self.clocks.is_any_wrong() {
             return;
@@ -1410,7 +1414,7 @@ impl Cluster {
         }
     }
 
-    /// The disk does what is asked of it.
+    /// Completes all operations that the disk was asked for.
     fn finish_disk(&mut self, who: usize) -> bool {
         let Some(journal) = self.actors[who].journal.clone().filter(|_| !self.actors[who].dead) else { return false };
         let moved = journal.media().step(usize::MAX);
@@ -1418,15 +1422,15 @@ impl Cluster {
         moved
     }
 
-    /// Whether nobody runs, nor is on the way to.
+    /// Whether no process runs, or will run without a restart.
     fn is_dark(&self) -> bool {
         let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
-        // Of a group whose founders did not all begin nothing is left.
+        // If not all founders have begun view 0, the group leaves nothing behind.
         let founded = (0..self.founders).all(|who| !self.oracle.is_new(who));
         !self.plan.all_leave && founded && self.actors.iter().all(|a| gone(a) && !a.leaves)
     }
 
-    /// Whoever can come back does, until the group runs.
+    /// Starts all members that can come back, until the group runs.
     fn revive(&mut self) {
         let mut ids: Vec<u32> = self.disks.keys().copied().collect();
         ids.sort_unstable();

@@ -1,4 +1,4 @@
-//! A disk in memory, drawn from a seed: a crash keeps what was synced, and of the rest whatever it likes.
+//! A disk in memory, drawn from a seed: a crash keeps the synced data, and an arbitrary part of the rest.
 
 use super::rng::Rng;
 use crate::log::{Disk, File};
@@ -10,13 +10,14 @@ const SECTOR_BYTES: usize = 512;
 
 type NodeId = u64;
 
-/// A file's content, whatever its name.
+/// The content of a file, independent of its name.
 #[derive(Default)]
 struct Node {
-    /// What is read.
+    /// The content that a read returns.
     now: Vec<u8>,
     durable: Vec<u8>,
-    /// Written since the last sync: sector and its new bytes, in order. Of one sector any number of the first ones survives.
+    /// Writes since the last sync: sector and new bytes, in order. Of the writes to one sector a crash keeps a prefix
+    /// of any length.
     pending: Vec<(usize, Vec<u8>)>,
 }
 
@@ -42,7 +43,7 @@ impl Node {
         durable[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Some of what was not synced becomes durable, the rest never will by itself.
+    /// Makes some of the unsynced writes durable; a later sync does not write the others.
     fn lose(&mut self, rng: &mut Rng) {
         let all = rng.below(5);
         let mut stopped = BTreeSet::new();
@@ -58,7 +59,7 @@ impl Node {
                 Node::keep(&mut self.durable, sector, &bytes);
             }
         }
-        // The length of a file that was made and not synced is anything.
+        // The length of a file that was made and not synced is arbitrary.
         if self.durable.len() < self.now.len() && rng.chance(1, 2) {
             let more = self.now.len() - self.durable.len();
             let len = self.durable.len() + rng.below(more + 1);
@@ -96,18 +97,18 @@ struct Inner {
     name_ops: Vec<NameOp>,
     /// Handles of an earlier life do nothing.
     life: u64,
-    /// After so many more syncs one fails.
+    /// After so many further syncs, one fails.
     fail_sync: Option<usize>,
     fail_writes: usize,
-    /// After so many more changes the power is out.
+    /// After so many further changes, the power fails.
     power: Option<u64>,
     changes: u64,
     capacity: Option<u64>,
-    /// No file can be opened or made, and no directory be listed.
+    /// Opening or making a file and listing a directory fail.
     lacks_descriptors: bool,
 }
 
-/// See the module. A clone is the same disk.
+/// A simulated disk; see the module. A clone is the same disk.
 #[derive(Clone)]
 pub(crate) struct SimDisk(Arc<Mutex<Inner>>);
 
@@ -116,7 +117,7 @@ fn other(what: &str) -> io::Error {
 }
 
 impl Inner {
-    /// Something is about to change.
+    /// Counts a change, and fails if the power is out.
     fn change(&mut self) -> io::Result<()> {
         self.changes += 1;
         match &mut self.power {
@@ -143,7 +144,7 @@ impl Inner {
     fn room(&self, more: usize) -> io::Result<()> {
         let used: usize = self.names.values().map(|node| self.nodes[node].now.len()).sum();
         match self.capacity {
-            // What a file has already is its own.
+            // Only growth needs space: a file keeps the space that it has.
             Some(capacity) if more > 0 && (used + more) as u64 > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
@@ -155,7 +156,7 @@ impl Inner {
 
     fn name_op(&mut self, op: NameOp) -> io::Result<()> {
         let done = self.change();
-        // What was under way when the power went may have been done.
+        // An operation that was in progress when the power failed may have been done.
         self.name_ops.push(op.clone());
         done?;
         apply(&mut self.names, &op);
@@ -186,8 +187,8 @@ impl SimDisk {
         self.0.lock().unwrap()
     }
 
-    /// The machine stops, and starts again: of what was not synced an arbitrary part survives, sector by sector and name by
-    /// name. Every fault that was set is over, but for [`SimDisk::set_capacity`].
+    /// The machine stops and starts again. Of the unsynced data an arbitrary part survives, sector by sector and name
+    /// by name. This clears every fault that was set, except [`SimDisk::set_capacity`].
     pub(crate) fn crash(&self) {
         let inner = &mut *self.inner();
         let (rng, ops) = (&mut inner.rng, std::mem::take(&mut inner.name_ops));
@@ -213,7 +214,8 @@ impl SimDisk {
         (inner.fail_sync, inner.fail_writes, inner.power) = (None, 0, None);
     }
 
-    /// The process ends and the machine does not: nothing is lost, and nothing is synced. Without power it is a crash.
+    /// The process ends and the machine does not: nothing is lost, and nothing is synced. Without power this is a
+    /// crash.
     pub(crate) fn restart(&self) {
         if self.inner().power == Some(0) {
             return self.crash();
@@ -223,32 +225,32 @@ impl SimDisk {
         (inner.fail_sync, inner.fail_writes, inner.power) = (None, 0, None);
     }
 
-    /// After `n` more syncs one fails. What it was to sync may be durable or not, and of a file no later sync makes up for it.
+    /// After `n` further syncs, one fails. Its data may be durable or not, and no later sync of that file writes them.
     pub(crate) fn fail_sync_after(&self, n: usize) {
         self.inner().fail_sync = Some(n);
     }
 
-    /// The next `n` writes fail, with a part of the bytes written.
+    /// The next `n` writes fail after a part of their bytes was written.
     pub(crate) fn fail_writes(&self, n: usize) {
         self.inner().fail_writes = n;
     }
 
-    /// After `n` more changes every call fails, until [`SimDisk::crash`].
+    /// After `n` further changes every call fails, until [`SimDisk::crash`].
     pub(crate) fn power_off_after(&self, n: u64) {
         self.inner().power = Some(n);
     }
 
-    /// How many changes there were.
+    /// The number of changes so far.
     pub(crate) fn changes(&self) -> u64 {
         self.inner().changes
     }
 
-    /// The disk is full at so many bytes, or never.
+    /// Sets the number of bytes at which the disk is full; `None` means no limit.
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
         self.inner().capacity = bytes;
     }
 
-    /// The process has no descriptor left, or it has again.
+    /// Sets whether the process has no descriptor left.
     pub(crate) fn set_lacks_descriptors(&self, lacks: bool) {
         self.inner().lacks_descriptors = lacks;
     }
@@ -259,7 +261,7 @@ impl SimDisk {
         inner.names.get(name).map(|node| inner.nodes[node].now.clone())
     }
 
-    /// Puts a file there, durably, whatever was there before.
+    /// Stores a file durably, and replaces an existing one.
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         let inner = &mut *self.inner();
         inner.made += 1;
@@ -269,7 +271,7 @@ impl SimDisk {
         apply(&mut inner.durable_names, &NameOp::Link(name.to_owned(), id));
     }
 
-    /// Takes a file away, durably.
+    /// Removes a file durably.
     pub(crate) fn take(&self, name: &str) {
         let inner = &mut *self.inner();
         inner.names.remove(name);
@@ -283,7 +285,7 @@ impl SimDisk {
         self.put(name, bytes);
     }
 
-    /// A copy with the same files, for a trial.
+    /// Makes a copy with the same files, for a trial.
     pub(crate) fn copy(&self, seed: u64) -> SimDisk {
         let copy = SimDisk::new(seed);
         for name in self.names().unwrap() {
@@ -406,7 +408,7 @@ impl File for SimFile {
                 return Err(error);
             }
             let node = node(inner, id);
-            // Only what is pending: what an earlier sync has failed at is not.
+            // Only the pending writes: those of a sync that failed earlier are not among them.
             for (sector, bytes) in std::mem::take(&mut node.pending) {
                 Node::keep(&mut node.durable, sector, &bytes);
             }

@@ -1,13 +1,13 @@
-//! Leaders in each other's way: every member leads, each with a value of its own, over the rows, links and delays of the
-//! simulated fabric. Whatever happens, nobody learns of two decisions. In whole runs two leaders with different values at
-//! the same time are rare; here there is nothing else.
+//! Leaders that compete: every member leads, each with its own value, over the rows, links and delays of the simulated
+//! fabric. In no case may a member learn of two decisions. In whole runs two leaders with different values at the same
+//! time are rare; these tests contain nothing else.
 
 use super::rng::Rng;
 use super::scenarios::{Stage, stage};
 use crate::planted::{self, Bug};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// One duel: how many proposals there were.
+/// Runs one duel, and returns the number of proposals.
 fn duel(seed: u64) -> usize {
     let mut rng = Rng::new(seed);
     let n = 3 + 2 * rng.below(2);
@@ -20,7 +20,7 @@ fn duel(seed: u64) -> usize {
         s.now_ms += u64::from(rng.chance(1, 4));
         let who = rng.below(n);
         match rng.below(4) {
-            // Some stand still for a while, so that their ballots come late.
+            // Some members stand still for a while, so that their ballots come late.
             0 if !(s.now_ms / 40 + who as u64).is_multiple_of(3) => s.poll(who),
             0 => {}
             1 => {

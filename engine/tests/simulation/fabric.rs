@@ -1,6 +1,8 @@
-//! The simulated fabric: per-link order and nothing more. Writes land word by word in any order within one write, with
-//! any delay, independently of other links; the source of a `Stable` write is read as late as it lands. Or, for a whole
-//! world, shared memory: every store is seen at once, and rows are read where they are.
+//! The simulated fabric, which guarantees order per link and nothing more.
+//!
+//! The words of one write land in any order, with any delay, independently of other links. The source of a `Stable`
+//! write is read as late as it lands. Alternatively a whole world has shared memory: every store is visible at once,
+//! and rows are read in place.
 
 use super::rng::Rng;
 use crate::error::Error;
@@ -13,24 +15,24 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is on its way.
+/// An operation on its way.
 enum Item {
     Write {
         ticket: Ticket,
         table: usize,
         range: Range<usize>,
-        /// The bytes of a snapshot; a stable write has none and reads its source as it lands.
+        /// The bytes of a snapshot. A stable write has none; its source is read as it lands.
         snapshot: Option<Vec<u64>>,
-        /// Word offsets still to land, in the order in which they will.
+        /// Offsets of the words that have not landed yet, in the order in which they will land.
         left: Vec<usize>,
     },
-    /// A fetch on its way to the memory it asks.
+    /// A fetch on its way to the process that it asks.
     Ask { table: usize, owner: Slot, range: Range<usize> },
-    /// And back.
+    /// The answer on its way back.
     Answer { table: usize, owner: Slot, range: Range<usize>, words: Vec<u64>, left: Vec<usize> },
 }
 
-/// A stable write that has landed, but whose sender does not know yet: a real transport may still read its source.
+/// A stable write that has landed and is not reported complete yet: a real transport may still read its source.
 struct Held {
     ticket: Ticket,
     table: usize,
@@ -39,58 +41,61 @@ struct Held {
     bytes: Vec<u64>,
 }
 
-/// What is under way from one process to another.
+/// The operations on the way from one process to another.
 #[derive(Default)]
 struct Link {
     items: VecDeque<Item>,
-    /// It is in the world's list.
+    /// The link is in the world's list of queued links.
     queued: bool,
     held: VecDeque<Held>,
     down: bool,
-    /// The receiver has been told, or does not want to know.
+    /// The receiver was notified of the end of the link, or has ended it itself.
     reported: bool,
-    /// The sender closed: down once everything has landed.
+    /// The sender has closed: the link goes down once everything has landed.
     closing: bool,
     /// The receiver lets nothing land any more.
     severed: bool,
-    /// Nothing moves for now, and nobody learns of anything.
+    /// Nothing moves for now, and neither end notices.
     stalled: bool,
-    /// What is under way takes much longer than on other links.
+    /// Operations take much longer than on other links.
     slow: bool,
-    /// The connection that the sender's end is of, and that of the receiver's; 0 is the first between the two. What is under
-    /// way is of the sender's: it lands once the receiver has that one too, and is lost when the receiver has a later one.
+    /// The number of the connection that the sender's end uses, and of the one that the receiver's end uses; 0 is the
+    /// first between the two. Operations on the way belong to the sender's connection. They land once the receiver has
+    /// it, too, and are lost when the receiver has a later one.
     sender: u64,
     receiver: u64,
-    /// This connection, and all before it, are broken; none at first.
+    /// This connection and all earlier ones are broken; `None` if none is.
     broken: Option<u64>,
 }
 
-/// One process's memory.
+/// The memory of one process.
 struct Memory {
     slot: Slot,
-    /// By table: its own row.
+    /// The process's own row, by table.
     own: Vec<Arc<Row>>,
-    /// By slot: which process is attached there, and by table its copy of that one's row.
+    /// By slot: the process that is attached there, and by table the copy of its row.
     copies: Vec<Option<(usize, Vec<Arc<Row>>)>>,
-    /// Where rows are shared: new memory of a process's row, by its table and epoch, that it was given and has not asked for.
+    /// Where rows are shared: new memory of rows that the process was given and has not asked for yet, as (process,
+    /// table, epoch, row).
     renewed: Vec<(usize, usize, u64, Arc<Row>)>,
-    /// The epoch of the memory that it uses, by process and table; what is to be given to others yet.
+    /// `used`: the epoch of the memory that it uses, by process and table. `owed`: (process, table) pairs to which it
+    /// has yet to give new memory.
     used: HashMap<(usize, usize), u64>,
     owed: Vec<(usize, usize)>,
-    /// The epoch of the own row's memory, by table.
+    /// The epoch of the memory of its own row, by table.
     epochs: Vec<u64>,
-    /// Something landed since it last polled.
+    /// Something landed since its last poll.
     news: bool,
     next_ticket: u64,
     fetched: Vec<Event>,
     dead: bool,
-    /// It dies before it has posted so many more writes.
+    /// It dies once it has posted so many more writes.
     fuse: Option<usize>,
     /// It is in a pass.
     burns: bool,
 }
 
-/// What unwinds a pass in the middle of which its process dies.
+/// The panic payload that ends a pass in the middle of which its process dies.
 pub(crate) struct Crash;
 
 /// All memory and links of a simulated cluster.
@@ -98,24 +103,24 @@ pub(crate) struct World {
     specs: Vec<TableSpec>,
     shared: bool,
     memories: Vec<Memory>,
-    /// From a process to another.
+    /// Indexed by sender and receiver.
     links: Vec<Vec<Link>>,
-    /// The links with anything on its way, and perhaps some that had it.
+    /// All links with operations on their way, and perhaps some that had them.
     queued: Vec<(usize, usize)>,
-    /// Writes of anything but heartbeats.
+    /// The number of writes except heartbeats.
     pub(crate) posted: u64,
     pub(crate) fetches: u64,
-    /// Processes that lost the memory that others gave them, and with it the link.
+    /// Pairs (receiver, owner): the receiver lost the new memory that the owner gave it, and the link with it.
     pub(crate) lost_memory: Vec<(usize, usize)>,
     rng: Rng,
 }
 
-/// A handle on the world.
+/// A handle to the world.
 #[derive(Clone)]
 pub(crate) struct Net(Arc<Mutex<World>>);
 
-/// Both ends of a new connection between two processes that were linked before, that of `a` first. Each takes its own by
-/// `relink` when it likes; an end that never does is as one that has not done so yet.
+/// Returns both ends of a new connection between two processes that were linked before, that of `a` first. Each process
+/// takes its own end by `relink` at any later time. An end that is never taken looks like one that is not taken yet.
 pub(crate) fn again(a: usize, b: usize, number: u64) -> [Connection; 2] {
     [Connection::SimulatedAgain(b, number), Connection::SimulatedAgain(a, number)]
 }
@@ -138,11 +143,11 @@ impl Net {
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        // A caller that breaks the contract panics under the lock and leaves the world as it was.
+        // A caller that breaks the contract panics under the lock, and leaves the world as it was.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process in `slot`: its number, its fabric and its rows.
+    /// Makes a process in `slot`. Returns its number, its fabric and its rows.
     pub(crate) fn process(&self, slot: Slot) -> (usize, SimFabric, Vec<Arc<Row>>) {
         let mut world = self.world();
         let own = world.new_rows();
@@ -184,9 +189,9 @@ impl World {
         self.memories[me].copies.get(slot)?.as_ref().map(|(process, _)| *process)
     }
 
-    /// Whether `me` has attached that very process.
-    /// Gives the present memory of a row to a peer, over the link to it if that is up.
-    /// If it was made `again`, the other end may not have taken it yet.
+    /// Gives the present memory of a row to a peer, if the link to it is up.
+    ///
+    /// If the link was made `again`, the other end may not have taken it yet.
     fn give_memory(&mut self, from: usize, to: usize, index: usize, again: bool) {
         let (epoch, row) = (self.memories[from].epochs[index], self.memories[from].own[index].clone());
         let link = &self.links[from][to];
@@ -215,7 +220,7 @@ impl World {
         }
     }
 
-    /// Lets some words of some links land. False if nothing is under way.
+    /// Lets some words of some link land. Returns false if nothing can move.
     pub(crate) fn step(&mut self) -> bool {
         let links = &mut self.links;
         self.queued.retain(|&(from, to)| {
@@ -225,7 +230,7 @@ impl World {
         if self.queued.is_empty() {
             return false;
         }
-        // Any of those that can move, from a random one on.
+        // Picks a link that can move, from a random one on.
         let start = self.rng.below(self.queued.len());
         let around = self.queued[start..].iter().chain(&self.queued[..start]);
         let Some(&(from, to)) = around.into_iter().find(|&&(from, to)| self.can_move(from, to)) else { return false };
@@ -290,8 +295,8 @@ impl World {
     fn landed(&mut self, from: usize, to: usize) {
         let item = self.links[from][to].items.pop_front();
         if let Some(Item::Write { ticket, table, range, snapshot: None, .. }) = item
-            // A column that guards nothing may change meanwhile; that one that guards data must not is for the protocol's
-            // own checks to show.
+            // Only data are held for the check: a column that guards no data may change at this time, and the
+            // protocol's own checks cover the columns that do guard data.
             && range.start >= self.specs[table].columns_len
         {
             let source = &self.memories[from].own[table];
@@ -305,24 +310,24 @@ impl World {
         (0..self.memories.len()).filter(move |&p| p != me)
     }
 
-    /// Whether something is there that wakes a sleeping process.
+    /// Whether there is an event that wakes a sleeping process.
     pub(crate) fn wakes(&self, me: usize) -> bool {
         self.memories[me].news
             || self.others(me).any(|p| !self.links[me][p].held.is_empty())
             || self.others(me).any(|p| self.has_ended(p, me))
     }
 
-    /// The link from `peer` has ended, and `me` does not know.
+    /// Whether the link from `peer` has ended without a report to `me`.
     fn has_ended(&self, peer: usize, me: usize) -> bool {
         let link = &self.links[peer][me];
-        // An end that has yet to take the new connection says nothing about it.
+        // An end that has not taken the new connection yet cannot notice its end.
         let joined = link.sender == link.receiver;
         let broken = link.broken >= Some(link.receiver);
         let ended = broken || joined && (link.down || link.closing && link.items.is_empty());
         ended && !link.reported && !link.severed && !link.stalled && self.attached(me, peer)
     }
 
-    /// Everything under way lands, but on links that are stalled.
+    /// Lets all operations land, except on stalled links.
     pub(crate) fn drain(&mut self) {
         while self.step() {}
     }
@@ -332,7 +337,7 @@ impl World {
         (0..n).all(|from| (0..n).all(|to| !self.can_move(from, to)))
     }
 
-    /// Tells a sender of some of its stable writes that they are complete.
+    /// Reports some of its stable writes to a sender as complete.
     fn complete(&mut self, from: usize) {
         for to in self.others(from) {
             while !self.link(from, to).held.is_empty() && (self.link(from, to).down || self.rng.chance(1, 8)) {
@@ -349,7 +354,7 @@ impl World {
         }
     }
 
-    /// The link between two processes breaks: what is under way is lost, from any word on.
+    /// Breaks the link between two processes. Operations on the way are lost, from any word on.
     pub(crate) fn cut(&mut self, a: usize, b: usize) {
         for (from, to) in [(a, b), (b, a)] {
             let words = self.rng.below(64);
@@ -364,7 +369,7 @@ impl World {
         }
     }
 
-    /// Connection `number` between two processes breaks, and all before it; a later one does not.
+    /// Breaks connection `number` between two processes and all earlier ones, but not a later one.
     pub(crate) fn refuse(&mut self, a: usize, b: usize, number: u64) {
         for (from, to) in [(a, b), (b, a)] {
             let link = self.link(from, to);
@@ -377,7 +382,7 @@ impl World {
         }
     }
 
-    /// The end of `me` takes connection `number` to `peer`, and severs the one before.
+    /// The end of `me` takes connection `number` to `peer`, and severs the earlier one.
     fn relink(&mut self, me: usize, peer: usize, number: u64) {
         let link = self.link(me, peer);
         link.items.clear();
@@ -395,7 +400,7 @@ impl World {
         }
     }
 
-    /// Nothing moves from one process to another any more, or again.
+    /// Stalls the direction from one process to another, or lets it move again.
     pub(crate) fn stall(&mut self, from: usize, to: usize, stalled: bool) {
         self.link(from, to).stalled = stalled;
         self.memories[to].news = true;
@@ -405,12 +410,12 @@ impl World {
         self.links[from][to].stalled
     }
 
-    /// What goes from one process to another is slow from now on, or no more.
+    /// Makes the direction from one process to another slow, or fast again.
     pub(crate) fn slow(&mut self, from: usize, to: usize, slow: bool) {
         self.link(from, to).slow = slow;
     }
 
-    /// The process ends; what it gave to the network still lands.
+    /// Ends the process in order; its queued writes still land.
     pub(crate) fn end(&mut self, process: usize) {
         for peer in self.others(process) {
             let link = self.link(process, peer);
@@ -421,7 +426,7 @@ impl World {
         }
     }
 
-    /// Nobody waits for these writes to complete any more, so what they carry is taken now.
+    /// No process waits for these writes to complete any more, so their bytes are copied now.
     fn take_sources(&mut self, from: usize, to: usize) {
         let own = &self.memories[from].own;
         for item in &mut self.links[from][to].items {
@@ -435,7 +440,7 @@ impl World {
         self.links[from][to].held.clear();
     }
 
-    /// The process dies: what it posted may still land, in part.
+    /// Kills the process; a part of its posted writes may still land.
     pub(crate) fn kill(&mut self, process: usize) {
         self.memories[process].dead = true;
         for peer in self.others(process) {
@@ -443,30 +448,30 @@ impl World {
         }
     }
 
-    /// Whether a pass is running, in which the fuse burns.
+    /// Sets whether the process is in a pass. Its fuse counts writes only then.
     pub(crate) fn burn(&mut self, process: usize, burns: bool) {
         self.memories[process].burns = burns;
     }
 
-    /// The process dies before its write after `writes` more.
+    /// The process will die in a pass, after `writes` further writes.
     pub(crate) fn light_fuse(&mut self, process: usize, writes: usize) {
         self.memories[process].fuse = Some(writes);
     }
 
-    /// Everything under way from one process to another lands.
+    /// Lets all operations from one process to another land.
     pub(crate) fn drain_link(&mut self, from: usize, to: usize) {
         while self.can_move(from, to) {
             self.land(from, to, usize::MAX);
         }
     }
 
-    /// Process `at`'s copy of the row of the process in slot `of`, for what a hostile one writes there.
+    /// Process `at`'s copy of the row of the process in slot `of`, for tests in which a hostile process writes there.
     pub(crate) fn copy(&mut self, table: usize, at: usize, of: Slot) -> &Row {
         self.memories[at].news = true;
         &self.memories[at].copies[of].as_ref().unwrap().1[table]
     }
 
-    /// A process's own row: the truth about it.
+    /// A process's own row, from which all copies are made.
     pub(crate) fn row(&self, table: usize, process: usize) -> &Row {
         &self.memories[process].own[table]
     }
@@ -478,7 +483,7 @@ impl World {
     }
 }
 
-/// One process's end.
+/// The fabric of one process.
 pub(crate) struct SimFabric {
     net: Net,
     me: usize,
@@ -486,11 +491,11 @@ pub(crate) struct SimFabric {
 }
 
 impl SimFabric {
-    /// Ends both directions with `peer`; what comes from it does not land any more.
+    /// Ends both directions with `peer`; nothing from `peer` lands any more.
     fn drop_incoming(&self, world: &mut World, peer: usize) {
         let link = world.link(peer, self.me);
         link.severed = true;
-        // What is of a later connection waits for this end to take it.
+        // Operations of a later connection wait until this end takes it.
         if link.sender <= link.receiver {
             link.items.clear();
             link.down = true;
@@ -541,7 +546,7 @@ impl Fabric for SimFabric {
             _ => return Err(Error::Misuse("a link is made again to the process that was attached")),
         };
         world.relink(self.me, process, number);
-        // The own new memory is announced once more.
+        // Announces this process's present memory again, over the new connection.
         for index in 0..world.specs.len() {
             world.give_memory(self.me, process, index, true);
         }
@@ -554,7 +559,7 @@ impl Fabric for SimFabric {
         let burns = world.memories[me].burns;
         if let Some(left) = world.memories[me].fuse.as_mut().filter(|_| burns) {
             if *left == 0 {
-                // Without a word: the hook that prints panics is not for this.
+                // `resume_unwind` does not call the panic hook, so nothing is printed.
                 std::panic::resume_unwind(Box::new(Crash));
             }
             *left -= 1;
@@ -574,7 +579,7 @@ impl Fabric for SimFabric {
         }
         world.rng.shuffle(&mut left);
         let link = &mut world.links[me][process];
-        // Nobody takes anything more of a connection that the other end has given up.
+        // Operations of a connection that the other end has given up are lost.
         if !link.down && !link.closing && link.sender >= link.receiver {
             let heartbeat = index == 0 && range == (0..24);
             world.enqueue(me, process, Item::Write { ticket, table: index, range, snapshot, left });
@@ -638,10 +643,10 @@ impl Fabric for SimFabric {
             }
             let link = world.link(peer, self.me);
             let cut = link.down;
-            // A peer that has a later connection goes on with that one.
+            // A peer with a later connection goes on with that one.
             link.down |= link.sender == link.receiver;
             link.reported = true;
-            // What was queued before the own close still goes out; otherwise the end of one side ends the other.
+            // Writes queued before the process's own close still go out. Otherwise the end of one side ends the other.
             if cut || !self.closed {
                 world.link(self.me, peer).down = true;
                 world.link(self.me, peer).items.clear();
@@ -715,10 +720,10 @@ impl Fabric for SimFabric {
         world.memories[self.me].own[index] = row;
         world.memories[self.me].epochs[index] = epoch;
         for peer in 0..world.memories.len() {
-            // The source of what is under way is the former memory, which does not change.
+            // Writes on their way read the former memory, which does not change any more.
             world.links[self.me][peer].held.clear();
             if world.attached(peer, self.me) && !departed.contains(&Some(peer)) {
-                // Now or later.
+                // Now, or later by `owed`.
                 match world.rng.chance(3, 4) {
                     true => world.give_memory(self.me, peer, index, false),
                     false => world.memories[self.me].owed.push((peer, index)),
@@ -734,14 +739,14 @@ impl Fabric for SimFabric {
         let Some((process, _)) = world.memories[self.me].copies[peer] else { return Renewed::Same };
         let shown = world.memories[process].epochs[index];
         if world.memories[self.me].renewed.iter().any(|one| one.0 == process) && world.rng.chance(1, 64) {
-            // This process has no room for it.
+            // This process has no free descriptor for the new memory.
             world.memories[self.me].renewed.retain(|one| one.0 != process);
             world.cut(self.me, process);
             world.lost_memory.push((self.me, process));
         }
         let memory = &mut world.memories[self.me];
         let of_row = |(of, at, ..): &(usize, usize, u64, Arc<Row>)| (*of, *at) == (process, index);
-        // A fabric keeps the last two.
+        // A fabric keeps the last two memories of a row.
         while memory.renewed.iter().filter(|one| of_row(one)).count() > 2
             && let Some(oldest) = memory.renewed.iter().position(of_row)
         {

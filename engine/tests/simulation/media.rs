@@ -1,6 +1,7 @@
-//! The disks of a simulated group: each member's journal, what has reached the disk of it, and what a crash leaves. In some
-//! runs it is the log that ships, on a disk that loses, tears and reorders what was not synced; in most what such a log
-//! promises, which is much faster.
+//! The disks of a simulated group: each member's journal, the part of it that is on disk, and the effect of a crash.
+//!
+//! Some runs use the real log, on a disk that loses, tears and reorders unsynced writes. Most runs use a model of the
+//! log's guarantees, which is much faster.
 
 use super::disk::SimDisk;
 use super::rng::Rng;
@@ -37,13 +38,13 @@ enum Asked {
     Save(&'static str, Vec<u8>),
 }
 
-/// The log that ships, and its disk.
+/// The real log, and its disk.
 struct Real {
     disk: SimDisk,
     store: Store,
 }
 
-/// The smallest segments that hold all messages here.
+/// The smallest segments that hold all messages of the simulation.
 const SEGMENT_BYTES: u64 = 16384;
 
 impl Real {
@@ -52,7 +53,7 @@ impl Real {
         Real { disk, store }
     }
 
-    /// Does these, with one sync for all appends that are together.
+    /// Carries out the operations, with one sync for consecutive appends.
     fn run(&mut self, asked: &[(u64, Asked)]) -> Result<(), Error> {
         let mut batch: Vec<Record<'_>> = Vec::new();
         for (_, asked) in asked {
@@ -90,11 +91,11 @@ impl Real {
     }
 }
 
-/// One member's disk.
+/// The disk of one member.
 #[derive(Default)]
 pub(crate) struct Media {
     real: Option<Real>,
-    /// What is synced.
+    /// The synced records.
     pub(crate) records: Vec<Written>,
     ledger: Option<Vec<u8>>,
     tail: Option<Vec<u8>>,
@@ -128,7 +129,7 @@ impl Media {
         }
     }
 
-    /// The disk does some of what was asked.
+    /// The disk carries out up to `most` of the requested operations.
     pub(crate) fn step(&mut self, most: usize) -> bool {
         let some: Vec<_> = self.asked.drain(..most.min(self.asked.len())).collect();
         if let Some(real) = &mut self.real {
@@ -146,7 +147,7 @@ impl Media {
         self.asked.is_empty()
     }
 
-    /// The process dies: some of what was asked has reached the disk, in the order of asking.
+    /// The process dies: a prefix of the requested operations has reached the disk.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         let some = rng.below(self.asked.len() + 1);
         self.step(some);
@@ -155,7 +156,7 @@ impl Media {
         self.bytes = 0;
     }
 
-    /// The power goes in the middle of what was asked.
+    /// The power fails in the middle of the requested operations.
     fn crash_really(&mut self, rng: &mut Rng) {
         let Some(Real { disk, store }) = self.real.take() else { return };
         let mut real = Real { disk: disk.clone(), store };
@@ -189,12 +190,12 @@ impl Media {
         self.failure = Some(Error::io("a sync of the simulator", std::io::Error::other("it fails")));
     }
 
-    /// A new process has the disk.
+    /// A new process opens the disk.
     pub(crate) fn open(&mut self) {
         self.failure = None;
     }
 
-    /// What a process finds when it starts.
+    /// The state that a process finds at its start.
     pub(crate) fn recover(&self) -> Option<(Ledger, Recovery)> {
         let ledger = self.ledger.as_ref().filter(|bytes| !bytes.is_empty())?;
         let mut ledger = Ledger::decode(ledger).unwrap();
@@ -211,7 +212,7 @@ impl Media {
         Some((ledger, recovery))
     }
 
-    /// The last record of this time or an earlier one, on disk or on the way there.
+    /// The last record with this time or an earlier one, on disk or on the way there.
     pub(crate) fn last_at(&self, time_ns: u64) -> Option<Version> {
         let coming = self.asked.iter().filter_map(|(_, asked)| match asked {
             Asked::Append(record) => Some(record),
@@ -221,12 +222,12 @@ impl Media {
         all.filter(|record| record.time_ns <= time_ns).map(|record| record.version).max()
     }
 
-    /// A process that joins takes over the history before `below` of another: what it has must be the beginning of it.
+    /// A joiner takes over another member's history before `below`. Its own records must be a prefix of that history.
     pub(crate) fn take_over(&mut self, from: &[Written], below: Version) {
         let key = |r: &Written| (r.version, r.time_ns, r.sender, r.mode, r.payload.clone());
         let mine = &self.records;
         let shared = mine.iter().zip(from).take_while(|(a, b)| key(a) == key(b)).count();
-        // A restart of others may have ended this log's last view before the end of this log.
+        // A restart of the others may have ended this log's last view before the end of this log.
         if let (Some(last), Some(next)) = (mine.last(), from.get(shared))
             && next.kind == Kind::Decision
             && next.version.view > last.version.view
@@ -251,7 +252,7 @@ impl Media {
     }
 }
 
-/// A handle on a disk.
+/// A handle to a disk.
 #[derive(Clone, Default)]
 pub(crate) struct SimJournal(pub(crate) Arc<Mutex<Media>>);
 
@@ -260,7 +261,7 @@ impl SimJournal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The log that ships, on a disk of its own.
+    /// Makes a journal of the real log, on a disk of its own.
     pub(crate) fn real(seed: u64) -> SimJournal {
         let media = Media { real: Some(Real::open(SimDisk::new(seed))), ..Media::default() };
         SimJournal(Arc::new(Mutex::new(media)))
@@ -299,7 +300,7 @@ impl Journal for SimJournal {
     }
 
     fn backlog_bytes(&self) -> usize {
-        // A few kilobytes are much here.
+        // Scaled up, since a few kilobytes are a large backlog in the simulation.
         self.media().bytes << 13
     }
 }

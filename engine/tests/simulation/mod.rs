@@ -1,8 +1,9 @@
-//! The simulator: the node that ships, under a seeded scheduler that delays, tears, pauses and breaks.
+//! The simulator runs the real node under a seeded scheduler that delays, tears, pauses and breaks.
 //!
-//! `cargo test -p galerna simulation` runs 5,000 seeds. `GALERNA_SEEDS=1000000 cargo test --release -p galerna
-//! simulation::every_seed -- --nocapture` runs any number, `GALERNA_SEED=42` in its place a single one; `GALERNA_FIRST`
-//! moves the first seed; with `GALERNA_SURVEY=1` all that fail are listed.
+//! `cargo test -p galerna simulation` runs 5,000 seeds.
+//! `GALERNA_SEEDS=1000000 cargo test --release -p galerna simulation::every_seed -- --nocapture` runs any other number
+//! of seeds. `GALERNA_SEED=42` in place of `GALERNA_SEEDS` runs a single seed. `GALERNA_FIRST` sets the first seed.
+//! `GALERNA_SURVEY=1` lists all seeds that fail.
 
 mod clocks;
 mod cluster;
@@ -23,8 +24,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Seeds that once failed, each with what it found. When the draws of a seed change these become ordinary seeds: what
-/// they found stands step by step in [`scenarios`] as well.
+/// Seeds that once failed, each with the error that it found. When the draws of a seed change, it becomes an ordinary
+/// seed; therefore [`scenarios`] contains each of these situations step by step as well.
 const REGRESSIONS: &[(u64, &str)] = &[
     (
         1_046_423,
@@ -35,17 +36,18 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (19_224, "of two connections that crossed on shared memory, each end kept another one"),
 ];
 
-/// The same of groups with a log. What they found, while the draws were others: a tail that was cut before its successor was
-/// on disk (74); a restart that adopts what an earlier one decided without the longest log (116,456); a decision earlier than the
-/// records that were fetched (7,809); a newcomer that was made a voter, and did not know it as all failed (204,163); a past that
-/// the next life did not keep (27); a log dated by a clock that was ahead, as all links broke before any other was shown (6,093,317).
+/// The same for groups with a log. When they were added, their draws led to these errors: a tail that was cut before
+/// its successor was on disk (74); a restart that adopts the decision of an earlier one made without the longest log
+/// (116,456); a decision with an earlier time than the fetched records (7,809); a newcomer that was made a voter, and
+/// did not know it when all failed (204,163); a closed time that the next life did not keep (27); a log dated by a
+/// clock that was ahead, when all links broke before any other clock was shown (6,093,317).
 const DISK_REGRESSIONS: &[u64] = &[27, 74, 7_809, 116_456, 204_163, 6_093_317];
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
 }
 
-/// Runs one seed; the error is what went wrong.
+/// Runs one seed. The error is the text of the panic.
 fn run(seed: u64, logs: bool) -> Result<cluster::Report, String> {
     catch_unwind(AssertUnwindSafe(|| Cluster::new(seed, logs).run())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -60,7 +62,7 @@ fn run_or_say(seed: u64, logs: bool) -> cluster::Report {
     })
 }
 
-/// Runs many seeds, or the one that was asked for.
+/// Runs many seeds, or the single one of `GALERNA_SEED`.
 fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
     if let Some(seed) = variable("GALERNA_SEED") {
         println!("seed {seed}: {:?}", run_or_say(seed, logs));
@@ -83,7 +85,7 @@ fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
                 }
                 match run(seed, logs) {
                     Ok(report) => total.add(&report),
-                    // All that fail, a line each, say more than the first.
+                    // A line for each failing seed is more useful than the details of the first one.
                     Err(what) if survey => {
                         println!("seed {seed}: {}", what.lines().next().unwrap_or_default());
                     }
@@ -117,7 +119,7 @@ fn every_disk_keeps_what_is_durable() {
 #[test]
 fn every_seed_keeps_the_guarantees() {
     let Some((count, totals)) = survey(false) else { return };
-    // The runs must have been worth it.
+    // Enough of the interesting events must have happened.
     if count >= 1000 {
         assert!(totals.nulls > count && totals.wraps > count && totals.fifo_overtakes > 0, "{totals:?}");
         assert!(totals.kills > 0 && totals.leaves > 0 && totals.backpressure > count, "{totals:?}");
@@ -147,7 +149,7 @@ fn caught_in(bug: Bug, logs: bool) {
         planted::plant(Some(bug));
         let what = run(seed, logs).err();
         planted::plant(None);
-        // Only what the bug causes counts.
+        // A failure counts only if the seed passes without the bug.
         what.filter(|_| run(seed, logs).is_ok()).map(|what| (seed, what))
     };
     let found = (0..most).find_map(run_with);

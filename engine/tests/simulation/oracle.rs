@@ -1,4 +1,4 @@
-//! What must hold, checked at each delivery, at each view change and at the end of a run.
+//! The guarantees, checked at each delivery, at each view change and at the end of a run.
 
 use super::media::Written;
 use crate::log::Kind;
@@ -14,7 +14,8 @@ pub(crate) struct Sent {
     pub(crate) committed: bool,
 }
 
-/// Every byte of a message's content follows from its sender, its place in the sender's order and the position.
+/// Returns one byte of a message's content, which depends on the sender, the place in the sender's order and the
+/// position.
 pub(crate) fn content(sender: usize, number: usize, at: usize) -> u8 {
     let mixed = (sender as u64 + 1) * 0x9e37_79b9 + (number as u64 + 1) * 0x85eb_ca6b + at as u64 * 0xc2b2_ae35;
     (mixed ^ (mixed >> 17)) as u8
@@ -32,39 +33,39 @@ struct Early {
     payload: Vec<u8>,
 }
 
-/// One process's past.
+/// The past of one process.
 #[derive(Default)]
 struct Past {
-    /// Per sender, how many messages were delivered; `None` until it is known what a joiner's state covers.
+    /// Per sender, the number of messages delivered; `None` until it is known what a joiner's state covers.
     counts: Option<Vec<usize>>,
     early: Vec<Early>,
-    /// Per view: number to message, and the order of the deliveries that have one.
+    /// Per view: the message of each sequence number, and the numbers of the ordered deliveries.
     views: BTreeMap<u64, (BTreeMap<u64, Message>, Vec<u64>)>,
-    /// The view it runs.
+    /// The view that it runs.
     view: Option<u64>,
 }
 
-/// What a view's survivors have in common.
+/// The common deliveries of the processes that went on from a view.
 struct End {
     counts: Vec<usize>,
     all: BTreeMap<u64, Message>,
     ordered: Vec<u64>,
 }
 
-/// See the module.
+/// The checks of a run; see the module.
 #[derive(Default)]
 pub(crate) struct Oracle {
     /// Per sender, its messages in FIFO order.
     pub(crate) sent: Vec<Vec<Sent>>,
     pasts: Vec<Past>,
-    /// The one order: view and number to message.
+    /// The one order: (view, number) to message.
     order: BTreeMap<(u64, u64), (Message, Mode)>,
-    /// What somebody was delivered as safe.
+    /// Messages that any process was delivered as safe.
     safe: BTreeSet<(u64, u64)>,
-    /// What somebody was delivered as durable, if that means all voters.
+    /// Messages that any process was delivered as durable, if that means all voters.
     durable: BTreeSet<(u64, u64)>,
     pub(crate) durable_is_all: bool,
-    /// Views that ended with all their processes: what was no more than safe may be lost.
+    /// Views that ended with the death of all their processes: messages that were only safe may be lost.
     failed: BTreeSet<u64>,
     /// The one change to each view.
     changes: BTreeMap<u64, ViewChange>,
@@ -74,7 +75,8 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// A new process; a founder begins with nothing delivered, a joiner with what its first view's state covers.
+    /// Adds a process. A founder begins without deliveries, a joiner with those that the state of its first view
+    /// covers.
     pub(crate) fn add(&mut self, founder: bool) {
         self.sent.push(Vec::new());
         let mut past = Past::default();
@@ -159,11 +161,12 @@ impl Oracle {
         }
     }
 
-    /// Process `at` goes on from view `number`: those who do have delivered the same in it.
+    /// Process `at` goes on from view `number`. All processes that do have the same deliveries in it.
     pub(crate) fn end_view(&mut self, at: usize, number: u64) {
         let senders = self.sent.len();
         let past = &mut self.pasts[at];
-        // A joiner that has left its first view before anybody told what came before: nothing to compare yet.
+        // A joiner may leave its first view before it is known what its state covers; then there is nothing to compare
+        // yet.
         let Some(counts) = &mut past.counts else { return };
         counts.resize(senders, 0);
         let counts = counts.clone();
@@ -196,7 +199,8 @@ impl Oracle {
         self.changes.values().find(|change| names(change)).map(|change| change.view.number)
     }
 
-    /// What anybody was delivered as safe, those who went on were delivered too, and before it the same in the same order.
+    /// Each message that any process was delivered as safe was delivered to all that went on, with the same messages
+    /// before it in the same order.
     pub(crate) fn check_uniform(&self) {
         for (view, end) in &self.ends {
             let kept = if self.failed.contains(view) { &self.durable } else { &self.safe };
@@ -214,7 +218,7 @@ impl Oracle {
         }
     }
 
-    /// Those who run the last view have delivered the same in it.
+    /// The processes that run the last view have delivered the same messages in it.
     pub(crate) fn check_last(&mut self, running: &[usize]) {
         for &at in running {
             if let Some(view) = self.pasts[at].view {
@@ -223,13 +227,13 @@ impl Oracle {
         }
     }
 
-    /// Whether process `at` has delivered everything that `sender` sent.
+    /// Whether process `at` has delivered all messages of `sender`.
     pub(crate) fn has_all_of(&self, at: usize, sender: usize) -> bool {
         let count = self.pasts[at].counts.as_ref().and_then(|counts| counts.get(sender));
         count.copied().unwrap_or(0) == self.sent[sender].iter().filter(|sent| sent.committed).count()
     }
 
-    /// How many messages somebody was delivered as durable, where that means all voters.
+    /// The number of messages that any process was delivered as durable, where that means all voters.
     pub(crate) fn durable(&self) -> u64 {
         self.durable.len() as u64
     }
@@ -243,14 +247,15 @@ impl Oracle {
         self.pasts[at].view.is_none()
     }
 
-    /// What a log says of the views before `before`: per view what was delivered in it, and the counts at its end.
+    /// Replays the records of a log before view `before`. Returns the counts at the end, and the deliveries of each
+    /// view.
     fn replay(&self, records: &[Written], before: u64) -> (Vec<usize>, BTreeMap<u64, End>) {
         let mut counts = vec![0; self.sent.len()];
         let mut views: BTreeMap<u64, End> = BTreeMap::new();
         for record in records {
             let (view, sequence) = (record.version.view, record.version.sequence);
             if record.kind == Kind::Decision {
-                // All views are told of, also those in which nothing happened.
+                // Every view has an entry, also one without messages.
                 let end = End { counts: counts.clone(), all: BTreeMap::new(), ordered: Vec::new() };
                 views.entry(view).or_insert(end);
                 continue;
@@ -308,7 +313,7 @@ impl Oracle {
         self.pasts[at].counts = Some(counts);
     }
 
-    /// The log of process `at`, which runs and has delivered everything, holds what was delivered.
+    /// Process `at` runs and has delivered everything: its log must hold its deliveries.
     pub(crate) fn check_log(&self, at: usize, records: &[Written]) {
         let (mut counts, views) = self.replay(records, u64::MAX);
         for (view, end) in views {

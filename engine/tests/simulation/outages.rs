@@ -5,7 +5,8 @@ use super::fabric::again;
 use crate::membership::Departure;
 use crate::node::Phase;
 
-/// One end of a connection that is being made: where, with which process, and in which view the one that dialled is.
+/// One end of a connection that is being made: its process, the other process, and the view of the process that
+/// dialled.
 struct End {
     at: usize,
     with: usize,
@@ -14,20 +15,21 @@ struct End {
     number: u64,
 }
 
-/// What is known of broken links.
+/// The state of broken links and of connections that are being made.
 #[derive(Default)]
 pub(super) struct Outages {
-    /// Two processes that cannot connect, and until when.
+    /// Two processes that cannot connect, and the end of that time.
     apart: Vec<(usize, usize, u64)>,
     ends: Vec<End>,
-    /// Answers on their way to a process: from whom, in which view it asked, and how it departed.
+    /// Answers on their way to a process: (receiver, sender, the view in which the receiver asked, the way in which it
+    /// departed).
     answers: Vec<(usize, usize, u64, Departure)>,
-    /// How many connections were made again.
+    /// The number of the last connection.
     made: u64,
 }
 
 impl Outages {
-    /// The two cannot connect before `until_ms`.
+    /// The two processes cannot connect before `until_ms`.
     pub(super) fn begin(&mut self, a: usize, b: usize, until_ms: u64) {
         self.apart.push((a.min(b), a.max(b), until_ms));
     }
@@ -37,11 +39,11 @@ impl Outages {
         self.apart.iter().any(|&(a, b, until_ms)| (a, b) == pair && now_ms < until_ms)
     }
 
-    /// That of a new connection from one to another. Later ones have higher numbers; but of two that cross, that from the lower
-    /// slot counts as the later one, since both nodes keep it.
+    /// Returns the number of a new connection. Later ones have higher numbers. Of two that cross, the one from the
+    /// lower slot counts as the later one, since both nodes keep it.
     fn number(&mut self, from: usize, to: usize, from_lower: bool) -> u64 {
         self.made += 2;
-        // One that the lower end has taken is severed when the other one asks for a new one.
+        // A connection that the lower end has taken is severed when the other end asks for a new one.
         let crossing = self.ends.iter().find(|end| (end.at, end.with) == (to, from));
         match crossing.filter(|_| !from_lower) {
             Some(end) => end.number - 1,
@@ -49,8 +51,8 @@ impl Outages {
         }
     }
 
-    /// Whether a connection that one has dialled to the other is on its way. That one may dial, too: of two that cross both
-    /// nodes keep the same.
+    /// Whether a connection that `from` has dialled to `to` is on its way. `to` may dial at the same time: of two
+    /// connections that cross, both nodes keep the same one.
     fn dials(&self, from: usize, to: usize) -> bool {
         let theirs = |end: &End| (end.at, end.with, end.dialled);
         self.ends.iter().map(theirs).any(|end| end == (from, to, true) || end == (to, from, false))
@@ -58,7 +60,8 @@ impl Outages {
 }
 
 impl Cluster {
-    /// The host of `who` dials a member that its node has lost. True if a connection is on its way.
+    /// The host of `who` dials a member to which its node has lost the link. Returns true if a connection or an answer
+    /// is on its way.
     pub(super) fn dial(&mut self, who: usize) -> bool {
         if self.actors[who].ended() || self.actors[who].paused > 0 {
             return false;
@@ -97,7 +100,8 @@ impl Cluster {
         true
     }
 
-    /// The host of `who`, which is being restarted, links it anew with another such process whose link broke. True if it has.
+    /// The host of `who`, which restarts, makes a broken link to another restarting process anew. Returns true if it
+    /// has.
     pub(super) fn link_again(&mut self, who: usize) -> bool {
         let restarts = |a: &Actor| !a.ended() && matches!(a.node.phase(), Phase::Restarting);
         let me = &self.actors[who];
@@ -126,7 +130,8 @@ impl Cluster {
         true
     }
 
-    /// One that asked for a link is told that the others have gone on without it. False if there is none that can be.
+    /// Delivers an answer: the others have gone on without the process that dialled. Returns false if no answer can be
+    /// delivered.
     fn hear(&mut self) -> bool {
         let ready = |&(at, ..): &(usize, usize, u64, Departure)| self.actors[at].paused == 0;
         let Some(n) = self.outages.answers.iter().position(ready) else { return false };
@@ -140,7 +145,7 @@ impl Cluster {
         true
     }
 
-    /// One end of a connection that is being made again is taken. False if there is none that can be.
+    /// Delivers an answer, or lets one end of a new connection be taken. Returns false if neither is possible.
     pub(super) fn connect(&mut self) -> bool {
         if self.hear() {
             return true;
@@ -161,13 +166,13 @@ impl Cluster {
             self.say(|| format!("{at} has its link with {with} again: connection {number}"));
             self.report.relinks += 1;
         } else {
-            // The other end learns of it, if it has taken the connection; or finds it broken when it does.
+            // The other end finds this connection broken, now or when it takes it.
             self.net.world().refuse(mine, theirs, number);
         }
         true
     }
 
-    /// Every link of the group breaks at once.
+    /// Breaks all links of the group at once.
     pub(super) fn storm(&mut self) -> bool {
         let processes: Vec<usize> = (0..self.actors.len()).filter(|&who| !self.actors[who].ended()).collect();
         if processes.len() < 2 {
@@ -191,7 +196,7 @@ impl Cluster {
         self.report.cuts += 1;
     }
 
-    /// When an outage that begins now is over.
+    /// The time at which an outage that begins now is over.
     pub(super) fn outage_ends_ms(&mut self) -> u64 {
         let most_ms = 3 * self.settings.failure_timeout_ms as usize;
         match self.plan.heals {
@@ -217,7 +222,7 @@ mod tests {
         }
     }
 
-    /// As the hosts of two members do when their link broke.
+    /// Makes a broken link again, as the hosts of the two members do.
     fn link_again(s: &mut Stage, a: usize, b: usize) {
         let (peers, view) = ([s.peer(a), s.peer(b)], s.view(a));
         assert!(s.node(a).broken_links().contains(&peers[1]));
@@ -227,7 +232,7 @@ mod tests {
         s.node(b).relink(peers[0], view, false, at_b).unwrap();
     }
 
-    /// Of two members one stands still for longer than the failure timeout, and comes back.
+    /// One of two members stands still for longer than the failure timeout, and comes back.
     #[test]
     fn one_of_two_that_stood_still_is_heard_again() {
         for ms in [300, 1000] {
@@ -235,7 +240,7 @@ mod tests {
             s.pass_time(&[0], ms);
             assert!(s.node(0).is_between_views(), "the other one is accused, and there is no majority without it");
             if ms > 500 {
-                // Nothing has come over it for so long that it is better made again.
+                // The link has been silent for so long that it is made again.
                 s.run(&[1], 3);
                 link_again(&mut s, 0, 1);
             }
@@ -252,13 +257,13 @@ mod tests {
         assert_eq!(s.delivered(0), 1);
     }
 
-    /// Two of three stand still, and come back: the third, which waited for them, is not removed for it.
+    /// Two of three members stand still, and come back. The third, which waited for them, is not removed.
     #[test]
     fn a_majority_that_stood_still_does_not_remove_the_one_that_waited() {
         let mut s = stage(3, 512, false);
         s.pass_time(&[0], 300);
         assert!(s.node(0).is_between_views(), "the others are accused, and there is no majority without them");
-        // They are back for a while before the first one has heard of it.
+        // The two run for a while before any write of theirs has reached the first one.
         s.run(&[1, 2], 6);
         s.pass_time(&[0, 1, 2], 300);
         for who in 0..3 {
@@ -267,7 +272,7 @@ mod tests {
         }
     }
 
-    /// The only link breaks while messages are on it, and is made again.
+    /// The only link breaks with messages on their way, and is made again.
     #[test]
     fn what_was_lost_with_a_link_is_fetched_over_the_next_one() {
         let mut s = stage(2, 1024, false);
@@ -291,8 +296,8 @@ mod tests {
         assert_eq!((s.delivered(0), s.delivered(1)), (3, 3));
     }
 
-    /// One of two leaves, and the link breaks before the other, which leads, has heard that it has accepted what both wanted: the
-    /// leaver stays until it has.
+    /// One of two members leaves. The link breaks before the other member, which leads, has learned that the leaver has
+    /// accepted the decision. The leaver must stay until the other knows it.
     #[test]
     fn the_last_word_of_one_that_leaves_is_said_again() {
         for found_by_leaver in [false, true] {
@@ -303,10 +308,10 @@ mod tests {
                 s.now_ms += 1;
                 s.poll(0);
                 s.net.world().drain();
-                // It accepts, and finds that all have, before anything of that has gone out.
+                // The leaver accepts, and finds that all have accepted, before any of its writes has gone out.
                 (0..4).for_each(|_| s.poll(1));
             }
-            // All that is on its way is lost.
+            // Everything on its way is lost.
             s.net.world().stall(1, 0, true);
             s.net.world().cut(0, 1);
             s.net.world().stall(1, 0, false);
@@ -328,15 +333,15 @@ mod tests {
         }
     }
 
-    /// The link of one of three is cut while all of its own run: it learns that the others went on without it when it dials them,
-    /// and not when the partition timeout has passed.
+    /// The links of one of three are cut while all processes run. It learns that the others went on without it when it
+    /// dials them, not when the partition timeout has passed.
     #[test]
     fn one_without_which_the_others_went_on_is_told_so() {
         for leaves in [false, true] {
             let mut s = stage(3, 512, false);
             if leaves {
                 s.node(2).leave();
-                // It has done its part; the others decide, and nothing of that reaches it.
+                // The leaver has done its part. The others decide, and nothing of that reaches it.
                 while !s.node(0).has_proposed() {
                     s.now_ms += 1;
                     (0..3).for_each(|who| s.poll(who));
@@ -359,7 +364,7 @@ mod tests {
                 assert_eq!(s.node(who).has_gone_on_without(peer, view), Some((1, departure)));
                 assert!(s.node(who).may_relink(peer, view).is_err());
             }
-            // What it does not ask for changes nothing.
+            // An answer that the process did not ask for changes nothing.
             let told_by = s.peer(0);
             s.node(2).is_told_gone_on(told_by, view + 1, departure);
             s.node(0).is_told_gone_on(peer, 0, departure);
@@ -377,7 +382,7 @@ mod tests {
         }
     }
 
-    /// A link of a view that does not end is not made again, nor one of a process that is no member.
+    /// A link is not made again in a view that is not ending, or with a process that is not a member.
     #[test]
     fn a_link_is_made_again_only_while_the_view_ends() {
         let mut s = stage(3, 512, false);
@@ -390,13 +395,13 @@ mod tests {
         assert_eq!(s.view(0), 0, "what was refused has changed nothing");
     }
 
-    /// A link that comes and goes keeps no view open: after the ninth accusation there is none.
+    /// A link that comes and goes does not keep a view open: the ninth accusation stays.
     #[test]
     fn a_link_that_comes_and_goes_is_given_up() {
         let mut s = stage(2, 512, false);
         let peers = [s.peer(0), s.peer(1)];
         let mut made = 0;
-        // Member 1 never runs, so nothing is decided.
+        // Member 1 never runs, so no decision is made.
         s.net.world().cut(0, 1);
         s.pass_time(&[0], 20);
         while !s.node(0).broken_links().is_empty() {

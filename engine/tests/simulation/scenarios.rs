@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What a member was delivered: view, sender, bytes.
+/// The deliveries of a member: view, sender, bytes.
 type Log = Vec<(u64, u32, Vec<u8>)>;
 
 pub(super) struct Stage {
@@ -26,12 +26,12 @@ pub(super) struct Stage {
 
 const TIMEOUT_MS: u64 = 200;
 
-/// Members, of slots 0 to `n` - 1, that run view 0.
+/// Makes members in slots 0 to `n` - 1 that run view 0.
 pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
     stage_with(n, ring, shared, |_| TIMEOUT_MS)
 }
 
-/// The same, with the failure timeout of each slot.
+/// The same, with a failure timeout for each slot.
 fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
     let mut stage = founders(n, ring, shared, timeout_ms);
     let all: Vec<usize> = (0..n).collect();
@@ -41,7 +41,7 @@ fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) ->
     stage
 }
 
-/// Members that have met, and do not run yet.
+/// Makes members that have met and do not run yet.
 fn founders(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
     let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
     let net = Net::new(&specs, shared, 7);
@@ -88,13 +88,13 @@ impl Stage {
         node.poll(self.now_ms, &mut |d: Delivery<'_>| log.push((d.view, d.sender.0, d.payload.to_vec())));
     }
 
-    /// It has met all others, and runs as soon as they have, too.
+    /// The member has met all others, and runs as soon as they have done so, too.
     fn found(&mut self, who: usize) {
         let founders = self.peers.clone();
         self.node(who).found(&founders, Origin::default());
     }
 
-    /// Everything lands and some run, some times over.
+    /// Lets everything land and polls the members `who`, `rounds` times.
     pub(super) fn run(&mut self, who: &[usize], rounds: usize) {
         for _ in 0..rounds {
             self.net.world().drain();
@@ -122,7 +122,7 @@ impl Stage {
         self.peers[who]
     }
 
-    /// How many messages it was delivered.
+    /// The number of messages that the member was delivered.
     pub(super) fn delivered(&self, who: usize) -> usize {
         self.logs[who].len()
     }
@@ -131,7 +131,8 @@ impl Stage {
         self.nodes[who].as_ref().unwrap().view().unwrap().number
     }
 
-    /// No message that `who` was delivered mixes bytes of several, and of `sender` they come in the order 1, 2, 3...
+    /// Checks that no message delivered to `who` mixes the bytes of several messages, and that those of `sender` come
+    /// in the order 1, 2, 3...
     pub(super) fn check(&self, who: usize, sender: usize) {
         let of = self.logs[who].iter().filter(|(_, from, _)| *from == sender as u32 + 1);
         for (n, (view, _, payload)) in of.enumerate() {
@@ -144,8 +145,8 @@ impl Stage {
     }
 }
 
-/// Member 0 sends a safe message that is not stable when member `late` wedges; all flush; then `late` stands still while 0
-/// and 1 go on to view 1.
+/// Member 0 sends a safe message that is not stable when member `late` wedges. All flush. Then `late` stands still
+/// while 0 and 1 go on to view 1.
 fn go_on_without(late: usize, n: usize, leaves: bool) -> Stage {
     let mut s = stage(n, 512, true);
     assert!(s.send(0, 64, 1, Mode::Safe));
@@ -154,14 +155,14 @@ fn go_on_without(late: usize, n: usize, leaves: bool) -> Stage {
     if leaves {
         s.node(late).leave();
     } else {
-        // Any reason to end the epoch that leaves everybody in.
+        // Another reason to end the epoch: a different member leaves.
         s.node(n - 2).leave();
         s.poll(n - 2);
     }
     s.poll(late);
     assert!(s.logs[late].is_empty(), "1 has not received it");
     let others: Vec<usize> = (0..n).filter(|&w| w != late).collect();
-    // All wedge; then the late one flushes, and is not seen again.
+    // All wedge; then the late member flushes, and makes no further pass.
     others.iter().for_each(|&w| s.poll(w));
     for _ in 0..3 {
         s.poll(late);
@@ -172,7 +173,8 @@ fn go_on_without(late: usize, n: usize, leaves: bool) -> Stage {
     s
 }
 
-/// On shared memory those who go on may reuse what a member that leaves has still to deliver: it does not deliver that.
+/// On shared memory the members that go on may reuse bytes that a leaver has not delivered yet: it must not deliver
+/// those.
 #[test]
 fn a_leaver_delivers_no_garbage_on_shared_memory() {
     let mut s = go_on_without(2, 3, true);
@@ -189,7 +191,7 @@ fn a_leaver_delivers_no_garbage_on_shared_memory() {
     assert!(!matches!(phase, Phase::Stopped(_)), "it left in order: {phase:?}");
 }
 
-/// A member that learns late of a decision that names it, while the next one has removed it already: on shared memory the
+/// A member learns late of a decision that names it, after the next decision has removed it. On shared memory the
 /// streams that it would deliver are gone.
 #[test]
 fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
@@ -211,7 +213,8 @@ fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
     assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "{phase:?}");
 }
 
-/// How long the founders waited for the last of them is not held against it: it may need a moment for its first heartbeat.
+/// The time in which the founders waited for the last of them does not count against it, since it needs a moment for
+/// its first heartbeat.
 #[test]
 fn a_founder_that_begins_late_has_the_whole_timeout() {
     let mut s = founders(3, 4096, true, |_| TIMEOUT_MS);
@@ -225,7 +228,8 @@ fn a_founder_that_begins_late_has_the_whole_timeout() {
     assert!(s.node(0).take_faults().iter().any(|(id, what)| *id == MemberId(3) && what.contains("stood still")));
 }
 
-/// While an operator changes a timeout, members have different ones: the largest of the view's members is in force at all.
+/// While an operator changes a timeout, members have different ones. The largest of the view's members is in force
+/// everywhere.
 #[test]
 fn the_largest_timeout_of_the_view_is_in_force() {
     let long_ms = 10 * TIMEOUT_MS;
@@ -234,7 +238,8 @@ fn the_largest_timeout_of_the_view_is_in_force() {
     s.pass_time(&[0, 1, 2, 3], 3 * TIMEOUT_MS);
     assert!((0..4).all(|who| s.view(who) == 0), "a pause that member 3 bears is no failure");
     assert_eq!(s.node(0).take_faults(), []);
-    // Those with short timeouts beat often enough for each other after the one with the long one has left.
+    // After the member with the long timeout has left, those with short timeouts send heartbeats often enough for each
+    // other.
     s.node(3).leave();
     s.pass_time(&[0, 1, 2, 3], 3 * TIMEOUT_MS);
     s.pass_time(&[0, 1, 2], 3 * TIMEOUT_MS);
@@ -260,7 +265,7 @@ fn the_largest_partition_timeout_of_the_view_is_in_force() {
     }
 }
 
-/// Everybody stands still at once (a suspended machine) while an epoch ends: that is nobody's partition.
+/// All members stand still at once (a suspended machine) while an epoch ends: none of them is partitioned.
 #[test]
 fn a_pause_of_all_is_no_partition() {
     let mut s = stage(3, 4096, false);
@@ -277,7 +282,7 @@ fn a_pause_of_all_is_no_partition() {
     assert_eq!((s.view(0), s.view(1)), (1, 1));
 }
 
-/// Who asks for another's memory and is itself paused meanwhile accuses nobody before it has looked again.
+/// A member that fetches from another and is paused at that time accuses no peer before it has looked again.
 #[test]
 fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
     let mut s = stage(3, 4096, false);
@@ -291,7 +296,7 @@ fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
     s.poll(1);
     s.net.world().drain();
     s.poll(0);
-    // 1 knows what 0 has, and asks.
+    // 1 knows which frames 0 has, and fetches them.
     let before = s.net.world().fetches;
     s.poll(1);
     s.poll(1);
@@ -305,7 +310,7 @@ fn a_paused_member_does_not_accuse_the_source_of_its_fetch() {
     assert_eq!((s.view(0), s.view(1)), (1, 1));
 }
 
-/// Padding that a reader has stepped over, but whose null it has not delivered, is not done with.
+/// The space of padding that a reader has stepped over is not free until the reader has delivered the null behind it.
 #[test]
 fn dropped_reservations_are_freed_in_a_quiet_group() {
     let mut s = stage(3, 4096, false);
@@ -326,7 +331,7 @@ fn dropped_reservations_are_freed_in_a_quiet_group() {
     assert!(s.rings[0].claim(1000).is_ok(), "all is delivered, and the ring stays full");
 }
 
-/// One word of a peer must not keep the engine busy, nor claim what cannot be.
+/// One word of a peer must not keep the engine busy, or claim impossible counts.
 #[test]
 fn a_flood_of_nulls_is_a_breach() {
     let mut s = stage(3, 4096, false);
@@ -339,8 +344,8 @@ fn a_flood_of_nulls_is_a_breach() {
     assert_eq!((s.view(0), s.view(1)), (1, 1), "the others go on without it");
 }
 
-/// Polls member `slow` of a stage on shared memory; once it has taken `at` loads and stores of its tables, `meanwhile`
-/// happens, all at once. After each poll, `between`. False if it never takes so many.
+/// Polls member `slow` on shared memory, `polls` times. Once it has made `at` loads and stores of its tables,
+/// `meanwhile` runs as a whole. `between` runs after each poll. Returns false if the member never makes so many.
 fn preempted(
     stage: Stage,
     slow: usize,
@@ -365,7 +370,7 @@ fn preempted(
         })));
         let mut log = Vec::new();
         let deliver = &mut |d: Delivery<'_>| {
-            // In its callback, too.
+            // The callback counts as a step, too.
             planted::step();
             log.push((d.view, d.sender.0, d.payload.to_vec()));
         };
@@ -379,7 +384,7 @@ fn preempted(
     (left.get().is_none(), Rc::into_inner(stage).unwrap().into_inner())
 }
 
-/// Members 0 and 1 reuse all of their rings, and the members of later views deliver it.
+/// Members 0 and 1 reuse all of their rings, and the members of later views deliver that.
 fn reuse_rings(s: &mut Stage) {
     let mut byte = 5;
     for _ in 0..120 {
@@ -401,21 +406,24 @@ fn remove_third(s: &mut Stage) {
     }
 }
 
-/// At every single load and store of a member that runs view 0, and in each of its callbacks, the others go on to view 1 without it, and reuse their rings, in that very step if `at_once`: it delivers nothing
-/// but what was sent, and as safe nothing that they did not deliver. It accuses nobody. Whether all of that held.
+/// Removes a member that runs view 0 at every single load, store and callback of it.
+///
+/// The others go on to view 1 without it and reuse their rings, in that very step if `at_once`. The member must deliver
+/// only messages that were sent and that the others delivered, apart from its own, and must accuse no peer. Returns the
+/// first breach as an error.
 fn removed_at_every_step(ahead: bool, at_once: bool) -> Result<(), String> {
     for at in 0.. {
         let mut s = stage(3, 2048, true);
         if ahead {
-            // What 2 has published makes plausible what the others show in view 1.
+            // Member 2 has published so much that the counters of the others in view 1 look plausible to it.
             assert!((1..=20).all(|byte| s.send(2, 8, byte, Mode::Fifo)));
             s.poll(2);
         }
-        // 0 has published what 1 has not received.
+        // 0 has published a message that 1 has not received.
         assert!(s.send(0, 64, 1, Mode::Safe) && s.send(1, 64, 1, Mode::Safe));
         s.poll(0);
         if at_once {
-            // And what is safe by now.
+            // Members 0 and 1 receive the messages, which are safe as soon as member 2 has received them.
             s.run(&[0, 1], 2);
         }
         let remove_and_reuse = |s: &mut Stage| {
@@ -456,15 +464,15 @@ fn a_member_that_is_removed_at_any_step_delivers_nothing_wrong() {
     for (ahead, at_once) in [(false, false), (true, false), (false, true), (true, true)] {
         removed_at_every_step(ahead, at_once).unwrap();
     }
-    // It would be noticed.
+    // The test would notice a ring that keeps its memory.
     planted::plant(Some(Bug::RingKept));
     let noticed = [false, true].map(|ahead| removed_at_every_step(ahead, true).is_err());
     planted::plant(None);
     assert!(noticed.contains(&true), "a member that reads what the others reuse delivers nothing wrong");
 }
 
-/// A reservation that is open while a member departs, and the ring gets new memory: what was written before and after that is
-/// sent, and later messages come behind it.
+/// A reservation is open while a member departs and the ring gets new memory. The bytes written before and after that
+/// are sent, and later messages come behind them.
 #[test]
 fn what_is_reserved_while_a_member_departs_is_sent() {
     let mut s = stage(3, 2048, true);
@@ -491,8 +499,8 @@ fn what_is_reserved_while_a_member_departs_is_sent() {
     assert_eq!(sent[sent.len() - 1], &vec![9; 64]);
 }
 
-/// Member `who` is preempted at every single step of an epoch's end while the others run on, `leaver` goes, and all that
-/// stay deliver the same.
+/// Member `who` is preempted at every single step of an epoch's end while the others run on. `leaver` leaves, and all
+/// that stay deliver the same.
 fn view_change_at_every_step(who: usize, leaver: usize, rounds: fn(&mut Stage)) {
     for at in 0.. {
         let mut s = stage(4, 512, true);
@@ -557,7 +565,7 @@ fn a_view_change_survives_a_preemption_at_any_step() {
     }
 }
 
-/// What was fetched is not delivered before the decision: it may not reach that far.
+/// A fetched frame is not delivered before the decision, since the decided end may be before it.
 fn fetched_frames_wait() {
     let mut s = stage(3, 4096, false);
     assert!(s.send(0, 64, 1, Mode::Ordered));
@@ -587,13 +595,13 @@ fn fetched_frames_wait_for_the_decision() {
     assert!(caught, "a fetched frame delivered early goes unnoticed");
 }
 
-/// The decision can arrive in one pass with the end of the link that it came by: it counts.
+/// The decision may arrive in the same pass as the end of the link that carried it; it counts.
 #[test]
 fn last_words_are_heard() {
     for rounds in 1..8 {
         let mut s = stage(3, 4096, false);
         (0..3).for_each(|who| s.node(who).leave());
-        // Whoever knows the decision goes at once, since nobody is in the next view; 2 is slow to hear of it.
+        // A member that knows the decision goes at once, since the next view has no members; 2 learns of it late.
         s.run(&[0, 1, 2], rounds);
         s.run(&[0, 1], 20);
         s.run(&[2, 1, 0], 20);
@@ -604,7 +612,7 @@ fn last_words_are_heard() {
     }
 }
 
-/// A member that stands still, and takes nothing any more, does not hold up whoever leaves.
+/// A member that stands still and takes in nothing any more does not hold up a leaver.
 #[test]
 fn a_leaver_goes_although_a_peer_stands_still() {
     let mut s = stage(3, 4096, false);
@@ -618,8 +626,8 @@ fn a_leaver_goes_although_a_peer_stands_still() {
     assert!(s.view(1) >= 1);
 }
 
-/// A new leader does not know which places the one before it has given, and gives the same again: the later joiner keeps it,
-/// even if the former one knocks after it.
+/// A new leader does not know which places the former one has given, and gives the same place again. The later joiner
+/// keeps it, even if the former one dials after it.
 #[test]
 fn a_place_belongs_to_whom_it_was_given_last() {
     let mut s = stage(3, 4096, false);

@@ -38,7 +38,7 @@ bool count_all_done(const count_t *count, const uint32_t *members, size_t member
     return true;
 }
 
-/* Little endian. */
+/* Writes a number in little endian. */
 static void put(unsigned char *bytes, uint64_t number, size_t width)
 {
     for (size_t i = 0; i < width; i++) {

@@ -1,4 +1,4 @@
-/* The replicated state: a number, and who adds nothing to it any more. It knows nothing of groups. */
+/* The replicated state: a number, and the members that have finished. It is independent of groups. */
 #ifndef COUNT_H
 #define COUNT_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The most members of a group. */
+/* The maximum number of members of a group. */
 #define COUNT_MEMBERS_MOST 64
 
 typedef struct {
@@ -15,22 +15,22 @@ typedef struct {
     uint32_t done[COUNT_MEMBERS_MOST];
 } count_t;
 
-/* Member `id` adds nothing any more. */
+/* Records that member `id` has finished. */
 void count_done(count_t *count, uint32_t id);
 
-/* Forgets who is not among these members. */
+/* Deletes the finished members that are not in this list. */
 void count_keep(count_t *count, const uint32_t *members, size_t member_count);
 
-/* Whether all these members are done. */
+/* Whether all members of this list have finished. */
 bool count_all_done(const count_t *count, const uint32_t *members, size_t member_count);
 
-/* The most bytes of an encoded state. */
+/* The maximum size of an encoded state, in bytes. */
 #define COUNT_BYTES_MOST (8 + 4 + 4 * COUNT_MEMBERS_MOST)
 
-/* The state as bytes, the same on every machine; returns how many. */
+/* Encodes the state, in the same way on every machine. Returns the number of bytes. */
 size_t count_encode(const count_t *count, unsigned char bytes[COUNT_BYTES_MOST]);
 
-/* The state from all of these bytes; false, and no change, if they are none. */
+/* Decodes a state from these bytes. Returns false and changes nothing if they are not a valid state. */
 bool count_decode(count_t *count, const unsigned char *bytes, size_t length);
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * A replicated counter: every member adds to it, and all of them end with the same value. A process that joins later is
- * given the value by another. See README.md; the state itself is in count.c.
+ * A replicated counter: every member increments it, and all members end with the same value. A process that joins
+ * later receives the value from another member. See README.md. The state itself is in count.c.
  *
- * A thread of the library runs the group and the callbacks; the main thread sends, and waits.
+ * A thread of the library drives the group and runs the callbacks. The main thread sends and waits.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "count.h"
@@ -21,26 +21,26 @@
 #define SUBGROUP 0u
 #define TIMEOUT_MS 60000u
 
-/* What members say to each other. */
+/* The messages of the members. */
 #define INCREMENT '+'
 #define DONE '.'
 
 typedef struct {
     galerna_group_t *group;
-    /* For what follows: callbacks write it, the main thread waits for it. */
+    /* Protects the fields below. Callbacks write them, and the main thread waits for them to change. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     count_t count;
     uint32_t members[COUNT_MEMBERS_MOST];
     size_t member_count;
-    /* All members were done: the value then. */
+    /* Whether all members are done, and the value at that moment. */
     bool finished;
     uint64_t value;
     bool stopped;
     char reason[512];
 } counter_t;
 
-/* A copy of the state, on its way to a process that joins. */
+/* A copy of the state for a joining process. */
 typedef struct {
     unsigned char bytes[COUNT_BYTES_MOST];
     size_t length, position;
@@ -53,7 +53,8 @@ static void check(galerna_result_t result, const char *what)
     }
 }
 
-/* With the lock held. Messages and views come in the same order everywhere, so all members finish with the same value. */
+/* Checks whether all members are done. The lock must be held. Messages and views come in the same order at every
+ * member, so all members end with the same value. */
 static void look(counter_t *counter)
 {
     if (!counter->finished && count_all_done(&counter->count, counter->members, counter->member_count)) {
@@ -114,7 +115,8 @@ static void view(void *context, const galerna_view_t *view)
         memcpy(counter->members, view->members, view->member_count * sizeof *view->members);
         counter->member_count = view->member_count;
     }
-    /* Nobody waits for those that are gone; a joining member may have the number of one of them. */
+    /* Removed members are not waited for. They are deleted from the list, because a joining member may have the id of
+     * one of them. */
     count_keep(&counter->count, view->members, view->member_count);
     look(counter);
     pthread_mutex_unlock(&counter->lock);
@@ -142,7 +144,7 @@ static ptrdiff_t read_copy(void *context, void *buffer, size_t length)
     return (ptrdiff_t)some;
 }
 
-/* The state is small, so a copy of it is quick. */
+/* The state is small, so copying it is fast. */
 static int snapshot(void *context, galerna_snapshot_t *out)
 {
     counter_t *counter = context;
@@ -159,7 +161,7 @@ static int snapshot(void *context, galerna_snapshot_t *out)
     return 0;
 }
 
-/* One byte more than a state can have, so that one that is too long is noticed. */
+/* The buffer has one byte more than the largest state, so that a state that is too long is noticed. */
 static int restore(void *context, galerna_reader_t *reader)
 {
     counter_t *counter = context;
@@ -174,7 +176,7 @@ static int restore(void *context, galerna_reader_t *reader)
     return taken ? 0 : EINVAL;
 }
 
-/* The configuration of the group, for a process that is not among its founders. */
+/* Makes the configuration for a process that is not a founder of the group. */
 static void configure_to_join(const options_t *options, galerna_config_t **config)
 {
     size_t room = 1 << 16, length = 0;
@@ -242,7 +244,7 @@ static void increment(const counter_t *counter, const options_t *options)
     say(counter, DONE);
 }
 
-/* Until all members are done. */
+/* Waits until all members are done. */
 static void wait_for_all(counter_t *counter)
 {
     pthread_mutex_lock(&counter->lock);

@@ -64,7 +64,7 @@ options_t options_parse(int argc, char **argv)
             options.pause_ms = number(optarg, 3600000, "not a number of milliseconds, at most 3600000");
             break;
         case 'j':
-            /* It is put into a TOML string. */
+            /* The address is inserted into a TOML string. */
             if (*optarg == '\0' || strpbrk(optarg, "\"\\\n\r\t") != NULL) {
                 misused(optarg, "not an address");
             }
@@ -74,7 +74,7 @@ options_t options_parse(int argc, char **argv)
             fputs(HELP, stdout);
             exit(0);
         default:
-            /* getopt_long has said what is wrong. */
+            /* getopt_long has printed the error. */
             fprintf(stderr, "Try `counter --help`.\n");
             exit(2);
         }

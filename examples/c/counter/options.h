@@ -9,14 +9,14 @@ typedef struct {
     uint32_t member;
     unsigned long increments;
     unsigned long pause_ms;
-    /* Where the others find a member that joins; NULL for a founder. */
+    /* The address at which the other members reach a joining process. NULL for a founder. */
     const char *address;
 } options_t;
 
-/* Ends the program when there is nothing to run: after --help, and with a text after an error. */
+/* Parses the command line. Ends the program after --help, and after an error with a text. */
 options_t options_parse(int argc, char **argv);
 
-/* Ends the program: `what` went wrong, for this reason. */
+/* Prints an error with its subject (`what`) and its reason (`why`), and ends the program. */
 void fail(const char *what, const char *why);
 
 #endif

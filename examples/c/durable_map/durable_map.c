@@ -1,15 +1,15 @@
 /*
- * A replicated, durable key-value map: what a member acknowledges is on the disks of all, and outlives a crash of all of them
- * at once. See README.md; the map itself is in map.c.
+ * A replicated, durable key-value map: an acknowledged change is on the disks of all members, and survives a crash of
+ * all of them at the same time. See README.md. The map itself is in map.c.
  *
  * Usage: durable_map CONFIG.toml MEMBER, and then on standard input
  *
- *     put KEY VALUE   sets a key, and prints "ok KEY" once that is durable
+ *     put KEY VALUE   sets a key, and prints "ok KEY" once the change is durable
  *     get KEY         prints "KEY VALUE", or "none KEY"
- *     dump            prints all of them, and "end COUNT"
- *     checkpoint      keeps the map on disk, and gives up the log before it
+ *     dump            prints all keys with their values, and "end COUNT"
+ *     checkpoint      stores the map on disk, and deletes the log before it
  *
- * The end of the input makes the member leave. A thread of the library runs the group and the callbacks.
+ * At the end of the input the member leaves. A thread of the library drives the group and runs the callbacks.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "map.h"
@@ -31,19 +31,19 @@
 
 typedef struct {
     galerna_group_t *group;
-    /* Of this process, in its messages: those of a process before it are nobody's to wait for. */
+    /* Identifies the messages of this run of the process. Messages of earlier runs are not waited for. */
     uint64_t life;
-    /* For what follows: callbacks write it, the main thread waits for it. */
+    /* Protects the fields below. Callbacks write them, and the main thread waits for them to change. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     map_t map;
-    /* A put of this process is on its way. */
+    /* Whether a put of this process has been sent and is not durable yet. */
     bool waiting;
     bool stopped;
     char reason[512];
 } store_t;
 
-/* A copy of the map, on its way to the disk, or to a process that joins. */
+/* A copy of the map for a checkpoint or a joining process. */
 typedef struct {
     char *text;
     size_t length, position;
@@ -62,8 +62,8 @@ static void check(galerna_result_t result, const char *what)
     }
 }
 
-/* A message is the life of its sender, then "KEY VALUE". It is delivered once the members have it on their disks; after a
- * restart those of the log are delivered again, from the last checkpoint on. */
+/* A message consists of the life number of its sender, followed by "KEY VALUE". It is delivered once it is on the
+ * members' disks. After a restart, the messages of the log after the last checkpoint are delivered again. */
 static void deliver(void *context, const galerna_message_t *message)
 {
     store_t *store = context;
@@ -74,7 +74,7 @@ static void deliver(void *context, const galerna_message_t *message)
     memcpy(&life, message->payload, sizeof life);
     pthread_mutex_lock(&store->lock);
     if (!map_put(&store->map, (const char *)message->payload + sizeof life, message->length - sizeof life)) {
-        /* Without it this map would differ from the others. */
+        /* Without this put the map would differ from those of the other members. */
         fail("a put", "no text of a key and a value, or no memory for it");
     }
     if (life == store->life) {
@@ -113,7 +113,7 @@ static void free_copy(void *context)
     free(copy);
 }
 
-/* For a checkpoint, or for a process that joins. */
+/* Called for a checkpoint, or for a joining process. */
 static int snapshot(void *context, galerna_snapshot_t *out)
 {
     store_t *store = context;
@@ -134,7 +134,7 @@ static int snapshot(void *context, galerna_snapshot_t *out)
     return 0;
 }
 
-/* The last checkpoint, after a restart: what the log holds after it is delivered next. */
+/* Called with the last checkpoint after a restart. The messages of the log after it are delivered next. */
 static int restore(void *context, galerna_reader_t *reader)
 {
     store_t *store = context;
@@ -165,7 +165,7 @@ static int restore(void *context, galerna_reader_t *reader)
     return taken ? 0 : EINVAL;
 }
 
-/* When it returns, the map is what the group's log says. */
+/* When this returns, the map contains all changes of the group's log. */
 static void join(store_t *store, const char *path, uint32_t member)
 {
     struct timespec now;
@@ -184,7 +184,7 @@ static void join(store_t *store, const char *path, uint32_t member)
     galerna_config_free(config);
 }
 
-/* Returns once the put is durable, and in the map. */
+/* Returns once the put is durable and in the map. */
 static void put(store_t *store, const char *text)
 {
     size_t length = strlen(text);
@@ -271,7 +271,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: durable_map CONFIG.toml MEMBER\n");
         return 2;
     }
-    /* Whoever reads it hears of each put at once. */
+    /* Line buffering, so that a program that reads the output gets each line at once. */
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     join(&store, argv[1], (uint32_t)member);
     while ((length = getline(&line, &capacity, stdin)) >= 0) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The place of a key, or where it would be. */
+/* Returns the index of a key, or the index at which it would be inserted. */
 static size_t place_of(const map_t *map, const char *key, bool *found)
 {
     size_t low = 0, high = map->count;

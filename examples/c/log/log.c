@@ -1,13 +1,13 @@
 /*
- * A line log: keeps the lines of its input for ever, and finds them again by version and by time.
+ * A line log: stores the lines of its input durably, and finds them by version and by time.
  *
- * Usage: log DIRECTORY append           appends the lines of the standard input, prints the last one's version
- *        log DIRECTORY list [VERSION]   prints the lines from the oldest, or from this version
+ * Usage: log DIRECTORY append           appends the lines of the standard input, prints the version of the last line
+ *        log DIRECTORY list [VERSION]   prints all lines, or those from this version on
  *        log DIRECTORY get VERSION      prints the line of this version
- *        log DIRECTORY at TIME          prints the last line that was there at this time, in nanoseconds since 1970
- *        log DIRECTORY trim VERSION     gives up lines before this version, as whole segments
+ *        log DIRECTORY at TIME          prints the last line at this time, in nanoseconds since 1970
+ *        log DIRECTORY trim VERSION     removes the lines before this version, in whole segments
  *
- * A line is printed after its version and its time. Any number of processes may read while one appends.
+ * Each line is printed after its version and its time. Any number of processes may read while one process appends.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <galerna.h>
@@ -45,7 +45,7 @@ static uint64_t parse(const char *text, const char *what)
     return number;
 }
 
-/* In a log without a group there is one view, and the version's number in it is enough. */
+/* A log without a group has only one view, so the sequence number alone identifies a version. */
 static galerna_version_t parse_version(const char *text)
 {
     return (galerna_version_t){.view = 0, .sequence = parse(text, "not a version")};
@@ -66,7 +66,7 @@ static galerna_log_t *open_to_read(const char *directory)
     return log;
 }
 
-/* Says why not all is durable, if so. */
+/* Fails with the reason if not all lines are durable. */
 static void close_log(galerna_log_t *log)
 {
     check(galerna_log_close(log), "close");
@@ -81,7 +81,7 @@ static void append_lines(const char *directory)
     ssize_t length;
     while ((length = getline(&line, &capacity, stdin)) >= 0) {
         size_t bytes = (size_t)length - (line[length - 1] == '\n');
-        /* The call copies the line and goes on: one sync makes many of them durable. */
+        /* The call copies the line and returns. A single sync makes many lines durable. */
         check(galerna_log_append(log, line, bytes, TIMEOUT_MS, NULL), "append");
     }
     if (ferror(stdin)) {

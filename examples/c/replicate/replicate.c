@@ -1,10 +1,10 @@
 /*
- * A replicated line store: every member sends its share of the lines of a file, and all end up with the same history.
+ * A replicated line store: every member sends its share of the lines of a file, and all end with the same history.
  *
  * Usage: replicate CONFIG.toml MEMBER FILE
  *
- * One thread and an event loop: the calls that wait for ring space, and galerna_dispatch() when the descriptor is
- * readable, run the callback that appends a line to the history.
+ * The program has one thread and an event loop. The callback that appends a line to the history runs in two places:
+ * in calls that wait for ring space, and in galerna_dispatch(), which is called when the descriptor is readable.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "sha256.h"
@@ -21,7 +21,8 @@
 #define SUBGROUP 0u
 #define TIMEOUT_MS 60000u
 
-/* What every member has the same: for each line its sender's id (4 bytes, little endian), its bytes, a newline. */
+/* The history, equal at every member. For each line it contains the sender's id (4 bytes, little endian), the bytes,
+ * and a newline. */
 typedef struct {
     unsigned char *bytes;
     size_t length;
@@ -32,7 +33,7 @@ typedef struct {
 typedef struct {
     history_t history;
     galerna_group_t *group;
-    /* Of the first view. */
+    /* Rank and number of members in the first view. */
     size_t rank, members;
     bool failed;
     uint32_t failed_member;
@@ -127,7 +128,7 @@ static void deliver(void *context, const galerna_message_t *message)
     history->lines++;
 }
 
-/* Called when a view begins, and for the first one inside galerna_join(). */
+/* Called when a view begins. The first call comes inside galerna_join(). */
 static void view(void *context, const galerna_view_t *view)
 {
     replica_t *replica = context;
@@ -150,7 +151,7 @@ static void send_line(galerna_group_t *group, const char *text, size_t length)
     check(galerna_commit(group, &reservation, GALERNA_MODE_SAFE), "commit");
 }
 
-/* Line i is sent by the member whose rank is i modulo the number of members. */
+/* The member with the rank `i modulo the number of members` sends line i. */
 static void send_share(const replica_t *replica, const lines_t *lines)
 {
     for (size_t i = replica->rank; i < lines->count; i += replica->members) {
@@ -158,7 +159,7 @@ static void send_share(const replica_t *replica, const lines_t *lines)
     }
 }
 
-/* The group goes on without a member that failed, but its share of the lines may be missing for ever. */
+/* The group continues without a member that failed, but its share of the lines may be missing for ever. */
 static void fail_with_member(const replica_t *replica)
 {
     char why[200], what[32];
@@ -167,7 +168,8 @@ static void fail_with_member(const replica_t *replica)
     fail(what, why);
 }
 
-/* Until all lines are here. Others may be done first, and leave: the group goes on without them, and nothing is lost. */
+/* Receives until all lines are delivered. Other members may finish earlier and leave: the group continues without
+ * them, and nothing is lost. */
 static void receive_all(const replica_t *replica, size_t count)
 {
     struct pollfd waiting = {.events = POLLIN};

@@ -1,4 +1,5 @@
-//! Three members on this host are loaded, killed all at once in the middle of it, and started again; as often as asked.
+//! The demonstration: three members on this host are loaded, all killed at the same time during the load, and started
+//! again. Repeated for the requested number of rounds.
 
 use crate::expected::Expected;
 use crate::members::{Event, Members};
@@ -13,18 +14,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 const MEMBERS: usize = 3;
-/// Changes of one member that are on their way at a time.
+/// Number of changes per member that are sent and not acknowledged yet.
 const WINDOW: u64 = 64;
-/// Each member's keys.
+/// Number of keys of each member.
 const KEYS: u64 = 200;
-/// Of so many changes one removes its key.
+/// One of this number of changes removes its key.
 const REMOVES: u64 = 10;
-/// How long anything may take on a busy machine.
+/// How long any step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The exit code after Ctrl-C, as shells have it.
+/// The exit code after Ctrl-C, as shells use it.
 const INTERRUPTED: u8 = 130;
 
-/// It was interrupted.
+/// The error of an interrupted demonstration.
 #[derive(Debug)]
 struct Interrupted;
 
@@ -36,18 +37,18 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// The group from life to life.
+/// The group, across all restarts.
 struct Group<'a> {
     config: &'a Path,
     sender: Sender<Event>,
     events: Receiver<Event>,
     expected: Expected,
-    /// Changes sent by each member, in all lives.
+    /// Number of changes sent by each member, in all rounds.
     sent: [u64; MEMBERS],
 }
 
 pub(crate) fn run(demo: &Demo) -> Result<ExitCode> {
-    // Removed when it is dropped, whatever happens.
+    // The directory is removed when this is dropped, also after an error.
     let temporary = tempfile::Builder::new().prefix("durable-map-").tempdir();
     let temporary = temporary.context("cannot make a temporary directory")?;
     let directory = directory(demo, temporary.path())?;
@@ -74,14 +75,14 @@ fn directory(demo: &Demo, temporary: &Path) -> Result<PathBuf> {
     std::path::absolute(directory).with_context(|| format!("cannot find {}", directory.display()))
 }
 
-/// The configuration of three members on this host, with sockets in `sockets` or on free ports.
+/// Makes the configuration of three members on this host, with sockets in `sockets` or on free ports.
 fn configuration(fabric: FabricKind, directory: &Path, sockets: &Path) -> Result<String> {
     let logs = directory.join("logs");
     let mut text = format!("group = \"map\"\nfabric = \"{fabric}\"\njoin_timeout_ms = 100000\n");
-    // Nobody is taken for dead because the machine is busy; a process that ends is noticed all the same.
+    // With these timeouts no member is suspected because the machine is busy. A process that ends is noticed anyway.
     text += "failure_timeout_ms = 30000\npartition_timeout_ms = 30000\nring_bytes = 262144\n";
     text += &format!("\n[log]\ndirectory = {logs:?}\nsegment_bytes = 4194304\nrestart_wait_ms = 60000\n");
-    // All are open at once, so that no port is given out twice.
+    // All listeners are open at the same time, so that no port is assigned twice.
     let mut listeners = Vec::new();
     for id in 1..=MEMBERS {
         let address = match fabric {
@@ -119,7 +120,7 @@ impl Group<'_> {
         self.end(members)
     }
 
-    /// Starts the members, and waits until all have joined.
+    /// Starts the members and waits until all have joined.
     fn start(&mut self) -> Result<Members> {
         let members = Members::start(self.config, MEMBERS, &self.sender)?;
         for _ in 0..members.len() {
@@ -129,8 +130,9 @@ impl Group<'_> {
         Ok(members)
     }
 
-    /// Lets every member change the map until so many changes are acknowledged, and write a checkpoint meanwhile; then kills
-    /// all of them in the middle of more. How many changes were acknowledged, and how many were not.
+    /// Loads the group, then kills all members. Every member changes the map until `changes` changes are acknowledged,
+    /// and writes a checkpoint in that time. The kill happens while more changes are on their way. Returns the number
+    /// of changes that were acknowledged, and of those that were not.
     fn load(&mut self, members: &mut Members, changes: u64) -> Result<(u64, u64)> {
         let (mut acknowledged, mut checkpoints) = (0, 0);
         let sent_before: u64 = self.sent.iter().sum();
@@ -151,7 +153,7 @@ impl Group<'_> {
             self.change(members, index)?;
         }
         members.kill();
-        // What they said before still counts.
+        // Acknowledgements that were written before the kill still count.
         let mut alive = members.len();
         while alive > 0 {
             match self.event()? {
@@ -166,7 +168,7 @@ impl Group<'_> {
         Ok((acknowledged, self.sent.iter().sum::<u64>() - sent_before - acknowledged))
     }
 
-    /// Lets a member change one of its keys.
+    /// Makes a member change one of its keys.
     fn change(&mut self, members: &mut Members, index: usize) -> Result<()> {
         let number = self.sent[index];
         self.sent[index] += 1;
@@ -180,13 +182,13 @@ impl Group<'_> {
         members.tell(index, &format!("put {key} {value}"))
     }
 
-    /// Takes an acknowledgement.
+    /// Records an acknowledgement.
     fn take(&mut self, index: usize, line: &str) -> Result<()> {
         let key = line.strip_prefix("ok ").with_context(|| unexpected(index, line))?;
         self.expected.acknowledged(key)
     }
 
-    /// Compares what the members have with each other, and with what was acknowledged. How many keys there are.
+    /// Compares the maps of the members with each other and with the acknowledged changes. Returns the number of keys.
     fn check(&mut self, members: &mut Members) -> Result<usize> {
         let mut maps = vec![BTreeMap::new(); members.len()];
         for index in 0..members.len() {
@@ -225,7 +227,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// The next line of a member; none of them may end.
+    /// Returns the next line of a member. It is an error if a member ends.
     fn hear(&mut self, members: &Members) -> Result<(usize, String)> {
         match self.event()? {
             Event::Said(index, line) => Ok((index, line)),

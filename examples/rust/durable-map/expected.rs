@@ -1,27 +1,28 @@
-//! What must be in the map after a crash: of each key, all changes that were acknowledged, and perhaps some that were not.
+//! The expected map after a crash. For each key it must contain all acknowledged changes, and it may contain some that
+//! were not acknowledged.
 
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 
-/// The changes of each key, in the order in which its one writer sent them.
+/// The changes of each key, in the order in which its only writer sent them.
 #[derive(Default)]
 pub(crate) struct Expected(BTreeMap<String, History>);
 
-/// Of one key.
+/// The changes of one key.
 struct History {
-    /// What it was set to, or that it was removed; the first is how it was in the beginning.
+    /// The values that the key was set to; `None` stands for a removal. The first entry is the initial value.
     values: Vec<Option<String>>,
     acknowledged: usize,
 }
 
 impl Expected {
-    /// A change is sent: a new value, or none.
+    /// Records that a change was sent: a new value, or `None` for a removal.
     pub(crate) fn sent(&mut self, key: &str, value: Option<String>) {
         let nothing = || History { values: vec![None], acknowledged: 0 };
         self.0.entry(key.to_owned()).or_insert_with(nothing).values.push(value);
     }
 
-    /// The next change of this key is acknowledged.
+    /// Records that the next change of this key was acknowledged.
     pub(crate) fn acknowledged(&mut self, key: &str) -> Result<()> {
         let history = self.0.get_mut(key).filter(|history| history.acknowledged + 1 < history.values.len());
         ensure!(history.is_some(), "a change of {key} was acknowledged that nobody sent");
@@ -29,7 +30,7 @@ impl Expected {
         Ok(())
     }
 
-    /// Checks a map after a crash, and goes on from it.
+    /// Checks a map after a crash. The changes of the next round build on this map.
     pub(crate) fn check(&mut self, map: &BTreeMap<String, String>) -> Result<()> {
         for (key, history) in &mut self.0 {
             let found = map.get(key).cloned();

@@ -1,4 +1,4 @@
-//! A replicated, durable key-value map. See README.md; the use of Galerna is in `store.rs`.
+//! A replicated, durable key-value map. See README.md. The file `store.rs` shows the use of Galerna.
 
 mod demo;
 mod expected;

@@ -1,4 +1,4 @@
-//! The map itself, and what changes it. It knows nothing of groups.
+//! The map itself and its changes, independent of groups.
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read};
 #[derive(Default, Clone, PartialEq, Eq)]
 pub(crate) struct Map(BTreeMap<String, String>);
 
-/// What a member wants of all the maps.
+/// A change that a member makes to all maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     Put { key: String, value: String },
@@ -21,7 +21,8 @@ impl Change {
         }
     }
 
-    /// As a message: the life of its sender, which hears of its own changes by that, then the change.
+    /// Encodes the change as a message: first the `life` number of its sender, by which the sender recognises its own
+    /// changes, then the change.
     pub(crate) fn encode(&self, life: u64) -> Vec<u8> {
         let mut bytes = life.to_le_bytes().to_vec();
         match self {
@@ -52,7 +53,7 @@ impl Change {
 }
 
 impl Map {
-    /// The same changes in the same order make the same map.
+    /// Applies a change. The same changes in the same order result in the same map.
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Put { key, value } => drop(self.0.insert(key, value)),
@@ -72,7 +73,7 @@ impl Map {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// The map as it is now: the number of entries, then their keys and values.
+    /// Returns a copy of the map: the number of entries, then their keys and values.
     pub(crate) fn snapshot(&self) -> impl Read + Send + 'static {
         let mut bytes = (self.0.len() as u64).to_le_bytes().to_vec();
         for (key, value) in &self.0 {
@@ -82,7 +83,7 @@ impl Map {
         Cursor::new(bytes)
     }
 
-    /// A map from its [`Map::snapshot`].
+    /// Reads a map that [`Map::snapshot`] wrote.
     pub(crate) fn restore(from: &mut dyn Read) -> io::Result<Map> {
         let mut from = io::BufReader::new(from);
         let mut map = Map::default();

@@ -1,4 +1,4 @@
-//! A member process: takes commands on standard input, and answers on standard output.
+//! A member process. It reads commands from standard input and answers on standard output.
 
 use crate::map::Change;
 use crate::options::Member;
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Member) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    // What was sent is durable before this process goes.
+    // Waits until all changes that were sent are durable, before this process leaves.
     store.read(|_| ())?;
     Ok(store.leave()?)
 }
@@ -71,7 +71,7 @@ fn command(store: &Store, line: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what happens in the group.
+/// Prints the events of the group.
 fn tell(news: &Receiver<News>) {
     for news in news {
         match news {
@@ -81,7 +81,7 @@ fn tell(news: &Receiver<News>) {
                 say(&format!("members: {}", members.join(", ")));
             }
             News::Stopped(reason) => {
-                // The main thread may be waiting for a command.
+                // The process exits here because the main thread may be waiting for a command.
                 eprintln!("error: {reason}");
                 #[allow(clippy::exit, reason = "there is nothing left to do or to undo")]
                 std::process::exit(1);
@@ -92,6 +92,6 @@ fn tell(news: &Receiver<News>) {
 
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
-    // It fails only when nobody listens any more, and then the input ends as well.
+    // This fails only if standard output is closed, and then the input ends as well.
     let _ = writeln!(output, "{text}").and_then(|()| output.flush());
 }

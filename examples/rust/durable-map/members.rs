@@ -1,4 +1,4 @@
-//! The member processes as the demonstration sees them: started, told what to do, killed.
+//! The member processes, as the demonstration starts, commands and kills them.
 
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
@@ -7,27 +7,27 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 
-/// What happens.
+/// An event that the demonstration waits for.
 pub(crate) enum Event {
-    /// Member `.0`, counted from 0, says a line.
+    /// Member `.0`, counted from 0, wrote a line.
     Said(usize, String),
-    /// Its output has ended.
+    /// The output of member `.0` has ended.
     Ended(usize),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }
 
-/// The members of one life; killed when it is dropped.
+/// The members of one round. They are killed when this is dropped.
 pub(crate) struct Members(Vec<Member>);
 
 struct Member {
     child: Child,
-    /// Gone once it is to end.
+    /// `None` once the member is to end.
     input: Option<ChildStdin>,
 }
 
 impl Members {
-    /// Starts as many as there are in the configuration.
+    /// Starts the `count` members of the configuration.
     pub(crate) fn start(config: &Path, count: usize, events: &Sender<Event>) -> Result<Members> {
         let program = std::env::current_exe().context("cannot find the own program")?;
         let mut members = Members(Vec::new());
@@ -38,7 +38,7 @@ impl Members {
                 .arg((index + 1).to_string())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
-                // Ctrl-C reaches this process alone, which then ends the members.
+                // Ctrl-C then reaches only this process, which ends the members.
                 .process_group(0)
                 .spawn()
                 .with_context(|| format!("cannot start member {}", index + 1))?;
@@ -53,26 +53,26 @@ impl Members {
         self.0.len()
     }
 
-    /// Gives a member a command, or several.
+    /// Sends a member one or more commands.
     pub(crate) fn tell(&mut self, index: usize, commands: &str) -> Result<()> {
         let input = self.0[index].input.as_mut().context("the member was told to end")?;
         writeln!(input, "{commands}").with_context(|| format!("member {} takes no commands any more", index + 1))
     }
 
-    /// Ends all of them with SIGKILL, at once.
+    /// Kills all members with SIGKILL.
     pub(crate) fn kill(&mut self) {
         for member in &mut self.0 {
-            // It may have ended by itself.
+            // An error is ignored: the process may have ended already.
             let _ = member.child.kill();
         }
     }
 
-    /// Lets all of them leave.
+    /// Makes all members leave the group by closing their input.
     pub(crate) fn dismiss(&mut self) {
         self.0.iter_mut().for_each(|member| drop(member.input.take()));
     }
 
-    /// How a member came to its end, which is there or near.
+    /// Returns the exit status of a member. Waits for the member, which has ended or is about to end.
     pub(crate) fn status(&mut self, index: usize) -> Result<ExitStatus> {
         self.0[index].child.wait().with_context(|| format!("cannot wait for member {}", index + 1))
     }

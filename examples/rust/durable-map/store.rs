@@ -1,4 +1,4 @@
-//! One replica of the map: everything this example does with Galerna is in this file.
+//! One replica of the map. This file contains everything that this example does with Galerna.
 
 use crate::map::{Change, Map};
 use galerna::log::Version;
@@ -9,9 +9,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The subgroup that holds every member.
+/// The subgroup that contains every member.
 const EVERYBODY: SubgroupId = SubgroupId(0);
-/// How long a change may wait for a place in the ring, and a checkpoint for the group and the disk.
+/// How long a change may wait for space in the ring, and a checkpoint for the group and the disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a leave may wait for the other members.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -33,22 +33,23 @@ struct Shared {
 #[derive(Default)]
 struct State {
     map: Map,
-    /// Changes that this process has sent and that are not durable yet.
+    /// Number of changes that this process has sent and that are not durable yet.
     pending: usize,
     stopped: Option<Error>,
 }
 
-/// What a member hears.
+/// An event that a member reports to the rest of the program.
 pub(crate) enum News {
-    /// Its own change is durable, and in the map: no crash can undo it, not even of all members at once.
+    /// A change of this process is durable and in the map. No crash can undo it, not even of all members at the same
+    /// time.
     Acknowledged(Change),
-    /// Who is in the group now.
+    /// The present members of the group.
     Members(Vec<MemberId>),
     /// The group stopped, for this reason.
     Stopped(Error),
 }
 
-/// What Galerna calls, in its own threads.
+/// The callbacks. Galerna calls them in its own threads.
 struct Callbacks {
     life: u64,
     shared: Arc<Shared>,
@@ -56,10 +57,10 @@ struct Callbacks {
 }
 
 impl Handler for Callbacks {
-    /// A change is delivered once it is on the disks of the members. After a restart those of the log are delivered again,
-    /// from the last checkpoint on.
+    /// Applies a change. It is delivered once it is on the members' disks. After a restart, the changes in the log
+    /// after the last checkpoint are delivered again.
     fn deliver(&mut self, message: Delivery<'_>) {
-        // Nobody but this program sends; what it does not know, no member applies.
+        // Only this program sends messages. A message that it cannot decode is ignored, at every member.
         let Ok((life, change)) = Change::decode(message.payload) else { return };
         let own = (life == self.life).then(|| change.clone());
         let mut state = self.shared.lock();
@@ -67,7 +68,7 @@ impl Handler for Callbacks {
         if let Some(own) = own {
             state.pending -= 1;
             self.shared.changed.notify_all();
-            // The listener may have ended.
+            // This fails only if the receiving thread has ended.
             let _ = self.news.send(News::Acknowledged(own));
         }
     }
@@ -82,12 +83,12 @@ impl Handler for Callbacks {
         let _ = self.news.send(News::Stopped(reason.clone()));
     }
 
-    /// For a checkpoint: the log's messages up to now are in it.
+    /// Called for a checkpoint. The state must include all messages that were delivered so far.
     fn snapshot(&mut self) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(self.shared.lock().map.snapshot()))
     }
 
-    /// From the last checkpoint: the log's messages after it are delivered next.
+    /// Called with the last checkpoint. The messages of the log after it are delivered next.
     fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
         self.shared.lock().map = Map::restore(state)?;
         Ok(())
@@ -95,16 +96,18 @@ impl Handler for Callbacks {
 }
 
 impl Store {
-    /// Returns when the group has met, for the first time or again, and this member's map is what the group's log says.
+    /// Joins the group. Returns when the group runs, for the first time or after a restart, and this member's map
+    /// contains all changes of the group's log.
     pub(crate) fn join(config: Config, news: Sender<News>) -> Result<Store, Error> {
         let shared = Arc::new(Shared::default());
-        // A change of a former life is in the log, or was never acknowledged: nobody waits for it.
+        // Distinguishes the changes of this process from those of its earlier runs. Such a change is in the log or was
+        // never acknowledged, so no call waits for it.
         let life = RandomState::new().hash_one(std::process::id());
         let group = Group::join(config, Callbacks { life, shared: shared.clone(), news })?;
         Ok(Store { group, shared, life })
     }
 
-    /// Sends a change; [`News::Acknowledged`] follows when it is durable.
+    /// Sends a change. [`News::Acknowledged`] follows when the change is durable.
     pub(crate) fn send(&self, change: &Change) -> Result<(), Error> {
         self.shared.lock().pending += 1;
         let sent = self.group.send(EVERYBODY, Mode::Durable, &change.encode(self.life), PATIENCE);
@@ -114,7 +117,7 @@ impl Store {
         sent
     }
 
-    /// Runs `read` with the map, once it has all changes that this process has sent.
+    /// Runs `read` with the map once the map contains all changes that this process has sent.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Map) -> T) -> Result<T, Error> {
         let state = self.shared.lock();
         let waits = |state: &mut State| state.pending > 0 && state.stopped.is_none();
@@ -125,14 +128,14 @@ impl Store {
         }
     }
 
-    /// Keeps the map as it is on this member's disk, so that a restart begins there, and gives up what the log says of before.
+    /// Stores the map on this member's disk, so that a restart begins with it, and deletes older records from the log.
     pub(crate) fn checkpoint(&self) -> Result<Version, Error> {
         let version = self.group.checkpoint(EVERYBODY, PATIENCE)?;
         self.group.trim_log(EVERYBODY, version)?;
         Ok(version)
     }
 
-    /// How many messages, from the first one on, no failure can take back.
+    /// Number of messages, counted from the first one, that no failure can revoke.
     pub(crate) fn durable(&self) -> Result<u64, Error> {
         Ok(self.group.frontiers(EVERYBODY)?.durable)
     }

@@ -1,15 +1,15 @@
-//! What a member keeps of the lines delivered to it, and the digests by which members compare.
+//! The lines delivered to a member, and the digests by which members are compared.
 
 use sha2::{Digest, Sha256};
 use std::io::{self, Cursor, Read};
 
-/// The lines in the order of their delivery, each with its sender.
+/// The lines in the order of delivery, each with its sender.
 #[derive(Default)]
 pub(crate) struct History {
     bytes: Vec<u8>,
-    /// Sender and end in `bytes` of each line.
+    /// The sender of each line, and the end of the line in `bytes`.
     lines: Vec<(u32, usize)>,
-    /// Lines of each sender.
+    /// The number of lines of each sender.
     counts: Vec<usize>,
 }
 
@@ -24,12 +24,12 @@ impl History {
         self.counts[sender] += 1;
     }
 
-    /// Bytes of all lines.
+    /// Size of all lines in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Lines of one sender.
+    /// Number of lines of one sender.
     pub(crate) fn of(&self, sender: u32) -> usize {
         self.counts.get(sender as usize).copied().unwrap_or(0)
     }
@@ -38,7 +38,8 @@ impl History {
         self.lines.len()
     }
 
-    /// The history as it is now, for a process that joins: how many lines, of each its sender and end, and all their bytes.
+    /// Returns a copy of the history for a joining process: the number of lines, then the sender and end of each line,
+    /// then the bytes of all lines.
     pub(crate) fn snapshot(&self) -> impl Read + Send + 'static {
         let mut table = (self.lines.len() as u64).to_le_bytes().to_vec();
         for &(sender, end) in &self.lines {
@@ -48,7 +49,7 @@ impl History {
         Cursor::new(table).chain(Cursor::new(self.bytes.clone()))
     }
 
-    /// A history from its [`History::snapshot`].
+    /// Reads a history that [`History::snapshot`] wrote.
     pub(crate) fn restore(from: &mut dyn Read) -> io::Result<History> {
         let malformed = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut count = [0; 8];
@@ -74,7 +75,7 @@ impl History {
         Ok(history)
     }
 
-    /// The digest of the whole history, and that of each sender's lines in it.
+    /// Computes the digest of the whole history, and one digest per sender over the lines of that sender.
     pub(crate) fn digests(&self, senders: u32) -> Digests {
         let mut whole = LineDigest::default();
         let mut by_sender: Vec<_> = (0..senders).map(|_| LineDigest::default()).collect();
@@ -91,13 +92,13 @@ impl History {
     }
 }
 
-/// SHA-256 in hexadecimal digits.
+/// SHA-256 digests in hexadecimal digits.
 pub(crate) struct Digests {
     pub(crate) whole: String,
     pub(crate) by_sender: Vec<String>,
 }
 
-/// SHA-256 over lines: of each the sender's id (4 bytes, little endian), its bytes, and a line feed.
+/// SHA-256 over lines. Of each line it covers the sender's id (4 bytes, little endian), the bytes, and a line feed.
 #[derive(Default, Clone)]
 pub(crate) struct LineDigest(Sha256);
 

@@ -1,11 +1,12 @@
-//! What must hold at the end.
+//! The conditions that must hold at the end.
 
 use crate::lines::Lines;
 use crate::member::Outcome;
 use crate::options::{DeliveryMode, Run};
 use anyhow::{Result, ensure};
 
-/// Every member must have every line of every member once, and the same history; also one that took the place of a victim.
+/// Checks that every member has every line of every member exactly once, and that all histories are equal. This
+/// includes the process that replaced a victim.
 pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) -> Result<()> {
     let Some((first, reference)) = outcomes.first() else { return Ok(()) };
     for (id, outcome) in outcomes {
@@ -19,7 +20,7 @@ pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) -> 
                 "member {id} has other lines of member {sender} than the file: SHA-256 {theirs}, not {expected}"
             );
         }
-        // Each sender's lines are right. In `fifo` mode no more is promised.
+        // The lines of each sender have been checked above. Mode `fifo` guarantees no more than that.
         ensure!(
             run.workload.mode == DeliveryMode::Fifo || outcome.digest == reference.digest,
             "the histories differ: SHA-256 {} at member {first}, {} at member {id}",

@@ -1,14 +1,14 @@
-//! The lines of the file: bytes between line feeds, whatever they are.
+//! The lines of the file: arbitrary bytes between line feeds.
 
 use crate::history::LineDigest;
 use crate::options::Workload;
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 
-/// A file's lines, ready to be sent.
+/// The lines of a file, ready to be sent.
 pub(crate) struct Lines {
     bytes: Vec<u8>,
-    /// Where each line ends, without its line feed.
+    /// The end of each line, without its line feed.
     ends: Vec<usize>,
     size: Option<usize>,
     repeat: usize,
@@ -40,17 +40,17 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Lines to be sent by all members together.
+    /// Number of lines that all members send together.
     pub(crate) fn len(&self) -> usize {
         self.ends.len() * self.repeat
     }
 
-    /// Which of them member `id` of `members` sends.
+    /// The numbers of the lines that member `id` of `members` sends.
     pub(crate) fn share(&self, id: u32, members: u32) -> impl ExactSizeIterator<Item = usize> {
         (id as usize..self.len()).step_by(members as usize)
     }
 
-    /// Line `number` of the run, counted from 0.
+    /// Returns line `number` of the run, counted from 0.
     pub(crate) fn get(&self, number: usize) -> Cow<'_, [u8]> {
         let number = number % self.ends.len();
         let start = if number == 0 { 0 } else { self.ends[number - 1] + 1 };
@@ -66,7 +66,7 @@ impl Lines {
         }
     }
 
-    /// What every member's digest of the first `count` lines of a sender must be.
+    /// The expected digest of the first `count` lines of a sender, at every member.
     pub(crate) fn digest_of(&self, sender: u32, members: u32, count: usize) -> String {
         let mut digest = LineDigest::default();
         for number in self.share(sender, members).take(count) {

@@ -1,4 +1,5 @@
-//! Replicates the lines of a file over processes on this host. See README.md; the use of Galerna is in `replica.rs`.
+//! Replicates the lines of a file over processes on this host. See README.md. The file `replica.rs` shows the use of
+//! Galerna.
 
 mod history;
 mod judge;

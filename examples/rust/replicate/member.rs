@@ -1,4 +1,4 @@
-//! A member process: sends its share of the lines, keeps all of them, and reports to its parent on standard output.
+//! A member process. It sends its share of the lines, stores all lines, and reports to its parent on standard output.
 
 use crate::lines::Lines;
 use crate::options::Member;
@@ -12,35 +12,36 @@ use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// What a member tells its parent: one line of JSON each.
+/// A report of a member to its parent. Each report is one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Lines delivered so far.
+    /// Number of lines delivered so far.
     Progress(usize),
-    /// The group goes on without the victim.
+    /// The group continues without the victim.
     WentOn,
-    /// It has everything and has left.
+    /// The member has all lines and has left the group.
     Done(Box<Outcome>),
-    /// It could not go on.
+    /// The member failed, for this reason.
     Failed(String),
 }
 
-/// What a member has at the end.
+/// The result of a member.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) lines: usize,
     pub(crate) bytes: usize,
     pub(crate) lines_by_sender: Vec<usize>,
-    /// Lines that came with the group's state, and how many of them are of its own id, sent by a process before it.
+    /// Number of lines received with the group's state, and number of those that an earlier process sent with this
+    /// member's id.
     pub(crate) taken: usize,
     pub(crate) resumed_at: usize,
     pub(crate) views: Vec<Seen>,
-    /// SHA-256 of its history, and of each sender's lines in it.
+    /// SHA-256 of the history, and of each sender's lines in it.
     pub(crate) digest: String,
     pub(crate) digests_by_sender: Vec<String>,
-    /// From the end of the join to the last delivery.
+    /// Time from the end of the join to the last delivery.
     pub(crate) elapsed: Duration,
-    /// p50, p99, p99.9 and the maximum of its latencies; none if it sent nothing.
+    /// p50, p99, p99.9 and maximum of the latencies. `None` if the member sent nothing.
     pub(crate) latencies: Option<[Duration; 4]>,
 }
 
@@ -66,7 +67,8 @@ fn run(options: &Member) -> Result<Outcome> {
     ensure!(total == options.expect, "the file changed: {total} lines to send, not {}", options.expect);
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
-    // All that a process before this one sent as this member is in the state, or lost: this one goes on from there.
+    // Lines that an earlier process sent with this id are either in the state or lost. This process continues after the
+    // lines in the state.
     let resumed_at = replica.wait_for(|state| (!state.views.seen.is_empty()).then(|| state.history.of(options.id)))?;
     let delivered: Result<()> = while_reporting(&replica, options.victim, || {
         for number in lines.share(options.id, members).skip(resumed_at) {
@@ -83,7 +85,8 @@ fn run(options: &Member) -> Result<Outcome> {
     Ok(outcome(replica.leave()?, resumed_at, members, started))
 }
 
-/// Waits until every line of every member is here, and the victim is back, so that there is somebody to take the state from.
+/// Waits until all lines of all members are delivered and the victim is back. If members left earlier, the victim could
+/// find no member to take the state from.
 fn wait_for_all(replica: &Replica, lines: &Lines, members: u32, victim: Option<u32>) -> Result<()> {
     let is_whole = |state: &State, id: u32| state.history.of(id) == lines.share(id, members).len();
     let is_back = |state: &State| victim.is_none_or(|victim| state.views.is_back(victim));
@@ -95,7 +98,7 @@ fn wait_for_all(replica: &Replica, lines: &Lines, members: u32, victim: Option<u
     check(lost, replica)
 }
 
-/// The group goes on without a member that failed, but its lines are not complete.
+/// Fails if a member failed. The group would continue without that member, but its lines would be incomplete.
 fn check(failed: Option<u32>, replica: &Replica) -> Result<()> {
     failed.map_or(Ok(()), |id| bail!("member {id} failed: {}", replica.fault(id)))
 }
@@ -119,7 +122,8 @@ fn outcome(mut state: State, resumed_at: usize, members: u32, started: Instant) 
     }
 }
 
-/// Runs `work`, and meanwhile reports ten times a second how many lines are delivered, and once that the victim is gone.
+/// Runs `work`. During it, reports the number of delivered lines ten times a second, and reports once that the victim
+/// is gone.
 fn while_reporting<T>(replica: &Replica, mut victim: Option<u32>, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (done, is_done) = channel::<()>();
@@ -142,11 +146,11 @@ fn report(report: &Report) {
         return;
     };
     line.push(b'\n');
-    // It fails only when the parent is gone, and then this process ends as well.
+    // This fails only if the parent is gone, and then this process ends as well.
     let _ = std::io::stdout().lock().write_all(&line);
 }
 
-/// Ends this process when its standard input ends: the parent holds the other end as long as it lives.
+/// Ends this process when its standard input ends. The parent holds the other end as long as the parent runs.
 fn die_with_parent() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());

@@ -1,4 +1,4 @@
-//! The member processes as their parent sees them: started, watched, and gone when [`Members`] is dropped.
+//! The member processes from the parent's point of view. They are killed when [`Members`] is dropped.
 
 use crate::member::Report;
 use crate::options::{Run, Workload};
@@ -11,34 +11,34 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 
-/// What happens to the parent.
+/// An event that the parent waits for.
 pub(crate) enum Event {
-    /// Process `.0` says something.
+    /// Process `.0` sent a report.
     Report(usize, Report),
-    /// Process `.0` has closed its standard output: it ends.
+    /// Process `.0` has closed its standard output, so it ends.
     Ended(usize),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }
 
-/// The processes: of each member one, by id, and then the one that takes a victim's place.
+/// The processes: one per member, indexed by id, followed by the process that replaces a victim.
 pub(crate) struct Members(Vec<Child>);
 
-/// What all members are started with.
+/// The parameters that all members are started with.
 pub(crate) struct Launch<'a> {
     pub(crate) run: &'a Run,
     pub(crate) workload: &'a Workload,
-    /// The file with the configuration.
+    /// The configuration file.
     pub(crate) config: &'a Path,
-    /// Lines in the file.
+    /// Number of lines in the file.
     pub(crate) expect: usize,
     pub(crate) victim: Option<u32>,
-    /// Where what they say comes out.
+    /// The channel that receives the reports of the members.
     pub(crate) events: &'a Sender<Event>,
 }
 
 impl Launch<'_> {
-    /// Starts process number `process`, which is member `id`; the failure of `victim` is none to it.
+    /// Starts process number `process` as member `id`. It does not treat a failure of `victim` as an error.
     fn member(&self, process: usize, id: u32, victim: Option<u32>) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find the own program")?;
         let mut child = Command::new(&program)
@@ -46,15 +46,15 @@ impl Launch<'_> {
             .args([format!("--id={id}"), format!("--expect={}", self.expect)])
             .args(victim.map(|victim| format!("--victim={victim}")))
             .args(self.workload.to_args())
-            // Held until the member is to end: see `die_with_parent`.
+            // Held open until the member is to end, see `die_with_parent`.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C reaches this process alone, which then ends the members.
+            // Ctrl-C then reaches only this process, which ends the members.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start member {id}"))?;
         if self.run.verbose {
-            // Nobody may read it any more.
+            // An error is ignored: standard error may be closed.
             let _ = writeln!(std::io::stderr(), "member {id}: pid {}", child.id());
         }
         let (output, events) = (child.stdout.take(), self.events.clone());
@@ -64,7 +64,7 @@ impl Launch<'_> {
 }
 
 impl Members {
-    /// Starts them all.
+    /// Starts all members.
     pub(crate) fn start(launch: &Launch<'_>) -> Result<Members> {
         let mut members = Members(Vec::new());
         for id in 0..launch.run.members {
@@ -73,13 +73,13 @@ impl Members {
         Ok(members)
     }
 
-    /// Starts a process in the place of member `id`: same id, same address, and nothing else of it.
+    /// Starts a process that replaces member `id`. It has the same id and address, and no state of its predecessor.
     pub(crate) fn replace(&mut self, launch: &Launch<'_>, id: u32) -> Result<()> {
         self.0.push(launch.member(self.0.len(), id, None)?);
         Ok(())
     }
 
-    /// Kills process `id` with SIGKILL; false if it has ended by itself.
+    /// Kills process `id` with SIGKILL. Returns false if it had already ended.
     pub(crate) fn kill_one(&mut self, id: usize) -> Result<bool> {
         let child = &mut self.0[id];
         let runs = child.try_wait().with_context(|| format!("cannot look at member {id}"))?.is_none();
@@ -89,7 +89,7 @@ impl Members {
         Ok(runs)
     }
 
-    /// How process `id`, which has ended or is about to, came to its end.
+    /// Returns the exit status of process `id`. Waits for the process, which has ended or is about to end.
     pub(crate) fn status(&mut self, id: usize) -> Result<ExitStatus> {
         self.0[id].wait().with_context(|| format!("cannot wait for member {id}"))
     }
@@ -102,10 +102,10 @@ impl Members {
         self.0[id].id()
     }
 
-    /// Ends those that still run.
+    /// Kills the processes that still run.
     pub(crate) fn kill(&mut self) {
         for child in &mut self.0 {
-            // It may have ended by itself.
+            // An error is ignored: the process may have ended already.
             let _ = child.kill();
         }
     }
@@ -130,11 +130,11 @@ fn listen(process: usize, output: Option<ChildStdout>, events: &Sender<Event>) {
     let _ = events.send(Event::Ended(process));
 }
 
-/// The configuration of a group of members on this host; `directory` is for their sockets.
+/// Makes the configuration of a group of members on this host, with their sockets in `directory`.
 pub(crate) fn config(run: &Run, directory: &Path) -> Result<String> {
     let kind: galerna::FabricKind = run.fabric.into();
     let mut text = format!("group = \"replicate\"\nfabric = \"{kind}\"\n");
-    // All are open at once, so that no port is given out twice.
+    // All listeners are open at the same time, so that no port is assigned twice.
     let mut listeners = Vec::new();
     for id in 0..run.members {
         let address = match kind {

@@ -6,14 +6,14 @@ use galerna::{FabricKind, Mode, config::MEMBERS_MAX};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Readings of eight buoys; see examples/data/generate.py.
+/// Readings of eight buoys. See examples/data/generate.py.
 const DEFAULT_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/readings.txt");
 
 /// Replicates the lines of a file over member processes on this host, and checks that all have the same history.
 ///
-/// Line i is sent by member i mod N; every member keeps every line. At the end all histories are compared by their
-/// SHA-256, and speed and latency are shown. The exit code is 1 if anything differs, or a member dies that --kill does not
-/// name.
+/// Member i mod N sends line i, and every member stores every line. At the end the SHA-256 digests of all histories are
+/// compared, and throughput and latency are shown. The exit code is 1 if the histories differ, or if a member dies that
+/// --kill does not name.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Role {
-    /// One member process: started by the example itself.
+    /// Runs one member process. The example itself starts it.
     #[command(hide = true)]
     Member(Member),
 }
@@ -34,18 +34,19 @@ pub(crate) enum Role {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) workload: Workload,
-    /// The transport between the members.
+    /// Transport between the members.
     #[arg(long, value_enum, default_value_t = Fabric::Shm)]
     pub(crate) fabric: Fabric,
-    /// Addresses of this machine that the members take in turn, on tcp and verbs. For verbs each member uses the device with
-    /// its address, if there is one.
+    /// Addresses of this machine, assigned to the members in turn, on tcp and verbs. On verbs each member uses the
+    /// device with its address, if there is one.
     #[arg(long, value_name = "IP,...", value_delimiter = ',', default_value = "127.0.0.1")]
     pub(crate) hosts: Vec<IpAddr>,
     /// Number of member processes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     pub(crate) members: u32,
-    /// Kill a member with SIGKILL in mid-stream, the last or the one with this id: the others go on without it, and then
-    /// a fresh process takes its place, with all lines so far. Without `--rate` the lines are sent over some seconds. Needs 3 members or more.
+    /// Kill a member with SIGKILL during the run: the last member, or the one with this id. The other members continue
+    /// without it. Then a new process replaces it and receives all lines so far. Without `--rate` the lines are sent
+    /// over some seconds. Needs at least 3 members.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
     pub(crate) kill: Option<Option<u32>>,
     /// Print the process id of each member.
@@ -59,53 +60,53 @@ pub(crate) struct Member {
     pub(crate) config: PathBuf,
     #[arg(long)]
     pub(crate) id: u32,
-    /// Lines that the parent found in the file.
+    /// Number of lines that the parent found in the file.
     #[arg(long)]
     pub(crate) expect: usize,
-    /// Whose failure is no reason to give up.
+    /// The member that the parent kills. Its failure is not an error.
     #[arg(long)]
     pub(crate) victim: Option<u32>,
     #[command(flatten)]
     pub(crate) workload: Workload,
 }
 
-/// What the parent and its members must know alike.
+/// The options that the parent and its members share.
 #[derive(Args, Clone)]
 pub(crate) struct Workload {
-    /// The file whose lines are replicated: any bytes, at most a message's limit between line feeds.
+    /// The file with the lines to replicate. A line may contain any bytes, up to the size limit of a message.
     #[arg(default_value = DEFAULT_FILE, hide_default_value = true)]
     pub(crate) file: PathBuf,
     /// When a line is delivered.
     #[arg(long, value_enum, default_value_t = DeliveryMode::Safe)]
     pub(crate) mode: DeliveryMode,
-    /// Cut each line to this many bytes, or pad it with spaces [default: the lines as they are].
+    /// Cut each line to this number of bytes, or pad it with spaces [default: send the lines unchanged].
     #[arg(long, value_name = "BYTES")]
     pub(crate) size: Option<usize>,
     /// Send the file this many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) repeat: usize,
-    /// Lines a second of all members together [default: as fast as they can].
+    /// Lines per second of all members together [default: as fast as possible].
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Fabric {
-    /// Shared memory: fastest on one host, and needs no ports.
+    /// Shared memory: the fastest transport on one host. Needs no ports.
     Shm,
-    /// TCP on free ports: what members on several hosts use.
+    /// TCP on free ports. Also works between hosts.
     Tcp,
-    /// RDMA: what members on several hosts use that have a card for it, or SoftRoCE.
+    /// RDMA. Also works between hosts. Needs an RDMA device, or SoftRoCE.
     Verbs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DeliveryMode {
-    /// In each sender's order; lines of different senders may be ordered differently at each member.
+    /// In each sender's order. Lines of different senders may be ordered differently at each member.
     Fifo,
-    /// In the one order of all members, as soon as everything before is here.
+    /// In the total order, as soon as all lines before it have arrived.
     Ordered,
-    /// In the one order of all members, once every member has received it.
+    /// In the total order, once every member has received the line.
     Safe,
 }
 
@@ -129,13 +130,13 @@ impl From<DeliveryMode> for Mode {
     }
 }
 
-/// The name by which clap knows a value.
+/// The name of a value on the command line.
 pub(crate) fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
 impl Run {
-    /// Who is to be killed.
+    /// Returns the id of the member to kill, if any.
     pub(crate) fn victim(&self) -> Result<Option<u32>> {
         let Some(kill) = self.kill else { return Ok(None) };
         let id = kill.unwrap_or(self.members - 1);

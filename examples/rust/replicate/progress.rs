@@ -1,4 +1,4 @@
-//! How far the run is, on standard error: a bar on a terminal, a line now and then elsewhere.
+//! Shows the progress of the run on standard error: a bar on a terminal, otherwise a line from time to time.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -8,7 +8,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Progress {
     total: usize,
-    /// Lines delivered at each member.
+    /// Number of lines delivered at each member.
     delivered: Vec<usize>,
     bar: Option<ProgressBar>,
     said: Instant,
@@ -24,7 +24,7 @@ impl Progress {
         Progress { total, delivered: vec![0; members], bar, said: Instant::now() }
     }
 
-    /// Nothing is expected of a member until it says something again.
+    /// Ignores a member's progress until its next report.
     pub(crate) fn forget(&mut self, member: usize) {
         self.delivered[member] = usize::MAX;
     }
@@ -36,7 +36,7 @@ impl Progress {
             bar.set_position(everywhere as u64);
         } else if self.said.elapsed() >= PAUSE {
             self.said = Instant::now();
-            // Nobody may read it any more.
+            // An error is ignored: standard error may be closed.
             let _ = writeln!(std::io::stderr(), "{everywhere} of {} lines everywhere", self.total);
         }
     }

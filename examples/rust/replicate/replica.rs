@@ -1,4 +1,4 @@
-//! One replica of a list of lines: everything this example does with Galerna is in this file.
+//! One replica of a list of lines. This file contains everything that this example does with Galerna.
 
 use crate::history::History;
 use crate::views::Views;
@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The subgroup that holds every member.
+/// The subgroup that contains every member.
 const EVERYBODY: SubgroupId = SubgroupId(0);
-/// How long a line may wait for a place in the ring, and a leave for the other members.
+/// How long a line may wait for space in the ring, and a leave for the other members.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A member of the group, and what was delivered to it.
+/// A member of the group, with the lines that were delivered to it.
 pub(crate) struct Replica {
     group: Group,
     mode: Mode,
@@ -31,20 +31,20 @@ struct Store {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) history: History,
-    /// From the call of `send` to the own delivery, of each line that this member sent.
+    /// The latency of each line that this member sent: from the call of `send` to the delivery at this member.
     pub(crate) latencies: Vec<Duration>,
     pub(crate) last_delivery: Option<Instant>,
     pub(crate) views: Views,
-    /// Lines that came with the state of a group that ran already.
+    /// Number of lines received with the state, if the group already ran.
     pub(crate) taken: usize,
     stopped: Option<Error>,
 }
 
-/// What Galerna calls, in its own thread.
+/// The callbacks. Galerna calls them in its own thread.
 struct Callbacks {
     me: MemberId,
     store: Arc<Store>,
-    /// When each of the own lines was sent, in their order, which is that of their deliveries.
+    /// The times at which this member sent its lines, in the order of sending. They are delivered in the same order.
     sent_at: Receiver<Instant>,
 }
 
@@ -87,8 +87,7 @@ impl Handler for Callbacks {
 }
 
 impl Replica {
-    /// Returns when all members of the group have met; if the group runs already, when this process has joined it, and has
-    /// the lines so far.
+    /// Founds the group together with the other members, or joins it and receives the lines so far if it already runs.
     pub(crate) fn join(config: Config, me: MemberId, mode: Mode) -> Result<Replica, Error> {
         let store = Arc::new(Store::default());
         let (sent_at, receiver) = channel();
@@ -97,28 +96,28 @@ impl Replica {
         Ok(Replica { group, mode, store, sent_at })
     }
 
-    /// Sends a line to every member, this one included; waits while the ring is full.
+    /// Sends a line to every member, including this one. Waits while the ring is full.
     pub(crate) fn send(&self, line: &[u8]) -> Result<(), Error> {
-        // Nobody listens any more if the group has stopped, and then the send says why.
+        // This fails only if the group has stopped, and then the send below returns the reason.
         let _ = self.sent_at.send(Instant::now());
         self.group.send(EVERYBODY, self.mode, line, PATIENCE)
     }
 
-    /// Lines delivered so far.
+    /// Number of lines delivered so far.
     pub(crate) fn delivered(&self) -> usize {
         self.store.lock().history.len()
     }
 
-    /// The first member that failed, but for the first failure of `expected`.
+    /// Returns the first member that failed. The first failure of `expected` does not count.
     pub(crate) fn failed(&self, expected: Option<u32>) -> Option<u32> {
         self.store.lock().failed(expected)
     }
 
-    /// Waits until `reached` says something about the state, or the group stops before that.
+    /// Waits until `reached` returns a value for the state. Fails if the group stops first.
     pub(crate) fn wait_for<T>(&self, mut reached: impl FnMut(&State) -> Option<T>) -> Result<T, Error> {
         let mut state = self.store.lock();
         loop {
-            // What is reached is reached, even if the group has stopped since.
+            // Checked before `stopped`: a condition that is met counts even if the group has stopped since.
             if let Some(value) = reached(&state) {
                 return Ok(value);
             }
@@ -129,12 +128,12 @@ impl Replica {
         }
     }
 
-    /// What this member knows of the failure of another.
+    /// Describes the failure of another member, as far as this member knows it.
     pub(crate) fn fault(&self, member: u32) -> String {
         self.group.fault(MemberId(member)).unwrap_or_else(|| "others could not reach it".to_owned())
     }
 
-    /// Leaves once everything that this member sent has reached all; returns what was delivered to it.
+    /// Leaves the group once every member has received all that this member sent. Returns the final state.
     pub(crate) fn leave(self) -> Result<State, Error> {
         self.group.leave(PATIENCE)?;
         Ok(std::mem::take(&mut *self.store.lock()))

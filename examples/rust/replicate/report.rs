@@ -1,4 +1,4 @@
-//! What is shown at the end.
+//! The output at the end of a run.
 
 use crate::lines::Lines;
 use crate::member::Outcome;
@@ -6,7 +6,7 @@ use crate::options::{DeliveryMode, Run, name};
 use crate::run::Victim;
 use std::time::Duration;
 
-/// The members' histories, the throughput, and the latencies.
+/// Prints the members' histories, the throughput, and the latencies.
 pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) {
     println!(
         "{} lines of {}, {} members, fabric {}, mode {}\n",
@@ -44,7 +44,7 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) {
     }
 }
 
-/// The views, as the survivors of a kill and the process in the victim's place report them.
+/// Prints the views that the survivors of a kill and the replacement of the victim report.
 pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
     println!("\n{victim} was killed with SIGKILL. The views since, as the members report them:");
     println!("{:>6}  {:>4}  {:>14}  {:>17}  members", "member", "view", "after the kill", "deliveries paused");
@@ -54,7 +54,8 @@ pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
             let changes = [("joined", &seen.joined), ("left", &seen.left), ("failed", &seen.failed)];
             let changes = changes.iter().filter(|(_, ids)| !ids.is_empty());
             let changes: Vec<_> = changes.map(|(what, ids)| format!("{} {what}", list(ids))).collect();
-            // A process that joined becomes a voter once it has the state: a view of its own.
+            // A joining process becomes a voter once it has the state. This begins a view with an otherwise unchanged
+            // list.
             let changes = if changes.is_empty() { "who joined has the state".to_owned() } else { changes.join("; ") };
             let (after, pause) = (time(seen.at.saturating_sub(killed)), time(seen.pause_after(killed)));
             let members = list(&seen.members);
@@ -67,7 +68,7 @@ fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What the process in a victim's place took over, and did.
+/// Describes the lines that the replacement of a victim received and sent.
 pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome) -> String {
     let (first, share) = (outcome.resumed_at, outcome.lines_by_sender[victim.id as usize]);
     format!(
@@ -78,7 +79,7 @@ pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome) -> String {
     )
 }
 
-/// What was found to be equal.
+/// Describes the result of the comparison.
 pub(crate) fn verdict(mode: DeliveryMode) -> &'static str {
     match mode {
         DeliveryMode::Fifo => {

@@ -1,4 +1,5 @@
-//! The parent: starts the members, perhaps kills one and puts another process in its place, waits for what they report, and judges it.
+//! The parent process. It starts the members, optionally kills one and replaces it, waits for the reports, and checks
+//! them.
 
 use crate::judge::judge;
 use crate::lines::Lines;
@@ -15,16 +16,16 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// After one member has failed the others have this long to say what they saw of it.
+/// How long the other members have to report a failure after one member has failed.
 const GRACE: Duration = Duration::from_secs(3);
-/// The exit code after Ctrl-C, as shells have it.
+/// The exit code after Ctrl-C, as shells use it.
 const INTERRUPTED: u8 = 130;
-/// How long the lines take when a member is to be killed among them.
+/// How long sending the lines takes if a member is to be killed during it.
 const SECONDS_WITH_KILL: u32 = 3;
 
-/// How the members ended.
+/// How the run ended.
 enum End {
-    /// With the ids, in their order.
+    /// All results with the members' ids, in the order of the ids.
     All(Vec<(usize, Outcome)>),
     Interrupted,
 }
@@ -32,17 +33,17 @@ enum End {
 /// A member that is to be killed.
 pub(crate) struct Victim {
     pub(crate) id: u32,
-    /// It is killed once so many lines are delivered to it.
+    /// The member is killed once this number of lines has been delivered to it.
     after: usize,
-    /// When it was killed, since 1970.
+    /// The time of the kill, since 1970.
     pub(crate) killed: Option<Duration>,
-    /// Survivors that have said that they go on without it.
+    /// Number of survivors that have reported that the group continues without it.
     went_on: u32,
 }
 
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let victim = run.victim()?;
-    // Removed when it is dropped, whatever happens.
+    // The directory is removed when this is dropped, also after an error.
     let directory = tempfile::Builder::new().prefix("replicate-").tempdir();
     let directory = directory.context("cannot make a temporary directory")?;
     let config = members::config(run, directory.path())?;
@@ -78,7 +79,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     }
 }
 
-/// The workload of the members: slow enough to be there for a kill in mid-stream.
+/// Returns the workload of the members. If a member is to be killed, the rate is limited so that the kill happens
+/// before the end.
 fn paced(run: &Run, lines: &Lines) -> Workload {
     let mut workload = run.workload.clone();
     if run.kill.is_some() && workload.rate.is_none() {
@@ -87,22 +89,22 @@ fn paced(run: &Run, lines: &Lines) -> Workload {
     workload
 }
 
-/// What is known of the processes.
+/// The state of the processes, as the parent knows it.
 struct Watch<'a> {
     members: Members,
     launch: &'a Launch<'a>,
     victim: Option<&'a mut Victim>,
     progress: Progress,
     running: usize,
-    /// By process.
+    /// By process number.
     outcomes: BTreeMap<usize, Outcome>,
     said: BTreeMap<usize, String>,
     failures: Vec<String>,
-    /// When no more is waited for.
+    /// The time at which the parent stops waiting.
     deadline: Option<Instant>,
 }
 
-/// Waits until all members have ended; the error says of each that failed what is known.
+/// Waits until all members have ended. The error names each member that failed, with the reason if known.
 fn watch(members: Members, events: &Receiver<Event>, launch: &Launch<'_>, victim: Option<&mut Victim>) -> Result<End> {
     let progress = Progress::new(launch.expect, members.len());
     let mut watch = Watch {
@@ -129,7 +131,7 @@ fn watch(members: Members, events: &Receiver<Event>, launch: &Launch<'_>, victim
 }
 
 impl Watch<'_> {
-    /// Which member a process is.
+    /// Returns the member id of a process.
     fn id(&self, process: usize) -> usize {
         match &self.victim {
             Some(victim) if process == self.launch.run.members as usize => victim.id as usize,
@@ -145,7 +147,7 @@ impl Watch<'_> {
                 victim.kill(&mut self.members)?;
                 self.progress.forget(process);
             }
-            // The last words of who is dead.
+            // A report that the victim sent before it was killed.
             (Report::Progress(_), Some(victim)) if victim.is_killed(process) => {}
             (Report::Progress(delivered), _) => self.progress.update(self.id(process), delivered),
             (Report::WentOn, Some(victim)) => {
@@ -180,7 +182,7 @@ impl Watch<'_> {
             bail!("the replication failed\n  {}", self.failures.join("\n  "))
         }
         if let Some(victim) = self.victim {
-            // The process in its place has the last number.
+            // The process that replaced the victim has the greatest number.
             if let Some((_, outcome)) = self.outcomes.pop_last() {
                 self.outcomes.insert(victim.id as usize, outcome);
             }

@@ -1,4 +1,4 @@
-//! The views that a member saw, and how long deliveries paused around each.
+//! The views that a member has seen, and the pauses between deliveries around each of them.
 
 use galerna::View;
 use serde::{Deserialize, Serialize};
@@ -13,15 +13,15 @@ pub(crate) struct Seen {
     pub(crate) joined: Vec<u32>,
     pub(crate) left: Vec<u32>,
     pub(crate) failed: Vec<u32>,
-    /// When it began, since 1970: all processes of a host agree on it.
+    /// The time at which it began, since 1970. All processes of a host use the same clock.
     pub(crate) at: Duration,
-    /// Pauses between two deliveries up to the first in this view: when each ended, and how long it was. Of two, the earlier
-    /// is here only if it was the longer.
+    /// Pauses between two deliveries, up to the first delivery in this view: the end and the length of each. A pause is
+    /// removed when a later one is at least as long.
     pub(crate) pauses: VecDeque<(Duration, Duration)>,
 }
 
 impl Seen {
-    /// The longest pause that ended after `time`.
+    /// Returns the longest pause that ended after `time`.
     pub(crate) fn pause_after(&self, time: Duration) -> Duration {
         self.pauses.iter().find(|(end, _)| *end >= time).map(|(_, pause)| *pause).unwrap_or_default()
     }
@@ -34,7 +34,7 @@ pub(crate) struct Views {
     last_delivery: Option<Instant>,
     /// See [`Seen::pauses`].
     pauses: VecDeque<(Duration, Duration)>,
-    /// Nothing was delivered in the last view yet.
+    /// Whether nothing has been delivered in the last view yet.
     open: bool,
 }
 
@@ -66,20 +66,20 @@ impl Views {
         self.open = true;
     }
 
-    /// Whether a member that failed is back with all that the group has: it joins in one view, and counts for majorities
-    /// from a later one on, when it has taken the state.
+    /// Whether a failed member is back with the whole state of the group. It joins in one view, and becomes a voter in
+    /// a later one, when it has the state.
     pub(crate) fn is_back(&self, id: u32) -> bool {
         let mut since = self.seen.iter().skip_while(|seen| !seen.failed.contains(&id));
         since.any(|seen| seen.joined.contains(&id)) && since.next().is_some()
     }
 
-    /// The members that failed, whom the views are without.
+    /// The members that failed and were removed from the view.
     pub(crate) fn failed(&self) -> impl Iterator<Item = u32> {
         self.seen.iter().flat_map(|seen| &seen.failed).copied()
     }
 }
 
 pub(crate) fn since_1970() -> Duration {
-    // It fails only on a host whose clock is before that.
+    // This fails only if the host's clock is before 1970.
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

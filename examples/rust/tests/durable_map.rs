@@ -1,4 +1,4 @@
-//! Runs the built example as a user does. `GALERNA_ROUNDS=100` makes it a hundred rounds of life and death.
+//! Runs the built example as a user does. `GALERNA_ROUNDS=100` sets the number of rounds to 100.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
-/// The example's program: cargo builds examples before tests, in `examples` beside the folder of this test's program.
+/// Returns the command of the example. Cargo builds examples before tests, in the directory `examples` beside that of
+/// this test's program.
 fn example() -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().find(|dir| dir.join("examples").is_dir()).unwrap();
@@ -103,7 +104,7 @@ impl Member {
         Member { child, said }
     }
 
-    /// The next line that it says, but for the members of the group.
+    /// Returns the next line that the member prints. Lines that list the members of the group are skipped.
     fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -149,7 +150,7 @@ fn commands_are_answered_and_outlive_a_kill() {
         assert!(members[0].ask(wrong).starts_with("error: "), "{wrong}");
     }
     assert!(members[0].ask(&format!("put large {}", "x".repeat(3 << 20))).contains("error: "));
-    // Killed one after the other: the second may have gone on without the first.
+    // The members are killed one after the other, so the second may have continued without the first.
     drop(members);
     let mut members = folder.start();
     for member in &mut members {
@@ -158,7 +159,7 @@ fn commands_are_answered_and_outlive_a_kill() {
     }
     let quitting: Vec<_> = members.into_iter().map(|member| std::thread::spawn(|| member.quit())).collect();
     quitting.into_iter().for_each(|quit| quit.join().unwrap());
-    // After a leave of all it is the same.
+    // The map is the same after all members have left.
     let mut members = folder.start();
     assert_eq!(members[1].ask("get colour"), "colour red");
 }

@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// The example's program: cargo builds examples before tests, in `examples` beside the folder of this test's program.
+/// Returns the command of the example. Cargo builds examples before tests, in the directory `examples` beside that of
+/// this test's program.
 fn example() -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().find(|dir| dir.join("examples").is_dir()).unwrap();
@@ -18,7 +19,7 @@ fn run(args: &[&str], file: Option<&Path>) -> Output {
     example().args(args).args(file).output().unwrap()
 }
 
-/// A file that is gone after the test.
+/// Makes a file that is deleted after the test.
 fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
@@ -34,7 +35,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The (count, digest) of each member in the table of a run that must have gone well.
+/// Returns the number of lines and the digest of each member, from the table that a run prints. The run must have
+/// succeeded.
 fn table(output: &Output) -> Vec<(usize, String)> {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
@@ -54,7 +56,7 @@ fn fails(output: &Output, expected: &[&str]) {
     }
 }
 
-/// The digest of a run with one member, which is known before.
+/// Computes the expected digest of a run with one member.
 fn alone(lines: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for line in lines {
@@ -159,7 +161,8 @@ fn a_line_over_the_limit() {
     fails(&run(&["--size", "2097145"], Some(file.path())), &["--size 2097145", "limit of 2097144"]);
 }
 
-/// A run that would last for hours, once its members have met; their pids; its temporary directory.
+/// A run that would last for hours, started and with all members joined: its process, the members' pids, and its
+/// temporary directory.
 struct LongRun {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
@@ -182,7 +185,7 @@ fn long_run(fabric: &str) -> LongRun {
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut pids = Vec::new();
     let mut line = String::new();
-    // The first progress of more than nothing: all have joined.
+    // All members have joined when the reported progress is greater than 0.
     while !line.contains("lines everywhere") || line.starts_with("0 ") {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "ended early");
@@ -194,14 +197,15 @@ fn long_run(fabric: &str) -> LongRun {
 
 impl Drop for LongRun {
     fn drop(&mut self) {
-        // It has ended, unless the test failed.
+        // The process has already ended, unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl LongRun {
-    /// Waits for its end: the exit code and what it said. Nothing may be left of it.
+    /// Waits for the end of the run. Returns the exit code and the output. No process and no file of the run may be
+    /// left.
     fn end(mut self) -> (Option<i32>, String) {
         let mut said = String::new();
         self.stderr.read_to_string(&mut said).unwrap();
@@ -235,7 +239,7 @@ fn a_member_that_dies_is_named() {
     }
 }
 
-/// Runs with a member killed in mid-stream, and another process in its place: what it printed.
+/// Does a run in which a member is killed and replaced. Returns the output.
 fn killed(args: &[&str], lines: usize, members: usize) -> String {
     let file = numbered(lines);
     let output = run(args, Some(file.path()));
@@ -287,7 +291,7 @@ fn members_end_with_their_parent() {
     let mut run = long_run("shm");
     run.child.kill().unwrap();
     run.child.wait().unwrap();
-    // Members hold standard error open: its end is theirs.
+    // The members hold standard error open, so it ends when all of them have ended.
     run.stderr.read_to_string(&mut String::new()).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! Appending to a log, and waiting until it is durable.
+//! Appending to a log, and waiting until records are durable.
 
 use super::version::galerna_version_t;
 use super::{galerna_log_t, wait_with, with};
@@ -10,17 +10,22 @@ use engine::log::Version;
 use std::ffi::c_void;
 use std::time::Duration;
 
-/// Appends a record with a copy of `length` bytes, the next version and the time of now. It is durable after
-/// galerna_log_sync() or galerna_log_wait_durable(); only then it can be read.
+/// Appends a record with a copy of `length` bytes, the next version and the present time.
 ///
-/// - `data`: the bytes; may be NULL when `length` is 0. Not kept.
-/// - `timeout_ms`: how long to wait while `backlog_max_bytes` are not durable yet, in milliseconds; 0 does not wait. Inside a
-///   callback it counts as 0.
-/// - `version`: takes the record's version; may be NULL.
+/// The record is durable after galerna_log_sync() or galerna_log_wait_durable(). It can be read only when it is
+/// durable.
 ///
-/// Any thread; records of one thread are in the order of its calls. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE,
-/// WOULD_BLOCK (the disk is behind, and the timeout 0), TIMED_OUT (it stayed behind), LOG_FULL (there is no space, and what
-/// was appended before waits for it), LOG_FAILED, MISUSE (the log is open for reading only).
+/// - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+/// - `timeout_ms`: how long to wait while `backlog_max_bytes` are not durable yet, in milliseconds. 0 does not wait.
+///   Inside a callback it counts as 0.
+/// - `version`: receives the record's version. May be NULL.
+///
+/// May be called from any thread. Records of one thread are in the order of its calls.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_RECORD_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the
+/// disk is behind and the timeout is 0), GALERNA_ERR_TIMED_OUT (the disk stayed behind), GALERNA_ERR_LOG_FULL (there is
+/// no space, and earlier records wait for it), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE (the log is open for reading
+/// only).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_append(
     log: *mut galerna_log_t,
@@ -32,15 +37,18 @@ pub unsafe extern "C" fn galerna_log_append(
     border::call(|| {
         let wait = timeout_ms > 0 && !in_callback();
         let timeout = wait.then_some(Duration::from_millis(timeout_ms.into()));
-        // SAFETY: what the documentation asks.
+        // SAFETY: the C caller guarantees the documented requirements.
         unsafe { append(log, data, length, timeout, version) }
     })
 }
 
-/// The same as galerna_log_append() with a timeout of 0: it never waits.
+/// Appends a record as galerna_log_append() does with a timeout of 0. Never waits.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE, WOULD_BLOCK (the disk is behind), LOG_FULL, LOG_FAILED,
-/// MISUSE (the log is open for reading only).
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_RECORD_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the
+/// disk is behind), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE (the log is open for reading
+/// only).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_try_append(
     log: *mut galerna_log_t,
@@ -48,12 +56,12 @@ pub unsafe extern "C" fn galerna_log_try_append(
     length: usize,
     version: *mut galerna_version_t,
 ) -> galerna_result_t {
-    // SAFETY: what the documentation asks.
+    // SAFETY: the C caller guarantees the documented requirements.
     border::call(|| unsafe { append(log, data, length, None, version) })
 }
 
 /// # Safety
-/// `data` and `version` as [`border::bytes`] and [`Out::optional`] ask.
+/// `data` and `version` meet the requirements of [`border::bytes`] and [`Out::optional`].
 unsafe fn append(
     log: *const galerna_log_t,
     data: *const c_void,
@@ -61,7 +69,7 @@ unsafe fn append(
     timeout: Option<Duration>,
     version: *mut galerna_version_t,
 ) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     let (out, payload) = unsafe { (Out::optional("version", version)?, border::bytes("data", data, length)?) };
     with(log, |open| {
         let log = open.writing()?;
@@ -76,23 +84,27 @@ unsafe fn append(
     })
 }
 
-/// Waits until everything that was appended before the call is durable.
+/// Waits until all records that were appended before the call are durable.
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
-/// the log is open for reading only).
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE
+/// (inside a callback, or the log is open for reading only).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_sync(log: *mut galerna_log_t, timeout_ms: u32) -> galerna_result_t {
     border::call(|| wait_with(log, timeout_ms, |log, timeout| log.sync(timeout)))
 }
 
-/// Waits until the record of this version, and all before it, are durable.
+/// Waits until the record of this version and all records before it are durable.
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
-/// the log is open for reading only).
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE
+/// (inside a callback, or the log is open for reading only).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_wait_durable(
     log: *mut galerna_log_t,
@@ -102,19 +114,21 @@ pub extern "C" fn galerna_log_wait_durable(
     border::call(|| wait_with(log, timeout_ms, |log, timeout| log.wait_durable(version.into(), timeout)))
 }
 
-/// The version of the last durable record; `0.0` if there was none yet. It never waits.
+/// Gets the version of the last durable record, or `0.0` if there is none yet. Never waits.
 ///
-/// - `version`: takes it.
+/// - `version`: receives the version.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL), MISUSE (the log is open for reading only, and what another
-/// process has not synced is in it too: see galerna_log_end()).
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`version` is NULL), GALERNA_ERR_MISUSE (the log is open for
+/// reading only. Such a log also contains records that another process has not synced yet, see galerna_log_end()).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_durable(
     log: *const galerna_log_t,
     version: *mut galerna_version_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `version`.
+        // SAFETY: the C caller guarantees the documented requirements on `version`.
         let out = unsafe { Out::new("version", version)? };
         with(log, |open| {
             out.set(open.writing()?.durable().unwrap_or_default().into());
@@ -123,14 +137,17 @@ pub unsafe extern "C" fn galerna_log_durable(
     })
 }
 
-/// Removes whole segments of records before a version, durably. What is left begins at galerna_log_oldest(), which may be
-/// before that version.
+/// Removes the records before a version, in whole segments and durably.
+///
+/// The rest begins at galerna_log_oldest(), which may be before that version.
 ///
 /// - `before`: the first record that is still needed.
-/// - `timeout_ms`: how long to wait, in milliseconds. When it passes, the log trims all the same.
+/// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the log is trimmed anyway.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FAILED, IO, MISUSE (inside a callback, or the log
-/// is open for reading only).
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE
+/// (inside a callback, or the log is open for reading only).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_trim(
     log: *mut galerna_log_t,

@@ -1,4 +1,4 @@
-//! `galerna_log_checkpoint_t`: an application's checkpoint that is there, to be read.
+//! `galerna_log_checkpoint_t`: reads an existing checkpoint of an application.
 
 use super::version::galerna_version_t;
 use super::{galerna_log_t, with};
@@ -11,45 +11,50 @@ use engine::log::Snapshot;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A checkpoint of the application beside a log: its state up to a version. Its calls may come from any thread, one after
-/// another; the handle is a number, so a freed one is an error and no crash.
+/// A checkpoint of the application, stored beside a log: its state up to a version.
+///
+/// Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+/// freed handle returns GALERNA_ERR_HANDLE.
 pub struct galerna_log_checkpoint_t;
 
-/// What is known of a checkpoint.
+/// Information about a checkpoint.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_log_checkpoint_info_t {
     /// Set it to sizeof(galerna_log_checkpoint_info_t).
     pub size: usize,
-    /// The last version that it covers: the records after it are to be applied to it.
+    /// The last version that the checkpoint covers. Apply the records after it to the checkpoint.
     pub version: galerna_version_t,
-    /// The time it was given, in nanoseconds since 1970.
+    /// The time given to galerna_log_checkpoint_begin(), in nanoseconds since 1970.
     pub time_ns: u64,
-    /// Its length in bytes.
+    /// Size of the checkpoint in bytes.
     pub length: u64,
 }
 
-// SAFETY: `repr(C)`, the size first, integers.
+// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
 unsafe impl Versioned for galerna_log_checkpoint_info_t {
     const NAME: &'static str = "galerna_log_checkpoint_info_t";
 }
 
 static CHECKPOINTS: Table<Mutex<Snapshot>> = Table::new("checkpoint", 17);
 
-/// Opens the newest checkpoint, verified as a whole.
+/// Opens the newest checkpoint and verifies all of it.
 ///
-/// - `out`: takes the checkpoint, to be freed with galerna_log_checkpoint_free(), or NULL if there is none, and after an
-///   error.
+/// - `out`: receives the checkpoint, or NULL if there is none or after an error. Free it with
+///   galerna_log_checkpoint_free().
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_DAMAGED (it is not as it was written; the text names the file
-/// and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT, MISUSE (the log is from galerna_group_log()).
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_DAMAGED (the checkpoint has
+/// changed since it was written; the text names the file and the offset), GALERNA_ERR_LOG_FOREIGN,
+/// GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_IO, GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is from galerna_group_log()).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_load(
     log: *const galerna_log_t,
     out: *mut *mut galerna_log_checkpoint_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { Out::new("out", out)? };
         out.set(std::ptr::null_mut());
         with(log, |open| {
@@ -61,18 +66,20 @@ pub unsafe extern "C" fn galerna_log_checkpoint_load(
     })
 }
 
-/// What is known of a checkpoint.
+/// Gets information about a checkpoint.
 ///
-/// - `info`: its `size` must be set; takes it.
+/// - `info`: receives the information. Its `size` must be set.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_info(
     checkpoint: *const galerna_log_checkpoint_t,
     info: *mut galerna_log_checkpoint_info_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `info`.
+        // SAFETY: the C caller guarantees the documented requirements on `info`.
         let out = unsafe { border::versioned_out("info", info)? };
         CHECKPOINTS.with(checkpoint, |snapshot| {
             let snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,10 +96,13 @@ pub unsafe extern "C" fn galerna_log_checkpoint_info(
 
 /// Reads the next bytes of a checkpoint: `length` of them, or fewer at its end.
 ///
-/// - `buffer`: takes the bytes; may be NULL when `length` is 0.
-/// - `got`: takes their number; less than `length` only at the end of the checkpoint, and 0 after an error.
+/// - `buffer`: receives the bytes. May be NULL when `length` is 0.
+/// - `got`: receives the number of bytes read. It is less than `length` only at the end of the checkpoint, and 0 after
+///   an error.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, IO.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_read(
     checkpoint: *mut galerna_log_checkpoint_t,
@@ -101,10 +111,10 @@ pub unsafe extern "C" fn galerna_log_checkpoint_read(
     got: *mut usize,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `got`.
+        // SAFETY: the C caller guarantees the documented requirements on `got`.
         let got = unsafe { Out::new("got", got)? };
         got.set(0);
-        // SAFETY: what the documentation asks of `buffer`.
+        // SAFETY: the C caller guarantees the documented requirements on `buffer`.
         let bytes = unsafe { border::bytes_out("buffer", buffer, length)? };
         CHECKPOINTS.with(checkpoint, |snapshot| {
             let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,9 +125,9 @@ pub unsafe extern "C" fn galerna_log_checkpoint_read(
     })
 }
 
-/// Frees a checkpoint's handle; the checkpoint stays. NULL and a second free do nothing.
+/// Frees a checkpoint's handle. The checkpoint itself remains on disk.
 ///
-/// Any thread.
+/// NULL and a handle that was already freed are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_checkpoint_free(checkpoint: *mut galerna_log_checkpoint_t) {
     border::call(|| CHECKPOINTS.remove(checkpoint, |_| {}).map(drop));

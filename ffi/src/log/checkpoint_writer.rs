@@ -1,4 +1,4 @@
-//! `galerna_log_checkpoint_writer_t`: an application's checkpoint that is being written.
+//! `galerna_log_checkpoint_writer_t`: writes a checkpoint of an application.
 
 use super::version::galerna_version_t;
 use super::{galerna_log_t, wait_with, with};
@@ -11,27 +11,36 @@ use engine::log::SnapshotWriter;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
-/// A checkpoint that is being written; it counts when it is committed, as a whole. Its calls may come from any thread, one
-/// after another; the handle is a number, so a freed one is an error and no crash.
+/// A checkpoint that is being written. It becomes valid, as a whole, when it is committed.
+///
+/// Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+/// freed handle returns GALERNA_ERR_HANDLE.
 pub struct galerna_log_checkpoint_writer_t;
 
-/// What a handle of a writer stands for.
+/// The value that a writer's handle stands for.
 struct Writing {
     snapshot: Mutex<SnapshotWriter>,
-    /// The handle of the log, as a number: it may be freed meanwhile.
+    /// The log's handle, as a number, because the log may be freed before the commit.
     log: usize,
 }
 
 static WRITERS: Table<Writing> = Table::new("checkpoint writer", 15);
 
-/// Begins a checkpoint of the application's state, to be written with galerna_log_checkpoint_write() and committed with
-/// galerna_log_checkpoint_commit(); galerna_log_trim() may then remove the records that it covers.
+/// Begins a checkpoint of the application's state.
 ///
-/// - `version`: the last version that it covers. One checkpoint of each version at a time.
-/// - `time_ns`: kept with it: nanoseconds since 1970.
-/// - `out`: takes the writer, to be freed with galerna_log_checkpoint_abandon() or by the commit; NULL after an error.
+/// Write it with galerna_log_checkpoint_write() and commit it with galerna_log_checkpoint_commit(). Then
+/// galerna_log_trim() may remove the records that it covers.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_FULL, IO, LIMIT, MISUSE (the log is open for reading only).
+/// - `version`: the last version that the checkpoint covers. Only one checkpoint of each version can be written at a
+///   time.
+/// - `time_ns`: a time that is stored with the checkpoint, in nanoseconds since 1970.
+/// - `out`: receives the writer, or NULL after an error. It is freed by galerna_log_checkpoint_commit() or
+///   galerna_log_checkpoint_abandon().
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO,
+/// GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is open for reading only).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_begin(
     log: *mut galerna_log_t,
@@ -40,7 +49,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_begin(
     out: *mut *mut galerna_log_checkpoint_writer_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { Out::new("out", out)? };
         out.set(std::ptr::null_mut());
         with(log, |open| {
@@ -54,9 +63,12 @@ pub unsafe extern "C" fn galerna_log_checkpoint_begin(
 
 /// Appends `length` bytes to a checkpoint.
 ///
-/// - `data`: the bytes; may be NULL when `length` is 0. Not kept.
+/// - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT; LOG_FULL and IO, after which it is to be abandoned.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO. After GALERNA_ERR_LOG_FULL
+/// or GALERNA_ERR_IO the checkpoint must be abandoned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_checkpoint_write(
     writer: *mut galerna_log_checkpoint_writer_t,
@@ -64,7 +76,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_write(
     length: usize,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `data`.
+        // SAFETY: the C caller guarantees the documented requirements on `data`.
         let bytes = unsafe { border::bytes("data", data, length)? };
         WRITERS.with(writer, |writing| {
             let mut snapshot = writing.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,12 +85,18 @@ pub unsafe extern "C" fn galerna_log_checkpoint_write(
     })
 }
 
-/// Makes a checkpoint durable, in place of the older ones, and frees the writer, also when that fails.
+/// Makes a checkpoint durable, replaces the older ones, and frees the writer.
 ///
-/// - `timeout_ms`: how long to wait for the log, in milliseconds. When it passes, the log may commit it all the same.
+/// The writer is freed even if the commit fails.
 ///
-/// Any thread, but not inside a callback. Errors: HANDLE (of the writer; or its log was closed), TIMED_OUT, LOG_FULL,
-/// LOG_FAILED, IO, MISUSE (inside a callback; the writer stays).
+/// - `timeout_ms`: how long to wait for the log, in milliseconds. If the timeout passes, the log may still commit the
+///   checkpoint later.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE (the writer is invalid, or its log was closed), GALERNA_ERR_TIMED_OUT,
+/// GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE (inside a callback; the writer
+/// remains valid).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_checkpoint_commit(
     writer: *mut galerna_log_checkpoint_writer_t,
@@ -86,7 +104,7 @@ pub extern "C" fn galerna_log_checkpoint_commit(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        // In a forked child nothing would be there to be taken.
+        // Checked first, because in a forked child `remove` returns no value.
         WRITERS.with(writer, |_| Ok(()))?;
         let freed = || Failure::Handle { kind: "checkpoint writer", null: writer.is_null() };
         let Writing { snapshot, log } = *WRITERS.remove(writer, |_| {})?.ok_or_else(freed)?;
@@ -96,10 +114,9 @@ pub extern "C" fn galerna_log_checkpoint_commit(
     })
 }
 
-/// Gives a checkpoint up, and frees the writer: nothing of it stays. NULL, a second time, and after a commit it does
-/// nothing.
+/// Abandons a checkpoint, deletes its data, and frees the writer.
 ///
-/// Any thread.
+/// NULL and a writer that was already freed, also by a commit, are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_checkpoint_abandon(writer: *mut galerna_log_checkpoint_writer_t) {
     border::call(|| WRITERS.remove(writer, |_| {}).map(drop));

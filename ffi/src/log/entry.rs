@@ -1,4 +1,4 @@
-//! `galerna_log_entry_t`: a record that was found, and `galerna_log_record_t`, what is in it.
+//! `galerna_log_entry_t`: a record that was found, and `galerna_log_record_t`: its contents.
 
 use super::version::galerna_version_t;
 use crate::border::{self, Out, Versioned};
@@ -10,11 +10,13 @@ use engine::Error;
 use engine::log::{Entry, Kind, Reader, Record};
 use std::ffi::c_void;
 
-/// A record that was found in a log, with the memory that holds it. Its calls may come from any thread; the handle is a
-/// number, so a freed one is an error and no crash. A process can hold 1024 of them.
+/// A record that was found in a log, together with the memory that holds it.
+///
+/// Its calls may be made from any thread. The handle is a number and is never dereferenced: using a freed handle
+/// returns GALERNA_ERR_HANDLE. A process can hold up to 1024 entries at a time.
 pub struct galerna_log_entry_t;
 
-/// What a record of a log is.
+/// The kind of a record in a log.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum galerna_log_kind_t {
@@ -24,30 +26,32 @@ pub enum galerna_log_kind_t {
     GALERNA_LOG_KIND_DECISION = 1,
 }
 
-/// What is in a record of a log.
+/// The contents of a record.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_log_record_t {
     /// Set it to sizeof(galerna_log_record_t).
     pub size: usize,
-    /// The record's bytes, `length` of them, where the log's file is mapped if this process writes the log. Never NULL;
-    /// valid until the entry is freed.
+    /// The payload, `length` bytes. Never NULL. Valid until the entry is freed.
+    ///
+    /// If this process writes the log, the payload is in the mapping of the log's file.
     pub payload: *const c_void,
-    /// Bytes of the payload.
+    /// Size of the payload in bytes.
     pub length: usize,
-    /// Its place in the log.
+    /// The record's position in the log.
     pub version: galerna_version_t,
-    /// When it was appended, in nanoseconds since 1970: greater than that of the record before.
+    /// Time of the append, in nanoseconds since 1970. It is greater than that of the record before.
     pub time_ns: u64,
-    /// The `id` of the member that sent it; 0 in a log without a group.
+    /// The `id` of the member that sent the message. 0 in a log without a group.
     pub sender: u32,
-    /// The mode it was sent with; GALERNA_MODE_ORDERED in a log without a group.
+    /// The mode with which the message was sent. GALERNA_MODE_ORDERED in a log without a group.
     pub mode: galerna_mode_t,
-    /// What it is.
+    /// The kind of the record.
     pub kind: galerna_log_kind_t,
 }
 
-// SAFETY: `repr(C)`, the size first; it is only written by the library, never read beyond the size.
+// SAFETY: `repr(C)`, the size is the first field; the library only writes this struct and reads nothing of it except
+// the size.
 unsafe impl Versioned for galerna_log_record_t {
     const NAME: &'static str = "galerna_log_record_t";
 }
@@ -70,22 +74,22 @@ impl From<Record<'_>> for galerna_log_record_t {
     }
 }
 
-/// What a handle of an entry stands for.
+/// The value that an entry's handle stands for.
 struct Found {
     entry: Entry,
-    /// Keeps the log's segments known as in use while C reads one.
+    /// Keeps the log's segments marked as in use while C reads one.
     _reader: Reader,
 }
 
 static ENTRIES: Table<Found> = Table::new("log entry", 11);
 
-/// Puts what `find` finds into `out`, or NULL.
+/// Writes a handle for the entry that `find` returns to `out`, or leaves `out` as it is if there is none.
 pub(super) fn give(
     out: &Out<*mut galerna_log_entry_t>,
     reader: Reader,
     find: impl FnOnce(&Reader) -> Result<Option<Entry>, Error>,
 ) -> Result<(), Failure> {
-    // Taken first, so that an iterator does not lose a record that there is no handle for.
+    // Reserved first, so that an iterator does not advance past a record that gets no handle.
     let vacancy = ENTRIES.vacancy()?;
     if let Some(entry) = find(&reader)? {
         out.set(vacancy.fill(Found { entry, _reader: reader }));
@@ -93,30 +97,33 @@ pub(super) fn give(
     Ok(())
 }
 
-/// What is in a record.
+/// Gets the contents of a record.
 ///
-/// - `record`: its `size` must be set; takes the record, whose payload is valid until the entry is freed.
+/// - `record`: receives the contents. Its `size` must be set. The payload is valid until the entry is freed.
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_entry_record(
     entry: *const galerna_log_entry_t,
     record: *mut galerna_log_record_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `record`.
+        // SAFETY: the C caller guarantees the documented requirements on `record`.
         let out = unsafe { border::versioned_out("record", record)? };
         ENTRIES.with(entry, |found| {
-            // The payload stays where it is until the entry goes: it is in a mapping or in a box, which the entry holds.
+            // The payload's address does not change until the entry is freed: the entry holds the mapping or the box
+            // that contains it.
             out.set(found.entry.record().into());
             Ok(())
         })
     })
 }
 
-/// Frees an entry, and with it its payload. NULL and a second free do nothing.
+/// Frees an entry together with its payload.
 ///
-/// Any thread.
+/// NULL and a handle that was already freed are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_entry_free(entry: *mut galerna_log_entry_t) {
     border::call(|| ENTRIES.remove(entry, |_| {}).map(drop));

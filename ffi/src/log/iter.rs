@@ -1,4 +1,4 @@
-//! `galerna_log_iter_t`: the records of a log, one after another.
+//! `galerna_log_iter_t`: iterates over the records of a log.
 
 use super::entry::{self, galerna_log_entry_t};
 use super::version::galerna_version_t;
@@ -9,11 +9,13 @@ use crate::result::galerna_result_t;
 use engine::log::{Iter, Reader, Version};
 use std::sync::{Mutex, PoisonError};
 
-/// Goes through a log from one record to the next. Its calls may come from any thread, one after another; the handle is a
-/// number, so a freed one is an error and no crash.
+/// An iterator over the records of a log.
+///
+/// Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+/// freed handle returns GALERNA_ERR_HANDLE.
 pub struct galerna_log_iter_t;
 
-/// What a handle of an iterator stands for.
+/// The value that an iterator's handle stands for.
 struct Walk {
     iter: Mutex<Iter>,
     reader: Reader,
@@ -21,12 +23,15 @@ struct Walk {
 
 static ITERS: Table<Walk> = Table::new("log iterator", 13);
 
-/// Begins to go through the records of a log.
+/// Makes an iterator over the records of a log.
 ///
-/// - `from`: the first record is that of this version, or the one after it; NULL is the oldest there is. Not kept.
-/// - `out`: takes the iterator, to be freed with galerna_log_iter_free(), or NULL after an error.
+/// - `from`: the iteration begins with the record of this version, or with the next one after it. NULL begins with the
+///   oldest record. Not kept after the call.
+/// - `out`: receives the iterator, or NULL after an error. Free it with galerna_log_iter_free().
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_iterate(
     log: *const galerna_log_t,
@@ -34,7 +39,7 @@ pub unsafe extern "C" fn galerna_log_iterate(
     out: *mut *mut galerna_log_iter_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out` and `from`.
+        // SAFETY: the C caller guarantees the documented requirements on `out` and `from`.
         let (out, from) = unsafe { (Out::new("out", out)?, border::copy("from", from)) };
         out.set(std::ptr::null_mut());
         let from = from?.map(Version::from);
@@ -50,33 +55,39 @@ pub unsafe extern "C" fn galerna_log_iterate(
     })
 }
 
-/// The next record, if it is durable.
+/// Gets the next record, if it is durable.
 ///
-/// - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL at the end of the log, and after an error. At
-///   the end, the same call later goes on with what was appended meanwhile; after an error of the log there is nothing more.
+/// - `out`: receives the entry, or NULL at the end of the log and after an error. Free it with
+///   galerna_log_entry_free().
 ///
-/// Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
-/// IO, LIMIT (the iterator stays where it is).
+/// At the end of the log, a later call continues with records that have been appended since. After an error of the log,
+/// the iterator returns no more records.
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+/// (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT (the iterator does not advance).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_iter_next(
     iter: *mut galerna_log_iter_t,
     out: *mut *mut galerna_log_entry_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
         let out = unsafe { Out::new("out", out)? };
         out.set(std::ptr::null_mut());
         ITERS.with(iter, |walk| {
-            // Poisoned by a panic inside the log: it is at some record, or at none.
+            // A panic inside the log may have poisoned the lock. The iterator is still valid then: it is at a record or
+            // at the end.
             let mut iter = walk.iter.lock().unwrap_or_else(PoisonError::into_inner);
             entry::give(&out, walk.reader.clone(), |_| iter.next().transpose())
         })
     })
 }
 
-/// Frees an iterator; its entries stay. NULL and a second free do nothing.
+/// Frees an iterator. The entries that it returned remain valid.
 ///
-/// Any thread.
+/// NULL and a handle that was already freed are ignored. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_iter_free(iter: *mut galerna_log_iter_t) {
     border::call(|| ITERS.remove(iter, |_| {}).map(drop));

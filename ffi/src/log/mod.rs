@@ -21,20 +21,23 @@ use std::ffi::c_char;
 use std::time::Duration;
 pub(crate) use version::galerna_version_t;
 
-/// An append-only log on disk, whose records are found again by version and by time. Its calls may come from any number of
-/// threads; the handle is a number, so a freed one is an error and no crash.
+/// An append-only log on disk. Its records can be found by version and by time.
 ///
-/// The directory stays locked until the log is closed. Its entries, iterators and checkpoint writers go on then, with what was
-/// durable, also while somebody else writes the log; of a group's log, free them before this process joins again.
+/// Its calls may be made from any number of threads. The handle is a number and is never dereferenced: using a freed
+/// handle returns GALERNA_ERR_HANDLE.
+///
+/// The directory stays locked until the log is closed. Entries, iterators and checkpoint writers remain usable after
+/// that, with the records that were durable by then, even while another writer has the log open. Those of a group's log
+/// must be freed before this process joins again.
 pub struct galerna_log_t;
 
 static LOGS: Table<Open> = Table::new("log", 9);
 
-/// What a handle of a log stands for.
+/// The value that a log's handle stands for.
 enum Open {
     Writing(Log),
     Reading(ReadOnlyLog),
-    /// A group's, which the group writes.
+    /// A group's log, which only the group writes.
     Group(Reader),
 }
 
@@ -80,7 +83,7 @@ fn with<R>(log: *const galerna_log_t, body: impl FnOnce(&Open) -> Result<R, Fail
     LOGS.with(log, body)
 }
 
-/// The same for what waits for the disk.
+/// As [`with`], for calls that wait for the disk.
 fn wait_with<R>(
     log: *const galerna_log_t,
     timeout_ms: u32,
@@ -91,14 +94,18 @@ fn wait_with<R>(
     with(log, |open| Ok(body(open.writing()?, timeout)?))
 }
 
-/// Opens the log in a directory for writing, or makes one. What a crash left is put in order.
+/// Opens the log in a directory for writing, or makes a new one. Repairs the effects of a crash.
 ///
-/// - `directory`: its path, UTF-8, a string that ends with a zero byte; made if there is none. Not kept.
-/// - `options`: may be NULL, for the defaults; not kept.
-/// - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+/// - `directory`: the path of the directory, a UTF-8 string that ends with a zero byte. The directory is made if it
+///   does not exist. Not kept after the call.
+/// - `options`: the options. NULL selects the defaults. Not kept after the call.
+/// - `out`: receives the log, or NULL after an error. Free it with galerna_log_close().
 ///
-/// Any thread. Errors: ARGUMENT, CONFIG (an option is out of its range), LOG_LOCKED (somebody has it open for writing),
-/// LOG_DAMAGED (something that was durable is lost), LOG_FOREIGN, LOG_FORMAT, LOG_FULL, LOG_FAILED, IO, LIMIT.
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_CONFIG (an option is out of its range), GALERNA_ERR_LOG_LOCKED (the log is
+/// already open for writing), GALERNA_ERR_LOG_DAMAGED (durable data is lost), GALERNA_ERR_LOG_FOREIGN,
+/// GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_open(
     directory: *const c_char,
@@ -106,47 +113,58 @@ pub unsafe extern "C" fn galerna_log_open(
     out: *mut *mut galerna_log_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out`, `directory` and `options`.
+        // SAFETY: the C caller guarantees the documented requirements on `out`, `directory` and `options`.
         let (out, directory, options) =
             unsafe { (Out::new("out", out)?, border::text("directory", directory), options::read(options)) };
         open(&out, || Ok(Open::Writing(Log::open(directory?, options?)?)))
     })
 }
 
-/// Opens a log for reading what is in it now, also while another process, or this one, writes it. Changes nothing. It may be
-/// a group's log too.
+/// Opens a log for reading its present records. Changes nothing.
 ///
-/// - `directory`: its path, UTF-8, a string that ends with a zero byte; not kept.
-/// - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+/// The log may be open for writing at the same time, in this process or in another one. It may be a group's log.
 ///
-/// Any thread. Errors: ARGUMENT, IO (there is no log), LOG_DAMAGED, LOG_FORMAT, LIMIT.
+/// - `directory`: the path of the directory, a UTF-8 string that ends with a zero byte. Not kept after the call.
+/// - `out`: receives the log, or NULL after an error. Free it with galerna_log_close().
+///
+/// May be called from any thread.
+///
+/// Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (there is no log), GALERNA_ERR_LOG_DAMAGED, GALERNA_ERR_LOG_FORMAT,
+/// GALERNA_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn galerna_log_open_read_only(
     directory: *const c_char,
     out: *mut *mut galerna_log_t,
 ) -> galerna_result_t {
     border::call(|| {
-        // SAFETY: what the documentation asks of `out` and `directory`.
+        // SAFETY: the C caller guarantees the documented requirements on `out` and `directory`.
         let (out, directory) = unsafe { (Out::new("out", out)?, border::text("directory", directory)) };
         open(&out, || Ok(Open::Reading(Log::open_read_only(directory?)?)))
     })
 }
 
-/// Makes durable what was appended, and frees the log, also when that fails. It waits for the disk, and for the calls that
-/// are under way in other threads.
+/// Makes all appended records durable and frees the log.
 ///
-/// NULL and a second close do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
-/// was one), MISUSE (inside a callback; the log stays open); and why not all that was appended is durable: LOG_FULL,
-/// LOG_FAILED.
+/// The log is freed even if that fails. The call waits for the disk and for running calls in other threads. NULL and a
+/// log that was already closed are ignored and return GALERNA_OK.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE (`log` never was a log's handle), GALERNA_ERR_MISUSE (inside a callback; the log stays
+/// open), GALERNA_ERR_LOG_FULL or GALERNA_ERR_LOG_FAILED (not all appended records are durable).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_close(log: *mut galerna_log_t) -> galerna_result_t {
     border::call(|| remove(log)?.map_or(Ok(()), |open| Ok(open.close()?)))
 }
 
-/// The same as galerna_log_close(), for who does not ask whether all is durable.
+/// Closes a log as galerna_log_close() does, but does not report whether all records are durable.
 ///
-/// NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
-/// was one), MISUSE (inside a callback; the log stays open).
+/// NULL and a log that was already closed are ignored and return GALERNA_OK.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE (`log` never was a log's handle), GALERNA_ERR_MISUSE (inside a callback; the log stays
+/// open).
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_log_free(log: *mut galerna_log_t) -> galerna_result_t {
     border::call(|| remove(log).map(drop))
@@ -154,13 +172,13 @@ pub extern "C" fn galerna_log_free(log: *mut galerna_log_t) -> galerna_result_t 
 
 fn open(out: &Out<*mut galerna_log_t>, log: impl FnOnce() -> Result<Open, Failure>) -> Result<(), Failure> {
     out.set(std::ptr::null_mut());
-    // Taken first, so that nothing is opened in vain.
+    // Reserved first, so that no log is opened if there is no handle for it.
     let vacancy = LOGS.vacancy()?;
     out.set(vacancy.fill(log()?));
     Ok(())
 }
 
-/// A handle for a group's log.
+/// Makes a handle for a group's log.
 pub(crate) fn open_group(
     out: &Out<*mut galerna_log_t>,
     reader: impl FnOnce() -> Result<Reader, Failure>,

@@ -1,14 +1,16 @@
-//! `galerna_version_t`: the place of a record.
+//! `galerna_version_t`: the position of a record in a log.
 
 use engine::log::Version;
 
-/// The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
+/// The position of a record in a log.
+///
+/// Versions grow from record to record, with gaps. To compare two versions, compare `view` first, then `sequence`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct galerna_version_t {
-    /// The number of the view that the message was delivered in; 0 in a log without a group.
+    /// Number of the view in which the message was delivered. 0 in a log without a group.
     pub view: u64,
-    /// Its number in the total order; in a log without a group it begins with 1.
+    /// Sequence number of the message in the total order. In a log without a group it begins with 1.
     pub sequence: u64,
 }
 

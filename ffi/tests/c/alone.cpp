@@ -1,4 +1,4 @@
-// The header in C++17: one member alone.
+// Uses the header in C++17, with a group of one member.
 #include <galerna.h>
 
 #include <atomic>

@@ -1,4 +1,4 @@
-/* Every call with arguments that it must refuse, alone in a group of one. Usage: arguments */
+/* Makes every call with invalid arguments, which it must refuse, in a group of one member. Usage: arguments */
 #include "cluster.h"
 
 static void ignore(void *context, const galerna_message_t *message)
@@ -23,7 +23,7 @@ static int no_restore(void *context, galerna_reader_t *reader)
     return 1;
 }
 
-/* Every call that takes a group must say GALERNA_ERR_HANDLE. */
+/* Every call that takes a group must return GALERNA_ERR_HANDLE. */
 static void no_group(galerna_group_t *group)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
@@ -99,7 +99,8 @@ static void configurations(void)
     free(toml);
 }
 
-/* A program that was compiled before there was `durable` is served, and nothing is read behind its struct. */
+/* A program that was compiled before `durable` existed must still work, and the library must not read past its
+ * struct. */
 static void former_callbacks(void)
 {
     size_t size = offsetof(galerna_callbacks_t, durable);
@@ -142,7 +143,7 @@ static void joins(void)
     callbacks = (galerna_callbacks_t){.size = sizeof callbacks};
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("deliver");
-    /* A state that goes out must come in, and the other way round. */
+    /* `snapshot` without `restore` is refused, and so is `restore` without `snapshot`. */
     callbacks = IGNORE;
     callbacks.snapshot = no_snapshot;
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
@@ -156,7 +157,7 @@ static void joins(void)
     free(toml);
 }
 
-/* What no `restore` callback was given is no reader. */
+/* A handle that was not passed to a `restore` callback is not a reader. */
 static void no_reader(galerna_reader_t *reader)
 {
     char bytes[8];
@@ -231,7 +232,7 @@ static void queries(galerna_group_t *group)
     expect_text("7");
 }
 
-/* Of a group without a log. */
+/* The calls for logs, in a group without a log. */
 static void no_log(galerna_group_t *group)
 {
     galerna_frontiers_t frontiers = {.size = 8};
@@ -284,7 +285,7 @@ static void sends(galerna_group_t *group)
     OK(galerna_flush(group, 0, 0, LONG_MS));
 }
 
-/* A reservation of which one byte is changed, whichever it is, is refused. */
+/* A reservation with any one byte changed must be refused. */
 static void corrupted(galerna_group_t *group, const galerna_reservation_t *open)
 {
     for (size_t i = sizeof open->size; i < sizeof *open; i++) {
@@ -350,7 +351,7 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
     galerna_view_free(&view);
 }
 
-/* It is waited for, then dropped; its bytes stay until the handle is freed. */
+/* The leave waits for the open reservation, then drops it. Its bytes stay valid until the handle is freed. */
 static void leave_with_open_reservation(galerna_group_t *group)
 {
     galerna_reservation_t open = {.size = sizeof open};
@@ -380,7 +381,7 @@ static void alone(const char *fabric, galerna_drive_t drive)
     OK(galerna_group_free(group));
     OK(galerna_group_free(group));
     no_group(group);
-    /* Its slot is used anew: the old handle is still none. */
+    /* The slot of the handle is reused. The old handle must still be invalid. */
     free(toml);
     toml = make_config(fabric, 1, LONG_MS);
     galerna_group_t *old = group;

@@ -37,7 +37,7 @@ static void append(char *text, size_t capacity, const char *format, ...)
     CHECK(written >= 0 && (size_t)written < capacity - used);
 }
 
-/* A port that nobody listens on; the socket keeps it from being given out again. */
+/* Returns a port on which no process listens. The open socket keeps the port from being assigned again. */
 static unsigned free_port(int *socket_out)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -141,7 +141,7 @@ void member_view(void *context, const galerna_view_t *view)
     record(&member->left, view->left, view->left_count);
     record(&member->failed, view->failed, view->failed_count);
     pthread_mutex_unlock(&member->lock);
-    /* The handle is there already in the first view. */
+    /* The handle is already available in the first view. */
     OK(galerna_group_member(member->group, &id));
     CHECK(view->members[view->rank] == id);
 }
@@ -161,11 +161,11 @@ void member_join(member_t *member, const char *toml, uint32_t id, galerna_drive_
     CHECK(pthread_mutex_init(&member->lock, NULL) == 0);
     member->drive = drive;
     OK(join(toml, id, &callbacks, drive, &member->group));
-    /* The first view was told before the join returned. */
+    /* The `view` callback was called for the first view before the join returned. */
     pthread_mutex_lock(&member->lock);
     CHECK(member->views >= 1);
     pthread_mutex_unlock(&member->lock);
-    /* Its vote counts by then. */
+    /* This member is a voter by then. */
     galerna_view_t now = {.size = sizeof now};
     OK(galerna_group_view(member->group, &now));
     size_t votes = 0;

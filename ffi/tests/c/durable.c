@@ -1,5 +1,5 @@
-/* Groups with a log: two threads are two members, of either drive, that go without a leave and come back with what was
- * durable. Usage: durable tcp|shm */
+/* Groups with a log. Two threads are two members, with various drives. They end without a leave and are
+ * started again with their durable messages. Usage: durable tcp|shm */
 #define _POSIX_C_SOURCE 200809L
 #include "cluster.h"
 #include "log_files.h"
@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #define PEERS 2u
-/* Each member's in a life, before and after the checkpoint. */
+/* Messages that each member sends per run, before and after the checkpoint. */
 #define BEFORE 30u
 #define AFTER 20u
 #define LIVES 3u
 
-/* All that was delivered, in all lives. */
+/* A summary of all messages delivered in all runs. */
 typedef struct {
     uint64_t count;
     uint64_t digest;
@@ -22,7 +22,7 @@ typedef struct {
 typedef struct {
     member_t member;
     state_t state;
-    /* How many of it came with a checkpoint, and how many were there when the join returned. */
+    /* Number of messages that were restored from a checkpoint, and number that was known when the join returned. */
     uint64_t restored, joined_with;
     uint64_t durable, last_sequence;
     unsigned life, arrivals;
@@ -40,7 +40,7 @@ static state_t state_of(peer_t *peer)
     return state;
 }
 
-/* None of these may wait inside a callback. */
+/* None of these calls may wait inside a callback. */
 static void refuse_to_wait(galerna_group_t *group)
 {
     galerna_version_t version = {0, 0};
@@ -58,7 +58,7 @@ static void deliver(void *context, const galerna_message_t *message)
     const unsigned char *bytes = message->payload;
     CHECK(message->mode == GALERNA_MODE_DURABLE && message->length > 0);
     pthread_mutex_lock(&peer->member.lock);
-    /* What the log holds comes before the first view, and the handle may not be there. */
+    /* Messages from the log come before the first view. The handle may not be available then. */
     bool ask = peer->member.views > 0 && !peer->asked;
     peer->asked |= ask;
     peer->state.count++;
@@ -137,7 +137,7 @@ static bool all_arrived(void *context)
     return atomic_load(peer->arrived) >= PEERS * peer->arrivals;
 }
 
-/* Waits for the other one to come as far. */
+/* Waits until the other member has reached the same point. */
 static void arrive(peer_t *peer)
 {
     peer->arrivals++;
@@ -191,7 +191,7 @@ static void frontiers(peer_t *peer)
     member_wait(&peer->member, told_durable, peer);
 }
 
-/* The group's log, read as one that is open for reading only. */
+/* Reads the group's log, which behaves like a log that is open for reading only. */
 static void group_log(peer_t *peer)
 {
     galerna_log_t *log;
@@ -271,12 +271,12 @@ static void *live(void *context)
     frontiers(peer);
     group_log(peer);
     arrive(peer);
-    /* No leave: to the group it is as if the process died. */
+    /* Without a leave, the group sees a process that dies. */
     OK(galerna_group_free(peer->member.group));
     return NULL;
 }
 
-/* A life of both; what they end with is the same, and is returned. */
+/* One run of both members. They must end with the same state, which is returned. */
 static state_t one_life(const char *toml, unsigned life, galerna_drive_t one, galerna_drive_t two)
 {
     atomic_uint arrived = 0;

@@ -1,11 +1,11 @@
-/* Two threads are two members, each with either drive: one order, backpressure, reservations, flush, stats, and what
- * callbacks may do. Usage: exchange tcp|shm */
+/* Two threads are two members, with various drives. Tests the common order, backpressure, reservations,
+ * flush, stats, and the calls inside callbacks. Usage: exchange tcp|shm */
 #include "cluster.h"
 
 #include <stdatomic.h>
 
 #define MESSAGES 150u
-/* Each member's, and the one that each sends from a callback. */
+/* The messages of both members, including one that each of them sends from a callback. */
 #define ALL (2 * (MESSAGES + 1))
 
 typedef struct {
@@ -17,7 +17,7 @@ typedef struct {
     atomic_uint *finished;
 } peer_t;
 
-/* Callbacks may send; they may not wait. */
+/* Callbacks may send, but must not wait. */
 static void deliver(void *context, const galerna_message_t *message)
 {
     peer_t *peer = context;
@@ -45,7 +45,7 @@ static void stopped(void *context, galerna_result_t code, const char *text)
 {
     (void)context;
     fprintf(stderr, "stopped: %s: %s\n", galerna_strerror(code), text);
-    /* The other may leave first, but that stops nobody. */
+    /* The other member may leave first, but that must not stop this one. */
     CHECK(false);
 }
 
@@ -61,7 +61,7 @@ static bool all_finished(void *context)
     return atomic_load(peer->finished) == 2;
 }
 
-/* The counters may lag. */
+/* The counters may lag behind. */
 static bool all_counted(void *context)
 {
     peer_t *peer = context;
@@ -70,7 +70,7 @@ static bool all_counted(void *context)
     return stats.messages_sent == MESSAGES + 1 && stats.messages_delivered == ALL;
 }
 
-/* More than the ring holds: the calls have to wait, and in a group that nobody else drives, to dispatch. */
+/* Sends more than the ring holds. So the calls have to wait, and to dispatch if the application drives the group. */
 static void send_all(peer_t *peer)
 {
     unsigned char bytes[600];

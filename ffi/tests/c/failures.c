@@ -1,5 +1,5 @@
-/* Members that never come, vanish or leave, and those that go on without them or stop; handles that are freed while others
- * use them. Usage: failures tcp|shm */
+/* Members that never start, fail or leave; the other members continue or stop. Handles that are freed while other
+ * threads use them. Usage: failures tcp|shm */
 #include "cluster.h"
 
 #include <stdatomic.h>
@@ -20,7 +20,7 @@ static void *join_one(void *context)
     return NULL;
 }
 
-/* Members with ids 1, 2, ... that have met. */
+/* Starts members with ids 1, 2, ..., which found a group together. */
 static void gather(const char *toml, member_t *members, const galerna_drive_t *drives, uint32_t count)
 {
     pthread_t threads[MEMBERS_MOST];
@@ -37,7 +37,7 @@ static void gather(const char *toml, member_t *members, const galerna_drive_t *d
     }
 }
 
-/* Two members; the second is driven by nobody unless it makes a call that waits. */
+/* Starts two members. The second one is driven only inside calls of this test that wait. */
 static void pair(const char *toml, member_t members[2], galerna_drive_t first)
 {
     const galerna_drive_t drives[] = {first, GALERNA_DRIVE_DISPATCH};
@@ -74,7 +74,7 @@ static bool has_one_more(void *context)
     return more;
 }
 
-/* The handle tells the same as the callback did. */
+/* galerna_group_view() must return the same view as the callback received. */
 static void same_view(member_t *member)
 {
     galerna_view_t view = {.size = sizeof view};
@@ -88,7 +88,7 @@ static void same_view(member_t *member)
     galerna_view_free(&view);
 }
 
-/* Why member 2 is gone, whole and cut. */
+/* Checks the fault of member 2, as a whole and truncated. */
 static void fault_is_told(galerna_group_t *group)
 {
     char whole[256], cut[5];
@@ -99,7 +99,7 @@ static void fault_is_told(galerna_group_t *group)
     CHECK(same == length && strlen(cut) == 4 && strncmp(whole, cut, 4) == 0);
 }
 
-/* Both members that are left send, and are delivered it in view 1. */
+/* Both remaining members send, and both deliver the messages in view 1. */
 static void goes_on(member_t *one, member_t *two)
 {
     OK(galerna_send(one->group, 0, GALERNA_MODE_SAFE, "one", 3, LONG_MS));
@@ -155,7 +155,7 @@ static void the_others_go_on_without_a_member_that_leaves(galerna_drive_t drive)
     free(toml);
 }
 
-/* Nobody drives the other one, which would have to agree. */
+/* The leave needs the other member's agreement, but the other member is not driven. */
 static void a_leave_can_time_out(void)
 {
     member_t members[2];
@@ -168,7 +168,7 @@ static void a_leave_can_time_out(void)
     free(toml);
 }
 
-/* One of two cannot know whether the other is dead or only cut off. */
+/* One of two members cannot distinguish whether the other one is dead or only unreachable. */
 static void one_of_two_stops(galerna_drive_t drive)
 {
     member_t members[2];
@@ -236,7 +236,7 @@ static void *timed_out_send(void *context)
     return NULL;
 }
 
-/* The second member takes nothing in, so the first one's ring fills, and its threads wait. */
+/* The second member receives nothing, so the ring of the first one fills up, and its threads wait. */
 static void freeing_ends_the_calls_that_wait(galerna_drive_t drive)
 {
     member_t members[2];

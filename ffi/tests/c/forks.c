@@ -1,5 +1,5 @@
-/* A forked child calls everything with its parent's handles: each call says that it was forked, and touches nothing; the
- * parent goes on. Usage: forks tcp|shm */
+/* A forked child makes every call with its parent's handles: each call returns GALERNA_ERR_FORKED and has no effect,
+ * and the parent continues. Usage: forks tcp|shm */
 #define _POSIX_C_SOURCE 200809L
 #include "cluster.h"
 #include "log_files.h"
@@ -13,7 +13,7 @@
 
 static const char *fabric;
 
-/* What the parent has. */
+/* The parent's objects. */
 typedef struct {
     galerna_group_t *group;
     galerna_config_t *config;
@@ -136,7 +136,7 @@ static void *join_second(void *context)
     return NULL;
 }
 
-/* The messages before, the one that was open, and those after. */
+/* The messages before the fork, the message of the open reservation, and the messages after the fork. */
 #define ALL 42u
 
 static bool has_all(void *context)
@@ -181,10 +181,10 @@ static void fork_between(galerna_drive_t drive)
     if (child == 0) {
         group_calls(&things);
         log_calls(&things);
-        /* The configuration is the child's, too. */
+        /* The child may use the configuration, too. */
         OK(galerna_config_set_member(things.config, 2));
         galerna_config_free(things.config);
-        /* What the child has left alone is no leak of its own. */
+        /* Calls exec, so that the child's copies of the parent's objects do not count as leaks. */
         execlp("true", "true", (char *)NULL);
         _exit(1);
     }
@@ -207,7 +207,8 @@ static void fork_between(galerna_drive_t drive)
     OK(galerna_log_free(things.group_log));
     galerna_view_free(&things.view);
     galerna_config_free(things.config);
-    /* One that is driven goes first: it takes part in the other's leave no longer. */
+    /* A member that the application drives leaves first: later it is not driven, and could not take part in the other
+     * member's leave. */
     member_leave(&first);
     member_leave(&second.member);
     remove_log(alone);

@@ -1,4 +1,4 @@
-/* Threads use a handle while it is freed and its slot used anew. Usage: handles */
+/* Threads use a handle while it is freed and its slot is reused. Usage: handles */
 #include "cluster.h"
 
 #include <stdatomic.h>
@@ -14,7 +14,7 @@ static void deliver(void *context, const galerna_message_t *message)
 {
     galerna_stats_t stats = {.size = sizeof stats};
     (void)message;
-    /* The context is that of this round's group until its handle is freed. */
+    /* The context belongs to the group of this round, and is valid until the group's handle is freed. */
     CHECK(atomic_load((atomic_int *)context) == 1);
     galerna_result_t result = galerna_stats(atomic_load(&current), 0, &stats);
     CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
@@ -30,7 +30,7 @@ static void *use(void *context)
         CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE || result == GALERNA_ERR_LEFT ||
               result == GALERNA_ERR_TIMED_OUT);
         if (result == GALERNA_OK) {
-            /* The bytes are not touched: freeing the group would take them away. */
+            /* The bytes are not accessed, because freeing the group may unmap them. */
             result = galerna_commit(group, &reservation, GALERNA_MODE_ORDERED);
             CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
             atomic_fetch_add(&used, 1);

@@ -1,4 +1,4 @@
-/* The log: what is appended is found again, also after a restart, and what is wrong is said. Usage: log */
+/* Tests of the log: appended records are found again, also after a restart, and errors are reported. Usage: log */
 #include "log_files.h"
 
 #define FIRST "0000000000000000.segment"
@@ -28,7 +28,7 @@ static galerna_version_t append(galerna_log_t *log, const char *text)
     return version;
 }
 
-/* Appends records of a kilobyte, whose texts are `record 0`, `record 1`, ..., durably. */
+/* Appends durable records of a kilobyte each, with the texts `record 0`, `record 1`, ... */
 static void append_many(galerna_log_t *log, int count, galerna_version_t *versions)
 {
     for (int i = 0; i < count; i++) {
@@ -39,7 +39,7 @@ static void append_many(galerna_log_t *log, int count, galerna_version_t *versio
     OK(galerna_log_sync(log, LONG_MS));
 }
 
-/* What is in an entry, which is freed if that is the text. */
+/* Returns the contents of an entry and frees it. The payload must begin with the text. */
 static galerna_log_record_t holds(galerna_log_entry_t *entry, const char *text)
 {
     galerna_log_record_t record = {.size = sizeof record};
@@ -53,7 +53,7 @@ static galerna_log_record_t holds(galerna_log_entry_t *entry, const char *text)
     return record;
 }
 
-/* Every call that takes a log must say GALERNA_ERR_HANDLE, and leave nothing in what it was to fill. */
+/* Every call that takes a log must return GALERNA_ERR_HANDLE and clear its output parameters. */
 static void no_log(galerna_log_t *log)
 {
     galerna_version_t version = {1, 1};
@@ -79,7 +79,7 @@ static void no_log(galerna_log_t *log)
     CHECK(iter == NULL && checkpoint == NULL && writer == NULL);
 }
 
-/* What belongs to a log, as handles that are none. */
+/* Calls for the other objects of a log, with an invalid handle. */
 static void no_parts(void *handle)
 {
     galerna_log_record_t record = {.size = sizeof record};
@@ -119,7 +119,7 @@ static void opening(void)
     options = (galerna_log_options_t){.size = sizeof options, .segment_bytes = 8191};
     EXPECT(GALERNA_ERR_CONFIG, galerna_log_open(path, &options, &log));
     expect_text("8191");
-    /* Zeros are the defaults, and so is NULL. */
+    /* Zeros select the defaults, and so does NULL. */
     options.segment_bytes = 0;
     OK(galerna_log_open(path, &options, &log));
     EXPECT(GALERNA_ERR_LOG_LOCKED, galerna_log_open(path, NULL, &second));
@@ -164,7 +164,7 @@ static void arguments(galerna_log_t *log)
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_log_iterate(log, (void *)((char *)&version + 1), &iter));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_log_checkpoint_load(log, NULL));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_log_checkpoint_begin(log, NOWHERE, 1, NULL));
-    /* What is empty has neither an end nor a beginning. */
+    /* An empty log has neither an end nor an oldest record. */
     found = 9;
     OK(galerna_log_end(log, &version, &found));
     CHECK(found == 0 && same(version, (galerna_version_t){0, 0}));
@@ -179,7 +179,7 @@ static void arguments(galerna_log_t *log)
     OK(galerna_log_iter_next(iter, &entry));
     CHECK(entry == NULL);
     galerna_log_iter_free(iter);
-    /* A handle of one kind is none of another. */
+    /* A handle of one kind is not a handle of another kind. */
     OK(galerna_log_checkpoint_begin(log, (galerna_version_t){0, 0}, 1, &writer));
     no_log((galerna_log_t *)writer);
     EXPECT(GALERNA_ERR_HANDLE, galerna_log_iter_next((galerna_log_iter_t *)log, &entry));
@@ -187,7 +187,7 @@ static void arguments(galerna_log_t *log)
     galerna_log_checkpoint_abandon(writer);
 }
 
-/* By version, by time, and one after another. */
+/* Finds records by version, by time, and one after another. */
 static void finding(galerna_log_t *log)
 {
     galerna_log_entry_t *entry;
@@ -255,7 +255,7 @@ static void records(galerna_log_t *log)
     no_parts(entry);
 }
 
-/* When there is no handle left, an iterator loses nothing. */
+/* When no handle is left, an iterator does not skip a record. */
 static void many_entries(galerna_log_t *log)
 {
     galerna_log_entry_t *many[2000], *entry;
@@ -277,8 +277,8 @@ static void many_entries(galerna_log_t *log)
     galerna_log_iter_free(iter);
 }
 
-/* What was closed is there when it is opened again; entries and iterators go on, and do not keep the
- * next one from writing. */
+/* Records of a closed log are there when it is opened again. Entries and iterators remain usable after the close, and
+ * do not prevent a new writer. */
 static void restarting(char *path, galerna_log_t *log)
 {
     galerna_log_record_t record = {.size = sizeof record};
@@ -295,7 +295,7 @@ static void restarting(char *path, galerna_log_t *log)
     OK(galerna_log_iter_next(iter, &second));
     holds(second, "the last one");
     OK(galerna_log_iter_next(iter, &second));
-    /* All of it is durable since the log was closed. */
+    /* All records have been durable since the log was closed. */
     holds(second, "not synced");
     galerna_log_entry_free(second);
     galerna_log_iter_free(iter);
@@ -352,7 +352,7 @@ static void trimming(void)
     OK(galerna_log_iter_next(iter, &entry));
     CHECK(same(holds(entry, "record ").version, oldest));
     galerna_log_iter_free(iter);
-    /* Its file is gone, and its bytes are not. */
+    /* The file of this record is deleted, but its bytes are still readable. */
     holds(kept, "record 0.");
     OK(galerna_log_close(log));
     remove_log(path);
@@ -397,7 +397,7 @@ static void reading_only(void)
     remove_log(path);
 }
 
-/* Damage is found where it is read, and said with file and offset. */
+/* Damage is detected when the record is read, and is reported with file and offset. */
 static void damaging(void)
 {
     char *path = new_log(), where[64];
@@ -418,7 +418,7 @@ static void damaging(void)
     EXPECT(GALERNA_ERR_LOG_DAMAGED, galerna_log_iter_next(iter, &entry));
     CHECK(entry == NULL);
     expect_text(FIRST);
-    /* The record begins a little before its payload: at a multiple of 8. */
+    /* The record begins shortly before its payload, at a multiple of 8. */
     CHECK(sscanf(strstr(galerna_last_error(), "offset"), "offset %63[0-9]", where) == 1);
     CHECK(strtol(where, NULL, 10) < place && strtol(where, NULL, 10) > place - 128);
     OK(galerna_log_iter_next(iter, &entry));
@@ -521,7 +521,7 @@ static void checkpoints(void)
     remove_log(path);
 }
 
-/* What is behind the disk waits, or says so. */
+/* If the disk is behind, an append waits or returns GALERNA_ERR_WOULD_BLOCK. */
 static void backlog(void)
 {
     char *path = new_log();
@@ -545,7 +545,7 @@ static void backlog(void)
     remove_log(path);
 }
 
-/* Inside a callback of a group nothing waits. */
+/* Inside a callback of a group no call waits. */
 static void in_callback(void *context, const galerna_message_t *message)
 {
     galerna_log_t *log = *(galerna_log_t **)context;

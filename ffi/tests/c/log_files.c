@@ -36,7 +36,7 @@ char *new_log(void)
     int length = snprintf(path, PATH_BYTES, "%s/galerna-c-log-%ld-%u", folder, (long)getpid(), number++);
     CHECK(length < PATH_BYTES);
     if (access(path, F_OK) == 0) {
-        /* Left by a process of this number that was killed. */
+        /* Left over from a process with the same id that was killed. */
         remove_directory(path);
     }
     return path;
@@ -66,7 +66,8 @@ long find_text(const char *path, const char *file, const char *text)
     in_log(place, path, file);
     FILE *opened = fopen(place, "rb");
     CHECK(opened != NULL);
-    /* No text of these tests begins anew inside itself. */
+    /* A mismatch restarts at the present byte only. This is sufficient because no text of these tests contains its
+     * own beginning again. */
     for (int byte; matched < length && (byte = fgetc(opened)) != EOF;) {
         matched = byte == text[matched] ? matched + 1 : byte == text[0];
     }

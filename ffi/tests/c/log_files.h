@@ -4,16 +4,16 @@
 
 #include "cluster.h"
 
-/* The path of a directory that is not there yet; to be given to remove_log(). */
+/* Returns the path of a directory that does not exist yet. To be passed to remove_log(). */
 char *new_log(void);
 
-/* Removes a log's directory, and frees its path. */
+/* Removes a log's directory and frees its path. */
 void remove_log(char *path);
 
 /* Changes one byte of a file in a log's directory. */
 void change_byte(const char *path, const char *file, long offset);
 
-/* Where a file of a log holds a text; the test ends if it does not. */
+/* Returns the offset at which a file of a log contains a text. Ends the test if the text is not found. */
 long find_text(const char *path, const char *file, const char *text);
 
 #endif

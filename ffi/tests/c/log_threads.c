@@ -36,7 +36,7 @@ static void *append_all(void *context)
     return NULL;
 }
 
-/* The next record's payload; false at the end. */
+/* Reads the payload of the next record. Returns false at the end. */
 static bool next(galerna_log_iter_t *iter, payload_t *payload, galerna_log_record_t *record)
 {
     galerna_log_entry_t *entry;
@@ -51,7 +51,8 @@ static bool next(galerna_log_iter_t *iter, payload_t *payload, galerna_log_recor
     return true;
 }
 
-/* Reads along until all is there: each writer's records in its order, with versions and times that grow. */
+/* Reads all records while they are appended. The records of each writer must be in its order, and versions and times
+ * must grow. */
 static void *read_along(void *context)
 {
     galerna_log_record_t record = {.size = sizeof record}, last = {.size = 0};
@@ -109,7 +110,7 @@ static bool expected(galerna_result_t result)
     return result == GALERNA_OK || result == GALERNA_ERR_HANDLE;
 }
 
-/* Uses whichever log is open. */
+/* Uses the log that is open at the moment. */
 static void *use(void *context)
 {
     (void)context;
@@ -132,7 +133,7 @@ static void *use(void *context)
     return NULL;
 }
 
-/* Closed in the middle, nothing that was said to be appended is missing. */
+/* A log is closed while threads append. No successfully appended record may be missing. */
 static void closing(void)
 {
     pthread_t threads[WRITERS];

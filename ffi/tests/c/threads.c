@@ -1,5 +1,5 @@
-/* The library's threads and the program's: signals go to the program, and a thread that is cancelled in a call leaves
- * nothing behind that others wait for. Usage: threads tcp|shm */
+/* Tests of threads: signals go to the program's threads, and a thread that is cancelled inside a call leaves no lock
+ * behind that other threads wait for. Usage: threads tcp|shm */
 #define _GNU_SOURCE
 #include "cluster.h"
 
@@ -10,7 +10,7 @@
 
 static const char *fabric;
 
-/* A program that blocks a signal when the library's threads run already, and waits for it. */
+/* The program blocks a signal after the library's threads were started, and then waits for the signal. */
 static void signals_are_the_programs(void)
 {
     char *toml = make_config(fabric, 1, LONG_MS);
@@ -40,7 +40,7 @@ static void *flush(void *context)
     atomic_store(&begun, true);
     galerna_result_t result = galerna_flush(member->group, 0, 0, LONG_MS);
     CHECK(result == GALERNA_ERR_LEFT || result == GALERNA_ERR_HANDLE);
-    /* The cancellation comes into effect behind the call. */
+    /* The cancellation takes effect after the call. */
     pthread_testcancel();
     return NULL;
 }
@@ -54,7 +54,7 @@ static void a_cancelled_thread_leaves_nothing_behind(galerna_drive_t drive)
     void *result;
     struct timespec moment = {.tv_nsec = 100000000};
     member_join(&member, toml, 1, drive);
-    /* It holds the flush up. */
+    /* The open reservation delays the flush. */
     OK(galerna_reserve(member.group, 0, 8, LONG_MS, &open));
     atomic_store(&begun, false);
     CHECK(pthread_create(&thread, NULL, flush, &member) == 0);
@@ -99,7 +99,7 @@ static void *send_on(void *group)
     return NULL;
 }
 
-/* One thread dispatches all the time, in slow callbacks; another leaves. */
+/* One thread dispatches all the time, in slow callbacks, while another thread leaves the group. */
 static void a_leave_beside_a_busy_dispatch(void)
 {
     char *toml = make_config(fabric, 1, LONG_MS);

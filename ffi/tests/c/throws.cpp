@@ -1,4 +1,4 @@
-// Callbacks that throw: the group stops, with a text that names the callback, and the process goes on.
+// Callbacks that throw an exception: the group stops with a text that names the callback, and the process continues.
 #include <galerna.h>
 
 #include <atomic>

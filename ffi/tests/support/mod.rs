@@ -1,4 +1,4 @@
-//! Building and running C and C++ programs against libgalerna.
+//! Builds and runs C and C++ programs that use libgalerna.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// A language that the header is for.
+/// A language that the header supports.
 #[derive(Clone, Copy)]
 pub enum Language {
     C11,
@@ -29,26 +29,26 @@ impl Language {
     }
 }
 
-/// How a program gets the library.
+/// How a program is linked with the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     Shared,
     Static,
 }
 
-/// The repository.
+/// Returns the root directory of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// A folder of its own for a test's files.
+/// Makes a separate directory for the files of a test.
 pub fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// The system's compiler.
+/// Returns the system's compiler.
 fn bare_compiler(language: Language) -> Command {
     let (variable, default) = match language {
         Language::C11 => ("CC", "cc"),
@@ -57,7 +57,7 @@ fn bare_compiler(language: Language) -> Command {
     Command::new(std::env::var_os(variable).unwrap_or(default.into()))
 }
 
-/// The system's compiler, strict, with the header in reach.
+/// Returns the system's compiler with strict options and the header in its include path.
 pub fn compiler(language: Language) -> Command {
     let mut command = bare_compiler(language);
     command.arg(match language {
@@ -69,14 +69,14 @@ pub fn compiler(language: Language) -> Command {
     command
 }
 
-/// Whether there is a compiler for the language; one for C there must be.
+/// Whether a compiler for the language is installed. A C compiler is required.
 pub fn speaks(language: Language) -> bool {
     let mut probe = bare_compiler(language);
     probe.arg("--version");
     matches!(language, Language::C11) || have("a C++ compiler", probe)
 }
 
-/// Runs a command that must succeed.
+/// Runs a command, which must succeed.
 pub fn succeed(mut command: Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(
@@ -89,7 +89,7 @@ pub fn succeed(mut command: Command) -> Output {
     output
 }
 
-/// The folder with libgalerna.so and libgalerna.a, built once by the cargo that runs this test.
+/// Returns the directory of libgalerna.so and libgalerna.a. The cargo that runs this test builds them once.
 pub fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -108,7 +108,7 @@ pub fn library() -> &'static Path {
     })
 }
 
-/// The files that one of cargo's messages names.
+/// Returns the files that one of cargo's messages names.
 fn built_files(message: &str) -> Vec<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).unwrap();
     let files = message["filenames"].as_array().cloned().unwrap_or_default();
@@ -127,7 +127,7 @@ pub fn build(name: &str, sources: &[PathBuf], link: Link, flags: &[&str]) -> Pat
             command.arg(format!("-Wl,-rpath,{}", folder.display()));
         }
         Link::Static => {
-            // What the Rust standard library needs of the system.
+            // System libraries that the Rust standard library needs.
             command.arg(folder.join("libgalerna.a"));
             command.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"]);
         }
@@ -136,7 +136,7 @@ pub fn build(name: &str, sources: &[PathBuf], link: Link, flags: &[&str]) -> Pat
     program
 }
 
-/// Whether a tool is there; without it a test is skipped, which is a failure where `CI` is set.
+/// Whether a tool is installed. If it is not, the test is skipped, or fails if `CI` is set.
 pub fn have(tool: &str, mut probe: Command) -> bool {
     let works = probe.output().is_ok_and(|output| output.status.success());
     if !works {

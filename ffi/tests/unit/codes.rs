@@ -1,4 +1,4 @@
-//! The numbers of the log's errors, and what they are called.
+//! Tests of the result codes of log errors, and of the texts of all codes.
 
 use crate::failure::code_of;
 use crate::result::{galerna_result_t::*, galerna_strerror};
@@ -36,7 +36,7 @@ fn every_number_has_a_text_of_its_own() {
     };
     let none = describe(-1);
     let texts: HashSet<_> = (0..=35).map(describe).filter(|&text| text != none).collect();
-    // Two numbers were given up.
+    // Two of the 36 numbers are no longer used.
     assert_eq!(texts.len(), 34);
     assert_eq!(describe(36), none);
     assert_eq!(describe(GALERNA_ERR_LOG_ORDER as i32), c"the record does not follow the log's last one");

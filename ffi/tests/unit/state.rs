@@ -1,4 +1,5 @@
-//! How an application's state goes out and comes in: the engine's side, with functions as C would write them.
+//! Tests of snapshot, restore and the other callbacks from the engine's side, with callback functions as a C program
+//! would write them.
 
 use crate::callbacks::{Callbacks, galerna_callbacks_t, in_callback};
 use crate::message::galerna_message_t;
@@ -10,13 +11,13 @@ use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
 use std::ffi::{c_char, c_int, c_void};
 use std::io::{Cursor, Read};
 
-/// What the functions below do, and what they were called for.
+/// The settings of the functions below, and a record of the calls that they received.
 #[derive(Default)]
 struct App {
     state: Vec<u8>,
     position: usize,
     snapshot_code: c_int,
-    /// Returned by `read` in place of a length.
+    /// Returned by `read` instead of a length.
     read_code: Option<isize>,
     no_read: bool,
     freed: usize,
@@ -26,29 +27,30 @@ struct App {
     read_error: bool,
     views: Vec<(u64, Vec<u32>)>,
     stopped: bool,
-    /// What came, in order: a message's number, how far it is durable, or which member was warned of.
+    /// The received calls in order: the sequence number of a message, the limit of `durable`, the number of a view, or
+    /// the member of a warning.
     heard: Vec<(&'static str, u64)>,
 }
 
 /// Safety: the context of these tests is an `App`, and one call runs at a time.
 unsafe fn app<'a>(context: *mut c_void) -> &'a mut App {
     assert!(in_callback());
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { &mut *context.cast() }
 }
 
 unsafe extern "C-unwind" fn deliver(context: *mut c_void, message: *const galerna_message_t) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context and a valid message.
     unsafe { app(context).heard.push(("message", (*message).sequence)) };
 }
 
 unsafe extern "C-unwind" fn durable(context: *mut c_void, below: u64) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context.
     unsafe { app(context).heard.push(("durable", below)) };
 }
 
 unsafe extern "C-unwind" fn warned(context: *mut c_void, member: u32, text: *const c_char) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context and a string.
     unsafe {
         assert_eq!(std::ffi::CStr::from_ptr(text), c"its clock is wrong");
         app(context).heard.push(("warned", u64::from(member)));
@@ -56,7 +58,7 @@ unsafe extern "C-unwind" fn warned(context: *mut c_void, member: u32, text: *con
 }
 
 unsafe extern "C-unwind" fn view(context: *mut c_void, view: *const galerna_view_t) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context and a valid view.
     unsafe {
         let members = std::slice::from_raw_parts((*view).members, (*view).member_count);
         app(context).views.push(((*view).number, members.to_vec()));
@@ -65,12 +67,12 @@ unsafe extern "C-unwind" fn view(context: *mut c_void, view: *const galerna_view
 }
 
 unsafe extern "C-unwind" fn stopped(context: *mut c_void, _: crate::result::galerna_result_t, _: *const c_char) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context.
     unsafe { app(context).stopped = true };
 }
 
 unsafe extern "C-unwind" fn snapshot(context: *mut c_void, out: *mut galerna_snapshot_t) -> c_int {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context and a snapshot to fill in.
     let (app, out) = unsafe { (app(context), &mut *out) };
     assert_eq!(out.size, size_of::<galerna_snapshot_t>());
     out.context = context;
@@ -82,13 +84,13 @@ unsafe extern "C-unwind" fn snapshot(context: *mut c_void, out: *mut galerna_sna
 }
 
 unsafe extern "C-unwind" fn read(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the snapshot's context.
     let app = unsafe { app(context) };
     if let Some(code) = app.read_code {
         return code;
     }
     let rest = &app.state[app.position..];
-    // A short read is no end.
+    // A short read does not mean the end of the state.
     let some = rest.len().min(length).min(7);
     // SAFETY: `buffer` has `length` bytes.
     unsafe { buffer.cast::<u8>().copy_from(rest.as_ptr(), some) };
@@ -97,18 +99,18 @@ unsafe extern "C-unwind" fn read(context: *mut c_void, buffer: *mut c_void, leng
 }
 
 unsafe extern "C-unwind" fn free(context: *mut c_void) {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the snapshot's context.
     unsafe { app(context).freed += 1 };
 }
 
 unsafe extern "C-unwind" fn restore(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int {
-    // SAFETY: as the engine calls it.
+    // SAFETY: the engine passes the context.
     let app = unsafe { app(context) };
     app.restored.clear();
     app.reader = Some(reader);
     let (mut bytes, mut got) = ([0u8; 10], 0);
     loop {
-        // SAFETY: both places are this function's.
+        // SAFETY: both places are variables of this function.
         let result = unsafe { galerna_reader_read(reader, bytes.as_mut_ptr().cast(), bytes.len(), &raw mut got) };
         if result != GALERNA_OK {
             assert_eq!((result, got), (GALERNA_ERR_IO, 0));
@@ -137,15 +139,15 @@ fn functions(app: &mut App) -> galerna_callbacks_t {
     }
 }
 
-/// The handler after a join.
+/// Makes a handler after the end of its join.
 fn handler(app: &mut App) -> Callbacks {
     Callbacks::new(functions(app), MemberId(1)).unwrap().0
 }
 
-/// What the engine would send to a joining member.
+/// Returns the state that the engine would send to a joining member.
 fn sent(app: &mut App) -> std::io::Result<Vec<u8>> {
     let mut state = handler(app).snapshot()?;
-    // In another thread, as the engine does.
+    // Read in another thread, as the engine does.
     let reading = std::thread::spawn(move || {
         let mut bytes = Vec::new();
         state.read_to_end(&mut bytes).map(|_| bytes)
@@ -200,7 +202,8 @@ fn a_state_that_is_refused_is_an_error() {
     assert!(error.contains("7"), "{error}");
 }
 
-/// As when the member that sends it dies in the middle; and once more, from the start.
+/// The state breaks off, as when the member that sends it dies during the transfer. Then it is sent again from the
+/// start.
 #[test]
 fn a_state_that_breaks_off_is_an_error_whatever_the_application_says() {
     struct BreaksOff;
@@ -224,7 +227,7 @@ fn a_reader_is_none_after_its_callback() {
     let mut app = App::default();
     handler(&mut app).restore(&mut std::io::empty()).unwrap();
     let (mut byte, mut got) = (0u8, 9);
-    // SAFETY: both places are this function's.
+    // SAFETY: both places are variables of this function.
     let result = unsafe { galerna_reader_read(app.reader.unwrap(), (&raw mut byte).cast(), 1, &raw mut got) };
     assert_eq!((result, got), (GALERNA_ERR_HANDLE, 0));
 }
@@ -241,8 +244,8 @@ fn without_functions_there_is_no_state() {
     assert!(handler.restore(&mut Cursor::new([1])).is_err());
 }
 
-/// The engine tells of views before it has joined; the application hears of them with its handle, and of the failure of a
-/// join by what the join returns.
+/// The engine reports views before the join has returned. The application is notified of them once it has its handle. A
+/// failed join is reported by the join's result and not by `stopped`.
 #[test]
 fn what_comes_inside_the_join_waits_or_is_left_out() {
     let mut app = App::default();
@@ -255,7 +258,7 @@ fn what_comes_inside_the_join_waits_or_is_left_out() {
     assert!(app.views.is_empty());
     joining.tell();
     assert_eq!(app.views, [(0, vec![1, 2, 3]), (1, vec![1, 3])]);
-    // Another thread waits until the join is over.
+    // A callback from another thread waits until the join is over.
     let waiting = std::thread::spawn(move || {
         handler.view(&told(2, &[1]));
         handler
@@ -268,8 +271,8 @@ fn what_comes_inside_the_join_waits_or_is_left_out() {
     assert!(app.stopped);
 }
 
-/// What the log holds is needed before the join ends, and comes at once, from another thread; what belongs to the first view
-/// waits for it.
+/// Messages from the log are delivered at once and from another thread, because the join cannot end before. Callbacks
+/// of the first view wait until the join ends.
 #[test]
 fn what_the_log_holds_comes_before_the_first_view() {
     let mut app = App::default();

@@ -1,11 +1,12 @@
-//! From an address of the configuration, `HOST:PORT`, to the socket addresses that it stands for.
+//! Resolves an address of the configuration, `HOST:PORT`, to socket addresses.
 
 use crate::config::Config;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
-/// The socket addresses of `HOST:PORT`, to be tried in turn: a name may have several. The interface of a link-local address,
-/// `[fe80::1%eth0]:7001`, is one of this host, by its name or its number.
+/// The socket addresses of `HOST:PORT`, to be tried in turn, since a name may have several.
+///
+/// In a link-local address, `[fe80::1%eth0]:7001`, the interface is one of this host, given by name or number.
 pub(crate) fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     match scoped(address) {
         Some(found) => Ok(vec![found?]),
@@ -13,7 +14,7 @@ pub(crate) fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Whether HOST is a name, which a service has to look up.
+/// Whether HOST is a name that a name service has to resolve.
 pub(crate) fn is_name(address: &str) -> bool {
     address.parse::<SocketAddr>().is_err() && scoped(address).is_none()
 }
@@ -31,7 +32,7 @@ fn scoped(address: &str) -> Option<io::Result<SocketAddr>> {
     Some(number.map(|number| SocketAddrV6::new(ip, port, 0, number).into()))
 }
 
-/// Why no other host reaches HOST, if it is an address for which that is plain, and what to do if it is a member's own.
+/// Why no other host can reach HOST, if that is evident, and how to correct a member's own address.
 pub(crate) fn unreachable(address: &str) -> Option<(&'static str, &'static str)> {
     let ip = match scoped(address) {
         Some(_) => return None,
@@ -52,7 +53,7 @@ pub(crate) fn unreachable(address: &str) -> Option<(&'static str, &'static str)>
     }
 }
 
-/// What to say of an address whose host name leads to this host's loopback interface only; `localhost` is meant so.
+/// The hint for a host name that leads only to this host's loopback interface; `localhost` is assumed to be intended.
 pub(crate) fn loopback_hint(address: &str, found: &[SocketAddr]) -> Option<String> {
     let (host, _) = address.rsplit_once(':')?;
     let ip = found.first().filter(|_| found.iter().all(|found| found.ip().is_loopback()))?.ip();
@@ -64,7 +65,7 @@ pub(crate) fn loopback_hint(address: &str, found: &[SocketAddr]) -> Option<Strin
     })
 }
 
-/// The same of the address at which a process listens, unless all members are on one host.
+/// The same hint for the address on which a process listens, unless all members are on one host.
 pub(crate) fn own_loopback_hint(config: &Config, own: &str) -> Option<String> {
     let is_local = |address: &str| match address.parse::<SocketAddr>() {
         Ok(address) => address.ip().is_loopback(),

@@ -1,19 +1,19 @@
-//! Whether two processes belong together, from what each says of itself.
+//! Decides from the hellos of two processes whether they belong to one group.
 
 use super::wire::{Code, Hello, Refuse};
 use crate::config::{Config, Member, MemberId};
 use crate::error::Error;
 
-/// What a missing key is shown as.
+/// The text shown for a missing key.
 const NOT_SET: &str = "(not set)";
 
-/// Why a hello is not accepted: what the other end is told, and what ends our own meeting, if anything does.
+/// Why a hello is not accepted: the refusal for the other end, and the error that ends our own meeting, if any.
 pub(super) struct Denial {
     pub(super) refuse: Refuse,
     pub(super) fatal: Option<Error>,
 }
 
-/// What this process says of itself.
+/// The hello of this process.
 pub(super) fn our_hello(config: &Config, member: MemberId, incarnation: u64) -> Hello {
     let (group, agreed) = (config.group.clone(), config.agreed_by_founders());
     Hello { group, view: 0, member, incarnation, agreed, former: Vec::new() }
@@ -25,7 +25,7 @@ pub(crate) fn difference(ours: &[(String, String)], theirs: &[(String, String)])
     keys.map(|key| (key.clone(), value_of(ours, key), value_of(theirs, key))).find(|(_, ours, theirs)| ours != theirs)
 }
 
-/// Checks the hello of whoever connected to us; its rank when it belongs here.
+/// Checks the hello of a process that connected to us; returns its rank if it belongs here.
 pub(super) fn connector(config: &Config, rank: usize, ours: &Hello, theirs: &Hello) -> Result<usize, Box<Denial>> {
     let stranger = |code, reason: String| Err(deny(ours, code, reason));
     if theirs.group != ours.group {
@@ -71,7 +71,7 @@ pub(super) fn acceptor(expected: &Member, ours: &Hello, theirs: &Hello) -> Resul
     Ok(())
 }
 
-/// What a refusal by the process at the address of `expected` means to us: the end of our meeting.
+/// The error that ends our meeting when the process at the address of `expected` refuses us.
 pub(super) fn refusal(expected: &Member, ours: &Hello, refuse: &Refuse) -> Error {
     if refuse.code == Code::Disagreement {
         let value = match refuse.key.as_str() {
@@ -93,7 +93,7 @@ pub(super) fn refusal(expected: &Member, ours: &Hello, refuse: &Refuse) -> Error
     Error::Refused { member: expected.id, reason }
 }
 
-/// A refusal in our name.
+/// A refusal by this process.
 pub(super) fn deny(ours: &Hello, code: Code, reason: String) -> Box<Denial> {
     let refuse = Refuse { code, member: ours.member, key: String::new(), value: String::new(), reason };
     Box::new(Denial { refuse, fatal: None })
@@ -110,7 +110,7 @@ fn same_configuration(ours: &Hello, theirs: &Hello) -> Option<Box<Denial>> {
     Some(denial)
 }
 
-/// What a configuration has for a key, for a person to read.
+/// The value of a key in a configuration, as text for a human.
 pub(crate) fn value_of(pairs: &[(String, String)], key: &str) -> String {
     pairs.iter().find(|(k, _)| k == key).map_or_else(|| NOT_SET.to_owned(), |(_, value)| value.clone())
 }

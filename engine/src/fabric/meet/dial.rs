@@ -1,4 +1,4 @@
-//! Where and when to connect to one process.
+//! The attempts to connect to one process: where and when.
 
 use super::address;
 use super::names::{Answer, Names};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Pause between two connection attempts.
 pub(super) const RETRY_TIME: Duration = Duration::from_millis(25);
-/// Pause after a handshake that failed: whoever answers there is not to be hammered.
+/// Pause after a failed handshake, so that the process at that address is not flooded with attempts.
 pub(super) const RETRY_AFTER_ANSWER_TIME: Duration = Duration::from_millis(200);
 /// Pause between two look-ups of a host name.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
@@ -19,13 +19,13 @@ const LOOKUP_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Dial {
     address: String,
     names: Names,
-    /// A host name, which may get its address only when the member's machine comes up.
+    /// The address needs a look-up; a host name may get its address only when the member's machine starts.
     is_name: bool,
     known: Vec<SockAddr>,
     next: usize,
     lookup: Option<Answer>,
     lookup_at: Instant,
-    /// No attempt before this.
+    /// No attempt before this time.
     pub(super) at: Instant,
     /// An attempt is under way.
     pub(super) busy: bool,
@@ -38,7 +38,7 @@ impl Dial {
             None if address::is_name(address) => (Vec::new(), true),
             None => match address::resolve(address) {
                 Ok(found) => (found.into_iter().map(SockAddr::from).collect(), false),
-                // Its interface may come up.
+                // Its interface may appear later.
                 Err(_) => (Vec::new(), true),
             },
         };
@@ -46,13 +46,13 @@ impl Dial {
         Ok(Dial { address, names, is_name, known, next: 0, lookup: None, lookup_at: now, at: now, busy: false })
     }
 
-    /// How many addresses there are to try, as far as is known; at least 1.
+    /// The number of known addresses to try; at least 1.
     pub(crate) fn choices(&self) -> usize {
         self.known.len().max(1)
     }
 
-    /// The address for the next attempt, in turn when there are several; `None` while the name is looked up.
-    /// The error says why there is none.
+    /// The address for the next attempt, in turn if there are several; `None` during a look-up. The error is the reason
+    /// why there is none.
     pub(crate) fn target(&mut self, now: Instant) -> Result<Option<SockAddr>, String> {
         let looked_up = if self.is_name { self.look_up(now) } else { Ok(()) };
         if self.known.is_empty() {
@@ -63,13 +63,13 @@ impl Dial {
         Ok(target)
     }
 
-    /// What to say of a name that leads nowhere but to this host.
+    /// The hint for a name that leads only to this host.
     pub(super) fn hint(&self) -> Option<String> {
         let known: Vec<SocketAddr> = self.known.iter().filter_map(SockAddr::as_socket).collect();
         address::loopback_hint(&self.address, &known)
     }
 
-    /// Looks the name up in a thread of its own: a slow name service must not hold up the other members.
+    /// Looks the name up in a separate thread, so that a slow name service does not delay the other members.
     fn look_up(&mut self, now: Instant) -> Result<(), String> {
         if self.lookup.is_none() && now >= self.lookup_at {
             self.lookup_at = now + LOOKUP_TIME;
@@ -92,18 +92,18 @@ impl Dial {
     }
 }
 
-/// Starts to connect; the socket becomes writable when it is decided.
+/// Starts to connect. The socket becomes writable when the attempt has succeeded or failed.
 pub(crate) fn connect(target: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(target.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if target.domain() != Domain::UNIX {
-        // The system may pick a member's own port for this end; the member can then still listen on it.
+        // The system may pick a member's own port for this end. With the option, the member can still listen on it.
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
     }
     match socket.connect(target) {
         Ok(()) => Ok(socket),
-        // On a unix socket EAGAIN is a full backlog, and nothing is under way.
+        // On a unix socket EAGAIN means a full backlog, and no attempt is under way then.
         Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
         Err(e) => Err(e),
     }

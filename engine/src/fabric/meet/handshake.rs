@@ -1,4 +1,4 @@
-//! What a connection's readiness and messages lead to.
+//! The handshake: the reactions to a connection's readiness and messages.
 
 use super::check::{self, Denial};
 use super::dial::RETRY_AFTER_ANSWER_TIME;
@@ -8,20 +8,20 @@ use super::wire::{Code, Garbage, Hello, Message, Refuse};
 use crate::error::Error;
 use std::time::Instant;
 
-/// What becomes of a connection.
+/// The next step of a connection.
 enum Next {
     /// It waits for the other end.
     Wait,
-    /// It goes on at once.
+    /// It continues at once.
     Go,
-    /// It is a link.
+    /// It has become a link.
     Established { rank: usize, incarnation: u64 },
-    /// It is over.
+    /// It is finished.
     Over,
 }
 
 impl Meeting<'_> {
-    /// Lets a connection that is ready go on as far as it can; returns it while its handshake lasts.
+    /// Advances a ready connection as far as possible; returns it while its handshake is under way.
     pub(super) fn advance(&mut self, mut talk: Talk) -> Option<Talk> {
         match self.drive(&mut talk) {
             Ok(Next::Wait | Next::Go) => Some(talk),
@@ -76,7 +76,7 @@ impl Meeting<'_> {
                 self.hello_of_connector(talk, &hello);
                 Ok(Next::Go)
             }
-            // Somebody asks whether the group runs.
+            // The other end asks whether the group runs.
             (Stage::AwaitHello, Message::Question(question)) => {
                 let answer = self.around.answer.map(|answer| answer(&question)).unwrap_or_default();
                 talk.close_with_bytes(&answer, Instant::now());
@@ -100,7 +100,7 @@ impl Meeting<'_> {
                 Ok(Next::Over)
             }
             (Stage::AwaitAccept { rank, incarnation }, Message::Accept) => {
-                // Two processes of one id may have come this far; the first to accept is the member.
+                // Two processes with one id may both have come this far. The first that accepts is the member.
                 if self.is_taken(rank, incarnation) {
                     return Err(Broken::Closed { midway: false });
                 }
@@ -145,8 +145,10 @@ impl Meeting<'_> {
         }
     }
 
-    /// A member with another group's name does not end the meeting, as it may be another group's process at an address that was
-    /// this group's. If the member does not come otherwise, the name is why it is missing.
+    /// Records that a member has another group's name.
+    ///
+    /// This does not end the meeting, since another group's process may use an address that was this group's. If the
+    /// member does not come in another way, the name is reported as the reason why it is missing.
     fn note_group(&mut self, hello: &Hello) {
         let rank = self.config.members.iter().position(|member| member.id == hello.member);
         let (ours, theirs) = (&self.hello.group, &hello.group);
@@ -171,7 +173,7 @@ impl Meeting<'_> {
         Ok(())
     }
 
-    /// Tells the other end why it is not wanted, and ends the meeting if that concerns a member.
+    /// Refuses the other end, and ends the meeting if the reason concerns a member.
     fn deny(&mut self, talk: &mut Talk, denial: Denial) {
         talk.close_with(&Message::Refuse(denial.refuse), Instant::now());
         if let Some(error) = denial.fatal {
@@ -182,7 +184,7 @@ impl Meeting<'_> {
     fn other_version(&mut self, talk: &mut Talk, theirs: u32) {
         let broken = Garbage::Version(theirs).to_string();
         tracing::warn!("meeting: refused {}: {broken}", talk.place);
-        // For the other end "it" is this process.
+        // In the text for the other end, "it" is this process.
         let reason = format!("it speaks protocol version {}, this process {theirs}", super::wire::VERSION);
         let mut denial = check::deny(&self.hello, Code::Version, reason);
         if let Some(rank) = talk.toward {
@@ -198,7 +200,7 @@ impl Meeting<'_> {
         self.obstacle(rank, format!("it refused this process: {}", refuse.reason));
     }
 
-    /// Notes why a connection is over, and lets the next attempt follow.
+    /// Records why a connection ended, and schedules the next attempt.
     pub(super) fn broken(&mut self, talk: &Talk, what: &str, is_garbage: bool) {
         match (talk.toward, talk.stage) {
             (Some(rank), stage) => {

@@ -1,4 +1,4 @@
-//! The socket on which a member is found while it meets the others.
+//! The socket on which a member listens while it meets the others.
 
 use super::address;
 use super::names::Names;
@@ -14,29 +14,29 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const BACKLOG: i32 = 256;
-/// How long the name of the own address may take to be looked up by a process that meets by hand.
+/// The time limit for resolving the own address in a call of [`listen`], which has no deadline.
 const LOOKUP_TIME: Duration = Duration::from_secs(30);
 /// Pause between two attempts to listen.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
 
-/// A non-blocking listening socket; on unix its file goes when this is dropped.
+/// A non-blocking listening socket. Dropping it removes the file of a unix socket.
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) socket: Socket,
     _file: Option<SocketFile>,
 }
 
-/// Where to listen, and the key of the configuration that says so.
+/// An address to listen on, and the configuration key from which it comes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ListenAt<'c> {
     pub(crate) address: &'c str,
     pub(crate) key: &'static str,
 }
 
-/// Why an address cannot be listened on.
+/// Why listening on an address failed.
 struct Obstacle {
     reason: String,
-    /// It may be gone soon: the address or its name is not there yet, or another process uses the port.
+    /// Whether it may pass: the address or its name does not exist yet, or another process uses the port.
     passes: bool,
 }
 
@@ -53,8 +53,9 @@ pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
     try_to_listen(at, &Names::default(), Instant::now() + LOOKUP_TIME).map_err(|o| refused(at, o.reason))
 }
 
-/// As [`listen`], and tries again until the deadline when the address, or its name, is not there yet, or when another process
-/// uses the port.
+/// As [`listen`], but tries again until the deadline when the obstacle may pass.
+///
+/// That is so while the address or its name does not exist yet, or another process uses the port.
 pub(crate) fn in_time(at: ListenAt<'_>, deadline: Instant) -> Result<Listening, Error> {
     let (names, begun, mut told) = (Names::default(), Instant::now(), String::new());
     loop {
@@ -90,7 +91,7 @@ fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<L
     Ok(Listening { socket, _file: file })
 }
 
-/// The addresses of a host name. A name service that does not answer holds nobody up for longer than until the deadline.
+/// Resolves a host name. If the name service does not answer, gives up at the deadline.
 fn resolve(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Vec<SocketAddr>, Obstacle> {
     let ListenAt { address, key } = at;
     if !address::is_name(address)
@@ -115,7 +116,7 @@ fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Sock
     for candidate in resolve(at, names, deadline)? {
         match bind_tcp(candidate) {
             Ok(socket) => return Ok(socket),
-            // Not the next address then: the other process has this member's place.
+            // Do not try the next address: the other process may be this member, running already.
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 return Err(passing(format!(
                     "another process uses this port: is this member running already? \
@@ -137,7 +138,7 @@ fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Sock
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restarted member must not wait for the connections of its former life to be forgotten.
+    // A restarted member must not wait until the kernel has forgotten the connections of its previous incarnation.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -145,7 +146,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The error's text, and what to do: `otherwise`, unless a descriptor or memory is missing.
+/// The text of the error with advice: `otherwise`, unless the cause is a lack of descriptors or memory.
 fn because(error: &io::Error, otherwise: &str) -> String {
     match shortage::advice(error) {
         Some(advice) => format!("{error}: {advice}"),
@@ -168,7 +169,8 @@ fn listen_unix(path: &Path, key: &str) -> Result<(Socket, SocketFile), Obstacle>
 
 const IN_USE: &str = "in use: another process listens on this socket; is this member running already?";
 
-/// Removes a socket that a dead process left behind. The lock is held: no member comes between the look and the removal.
+/// Removes the socket of a dead process. The caller holds the lock, so no other member intervenes between check and
+/// removal.
 fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     let kind = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -181,7 +183,7 @@ fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     }
     let probe = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A full backlog must not make us wait; it shows a listener as well.
+        // Do not wait for a full backlog: it, too, shows that a process listens.
         socket.set_nonblocking(true)?;
         let address = SockAddr::unix(path)?;
         repeat(|| socket.connect(&address))
@@ -201,7 +203,7 @@ fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     }
 }
 
-/// The file of a unix socket; removed before its lock is given back.
+/// The file of a unix socket. It is removed before its lock is released.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -214,7 +216,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// `PATH.lock`, held as long as the socket is listened on: the kernel gives it back when the process dies.
+/// `PATH.lock`, held while the socket listens. The kernel releases it when the process dies.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -226,7 +228,7 @@ impl Lock {
         let mut path = socket_path.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        // Another process may remove the file between our open and our lock; such a lock excludes nobody.
+        // Another process may remove the file between our open and our lock. A lock on a removed file excludes nobody.
         for _ in 0..1000 {
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| {
                 lasting(format!("cannot create {}: {}", path.display(), because(&e, "check the directory")))

@@ -1,4 +1,4 @@
-//! The state of a meeting and its one loop: a single thread, nothing but poll(2) waits.
+//! The state of a meeting and its loop: one thread, which waits only in poll(2).
 
 use super::check;
 use super::dial::{self, Dial, RETRY_TIME};
@@ -16,34 +16,35 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// The most accepted connections whose handshake lasts; the oldest makes way for the next one.
+/// Most accepted connections in the handshake. One more replaces the oldest.
 const STRANGERS_MAX: usize = 256;
-/// Connections accepted in one pass, so that a flood does not hold up the others.
+/// Most connections accepted in one pass, so that a flood of them does not delay the others.
 const ACCEPTS_PER_PASS: usize = 64;
-/// How often the meeting looks at what was learned from elsewhere, in milliseconds.
+/// The interval at which the meeting checks the facts from outside, in milliseconds.
 const OUTSIDE_LOOK_MS: u128 = 100;
-/// A link on which nothing comes back for so long, although it is asked for each second, leads to a process that is gone.
+/// A link is probed every second. Without an answer for this many seconds, the process at its other end is gone.
 const DEAD_LINK_SECONDS: u64 = 3;
-/// How long another process may have the place of this one, whose death its host could not announce.
+/// The time for which another process may hold this one's place. It may be a predecessor that died with its host,
+/// unannounced.
 const DUPLICATE_TIME: Duration = Duration::from_secs(DEAD_LINK_SECONDS + 3);
 /// Pause in accepting when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The other end sent its end of stream; nix has no name for it.
+/// The peer has ended its side of the stream; nix has no name for the flag.
 const POLLRDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
 
-/// The sockets by rank, the incarnations, and the socket that listens.
+/// The sockets by rank, the incarnations by rank, and the listening socket.
 pub(super) type Meet = (Vec<Option<Socket>>, Vec<u64>, Listening);
 
 /// An established stream.
 struct Link {
     socket: Socket,
     incarnation: u64,
-    /// What the other end says after the handshake: that it is ready. What comes behind that is the fabric's.
+    /// Receives the one message after the handshake, `Ready`. The bytes behind it belong to the fabric.
     inbox: Decoder,
-    /// The other end has links to all, too.
+    /// The other end has links to all others.
     is_ready: bool,
-    /// It was told that this one has links to all.
+    /// The other end has been sent our `Ready`.
     told: bool,
 }
 
@@ -51,24 +52,24 @@ pub(super) struct Meeting<'a> {
     pub(super) config: &'a Config,
     pub(super) rank: usize,
     pub(super) hello: Hello,
-    /// Our hello and our accept, encoded.
+    /// Our hello, encoded. The next two are our accept and our ready.
     pub(super) greeting: Vec<u8>,
     pub(super) accept: Vec<u8>,
     ready: Vec<u8>,
-    /// By rank: why there is no link, as last seen.
+    /// By rank: the last observed reason why there is no link.
     pub(super) obstacles: Vec<Option<String>>,
     deadline: Instant,
     listening: Listening,
     accept_at: Instant,
-    /// Why the last connection that could not be accepted was not.
+    /// The error of the last attempt to accept a connection, if it failed.
     accept_obstacle: Option<String>,
     /// One for each lower rank.
     dials: Vec<Dial>,
     talks: Vec<Talk>,
     links: Vec<Option<Link>>,
-    /// What ended the meeting, and until when the others may still be told.
+    /// The error that ended the meeting, and the time limit for sending refusals to the others.
     failed: Option<(Error, Instant)>,
-    /// Since when another process has had the place of this one.
+    /// The time since which another process has held this one's place.
     duplicate: Option<Instant>,
     pub(super) around: Surroundings<'a>,
 }
@@ -118,7 +119,7 @@ impl<'a> Meeting<'a> {
         })
     }
 
-    /// Meets everybody: the sockets by rank, non-blocking, the incarnations, and the socket that listens.
+    /// Runs the meeting. Returns the non-blocking sockets by rank, the incarnations, and the listening socket.
     pub(super) fn run(mut self) -> Result<Meet, Error> {
         loop {
             let now = Instant::now();
@@ -141,8 +142,9 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// Whether this process has links to all others and may found with them, and all of them say the same of themselves.
-    /// Nobody begins before: a founder that has met all would take those that still meet for dead.
+    /// Whether this process has links to all others and may found the group, and all others have sent `Ready`.
+    ///
+    /// No process begins earlier: a founder that has met all others would suspect those that are still connecting.
     fn all_are_ready(&mut self) -> bool {
         let is_complete = self.links.iter().enumerate().all(|(rank, link)| rank == self.rank || link.is_some());
         if !is_complete || self.around.outside.obstacle().is_some() {
@@ -164,7 +166,7 @@ impl<'a> Meeting<'a> {
         let own = self.hello.incarnation;
         let incarnations = self.links.iter().map(|link| link.as_ref().map_or(own, |l| l.incarnation)).collect();
         let socket = |link: Link| {
-            // A failure leaves probes on an idle link, which harm nobody.
+            // If it fails, an idle link is still probed, which does no harm.
             let _ = link.socket.set_keepalive(false);
             link.socket
         };
@@ -177,20 +179,20 @@ impl<'a> Meeting<'a> {
         let line = |(r, member): (usize, &crate::config::Member)| {
             let default = if r > self.rank { "no connection from it yet" } else { "no answer yet" };
             let obstacle = self.obstacles[r].as_deref().unwrap_or(default);
-            // Perhaps that member's: then what is wrong here is why it is missing.
+            // The failed connection may have been that member's, so the local error may explain why it is missing.
             let local = self.accept_obstacle.as_ref().filter(|_| r > self.rank);
             let local = local.map(|what| format!("; {what}")).unwrap_or_default();
             let hint = self.dials.get(r).and_then(Dial::hint).map(|hint| format!("; {hint}")).unwrap_or_default();
             format!("member {} at {} ({obstacle}{hint}{local})", member.id, member.address)
         };
-        // That one which has not come cannot be reached says nothing more.
+        // An obstacle that only names an absent member without an obstacle of its own adds nothing.
         let is_known =
             |what: &String| absent.iter().any(|(r, m)| self.obstacles[*r].is_none() && what.contains(&m.address));
         let obstacle = self.around.outside.obstacle().filter(|what| !is_known(what));
         let mut missing: Vec<String> = absent.into_iter().map(line).collect();
         missing.extend(obstacle);
         if missing.is_empty() {
-            // Those that have not met all others say themselves what they miss.
+            // A member that has not met all others reports itself which ones it misses.
             let waits = met.into_iter().filter(|(r, _)| self.links[*r].as_ref().is_some_and(|link| !link.is_ready));
             missing
                 .extend(waits.map(|(_, m)| format!("member {} at {} (met, but it waits for others)", m.id, m.address)));
@@ -198,7 +200,7 @@ impl<'a> Meeting<'a> {
         Error::Missing { missing: missing.join(", "), after_ms: self.config.join_timeout_ms }
     }
 
-    /// Ends the meeting; the first cause counts.
+    /// Ends the meeting; the first error counts.
     pub(super) fn fail(&mut self, error: Error) {
         self.failed.get_or_insert_with(|| (error, Instant::now() + CLOSING_TIME));
     }
@@ -219,16 +221,16 @@ impl<'a> Meeting<'a> {
 
     /// Whether another process holds the place of this member.
     pub(super) fn is_taken(&mut self, rank: usize, incarnation: u64) -> bool {
-        // It may have died since poll(2) was asked.
+        // The present link may have ended after poll(2) returned.
         if self.links[rank].as_ref().is_some_and(|link| has_hung_up(&link.socket)) {
             self.hang_up(rank);
         }
-        // The same process that comes again lost its earlier connection: the new one replaces it.
+        // A process of the same incarnation has lost its earlier connection; the new one replaces it.
         self.links[rank].as_ref().is_some_and(|link| link.incarnation != incarnation)
     }
 
-    /// Another process has the place of this one. It may have died unseen, on a host that went away: then its link is found
-    /// to be dead soon.
+    /// Handles a refusal because another process holds the place of this one. That process may have died unannounced,
+    /// with its host; then its link is soon found to be dead. So this process tries again for [`DUPLICATE_TIME`].
     pub(super) fn is_duplicate(&mut self, rank: usize, error: Error) {
         if self.duplicate.get_or_insert_with(Instant::now).elapsed() >= DUPLICATE_TIME {
             return self.fail(error);
@@ -255,7 +257,7 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// The other end of a link has closed it.
+    /// Removes a link that the other end has closed.
     fn hang_up(&mut self, rank: usize) {
         if self.links[rank].take().is_some() {
             self.obstacle(rank, "its connection closed after the handshake: it died or gave up".into());
@@ -263,7 +265,7 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// Something came over a link, or its end.
+    /// Handles a message on a link, or its end.
     fn hear(&mut self, rank: usize) {
         let Some(link) = self.links[rank].as_mut().filter(|link| !link.is_ready) else { return self.hang_up(rank) };
         match super::talk::receive(&link.socket, &mut link.inbox) {
@@ -297,7 +299,7 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// Drops the connections whose time is over.
+    /// Ends the connections that have exceeded their deadlines.
     fn expire(&mut self, now: Instant) {
         let (kept, expired) = std::mem::take(&mut self.talks).into_iter().partition(|talk| now < talk.deadline);
         self.talks = kept;
@@ -319,7 +321,7 @@ impl<'a> Meeting<'a> {
         let listen_flags = if accepting { PollFlags::POLLIN } else { PollFlags::empty() };
         fds.push(PollFd::new(self.listening.socket.as_fd(), listen_flags));
         for link in linked.iter().filter_map(|&r| self.links[r].as_ref()) {
-            // Behind that the other end is ready comes what is the fabric's.
+            // The bytes behind `Ready` belong to the fabric, so only the end of the stream is awaited.
             let flags = if link.is_ready { POLLRDHUP } else { POLLRDHUP | PollFlags::POLLIN };
             fds.push(PollFd::new(link.socket.as_fd(), flags));
         }
@@ -338,12 +340,12 @@ impl<'a> Meeting<'a> {
         }
         let ready: Vec<bool> = fds
             .iter()
-            // `None` stands for flags that nix does not know, as POLLRDHUP.
+            // `None` stands for flags that nix does not know, such as POLLRDHUP.
             .map(|fd| fd.revents().is_none_or(|flags| !flags.is_empty()))
             .collect();
         drop(fds);
         let (links_ready, talks_ready) = ready[1..].split_at(linked.len());
-        // Ends first: a member that was restarted takes the place of its former self.
+        // Ends first, so that a restarted member can take the place of its previous incarnation.
         for (&rank, _) in linked.iter().zip(links_ready).filter(|(_, ready)| **ready) {
             self.hear(rank);
         }
@@ -372,7 +374,7 @@ impl<'a> Meeting<'a> {
                 until = until.min(self.accept_at);
             }
         }
-        // Rounded up, or the last millisecond would be spun through.
+        // Rounded up; otherwise the loop would spin through the last millisecond.
         let ms = until.saturating_duration_since(now).as_micros().div_ceil(1000);
         PollTimeout::try_from(ms.min(OUTSIDE_LOOK_MS)).unwrap_or(PollTimeout::ZERO)
     }
@@ -409,7 +411,7 @@ impl<'a> Meeting<'a> {
         let mut incoming = 0;
         for (i, talk) in self.talks.iter().enumerate().filter(|(_, talk)| talk.toward.is_none()) {
             incoming += 1;
-            // Whoever introduced itself as a member goes last.
+            // A connection that has introduced itself as a member is dropped last.
             let key = (matches!(talk.stage, Stage::AwaitAccept { .. }), talk.deadline);
             if oldest.is_none_or(|(least, _)| key < least) {
                 oldest = Some((key, i));
@@ -423,7 +425,7 @@ impl<'a> Meeting<'a> {
     }
 }
 
-/// Whether the other end has closed, looked at now.
+/// Whether the other end has closed the connection by now.
 fn has_hung_up(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket.as_fd(), POLLRDHUP)];
     matches!(nix::poll::poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)

@@ -1,10 +1,10 @@
-//! How the configured members find each other and check that they agree.
+//! The founding of a group: its configured members connect to each other and check that their configurations agree.
 //!
-//! [`meet_tcp`] and [`meet_unix`] return when this process has one stream to every other member, each at the same
-//! configuration; what the fabric sends next follows the handshake directly.
+//! [`meet_tcp`] and [`meet_unix`] return when this process has one stream to every other member and all of them have
+//! the same configuration. The next bytes on each stream, directly behind the handshake, belong to the fabric.
 //!
-//! Every member listens on its own address; of each pair, the higher rank connects to the lower and tries again until
-//! the deadline, so members start in any order. Then:
+//! Every member listens on its own address. In each pair, the member of the higher rank connects to the one of the
+//! lower rank, and tries again until the deadline. So members may start in any order. Then:
 //!
 //! ```text
 //! higher rank                   lower rank
@@ -15,13 +15,14 @@
 //! Ready            <->  Ready
 //! ```
 //!
-//! The higher rank counts the link when `Accept` is sent, the lower when it is read. A process that has links to all
-//! others says `Ready` over each, and its meeting ends when all others have said so: a link that breaks before that is
-//! made again, and a process that dies is waited for, until the deadline. So no founder begins, and takes another for
-//! dead, while that one still meets the rest.
+//! The higher rank counts the link as established when it has sent `Accept`, the lower rank when it has read it. A
+//! process with links to all others sends `Ready` over each of them. Its meeting ends when all others have sent
+//! `Ready`, too. Until then, a link that breaks is made again, and a process that dies is awaited, up to the deadline.
+//! Otherwise a founder could begin while another one still connects to the rest, and suspect that one.
 //!
-//! Every other connection is a stranger's, and neither its bytes nor its silence hold up the meeting. A member of a group
-//! that runs already refuses with `Running`: the process is to join it.
+//! Every other connection comes from a *stranger*, a process that is not a configured member. Neither its bytes nor its
+//! silence delay the meeting. A member of a group that runs already refuses with `Running`, and the process has to join
+//! instead.
 
 pub(crate) mod address;
 pub(crate) mod check;
@@ -50,33 +51,33 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 use wire::{Code, Message, Refuse};
 
-/// What a completed meeting hands to a fabric.
+/// The result of a completed meeting, for a fabric.
 #[derive(Debug)]
 pub struct Met<S> {
-    /// The stream to the member of each rank, `None` for this process; blocking, and no byte beyond the handshake was
-    /// read.
+    /// By rank: the stream to each member, `None` for this process. The streams block, and no byte beyond the handshake
+    /// has been read.
     pub streams: Vec<Option<S>>,
-    /// The random number of each process' life, by rank. That of rank 0 names the group.
+    /// By rank: the random number of each process's incarnation. The number of rank 0 identifies the group.
     pub incarnations: Vec<u64>,
-    /// The socket on which this process was found, and can be found on.
+    /// The socket on which this process listened during the meeting, and continues to listen.
     pub(crate) listening: Listening,
 }
 
-/// Meets the other members of `config` over TCP as the member of rank `rank`; `incarnation` is a fresh random number.
+/// Meets the other members of `config` over TCP, as the member of rank `rank`. `incarnation` is a fresh random number.
 ///
 /// # Errors
-/// * [`Error::Config`]: an address is not `HOST:PORT`, or the rank is none of the members'.
+/// * [`Error::Config`]: an address is not `HOST:PORT`, or no member has the rank.
 /// * [`Error::Listen`]: the own address cannot be listened on, for instance because this member runs already.
 /// * [`Error::Disagreement`]: a member has another group name or configuration.
-/// * [`Error::Refused`]: a member does not want this process, or another member answers at its address.
-/// * [`Error::Missing`]: at the deadline, with the last obstacle of each member that is missing.
-/// * [`Error::Io`]: the system failed at something that concerns no single member.
+/// * [`Error::Refused`]: a member refuses this process, or another member answers at its address.
+/// * [`Error::Missing`]: at the deadline, with the last obstacle of each missing member.
+/// * [`Error::Io`]: a system call failed for a reason that concerns no single member.
 pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<TcpStream>, Error> {
     let listening = listen(config, rank)?;
     meet(config, rank, incarnation, deadline, listening, Surroundings::default())
 }
 
-/// As [`meet_tcp`], over unix sockets: addresses are `unix:PATH`.
+/// As [`meet_tcp`], but over unix sockets: addresses are `unix:PATH`.
 ///
 /// # Errors
 /// As [`meet_tcp`].
@@ -92,8 +93,8 @@ fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
     listen::listen(config.listens_at(&own.address))
 }
 
-/// As [`meet_tcp`] or [`meet_unix`], on a socket that listens already; gives up with [`Error::AlreadyRuns`] when it is learned
-/// from elsewhere that the group runs without this process.
+/// As [`meet_tcp`] or [`meet_unix`], with a socket that listens already. Returns [`Error::AlreadyRuns`] when another
+/// source reports that the group runs without this process.
 pub(crate) fn meet<S: From<Socket>>(
     config: &Config,
     rank: usize,
@@ -117,14 +118,14 @@ pub(crate) fn meet<S: From<Socket>>(
     Ok(Met { streams, incarnations, listening })
 }
 
-/// What a process that does not found the group says to one that comes to found it, which asks again.
+/// The refusal for a founder, by a process that does not found the group at present. The founder asks again.
 pub(crate) fn not_founding(member: MemberId, reason: &str) -> Vec<u8> {
     let (key, value, reason) = (String::new(), String::new(), reason.to_owned());
     let refuse = Refuse { code: Code::NotFounding, member, key, value, reason };
     Message::Refuse(refuse).encode().unwrap_or_default()
 }
 
-/// Answers a process that came to found the group: it runs already. Then waits for the other end to have read it.
+/// Refuses a founder because the group runs already. Then waits until the other end has read the refusal.
 pub(crate) fn refuse_running(socket: &mut Socket, member: MemberId) -> io::Result<()> {
     let reason = "the group runs already".to_owned();
     let refuse = Refuse { code: Code::Running, member, key: String::new(), value: String::new(), reason };
@@ -132,7 +133,7 @@ pub(crate) fn refuse_running(socket: &mut Socket, member: MemberId) -> io::Resul
     Quiet(socket).write_all(&message)?;
     socket.shutdown(std::net::Shutdown::Write)?;
     let mut rest = [0; 256];
-    // Closing with unread bytes would reset the connection, and the answer might be lost with it.
+    // Closing with unread bytes would reset the connection, and the answer could be lost.
     while socket.read(&mut rest)? > 0 {}
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Looks up host names in a few threads: a slow name service must not hold up what else is to be done.
+//! Looks up host names in a few threads, so that a slow name service delays nothing else.
 
 use super::address;
 use crate::error::Error;
@@ -9,13 +9,13 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Threads at a time: more than one, so that a name without an answer does not keep all others waiting.
+/// Most threads at a time. There are several, so that one name without an answer does not block all others.
 const WORKERS_MAX: usize = 4;
 
-/// What a name was resolved to.
+/// Receives the addresses of a name.
 pub(crate) type Answer = Receiver<io::Result<Vec<SocketAddr>>>;
 
-/// The names that one meeting or search wants to know. Clones share their threads, which end when nothing is left to look up.
+/// The look-ups of one meeting or search. Clones share the threads, which end when no look-up is left.
 #[derive(Clone, Default)]
 pub(crate) struct Names(Arc<Mutex<Queue>>);
 
@@ -31,7 +31,7 @@ struct Job {
 }
 
 impl Names {
-    /// Begins to look up an address, `HOST:PORT`. An error means that no thread could be started.
+    /// Starts to look up an address, `HOST:PORT`. Fails only if no thread could be started and none runs.
     pub(crate) fn look_up(&self, address: &str) -> Result<Answer, Error> {
         let (answer, receiver) = sync_channel(1);
         let mut queue = self.lock();
@@ -45,7 +45,7 @@ impl Names {
                     queue.jobs.clear();
                     return Err(error);
                 }
-                // The threads that run look it up, later.
+                // The running threads look it up later.
                 Err(_) => {}
             }
         }
@@ -60,7 +60,7 @@ impl Names {
                 return;
             };
             drop(queue);
-            // Nobody listens any more once the meeting is over.
+            // Sending fails after the meeting is over, when nobody receives.
             let _ = job.answer.send(address::resolve(&job.address));
         }
     }

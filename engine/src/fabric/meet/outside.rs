@@ -1,35 +1,35 @@
-//! What a process that meets the others learns meanwhile from elsewhere, and what it says to those that ask.
+//! Facts that a meeting learns from processes outside of it, and its answers to their questions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Shared by the meeting and the thread that asks members and contacts.
+/// The facts, shared between the meeting and the thread that asks members and contacts.
 #[derive(Debug, Default)]
 pub(crate) struct Outside(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     runs: bool,
-    /// Where its members are found.
+    /// The addresses of the running group's members.
     ways: Vec<String>,
-    /// Why the group must not be founded yet.
+    /// The reason not to found the group yet.
     obstacle: Option<String>,
-    /// Where a founder says that members of a former group are found, and which founder; nobody has asked there yet.
+    /// Addresses of members of a former group, each with the founder that reported it. Nobody has asked there yet.
     former: Vec<(String, u32)>,
 }
 
 impl Outside {
-    /// Nothing is known but this obstacle, if there is one.
+    /// No facts except this obstacle, if any.
     pub(crate) fn new(obstacle: Option<String>) -> Outside {
         Outside(Mutex::new(State { obstacle, ..State::default() }))
     }
 
-    /// The group runs without this process, and its members are found there.
+    /// Records that the group runs without this process, with its members at the addresses `ways`.
     pub(crate) fn runs(&self, ways: Vec<String>) {
         let mut state = self.lock();
         (state.runs, state.ways) = (true, ways);
     }
 
-    /// Where the members of the group that runs are found.
+    /// The addresses of the running group's members.
     pub(crate) fn ways(&self) -> Vec<String> {
         self.lock().ways.clone()
     }
@@ -38,12 +38,12 @@ impl Outside {
         self.lock().runs
     }
 
-    /// Replaces what stands in the way of founding.
+    /// Replaces the reason not to found the group yet.
     pub(crate) fn set_obstacle(&self, obstacle: Option<String>) {
         self.lock().obstacle = obstacle;
     }
 
-    /// What stands in the way of founding.
+    /// The reason not to found the group yet, if any.
     pub(crate) fn obstacle(&self) -> Option<String> {
         let state = self.lock();
         let asks = |(address, member): &(String, u32)| {
@@ -52,7 +52,7 @@ impl Outside {
         state.obstacle.clone().or_else(|| state.former.first().map(asks))
     }
 
-    /// Founder `member` was in a group of this name with those at `addresses`.
+    /// Records that founder `member` was in a group of this name together with the members at `addresses`.
     pub(super) fn tell(&self, addresses: &[String], member: u32) {
         let mut state = self.lock();
         for address in addresses {
@@ -62,13 +62,13 @@ impl Outside {
         }
     }
 
-    /// The members of a former group that the founders know of. The group cannot be founded before [`Outside::asked`] is called
-    /// with them.
+    /// The members of a former group that founders have reported. The group cannot be founded until [`Outside::asked`]
+    /// is called with them.
     pub(crate) fn former(&self) -> Vec<(String, u32)> {
         self.lock().former.clone()
     }
 
-    /// All of these are among those that are asked.
+    /// Records that all of these are now among the processes that are asked.
     pub(crate) fn asked(&self, former: &[(String, u32)]) {
         self.lock().former.retain(|known| !former.contains(known));
     }
@@ -78,15 +78,15 @@ impl Outside {
     }
 }
 
-/// Makes the message that answers a question with this body.
+/// Makes the complete answer to a question with the given body.
 pub(crate) type Answering<'a> = &'a (dyn Fn(&[u8]) -> Vec<u8> + Sync);
 
-/// What a meeting has to do with others than the founders.
+/// The dealings of a meeting with processes that are not founders.
 #[derive(Default)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) outside: Arc<Outside>,
-    /// Where members of a group of this name are found that this process has been in, and that are no founders.
+    /// Addresses of members of a group of this name in which this process has been, except the founders.
     pub(crate) former: Vec<String>,
-    /// Without it the connection is closed on a question.
+    /// Answers questions. Without it the connection of a question is closed.
     pub(crate) answer: Option<Answering<'a>>,
 }

@@ -1,10 +1,10 @@
-//! Writing to a socket whose other end may be gone.
+//! Writes to a socket that the other end may have closed.
 
 use socket2::Socket;
 use std::io::{self, Write};
 
-/// A socket whose writes fail when the other end is gone. Plain ones raise SIGPIPE then, which ends a process that is not
-/// Rust's and has not said otherwise.
+/// A socket on which a write fails if the other end is gone. A plain write would raise SIGPIPE, which ends the process
+/// unless it ignores the signal, as Rust programs do and others may not.
 pub(crate) struct Quiet<'s>(pub(crate) &'s Socket);
 
 impl Write for Quiet<'_> {

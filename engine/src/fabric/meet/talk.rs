@@ -1,4 +1,4 @@
-//! One connection while its handshake lasts: its buffers, its deadline, and how far it has come.
+//! One connection during its handshake: its buffers, its deadline and its progress.
 
 use super::wire::{Decoder, Garbage, Message};
 use crate::shortage;
@@ -6,14 +6,14 @@ use socket2::Socket;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// How long a connection attempt may take before another one is made.
+/// The time limit of one connection attempt; another attempt follows.
 pub(super) const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// How long a whole handshake may take, however the other end spreads its bytes.
+/// The time limit of a whole handshake, no matter how the other end spreads its bytes.
 pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// How long a refused connection may take to read why.
+/// The time that a refused connection has to read the reason.
 pub(super) const CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Outgoing: the system is connecting.
@@ -22,15 +22,15 @@ pub(super) enum Stage {
     AwaitHello,
     /// Outgoing: our hello is on its way.
     AwaitReply,
-    /// Incoming: it is who it should be and got our hello.
+    /// Incoming: the other end was verified and has been sent our hello.
     AwaitAccept { rank: usize, incarnation: u64 },
-    /// Outgoing: once our last bytes are gone, the link is established.
+    /// Outgoing: the link is established when our last bytes have been sent.
     SendAccept { incarnation: u64 },
-    /// It is told why it is not wanted.
+    /// The other end is being sent the reason for the refusal.
     Closing,
 }
 
-/// Why a connection is of no use any more.
+/// Why a connection cannot be used any more.
 #[derive(Debug)]
 pub(super) enum Broken {
     Connect(io::Error),
@@ -59,9 +59,9 @@ impl std::fmt::Display for Broken {
 /// A connection that is not a link yet.
 pub(super) struct Talk {
     pub(super) socket: Socket,
-    /// Where it comes from or goes to, for people.
+    /// The address at the other end, for log and error texts.
     pub(super) place: String,
-    /// The rank this connection was made to; `None` for an accepted one.
+    /// The rank to which this connection was made; `None` for an accepted one.
     pub(super) toward: Option<usize>,
     pub(super) stage: Stage,
     pub(super) deadline: Instant,
@@ -88,7 +88,7 @@ impl Talk {
         self.stage == Stage::Connecting || self.sent < self.outbox.len()
     }
 
-    /// Whether the connection attempt has succeeded; `false` while it still lasts.
+    /// Whether the connection attempt has succeeded; false while it is under way.
     pub(super) fn connected(&self) -> Result<bool, Broken> {
         if let Some(e) = self.socket.take_error().map_err(Broken::Connect)? {
             return Err(Broken::Connect(e));
@@ -105,10 +105,11 @@ impl Talk {
         self.outbox.extend_from_slice(bytes);
     }
 
-    /// Sends what is queued. True once all of it is gone.
+    /// Sends the queued bytes. True once all of them have been sent.
     pub(super) fn flush(&mut self) -> Result<bool, Broken> {
         while let Some(rest) = self.outbox.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            // Without the flag a peer that went away would kill a process that handles SIGPIPE the default way.
+            // Without the flag, writing to a closed connection would kill a process with the default handling of
+            // SIGPIPE.
             match self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -119,26 +120,26 @@ impl Talk {
         Ok(true)
     }
 
-    /// Reads the next message and not a byte more; `None` until all of it is there.
+    /// Reads the next message and no byte beyond it; `None` until it is complete.
     pub(super) fn receive(&mut self) -> Result<Option<Message>, Broken> {
         receive(&self.socket, &mut self.inbox)
     }
 
-    /// Queues the last message of a connection that is not wanted.
+    /// Queues the last message of a connection that is refused.
     pub(super) fn close_with(&mut self, message: &Message, now: Instant) {
         self.close_with_bytes(&message.encode().unwrap_or_default(), now);
     }
 
-    /// Queues the last bytes of a connection that is of no more use.
+    /// Queues the last bytes of a connection that is no longer used.
     pub(super) fn close_with_bytes(&mut self, bytes: &[u8], now: Instant) {
         self.queue(bytes);
         self.stage = Stage::Closing;
         self.deadline = now + CLOSING_TIME;
     }
 
-    /// Sends the last message and waits for the other end to close. True when that is over.
+    /// Sends the last message and waits for the other end to close. True when the connection is finished.
     ///
-    /// Closing with unread bytes would reset the connection, and the refusal might be lost with it.
+    /// Closing with unread bytes would reset the connection, and the refusal could be lost.
     pub(super) fn linger(&mut self) -> bool {
         match self.flush() {
             Ok(true) => {
@@ -150,7 +151,7 @@ impl Talk {
             Err(_) => return true,
         }
         let mut bytes = [0; 4096];
-        // Bounded: whoever sends without end must not keep the others waiting.
+        // Bounded, so that an end that sends without pause does not delay the others.
         for _ in 0..16 {
             match (&self.socket).read(&mut bytes) {
                 Ok(0) => return true,
@@ -164,7 +165,7 @@ impl Talk {
     }
 }
 
-/// Reads the next message and not a byte more; `None` until all of it is there.
+/// Reads the next message and no byte beyond it; `None` until it is complete.
 pub(super) fn receive(mut socket: &Socket, inbox: &mut Decoder) -> Result<Option<Message>, Broken> {
     let mut bytes = [0; 4096];
     loop {
@@ -183,7 +184,8 @@ pub(super) fn receive(mut socket: &Socket, inbox: &mut Decoder) -> Result<Option
     }
 }
 
-/// A connection attempt on loopback from the very port that it goes to succeeds when nobody listens there.
+/// Whether a socket is connected to itself. An attempt to connect over loopback succeeds if nobody listens on the port
+/// and the system picks that very port for the own end.
 pub(crate) fn is_self_connected(socket: &Socket) -> bool {
     match (socket.local_addr(), socket.peer_addr()) {
         (Ok(local), Ok(peer)) => local.as_socket().is_some() && local.as_socket() == peer.as_socket(),

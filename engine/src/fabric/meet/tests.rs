@@ -1,4 +1,5 @@
-//! Members as threads of one process. Deadlines are far away: only a watchdog would notice a member that hangs.
+//! Members as threads of one process. The deadlines are far away, so only the watchdog would notice a member that
+//! hangs.
 
 mod disagreement;
 mod strangers;
@@ -16,7 +17,7 @@ use std::time::Duration;
 const FAR: Duration = Duration::from_secs(60);
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// A port nobody uses. Below the range that the system gives to outgoing connections, which would take it at any time.
+/// An unused port, below the range from which the system takes ports for outgoing connections at any time.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 199).unwrap() * 100;
@@ -29,7 +30,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -67,7 +68,7 @@ fn unix(members: usize, dir: &Dir) -> Config {
     config((0..members).map(|r| format!("unix:{}/{r}", dir.0.display())).collect())
 }
 
-/// A member in a thread of its own.
+/// A member in a separate thread.
 struct Running<S>(Receiver<Result<Met<S>, Error>>);
 
 impl<S: From<Socket> + Send + 'static> Running<S> {
@@ -96,7 +97,7 @@ fn incarnation(rank: usize) -> u64 {
     1000 + rank as u64
 }
 
-/// Every pair is joined by one stream, which is blocking and at its first byte.
+/// Checks that one stream joins every pair, and that it blocks and is at its first byte.
 fn check<S: Read + Write>(mut met: Vec<Met<S>>) {
     let count = met.len();
     let expected: Vec<u64> = (0..count).map(incarnation).collect();
@@ -120,7 +121,7 @@ fn check<S: Read + Write>(mut met: Vec<Met<S>>) {
     }
 }
 
-/// These members, by rank, meet each other.
+/// Checks that these members, in the order of their ranks, meet each other.
 fn all_meet<S: From<Socket> + Send + Read + Write + 'static>(running: Vec<Running<S>>) {
     let results: Vec<_> = running.into_iter().map(Running::result).collect();
     let errors: Vec<String> = results.iter().filter_map(|r| Some(r.as_ref().err()?.to_string())).collect();
@@ -263,7 +264,7 @@ fn many_start_with_one_socket_path() {
             let (config, sender) = (config.clone(), sender.clone());
             std::thread::spawn(move || sender.send(meet_unix(&config, 0, i, Instant::now() + FAR)));
         }
-        // The fourth has the place, and waits for the other member.
+        // The fourth process holds the place, and waits for the other member.
         for _ in 0..3 {
             let error = results.recv_timeout(WATCHDOG).unwrap().unwrap_err();
             assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("in use")), "{error}");

@@ -1,8 +1,8 @@
-//! The messages of a meeting, and a decoder that never asks for a byte beyond the message it reads.
+//! The messages of a meeting, and a decoder that never asks for a byte beyond the current message.
 //!
 //! Every message is a preamble of [`PREAMBLE_LEN`] bytes {magic, protocol version u32, kind u8, body length u32} and a
-//! body. Numbers are little-endian; a string is its length (u32) and UTF-8. The preamble and [`Refuse`] are the same in
-//! every protocol version, so that versions can tell each other apart.
+//! body. Numbers are little-endian. A string is its length (u32) and its UTF-8 bytes. The preamble and [`Refuse`] are
+//! the same in every protocol version, so that different versions can recognise each other.
 
 use crate::config::MemberId;
 use std::fmt;
@@ -16,12 +16,12 @@ pub(crate) const KIND_HELLO: u8 = 1;
 const KIND_ACCEPT: u8 = 2;
 const KIND_REFUSE: u8 = 3;
 const KIND_READY: u8 = 4;
-/// A question to a process, whether or not it is in a group: see the group's `wire`.
+/// A question to a process, in a group or not: see the group's `wire`.
 pub(crate) const KIND_REQUEST: u8 = 16;
-/// Longest reason or value in a [`Refuse`]: it is for a human.
+/// The longest reason or value in a [`Refuse`], in bytes; it is read by a human.
 const REFUSE_TEXT_MAX: usize = 1024;
 
-/// Who a process is, and what it expects the others to have in their configuration.
+/// The identity of a process, and the configuration that it expects the others to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello {
     pub(super) group: String,
@@ -29,36 +29,36 @@ pub(super) struct Hello {
     pub(super) member: MemberId,
     pub(super) incarnation: u64,
     pub(super) agreed: Vec<(String, String)>,
-    /// Where members of a group of this name are found that this process has been in, and that are no founders.
+    /// Addresses of members of a group of this name in which this process has been, except the founders.
     pub(super) former: Vec<String>,
 }
 
-/// Why a connection is not wanted.
+/// A refusal of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refuse {
     pub(super) code: Code,
-    /// Who refuses.
+    /// The member that refuses.
     pub(super) member: MemberId,
-    /// With [`Code::Disagreement`]: the key that differs, and its value at the one that refuses. Else empty.
+    /// With [`Code::Disagreement`]: the key that differs, and its value at the refusing member. Otherwise empty.
     pub(super) key: String,
     pub(super) value: String,
     pub(super) reason: String,
 }
 
-/// What a [`Refuse`] is about. The numbers are never reused.
+/// The kind of reason in a [`Refuse`]. The numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     /// Another protocol version.
     Version,
     /// Another group name or configuration.
     Disagreement,
-    /// A member that should not be at the other end.
+    /// The member at the other end is not the expected one.
     Unexpected,
-    /// The member has a connection already, from another process.
+    /// The member is already connected from another process.
     Duplicate,
     /// The group runs already: join it.
     Running,
-    /// This process does not take part in the founding; ask again.
+    /// This process does not found the group at present; ask again.
     NotFounding,
     /// A code of a later version.
     Unknown(u8),
@@ -95,13 +95,13 @@ pub(super) enum Message {
     Hello(Hello),
     Accept,
     Refuse(Refuse),
-    /// This process has a link to every other one.
+    /// The sender has links to all other processes.
     Ready,
-    /// The body of a question of the group's `wire`.
+    /// The body of a question, as in the group's `wire`.
     Question(Vec<u8>),
 }
 
-/// Bytes that are no message of this protocol version.
+/// Bytes that are not a message of this protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Garbage {
     Magic,
@@ -124,7 +124,7 @@ impl fmt::Display for Garbage {
 }
 
 impl Message {
-    /// The message's bytes; `None` when it exceeds [`BODY_MAX`].
+    /// The bytes of the message; `None` if its body exceeds [`BODY_MAX`].
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         let kind = match self {
@@ -163,7 +163,7 @@ impl Message {
     }
 }
 
-/// The bytes of a message of this kind; `None` when its body exceeds [`BODY_MAX`].
+/// The bytes of a message of kind `kind`; `None` if its body exceeds [`BODY_MAX`].
 pub(crate) fn with_preamble(kind: u8, body: &[u8]) -> Option<Vec<u8>> {
     let len = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX)?;
     Some([&MAGIC[..], &VERSION.to_le_bytes(), &[kind], &len.to_le_bytes(), body].concat())
@@ -183,22 +183,22 @@ fn clipped(text: &str) -> &str {
     &text[..end]
 }
 
-/// Collects one message after the other. Read at most [`Decoder::wanted`] bytes, hand them to [`Decoder::push`].
+/// Assembles one message after another. Read at most [`Decoder::wanted`] bytes and pass them to [`Decoder::push`].
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     bytes: Vec<u8>,
-    /// Kind and body length, once the preamble is complete and was found right.
+    /// The kind and the body length, once the preamble is complete and valid.
     preamble: Option<(u8, usize)>,
 }
 
 impl Decoder {
-    /// How many bytes of the current message (of its preamble, while that is incomplete) are still missing; never 0.
+    /// The missing bytes of the current message, or of its preamble while that is incomplete; never 0.
     pub(super) fn wanted(&self) -> usize {
         let len = self.preamble.map_or(PREAMBLE_LEN, |(_, body)| PREAMBLE_LEN + body);
         len - self.bytes.len()
     }
 
-    /// True when no byte of a message was read.
+    /// True when no byte of a message has been read.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -209,7 +209,7 @@ impl Decoder {
             return Err(Garbage::Body("more bytes than were asked for"));
         }
         self.bytes.extend_from_slice(bytes);
-        // As early as possible: a stranger may never send a whole preamble.
+        // Checked as early as possible: a stranger may never send a whole preamble.
         let magic = self.bytes.len().min(MAGIC.len());
         if self.bytes[..magic] != MAGIC[..magic] {
             return Err(Garbage::Magic);
@@ -229,7 +229,7 @@ impl Decoder {
     }
 }
 
-/// Reads a preamble: the kind, which is to be one of `kinds`, and the length of the body.
+/// Decodes a preamble: the kind, which must be one of `kinds`, and the length of the body.
 pub(crate) fn preamble(bytes: &[u8], kinds: &[u8]) -> Result<(u8, usize), Garbage> {
     let mut reader = Reader { rest: bytes };
     if reader.array()? != MAGIC {
@@ -264,7 +264,7 @@ fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
                 agreed: Vec::new(),
                 former: Vec::new(),
             };
-            // Grows with the bytes that are there, not with the count that was announced.
+            // Grows with the bytes that are present, not with the announced count.
             for _ in 0..reader.u32()? {
                 hello.agreed.push((reader.string()?, reader.string()?));
             }

@@ -1,9 +1,10 @@
-//! Set-up: every pair of members hands each other its memory and a descriptor to be woken by.
+//! Set-up: each pair of members exchanges memory and wake-up descriptors.
 //!
-//! One message each way, of a length both sides know: [`MAGIC`], the sender's slot, the receiver's, the number of slots,
-//! the number of tables, then per table its number, columns and row length, each a native-endian word. With its first
-//! byte travel the header page, the eventfd by which the receiver wakes the sender, and one memfd per table. All peers
-//! are served by one loop without blocking, so that they can come in any order and at any speed.
+//! Each end sends one message, of a length that both ends know: [`MAGIC`], the sender's slot, the receiver's slot, the
+//! number of slots, the number of tables, and per table its number, columns length and row length. Each of these is one
+//! native-endian word. The first byte carries the descriptors: the header page, the eventfd through which the receiver
+//! wakes the sender, and one memfd per table. One loop serves all peers without blocking, so they may come in any order
+//! and at any speed.
 
 use super::super::{SLOTS, Slot, TableSpec};
 use super::scm;
@@ -19,35 +20,35 @@ use std::time::{Duration, Instant};
 
 /// "galerna" and the version of this message.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x02");
-/// Words before the tables.
+/// Words before those of the tables.
 const HEAD_WORDS: usize = 5;
 const WORDS_PER_TABLE: usize = 3;
-/// Descriptors before the tables'.
+/// Descriptors before those of the tables.
 pub(super) const FDS_BEFORE_TABLES: usize = 2;
 
 pub(super) const NO_DESCRIPTOR: &str = "no descriptor is left for the memory of another member: raise the limit of open files (`ulimit -n`, LimitNOFILE), or close some";
 
-/// What a peer gave us, not yet looked at but for its number.
+/// Everything that a peer sent. Only the number of descriptors has been checked.
 pub(super) struct Met {
     pub(super) peer: Slot,
     pub(super) stream: UnixStream,
-    /// We sleep on it, the peer writes it.
+    /// The eventfd on which we sleep; the peer writes it.
     pub(super) wakes_me: EventFd,
-    /// Header page, the eventfd that wakes the peer, one memfd per table.
+    /// The header page, the eventfd that wakes the peer, and one memfd per table.
     pub(super) fds: Vec<OwnedFd>,
 }
 
 /// One exchange under way.
 struct Party {
     met: Met,
-    /// What it is told: as many bytes as it is expected to say.
+    /// The message to the peer; the peer's message has the same length.
     hello: Vec<u8>,
     sent: usize,
     expected: Hello,
     heard: Vec<u8>,
 }
 
-/// What one process says to another.
+/// The message of one process to another.
 struct Hello {
     words: Vec<u64>,
 }
@@ -65,7 +66,8 @@ impl Hello {
         self.words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }
 
-    /// Says how `heard`, which may be a beginning only, differs from what is expected.
+    /// Compares `heard`, possibly only the beginning of a message, with this one. The error describes the first
+    /// difference.
     fn check(&self, heard: &[u8]) -> Result<(), String> {
         for (i, chunk) in heard.chunks_exact(8).enumerate() {
             let mut bytes = [0; 8];
@@ -91,7 +93,7 @@ impl Hello {
     }
 }
 
-/// Exchanges `own` (header page, then one memfd per table) with every peer.
+/// Exchanges `own` (the header page, then one memfd per table) with every peer.
 pub(super) fn exchange(
     me: Slot,
     links: Vec<(Slot, UnixStream)>,
@@ -121,7 +123,7 @@ pub(super) fn exchange(
     }
 }
 
-/// Sleeps until a peer can go on.
+/// Sleeps until an exchange can continue.
 fn wait(parties: &[Party], deadline: Instant) -> Result<(), SetupError> {
     let unfinished = || parties.iter().filter(|p| !p.done());
     let left = deadline.saturating_duration_since(Instant::now());
@@ -136,7 +138,7 @@ fn wait(parties: &[Party], deadline: Instant) -> Result<(), SetupError> {
         flags
     };
     let mut fds: Vec<_> = unfinished().map(|p| PollFd::new(p.met.stream.as_fd(), interest(p))).collect();
-    // Rounded up, so that the last wait does not end before the deadline; long ones are waited for in parts.
+    // Rounded up, so that the last wait does not end before the deadline. A long wait is split into several.
     let timeout = u16::try_from((left + Duration::from_millis(1)).as_millis()).unwrap_or(u16::MAX);
     match poll(&mut fds, PollTimeout::from(timeout)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -184,14 +186,14 @@ impl Party {
         let whole = self.hello.len();
         let mut buffer = vec![0; whole];
         while self.heard.len() < whole {
-            // Never more than the message: what follows it is none of ours.
+            // Never read more than this message: the bytes behind it are not part of the set-up.
             let room = whole - self.heard.len();
             match scm::receive(self.met.stream.as_fd(), &mut buffer[..room], &mut self.met.fds) {
                 Ok(0) => return Err(self.fault("it closed the link during set-up".to_owned())),
                 Ok(n) => self.heard.extend_from_slice(&buffer[..n]),
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => continue,
-                // The fault is this process's own, not the peer's.
+                // This process is at fault, not the peer.
                 Err(e @ (Errno::EMFILE | Errno::ENFILE)) => return Err(local(NO_DESCRIPTOR, e)),
                 Err(e) => return Err(self.fault(format!("the link broke during set-up: {e}"))),
             }

@@ -1,28 +1,29 @@
-//! Members on one host share their rows: a push is the owner's store, and one copy serves all readers.
+//! The shared-memory fabric: members on one host share rows. The owner's store is the push, and all readers use one
+//! copy.
 //!
-//! [`ShmFabric::new`] makes the own memory and its [`Offer`]. With that any thread exchanges memory with peers, over one
-//! connected unix stream each; [`Fabric::attach`] puts what came of it in service. Then the stream tells that the peer is
-//! alive, and brings its new memory.
+//! [`ShmFabric::new`] allocates the own memory and returns its [`Offer`]. With the offer any thread exchanges memory
+//! with peers, over one connected unix stream each. [`Fabric::attach`] puts the result into service. From then on the
+//! stream shows that the peer's process exists, and carries its new memory.
 //!
-//! * Each member keeps its rows in sealed memory that it alone can write. [`Fabric::write`] therefore moves nothing: it
-//!   notes who is to be told. [`Fabric::submit`] tells: one counter per peer in the member's *header page*, and a system
-//!   call only for those that sleep.
-//! * [`Fabric::poll`] looks at the peers' counters, without a system call. It looks at the descriptors (wake-ups, dead
-//!   peers) when it is armed or was, when it is closing, and otherwise as [`Turns`] says, whatever else it finds: so
-//!   a member that never sleeps learns of a dead peer too.
-//! * A [`Source::Stable`] write is *completed* at once, since nothing is copied; but its source is what the peers read.
-//!   When its bytes may be reused is the protocol's business (everyone has delivered them).
-//! * [`Fabric::sever`] copies the peer's rows and puts the copies in their place. A link that is down leaves the peer's
-//!   memory mapped: a dead process writes nothing, and one that lives on is severed when its view ends, or when another
-//!   gets its slot.
-//! * [`Fabric::relink`] leaves the peer's memory mapped as it is, or maps it anew at the same addresses if copies had been put
-//!   there. What the peer stored meanwhile is seen, whether or not it was written through a link.
-//! * [`Fabric::release`] tells the peer what was written for it, then severs it. The peer goes on mapping the own rows,
-//!   and may see later stores; it cannot tell them from earlier ones.
-//! * [`Fabric::fetch`] moves nothing either: what the owner stored is in the map of its row already. It is done at the
-//!   next poll. Of an owner that was severed here there is what the copy holds.
-//! * [`Fabric::renew`] makes new memory and hands it to the peers, over the streams: see `renewal.rs`.
-//! * Calling a store of [`Row`] on a peer's row faults: those maps are read-only.
+//! * Each member keeps its rows in sealed memory that only it can write. So [`Fabric::write`] moves nothing; it records
+//!   which peers to notify. [`Fabric::submit`] notifies them: it increments one counter per peer in the own *header
+//!   page*, and makes a system call only for peers that sleep.
+//! * [`Fabric::poll`] reads the peers' counters without a system call. It checks the descriptors (wake-ups, dead peers)
+//!   when it is or was armed, when it is closing, and otherwise as [`Turns`] decides, even if it finds other work. So a
+//!   member that never sleeps also notices a dead peer.
+//! * A [`Source::Stable`] write is *completed* at once, since nothing is copied. But peers read its source directly.
+//!   The protocol decides when the bytes may be reused (after every member has delivered them).
+//! * [`Fabric::sever`] copies the peer's rows and maps the copies in their place. A link that is down leaves the peer's
+//!   memory mapped: a dead process writes nothing, and a running one is severed when its view ends, or when another
+//!   process gets its slot.
+//! * [`Fabric::relink`] leaves the peer's memory mapped. If copies had replaced it, it is mapped again at the same
+//!   addresses. Stores that the peer made in between become visible, whether or not it pushed them through a link.
+//! * [`Fabric::release`] announces the pending writes to the peer, then severs it. The peer keeps its map of the own
+//!   rows and may see later stores, which it cannot distinguish from earlier ones.
+//! * [`Fabric::fetch`] moves nothing either: the owner's stores are in the map of its row already. It ends at the next
+//!   poll. If the owner was severed here, the bytes are those of the copy.
+//! * [`Fabric::renew`] allocates new memory and sends it to the peers over the streams: see `renewal.rs`.
+//! * A store through [`Row`] to a peer's row faults: those maps are read-only.
 
 mod exchange;
 mod renewal;
@@ -52,7 +53,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use wake::Header;
 
-/// What the epoll says of an eventfd; of a stream it says the peer's slot.
+/// The epoll data of an eventfd. The epoll data of a stream is the peer's slot.
 const WAKE_TOKEN: u64 = u64::MAX;
 
 /// The fabric of members on one host. See the module's documentation.
@@ -61,47 +62,48 @@ pub struct ShmFabric {
     specs: Vec<TableSpec>,
     own: Header,
     rows: Vec<Arc<Row>>,
-    /// New memory that is still to be given to a peer, of the table at this position.
+    /// New memory still to be sent: the peer, and the position of the table.
     owed: Vec<(Slot, usize)>,
-    /// Held for the descriptor of new memory, the own or a peer's.
+    /// Occupies a descriptor that is freed when new memory, own or a peer's, needs one.
     reserve: Option<EventFd>,
-    /// What the peers got.
+    /// The memory that peers get from this process.
     offer: Offer,
     links: Peers<Link>,
-    /// By slot; none where nobody was attached.
+    /// By slot; `None` where no process was attached.
     memory: Vec<Option<Memory>>,
     posted: u64,
-    /// Some link is dirty.
+    /// At least one link is dirty.
     dirty: bool,
     armed: bool,
-    /// The next poll looks at the descriptors.
+    /// The next poll must check the descriptors.
     look: bool,
     closing: bool,
     turns: Turns,
-    /// Fetches since the last poll, each an [`Event::Fetched`].
+    /// Fetches since the last poll, each as its [`Event::Fetched`].
     fetched: Vec<(Slot, Event)>,
-    /// What was found between two polls.
+    /// Events found between two polls, for the next poll to report.
     untold: Vec<Event>,
     epoll: Epoll,
-    /// Room for what the epoll reports.
+    /// The buffer for the events of the epoll.
     ready: Vec<EpollEvent>,
     stats: FabricStats,
 }
 
-/// A peer's memory, for as long as nobody else has its slot.
+/// A peer's memory, kept until another process gets its slot.
 struct Memory {
     /// In the order of the tables.
     rows: Vec<Arc<Row>>,
-    /// Which memory of the host the rows are, in their order.
+    /// The identity of the memory behind each row, in the order of the rows.
     origins: Vec<Origin>,
-    /// What will take their place when they are severed; none once that has happened.
+    /// The address space that replaces each row when it is severed; `None` after that.
     spares: Vec<Option<Spare>>,
-    /// What was not asked for yet.
+    /// New memory that was received but not asked for yet.
     newer: Vec<Newer>,
-    /// By table: the epoch of the memory in use; the peer's header page shows that of its present one, also without a link.
+    /// By table: the epoch of the memory in use. The peer's header page shows the epoch of its present memory, even
+    /// without a link.
     epochs: Vec<u64>,
     header: Arc<Header>,
-    /// The peer's process, as far as this one can name it; 0 if not.
+    /// The process id of the peer, or 0 if it has none in this process's pid namespace.
     process: i32,
 }
 
@@ -112,19 +114,22 @@ struct Link {
     /// Registered in the epoll; alive as long as the link.
     wakes_me: EventFd,
     wakes_peer: EventFd,
-    /// The generation of the peer's sleep that we ended.
+    /// The generation of the peer's sleep that we ended last.
     woken: u64,
-    /// The peer's posts to us that a poll has seen.
+    /// The number of the peer's posts to us that a poll has seen.
     seen: u64,
-    /// Something was written for it since the last submit.
+    /// Something was written for the peer since the last submit.
     dirty: bool,
 }
 
 impl ShmFabric {
-    /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
+    /// Makes a fabric without peers for the process in slot `me`.
+    ///
+    /// Returns it with the own rows, in the order of `specs`, and the [`Offer`] for its peers.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a slot or tables that cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    /// [`Error::Misuse`] for an invalid slot or invalid tables, [`Error::Io`] when the system refuses memory or
+    /// descriptors.
     pub fn new(me: Slot, specs: &[TableSpec]) -> Result<(ShmFabric, Vec<Arc<Row>>, Offer), Error> {
         let (offer, own, rows) = Offer::create(me, specs)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
@@ -148,25 +153,26 @@ impl ShmFabric {
             fetched: Vec::new(),
             untold: Vec::new(),
             epoll,
-            // A stream and an eventfd per peer.
+            // One stream and one eventfd per peer.
             ready: vec![EpollEvent::empty(); 2 * SLOTS],
             stats: FabricStats::default(),
         };
         Ok((fabric, rows, offer))
     }
 
-    /// Listens to a link that is to become the one of `peer`.
+    /// Registers the descriptors of a link that is about to become the link of `peer`.
     fn listen(&self, peer: Slot, link: &Link) -> nix::Result<()> {
         let stream_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         self.epoll.add(&link.stream, EpollEvent::new(stream_events, peer as u64))?;
-        // Edge-triggered: every write of the peer makes the epoll readable once, and nothing need ever be read. So nobody
-        // who shares the descriptor can block us in a read.
+        // Edge-triggered: every write of the peer makes the epoll readable once, and the eventfd need not be read. So
+        // no process that shares the descriptor can make us block in a read.
         let wake_events = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         let listened = self.epoll.add(&link.wakes_me, EpollEvent::new(wake_events, WAKE_TOKEN));
         listened.inspect_err(|_| self.ignore(link))
     }
 
-    /// Whether `connection` is one to `peer`, for this process. The exchange has refused the own slot and those out of range.
+    /// Checks that `connection` leads to `peer` and was made with this process's offer. The exchange has already
+    /// refused the own slot and slots that are out of range.
     fn check(&self, peer: Slot, connection: Connection) -> Result<Prepared, Error> {
         match connection {
             Connection::Shm(prepared) if prepared.peer == peer && prepared.has(&self.offer) => Ok(prepared),
@@ -177,24 +183,24 @@ impl ShmFabric {
         }
     }
 
-    /// Makes `link`, which is listened to, the one of `peer`.
+    /// Makes `link`, which is registered in the epoll, the link of `peer`.
     fn put_in_service(&mut self, peer: Slot, link: Link) {
         if self.closing {
             let _ = link.stream.shutdown(Shutdown::Write);
         }
         self.links.insert(peer, link);
-        // It may have gone already.
+        // The peer may be gone already, so the next poll checks the descriptors.
         self.look = true;
     }
 
-    /// Takes a link's descriptors out of the epoll.
+    /// Removes a link's descriptors from the epoll.
     fn ignore(&self, link: &Link) {
-        // By name, not by closing: a forked child may hold the descriptors too.
+        // Explicitly, since closing may not remove them: a forked child may hold the descriptors, too.
         let _ = self.epoll.delete(&link.stream);
         let _ = self.epoll.delete(&link.wakes_me);
     }
 
-    /// Tells the peers that something was stored for them, and wakes those that sleep. True if there was anything.
+    /// Announces stores to the peers for which there are any, and wakes those that sleep. True if there were any.
     fn announce(&mut self) -> bool {
         if !std::mem::take(&mut self.dirty) {
             return false;
@@ -213,7 +219,7 @@ impl ShmFabric {
             if generation != link.woken {
                 link.woken = generation;
                 self.stats.system_calls += 1;
-                // Fails only when the peer was woken 2^64 - 2 times without cause: it is readable then.
+                // Fails only if the peer was woken 2^64 - 2 times without need. Its eventfd is readable then anyway.
                 let _ = link.wakes_peer.write(1);
             }
         }
@@ -231,10 +237,10 @@ impl ShmFabric {
         found
     }
 
-    /// Takes what the descriptors report.
+    /// Handles everything that the descriptors report.
     fn look(&mut self, events: &mut Vec<Event>) {
         let mut ready = std::mem::take(&mut self.ready);
-        // An error can only be an interruption; a later call looks again.
+        // The only possible error is an interruption; a later call checks again.
         let n = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
         let mut woken = false;
         for event in &ready[..n] {
@@ -245,14 +251,15 @@ impl ShmFabric {
         }
         self.ready = ready;
         if woken && self.armed {
-            // The wake-up of this generation is used up: ask for another before the posts are looked at, so that a peer
-            // that posts after that look wakes us again.
+            // The wake-up of this generation is used up. Ask for another one before the posts are read, so that a peer
+            // that posts after that read wakes us again.
             self.own.sleep();
         }
     }
 
-    /// The peer's stream is readable or has ended: what it stored before is visible already, as we learn it from the
-    /// kernel after it stored.
+    /// Handles a stream that is readable or has ended.
+    ///
+    /// The peer's earlier stores are visible already, because the kernel reports the event after the peer stored.
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
         let Some(end) = self.take_renewals(peer) else { return };
         let event = match end {
@@ -262,7 +269,7 @@ impl ShmFabric {
             }
             End::Down(cause) => {
                 self.drop_link(peer);
-                // Who closes has asked for it: no link broke by itself.
+                // We close, so the link did not break by itself.
                 if self.closing {
                     return;
                 }
@@ -280,18 +287,19 @@ impl ShmFabric {
         }
     }
 
-    /// The rows of a peer that was severed are in their places again, and `connection` is its link.
+    /// Puts a severed peer's memory back in the place of its copies, and makes `connection` its link.
     fn come_back(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
         let Prepared { link, rows: offered, .. } = self.check(peer, connection)?;
         let Some(memory) = self.memory[peer].as_mut() else {
             return Err(Error::Misuse("shared memory: a link is made again to a process that was attached"));
         };
-        // A row that has new memory meanwhile is announced once more.
+        // Only one row has to match: a row that got new memory since is sent once more after the link is made.
         let same = |(known, (_, offered, _)): (&Origin, &(Arc<Row>, Origin, Spare))| known == offered;
         if !memory.origins.iter().zip(&offered).any(same) {
             return Err(Error::Misuse("shared memory: a link is made again to the process that was attached"));
         }
-        // Copies were put in the rows' places: the peer's memory comes back there, so that all holders of a row see it.
+        // Where copies replaced rows, the peer's memory is mapped at the same address again, so that all holders of a
+        // row see it.
         let places = memory.rows.iter().zip(&memory.origins).zip(&mut memory.spares).zip(offered);
         let back = places.filter(|(((_, known), place), (_, origin, _))| place.is_none() && *known == origin);
         for (((row, _), place), (live, _, spare)) in back {
@@ -333,7 +341,7 @@ impl Fabric for ShmFabric {
         self.drop_link(peer);
         let again = self.come_back(peer, connection);
         if again.is_err() {
-            // Rows that did come back are of no link: nothing of them is to be seen.
+            // The rows that did come back have no link, so their later stores must not be visible.
             self.sever(peer);
         }
         again
@@ -391,16 +399,17 @@ impl Fabric for ShmFabric {
     }
 
     fn sever(&mut self, peer: Slot) {
-        // Another may get the slot before the next poll.
+        // Another process may get the slot before the next poll.
         self.fetched.retain(|(asked, _)| *asked != peer);
-        // What it has given counts, whatever else it did.
+        // New memory that the peer sent before is still valid, even if the stream reports an error.
         let _ = self.take_renewals(peer);
         if let Some(Some(Memory { rows, spares, newer, .. })) = self.memory.get_mut(peer) {
             let newer = newer.iter_mut().map(|newer| (&newer.row, &mut newer.spare));
-            // The copy is made before the peer can learn of it: one that no longer reckons with us may reuse its data.
+            // The copy is made before the peer can notice that it is severed: a peer that no longer waits for us may
+            // reuse its data.
             for (row, spare) in rows.iter().zip(spares).chain(newer) {
                 if let Some(Err(error)) = spare.take().map(|spare| spare.replace(row)) {
-                    // Needs a process at the kernel's limit of maps.
+                    // Happens only in a process at the kernel's limit of maps.
                     tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
                 }
             }
@@ -410,7 +419,7 @@ impl Fabric for ShmFabric {
 
     fn release(&mut self, peer: Slot) {
         self.announce();
-        // A process that died writes nothing more: copying its rings would hold up the next view for nothing.
+        // A dead process writes nothing more, and copying its rings would delay the next view for nothing.
         if self.links.get_mut(peer).is_some() {
             self.sever(peer);
         }
@@ -434,7 +443,7 @@ impl Fabric for ShmFabric {
     }
 
     fn disarm(&mut self) {
-        // What woke us is still to be taken from the descriptors.
+        // The wake-up that ended the sleep has yet to be taken from the descriptors.
         self.look |= self.armed;
         self.armed = false;
         self.own.awake();

@@ -1,10 +1,11 @@
-//! New memory for a row: its owner gives it to the peers over the streams, each message one descriptor and two native-endian
-//! words, the table's number and the epoch.
+//! New memory for a row, sent to the peers over the streams.
 //!
-//! The owner shows the epoch in its header page before it stores anything that tells of it elsewhere. So a peer that has seen
-//! such a store knows whether it has the memory of that epoch. A message may come late, where the kernel takes no more of them for
-//! now: the owner sends it at a later poll. A peer that has no room for a descriptor or a map loses it, and its link goes down for
-//! that: the message is sent once more over every link that is made.
+//! Each message carries one descriptor and two native-endian words: the table's number and the epoch.
+//!
+//! The owner shows the epoch in its header page before any other store that reveals the new memory. So a peer that has
+//! seen such a store can check whether it has the memory of that epoch. A message may come late when the kernel accepts
+//! no more of them for the moment: the owner sends it at a later poll. A peer that has no room for the descriptor or
+//! the map loses the message, and its link goes down. Every new link therefore repeats the message.
 
 use super::super::{Event, Renewed, Row, Slot, TableId, index_of};
 use super::sealed::{self, Origin, Spare};
@@ -20,12 +21,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 const MESSAGE_LEN: usize = 16;
-/// A member asks for one before its owner can make the next but one.
+/// Most renewals kept per table. A peer asks for a renewal before the owner can make the second one after it.
 const NEWER_MOST: usize = 2;
-/// Messages taken from one peer before something else has its turn.
+/// Messages taken from one peer before other work has its turn.
 const MESSAGES_PER_TURN: usize = 64;
 
-/// New memory of a peer's row that was not asked for yet.
+/// New memory of a peer's row that was received but not asked for yet.
 pub(super) struct Newer {
     table: usize,
     epoch: u64,
@@ -41,17 +42,17 @@ pub(super) enum End {
     Breach(String),
 }
 
-/// A descriptor to give up when another is needed.
+/// Opens a descriptor that can be given up when another one is needed.
 pub(super) fn reserve() -> Option<EventFd> {
     EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()
 }
 
-/// The process at the other end of a stream; 0 if this one cannot name it.
+/// The process id at the other end of a stream; 0 if this process cannot name it.
 pub(super) fn process(stream: &UnixStream) -> i32 {
     getsockopt(stream, PeerCredentials).map_or(0, |credentials| credentials.pid())
 }
 
-/// Whether a process has ended, with all of its threads; one that nobody has waited for yet has, too.
+/// Whether a process has ended, with all of its threads. A zombie counts as ended.
 fn has_ended(process: i32) -> bool {
     let Some(pid) = rustix::process::Pid::from_raw(process) else { return false };
     match pidfd_open(pid, PidfdFlags::empty()) {
@@ -61,13 +62,13 @@ fn has_ended(process: i32) -> bool {
 }
 
 impl ShmFabric {
-    /// Whether the process that is or was attached in `slot` is gone for sure: it reads nothing any more.
+    /// Whether the process that is or was attached in `slot` has certainly ended, so that it reads nothing any more.
     pub(super) fn is_dead(&self, slot: Slot) -> bool {
         let process = self.memory.get(slot).and_then(Option::as_ref).map_or(0, |memory| memory.process);
         process > 0 && has_ended(process)
     }
 
-    /// Gives the own row of a table new memory.
+    /// Gives the own row of a table new memory, and sends it to all peers except the `departed`.
     pub(super) fn give_new_memory(&mut self, table: usize, epoch: u64, departed: &[Slot]) -> Result<Arc<Row>, Error> {
         self.reserve = None;
         let renewed = self.offer.renew(table, &self.rows[table]);
@@ -81,12 +82,12 @@ impl ShmFabric {
         Ok(row)
     }
 
-    /// Gives a peer that may have an earlier memory the present one of every table.
+    /// Sends a peer that may have earlier memory the present memory of every renewed table.
     pub(super) fn send_renewals(&mut self, peer: Slot) {
         (0..self.specs.len()).for_each(|table| self.send_renewal(peer, table));
     }
 
-    /// Sends what the kernel did not take before.
+    /// Sends the messages that the kernel did not take before.
     pub(super) fn give_what_is_owed(&mut self) {
         for (peer, table) in std::mem::take(&mut self.owed) {
             self.send_renewal(peer, table);
@@ -102,9 +103,9 @@ impl ShmFabric {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let cause = match scm::send(link.stream.as_fd(), &bytes, &[fd.as_fd()]) {
             Ok(MESSAGE_LEN) => return,
-            // That it has gone is found in its stream.
+            // The peer is gone; its stream reports that.
             Err(Errno::EPIPE | Errno::ECONNRESET) => return,
-            // The stream is full, or too many descriptors are under way in all of this user's processes.
+            // The stream is full, or too many descriptors are in flight in all processes of this user.
             Err(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => {
                 if !self.owed.contains(&(peer, table)) {
                     self.owed.push((peer, table));
@@ -114,7 +115,7 @@ impl ShmFabric {
             Ok(sent) => format!("it took {sent} of {MESSAGE_LEN} bytes of a message with new memory"),
             Err(error) => format!("it takes no new memory: {error}"),
         };
-        // What it has given counts.
+        // New memory that the peer sent before is still valid.
         let _ = self.take_renewals(peer);
         self.drop_link(peer);
         self.untold.push(Event::LinkDown { peer, cause });
@@ -123,7 +124,8 @@ impl ShmFabric {
     /// See [`super::super::Fabric::renewed`].
     pub(super) fn take_new_memory(&mut self, peer: Slot, table: usize, epoch: u64) -> Renewed {
         let Some(Some(memory)) = self.memory.get(peer) else { return Renewed::Same };
-        // Before the look at the stream: what it tells of is there.
+        // Read the epoch before the stream. If the caller has seen a store that the owner made after renewing, the
+        // message of this epoch is in the stream by now, or the owner still has to send it.
         let shown = memory.header.epoch(table);
         if memory.epochs[table] == shown {
             return Renewed::Same;
@@ -140,14 +142,14 @@ impl ShmFabric {
             row
         });
         let used = memory.epochs[table];
-        // One that has gone on to a later epoch has sent all that came before; this process is left behind.
+        // An owner that has gone on to a later epoch has sent everything before it, and this process is left behind.
         if shown <= epoch && used < shown {
             return Renewed::Awaited;
         }
         renewed.map_or(Renewed::Same, Renewed::New)
     }
 
-    /// Takes in what the peer's stream has brought, up to its end.
+    /// Takes in the messages of the peer's stream; returns how the link ended, if it did.
     pub(super) fn take_renewals(&mut self, peer: Slot) -> Option<End> {
         for _ in 0..MESSAGES_PER_TURN {
             let link = self.links.get_mut(peer)?;
@@ -171,7 +173,7 @@ impl ShmFabric {
                 return Some(end);
             }
         }
-        // More is there: the next poll looks.
+        // There is more: the next poll continues.
         self.look = true;
         None
     }
@@ -192,7 +194,7 @@ impl ShmFabric {
         let spare = Spare::new(spec.row_len).map_err(no_room)?;
         let row = Arc::new(row);
         if memory.origins[table] == origin {
-            // Announced once more, and in use already; where a copy took its place it comes back.
+            // The message was repeated, and the memory is in use already. If a copy replaced it, the memory comes back.
             memory.epochs[table] = epoch;
             if memory.spares[table].is_none() {
                 sealed::put_back(row, &memory.rows[table]).map_err(no_room)?;
@@ -200,7 +202,8 @@ impl ShmFabric {
             }
             return Ok(());
         }
-        // As well, and severed meanwhile: it is mapped anew.
+        // The message may also repeat memory that waits in `newer`. That may have been severed since, so it is mapped
+        // anew.
         memory.newer.retain(|newer| newer.table != table || newer.origin != origin);
         let is_later = |newer: &Newer| newer.table == table && newer.epoch >= epoch;
         if epoch <= memory.epochs[table] || memory.newer.iter().any(is_later) {

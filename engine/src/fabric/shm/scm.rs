@@ -1,14 +1,14 @@
-//! Bytes with descriptors over a unix stream, without blocking and without losing a descriptor.
+//! Sends bytes with descriptors over a unix stream, without blocking and without leaking a descriptor.
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// The most descriptors the kernel takes in one message.
+/// The most descriptors that the kernel takes in one message.
 pub(super) const FDS_MAX: usize = 253;
 
-/// Sends bytes, and `fds` with the first of them.
+/// Sends `bytes`; `fds` travel with the first byte.
 pub(super) fn send(stream: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<usize> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -17,12 +17,14 @@ pub(super) fn send(stream: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)
 }
 
-/// Receives bytes and appends the descriptors that came with them. When the process has no room for all of them, those
-/// that came are kept (and closed with `fds`) and the error is EMFILE.
+/// Receives bytes, and appends the descriptors that came with them to `fds`.
+///
+/// If the process has no room for all descriptors, the error is EMFILE. Those that did arrive are in `fds` and are
+/// closed with it.
 pub(super) fn receive(stream: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> nix::Result<usize> {
     // SAFETY: computes a length.
     let space = unsafe { libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) } as usize;
-    // Words, since control messages are aligned to them.
+    // An array of words, since control messages are aligned to words.
     let mut control = vec![0_u64; space.div_ceil(8)];
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all zero is a valid msghdr.
@@ -41,10 +43,10 @@ pub(super) fn receive(stream: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<Ow
     usize::try_from(n).map_err(|_| Errno::EIO)
 }
 
-/// Owns every descriptor that the kernel installed for this message.
+/// Takes ownership of every descriptor that the kernel installed for this message.
 fn take(message: &libc::msghdr, fds: &mut Vec<OwnedFd>) {
-    // SAFETY: the kernel filled the message; the macros stay inside its control buffer, which is alive. Each descriptor
-    // in it was installed for us by this message and is owned by nobody else.
+    // SAFETY: the kernel filled the message, and the macros stay inside its control buffer, which is alive. The kernel
+    // installed each descriptor in it for us with this message, so nothing else owns it.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while let Some(control) = header.as_ref() {

@@ -1,6 +1,6 @@
-//! Row memory that its owner alone can write and nobody can shrink.
+//! Row memory that only its owner can write and nobody can shrink.
 //!
-//! [`create`] makes it, [`open`] maps what a peer made, [`Spare`] takes the place of a peer's row when it is severed.
+//! [`create`] allocates it, [`open`] maps a peer's memory, and [`Spare`] replaces a peer's row when it is severed.
 
 use super::super::Row;
 use crate::interrupt::{allocate, repeat, within_size_limit};
@@ -19,17 +19,17 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A reader of memory that shrinks dies of SIGBUS; one that can be written by others has no owner.
+/// The required seals. If memory shrinks, its readers die of SIGBUS; if others can write it, it has no single owner.
 fn seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL
 }
 
-/// A sealed memfd of `len` zero bytes, and the only writable map of it there will ever be.
+/// Creates a sealed memfd of `len` zero bytes, and the only writable map of it that can ever exist.
 pub(super) fn create(len: usize, columns_len: usize) -> io::Result<(OwnedFd, Row)> {
     let fd = new_memfd()?;
     let size = i64::try_from(len).map_err(|_| io::Error::from(Errno::EFBIG))?;
     repeat(|| within_size_limit(|| ftruncate(&fd, size)))?;
-    // Take the pages now: a store into a page that cannot be had later would be a SIGBUS, here it is an error.
+    // Allocate the pages now. Without a page a later store would raise SIGBUS; here it is an error.
     allocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
     let map = MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals()))?;
@@ -38,18 +38,19 @@ pub(super) fn create(len: usize, columns_len: usize) -> io::Result<(OwnedFd, Row
 
 fn new_memfd() -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // Hosts that forbid executable memfds refuse one that does not say so; kernels before 6.3 do not know the flag.
+    // Hosts that forbid executable memfds refuse one without this flag. Kernels before 6.3 do not know the flag.
     match memfd_create("galerna", flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
         Err(Errno::EINVAL) => memfd_create("galerna", flags),
         other => other,
     }
 }
 
-/// Which memory of the host something is, whoever maps it: the device and the number of its inode.
+/// The identity of memory on this host, independent of its maps: device number and inode number.
 pub(super) type Origin = (u64, u64);
 
-/// Maps a peer's memory for reading, if it is what [`create`] makes. Stores through the row are SIGSEGV: only its owner
-/// has anything to store there.
+/// Maps a peer's memory for reading, after checking that it is of the kind that [`create`] makes.
+///
+/// A store through the row raises SIGSEGV: only the owner may store there.
 pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result<(Row, Origin), String> {
     let found =
         fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| format!("it passed a descriptor that is no memfd: {e}"))?;
@@ -61,7 +62,7 @@ pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result
     if usize::try_from(stat.st_size) != Ok(len) {
         return Err(format!("it passed memory of {} bytes instead of {len}", stat.st_size));
     }
-    // Reading a hole takes a page, or SIGBUS. The seals forbid to punch one after this look.
+    // Reading a hole allocates a page or raises SIGBUS. The seals forbid to punch a hole after this check.
     if usize::try_from(stat.st_blocks).is_ok_and(|blocks| blocks.saturating_mul(512) < len) {
         return Err(format!("it passed memory of {len} bytes of which only {} exist", stat.st_blocks * 512));
     }
@@ -72,24 +73,24 @@ pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result
     Ok((Row::from_map(map, columns_len), (stat.st_dev, stat.st_ino)))
 }
 
-/// Puts the memory of `live`, a peer's that was mapped anew, at the address of `row`, where a copy had taken its place.
+/// Moves the memory of `live`, a new map of a peer's memory, to the address of `row`, where a copy had replaced it.
 pub(super) fn put_back(live: Arc<Row>, row: &Row) -> io::Result<()> {
     assert_eq!(live.len(), row.len());
-    // Nobody else has seen it yet: set-up made it.
+    // There is no other holder yet: set-up made it.
     let live = Arc::into_inner(live).ok_or(Errno::EBUSY)?;
     let ends = [live.ptr(0..0), row.ptr(0..0)].map(|at| NonNull::new(at.cast::<c_void>()).ok_or(Errno::EFAULT));
     let [from, to] = ends;
     let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
-    // SAFETY: both ranges are whole maps, of one length; the target is the row's own map, which stays alive and readable.
-    // The kernel swaps it under the lock that page faults take, so that no reader finds a gap. Row memory is read through
-    // atomics and raw pointers only, whose values may change at any time.
+    // SAFETY: both ranges are whole maps of one length. The target is the row's own map, which stays alive and
+    // readable. The kernel swaps the maps under the lock that page faults take, so no reader finds a gap. Row memory is
+    // read only through atomics and raw pointers, and its values may change at any time.
     unsafe { mremap(from?, live.len(), live.len(), flags, Some(to?)) }?;
-    // Its address space moved into the row, which unmaps it.
+    // Its address space moved into `row`, which unmaps it.
     std::mem::forget(live);
     Ok(())
 }
 
-/// Address space that waits to take a row's place, reserved at set-up so that severing cannot fail for lack of it.
+/// Address space to replace a row, reserved at set-up so that severing cannot fail for lack of it.
 pub(super) struct Spare {
     at: NonNull<c_void>,
     len: usize,
@@ -107,22 +108,23 @@ impl Spare {
         Ok(Spare { at, len })
     }
 
-    /// Copies the row and puts the copy at the row's address, in one step for whoever reads there at the moment. What
-    /// the peer stores from then on is not seen.
+    /// Copies the row, and maps the copy at the row's address.
+    ///
+    /// The exchange is one step for concurrent readers. Stores that the peer makes afterwards are not visible.
     pub(super) fn replace(self, row: &Row) -> io::Result<()> {
         assert_eq!(self.len, row.len());
         let row_at = NonNull::new(row.ptr(0..0).cast::<c_void>()).ok_or(Errno::EFAULT)?;
         for offset in (0..self.len).step_by(8) {
-            // Acquire, front to back: pairs with the Release store of the counter by the peer that still runs, so that
-            // the data, which lies behind its counter, is copied as new as the counter.
+            // Acquire, front to back. Pairs with the Release store of the counter by the peer, which still runs. The
+            // data lies behind its counter, so the copy of the data is at least as new as the copy of the counter.
             let word = row.word(offset).load(Ordering::Acquire);
-            // SAFETY: in range (row and spare have one length, a multiple of 8); nobody else knows this memory.
+            // SAFETY: in range (row and spare have one length, a multiple of 8). Nothing else refers to this memory.
             unsafe { self.at.as_ptr().cast::<u8>().add(offset).cast::<u64>().write(word) };
         }
         let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
-        // SAFETY: both ranges are whole maps, of one length; the target is the row's own map, which stays alive and
-        // readable with the same bytes. The kernel swaps it under the lock that page faults take, so that no reader
-        // finds a gap. Row memory is read through atomics and raw pointers only, whose values may change at any time.
+        // SAFETY: both ranges are whole maps of one length. The target is the row's own map, which stays alive and
+        // readable with the same bytes. The kernel swaps the maps under the lock that page faults take, so no reader
+        // finds a gap. Row memory is read only through atomics and raw pointers, and its values may change at any time.
         unsafe { mremap(self.at, self.len, self.len, flags, Some(row_at)) }?;
         // The address space moved into the row, which unmaps it.
         std::mem::forget(self);

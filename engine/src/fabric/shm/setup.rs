@@ -1,4 +1,4 @@
-//! From connected streams to peers: own memory, the exchange, and the check of what the peers gave.
+//! Turns connected streams into peers: allocates the own memory, exchanges it, and checks the memory of the peers.
 
 use super::super::setup::{PeerFault, SetupError};
 use super::super::{Row, SLOTS, Slot, TableSpec};
@@ -17,12 +17,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What fails here, and not at a peer.
+/// An error of this process, not of a peer.
 pub(super) fn local(what: &str, e: impl Into<std::io::Error>) -> SetupError {
     SetupError::Local(Error::io(format!("shared memory: {what}"), e))
 }
 
-/// What a process gives its peers to map, for any thread: clones are the same. See [`Offer::exchange`].
+/// The memory that a process offers its peers. Usable from any thread; clones share it. See [`Offer::exchange`].
 #[derive(Debug, Clone)]
 pub struct Offer(Arc<Offered>);
 
@@ -30,17 +30,18 @@ pub struct Offer(Arc<Offered>);
 struct Offered {
     me: Slot,
     specs: Vec<TableSpec>,
-    /// The header page, then one memfd per table: the present ones.
+    /// The header page, then the present memfd of each table.
     fds: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
-/// A peer's memory, checked and mapped: what [`super::super::Fabric::attach`] takes.
+/// A peer's memory, checked and mapped, as [`super::super::Fabric::attach`] takes it.
 pub struct Prepared {
     pub(super) peer: Slot,
     pub(super) link: Link,
-    /// Its rows in the order of the tables, each with which memory it is, and what will take its place when it is severed.
+    /// The peer's rows, in the order of the tables. Each comes with the identity of its memory, and with the address
+    /// space that replaces it when it is severed.
     pub(super) rows: Vec<(Arc<Row>, Origin, Spare)>,
-    /// What the peer got in return.
+    /// The offer that the peer got in return.
     given: Offer,
 }
 
@@ -58,7 +59,7 @@ impl Prepared {
 }
 
 impl Offer {
-    /// Makes the memory of the process in slot `me`: what the peers get, the header page and the rows.
+    /// Allocates the memory of the process in slot `me`: its offer for peers, its header page and its rows.
     pub(super) fn create(me: Slot, specs: &[TableSpec]) -> Result<(Offer, Header, Vec<Arc<Row>>), Error> {
         check_arguments(me, specs)?;
         let (header_fd, header) = create(HEADER_LEN, HEADER_LEN)?;
@@ -77,12 +78,13 @@ impl Offer {
         self.0.fds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The memory of the table at this position.
+    /// The present memory of the table at this position.
     pub(super) fn memory(&self, table: usize) -> Option<Arc<OwnedFd>> {
         self.fds().get(1 + table).cloned()
     }
 
-    /// Makes new memory for the table at this position, with the columns of `former`. Peers get it from now on.
+    /// Allocates new memory for the table at this position, with the columns of `former`. Later exchanges give it to
+    /// peers.
     pub(super) fn renew(&self, table: usize, former: &Row) -> Result<Arc<Row>, Error> {
         let (fd, row) = create(former.len(), former.columns_len())?;
         let mut columns = vec![0; former.columns_len()];
@@ -96,11 +98,12 @@ impl Offer {
 
     /// Exchanges memory and wake-up descriptors with the processes in these slots, all at once, until `deadline`.
     ///
-    /// Each stream is connected to the process in its slot, and the next byte on it, in either direction, is this
-    /// fabric's. The peers may come in any order; each must be making the same exchange meanwhile.
+    /// Each stream must be connected to the process in its slot, and the next byte in either direction must belong to
+    /// this fabric. The peers may come in any order. Each must run the same exchange at the same time.
     ///
     /// # Errors
-    /// [`SetupError::Peer`] for the first peer that gives something wrong: nobody is exchanged with then.
+    /// [`SetupError::Peer`] for the first peer that sends something wrong; the exchange with all others fails then,
+    /// too. [`SetupError::Missing`] when the deadline passes, [`SetupError::Local`] when this process lacks a resource.
     pub fn exchange(
         &self,
         links: Vec<(Slot, UnixStream)>,
@@ -118,7 +121,7 @@ impl Offer {
         met.into_iter().map(|met| Ok((met.peer, self.prepare(met)?))).collect()
     }
 
-    /// Checks and maps what the peer gave.
+    /// Checks and maps the memory that the peer sent.
     fn prepare(&self, met: Met) -> Result<Prepared, SetupError> {
         let Met { peer, stream, wakes_me, fds } = met;
         let fault = |what| SetupError::Peer(PeerFault { peer, what });
@@ -143,7 +146,7 @@ impl Offer {
 
 fn create(len: usize, columns_len: usize) -> Result<(OwnedFd, Row), Error> {
     sealed::create(len, columns_len).map_err(|error| {
-        // The limit of file sizes holds for shared memory, too.
+        // The limit of file sizes applies to shared memory, too.
         let advice = match error.is_too_large() {
             true => ", as RLIMIT_FSIZE forbids a file of that size: raise it (`ulimit -f`), or lower `ring_bytes`",
             false => "",
@@ -167,10 +170,10 @@ fn check_arguments(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The peer's eventfd, whose write must neither block us nor raise SIGPIPE.
+/// Checks the peer's eventfd: a write to it must neither block us nor raise SIGPIPE.
 fn wake_handle(fd: OwnedFd, fault: impl Fn(String) -> SetupError) -> Result<EventFd, SetupError> {
     let examined = |e| fault(format!("its eventfd cannot be examined: {e}"));
-    // Eventfds have no file type; pipes and sockets have.
+    // An eventfd has no file type; a pipe or a socket has one.
     if fstat(&fd).map_err(examined)?.st_mode & libc::S_IFMT != 0 {
         return Err(fault("it passed a descriptor that is no eventfd".to_owned()));
     }
@@ -178,6 +181,6 @@ fn wake_handle(fd: OwnedFd, fault: impl Fn(String) -> SetupError) -> Result<Even
     if !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) {
         return Err(fault("it passed an eventfd that blocks".to_owned()));
     }
-    // SAFETY: if it is no eventfd after all, our writes to it are errors that we ignore.
+    // SAFETY: if it is no eventfd after all, our writes to it fail with errors that we ignore.
     Ok(unsafe { EventFd::from_owned_fd(fd) })
 }

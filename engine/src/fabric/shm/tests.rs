@@ -1,4 +1,4 @@
-//! What only shared memory can get wrong; the rest is in the conformance suite.
+//! Faults that only shared memory can have; the conformance suite covers the rest.
 
 use super::super::turns::ASK_EVERY;
 use super::exchange::MAGIC;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const SPEC: TableSpec = TableSpec { id: TableId(5), columns_len: 64, row_len: 8192 };
 
-/// Only a bug lets a test wait so long.
+/// A deadline that only a bug lets a test reach.
 fn patient() -> Instant {
     Instant::now() + Duration::from_secs(120)
 }
@@ -30,11 +30,11 @@ fn memfd(len: u64, seal: SealFlag) -> OwnedFd {
     fd
 }
 
-/// The slots of who is tested, and of the other.
+/// The slots of the process under test and of its peer.
 const ME: Slot = 5;
 const PEER: Slot = 1;
 
-/// The process in slot [`PEER`], which says and passes what a test wants; by default, what is right.
+/// The process in slot [`PEER`], which sends the words and descriptors that a test gives it; by default correct ones.
 struct Fake {
     stream: UnixStream,
     words: Vec<u64>,
@@ -67,7 +67,7 @@ impl Fake {
     }
 }
 
-/// A fabric with its own row and its peer's.
+/// A fabric with its own row and its peer's row.
 struct End {
     fabric: ShmFabric,
     own: Arc<Row>,
@@ -85,7 +85,7 @@ fn meet(theirs: UnixStream) -> Result<End, SetupError> {
     exchange(ME, PEER, theirs)
 }
 
-/// What a process has against a fake.
+/// The fault that a process reports about a fake peer.
 fn fault(spoil: impl FnOnce(&mut Fake)) -> String {
     let (mut fake, theirs) = Fake::new();
     spoil(&mut fake);
@@ -97,7 +97,7 @@ fn fault(spoil: impl FnOnce(&mut Fake)) -> String {
     }
 }
 
-/// The ends in slots [`ME`] and [`PEER`].
+/// The two ends, in slots [`ME`] and [`PEER`].
 fn pair() -> [End; 2] {
     let (a, b) = UnixStream::pair().unwrap();
     std::thread::scope(|scope| {
@@ -145,7 +145,7 @@ fn wrong_descriptors_are_refused_and_none_leaks() {
     assert!(what.contains("no eventfd"), "{what}");
     let what = fault(|fake| fake.fds[1] = EventFd::new().unwrap().into());
     assert!(what.contains("blocks"), "{what}");
-    // The end of a pipe says when the last copy of its other end is closed.
+    // Reading a pipe returns its end when the last copy of the write end is closed.
     let (mut read, write) = std::io::pipe().unwrap();
     let mut held = Vec::new();
     let what = fault(|fake| {
@@ -259,7 +259,7 @@ fn a_peer_cannot_write_or_shrink_our_row() {
     assert_eq!(scm::receive(fake.stream.as_fd(), &mut [0; 64], &mut fds), Ok(64));
     let len = NonZeroUsize::new(SPEC.row_len).unwrap();
     let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a map at an address of the kernel's choice; it is refused anyhow.
+    // SAFETY: a map at an address of the kernel's choice; the kernel refuses it anyway.
     assert!(unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, &fds[2], 0) }.is_err());
     assert!(nix::unistd::ftruncate(&fds[2], 0).is_err());
     assert!(nix::unistd::write(&fds[2], b"x").is_err());
@@ -271,7 +271,7 @@ fn a_byte_after_set_up_is_a_breach() {
     own.word(0).store(1, Ordering::Release);
     (&b.links.get_mut(ME).unwrap().stream).write_all(b"!").unwrap();
     let mut events = Vec::new();
-    // Neither armed nor idle: noticed all the same.
+    // The fabric is neither armed nor idle, and must notice nevertheless.
     for _ in 0..ASK_EVERY {
         a.write(PEER, SPEC.id, 0..8, Source::Snapshot);
         a.poll(&mut events);
@@ -363,7 +363,7 @@ fn a_row_severed_while_its_owner_writes_has_the_data_of_its_counter() {
     }
 }
 
-/// What a process says of its memory later on is no more trusted than at the set-up.
+/// Memory that a process sends after set-up is trusted no more than that of the set-up.
 #[test]
 fn new_memory_that_cannot_be_is_refused() {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
@@ -398,7 +398,7 @@ fn new_memory_that_cannot_be_is_refused() {
     }
 }
 
-/// A peer that sends without end has its turn, and no more.
+/// A peer that sends without end gets one turn at a time.
 #[test]
 fn a_flood_of_new_memory_ends() {
     let [End { fabric: mut a, .. }, End { fabric: mut b, .. }] = pair();
@@ -411,7 +411,7 @@ fn a_flood_of_new_memory_ends() {
         }
     }
     assert_eq!(events, []);
-    // The last one comes, however many the stream did not take.
+    // The last message arrives, no matter how many the stream refused before.
     let newest = (0..2000).find_map(|_| {
         b.poll(&mut events);
         match a.renewed(PEER, SPEC.id, 1000) {

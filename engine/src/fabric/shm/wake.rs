@@ -1,46 +1,49 @@
-//! The header page: how a member tells its peers that it posted something, and that it sleeps.
+//! The header page: through it a member announces its posts to the peers, and shows whether it sleeps.
 //!
-//! The owner alone writes its page; the peers map it to read. A peer that posts wakes a sleeper by its eventfd.
+//! Only the owner writes its page; the peers map it read-only. A peer that posts wakes a sleeper through its eventfd.
 //!
-//! No wake-up is lost, because poster and sleeper each store, fence and then look at the other's word: of the two
-//! SeqCst fences one is first, and who comes second sees the other's store.
+//! No wake-up is lost, because poster and sleeper each store, fence, and then load the other's word. One of the two
+//! SeqCst fences comes first, and the side with the second fence sees the other side's store.
 //!
 //! | poster ([`Header::post`], [`Header::sleeping`]) | sleeper ([`Header::sleep`], [`Header::posts`]) |
 //! |---|---|
-//! | bump its `posts` word for the peer | store an odd generation |
+//! | increment its `posts` word for the peer | store an odd generation |
 //! | fence | fence |
-//! | load the peer's generation; odd: write its eventfd | load the peers' `posts`; changed: do not sleep |
+//! | load the peer's generation; if odd, write its eventfd | load the peers' `posts`; if changed, do not sleep |
 
 use super::super::{Row, SLOTS, Slot};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of the page.
 pub(super) const HEADER_LEN: usize = 4096;
-/// The generation of the owner's sleep: odd while it sleeps.
+/// Offset of the generation of the owner's sleep, which is odd while the owner sleeps.
 const GENERATION: usize = 0;
-/// One word per slot, how often the owner posted to it; apart from the generation, which others read when they post.
+/// Offset of one word per slot: the number of the owner's posts to it. On another cache line than the generation, which
+/// the peers read whenever they post.
 const POSTS: usize = 128;
-/// One word per table, the epoch of its row's memory.
+/// Offset of one word per table: the epoch of its row's memory.
 const EPOCHS: usize = POSTS + 8 * SLOTS;
-/// Tables, at most.
+/// The maximum number of tables.
 pub(super) const TABLES_MAX: usize = (HEADER_LEN - EPOCHS) / 8;
 
-/// One member's header page, its own or a peer's.
+/// One member's header page, the own or a peer's.
 pub(super) struct Header(pub(super) Row);
 
 impl Header {
-    /// Announces to `peer` that something was stored. The caller is the page's owner, and calls
-    /// [`Header::fence_posts`] before it asks whether the peer sleeps.
+    /// Announces to `peer` that something was stored.
+    ///
+    /// The caller owns the page, and calls [`Header::fence_posts`] before it checks whether the peer sleeps.
     pub(super) fn post(&self, peer: Slot) {
         post(self.0.word(POSTS + 8 * peer));
     }
 
-    /// How often the page's owner has posted to `me`; what it stored before is visible.
+    /// The number of posts from the page's owner to `me`. Everything that the owner stored before the last one is
+    /// visible.
     pub(super) fn posts(&self, me: Slot) -> u64 {
         posts(self.0.word(POSTS + 8 * me))
     }
 
-    /// The owner has given the row of the table at this position new memory.
+    /// Shows that the owner has given the row of the table at this position new memory.
     pub(super) fn renew(&self, table: usize, epoch: u64) {
         self.0.word(EPOCHS + 8 * table).store(epoch, Ordering::Release);
     }
@@ -50,7 +53,7 @@ impl Header {
         self.0.word(EPOCHS + 8 * table).load(Ordering::Acquire)
     }
 
-    /// Between posts and [`Header::sleeping`]: the poster's fence of the table above.
+    /// The fence between posts and [`Header::sleeping`]: the poster's fence of the table above.
     pub(super) fn fence_posts() {
         AtomicU64::fence();
     }
@@ -60,22 +63,23 @@ impl Header {
         sleeping(self.0.word(GENERATION))
     }
 
-    /// The owner is going to sleep, or to sleep on: a new odd generation, so that each peer wakes it again, once.
+    /// Marks the owner as asleep with a new odd generation, so that each peer wakes it once more. Called again to
+    /// continue a sleep.
     pub(super) fn sleep(&self) {
         sleep(self.0.word(GENERATION));
     }
 
-    /// The owner is awake.
+    /// Marks the owner as awake.
     pub(super) fn awake(&self) {
         awake(self.0.word(GENERATION));
     }
 }
 
-/// The words of the page, or loom's.
+/// A word of the page, or loom's model of one.
 trait Word {
     fn load(&self, order: Ordering) -> u64;
     fn store(&self, value: u64, order: Ordering);
-    /// SeqCst.
+    /// A SeqCst fence.
     fn fence();
 }
 
@@ -91,12 +95,12 @@ impl Word for AtomicU64 {
     }
 }
 
-/// Release: pairs with [`posts`], so that who sees the post sees the stores before it.
+/// Release: pairs with [`posts`], so that a reader that sees the post also sees the stores before it.
 fn post(word: &impl Word) {
     word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// Acquire: see [`post`].
+/// Acquire: pairs with [`post`].
 fn posts(word: &impl Word) -> u64 {
     word.load(Ordering::Acquire)
 }
@@ -111,7 +115,7 @@ fn sleep<W: Word>(word: &W) {
     W::fence();
 }
 
-/// Needs no order: a peer that sees it late wakes in vain.
+/// Needs no order: a peer that sees it late sends one needless wake-up.
 fn awake(word: &impl Word) {
     let generation = word.load(Ordering::Relaxed);
     word.store(generation.wrapping_add(generation % 2), Ordering::Relaxed);
@@ -145,8 +149,8 @@ mod tests {
         wakes: AtomicU64,
     }
 
-    /// Two posts against a sleeper that looks at its descriptor in between: when it would sleep, either it has seen all
-    /// posts, with what they announce, or its descriptor is or will be readable.
+    /// Two posts race with a sleeper that checks its descriptor in between. When the sleeper would sleep, either it has
+    /// seen both posts and the stores that they announce, or its descriptor is or becomes readable.
     #[test]
     fn loom_no_wake_up_is_lost() {
         loom::model(|| {

@@ -1,30 +1,31 @@
-//! How much of the kernel's memory the links may hold.
+//! Bounds the kernel memory that the links' socket buffers use.
 //!
-//! The kernel has one bound for the buffers of all its TCP connections (`tcp_mem`). Where they reach it, it drops what arrives and
-//! sends again ever more slowly, and members that run look dead. By itself it lets each connection have megabytes. Members of one
-//! group may all share a host: `n` of them have `n` times `n - 1` ends there. So each end gets its share of the bound, once that is
-//! small: a group of less than some thirty members has never that many connections, and keeps what the kernel gives it.
+//! The kernel has one limit for the buffers of all its TCP connections (`tcp_mem`). When they reach it, the kernel
+//! drops arriving segments and retransmits at ever longer intervals, so that running members look dead. Left alone, it
+//! grants each connection megabytes. All members of a group may be on one host, where `n` members have `n * (n - 1)`
+//! connection ends. So each end gets a share of the limit as soon as that share is small. A group of fewer than about
+//! thirty members never has so many connections, and keeps the kernel's own buffer sizes.
 //!
-//! A share is never so small that the window is smaller than a segment of the loopback device (64 KiB): the kernel would send
-//! each only when a timer tells it to.
+//! A share is never so small that the TCP window is smaller than a segment of the loopback device (64 KiB). The kernel
+//! would then send each segment only when a timer expires.
 
 use super::Slot;
 use socket2::SockRef;
 use std::net::TcpStream;
 
-/// The unit of `tcp_mem`, where pages are smallest.
+/// The unit of `tcp_mem`: a page, at its smallest size.
 const PAGE_BYTES: usize = 4096;
-/// A larger share is no bound: the kernel's own choice is better, and what is not sent is bounded already.
+/// A larger share is not set: the kernel's own choice is better, and unsent bytes are bounded already.
 const SHARE_MAX: usize = super::UNSENT_BYTES as usize;
 const STEP: usize = 8 << 10;
-/// Twice of this, which is for receiving, holds more than a segment.
+/// The receive buffer is twice this size, and so holds more than a loopback segment.
 const SHARE_MIN: usize = 48 << 10;
-/// The kernel takes twice of what it is told for what it needs itself; one share is for sending, and two are for receiving.
+/// One share for sending and two for receiving; the kernel doubles each for its own overhead.
 const SHARES_PER_END: usize = 6;
 
-/// The bound of the host, and what was set.
+/// The limit of the host, and the share that was set.
 pub(super) struct Buffers {
-    /// Bytes of all connections at which the kernel begins to save; `None` if it does not say.
+    /// Bytes in all connections above which the kernel begins to save memory; `None` if unknown.
     pressure: Option<usize>,
     share: Option<usize>,
 }
@@ -36,14 +37,15 @@ impl Buffers {
         Buffers { pressure: pages.map(|pages| pages.saturating_mul(PAGE_BYTES)), share: None }
     }
 
-    /// The share where a process has so many links; `None`: what the kernel likes.
+    /// The share of one end when a process has `links` links; `None` keeps the kernel's choice.
     fn share(&self, links: usize) -> Option<usize> {
         let share = self.pressure? / (SHARES_PER_END * links * (links + 1)).max(1);
-        // In large steps, so that it changes rarely.
+        // Rounded down to large steps, so that the share changes rarely.
         (share < SHARE_MAX).then(|| (share - share % STEP).max(SHARE_MIN))
     }
 
-    /// Gives each of all `links` its share, after that of `made` was made. What cannot be set is as the kernel likes.
+    /// Sets the share of all `links` after the link of `made` was added. If a size cannot be set, the kernel's choice
+    /// remains.
     pub(super) fn bound(&mut self, links: &[(Slot, &TcpStream)], made: Slot) {
         let share = self.share(links.len());
         let changed = std::mem::replace(&mut self.share, share) != share;

@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end.
+//! One connection to a peer, from its first byte to its end.
 
 use super::Tables;
 use super::fetch::Dealings;
@@ -12,33 +12,35 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// A link to a peer that is up. Readiness is edge-triggered: the kernel tells each change once, and what it told is
-/// kept here until a short read or write disproves it. So no system call only serves to change what is waited for.
+/// A link to a peer that is up.
+///
+/// Readiness is edge-triggered. The kernel reports each change once, and the link remembers it until a short read or
+/// write disproves it. So no system call is spent on changing the set of awaited events.
 pub(super) struct Link {
     pub(super) stream: TcpStream,
     pub(super) outbox: Outbox,
     inbox: Inbox,
-    /// The socket may hold something to read.
+    /// The socket may hold bytes to read.
     readable: bool,
-    /// The socket may take something.
+    /// The socket may take bytes.
     writable: bool,
-    /// The end of the stream is in the socket: a short read is no reason to stop.
+    /// The kernel has reported the end of the stream: a short read is no reason to stop reading.
     hung_up: bool,
-    /// The peer's end was read.
+    /// The peer's end of the stream was read.
     peer_ended: bool,
-    /// Our end was sent.
+    /// The end of our stream was sent.
     own_ended: bool,
-    /// Why sending failed. What the peer had sent is still read, then the link is down.
+    /// Why sending failed. The bytes that the peer had sent are still read; then the link is down.
     broken: Option<io::Error>,
 }
 
 /// How a link ended.
 pub(super) enum End {
-    /// Orderly, as we wanted.
+    /// In order, as this process wanted.
     Closed,
-    /// By the peer or the network.
+    /// By the peer or the network; the text is the cause.
     Down(String),
-    /// The peer broke the contract.
+    /// By the peer's violation of the protocol, which the text describes.
     Breach(String),
 }
 
@@ -57,7 +59,7 @@ impl Link {
         }
     }
 
-    /// Asks the peer for `place`, whose data go to `row`.
+    /// Requests `place` from the peer; the data will go to `row`.
     pub(super) fn ask(&mut self, place: Place, row: Arc<Row>) {
         self.inbox.ask(place, row, &mut self.outbox);
     }
@@ -67,21 +69,21 @@ impl Link {
         self.broken.is_none()
     }
 
-    /// True when another pass would be worth a try at once.
+    /// True if another pass at once is worthwhile.
     pub(super) fn has_work(&self) -> bool {
         (self.readable && !self.peer_ended) || (self.writable && !self.outbox.is_empty())
     }
 
-    /// Notes what the kernel told.
+    /// Records an event of the epoll.
     pub(super) fn note(&mut self, flags: EpollFlags) {
         let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         self.hung_up |= flags.intersects(ended);
         self.readable |= flags.intersects(ended | EpollFlags::EPOLLIN);
-        // A broken socket is "writable": the attempt tells the error.
+        // A broken socket counts as writable: the attempt to send returns the error.
         self.writable |= flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
     }
 
-    /// Receives and sends one pass. Returns how the link ended, if it did.
+    /// Receives and sends for one pass. Returns how the link ended, if it did.
     pub(super) fn serve(
         &mut self,
         peer: Slot,
@@ -115,7 +117,7 @@ impl Link {
         }
     }
 
-    /// Sends one pass of what is queued, and, when closing, our end after it.
+    /// Sends one pass of the queue, and the end of our stream after it when closing.
     pub(super) fn send(&mut self, own: &[Arc<Row>], closing: bool, stats: &mut FabricStats) {
         if self.broken.is_some() {
             return;
@@ -127,7 +129,7 @@ impl Link {
                 Sent::Failed(e) => {
                     self.outbox.clear();
                     self.broken = Some(e);
-                    // After this the stream has an end, which a last read finds.
+                    // The shutdown ends the stream, so that a last read finds the end.
                     let _ = self.stream.shutdown(Shutdown::Both);
                     self.readable = true;
                     self.hung_up = true;
@@ -136,7 +138,7 @@ impl Link {
             }
         }
         if closing && !self.own_ended && self.outbox.is_empty() {
-            // It fails only on a connection that broke, which the next read tells.
+            // Fails only on a connection that broke, which the next read reports.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.own_ended = true;
         }

@@ -1,18 +1,20 @@
-//! The contract over one non-blocking TCP connection per pair of members, for networks without RDMA.
+//! The TCP fabric: one non-blocking connection per pair of members, for networks without RDMA.
 //!
-//! [`TcpFabric::attach`](Fabric::attach) takes a connection whose two ends have made sure of each other; from then on it
-//! carries writes, requests and answers, each a header of 16 bytes and what it announces (see `wire`). The header of a
-//! write names no row: a connection carries the row of the peer at its other end, so no peer can write another's.
+//! [`TcpFabric::attach`](Fabric::attach) takes a connection after its two ends have verified each other. From then on
+//! the connection carries writes, requests and answers. Each of them is a header of 16 bytes and the bytes that it
+//! announces (see `wire`). The header of a write names no owner: the writes on a connection go to the row of the peer
+//! at its other end, so a peer cannot write another's row.
 //!
-//! TCP keeps the order, and one thread takes the bytes in: data go from the socket straight to their place, columns as
-//! whole words, each after everything that was posted before it.
+//! TCP keeps the order of the bytes, and one thread receives them. Data goes from the socket straight to its place.
+//! Columns are stored as whole words, each after everything that was posted before it.
 //!
-//! A fetch is a request and its answer. The peer answers in its `poll`, from the row as it is when the kernel takes the
-//! bytes; it holds the row meanwhile, whoever gets the slot. Each end keeps to the rows that were attached at the call.
+//! A fetch is a request and its answer. The peer answers in its `poll`, with the row's contents at the time when the
+//! kernel takes the bytes. It keeps the row alive until then, even if another process gets the slot. Each end uses the
+//! row that was attached when it made or received the request.
 //!
-//! A released link goes on in the background: what is queued for it no longer concerns [`Fabric::completed`] and
-//! [`Fabric::has_unsent`], as it is copied. A released peer that takes nothing, since it is stopped or far behind, holds
-//! up nobody: it counts as gone in [`Fabric::closed`], and when the fabric is dropped it has lost the rest.
+//! A released link is served in the background. Its queued writes are copied, so they no longer affect
+//! [`Fabric::completed`] and [`Fabric::has_unsent`]. A released peer that takes nothing, because it is stopped or far
+//! behind, delays nobody: [`Fabric::closed`] does not wait for it, and it loses the rest when the fabric is dropped.
 
 mod buffers;
 mod fetch;
@@ -41,14 +43,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use wire::Place;
 
-/// Most links that one poll hears of; the next one hears of the others.
+/// Most epoll events that one poll takes; the next poll takes the others.
 const EVENTS: usize = 64;
 
-/// Most bytes that the kernel keeps for a peer beyond those that are on the network. What it keeps goes out even when this
-/// process is stopped, and the peer takes it for a sign of life: the fewer they are, the sooner it finds out on a slow network.
+/// Most unsent bytes that the kernel holds for a peer, beyond those on the network.
+///
+/// The kernel sends these bytes even while this process is stopped, and the peer takes them for a sign of life. The
+/// fewer they are, the sooner the peer suspects a stopped process on a slow network.
 const UNSENT_BYTES: u32 = 256 << 10;
 
-/// Most released links that are still served; one more ends the oldest.
+/// Most released links that are still served. One more ends the oldest.
 const PARTING_MAX: usize = SLOTS;
 
 /// The TCP fabric. See the module's documentation.
@@ -57,35 +61,36 @@ pub struct TcpFabric {
     tables: Tables,
     links: Peers<Link>,
     buffers: Buffers,
-    /// Released, oldest first.
+    /// Released links, the oldest first.
     parting: Vec<Parting>,
-    /// The token of the next released link; those below [`SLOTS`] are of the links that are up.
+    /// The epoll token of the next released link. Tokens below [`SLOTS`] belong to the links that are up.
     next_token: u64,
-    /// Edge-triggered, with a token as its data.
+    /// Edge-triggered; the data of each event is a token.
     epoll: Epoll,
     ready: Box<[EpollEvent; EVENTS]>,
-    /// Writes posted so far: the last ticket.
+    /// The number of writes posted so far, which is the last ticket.
     posted: u64,
-    /// By slot: bytes that have come from there.
+    /// By slot: the bytes received from it.
     received: [u64; SLOTS],
     closing: bool,
     stats: FabricStats,
 }
 
-/// All rows that this process knows.
+/// All rows that this process has.
 struct Tables {
     specs: Vec<TableSpec>,
     /// The own row of each table.
     own: Vec<Arc<Row>>,
-    /// By slot, and the own ones among them; empty where nobody was attached.
+    /// By slot, the own slot included. Empty for a slot in which no process was attached.
     rows: Vec<Vec<Arc<Row>>>,
 }
 
 impl TcpFabric {
-    /// A fabric without peers for the process in slot `me`, and its rows in the order of `specs`.
+    /// Makes a fabric without peers for the process in slot `me`, and its rows in the order of `specs`.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a slot or tables that cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    /// [`Error::Misuse`] for an invalid slot or invalid tables, [`Error::Io`] when the system refuses memory or
+    /// descriptors.
     pub fn new(me: Slot, specs: &[TableSpec]) -> Result<(TcpFabric, Vec<Arc<Row>>), Error> {
         check(me, specs)?;
         let own = make_rows(specs)?;
@@ -109,7 +114,7 @@ impl TcpFabric {
         Ok((fabric, own))
     }
 
-    /// Asks the kernel which links changed.
+    /// Asks the kernel which links have changed.
     fn note_ready(&mut self) {
         match self.epoll.wait(&mut self.ready[..], EpollTimeout::ZERO) {
             Ok(count) => {
@@ -123,7 +128,7 @@ impl TcpFabric {
                 }
             }
             Err(nix::errno::Errno::EINTR) => {}
-            // Not known to happen; without it every link has to be tried.
+            // Not known to happen. Without the events every link has to be tried.
             Err(_) => {
                 self.links.iter_mut().for_each(|(_, link)| link.note(EpollFlags::all()));
                 self.parting.iter_mut().for_each(|link| link.note(EpollFlags::all()));
@@ -131,7 +136,8 @@ impl TcpFabric {
         }
     }
 
-    /// Puts `connection` in service as the link to `peer`, whose former one is dropped. What it brings goes to `rows`.
+    /// Puts `connection` into service as the link to `peer`, after dropping the former one. Writes received on it go to
+    /// `rows`.
     fn connect(&mut self, peer: Slot, connection: Connection, rows: Vec<Arc<Row>>) -> Result<(), Error> {
         let Connection::Tcp(stream) = connection else {
             return Err(Error::Misuse("a TCP fabric needs a TCP connection"));
@@ -148,7 +154,7 @@ impl TcpFabric {
         Ok(())
     }
 
-    /// Drops the connection to `peer` with all that is queued for it.
+    /// Drops the connection to `peer` and everything queued for it.
     fn drop_link(&mut self, peer: Slot) {
         if let Some(link) = self.links.remove(peer) {
             self.end(&link.stream);
@@ -156,7 +162,7 @@ impl TcpFabric {
     }
 
     fn end(&self, stream: &TcpStream) {
-        // Closing alone would not do it if someone else holds a duplicate of the descriptor.
+        // Closing alone does not suffice if another process holds a duplicate of the descriptor.
         let _ = self.epoll.delete(stream);
         let _ = stream.shutdown(Shutdown::Both);
     }
@@ -191,7 +197,7 @@ impl Fabric for TcpFabric {
         let Some(rows) = rows else {
             return Err(Error::Misuse("a link is made again to a process that was attached"));
         };
-        // First, and whatever becomes of the new one: what the former one still holds never lands.
+        // Drop the old link first, even if the new one fails: the bytes that it still holds must never land.
         self.drop_link(peer);
         self.connect(peer, connection, rows.clone())?;
         Ok(rows)
@@ -208,7 +214,7 @@ impl Fabric for TcpFabric {
         self.posted += 1;
         self.stats.writes_posted += 1;
         if range.len() <= SNAPSHOT_MAX {
-            // A stable source may be taken at any time: at once is cheapest when it is small.
+            // A stable source may be copied at any time, and for a small one a copy now is cheapest.
             let mut bytes = [0; SNAPSHOT_MAX];
             let bytes = &mut bytes[..range.len()];
             self.tables.own[index].load_words(start, bytes);
@@ -305,7 +311,7 @@ impl Fabric for TcpFabric {
         self.links.is_empty() && !self.parting.iter().any(Parting::is_sending)
     }
 
-    // The epoll is readable whenever a socket has something new, whether somebody sleeps on it or not.
+    // Nothing to do here or in `disarm`: the epoll becomes readable whenever a socket has news, asleep or not.
     fn arm(&mut self) {}
 
     fn disarm(&mut self) {}
@@ -338,18 +344,19 @@ impl Fabric for TcpFabric {
 impl Drop for TcpFabric {
     fn drop(&mut self) {
         for link in &mut self.parting {
-            // Bytes left unread would cost the peer what the kernel still has for it.
+            // Closing a socket with unread bytes resets the connection, and the peer would lose the bytes that the
+            // kernel still holds.
             let _ = link.discard(&mut self.stats);
         }
     }
 }
 
-/// What the epoll tells of a socket.
+/// The epoll flags of every socket.
 fn interest() -> EpollFlags {
     EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET
 }
 
-/// One row of each table.
+/// Allocates one row per table.
 fn make_rows(specs: &[TableSpec]) -> Result<Vec<Arc<Row>>, Error> {
     let row = |spec: &TableSpec| {
         Row::anonymous(spec.row_len, spec.columns_len)
@@ -359,7 +366,7 @@ fn make_rows(specs: &[TableSpec]) -> Result<Vec<Arc<Row>>, Error> {
     specs.iter().map(row).collect()
 }
 
-/// Refuses what cannot be a slot or a table.
+/// Refuses an invalid slot or invalid tables.
 fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
         return Err(Error::Misuse("a slot is below 64"));

@@ -1,4 +1,4 @@
-//! A link that was released: what was queued goes out, then our end, and what comes in is thrown away.
+//! A released link: sends the queued bytes, then the end of the stream, and discards everything that comes in.
 
 use super::link::Link;
 use super::send::{Outbox, Sent};
@@ -9,47 +9,47 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-/// Most bytes thrown away in one pass.
+/// Most bytes discarded in one pass.
 const PASS_BYTES: usize = 1 << 20;
 
-/// See the module. Readiness is kept as in [`Link`].
+/// A released link. Readiness is tracked as in [`Link`].
 pub(super) struct Parting {
-    /// What the epoll says of it.
+    /// Identifies the link in the events of the epoll.
     pub(super) token: u64,
     pub(super) stream: TcpStream,
     outbox: Outbox,
     readable: bool,
     writable: bool,
-    /// Nothing comes in any more.
+    /// The peer's end of the stream was read.
     peer_ended: bool,
-    /// Nothing goes out any more: our end was sent, or the connection broke.
+    /// Nothing more is sent: the end of our stream was sent, or the connection broke.
     own_ended: bool,
 }
 
 impl Parting {
-    /// Takes over `link`; the sources of what is queued may change from here on.
+    /// Takes over `link`. The sources of its queued writes may change from now on.
     pub(super) fn new(link: Link, token: u64, own: &[Arc<Row>]) -> Parting {
         let Link { stream, mut outbox, .. } = link;
         outbox.copy_own(own);
         Parting { token, stream, outbox, readable: true, writable: true, peer_ended: false, own_ended: false }
     }
 
-    /// Notes what the kernel told.
+    /// Records an event of the epoll.
     pub(super) fn note(&mut self, flags: EpollFlags) {
         let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         self.readable |= flags.intersects(ended | EpollFlags::EPOLLIN);
         self.writable |= flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
     }
 
-    /// Whether it has something to send and the kernel may take it.
+    /// Whether something is still to be sent and the kernel may take it.
     pub(super) fn is_sending(&self) -> bool {
         self.writable && !self.own_ended
     }
 
-    /// One pass. True once nothing is left to do but to close the socket.
+    /// Serves the link for one pass. True once the socket can be closed.
     ///
-    /// A socket that is closed while it holds bytes unread resets the connection, and what the kernel has not sent yet is
-    /// lost: so the peer's bytes are taken, and the socket is kept until its end.
+    /// Closing a socket that holds unread bytes resets the connection, and the bytes that the kernel has not sent yet
+    /// are lost. So the peer's bytes are read, and the socket stays open until the peer ends its stream.
     pub(super) fn serve(&mut self, own: &[Arc<Row>], stats: &mut FabricStats) -> bool {
         if self.is_sending() {
             match self.outbox.send(self.stream.as_fd(), own, stats) {
@@ -59,7 +59,7 @@ impl Parting {
             }
         }
         if !self.own_ended && self.outbox.is_empty() {
-            // It fails only on a connection that broke.
+            // Fails only on a connection that broke.
             let _ = self.stream.shutdown(Shutdown::Write);
             self.own_ended = true;
         }
@@ -69,7 +69,7 @@ impl Parting {
         self.own_ended && self.peer_ended
     }
 
-    /// Throws away what came in, one pass.
+    /// Discards received bytes for one pass.
     pub(super) fn discard(&mut self, stats: &mut FabricStats) -> io::Result<()> {
         let mut left = PASS_BYTES;
         while left > 0 && self.readable && !self.peer_ended {

@@ -1,5 +1,5 @@
-//! What arrives from one peer: data goes from the socket straight to its place in the row, headers and columns by way of
-//! a small staging buffer.
+//! The receiving side of a link. Data goes from the socket straight to its place in the row; headers and columns pass
+//! through a small staging buffer.
 
 use super::fetch::{Asked, Dealings};
 use super::send::Outbox;
@@ -12,38 +12,38 @@ use std::sync::Arc;
 /// Most bytes taken from one peer in one pass, so that no peer starves the others.
 const PASS_BYTES: usize = 1 << 20;
 
-/// Staging for a stream of small writes: many of them for one system call.
+/// Size of the staging buffer. A stream of small writes then needs one system call for many of them.
 const STAGING_BYTES: usize = 32 << 10;
 
-/// From this many bytes of data on, what follows them is probably as large: take no more than its headers and columns
-/// into staging, so that its data too can go straight to its place.
+/// Data of at least this length is probably followed by data as large. So only the headers and columns that follow it
+/// are read into staging, and the next data can go straight to its place.
 const LARGE_BYTES: usize = 8 << 10;
 
-/// Staging behind large data.
+/// Bytes of staging offered behind large data.
 const STAGING_BEHIND_LARGE_BYTES: usize = 512;
 
-/// How a pass over one peer's bytes ended.
+/// The result of one pass over a peer's bytes.
 pub(super) enum Received {
     /// The socket holds nothing more for now.
     Drained,
-    /// The pass was full; the socket may hold more.
+    /// The pass reached its limit; the socket may hold more.
     More,
-    /// The peer's orderly end.
+    /// The peer ended the stream in order.
     End,
     /// The connection broke.
     Failed(io::Error),
-    /// The peer broke the contract.
+    /// The peer violated the protocol.
     Breach(String),
 }
 
 /// The receiving side of a link.
 pub(super) struct Inbox {
-    /// The peer's row of each table: nothing else can be written through this link, but for answers.
+    /// The peer's row of each table. All writes of this link go here; only answers go elsewhere.
     rows: Vec<Arc<Row>>,
     staging: Box<[u8]>,
-    /// Bytes at the front of `staging` that are not parsed: less than a header, or than a word.
+    /// Bytes at the front of `staging` that are not parsed yet: less than a header, or less than a word.
     staged: usize,
-    /// The write or answer whose bytes come next; none before a header.
+    /// The write or answer to which the next bytes belong; `None` when a header comes next.
     target: Option<Target>,
     asked: Asked,
 }
@@ -59,18 +59,20 @@ impl Inbox {
         }
     }
 
-    /// Asks the peer for `place`, whose data go to `row`.
+    /// Requests `place` from the peer; the data will go to `row`.
     pub(super) fn ask(&mut self, place: Place, row: Arc<Row>, outbox: &mut Outbox) {
         self.asked.push(place, row, outbox);
     }
 
-    /// True between the first and the last byte of a write.
+    /// True between the first and the last byte of a message.
     pub(super) fn inside_write(&self) -> bool {
         self.staged > 0 || self.target.is_some()
     }
 
-    /// One pass: takes what the socket holds and lets it land. With `to_the_end` the end of the stream is known to be
-    /// in the socket, and looked for.
+    /// Receives one pass: takes bytes from the socket and stores them in place.
+    ///
+    /// `to_the_end` means that the kernel has reported the end of the stream. A short read then does not end the pass,
+    /// so that the end is found.
     pub(super) fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -104,7 +106,8 @@ impl Inbox {
         Received::More
     }
 
-    /// One system call: the rest of the current data, then as much staging as is wise. Returns the bytes it asked for.
+    /// Makes one system call, for the rest of the current data and a suitable part of staging. Returns the number of
+    /// bytes requested.
     fn read(&mut self, socket: BorrowedFd<'_>, left: usize) -> (usize, io::Result<usize>) {
         let mut direct = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let mut room = self.staging.len();
@@ -112,7 +115,8 @@ impl Inbox {
             let len = range.len().min(left);
             let place = row(&self.rows, &self.asked, *table, *answer).ptr(range.start..range.start + len);
             direct = libc::iovec { iov_base: place.cast(), iov_len: len };
-            // Staging holds what follows the data, so it has no place behind a part of them.
+            // Staging receives the bytes behind the data. While only a part of the data is requested, nothing may go
+            // there.
             room = match range.len() {
                 rest if rest > len => self.staged,
                 rest if rest >= LARGE_BYTES => STAGING_BEHIND_LARGE_BYTES,
@@ -122,14 +126,15 @@ impl Inbox {
         let staging = &mut self.staging[self.staged..room];
         let parts = [direct, libc::iovec { iov_base: staging.as_mut_ptr().cast(), iov_len: staging.len() }];
         let parts = if direct.iov_len == 0 { &parts[1..] } else { &parts[..] };
-        // SAFETY: the first part is a range of a row, which `Row::ptr` checked and which `self.rows` or
-        // `self.asked` keeps mapped; the contract lets its data change under a reader. The second is borrowed mutably for the call.
+        // SAFETY: the first part is a range of a row, which `Row::ptr` checked and which `self.rows` or `self.asked`
+        // keeps mapped. The contract allows its data to change under a reader. The second part is borrowed mutably for
+        // the call.
         let taken = unsafe { libc::readv(socket.as_raw_fd(), parts.as_ptr(), parts.len() as i32) };
         let asked = direct.iov_len + staging.len();
         (asked, usize::try_from(taken).map_err(|_| io::Error::last_os_error()))
     }
 
-    /// Takes account of `taken` bytes that [`Inbox::read`] put in place, and parses what is staged.
+    /// Accounts for `taken` bytes that [`Inbox::read`] put in place, and parses the staged ones.
     fn land(&mut self, taken: usize, dealings: &mut Dealings<'_>) -> Result<(), String> {
         let mut direct = 0;
         if let Some(target) = self.target.as_mut().filter(|target| !target.columns) {
@@ -146,7 +151,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Applies the first `staged` bytes of staging, in order. Returns how many it could use.
+    /// Applies the first `staged` bytes of staging, in order. Returns how many of them it used.
     fn parse(&mut self, staged: usize, dealings: &mut Dealings<'_>) -> Result<usize, String> {
         let mut at = 0;
         loop {
@@ -166,13 +171,14 @@ impl Inbox {
             let row = row(&self.rows, &self.asked, target.table, target.answer);
             let mut len = target.range.len().min(bytes.len());
             if target.columns {
-                // Whole words only, so that no reader sees a torn one.
+                // Whole words only, so that no reader sees a torn word.
                 len &= !7;
                 row.store_words(target.range.start, &bytes[..len]);
             } else {
                 let place = row.ptr(target.range.start..target.range.start + len);
-                // SAFETY: `place` has `len` bytes, which `Row::ptr` checked; staging is private, so they do not overlap;
-                // the contract lets data change under a reader until the counter that guards them is stored.
+                // SAFETY: `place` has `len` bytes, which `Row::ptr` checked. Staging is private memory, so they do not
+                // overlap. The contract allows data to change under a reader until the counter that guards it is
+                // stored.
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, len) };
             }
             at += len;
@@ -184,7 +190,7 @@ impl Inbox {
         }
     }
 
-    /// Refuses an answer that was not asked for.
+    /// Refuses an answer that was not requested.
     fn expected(&self, place: &Place) -> Result<Target, String> {
         let Place { table, id, owner, ref range } = *place;
         if !self.asked.expects(place) {
@@ -193,7 +199,7 @@ impl Inbox {
         Ok(Target { table, range: range.clone(), columns: false, answer: true })
     }
 
-    /// The write or answer has landed.
+    /// Completes the current write or answer: its last byte has landed.
     fn finish(&mut self, dealings: &mut Dealings<'_>) {
         if self.target.take().is_some_and(|target| target.answer) {
             dealings.fetched(&mut self.asked);
@@ -201,7 +207,7 @@ impl Inbox {
     }
 }
 
-/// Where a write or an answer goes.
+/// The row to which a write or an answer goes.
 #[inline]
 fn row<'a>(rows: &'a [Arc<Row>], asked: &'a Asked, table: usize, answer: bool) -> &'a Row {
     if answer && let Some(row) = asked.row() { row } else { &rows[table] }

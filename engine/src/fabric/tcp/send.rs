@@ -1,5 +1,5 @@
-//! What is queued for one peer: small writes as bytes, large stable ones as ranges of the own row, in posting order.
-//! Answers to its requests are ranges of the rows it asked for.
+//! The sending side of a link: the queue for one peer, in posting order. Small writes are queued as bytes, large stable
+//! ones as ranges of the own row, and answers as ranges of the requested rows.
 
 use super::wire::{self, HEADER_LEN, Place};
 use crate::fabric::{FabricStats, Row, TableId};
@@ -9,26 +9,26 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-/// Most bytes given to one peer in one pass, so that it starves neither the others nor the caller.
+/// Most bytes sent to one peer in one pass, so that it starves neither the others nor the caller.
 const PASS_BYTES: usize = 1 << 20;
 
-/// Parts of one system call. Small writes share parts, so these are enough for many of them.
+/// Most parts of one system call. Small writes share a part, so these suffice for many writes.
 const PARTS: usize = 256;
 
-/// Buffered bytes, then a range of a source. Only the last segment can be without a range.
+/// Buffered bytes, followed by a range of a source. Only the last segment of the queue may have an empty range.
 struct Segment {
     buffered: usize,
     direct: Range<usize>,
     source: Bytes,
 }
 
-/// Where the range of a segment lies.
+/// The source of a segment's range.
 enum Bytes {
-    /// In the own row of the table with this index, for the write with this ticket.
+    /// The own row of the table with this index, for the write with this ticket.
     Own { table: usize, ticket: u64 },
-    /// In any row: an answer.
+    /// Any row: the segment is an answer.
     Row(Arc<Row>),
-    /// In a copy.
+    /// A copy.
     Copy(Box<[u8]>),
 }
 
@@ -36,17 +36,17 @@ enum Bytes {
 pub(super) struct Outbox {
     bytes: VecDeque<u8>,
     segments: VecDeque<Segment>,
-    /// The write that was queued last, if all of it is in `bytes`.
+    /// The last write in the queue, if `bytes` contains all of it.
     last: Option<(TableId, Range<usize>)>,
-    /// Segments that are answers.
+    /// The number of segments that are answers.
     answers: usize,
 }
 
-/// How a pass ended.
+/// The result of one pass.
 pub(super) enum Sent {
-    /// The kernel took everything, or the pass was full.
+    /// The kernel took everything, or the pass reached its limit.
     Ready,
-    /// The kernel takes no more until it says so.
+    /// The kernel takes no more until it reports the socket as writable.
     Full,
     /// The connection broke.
     Failed(io::Error),
@@ -68,25 +68,25 @@ impl Outbox {
         self.answers = 0;
     }
 
-    /// The first ticket whose source the kernel has still to read.
+    /// The first ticket with a source that the kernel has yet to read.
     pub(super) fn first_direct(&self) -> Option<u64> {
-        // Only answers are passed over, which are few.
+        // The search skips only answers, which are few.
         self.segments.iter().filter(|segment| !segment.direct.is_empty()).find_map(|segment| match segment.source {
             Bytes::Own { ticket, .. } => Some(ticket),
             _ => None,
         })
     }
 
-    /// Answers that the kernel has not taken to their last byte.
+    /// The number of answers that the kernel has not taken completely.
     pub(super) fn answers(&self) -> usize {
         self.answers
     }
 
-    /// Queues a write whose bytes are copied.
+    /// Queues a write of `bytes`, which are copied.
     pub(super) fn push_copy(&mut self, id: TableId, range: Range<usize>, bytes: &[u8]) {
         let wire_len = HEADER_LEN + bytes.len();
-        // Nothing was posted since, and nothing of it was sent: the peer may as well see only the newer bytes. This
-        // bounds the queue of a slow peer, whose hot line is pushed again and again.
+        // Nothing was posted after the last write of this range, and nothing of it was sent. So the peer may see only
+        // the newer bytes. This bounds the queue of a slow peer to which the same few words are pushed again and again.
         if self.bytes.len() >= wire_len && self.last.as_ref() == Some(&(id, range.clone())) {
             let from = self.bytes.len() - bytes.len();
             self.bytes.range_mut(from..).zip(bytes).for_each(|(old, new)| *old = *new);
@@ -98,7 +98,7 @@ impl Outbox {
         self.last = Some((id, range));
     }
 
-    /// Queues a write whose bytes the kernel takes from the own row of the table with this index.
+    /// Queues a write that the kernel will read from the own row of the table with index `table`.
     pub(super) fn push_direct(&mut self, id: TableId, table: usize, range: Range<usize>, ticket: u64) {
         let header = wire::write(id, &range);
         self.push_range(header, range, Bytes::Own { table, ticket });
@@ -111,7 +111,7 @@ impl Outbox {
         self.tail().buffered += HEADER_LEN;
     }
 
-    /// Queues an answer, whose bytes the kernel takes from `row`.
+    /// Queues an answer that the kernel will read from `row`.
     pub(super) fn push_answer(&mut self, place: &Place, row: Arc<Row>) {
         self.answers += 1;
         self.push_range(wire::answer(place), place.range.clone(), Bytes::Row(row));
@@ -126,19 +126,20 @@ impl Outbox {
         tail.source = source;
     }
 
-    /// Copies what the kernel has still to take from the own rows: from here on their writes are complete.
+    /// Copies the bytes that the kernel has yet to take from the own rows. Their writes are complete then.
     pub(super) fn copy_own(&mut self, rows: &[Arc<Row>]) {
         for Segment { direct, source, .. } in &mut self.segments {
             let Bytes::Own { table, .. } = *source else { continue };
             let from = rows[table].ptr(direct.clone());
-            // SAFETY: `Row::ptr` checked the range, and the row is mapped; the source of a stable write does not change.
+            // SAFETY: `Row::ptr` checked the range, and the row is mapped. The source of a stable write does not
+            // change.
             let bytes = unsafe { std::slice::from_raw_parts(from, direct.len()) };
             *source = Bytes::Copy(bytes.into());
             *direct = 0..bytes.len();
         }
     }
 
-    /// The segment that takes more buffered bytes.
+    /// The segment to which buffered bytes are appended.
     fn tail(&mut self) -> &mut Segment {
         if self.segments.back().is_none_or(|segment| !segment.direct.is_empty()) {
             self.segments.push_back(Segment { buffered: 0, direct: 0..0, source: Bytes::Own { table: 0, ticket: 0 } });
@@ -147,7 +148,7 @@ impl Outbox {
         &mut self.segments[last]
     }
 
-    /// One pass: gives the kernel what it takes. `rows` is the own row of each table.
+    /// Sends one pass: gives the kernel as much as it takes. `rows` holds the own row of each table.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, rows: &[Arc<Row>], stats: &mut FabricStats) -> Sent {
         let mut left = PASS_BYTES;
         while left > 0 && !self.is_empty() {
@@ -165,7 +166,7 @@ impl Outbox {
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EAGAIN) => return Sent::Full,
                     Some(libc::EINTR) => {}
-                    // The kernel is short of memory; it will not say when that is over.
+                    // The kernel is short of memory, and does not report when that is over.
                     Some(libc::ENOBUFS | libc::ENOMEM) => return Sent::Ready,
                     _ => return Sent::Failed(e),
                 },
@@ -174,7 +175,7 @@ impl Outbox {
         Sent::Ready
     }
 
-    /// One system call for at most `left` bytes. Returns the bytes it offered.
+    /// Makes one system call for at most `left` bytes. Returns the number of bytes offered.
     fn send_once(&self, socket: BorrowedFd<'_>, rows: &[Arc<Row>], left: usize) -> (usize, io::Result<usize>) {
         let mut parts =
             Parts { list: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PARTS], used: 0, left };
@@ -204,8 +205,8 @@ impl Outbox {
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.list.as_mut_ptr();
         message.msg_iovlen = parts.used as _;
-        // SAFETY: every part lies in `self` or in a mapped row, both of which outlive the call; the kernel only
-        // reads them, and the source of a stable write does not change before it completes.
+        // SAFETY: every part lies in `self` or in a mapped row, both of which outlive the call. The kernel only reads
+        // them, and the source of a stable write does not change before it completes.
         let taken = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
         (left - parts.left, usize::try_from(taken).map_err(|_| io::Error::last_os_error()))
     }
@@ -235,7 +236,7 @@ impl Outbox {
 struct Parts {
     list: [libc::iovec; PARTS],
     used: usize,
-    /// Bytes that it may still offer.
+    /// The number of bytes that may still be added.
     left: usize,
 }
 

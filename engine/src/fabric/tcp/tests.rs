@@ -1,4 +1,4 @@
-//! What the shared conformance suite cannot see: the bytes on the wire, and peers that send others.
+//! Tests that the shared conformance suite cannot make: the exact bytes on the wire, and peers that send wrong ones.
 
 mod fetches;
 mod queues;
@@ -23,16 +23,16 @@ fn connected(address: &str) -> (TcpStream, TcpStream) {
     (near, listener.accept().unwrap().0)
 }
 
-/// The subject's slot.
+/// The slot of the fabric under test.
 const ME: Slot = 5;
-/// Whose slot is in the test's hands.
+/// The slot that the test itself plays.
 const PEER: Slot = 1;
-/// Who was severed; its rows are still there.
+/// The slot of a severed process, of which the rows still exist.
 const THIRD: Slot = 2;
 
 struct Subject {
     fabric: TcpFabric,
-    /// The own row of each table, those of [`PEER`] and those of [`THIRD`].
+    /// The rows of each table: the own ones, those of [`PEER`] and those of [`THIRD`].
     rows: [Vec<Arc<Row>>; 3],
     peer: TcpStream,
     events: Vec<Event>,
@@ -51,7 +51,7 @@ impl Subject {
         Subject { fabric, rows: [own, of_peer, of_third], peer, events: vec![] }
     }
 
-    /// Sleeps on the descriptor whenever a poll found nothing, so that a lost wake-up is a test that hangs.
+    /// Sleeps on the descriptor whenever a poll finds nothing, so that a lost wake-up makes the test hang.
     fn poll_until(&mut self, done: impl Fn(&Subject) -> bool) {
         while !done(self) {
             if !self.fabric.poll(&mut self.events) && !done(self) {
@@ -66,7 +66,7 @@ impl Subject {
         self.poll_until(|s| s.fabric.stats().bytes_received == want || !s.events.is_empty());
     }
 
-    /// Whose as in `rows`.
+    /// The contents of a row; `whose` is an index of `rows`.
     fn row(&self, table: usize, whose: usize) -> Vec<u8> {
         contents(&self.rows[whose][table])
     }
@@ -119,7 +119,7 @@ fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) | 1).collect()
 }
 
-/// Columns and data of both tables, small and not.
+/// Writes of columns and data to both tables, short and long ones.
 fn valid_stream() -> Vec<u8> {
     let mut stream = frame(1, 16, &pattern(24, 1));
     stream.extend(frame(1, 128, &pattern(72, 2)));
@@ -129,7 +129,7 @@ fn valid_stream() -> Vec<u8> {
     stream
 }
 
-/// What a stream means, told in another way: the peer's rows after it, and whether it is a breach.
+/// A second, independent decoder: the peer's rows after a stream, and whether the stream violates the protocol.
 fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
     let mut rows: Vec<Vec<u8>> = specs.iter().map(|spec| vec![0; spec.row_len]).collect();
     while stream.len() >= 16 {
@@ -143,7 +143,7 @@ fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
         let (columns, row) = (specs[table].columns_len as u128, specs[table].row_len as u128);
         let words = len > 0 && len.is_multiple_of(8) && offset.is_multiple_of(8);
         if header[0] == 2 {
-            // A request, which has no bytes and changes nothing here.
+            // A request has no payload, and changes nothing here.
             let known = [ME, PEER, THIRD].contains(&usize::from(header[1]));
             if !known || !words || offset < columns || offset + len > row {
                 return (rows, true);
@@ -253,7 +253,7 @@ fn all_that_arrived_before_the_end_has_landed() {
     }
 }
 
-/// Ends the connection without an orderly end, as the kernel does for a process that dies with bytes unread.
+/// Ends the connection with a reset, as the kernel does for a process that dies with unread bytes.
 fn reset(subject: &mut Subject) {
     let peer = std::mem::replace(&mut subject.peer, connected("127.0.0.1:0").0);
     setsockopt(&peer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
@@ -263,7 +263,7 @@ fn reset(subject: &mut Subject) {
 fn a_reset_comes_after_what_arrived() {
     let mut subject = Subject::new();
     let payload = pattern(8_000, 1);
-    // In one piece: a reset drops what its sender's kernel still holds back.
+    // In one piece, since a reset drops the bytes that the sender's kernel still holds back.
     subject.peer.write_all(&[frame(1, 128, &payload), frame(1, 0, &[1; 8])].concat()).unwrap();
     reset(&mut subject);
     subject.poll_until(|s| !s.events.is_empty());
@@ -277,7 +277,7 @@ fn a_send_that_fails_leaves_what_arrived_to_be_read() {
     let mut subject = Subject::new();
     subject.peer.write_all(&frame(1, 0, &[1; 8])).unwrap();
     reset(&mut subject);
-    // The socket knows of the reset, the fabric does not yet.
+    // The socket has received the reset, but the fabric has not noticed it yet.
     sleep(&subject.fabric);
     while subject.fabric.links.get_mut(PEER).unwrap().takes_writes() {
         subject.fabric.write(1, TABLE, 128..64 << 10, Source::Stable);
@@ -341,7 +341,7 @@ fn the_caller_must_not_cross_the_columns() {
     Subject::new().fabric.write(1, TABLE, 120..136, Source::Stable);
 }
 
-/// Headers that are right, nearly right and wrong, and bytes that are anything.
+/// Correct, almost correct and wrong headers, and arbitrary bytes.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let words = prop_oneof![Just(0u64), Just(1), 0..40u64, Just(8191), Just(8192), Just(u64::MAX / 8)];
     let valid = (prop_oneof![Just(1u16), Just(7)], 0..16u64, 1..9u64, any::<u8>())
@@ -366,7 +366,7 @@ proptest! {
         let (early, late) = stream.split_at(cut.index(stream.len() + 1));
         subject.peer.write_all(early).unwrap();
         subject.fabric.poll(&mut subject.events);
-        // It fails when the fabric has severed us already.
+        // Fails if the fabric has severed us already.
         let _ = subject.peer.write_all(late);
         let _ = subject.peer.shutdown(Shutdown::Write);
         subject.poll_until(|s| !s.events.is_empty());

@@ -1,10 +1,10 @@
-//! The 16 bytes before everything on the wire: `{kind u8, owner u8, table u16, len u32, offset u64}`, little endian.
+//! The 16-byte header of every message: `{kind u8, owner u8, table u16, len u32, offset u64}`, little endian.
 //!
-//! | kind | `owner` | what it is | what follows |
+//! | kind | `owner` | meaning | followed by |
 //! |---|---|---|---|
 //! | 1 | 0 | a write to the sender's row | `len` bytes |
 //! | 2 | a slot | a request for data of that slot's row | nothing |
-//! | 3 | a slot | the answer to a request, word for word the same otherwise | `len` bytes |
+//! | 3 | a slot | the answer to a request; the other fields repeat those of the request | `len` bytes |
 
 use crate::fabric::{Slot, TableId, TableSpec};
 use std::ops::Range;
@@ -15,34 +15,34 @@ const KIND_WRITE: u8 = 1;
 const KIND_REQUEST: u8 = 2;
 const KIND_ANSWER: u8 = 3;
 
-/// The longest row whose ranges a header can name.
+/// The longest row of which a header can name every range.
 pub(super) const ROW_LEN_MAX: usize = u32::MAX as usize;
 
-/// A write that was checked, or what is still to come of it.
+/// A write or an answer with a checked header, or the rest of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
-    /// Index of the table among the specs, not its number.
+    /// The index of the table among the specs, not its number.
     pub(super) table: usize,
-    /// Where the next byte goes in the row.
+    /// The range of the row that is still missing; the next byte goes to its start.
     pub(super) range: Range<usize>,
-    /// Columns, which are stored as words, rather than data.
+    /// True for columns, which are stored as whole words; false for data.
     pub(super) columns: bool,
-    /// An answer, which goes to the row it was asked for, and not to the peer's.
+    /// True for an answer, which goes to the row of the request and not to the peer's row.
     pub(super) answer: bool,
 }
 
-/// Data of a row, as requests and answers name them.
+/// A range of a row's data, as requests and answers name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Index of the table among the specs, not its number.
+    /// The index of the table among the specs, not its number.
     pub(super) table: usize,
     pub(super) id: TableId,
-    /// Not checked but for the row that it must have.
+    /// Any value from 0 to 255; the receiver checks only that it has a row of this slot.
     pub(super) owner: Slot,
     pub(super) range: Range<usize>,
 }
 
-/// What a peer says next.
+/// The decoded header of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Header {
     Write(Target),
@@ -50,17 +50,17 @@ pub(super) enum Header {
     Answer(Place),
 }
 
-/// The header of a write of `range`, which lies in a row of at most [`ROW_LEN_MAX`] bytes.
+/// The header of a write of `range`, in a row of at most [`ROW_LEN_MAX`] bytes.
 pub(super) fn write(table: TableId, range: &Range<usize>) -> [u8; HEADER_LEN] {
     encode(KIND_WRITE, 0, table, range)
 }
 
-/// The header that asks for `place`.
+/// The header of a request for `place`.
 pub(super) fn request(place: &Place) -> [u8; HEADER_LEN] {
     encode(KIND_REQUEST, place.owner, place.id, &place.range)
 }
 
-/// The header of the bytes of `place`.
+/// The header of the answer with the bytes of `place`.
 pub(super) fn answer(place: &Place) -> [u8; HEADER_LEN] {
     encode(KIND_ANSWER, place.owner, place.id, &place.range)
 }
@@ -75,7 +75,7 @@ fn encode(kind: u8, owner: Slot, table: TableId, range: &Range<usize>) -> [u8; H
     header
 }
 
-/// What a peer's header says, or how it breaks the contract.
+/// Decodes a peer's header; the error describes its violation of the protocol.
 pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<Header, String> {
     let [kind, owner, t0, t1, l0, l1, l2, l3, offset @ ..] = *header;
     let id = u16::from_le_bytes([t0, t1]);
@@ -101,7 +101,7 @@ pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<H
     let Some(end) = offset.checked_add(len).filter(|&end| end <= row_len as u64) else {
         return Err(format!("{}, whose rows have {row_len} bytes", what()));
     };
-    // Both fit: they are at most `row_len`.
+    // Both fit in `usize`, since they are at most `row_len`.
     let range = offset as usize..end as usize;
     let columns = range.start < columns_len;
     if kind == KIND_WRITE {

@@ -1,48 +1,49 @@
-//! What the two ends of a link tell each other before it is in service, over the stream that goes with it.
+//! The messages that the two ends of a link exchange before it is in service, over the stream that belongs to it.
 //!
-//! One message each way, of a length both know: 64-bit words in little-endian order, see [`Hello::words`]. Then one byte,
-//! [`READY`], from each end once its queue pair takes what the other sends. Of a link that is made again each end says one
-//! more, [`SEVERED`], once its former link is severed: what is written before that would meet what the former link brings.
+//! Each end sends one message, of a length that both know: 64-bit words in little-endian order, see [`Hello::words`].
+//! Then each end sends one byte, [`READY`], when its queue pair accepts the other end's requests. On a link that is
+//! made again, each end sends one more byte, [`SEVERED`], after it has severed its former link: earlier writes could
+//! mix with those of the former link.
 
 use super::super::{SLOTS, Slot, TableSpec};
 use super::region::Target;
 use super::sys::Remote;
 
-/// "galerna" and the version of this message.
+/// "galernv" and the version of this message.
 const MAGIC: u64 = u64::from_be_bytes(*b"galernv\x01");
-/// Said by an end whose queue pair is ready.
+/// Sent by an end when its queue pair is ready.
 pub(super) const READY: u8 = 0xa5;
-/// Said by an end of a link that is made again once nothing lands there any more by the former one.
+/// Sent by an end of a link that is made again, when nothing lands there through the former link any more.
 pub(super) const SEVERED: u8 = 0x5e;
-/// Words before the tables': magic, slots, tables, queue pair and path.
+/// Words before those of the tables: magic, slots, tables, queue pair and path.
 const HEAD_WORDS: usize = 15;
-/// Words per table: its shape, then where its row is found.
+/// Words per table: its shape, then the target of its row.
 const TABLE_WORDS: usize = 5;
 
-/// What one end says.
+/// The message of one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello {
     pub(super) from: Slot,
     pub(super) to: Slot,
     pub(super) remote: Remote,
-    /// `IBV_MTU_*` of its port.
+    /// The `IBV_MTU_*` value of its port.
     pub(super) mtu: u32,
-    /// It routes by GID, as RoCE and InfiniBand across subnets do.
+    /// True if it routes by GID, as RoCE and InfiniBand across subnets do.
     pub(super) global: bool,
-    /// How many read requests it serves at one time.
+    /// The number of read requests that it serves at a time.
     pub(super) reads_served: u8,
-    /// The link is one that is made again: the rows are those of the former one.
+    /// True if the link is made again, with the rows of the former one.
     pub(super) again: bool,
-    /// Where the other end puts what it says of its sleep.
+    /// Where the other end writes its sleep and wake-up counters (see `wake`).
     pub(super) line: Target,
-    /// Where the other end finds out where this one has the rows of others.
+    /// Where the other end reads at which addresses this one has the rows of others.
     pub(super) directory: Target,
-    /// By table: where this one has the other end's row.
+    /// By table: where this end has its copy of the other end's row.
     pub(super) rows: Vec<Target>,
 }
 
 impl Hello {
-    /// Bytes of a message about so many tables.
+    /// Bytes of a message about `tables` tables.
     pub(super) fn len(tables: usize) -> usize {
         8 * (HEAD_WORDS + TABLE_WORDS * tables)
     }
@@ -77,13 +78,13 @@ impl Hello {
         words
     }
 
-    /// The message.
+    /// The bytes of the message.
     pub(super) fn encode(&self, specs: &[TableSpec]) -> Vec<u8> {
         self.words(specs).iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// What the process in slot `peer` tells the one in slot `me`; both have tables of these shapes. The error says what
-    /// is wrong with it.
+    /// Decodes the message from the process in slot `peer` to the one in slot `me`; both have tables of these shapes.
+    /// The error describes the first fault.
     pub(super) fn decode(bytes: &[u8], peer: Slot, me: Slot, specs: &[TableSpec]) -> Result<Hello, String> {
         let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
         let Some((head, tables)) = words.split_at_checked(HEAD_WORDS) else {
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(Hello::decode(&bytes, 3, 63, &specs()), Ok(hello()));
     }
 
-    /// Whatever is changed, it is refused or means something else; nothing panics.
+    /// Any changed byte makes the message invalid or different, and none causes a panic.
     #[test]
     fn what_is_wrong_is_said() {
         let bytes = hello().encode(&specs());

@@ -1,4 +1,4 @@
-//! A peer that is up: its queue pair, what is under way on it, and what waits.
+//! The link to a peer that is up: its queue pair, the requests under way, and the queue.
 
 use super::super::{FabricStats, SNAPSHOT_MAX};
 use super::hello::{Hello, SEVERED};
@@ -15,44 +15,47 @@ use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-/// Completions taken at a time.
+/// Most completions taken at a time.
 const COMPLETIONS: usize = 16;
 
-/// Of a link's *desk*, the memory that is its own: the line that the peer writes, what is read of the peer's directory, and
-/// then, by number of the request, snapshots that are too long to be inline.
+/// The offset, in a link's *desk*, of the entry that is read from the peer's directory.
+///
+/// The desk is the link's private memory. First comes the line that the peer writes, then this entry, and then the
+/// stage: by number of the request, snapshots that are too long to be inline.
 pub(super) const DIRECTORY_AT: usize = 64;
-/// See [`DIRECTORY_AT`].
+/// The offset of the stage: see [`DIRECTORY_AT`].
 pub(super) const STAGE_AT: usize = 4096;
 
-/// See the module.
+/// The link to a peer.
 pub(super) struct Link {
-    /// No other link of this process has it; it is the `wr_id` of receive requests.
+    /// Unique among the links of this process; the `wr_id` of the link's receive requests.
     pub(super) id: u64,
     pub(super) stream: TcpStream,
     queue_pair: QueuePair,
     completions: Arc<CompletionQueue>,
     pub(super) desk: Arc<Region>,
     pub(super) peer: Hello,
-    /// The longest inline write.
+    /// The length of the longest inline write.
     inline_bytes: usize,
     depth: usize,
     pub(super) sends: Sends,
     pub(super) outbox: Outbox,
     pub(super) wake: Wake,
     pub(super) reads: Reads,
-    /// Nothing is written: the peer has not said yet that it has severed the link before this one, by which it would mix.
+    /// No write is posted until the peer reports that it has severed the previous link. Earlier writes could mix with
+    /// those of that link.
     pub(super) held: bool,
-    /// Why it is no use any more; the first reason counts.
+    /// Why the link cannot be used any more; the first reason counts.
     pub(super) down: Option<String>,
-    /// While it closes: our end was shut, and the peer's.
+    /// During a close: whether our end, and the peer's end, of the stream was shut.
     pub(super) own_ended: bool,
     pub(super) peer_ended: bool,
-    /// Room for the list that is posted.
+    /// Buffers for the list of requests that is posted.
     requests: Vec<ibv_send_wr>,
     pieces: Vec<ibv_sge>,
 }
 
-/// What set-up made of it.
+/// The parts of a link that set-up creates.
 pub(super) struct Parts {
     pub(super) id: u64,
     pub(super) stream: TcpStream,
@@ -101,7 +104,7 @@ impl Link {
         }
     }
 
-    /// Whether a stable source of so many bytes is taken when it is posted.
+    /// Whether a stable source of `len` bytes is copied when it is posted.
     pub(super) fn takes_at_once(&self, len: usize) -> bool {
         len <= self.inline_bytes.min(SNAPSHOT_MAX)
     }
@@ -110,12 +113,12 @@ impl Link {
         self.down.get_or_insert_with(cause);
     }
 
-    /// The ticket of the first write whose source must not change.
+    /// The ticket of the first write with a source that must not change yet.
     pub(super) fn first_stable(&self) -> Option<u64> {
         self.sends.first_stable().or_else(|| self.outbox.first_stable())
     }
 
-    /// Takes completions. True if there were any.
+    /// Takes completions. True if requests have completed.
     pub(super) fn complete(&mut self) -> bool {
         let before = self.sends.done();
         while !self.sends.is_idle() && self.down.is_none() {
@@ -141,7 +144,7 @@ impl Link {
         self.sends.done() != before
     }
 
-    /// Posts what waits, as far as there is room: one list, one doorbell.
+    /// Posts the queued writes for which there is room: one list, one doorbell.
     pub(super) fn send(&mut self, own: &[Arc<Region>], stats: &mut FabricStats) {
         let count = self.outbox.iter().take(self.sends.room()).count();
         if count == 0 || self.held || self.down.is_some() {
@@ -181,7 +184,7 @@ impl Link {
         self.outbox.pop(count);
     }
 
-    /// Posts the list. The bytes of inline requests must still be there.
+    /// Posts the list. The bytes of inline requests must still be alive.
     fn ring(&mut self, stats: &mut FabricStats) {
         for (place, request) in self.requests.iter_mut().enumerate() {
             if self.pieces[place].length > 0 {
@@ -191,10 +194,11 @@ impl Link {
         }
         stats.work_requests += self.requests.len() as u64;
         stats.doorbells += 1;
-        // SAFETY: every request has one piece, of `pieces`, or none. Inline bytes are of the outbox or of the caller's frame,
-        // both alive; others are of registered memory: of an own row, which stays as it is until the ticket is complete
-        // (the fabric's contract), of the stage, whose place nobody uses before the request is complete, as there are as many
-        // places as requests; and what is read goes to a copy's data, or to the desk, which only `Reads` looks at, after it.
+        // SAFETY: every request has one piece, of `pieces`, or none. Inline bytes are in the outbox or in the caller's
+        // frame, both alive. Other bytes are in registered memory: in an own row, which does not change until the
+        // ticket is complete (the fabric's contract), or in the stage, where a place is not reused before its request
+        // is complete, since there are as many places as requests. Reads go to a copy's data, or to the desk, where
+        // only `Reads` looks at them, after the completion.
         if let Err(failed) = unsafe { self.queue_pair.post_send(&mut self.requests) } {
             let count = self.requests.len();
             self.fail(|| format!("the device took {} of {count} requests: {}", failed.posted, failed.error));
@@ -203,8 +207,8 @@ impl Link {
         self.pieces.clear();
     }
 
-    /// Sees whether the peer is to be woken or told something. Without room that waits, as everything does, for the
-    /// completion that makes some.
+    /// Sends the peer the wake-up and counters that are due. Without room in the send queue this waits, as everything
+    /// does, for the completion that makes room.
     pub(super) fn look(&mut self, stats: &mut FabricStats) {
         if self.sends.room() > 0 {
             let notice = self.wake.look();
@@ -212,7 +216,8 @@ impl Link {
         }
     }
 
-    /// This process goes to sleep: the peer is to know, and this process is to know of completions that it waits for.
+    /// Announces to the peer that this process goes to sleep, and requests a notification for completions that it waits
+    /// for.
     pub(super) fn sleep(&mut self, closing: bool, stats: &mut FabricStats) {
         if self.sends.room() > 0 {
             let notice = self.wake.sleep_now();
@@ -242,7 +247,7 @@ impl Link {
         self.post_one(opcode, flags, piece, self.peer.line, stats);
     }
 
-    /// Reads `len` bytes from `source` to `offset` of `region`. The number of the request, if there is room.
+    /// Reads `len` bytes from `source` to `offset` of `region`. Returns the number of the request if there was room.
     pub(super) fn read(
         &mut self,
         source: Target,
@@ -259,7 +264,7 @@ impl Link {
         Some(self.sends.next() - 1)
     }
 
-    /// Sees to it that the completion of everything is told. True once it is.
+    /// Makes sure that a completion reports the end of all requests. True once nothing is queued or under way.
     pub(super) fn drain(&mut self, stats: &mut FabricStats) -> bool {
         if self.sends.needs_signal() && self.sends.room() > 0 && self.down.is_none() {
             let nothing = ibv_sge { addr: 0, length: 0, lkey: 0 };
@@ -276,31 +281,32 @@ impl Link {
         self.ring(stats);
     }
 
-    /// The peer has sent a wake-up: a receive request comes in the place of the one that it took.
+    /// Accounts for a wake-up from the peer, and replaces the receive request that it used.
     pub(super) fn take_wake(&mut self) {
         self.wake.take();
         let result = post_receives::<1>(&self.queue_pair, self.id);
         result.unwrap_or_else(|what| self.fail(|| what));
     }
 
-    /// Of a link that was made again: the one before it is severed at this end, and the peer may write.
+    /// On a link that was made again: reports that the previous link is severed at this end, so that the peer may
+    /// write.
     pub(super) fn say_severed(&mut self) {
-        // The first byte of a stream that is idle fits into it; if it broke, the link is down.
+        // The stream is idle, so one byte fits into it. If the write fails, the link is down.
         if let Err(error) = (&self.stream).write_all(&[SEVERED]) {
             self.fail(|| format!("the link broke: {error}"));
         }
     }
 
-    /// Out of service: from here on nothing of the peer lands, and nothing is read for it.
+    /// Takes the link out of service. Afterwards nothing of the peer lands, and nothing is read for it.
     pub(super) fn end(self) {
-        // The queue pair is destroyed in any case, which is an end as well.
+        // Errors do not matter, since destroying the queue pair also takes it out of service.
         let _ = self.queue_pair.to_error();
         drop(self.queue_pair);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// Posts `COUNT` receive requests, without memory: wake-ups carry none.
+/// Posts `COUNT` receive requests without memory, since wake-ups carry no bytes.
 pub(super) fn post_receives<const COUNT: usize>(queue_pair: &QueuePair, id: u64) -> Result<(), String> {
     let request = ibv_recv_wr { wr_id: id, next: std::ptr::null_mut(), sg_list: std::ptr::null_mut(), num_sge: 0 };
     let mut requests = [request; COUNT];
@@ -312,7 +318,7 @@ fn inline(len: usize, inline_bytes: usize) -> u32 {
     if len <= inline_bytes { IBV_SEND_INLINE } else { 0 }
 }
 
-/// Bytes as a piece: where they are, if they go inline; otherwise in the stage, at `place`.
+/// Makes a piece of `bytes`: in place if they go inline, otherwise copied to `place` of the stage.
 fn piece_of(bytes: &[u8], flags: u32, desk: &Region, place: usize) -> ibv_sge {
     let length = bytes.len() as u32;
     if flags & IBV_SEND_INLINE != 0 {

@@ -1,6 +1,7 @@
-//! The bindings on a real device: registers memory, connects two queue pairs and lets them work.
+//! Tests of the bindings on a real device: they register memory, connect two queue pairs and transfer data.
 //!
-//! `GALERNA_RDMA_DEVICES` names the devices (`soft-roce/run` sets it); without it the test says that it is skipped.
+//! `GALERNA_RDMA_DEVICES` names the devices (`soft-roce/run` sets it). Without it the tests report that they are
+//! skipped.
 
 use super::device::{self, Choice, Wanted};
 use super::sys::*;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 const LEN: usize = 8192;
 const ENTRIES: u32 = 64;
 
-/// One end of a connection, with memory of its own.
+/// One end of a connection, with its own memory.
 struct End {
     context: Arc<Context>,
     memory: Arc<Row>,
@@ -34,7 +35,7 @@ impl End {
         let domain = ProtectionDomain::new(&context).unwrap();
         let memory = Arc::new(Row::anonymous(LEN, LEN).unwrap());
         let access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
-        // SAFETY: whole pages that the row owns, and that are used through its atomics only.
+        // SAFETY: whole pages that the row owns and that are used only through its atomics.
         let region =
             unsafe { MemoryRegion::register(&domain, memory.ptr(0..LEN), LEN, access, memory.clone()) }.unwrap();
         let channel = CompletionChannel::new(&context).unwrap();
@@ -85,13 +86,13 @@ impl End {
         ibv_wr { rdma: ibv_wr_rdma { remote_addr, rkey: self.region.remote_key() } }
     }
 
-    /// Posts requests whose pieces are of this end's memory.
+    /// Posts requests with pieces of this end's memory.
     fn post(&self, requests: &mut [ibv_send_wr]) -> Result<(), PostFailed> {
-        // SAFETY: made by `request`, with pieces that live and memory that stays registered.
+        // SAFETY: made by `request`, with pieces that are alive and memory that stays registered.
         unsafe { self.pair.post_send(requests) }
     }
 
-    /// The next completion, which is the only one.
+    /// Waits for the next completion, which must be the only one.
     fn wait(&self, queue: &CompletionQueue) -> ibv_wc {
         let (start, mut found) = (Instant::now(), [ibv_wc::default(); 4]);
         loop {
@@ -120,7 +121,7 @@ fn request(id: u64, opcode: u32, flags: u32, piece: &mut ibv_sge, target: ibv_wr
     }
 }
 
-/// What is to be used, or nothing where there is no device to test on.
+/// The port to use, or `None` without a device to test on.
 fn choice() -> Option<Choice> {
     let Some(names) = std::env::var_os("GALERNA_RDMA_DEVICES") else {
         let text = b"SKIPPED: the bindings on a device: set GALERNA_RDMA_DEVICES, or run it by soft-roce/run\n";
@@ -169,7 +170,7 @@ fn writes_and_reads_arrive() {
 fn a_write_with_immediate_wakes_a_sleeper() {
     let Some((one, other)) = connected() else { return };
     let mut receive = ibv_recv_wr { wr_id: 5, next: std::ptr::null_mut(), sg_list: std::ptr::null_mut(), num_sge: 0 };
-    // SAFETY: without a piece, so without memory.
+    // SAFETY: without a piece, and so without memory.
     unsafe { other.pair.post_receive(std::slice::from_mut(&mut receive)) }.unwrap();
     other.receives.request_notification(true).unwrap();
     assert_eq!(other.receives.poll(&mut [ibv_wc::default()]).unwrap(), 0);
@@ -239,7 +240,7 @@ fn out_of_service_and_anew() {
     assert_eq!(other.pair.query(IBV_QP_STATE).unwrap().qp_state, IBV_QPS_ERR);
     other.pair.to_reset().unwrap();
     other.pair.to_init(&other.attributes).unwrap();
-    // Whatever the order, nothing is destroyed before what stands on it.
+    // In any order of drops, nothing is destroyed before the objects that depend on it.
     let End { context, memory, region, channel, sends, receives, pair, .. } = one;
     drop((context, memory, channel, sends, receives));
     assert!(pair.number() > 0);

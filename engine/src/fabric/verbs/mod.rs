@@ -1,26 +1,28 @@
-//! RDMA: members write into each other's memory. Bound at run time: nothing of it is needed where there is none.
+//! The RDMA fabric: members write into each other's memory. Its library is loaded at run time, only where RDMA is used.
 //!
-//! [`device`] lists what this machine has, and says what would be used, or in words why nothing can be.
-//! [`VerbsFabric::new`] opens it and makes the own memory and its [`Offer`]. With that any thread connects queue pairs with
-//! peers, over one TCP connection each; [`Fabric::attach`] puts what came of it in service. Then the TCP connection only
-//! tells that the peer is alive.
+//! [`device`] lists the devices of this machine, and reports which one would be used, or why none can be.
+//! [`VerbsFabric::new`] opens it, allocates the own memory and returns its [`Offer`]. With the offer any thread
+//! connects queue pairs with peers, over one TCP connection each. [`Fabric::attach`] puts the result into service. From
+//! then on the TCP connection only shows that the peer's process exists.
 //!
-//! * One reliable-connected queue pair per peer. [`Fabric::write`] queues, [`Fabric::submit`] posts what is queued for a peer
-//!   as one list with one doorbell, short writes inline. The data that a counter guards are an earlier request of the same
-//!   queue pair: the order holds by what RC promises, not by how a device happens to copy.
-//! * Few requests are signalled: the last of a list that has a stable source, and one in a quarter of the send queue. More
-//!   than the queue holds waits here (see `sends`).
-//! * Nothing tells a reader that a write has landed: it looks at the rows. So [`Fabric::poll`] says that something may have
-//!   landed only when a wake-up or a completion came. Who sleeps is woken by a write with immediate data (see `wake`).
-//! * A fetch is a read of what the peer's *directory* says (see `reads`): the peer's processor takes no part in it.
-//! * A link ends by [`Fabric::sever`], or when it breaks, with its queue pair: once that is destroyed, nothing of the peer
-//!   lands. Its rows stay registered, for the fetches of others, until a second one has got its slot.
-//! * [`Fabric::release`] waits until the peer's device has taken what is queued, which needs no help of the peer's processor:
-//!   some round trips, or as long as [`VerbsFabric::new`] was told. A link that went on in the
-//!   background would go on taking the peer's writes as well, and reading sources that may change.
+//! * There is one reliable-connected (RC) queue pair per peer. [`Fabric::write`] queues a write. [`Fabric::submit`]
+//!   posts the queue of a peer as one list with one doorbell, short writes inline. Data is an earlier request of the
+//!   same queue pair than the counter that guards it, so the guarantees of RC order the two. Nothing depends on how a
+//!   device copies.
+//! * Few requests are signalled: the last of a list with a stable source, and one in a quarter of the send queue.
+//!   Writes that exceed the send queue wait here (see `sends`).
+//! * A landed write notifies no reader; the reader looks at the rows. So [`Fabric::poll`] reports landed writes only
+//!   after a wake-up or a completion. A sleeping peer is woken by a write with immediate data (see `wake`).
+//! * A fetch reads the memory that the peer's *directory* names (see `reads`), without the peer's processor.
+//! * A link ends, by [`Fabric::sever`] or because it breaks, with its queue pair: after that is destroyed, nothing of
+//!   the peer lands. The copies of its rows stay registered, for the fetches of others, until the second next process
+//!   gets the slot.
+//! * [`Fabric::release`] waits until the peer's device has taken the queued writes. That needs no help of the peer's
+//!   processor. It takes some round trips, and at most the time given to [`VerbsFabric::new`]. A link served in the
+//!   background would also accept writes of the peer, and read sources that may change.
 //!
-//! A peer is trusted with what it was told: a process that guesses the key of another's row could write it. Devices have
-//! no cheap way to say which queue pair may use which key, but domains; a domain per peer would need every ring registered
+//! Peers are trusted with memory keys: a process that guesses the key of another's row could write it. Only protection
+//! domains restrict cheaply which queue pair may use a key. One domain per peer would require registering every ring
 //! once per peer.
 
 pub mod device;
@@ -63,10 +65,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sys::{IBV_EVENT_CQ_ERR, IBV_EVENT_DEVICE_FATAL, IBV_WC_SUCCESS, event_type, ibv_wc, wc_status};
 
-/// What the epoll says of the completion channel, and of the device's events; of a stream it says the peer's slot.
+/// The epoll data of the completion channel and of the device's events. That of a stream is the peer's slot.
 const CHANNEL_TOKEN: u64 = u64::MAX;
 const DEVICE_TOKEN: u64 = u64::MAX - 1;
-/// Wake-ups taken at a time.
+/// Most wake-ups taken at a time.
 const WAKES: usize = 32;
 
 /// The RDMA fabric. See the module's documentation.
@@ -74,18 +76,18 @@ pub struct VerbsFabric {
     specs: Vec<TableSpec>,
     offer: Offer,
     links: Peers<Link>,
-    /// By slot; none where nobody was attached.
+    /// By slot; `None` where no process was attached.
     memory: Vec<Option<Memory>>,
     posted: u64,
     armed: bool,
-    /// The next poll looks at the descriptors.
+    /// The next poll must check the descriptors.
     look: bool,
     closing: bool,
-    /// How long the releases between two polls wait for devices, in all, and until when those since the last poll do.
+    /// The time that all releases between two polls may wait for devices, and its end for those since the last poll.
     patience: Duration,
     release_until: Option<Instant>,
     turns: Turns,
-    /// Wake-ups by links that are not attached yet: the peer may have attached its end already.
+    /// Wake-ups of links that are not attached here yet; the peer may have attached its end already.
     early: HashMap<u64, u32>,
     epoll: Epoll,
     ready: Vec<EpollEvent>,
@@ -95,18 +97,18 @@ pub struct VerbsFabric {
 /// Copies of a peer's rows, in the order of the tables.
 struct Memory {
     rows: Vec<Arc<Region>>,
-    /// Those of who had the slot before: somebody may be reading them still.
+    /// The copies for the previous process in the slot, which may still be read.
     _former: Vec<Arc<Region>>,
 }
 
 impl VerbsFabric {
-    /// A fabric without peers for the process in slot `me`, its rows in the order of `specs`, and what it offers to peers.
-    /// `address` is where the peers find this process: a port that has it is preferred. A release waits for a peer's device for
-    /// `patience`, which is as long as an engine may stand still.
+    /// Makes a fabric without peers for the process in slot `me`. Returns it with its rows, in the order of `specs`,
+    /// and its offer. A port with `address`, where the peers reach this process, is preferred. A release waits for a
+    /// peer's device up to `patience`, for which the engine may stand still.
     ///
     /// # Errors
-    /// [`Error::Rdma`] if there is no library, device or port that can be used; [`Error::Misuse`] for a slot or tables that
-    /// cannot be, [`Error::Io`] when the system refuses memory or descriptors.
+    /// [`Error::Rdma`] without a usable library, device or port; [`Error::Misuse`] for an invalid slot or invalid
+    /// tables; [`Error::Io`] when the system refuses memory or descriptors.
     pub fn new(
         me: Slot,
         specs: &[TableSpec],
@@ -140,8 +142,8 @@ impl VerbsFabric {
         Ok((fabric, rows, offer))
     }
 
-    /// Whether `connection` is one to `peer`, for this process, and made `again` or not. The exchange has refused the own slot
-    /// and those out of range.
+    /// Checks that `connection` leads to `peer`, uses this process's offer, and was made `again` or not. The exchange
+    /// has already refused the own slot and slots out of range.
     fn check(&self, peer: Slot, connection: Connection, again: bool) -> Result<Prepared, Error> {
         match connection {
             Connection::Verbs(prepared)
@@ -156,7 +158,7 @@ impl VerbsFabric {
         }
     }
 
-    /// Makes `link` the one of `peer`, whose former one is severed.
+    /// Makes `link` the link of `peer`, after severing the former one.
     fn put_in_service(&mut self, peer: Slot, mut link: Link) -> Result<(), Error> {
         let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
         link.stream.set_nonblocking(true).map_err(fail)?;
@@ -166,10 +168,10 @@ impl VerbsFabric {
         for _ in 0..self.early.remove(&link.id).unwrap_or(0) {
             link.take_wake();
         }
-        // Links are attached about in the order they were made: what is much older has ended.
+        // Links are attached about in the order in which they were made, so much older ones have ended.
         self.early.retain(|id, _| *id + SLOTS as u64 > link.id);
         self.links.insert(peer, link);
-        // It may have gone already.
+        // The peer may be gone already, so the next poll checks the descriptors.
         self.look = true;
         Ok(())
     }
@@ -181,10 +183,10 @@ impl VerbsFabric {
         }
     }
 
-    /// Takes what the descriptors report. True if somebody was woken for.
+    /// Handles everything that the descriptors report. True if a completion channel woke this process.
     fn look(&mut self, events: &mut Vec<Event>) -> bool {
         let mut ready = std::mem::take(&mut self.ready);
-        // An error can only be an interruption; a later call looks again.
+        // The only possible error is an interruption; a later call checks again.
         let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
         let mut woken = false;
         for event in &ready[..count] {
@@ -201,7 +203,7 @@ impl VerbsFabric {
         woken
     }
 
-    /// The device reports something. What concerns one queue pair also shows in its completions.
+    /// Handles the device's events. An event of one queue pair also shows in the queue pair's completions.
     fn hear_device(&mut self) {
         loop {
             match self.offer.0.port.context.next_event() {
@@ -222,7 +224,7 @@ impl VerbsFabric {
         self.links.iter_mut().for_each(|(_, link)| link.fail(|| what.to_owned()));
     }
 
-    /// The peer's stream is readable or has ended.
+    /// Handles a stream that is readable or has ended.
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
         let closing = self.closing;
         let Some(link) = self.links.get_mut(peer) else { return };
@@ -255,7 +257,8 @@ impl VerbsFabric {
             for completion in &found[..count] {
                 let (id, success) = (completion.wr_id, completion.status == IBV_WC_SUCCESS);
                 let Some(link) = self.links.iter_mut().map(|(_, link)| link).find(|link| link.id == id) else {
-                    // What failed is of a link that has ended; of one that succeeded that may still be found out.
+                    // A failed one belongs to a link that has ended. A successful one may belong to a link that is not
+                    // attached yet.
                     if success {
                         *self.early.entry(id).or_default() += 1;
                     }
@@ -265,7 +268,7 @@ impl VerbsFabric {
                 if success {
                     link.take_wake();
                 } else {
-                    // Its own requests know better why.
+                    // The completions of its own requests give a better reason.
                     link.complete();
                     link.fail(|| format!("the queue pair is in error: {}", wc_status(completion.status)));
                 }
@@ -276,9 +279,9 @@ impl VerbsFabric {
         }
     }
 
-    /// This process sleeps after the next poll that finds nothing.
+    /// Prepares to sleep after the next poll that finds nothing.
     fn sleep(&mut self) {
-        // Before the queues are looked at: what comes after that look makes the channel readable.
+        // Before the queues are read, so that everything that arrives after that read makes the channel readable.
         if let Err(error) = self.offer.0.wakes.request_notification(false) {
             self.fail_all(&error.to_string());
         }
@@ -287,7 +290,7 @@ impl VerbsFabric {
         }
     }
 
-    /// One pass over the links. True if anything moved.
+    /// Serves each link once. True if anything moved.
     fn serve(&mut self, events: &mut Vec<Event>) -> bool {
         let (mut moved, mut place) = (false, 0);
         while let Some((peer, link)) = self.links.at(place) {
@@ -301,7 +304,7 @@ impl VerbsFabric {
             link.look(&mut self.stats);
             if self.closing && link.drain(&mut self.stats) && !link.own_ended {
                 link.own_ended = true;
-                // It fails only on a connection that broke.
+                // Fails only on a connection that broke.
                 let _ = link.stream.shutdown(Shutdown::Write);
                 moved = true;
             }
@@ -313,7 +316,7 @@ impl VerbsFabric {
             let cause = link.down.take();
             self.drop_link(peer);
             moved = true;
-            // Who closes has asked for it: no link broke by itself.
+            // We close, so the link did not break by itself.
             if let (Some(cause), false) = (cause, self.closing) {
                 events.push(Event::LinkDown { peer, cause });
             }
@@ -372,7 +375,7 @@ impl Fabric for VerbsFabric {
         for (_, link) in self.links.iter_mut() {
             link.send(&self.offer.0.own, &mut self.stats);
             if self.armed {
-                // The poll before the sleep may be over.
+                // The last poll before the sleep may be over.
                 link.sleep(self.closing, &mut self.stats);
             }
         }
@@ -397,7 +400,7 @@ impl Fabric for VerbsFabric {
             woken = self.look(events);
         }
         if woken && self.armed {
-            // Asked for anew before the queues are looked at.
+            // Request the next notification before the queues are read.
             self.sleep();
         }
         let found = self.take_wakes();
@@ -452,7 +455,7 @@ impl Fabric for VerbsFabric {
     }
 
     fn disarm(&mut self) {
-        // What woke us is still to be taken from the descriptors.
+        // The wake-up that ended the sleep has yet to be taken from the descriptors.
         self.look |= self.armed;
         self.armed = false;
     }

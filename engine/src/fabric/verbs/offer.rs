@@ -1,4 +1,4 @@
-//! From connected streams to peers: own memory, queue pairs, and the exchange of where they are.
+//! Turns connected streams into peers: own memory, queue pairs, and the exchange of their addresses.
 
 use super::super::setup::{PeerFault, SetupError};
 use super::super::{Row, SLOTS, SNAPSHOT_MAX, Slot, TableSpec};
@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a process gives its peers to reach, for any thread: clones are the same. See [`Offer::exchange`].
+/// The memory and device that a process offers its peers. Usable from any thread; clones share it. See
+/// [`Offer::exchange`].
 #[derive(Clone)]
 pub struct Offer(pub(super) Arc<Offered>);
 
@@ -31,13 +32,13 @@ pub(super) struct Offered {
     pub(super) port: Port,
     pub(super) own: Vec<Arc<Region>>,
     pub(super) directory: Arc<Region>,
-    /// Wake-ups of all peers.
+    /// Receives the wake-ups of all peers.
     pub(super) wakes: Arc<CompletionQueue>,
-    /// Readable when a queue that asked for it has a completion.
+    /// Becomes readable when a queue that has requested a notification has a completion.
     pub(super) channel: Arc<CompletionChannel>,
-    /// Links made so far.
+    /// The number of links made so far.
     links: AtomicU64,
-    /// By slot, the copies of the rows of the process that is attached there: a link that is made again goes to the same.
+    /// By slot: the copies of the attached process's rows. A link that is made again uses the same copies.
     attached: Mutex<Vec<Option<Vec<Arc<Region>>>>>,
 }
 
@@ -47,11 +48,11 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// A peer that is connected: what [`super::super::Fabric::attach`] takes.
+/// A connected peer, as [`super::super::Fabric::attach`] takes it.
 pub struct Prepared {
     pub(super) peer: Slot,
     pub(super) link: Link,
-    /// The copies of its rows, in the order of the tables.
+    /// The copies of the peer's rows, in the order of the tables.
     pub(super) rows: Vec<Arc<Region>>,
     given: Offer,
 }
@@ -69,13 +70,13 @@ impl Prepared {
     }
 }
 
-/// What fails here, and not at the peer.
+/// An error of this process, not of the peer.
 fn local(what: &str) -> impl Fn(VerbsError) -> SetupError {
     move |e| SetupError::Local(Error::io(format!("verbs: cannot {what}"), std::io::Error::from(e)))
 }
 
 impl Offer {
-    /// Opens the device and makes the memory of the process in slot `me`.
+    /// Opens the device and allocates the memory of the process in slot `me`.
     pub(super) fn create(
         me: Slot,
         specs: &[TableSpec],
@@ -90,7 +91,8 @@ impl Offer {
             move |e: VerbsError| Error::io(format!("verbs: cannot create {what}"), std::io::Error::from(e))
         };
         let channel = CompletionChannel::new(&port.context).map_err(io("a completion channel"))?;
-        // Those of links that have ended may lie there until they are taken.
+        // Twice as many as the present links need, since completions of ended links may stay in the queue until they
+        // are taken.
         let entries = 2 * SLOTS as u32 * RECEIVES;
         let wakes = CompletionQueue::new(&port.context, entries, Some(&channel)).map_err(io("a completion queue"))?;
         let targets: Vec<_> = own.iter().map(|region| region.target()).collect();
@@ -103,11 +105,12 @@ impl Offer {
 
     /// Connects queue pairs with the processes in these slots, all at once, until `deadline`.
     ///
-    /// Each stream is connected to the process in its slot, and the next byte on it, in either direction, is this
-    /// fabric's. The peers may come in any order; each must be making the same exchange meanwhile.
+    /// Each stream must be connected to the process in its slot, and the next byte in either direction must belong to
+    /// this fabric. The peers may come in any order. Each must run the same exchange at the same time.
     ///
     /// # Errors
-    /// [`SetupError::Peer`] for the first peer that gives something wrong: nobody is exchanged with then.
+    /// [`SetupError::Peer`] for the first peer that sends something wrong; the exchange with all others fails then,
+    /// too. [`SetupError::Missing`] when the deadline passes, [`SetupError::Local`] when this process lacks a resource.
     pub fn exchange(
         &self,
         links: Vec<(Slot, TcpStream)>,
@@ -116,11 +119,12 @@ impl Offer {
         self.exchange_all(links, false, deadline)
     }
 
-    /// As [`Offer::exchange`], with processes that are attached in these slots already, for
-    /// [`super::super::Fabric::relink`]; each must be making this exchange, too.
+    /// The same exchange as [`Offer::exchange`], for [`super::super::Fabric::relink`].
+    ///
+    /// The processes are attached in these slots already, and each of them must run this exchange, too.
     ///
     /// # Errors
-    /// As [`Offer::exchange`]; [`Error::Misuse`] for a slot where nobody is attached.
+    /// As [`Offer::exchange`]; [`Error::Misuse`] for a slot in which no process is attached.
     pub fn exchange_again(
         &self,
         links: Vec<(Slot, TcpStream)>,
@@ -165,7 +169,7 @@ impl Offer {
         if missing.is_empty() { Ok(done) } else { Err(SetupError::Missing(missing)) }
     }
 
-    /// The process in `peer` is attached, and these are the copies of its rows.
+    /// Records that the process in `peer` is attached, and that `rows` are the copies of its rows.
     pub(super) fn keep(&self, peer: Slot, rows: &[Arc<Region>]) {
         let mut attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = attached.get_mut(peer) {
@@ -180,7 +184,7 @@ impl Offer {
         rows.ok_or(Error::Misuse("verbs: a link is made again to a process that was attached"))
     }
 
-    /// One link.
+    /// Sets up one link.
     fn meet(&self, peer: Slot, mut stream: TcpStream, again: bool, deadline: Instant) -> Result<Prepared, SetupError> {
         let Offered { me, ref specs, ref port, ref directory, ref wakes, ref channel, ref links, .. } = *self.0;
         let rows = if again { self.rows_of(peer) } else { Region::rows(port, specs, Access::ReadWrite) };
@@ -229,7 +233,7 @@ impl Offer {
             return Err(fault(format!("it makes this link {}, this process {}", made(theirs.again), made(again))));
         }
         let attributes = port.attributes(theirs.mtu, theirs.reads_served.max(1));
-        // What it said may be unreachable from here.
+        // The addresses that the peer sent may be unreachable from here.
         let connected = queue_pair.to_ready_to_receive(&attributes, &theirs.remote);
         let connected = connected.and_then(|()| queue_pair.to_ready_to_send(&attributes, psn));
         connected.map_err(|e| fault(format!("a queue pair cannot be connected with its {:?}: {e}", theirs.remote)))?;
@@ -243,7 +247,7 @@ impl Offer {
     }
 }
 
-/// Talks with a peer until the deadline.
+/// Exchanges messages with a peer until the deadline.
 struct Talk<'t> {
     peer: Slot,
     stream: &'t mut TcpStream,
@@ -251,7 +255,8 @@ struct Talk<'t> {
 }
 
 impl Talk<'_> {
-    /// Says `own` and hears as much as fits into `theirs`. Neither waits for the other: both messages fit into a socket.
+    /// Sends `own`, and receives until `theirs` is full. Neither end waits for the other to read: each message fits
+    /// into a socket.
     fn exchange(&mut self, own: &[u8], theirs: &mut [u8]) -> Result<(), SetupError> {
         let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let prepared = self.stream.set_nonblocking(false).and_then(|()| self.stream.set_nodelay(true));

@@ -1,10 +1,10 @@
-//! Writes to one peer that have not been posted yet, in their order.
+//! The writes to one peer that have not been posted yet, in order.
 
 use super::super::Row;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// The most bytes of one work request: a long write goes in pieces, so that its completions come bit by bit.
+/// The maximum length of one work request, in bytes. A longer write is split, so that it completes piece by piece.
 const PIECE_MAX: usize = 1 << 20;
 
 /// A write, or a piece of one.
@@ -12,25 +12,25 @@ const PIECE_MAX: usize = 1 << 20;
 pub(super) struct Write {
     /// The index of the table.
     pub(super) table: usize,
-    /// Where in the row.
+    /// The range of the row.
     pub(super) range: Range<usize>,
     pub(super) bytes: Bytes,
 }
 
-/// Where the bytes are.
+/// The location of a write's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bytes {
-    /// Taken already: at this place of [`Outbox::copies`], counted from the first ever taken.
+    /// Copied: at this position of [`Outbox::copies`], counted from the first byte ever copied.
     Copied(u64),
-    /// In the row, until the write is complete; for the last piece, with its ticket.
+    /// In the row, until the write is complete. The last piece of a write has its ticket.
     Stable(Option<u64>),
 }
 
-/// See the module.
+/// The queue of one peer. See the module's documentation.
 #[derive(Default)]
 pub(super) struct Outbox {
     queue: VecDeque<Write>,
-    /// The bytes that were taken, from `taken_before` on.
+    /// The copied bytes, from position `taken_before` on.
     copies: Vec<u8>,
     taken_before: u64,
 }
@@ -40,7 +40,7 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Takes the bytes at once.
+    /// Queues a write and copies its bytes at once.
     pub(super) fn push_copy(&mut self, table: usize, range: Range<usize>, row: &Row) {
         let place = self.copies.len();
         self.copies.resize(place + range.len(), 0);
@@ -48,7 +48,7 @@ impl Outbox {
         self.queue.push_back(Write { table, range, bytes: Bytes::Copied(self.taken_before + place as u64) });
     }
 
-    /// Its source does not change until `ticket` is complete.
+    /// Queues a write with a source that does not change until `ticket` is complete.
     pub(super) fn push_stable(&mut self, table: usize, range: Range<usize>, ticket: u64) {
         let Range { mut start, end } = range;
         while start < end {
@@ -59,7 +59,7 @@ impl Outbox {
         }
     }
 
-    /// The ticket of the first write whose source must not change.
+    /// The ticket of the first write with a source that must not change yet.
     pub(super) fn first_stable(&self) -> Option<u64> {
         self.queue.iter().find_map(|write| match write.bytes {
             Bytes::Stable(ticket) => ticket,
@@ -67,18 +67,18 @@ impl Outbox {
         })
     }
 
-    /// The first writes.
+    /// The writes, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Write> {
         self.queue.iter()
     }
 
-    /// The bytes of a write that were taken.
+    /// The copied bytes of a write.
     pub(super) fn copied(&self, place: u64, len: usize) -> &[u8] {
         let start = (place - self.taken_before) as usize;
         &self.copies[start..start + len]
     }
 
-    /// The first `count` writes are gone.
+    /// Removes the first `count` writes.
     pub(super) fn pop(&mut self, count: usize) {
         self.queue.drain(..count);
         if self.queue.is_empty() {
@@ -89,7 +89,7 @@ impl Outbox {
             Bytes::Stable(_) => None,
         }) {
             let over = (place - self.taken_before) as usize;
-            // Now and then, so that each byte is moved a few times at most.
+            // Only now and then, so that each byte is moved a few times at most.
             if over > self.copies.len() / 2 {
                 self.copies.drain(..over);
                 self.taken_before = place;

@@ -1,4 +1,4 @@
-//! The port of a device that a group's traffic goes over, opened.
+//! The open port of the device that carries the group's traffic.
 
 use super::device::{self, Choice, Limits, Wanted};
 use super::region::{Access, Region};
@@ -13,20 +13,21 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// See the module.
+/// An open port, with the settings for its queue pairs.
 pub(super) struct Port {
     pub(super) choice: Choice,
     pub(super) context: Arc<Context>,
-    /// Everything that this process makes is in it, so that each queue pair reaches each region whose key its peer was told.
+    /// The domain of everything that this process creates. So every queue pair can reach every region to which its peer
+    /// has the key.
     pub(super) domain: Arc<ProtectionDomain>,
-    /// With what the device cannot do taken off.
+    /// Reduced to the limits of the device.
     settings: Verbs,
-    /// Read requests of a queue pair: served, and under way.
+    /// Concurrent read requests of a queue pair: the most that it serves, and the most that it issues.
     reads: (u8, u8),
 }
 
 impl Port {
-    /// Opens what `settings` say; `address` is where the peers find this process, and a port that has it is preferred.
+    /// Opens the port that `settings` select. A port with `address`, where the peers reach this process, is preferred.
     pub(super) fn open(settings: &Verbs, address: Option<IpAddr>) -> Result<Port, Error> {
         let unavailable = Error::Rdma;
         let (choice, limits) = choose(settings, address)?;
@@ -45,27 +46,27 @@ impl Port {
         Ok(Port { choice, context, domain, settings, reads })
     }
 
-    /// Read requests of one peer that a queue pair serves at a time.
+    /// The number of read requests of one peer that a queue pair serves at a time.
     pub(super) fn reads_served(&self) -> u8 {
         self.reads.0
     }
 
-    /// `IBV_MTU_*`: what the port has, or less if the configuration says so.
+    /// An `IBV_MTU_*` value: that of the port, or a smaller one of the configuration.
     pub(super) fn mtu(&self) -> u32 {
         mtu_code(self.settings.mtu.map_or(self.choice.active_mtu, |mtu| mtu.min(self.choice.active_mtu)))
     }
 
-    /// The own GID; zero where a LID is enough.
+    /// The own GID; zero where a LID suffices.
     pub(super) fn gid(&self) -> [u8; 16] {
         self.choice.gid.as_ref().map_or([0; 16], |gid| gid.bytes())
     }
 
-    /// Requests that the send queue of a queue pair is asked to hold.
+    /// The number of requests that the send queue of a queue pair must hold.
     pub(super) fn depth(&self) -> u32 {
         self.settings.send_queue_depth
     }
 
-    /// What a queue pair is asked to hold.
+    /// The capacity to request for a queue pair.
     pub(super) fn capacity(&self) -> Capacity {
         Capacity {
             send_requests: self.depth(),
@@ -76,7 +77,7 @@ impl Port {
         }
     }
 
-    /// How a connection to a peer behaves whose port has `mtu` and that serves so many read requests.
+    /// The attributes of a connection to a peer with this port `mtu`, which serves `reads_served` read requests.
     pub(super) fn attributes(&self, mtu: u32, reads_served: u8) -> Attributes {
         let settings = &self.settings;
         Attributes {
@@ -90,7 +91,7 @@ impl Port {
             hop_limit: settings.hop_limit,
             timeout: settings.timeout,
             retry_count: settings.retry_count,
-            // For ever: how long a process may stand still is for the failure detector to say.
+            // 7 means for ever: the failure detector decides how long a process may stand still.
             rnr_retry: 7,
             min_rnr_timer: settings.min_rnr_timer,
             reads: self.reads.1.min(reads_served),
@@ -99,7 +100,7 @@ impl Port {
     }
 }
 
-/// What [`Port::open`] would open, and what the device can do.
+/// The port that [`Port::open`] opens, and the limits of its device.
 fn choose(settings: &Verbs, address: Option<IpAddr>) -> Result<(Choice, Option<Limits>), Error> {
     let Verbs { device, port, gid_index, .. } = settings.clone();
     let unavailable = |e: device::Unavailable| Error::Rdma(e.to_string());
@@ -109,11 +110,13 @@ fn choose(settings: &Verbs, address: Option<IpAddr>) -> Result<(Choice, Option<L
     Ok((choice, limits))
 }
 
-/// Whether a group may count on RDMA here without being told to: there is a port, it has the `address` where peers find this
-/// process (or the settings name it, or it is one of InfiniBand, which has no addresses), and it takes `bytes` of memory.
+/// Whether a group can use RDMA here without an explicit setting.
+///
+/// It can if there is a port, if the port takes `bytes` of memory, and if peers can reach this process over it: the
+/// port has `address`, the settings name it, or it is an InfiniBand port, which has no addresses.
 ///
 /// # Errors
-/// [`Error::Rdma`] or [`Error::Io`] says why not.
+/// [`Error::Rdma`] or [`Error::Io`] with the reason why it cannot.
 pub fn usable(settings: &Verbs, address: Option<IpAddr>, bytes: usize) -> Result<(), Error> {
     let port = Port::open(settings, address)?;
     let named = settings.device.is_some() || settings.gid_index.is_some();
@@ -130,7 +133,7 @@ pub fn usable(settings: &Verbs, address: Option<IpAddr>, bytes: usize) -> Result
     Region::new(&port, bytes.next_multiple_of(4096), 0, Access::ReadWrite).map(|_| ())
 }
 
-/// Sixteen are as good as more.
+/// Limits the number of read requests to 16, since more bring no advantage.
 fn few(limit: u32) -> u8 {
     limit.clamp(1, 16) as u8
 }

@@ -1,7 +1,7 @@
-//! Writes between two processes with no protocol: what a device carries, for measurements. No part of the interface.
+//! Plain writes between two processes, without a protocol, to measure a device. Not part of the interface.
 //!
-//! Each process opens a device ([`Raw::open`]) and has one *source*. [`Raw::connect`] makes a queue pair with a peer, whose
-//! writes go to the [`RawLink::inbox`] of that link, from a range of its source to the same range there.
+//! Each process opens a device ([`Raw::open`]) and has one *source*. [`Raw::connect`] makes a queue pair with a peer.
+//! Each write of the peer copies a range of its source to the same range of the link's [`RawLink::inbox`].
 
 use super::super::{Row, TableId, TableSpec};
 use super::hello::{Hello, READY};
@@ -24,13 +24,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Completions taken at a time.
+/// Most completions taken at a time.
 const COMPLETIONS: usize = 16;
 
-/// An open device, and the memory that its links write from.
+/// An open device, and the memory from which its links write.
 pub struct Raw {
     port: Port,
-    /// Readable when a link that asked for it has completions.
+    /// Becomes readable when a link that has requested a notification has completions.
     channel: Arc<CompletionChannel>,
     source: Arc<Region>,
     len: usize,
@@ -50,7 +50,7 @@ impl Raw {
     /// Opens the device that a group with these settings would use, for a source and inboxes of `len` bytes.
     ///
     /// # Errors
-    /// [`Error::Rdma`] if there is none; [`Error::Io`] when the system refuses the memory.
+    /// [`Error::Rdma`] if there is no such device; [`Error::Io`] when the system refuses the memory.
     pub fn open(settings: &Verbs, address: Option<IpAddr>, len: usize) -> Result<Raw, Error> {
         let port = Port::open(settings, address)?;
         let channel = CompletionChannel::new(&port.context).map_err(failed("create a completion channel"))?;
@@ -59,27 +59,28 @@ impl Raw {
         Ok(Raw { port, channel, source, len })
     }
 
-    /// What all links write from. A change while a write is under way may or may not go with it.
+    /// The source of all links' writes. A change during a write may or may not be included in it.
     pub fn source(&self) -> &Row {
         &self.source.row
     }
 
-    /// Sleeps until a link has completions that was asked to tell ([`RawLink::tell`]), or the time is over.
+    /// Sleeps until a link that has requested it ([`RawLink::tell`]) has completions, or the timeout has passed.
     ///
     /// # Errors
-    /// [`Error::Io`] if a call fails.
+    /// [`Error::Io`] if a system call fails.
     pub fn sleep(&self, timeout: Duration) -> Result<(), Error> {
         let mut fds = [PollFd::new(self.channel.fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        // An interrupted sleep is a short one.
+        // An interrupted sleep counts as a short one.
         let _ = poll(&mut fds, timeout);
         self.channel.drain().map(drop).map_err(failed("take the notifications of a completion channel"))
     }
 
-    /// Connects with a process that does the same with the other end of `stream`, which is as before after it.
+    /// Connects with a process that makes the same call with the other end of `stream`. The stream can be used again
+    /// afterwards.
     ///
     /// # Errors
-    /// [`Error::Io`] if the stream or a call fails, or the peer is no such process or has another `len`.
+    /// [`Error::Io`] if the stream or a call fails, if the peer does not send this set-up, or if it has another `len`.
     pub fn connect(&self, stream: &mut TcpStream, timeout: Duration) -> Result<RawLink, Error> {
         let port = &self.port;
         let inbox = Region::new(port, self.len, 64, Access::ReadWrite)?;
@@ -135,13 +136,13 @@ impl Raw {
     }
 }
 
-/// Both messages fit into a socket, so neither end waits for the other to read.
+/// Sends `own` and receives `theirs`. Both messages fit into a socket, so neither end waits for the other to read.
 fn exchange(stream: &mut TcpStream, own: &[u8], theirs: &mut [u8]) -> io::Result<()> {
     stream.write_all(own)?;
     stream.read_exact(theirs)
 }
 
-/// A connected queue pair. What [`RawLink::write`] lists, [`RawLink::ring`] posts.
+/// A connected queue pair. [`RawLink::write`] adds to a list, and [`RawLink::ring`] posts the list.
 pub struct RawLink {
     queue_pair: QueuePair,
     completions: Arc<CompletionQueue>,
@@ -164,31 +165,33 @@ impl fmt::Debug for RawLink {
 }
 
 impl RawLink {
-    /// What the peer writes.
+    /// The memory that the peer writes.
     pub fn inbox(&self) -> &Row {
         &self.inbox.row
     }
 
-    /// How many more writes can be listed.
+    /// The number of writes for which there is still room.
     pub fn room(&self) -> usize {
         self.sends.room()
     }
 
-    /// No write is under way.
+    /// True if no write is under way.
     pub fn is_idle(&self) -> bool {
         self.sends.is_idle()
     }
 
-    /// Work requests posted, and the calls that posted them: doorbells.
+    /// The number of work requests posted, and the number of calls that posted them (doorbells).
     pub fn posted(&self) -> (u64, u64) {
         (self.work_requests, self.doorbells)
     }
 
-    /// Lists the write of a range of the source to the same place of the peer's inbox, inline if it is short enough. One in
-    /// a quarter of the send queue is signalled, and this one, if it is `signalled`: the last must be.
+    /// Lists a write of a range of the source to the same range of the peer's inbox, inline if it is short enough.
+    ///
+    /// One request in a quarter of the send queue is signalled, and so is this one if `signalled` is true. The last one
+    /// must be.
     ///
     /// # Panics
-    /// If the range is not of the source, or there is no room: errors of the caller.
+    /// If the range is not in the source, or there is no room: errors of the caller.
     pub fn write(&mut self, range: Range<usize>, signalled: bool) {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
         let mut flags = if range.len() <= self.inline_bytes { IBV_SEND_INLINE } else { 0 };
@@ -207,10 +210,10 @@ impl RawLink {
         });
     }
 
-    /// Posts what is listed, with one doorbell; nothing if nothing is.
+    /// Posts the list with one doorbell. Does nothing if the list is empty.
     ///
     /// # Errors
-    /// [`Error::Io`] if the device takes less than all.
+    /// [`Error::Io`] if the device does not take all requests.
     pub fn ring(&mut self) -> Result<(), Error> {
         if self.requests.is_empty() {
             return Ok(());
@@ -221,15 +224,17 @@ impl RawLink {
         }
         self.work_requests += self.requests.len() as u64;
         self.doorbells += 1;
-        // SAFETY: every request has one piece, of `pieces`, which lives, of the source: memory that stays mapped and registered
-        // while this link holds it; inline bytes are copied by the call, and nobody relies on when others are taken.
+        // SAFETY: every request has one piece, of `pieces`, which is alive. The piece is in the source, which stays
+        // mapped and registered while this link holds it. Inline bytes are copied by the call, and nothing depends on
+        // when the others are read.
         let result = unsafe { self.queue_pair.post_send(&mut self.requests) };
         self.requests.clear();
         self.pieces.clear();
         result.map_err(|failed| Error::io("verbs: cannot post", io::Error::from(failed.error)))
     }
 
-    /// Its next completion ends [`Raw::sleep`]; one that is there already does not: poll before sleeping.
+    /// Requests that the link's next completion ends [`Raw::sleep`]. A completion that is there already does not, so
+    /// poll before sleeping.
     ///
     /// # Errors
     /// [`Error::Io`] if the call fails.
@@ -240,7 +245,7 @@ impl RawLink {
     /// Takes completions. True if there were any.
     ///
     /// # Errors
-    /// [`Error::Io`] if a write failed, in words.
+    /// [`Error::Io`] if a write failed; its text gives the reason.
     pub fn poll(&mut self) -> Result<bool, Error> {
         let before = self.sends.done();
         while !self.sends.is_idle() {

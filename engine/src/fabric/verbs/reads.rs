@@ -1,5 +1,5 @@
-//! Reads of what a peer holds, for [`super::super::Fabric::fetch`]: first of its directory, which says where it has the row,
-//! then of the row.
+//! Reads of a peer's memory, for [`super::super::Fabric::fetch`]. A fetch first reads the peer's directory, which gives
+//! the address of the row, and then the row.
 
 use super::super::{Event, FabricStats, Row, SLOTS, Slot, TableId};
 use super::link::{DIRECTORY_AT, Link};
@@ -9,26 +9,30 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The most bytes of one request.
+/// The maximum length of one request, in bytes.
 const PIECE_MAX: usize = 1 << 20;
 
-/// Where a process tells its peers, by slot, in which memory it has whose rows: an entry of whole cache lines with a
-/// version, the targets of the rows in the order of the tables, and the version again. Version 0: nobody was attached.
+/// The table in which a process publishes, by slot, the addresses of its copies of rows.
+///
+/// An entry fills whole cache lines. It consists of a version, the targets of the rows in the order of the tables, and
+/// the version again. Version 0 means that no process was attached.
 pub(super) struct Directory;
 
 impl Directory {
-    /// Bytes of an entry.
+    /// Bytes of one entry.
     pub(super) fn entry_len(tables: usize) -> usize {
         (8 * (2 + 2 * tables)).next_multiple_of(64)
     }
 
-    /// Bytes of all.
+    /// Bytes of all entries.
     pub(super) fn len(tables: usize) -> usize {
         SLOTS * Directory::entry_len(tables)
     }
 
-    /// Shows where the rows of `slot` are. Only the fabric's thread writes, from the end to the beginning; a reader, who reads
-    /// from the beginning to the end at any time, sees by the versions whether an entry is whole.
+    /// Publishes the addresses of the rows of `slot`.
+    ///
+    /// Only the fabric's thread writes, from the end of the entry to its beginning. A reader reads at any time, from
+    /// the beginning to the end, and recognises by the two versions whether the entry is whole.
     pub(super) fn show(row: &Row, slot: Slot, targets: &[Target]) {
         let start = slot * Directory::entry_len(targets.len());
         let version = row.word(start).load(Ordering::Relaxed) + 1;
@@ -39,8 +43,8 @@ impl Directory {
         }
     }
 
-    /// What a copy of an entry says, at `offset`, of the row of a table: an error if nobody is there, `None` if it is not
-    /// whole.
+    /// The target of a table's row, from a copy of an entry at `offset`. An error if no process was attached, `None` if
+    /// the entry is not whole.
     fn read(row: &Row, offset: usize, table: usize, tables: usize) -> Result<Option<Target>, ()> {
         let word = |n: usize| row.word(offset + 8 * n).load(Ordering::Acquire);
         let (version, again) = (word(0), word(1 + 2 * tables));
@@ -58,20 +62,21 @@ pub(super) struct Read {
     pub(super) table: usize,
     pub(super) owner: Slot,
     pub(super) range: Range<usize>,
-    /// The copy that it goes to.
+    /// The copy into which the bytes are read.
     pub(super) copy: Arc<Region>,
 }
 
-/// How far the first one is.
+/// The progress of the first fetch.
 #[derive(Clone, Copy)]
 enum Stage {
-    /// The directory's entry is asked for by the request of this number.
+    /// The request with this number reads the directory's entry.
     Directory(u64),
-    /// The row is at `source`; all before `next` is asked for, and the last request was of this number.
+    /// The row is at `source`. Everything before `next` has been requested, and `last` is the number of the last
+    /// request.
     Row { source: Target, next: usize, last: Option<u64> },
 }
 
-/// All fetches from one peer, in their order.
+/// All fetches from one peer, in the order of the calls.
 #[derive(Default)]
 pub(super) struct Reads {
     queue: VecDeque<Read>,
@@ -89,7 +94,7 @@ impl Reads {
 }
 
 impl Link {
-    /// Goes on with the fetches; what is done is reported. True if anything was.
+    /// Advances the fetches and reports the complete ones. True if there were any.
     pub(super) fn fetch(&mut self, slot: Slot, events: &mut Vec<Event>, stats: &mut FabricStats) -> bool {
         let before = events.len();
         while let Some(read) = self.reads.queue.pop_front() {
@@ -109,7 +114,7 @@ impl Link {
         events.len() > before
     }
 
-    /// One step of the first fetch; true once it is done.
+    /// One step of the first fetch. True once it is complete.
     fn step(&mut self, read: &Read, stats: &mut FabricStats) -> Result<bool, String> {
         let tables = self.peer.rows.len();
         if let Some(Stage::Directory(request)) = self.reads.stage {

@@ -1,4 +1,4 @@
-//! Rows in memory that the device may reach.
+//! Rows in memory that the device may access.
 
 use super::super::{Row, TableSpec};
 use super::port::Port;
@@ -8,15 +8,15 @@ use memmap2::{MmapMut, MmapOptions};
 use std::io;
 use std::sync::Arc;
 
-/// A huge page of the kinds of machines that there are RDMA devices for.
+/// The size of a huge page on the machines for which RDMA devices exist.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Who may reach a region, apart from this process's own queue pairs, which read it.
+/// The processes that may access a region, besides this process's own queue pairs, which read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Peers read it: rows of one's own, and what is said of rows.
+    /// Peers read it: the own rows, and the directory.
     Read,
-    /// Its owner writes it and others read it, and so do the read requests of this process: copies of peers' rows.
+    /// Its owner writes it, other peers read it, and this process's read requests write it: copies of peers' rows.
     ReadWrite,
 }
 
@@ -29,13 +29,13 @@ impl Access {
     }
 }
 
-/// A row and its registration, which keeps it mapped.
+/// A row and its registration, which keeps the row mapped.
 pub(super) struct Region {
     memory: MemoryRegion,
     pub(super) row: Arc<Row>,
 }
 
-/// Where a peer finds a region: address and key, as requests name it.
+/// The remote address and key of a region, as a peer's requests name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Target {
     pub(super) address: u64,
@@ -43,19 +43,20 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `offset` bytes further on; what the peer said is not trusted to be in range: the device refuses what is not.
+    /// The target `offset` bytes further on. The peer's values may be out of range; the device refuses such a request.
     pub(super) fn at(self, offset: usize) -> Target {
         Target { address: self.address.wrapping_add(offset as u64), key: self.key }
     }
 }
 
 impl Region {
-    /// Zeroed memory of at least `len` bytes, in huge pages where there are any, the first `columns_len` of them columns.
+    /// Allocates at least `len` bytes of zeroed memory, with the first `columns_len` bytes as columns. Uses huge pages
+    /// if there are any.
     pub(super) fn new(port: &Port, len: usize, columns_len: usize, access: Access) -> Result<Arc<Region>, Error> {
         if len >= HUGE_PAGE
             && let Ok(map) = MmapOptions::new().len(len.next_multiple_of(HUGE_PAGE)).huge(Some(21)).map_anon()
         {
-            // The device then needs one translation where it needed 512. Not all drivers take them (rxe does not).
+            // The device then needs one translation instead of 512. Not all drivers accept huge pages (rxe does not).
             match Region::register(port, map, len, columns_len, access) {
                 Ok(region) => return Ok(region),
                 Err(error) => tracing::debug!(%error, len, "huge pages are not used"),
@@ -74,20 +75,20 @@ impl Region {
         access: Access,
     ) -> Result<Arc<Region>, Error> {
         let row = Arc::new(Row::from_map(map.into(), columns_len));
-        // SAFETY: whole pages of their own (a map), mapped while the row lives, and accessed through atomics and raw
-        // pointers only, as `Row` does.
+        // SAFETY: whole pages that belong to this map only. They stay mapped while the row exists, and are accessed
+        // only through atomics and raw pointers, as `Row` does.
         let memory = unsafe { MemoryRegion::register(&port.domain, row.ptr(0..0), len, access.flags(), row.clone()) };
         let memory =
             memory.map_err(|e| Error::io(format!("verbs: cannot register {len} bytes"), io::Error::from(e)))?;
         Ok(Arc::new(Region { memory, row }))
     }
 
-    /// One for each table.
+    /// Allocates one region per table.
     pub(super) fn rows(port: &Port, specs: &[TableSpec], access: Access) -> Result<Vec<Arc<Region>>, Error> {
         specs.iter().map(|spec| Region::new(port, spec.row_len, spec.columns_len, access)).collect()
     }
 
-    /// For requests of this process.
+    /// The key for requests of this process.
     pub(super) fn local_key(&self) -> u32 {
         self.memory.local_key()
     }
@@ -95,12 +96,12 @@ impl Region {
     /// The address of a byte, for requests of this process.
     ///
     /// # Panics
-    /// If it is out of range: an error of this library.
+    /// If the offset is out of range: a bug in this library.
     pub(super) fn address(&self, offset: usize) -> u64 {
         self.row.ptr(offset..offset) as u64
     }
 
-    /// For requests of peers.
+    /// The target for requests of peers.
     pub(super) fn target(&self) -> Target {
         Target { address: self.address(0), key: self.memory.remote_key() }
     }

@@ -1,22 +1,22 @@
-//! What of the send queue is in use: a queue pair that is given more than fits is lost.
+//! The accounting of a send queue: a queue pair that gets more requests than fit fails.
 //!
-//! Requests complete in the order they were posted. Few of them are *signalled*, and the completion of one is that of all
-//! before it. Each has a number, the first 0, which is its `wr_id`.
+//! Requests complete in the order in which they were posted. Few of them are *signalled*; the completion of a signalled
+//! one implies that of all before it. Each request has a number, starting at 0, which is its `wr_id`.
 
 use std::collections::VecDeque;
 
-/// See the module.
+/// The accounting of one send queue.
 pub(super) struct Sends {
     depth: u64,
     /// The number of the next request.
     posted: u64,
-    /// Below this number all are complete.
+    /// All requests below this number are complete.
     done: u64,
-    /// Requests after the last signalled one.
+    /// The number of requests after the last signalled one.
     unsignalled: u64,
-    /// The number of the last signalled one, and one more.
+    /// One more than the number of the last signalled request.
     last_signalled: u64,
-    /// Requests whose sources must not change, with their tickets.
+    /// Requests with sources that must not change, and their tickets.
     stable: VecDeque<(u64, u64)>,
 }
 
@@ -26,7 +26,7 @@ impl Sends {
         Sends { depth, posted: 0, done: 0, unsignalled: 0, last_signalled: 0, stable: VecDeque::new() }
     }
 
-    /// How many requests fit.
+    /// The number of requests that still fit.
     pub(super) fn room(&self) -> usize {
         (self.depth - (self.posted - self.done)) as usize
     }
@@ -36,8 +36,9 @@ impl Sends {
         self.posted
     }
 
-    /// Takes the next number, for a request whose source must stay for `ticket`. True if it is to be signalled: because that
-    /// is wanted, or because a quarter of the queue was not.
+    /// Takes the next number, for a request with a source that must not change before `ticket` is complete.
+    ///
+    /// True if the request must be signalled: because that is `wanted`, or because a quarter of the queue is not.
     pub(super) fn post(&mut self, ticket: Option<u64>, wanted: bool) -> bool {
         assert!(self.room() > 0, "the send queue is full");
         self.stable.extend(ticket.map(|ticket| (self.posted, ticket)));
@@ -51,7 +52,7 @@ impl Sends {
         signalled
     }
 
-    /// The request of this number is complete, and all before it. An error if there is none such.
+    /// Marks the request with this number, and all before it, as complete. An error if it is not under way.
     pub(super) fn complete(&mut self, number: u64) -> Result<(), String> {
         if number < self.done || number >= self.posted {
             return Err(format!("the device completed request {number}, of {} to {}", self.done, self.posted));
@@ -63,32 +64,32 @@ impl Sends {
         Ok(())
     }
 
-    /// Whether the request of this number is complete.
+    /// Whether the request with this number is complete.
     pub(super) fn is_done(&self, number: u64) -> bool {
         number < self.done
     }
 
-    /// How many are complete.
+    /// The number of complete requests.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Nothing is under way.
+    /// True if nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.posted == self.done
     }
 
-    /// Something is under way, and a completion will tell of its end.
+    /// True if requests are under way, and a completion will report the end of at least some of them.
     pub(super) fn is_awaited(&self) -> bool {
         self.done < self.last_signalled
     }
 
-    /// Something is under way, and no completion will tell of its end.
+    /// True if requests are under way, and no completion will report their end.
     pub(super) fn needs_signal(&self) -> bool {
         self.done >= self.last_signalled && !self.is_idle()
     }
 
-    /// The ticket of the first write whose source must not change.
+    /// The ticket of the first write with a source that must not change yet.
     pub(super) fn first_stable(&self) -> Option<u64> {
         self.stable.front().map(|(_, ticket)| *ticket)
     }

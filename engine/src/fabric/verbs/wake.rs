@@ -1,23 +1,25 @@
-//! Who has to be woken: a one-sided write interrupts nobody, a write with immediate data does.
+//! Decides when a peer has to be woken. A one-sided write interrupts nobody; a write with immediate data does.
 //!
-//! Each end of a link has a *line*, two words that the other end writes: how often that has gone to sleep, and how many
-//! wake-ups it has taken.
+//! Each end of a link has a *line*: two words that the other end writes. They count how often the other end has gone to
+//! sleep, and how many wake-ups it has taken.
 //!
-//! * A process that goes to sleep says so, unless the peer knows it: it has not woken it since. The peer's next write, the
-//!   first to a sleeper, wakes it; those after it do not, until it says again that it sleeps.
-//! * What was written before the peer's word of its sleep arrived may have come too late for its last look. So whoever has
-//!   written without waking wakes when it learns of the sleep; and it does so before it goes to sleep itself, since
-//!   then it would not learn of it.
-//! * A wake-up needs a receive request at the peer, of which there are [`RECEIVES`]: there are never more on their way than
-//!   that. Whoever cannot wake for want of one owes it. The peer has many to take, and tells, waking, when half are taken.
+//! * A process that goes to sleep announces it in the peer's line. It does not repeat the announcement if the peer has
+//!   not woken it since the last one. The peer's next write, the first one to the sleeper, wakes it. Later writes do
+//!   not, until the process announces another sleep.
+//! * A write that was posted before the peer's announcement arrived may land after the peer's last look. So an end that
+//!   has written without a wake-up sends one when it sees the announcement. It also sends one before it goes to sleep
+//!   itself, because it would not see the announcement then.
+//! * A wake-up uses one receive request of the peer. There are [`RECEIVES`] of them, and never more wake-ups under way.
+//!   An end without a free receive request owes the wake-up. When the peer has taken half of [`RECEIVES`], it reports
+//!   the count, with a wake-up.
 
 use super::super::Row;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Receive requests that each end keeps posted.
+/// The number of receive requests that each end keeps posted.
 pub(super) const RECEIVES: u32 = 16;
-/// Offsets of the words of a line.
+/// Offsets of the two words of a line.
 const SLEEPS: usize = 0;
 const TAKEN: usize = 8;
 /// Bytes of a line.
@@ -25,24 +27,24 @@ pub(super) const LINE_LEN: usize = 16;
 
 /// One end of a link.
 pub(super) struct Wake {
-    /// What the peer says is at its beginning.
+    /// The peer's counters are at its beginning.
     line: Arc<Row>,
-    /// The peer was woken from the sleep of this number.
+    /// The number of the peer's last sleep that we ended.
     woken: Option<u64>,
-    /// Wake-ups sent.
+    /// The number of wake-ups sent.
     sent: u64,
-    /// Something was written since the last of them.
+    /// Something was written after the last wake-up.
     dirty: bool,
-    /// One was due when there was no receive request for it.
+    /// A wake-up was due, but the peer had no receive request for it.
     owes: bool,
-    /// Wake-ups taken, and how many of them when the peer was told of the last sleep.
+    /// The number of wake-ups taken, and its value when the last sleep was announced.
     taken: u64,
     taken_at_sleep: u64,
-    /// What the peer was told last.
+    /// The last contents that we wrote to the peer's line.
     told: Told,
 }
 
-/// What the peer is to find in its line; what follows is whether it is woken by it.
+/// The contents of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
     sleeps: u64,
@@ -58,7 +60,7 @@ impl Told {
     }
 }
 
-/// What is to be sent, if anything.
+/// The messages to send: new contents for the peer's line, and whether to wake the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Notice {
     pub(super) tell: Option<Told>,
@@ -79,9 +81,9 @@ impl Wake {
         }
     }
 
-    /// The number of the peer's sleep, if it was not woken from it.
+    /// The number of the peer's last announced sleep, if we have not ended it.
     fn sleep(&self) -> Option<u64> {
-        // Acquire: what was written before its word is there.
+        // Acquire: everything that the peer wrote before its announcement is visible.
         let sleep = self.line.word(SLEEPS).load(Ordering::Acquire);
         (self.woken != Some(sleep)).then_some(sleep)
     }
@@ -97,7 +99,7 @@ impl Wake {
         (self.dirty, self.owes) = (false, false);
     }
 
-    /// Something is about to be written. True if it is to wake the peer.
+    /// Accounts for a write that is about to be posted. True if that write must wake the peer.
     pub(super) fn write(&mut self) -> bool {
         let wake = self.sleep().is_some() && self.may_wake();
         if wake {
@@ -108,18 +110,18 @@ impl Wake {
         wake
     }
 
-    /// The peer has sent a wake-up.
+    /// Accounts for a wake-up from the peer.
     pub(super) fn take(&mut self) {
         self.taken += 1;
     }
 
-    /// At every look.
+    /// Returns the messages that are due; called at every look.
     pub(super) fn look(&mut self) -> Notice {
         let tell = (self.taken - self.told.taken >= u64::from(RECEIVES / 2)).then(|| {
             self.told.taken = self.taken;
             self.told
         });
-        // Whoever owes a wake-up for want of a receive request is to hear of those that are free again.
+        // The peer may sleep and owe us a wake-up for lack of a receive request, so it is woken to see the free ones.
         self.owes |= tell.is_some();
         let overdue = self.owes || self.dirty && self.sleep().is_some();
         let wake = overdue && self.may_wake();
@@ -129,7 +131,7 @@ impl Wake {
         Notice { tell, wake }
     }
 
-    /// This process goes to sleep, or sleeps on.
+    /// Returns the messages that are due before this process goes to sleep, or continues to sleep.
     pub(super) fn sleep_now(&mut self) -> Notice {
         let tell = (self.taken > self.taken_at_sleep).then(|| {
             self.taken_at_sleep = self.taken;
@@ -150,25 +152,25 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// What travels, in order.
+    /// The messages between the ends, delivered in order.
     enum Sent {
         Value(u64),
         Tell(Told),
         Wake,
     }
 
-    /// One end, with what the other has sent to it.
+    /// One end, with the messages that the other has sent to it.
     struct End {
         wake: Wake,
         line: Arc<Row>,
         inbox: VecDeque<Sent>,
-        /// Wake-ups that arrived and were not taken.
+        /// Wake-ups that have arrived and were not taken.
         arrived: u32,
-        /// The value that arrived, that was seen, and that was written.
+        /// The last value that arrived, the last one that was seen, and the last one that was written.
         value: u64,
         seen: u64,
         written: u64,
-        /// Looks left before it sleeps; it sleeps at 0.
+        /// The number of looks before it sleeps; at 0 it sleeps.
         looks: u32,
     }
 
@@ -223,7 +225,7 @@ mod tests {
             new
         }
 
-        /// One step of a process that sleeps after a few looks at nothing.
+        /// One step of a process that sleeps after a few looks that find nothing.
         fn step(&mut self, to: &mut End) {
             if self.looks == 0 {
                 if self.arrived == 0 {
@@ -251,7 +253,7 @@ mod tests {
                     2 | 3 => b.step(&mut a),
                     4 => a.arrive(),
                     5 => b.arrive(),
-                    // Whoever writes is awake, and looks before it sleeps.
+                    // A process that writes is awake, and looks again before it sleeps.
                     n if step < 400 && random(&mut state, eager) == 0 => {
                         let (from, to) = if n == 6 { (&mut a, &mut b) } else { (&mut b, &mut a) };
                         from.looks = 3;
@@ -260,7 +262,7 @@ mod tests {
                     _ => {}
                 }
             }
-            // A process that looks at nothing new sleeps; then everything that is on its way arrives.
+            // Without further writes both processes go to sleep, and everything under way arrives.
             for _ in 0..20_000 {
                 a.step(&mut b);
                 b.step(&mut a);

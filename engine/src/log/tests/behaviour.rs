@@ -1,4 +1,4 @@
-//! Each behaviour that is promised, one by one.
+//! Tests each promised behaviour on its own.
 
 use super::*;
 use crate::log::segment::{index_name, segment_name};

@@ -1,5 +1,7 @@
-//! Random work, random faults, and a crash in the middle, against a model: what was synced is there, what is there is what
-//! was appended, in order, and what was cut or trimmed does not come back.
+//! Random operations and random faults with crashes in between, checked against a model.
+//!
+//! Synced records survive, surviving records are those that were appended and in order, and cut or trimmed records do
+//! not come back.
 
 use super::*;
 use crate::log::Reader;
@@ -7,7 +9,7 @@ use crate::planted::{self, Bug};
 use crate::simulation::rng::Rng;
 use std::io::Read;
 
-/// A record as the model knows it: no two have the same mark.
+/// A record in the model. Every record has a different mark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Known {
     version: Version,
@@ -28,13 +30,13 @@ impl Known {
     }
 }
 
-/// What the interrupted call may have done.
+/// The possible effect of the interrupted call.
 enum Under {
     Nothing,
     Append(Vec<Known>),
-    /// Everything from this place is gone, or nothing is.
+    /// Either everything from this index on is gone, or nothing is.
     Cut(usize),
-    /// Up to this place, records may be gone.
+    /// Records before this index may be gone.
     Trim(usize),
     Save(Vec<u8>),
     Install(Version),
@@ -45,9 +47,9 @@ struct Run {
     disk: SimDisk,
     segment_bytes: u64,
     records: Vec<Known>,
-    /// So many of them are synced.
+    /// The number of synced records.
     synced: usize,
-    /// So many of them are trimmed.
+    /// The number of trimmed records.
     low: usize,
     blob: Option<Vec<u8>>,
     snapshot: Option<Version>,
@@ -90,7 +92,7 @@ impl Run {
         }
     }
 
-    /// Everything that a store does, one after the other.
+    /// Performs every operation of a store, one after the other.
     fn script(&mut self, store: &mut Store) -> Result<(), Error> {
         for n in 0..12 {
             self.append(store)?;
@@ -122,7 +124,7 @@ impl Run {
         self.disk.set_capacity(full);
     }
 
-    /// Opens the log; at first it may fail, since the power goes again.
+    /// Opens the log. The first attempt may fail, because the power may be cut again.
     fn open(&mut self) -> Store {
         if self.rng.chance(1, 3) {
             self.disk.power_off_after(self.rng.below(12) as u64);
@@ -226,7 +228,7 @@ impl Run {
         Ok(())
     }
 
-    /// A trim may have gone as far as `most`.
+    /// Updates `low` from the log after a trim that may have reached up to `most`.
     fn learn_low(&mut self, store: &Store, most: usize) {
         let reader = store.reader();
         if reader.end().is_none() {
@@ -234,7 +236,7 @@ impl Run {
         }
         let low = match reader.oldest().unwrap() {
             Some(oldest) => self.records.iter().position(|known| known.version == oldest).unwrap(),
-            // Nothing but an empty segment is left: it begins behind what is durable.
+            // Only an empty segment is left. It begins behind the durable records.
             None => {
                 let end = reader.end().unwrap();
                 self.records.iter().position(|known| known.version == end).unwrap() + 1
@@ -267,7 +269,7 @@ impl Run {
         assert!(shown >= self.synced, "{shown} of {} synced records are shown", self.synced);
     }
 
-    /// What is found after a crash becomes what is known.
+    /// Checks the log after a crash, and updates the model to the records found.
     fn check(&mut self, store: &Store) {
         let reader = store.reader();
         let found: Vec<_> = reader.iter(..).map(|entry| entry.unwrap()).collect();
@@ -343,7 +345,7 @@ fn full(result: Result<(), Error>) -> Result<bool, Error> {
     }
 }
 
-/// The power goes at every single change that the script makes.
+/// The power is cut at every single disk change that the script makes.
 #[test]
 fn a_crash_at_any_step_leaves_a_true_log() {
     for seed in 0..30 {

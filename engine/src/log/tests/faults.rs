@@ -1,4 +1,4 @@
-//! What fails, and what is said of it.
+//! Failing operations, and the errors that they return.
 
 use super::*;
 use crate::log::failure;
@@ -15,7 +15,7 @@ fn damage(result: Result<impl Sized, Error>) -> (String, u64) {
     }
 }
 
-/// Where the record of a store with records of `len` bytes begins in its segment's file.
+/// The offset of record `n` in its segment's file, for a store with records of `len` bytes.
 fn offset(n: u64, len: u64) -> u64 {
     let bytes = (64 + len).next_multiple_of(8);
     4096 + n % ((SMALL - 4096) / bytes) * bytes
@@ -37,7 +37,7 @@ fn a_full_disk_loses_nothing_and_the_log_goes_on() {
         store.sync().unwrap();
         assert_eq!(numbers(&store).unwrap().len(), 10);
     }
-    // What fits is taken.
+    // A record that fits is accepted.
     append(&mut store, 10..11, 1000).unwrap();
     disk.set_capacity(None);
     append(&mut store, 11..40, 1000).unwrap();
@@ -61,7 +61,7 @@ fn without_a_descriptor_nothing_is_lost_and_the_log_goes_on() {
         disk.set_lacks_descriptors(true);
         shortage(append(&mut store, 25..40, 1000));
         shortage(store.save("blob", &[1; 2000]));
-        // Of a sealed segment, and of the last one, which cannot be read either.
+        // Cut in a sealed segment, and in the last one, which cannot be read either.
         for from in [5, 24] {
             let refused = store.cut(version(from)).unwrap_err();
             assert!(failure::is_shortage(&refused), "{refused}");
@@ -83,7 +83,7 @@ fn without_a_descriptor_nothing_is_lost_and_the_log_goes_on() {
     assert_eq!(store.load("blob").unwrap().unwrap(), b"kept");
 }
 
-/// All that a cut needs is taken before anything is changed.
+/// Everything that a cut needs is allocated before anything is changed.
 #[test]
 fn a_cut_on_a_full_disk_is_refused_and_changes_nothing() {
     for from in [5, 24] {
@@ -131,7 +131,7 @@ fn a_failed_write_or_sync_is_final() {
         for again in all {
             assert_eq!(again.unwrap_err().to_string(), first);
         }
-        // What was durable can be read.
+        // The durable records can still be read.
         assert_eq!(numbers(&store).unwrap().len(), 5);
         drop(store);
         disk.crash();
@@ -154,7 +154,7 @@ fn a_torn_tail_ends_the_log_and_stays_away() {
         assert!((4..=12).contains(&n));
         let end = (4096 + 4 * 368 + (n - 4) * 768) as usize;
         assert!(disk.bytes(&segment_name(0)).unwrap()[end..].iter().all(|&byte| byte == 0));
-        // The same records again, with other bytes.
+        // Appends the same records again, with other bytes.
         append(&mut store, n..n + 1, 30).unwrap();
         store.sync().unwrap();
         drop(store);
@@ -163,7 +163,7 @@ fn a_torn_tail_ends_the_log_and_stays_away() {
     }
 }
 
-/// A record that once stood here, after others than those that stand before it now.
+/// A record that was once at this place, but followed different records than those before it now.
 #[test]
 fn a_record_of_another_history_is_none() {
     let (disk, other) = (written(5, 300), written(5, 300));
@@ -179,7 +179,7 @@ fn a_record_of_another_history_is_none() {
     let mut bytes = disk.bytes(&segment_name(0)).unwrap();
     let stale = offset(6, 300) as usize..offset(7, 300) as usize;
     bytes[stale.clone()].copy_from_slice(&other.bytes(&segment_name(0)).unwrap()[stale.clone()]);
-    // Nothing but its predecessor is wrong with it; what it says of syncs is below the end here.
+    // Only its predecessor is wrong. The sync position that it reports is below the end here.
     disk.put(&segment_name(0), bytes.clone());
     assert_eq!(open(&other).unwrap().reader().end(), Some(version(6)));
     assert_eq!(open(&disk).unwrap().reader().end(), Some(version(5)));
@@ -195,7 +195,7 @@ fn a_damaged_record_below_a_synced_one_is_an_error() {
             assert_eq!(damage(open(&trial)), (segment_name(0), offset(n, 300)));
         }
     }
-    // Nothing says that the last one was ever synced.
+    // No record proves that the last one was ever synced.
     disk.flip(&segment_name(0), offset(7, 300) as usize + 70, 4);
     assert_eq!(numbers(&open(&disk).unwrap()).unwrap().len(), 7);
 }
@@ -297,7 +297,7 @@ fn a_trimmed_log_does_not_forget_it() {
     assert_eq!(damage(open(&disk)), (first, 0));
 }
 
-/// A trim whose mark is there, and may not be durable; then the power goes while the log is opened.
+/// A trim with a mark that exists but may not be durable. Then the power is cut while the log is opened.
 #[test]
 fn nothing_is_removed_on_the_strength_of_a_name_that_is_not_durable() {
     for seed in 0..300 {
@@ -314,7 +314,7 @@ fn nothing_is_removed_on_the_strength_of_a_name_that_is_not_durable() {
     }
 }
 
-/// A payload may hold what looks like a record: it proves nothing.
+/// A payload may contain bytes that look like a record. They prove nothing.
 #[test]
 fn records_in_payloads_are_no_records() {
     let disk = written(20, 300);
@@ -331,7 +331,7 @@ fn records_in_payloads_are_no_records() {
     assert_eq!(numbers(&open(&outer).unwrap()).unwrap(), [0]);
 }
 
-/// A log that has grown, was cut and trimmed, with blobs and a checkpoint.
+/// A log with several segments that was cut and trimmed, with blobs and a checkpoint.
 fn with_all_files() -> SimDisk {
     let disk = written(60, 700);
     let mut store = open(&disk).unwrap();
@@ -348,7 +348,7 @@ fn with_all_files() -> SimDisk {
     disk
 }
 
-/// All but index files, which are built anew.
+/// Every file except the index files, which are rebuilt.
 #[test]
 fn any_file_that_is_removed_is_missed() {
     let disk = with_all_files();
@@ -358,10 +358,10 @@ fn any_file_that_is_removed_is_missed() {
         let trial = disk.copy(1);
         trial.take(name);
         assert_eq!(damage(open(&trial)), (name.clone(), 0));
-        // And the next time again: nothing was put in its place.
+        // The next attempt fails in the same way: no new file was created in its place.
         assert_eq!(damage(open(&trial)), (name.clone(), 0));
     }
-    // The newest ones together, and what would say that they were there.
+    // Removes the newest two segments together, then the marks, which note that they existed.
     let last = segments(&disk);
     let trial = disk.copy(1);
     last.iter().rev().take(2).for_each(|name| trial.take(name));
@@ -376,7 +376,9 @@ fn any_file_that_is_removed_is_missed() {
     assert!(found[0] > 0 && found[0] <= 20);
 }
 
-/// A log of one segment, in which nothing is yet, is what a crash in the middle of its making leaves; with a record it is not.
+/// An empty log of one segment without marks may come from a crash during its creation.
+///
+/// With a record in it, the missing marks are damage.
 #[test]
 fn marks_are_missed_once_there_is_a_record() {
     let disk = SimDisk::new(1);
@@ -390,7 +392,7 @@ fn marks_are_missed_once_there_is_a_record() {
     assert_eq!(damage(open(&disk)), ("marks".to_owned(), 0));
 }
 
-/// Segments that are full to the last byte, cut between two of them.
+/// Segments that are full to the last byte, with a cut between two of them.
 #[test]
 fn a_cut_between_two_full_segments_survives_a_crash() {
     // Eight records fill a segment.

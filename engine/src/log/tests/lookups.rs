@@ -1,10 +1,10 @@
-//! How much a lookup looks at.
+//! The number of pages that a lookup reads.
 
 use super::*;
 use crate::log::source::touched;
 use crate::simulation::rng::Rng;
 
-/// Pages that one lookup may look at in a log of a million records.
+/// The most pages that one lookup may read in a log of a million records.
 const PAGES_MAX: usize = 40;
 
 #[test]

@@ -1,4 +1,4 @@
-//! The log on a simulated disk.
+//! Tests of the log on a simulated disk.
 
 mod behaviour;
 mod crashes;
@@ -22,7 +22,7 @@ fn version(sequence: u64) -> Version {
     Version { view: 1 + sequence / 1000, sequence }
 }
 
-/// Bytes that only record `n` has.
+/// The bytes that only record `n` has.
 fn payload(n: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (n.wrapping_mul(0x9e37_79b9).wrapping_add(i * 31) >> 3) as u8).collect()
 }
@@ -54,7 +54,7 @@ fn append(store: &mut Store, numbers: std::ops::Range<u64>, len: usize) -> Resul
     store.append(&records)
 }
 
-/// The numbers of all records that a reader finds, each of which is as it was appended.
+/// The numbers of all records that a reader finds. Each record is checked against the appended one.
 fn numbers(store: &Store) -> Result<Vec<u64>, Error> {
     store
         .reader()

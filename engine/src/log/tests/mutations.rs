@@ -1,4 +1,6 @@
-//! Files that somebody changed: what is read of them is an error, or a true part of what was appended, and never a panic.
+//! Files with corrupted content.
+//!
+//! Reading them returns an error or a true part of the appended records, and never panics.
 
 use super::*;
 use crate::log::codec;
@@ -40,7 +42,7 @@ enum Change {
         len: usize,
         other: bool,
     },
-    /// Puts a file in another's place.
+    /// Replaces a file by another one.
     Swap {
         file: usize,
         with: usize,
@@ -122,7 +124,7 @@ fn logs() -> (SimDisk, SimDisk) {
     (disk, other)
 }
 
-/// Reads everything; what is given out is true.
+/// Reads everything, and checks that every returned record is true.
 fn read_all(disk: &SimDisk) {
     let Ok(store) = open(disk) else { return };
     let reader = store.reader();
@@ -146,7 +148,7 @@ fn read_all(disk: &SimDisk) {
         assert_eq!(state, b"what the application knows");
     }
     drop(store);
-    // Opening has put in order what it could: it opens again.
+    // Opening has repaired the log, so it opens again.
     let again = open(disk);
     assert!(again.is_ok(), "{:?}", again.err());
 }
@@ -165,7 +167,7 @@ proptest! {
 
     #[test]
     fn one_change_costs_no_record_before_it(change in change()) {
-        // Another history's segment contradicts the one before it: that is an error there.
+        // A segment of another history contradicts the one before it, so the error is reported there.
         prop_assume!(!matches!(change, Change::Swap { .. }));
         let (disk, other) = logs();
         let before: Vec<_> = disk.names().unwrap().iter().map(|name| (name.clone(), disk.bytes(name))).collect();
@@ -173,7 +175,7 @@ proptest! {
         let changed = before.iter().find(|(name, bytes)| disk.bytes(name) != *bytes);
         let Some((name, _)) = changed.filter(|(name, _)| name.ends_with(".segment")) else { return Ok(()) };
         let Ok(store) = open(&disk) else { return Ok(()) };
-        // All records of the segments in front of the one that was changed are there.
+        // All records of the segments before the changed one must exist.
         let number = u64::from_str_radix(name.trim_end_matches(".segment"), 16).unwrap();
         let each = (SMALL - 4096) / 568;
         let there = store.reader().iter(..).take_while(|entry| entry.is_ok()).count() as u64;

@@ -1,4 +1,4 @@
-//! The thread that writes, and those that wait for it.
+//! The writing thread, and the callers that wait for it.
 
 use super::*;
 use crate::log::{File, Journal, Log, LogOptions};
@@ -26,7 +26,7 @@ struct Gated {
 
 #[derive(Default)]
 struct Gate {
-    /// Whether it is shut, and how many syncs there were.
+    /// Whether the gate is shut, and the number of syncs.
     state: Mutex<(bool, usize)>,
     moved: Condvar,
 }
@@ -123,7 +123,7 @@ fn what_gathers_during_a_sync_shares_the_next_one_and_is_bounded() {
     });
     log.sync(LONG).unwrap();
     assert_eq!(log.backlog_bytes(), 0);
-    // The first, all that gathered, and the one that waited.
+    // One sync for the first record, one for all that gathered, and one for the append that waited.
     assert!(disk.gate.syncs() - before <= 3, "{}", disk.gate.syncs() - before);
 }
 
@@ -154,7 +154,7 @@ fn everybody_learns_of_a_failed_sync_for_ever() {
     assert!(journal.durable() < ticket);
     failed(Err(journal.failure().unwrap()));
     failed(Err(log.failure().unwrap()));
-    // What was durable stays.
+    // Durable records stay available.
     assert_eq!(log.durable(), Some(first));
     log.wait_durable(first, LONG).unwrap();
     assert_eq!(&log.get(first).unwrap().unwrap()[..], b"one");

@@ -1,12 +1,12 @@
-//! Guarantees 9 and 11: where everybody is at the end, and how each process came to its own.
+//! Guarantees 9 and 11: in which view each process is at the end, and how each process ended.
 
 use super::{Case, Findings, Life, Views};
 use crate::record::Record;
 
-/// Reasons that name what the network, the other members or the runner did.
+/// Reasons that name an action of the network, of the other members or of the runner.
 const FAIR: [&str; 8] =
     ["Removed", "Partitioned", "Missing", "TimedOut", "StateTransfer", "Refused", "Listen", "AlreadyRuns"];
-/// Reasons of a process whose disk was made to fail.
+/// Further reasons that a process may give after the runner made its disk fail.
 const OF_THE_DISK: [&str; 4] = ["LogFull", "LogFailed", "Io", "StateTransfer"];
 
 pub(super) fn check(case: &Case, views: &Views<'_>, findings: &mut Findings) {
@@ -17,7 +17,7 @@ pub(super) fn check(case: &Case, views: &Views<'_>, findings: &mut Findings) {
     check_liveness(case, views, findings);
 }
 
-/// A process that ends by itself says why.
+/// A process that ends by itself must record a reason.
 fn check_end(case: &Case, life: &Life, findings: &mut Findings) {
     let process = life.process;
     let Some((line, how, error, text)) = life.end() else {
@@ -37,7 +37,7 @@ fn check_end(case: &Case, life: &Life, findings: &mut Findings) {
     }
 }
 
-/// All members run the same code: none breaks the protocol.
+/// All members run the same code, so none may be accused of breaking the protocol.
 fn check_suspicions(life: &Life, findings: &mut Findings) {
     for (line, (_, record)) in life.lines.iter().enumerate() {
         let Record::Suspected { text, .. } = record else { continue };
@@ -48,7 +48,7 @@ fn check_suspicions(life: &Life, findings: &mut Findings) {
     }
 }
 
-/// Those that were to be in the group at the end are, in one view.
+/// The processes that must be in the group at the end are in it, in one view.
 fn check_liveness(case: &Case, views: &Views<'_>, findings: &mut Findings) {
     let latest = views.last_key_value().map(|(number, (view, ..))| (*number, *view));
     for life in case.finals() {

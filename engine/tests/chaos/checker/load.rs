@@ -1,11 +1,11 @@
-//! From files to a case.
+//! Reads the files of a run into a [`Case`].
 
 use super::{Case, Epoch, Life, Log};
 use crate::record::{Logged, Mark, Process, Record};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-/// What the files of a folder are called.
+/// Name of the file with the runner's marks.
 pub(crate) const MARKS: &str = "marks";
 
 pub(crate) fn records_name(process: Process) -> String {
@@ -16,7 +16,7 @@ pub(crate) fn log_name(id: u32) -> String {
     format!("log-{id}.records")
 }
 
-/// Calls `each` for every whole line: the last one of a killed process may be half a line.
+/// Calls `each` for every complete line. The last line of a killed process may be incomplete and is skipped.
 fn lines(file: impl io::Read, mut each: impl FnMut(&str)) -> io::Result<()> {
     let (mut reader, mut line) = (BufReader::new(file), String::new());
     while reader.read_line(&mut line)? > 0 {
@@ -28,13 +28,13 @@ fn lines(file: impl io::Read, mut each: impl FnMut(&str)) -> io::Result<()> {
     Ok(())
 }
 
-/// A line that the tests themselves wrote in another form.
+/// Panics at a line that does not have the form in which the tests write it.
 fn malformed<T>(file: &str, line: &str) -> T {
     panic!("{file}: not a line of its form: {line}")
 }
 
 impl Case {
-    /// Reads what a run has left in `folder`.
+    /// Reads the files that a run has left in `folder`.
     pub(crate) fn read(folder: &Path) -> io::Result<Case> {
         let mut case = Case::default();
         let mut names: Vec<String> = std::fs::read_dir(folder)?
@@ -50,7 +50,7 @@ impl Case {
         Ok(case)
     }
 
-    /// From texts, by file name.
+    /// Builds a case from pairs of file name and text.
     pub(crate) fn parse(files: &[(String, String)]) -> Case {
         let mut case = Case::default();
         for (name, text) in files {
@@ -92,7 +92,7 @@ impl Case {
 
     fn prepare(&mut self) {
         self.lives.sort_by_key(|life| life.process);
-        // A process that was to be there and wrote nothing is one that is missing, too.
+        // A process that had to be in the group at the end but wrote no file counts as missing, too.
         for &process in &self.last {
             if !self.lives.iter().any(|life| life.process == process) {
                 let (lines, epochs) = (Vec::new(), Vec::new());
@@ -107,8 +107,10 @@ impl Case {
     }
 }
 
-/// The views of a life, with what it was delivered in each.
-/// The last one is complete if its process stayed to the end, and everything had arrived by then.
+/// Returns the views of a life, each with the messages that were delivered in it.
+///
+/// The last view is complete if its process stayed to the end and everything had arrived by then (`whole`), or if the
+/// process left and leavers are delivered everything (`leavers_have_all`).
 fn epochs(life: &Life, whole: bool, leavers_have_all: bool) -> Vec<Epoch> {
     let mut epochs: Vec<Epoch> = Vec::new();
     let (mut live, mut restored) = (None, false);
@@ -122,7 +124,7 @@ fn epochs(life: &Life, whole: bool, leavers_have_all: bool) -> Vec<Epoch> {
                 (live, restored) = (Some(view.number), false);
             }
             Record::Restored(_) => {
-                // What came before is void.
+                // The restored state replaces everything that was delivered before it.
                 epochs.clear();
                 restored = true;
             }

@@ -1,11 +1,11 @@
-//! Guarantee 10: the logs as they are on disk at the end, against what was told past, against each other, and against what
-//! was delivered.
+//! Guarantee 10: compares the logs on disk at the end with the closed times that were reported, with each other, and
+//! with the deliveries.
 
 use super::{Case, Epoch, Findings, Life, Log};
 use crate::record::{Logged, Place, Process, Record};
 
 pub(super) fn check(case: &Case, findings: &mut Findings) {
-    // A log that is still being caught up is shorter, or ends with what its group has decided otherwise.
+    // A log that is still catching up may be shorter, or may end with records that its group has decided otherwise.
     if !case.whole {
         return;
     }
@@ -25,7 +25,7 @@ pub(super) fn check(case: &Case, findings: &mut Findings) {
     check_deliveries(case, longest, by, findings);
 }
 
-/// The process that had the log at the end.
+/// Returns the process that had the log at the end.
 fn owner(case: &Case, log: &Log) -> Option<Process> {
     case.finals().map(|life| life.process).find(|process| process.id == log.id)
 }
@@ -39,7 +39,7 @@ fn check_own(log: &Log, process: Process, findings: &mut Findings) {
     }
 }
 
-/// One log is a beginning of the other, where both go so far back.
+/// Where two logs cover the same range, one must be a prefix of the other.
 fn check_against(log: &Log, process: Process, longest: &Log, by: Process, findings: &mut Findings) {
     let first = |log: &Log| log.records.first().map(|first| first.place);
     let (Some(own), Some(other)) = (first(log), first(longest)) else { return };
@@ -53,7 +53,7 @@ fn check_against(log: &Log, process: Process, longest: &Log, by: Process, findin
     }
 }
 
-/// What a life was told about a time that is past holds in a log at the end.
+/// Each closed time that a life recorded must agree with a log at the end.
 fn check_past(life: &Life, log: &Log, process: Process, findings: &mut Findings) {
     let Some(oldest) = log.records.first() else { return };
     let mut at = 0;
@@ -62,7 +62,7 @@ fn check_past(life: &Life, log: &Log, process: Process, findings: &mut Findings)
         if *time_ns < oldest.time_ns {
             continue;
         }
-        // The times that are told rise.
+        // The recorded closed times rise.
         while log.records.get(at).is_some_and(|record| record.time_ns <= *time_ns) {
             at += 1;
         }
@@ -78,7 +78,7 @@ fn check_past(life: &Life, log: &Log, process: Process, findings: &mut Findings)
     }
 }
 
-/// The log of a view that is over, or of the last one as far as the log goes, is what was delivered.
+/// In each finished view, and in the last one as far as the log goes, the log must match the deliveries.
 fn check_deliveries(case: &Case, log: &Log, by: Process, findings: &mut Findings) {
     let (Some(first), Some(end)) = (log.records.first(), log.records.last()) else { return };
     let mut seen = std::collections::HashSet::new();

@@ -1,23 +1,23 @@
-//! Holds what all processes of a run wrote down, dead ones included, against the guarantees, number by number.
+//! Compares the records of all processes of a run, dead ones included, with the numbered guarantees.
 //!
-//! It sees files only: it can be run on what a failed run has left, and on histories that are wrong on purpose
-//! (`wrong.rs`). The numbers are those of the project's list of guarantees:
+//! It reads files only. So it can check the files of a failed run again, and it can check histories that are wrong on
+//! purpose (`wrong.rs`). The numbers are those of the project's list of guarantees:
 //!
 //! | | guarantee | what is compared | where |
 //! |---|---|---|---|
 //! | 1 | total order | each place of the order, and the gaps below a process's last ordered message | `order` |
-//! | 2 | virtual synchrony | the messages of a view at all that went on from it, and the state as views begin | `order`, `views` |
-//! | 3 | safe delivery | safe messages, flushed ones too, at all that went on | `order`, `streams` |
+//! | 2 | virtual synchrony | a view's messages at all that went on, and the initial states | `order`, `views` |
+//! | 3 | safe delivery | safe messages, and flushed ones, at all that went on | `order`, `streams` |
 //! | 4 | durability | durable messages and acknowledgements after a restart | `order`, `streams` |
 //! | 5 | FIFO | the numbers of each sending thread at each receiver, and the bytes | `streams` |
-//! | 6 | causality | the place of a message against those of the messages delivered before it was sent | `streams` |
-//! | 7 | one primary partition | one list of members per view number, a majority from view to view, nothing after the end | `views` |
+//! | 6 | causality | a message's place against those of the messages delivered before it was sent | `streams` |
+//! | 7 | one primary partition | one member list per view number, majorities, nothing after the end | `views` |
 //! | 8 | firewall | the sender of each message against the view | `streams` |
-//! | 9 | liveness | where the processes are at the end, when a majority could go on for long | `ends` |
-//! | 10 | closed time | what was past against the logs at the end, and the logs against each other | `logs` |
+//! | 9 | liveness | the views of the processes at the end, when a majority could go on for long | `ends` |
+//! | 10 | closed time | the closed times against the logs at the end, and the logs against each other | `logs` |
 //! | 11 | no silent loss | how each process ended | `ends` |
 //!
-//! What files cannot show: that no message is delivered of which no file tells, and delays.
+//! Files cannot show delays, or the delivery of a message that no file records.
 
 mod ends;
 pub(crate) mod load;
@@ -31,34 +31,34 @@ use crate::record::{Message, Place, Process, Record, ViewRecord};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// What a process wrote down, and what follows from it.
+/// The records of one process, and facts derived from them.
 pub(crate) struct Life {
     pub(crate) process: Process,
-    /// The time of each line and what it says; the first line of the file has index 0.
+    /// The time and the record of each line; the first line of the file has index 0.
     pub(crate) lines: Vec<(u64, Record)>,
     epochs: Vec<Epoch>,
-    /// The last life of its member that was to be there at the end.
+    /// True for the last life of a member that had to be in the group at the end.
     is_final: bool,
     was_killed: bool,
 }
 
-/// What a process was delivered of one view.
+/// The messages that a process was delivered in one view.
 struct Epoch {
     view: u64,
-    /// From its own log, before it was told of any view: the view was over.
+    /// The deliveries come from the process's own log, before its first view: the view was over by then.
     replayed: bool,
-    /// From the first message of the view on.
+    /// The deliveries begin with the first message of the view.
     whole: bool,
-    /// To the last one.
+    /// The deliveries include the last message of the view.
     complete: bool,
-    /// Number in the order and line, by number.
+    /// Number in the order and line index of each message, sorted by number.
     got: Vec<(u64, usize)>,
-    /// The greatest number of a message that kept its place, and of one that was safe.
+    /// The greatest number of a message that keeps its place in the order (not `fifo`), and of a safe or durable one.
     frontier: Option<u64>,
     last_safe: Option<u64>,
 }
 
-/// A log as it is on a member's disk at the end.
+/// The log on a member's disk at the end.
 pub(crate) struct Log {
     pub(crate) id: u32,
     records: Vec<crate::record::Logged>,
@@ -69,9 +69,9 @@ pub(crate) struct Case {
     pub(crate) lives: Vec<Life>,
     logs: Vec<Log>,
     has_log: bool,
-    /// A leaver on shared memory may miss its view's last messages.
+    /// A leaver on shared memory may miss the last messages of its last view.
     leavers_miss: bool,
-    /// At the end everything had arrived.
+    /// At the end every message had arrived.
     whole: bool,
     all_dead_ms: Vec<u64>,
     disks: Vec<u32>,
@@ -79,7 +79,7 @@ pub(crate) struct Case {
     last: Vec<Process>,
 }
 
-/// What was found.
+/// A breach of one guarantee that the checker found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) guarantee: u8,
@@ -109,7 +109,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Violations, of each guarantee at most so many: the rest follows from the first ones more often than not.
+/// The violations found, limited per guarantee, since later ones usually follow from the first ones.
 #[derive(Default)]
 struct Findings {
     found: Vec<Violation>,
@@ -128,10 +128,10 @@ impl Findings {
     }
 }
 
-/// Which view is known by which number, and where it says so.
+/// Each view by its number, with the process and the line that recorded it.
 type Views<'a> = BTreeMap<u64, (&'a ViewRecord, Process, usize)>;
 
-/// Checks everything.
+/// Checks all guarantees.
 pub(crate) fn check(case: &Case) -> Vec<Violation> {
     let mut findings = Findings::default();
     let views = views::check(case, &mut findings);
@@ -150,7 +150,7 @@ impl Life {
         }
     }
 
-    /// A line, to be shown.
+    /// Formats a line for an error text.
     fn show(&self, line: usize) -> String {
         format!("{} line {}: {} {}", self.process, line + 1, self.lines[line].0, self.lines[line].1)
     }
@@ -162,7 +162,7 @@ impl Life {
         })
     }
 
-    /// How it ended by its own account: the line, how, with which error and text.
+    /// The recorded end of the process: the line, the way it ended, the error and its text.
     fn end(&self) -> Option<(usize, &str, &str, &str)> {
         self.lines.iter().enumerate().find_map(|(line, (_, record))| match record {
             Record::End { how, error, text } => Some((line, how.as_str(), error.as_str(), text.as_str())),
@@ -187,7 +187,7 @@ impl Case {
         self.lives.iter().filter(|life| life.is_final)
     }
 
-    /// For each id the lives and the views as of which they can have sent.
+    /// For each member id, its lives, each with the first view in which that life can have sent.
     fn begins(&self) -> HashMap<u32, Vec<(u64, u32)>> {
         let mut begins: HashMap<u32, Vec<(u64, u32)>> = HashMap::new();
         for life in &self.lives {
@@ -199,7 +199,7 @@ impl Case {
     }
 }
 
-/// Which life of a member was in a view.
+/// Returns the life of a member that was in a view.
 fn life_in(begins: &HashMap<u32, Vec<(u64, u32)>>, id: u32, view: u64) -> Option<u32> {
     begins.get(&id)?.iter().filter(|(first, _)| *first <= view).map(|(_, life)| *life).max()
 }

@@ -1,5 +1,5 @@
-//! Guarantees 1 to 4 as far as they speak of the messages of a view: what each process got of it, against each other and
-//! against those that went on.
+//! The part of guarantees 1 to 4 that concerns the messages of a view: compares the deliveries of each process with
+//! those of the others and of the processes that went on.
 
 use super::{Case, Epoch, Findings, Life};
 use crate::record::{Message, Place, Record};
@@ -34,7 +34,7 @@ fn check_places(case: &Case, findings: &mut Findings) {
     }
 }
 
-/// A life's own order: views follow each other, ordered messages come by their numbers, and none comes twice.
+/// Checks a life by itself: views follow each other, ordered messages come in order, and none comes twice.
 fn check_own(life: &Life, findings: &mut Findings) {
     let (mut view, mut last): (Option<u64>, Option<(Place, usize)>) = (None, None);
     for (line, (_, record)) in life.lines.iter().enumerate() {
@@ -65,10 +65,10 @@ fn check_own(life: &Life, findings: &mut Findings) {
     }
 }
 
-/// What all processes got of one view.
+/// Compares the deliveries of all processes in one view.
 fn check_view(all: &[(&Life, &Epoch)], findings: &mut Findings) {
     let has_all = |(_, epoch): &&(&Life, &Epoch)| epoch.whole && epoch.complete;
-    // One that lived through its end, rather than one that read it in its log.
+    // Prefers a process that was a member until the view's end over one that read the view from its log.
     let lived = all.iter().filter(has_all).find(|(_, epoch)| !epoch.replayed);
     let Some(&(by, reference)) = lived.or_else(|| all.iter().find(has_all)) else {
         return check_undecided(all, findings);
@@ -81,7 +81,7 @@ fn check_view(all: &[(&Life, &Epoch)], findings: &mut Findings) {
     }
 }
 
-/// What `life` must have got, as another has it.
+/// Finds messages that the reference was delivered and that `life` must have been delivered, too.
 fn check_missing(life: &Life, epoch: &Epoch, by: &Life, reference: &Epoch, findings: &mut Findings) {
     let below = if epoch.complete { u64::MAX } else { epoch.frontier.unwrap_or(0) };
     let due = reference.got.iter().take_while(|(number, _)| *number < below);
@@ -101,7 +101,7 @@ fn check_missing(life: &Life, epoch: &Epoch, by: &Life, reference: &Epoch, findi
     findings.add(guarantee, &[life.process, by.process], what);
 }
 
-/// What `life` got and others that have the whole view did not.
+/// Finds messages that `life` was delivered and a process with the whole view was not.
 fn check_extra(life: &Life, epoch: &Epoch, by: &Life, reference: &Epoch, findings: &mut Findings) {
     let durable_below = durable_below(life);
     for &(number, line) in epoch.got.iter().filter(|(number, _)| reference.line_of(*number).is_none()) {
@@ -111,7 +111,7 @@ fn check_extra(life: &Life, epoch: &Epoch, by: &Life, reference: &Epoch, finding
         let guarantee = match message.mode {
             'd' => 4,
             _ if acknowledged => 4,
-            // All that had it may have died at once.
+            // If the reference comes from a log, all processes that had the message may have died at once.
             's' if !reference.replayed => 3,
             _ if epoch.complete => 2,
             _ if below_safe && !reference.replayed => 1,
@@ -128,21 +128,22 @@ fn check_extra(life: &Life, epoch: &Epoch, by: &Life, reference: &Epoch, finding
     }
 }
 
-/// The lines in which a life was told that everything below a number is durable.
+/// The lines that record that everything below a number is durable.
 fn durable_below(life: &Life) -> Vec<(usize, u64)> {
     let lines = life.lines.iter().enumerate();
     let told = lines.filter_map(|(line, (_, record))| match record {
         Record::Durable { below } => Some((line, *below)),
         _ => None,
     });
-    // Only the last one counts for what came before it, and there are many.
+    // The last such line covers all earlier ones, and there are many, so only the last one is kept.
     let mut told: Vec<_> = told.collect();
     let keep = told.len().saturating_sub(1);
     told.drain(..keep);
     told
 }
 
-/// Nobody went on from the view: below what two processes were delivered in order they have the same messages.
+/// No process went on from the view: below the last ordered message of both, any two processes must have the same
+/// messages.
 fn check_undecided(all: &[(&Life, &Epoch)], findings: &mut Findings) {
     let whole = all.iter().filter(|(_, epoch)| epoch.whole);
     let Some(&(by, reference)) = whole.max_by_key(|(_, epoch)| epoch.frontier) else { return };

@@ -1,10 +1,11 @@
-//! Guarantees 5, 6 and 8, and what was acknowledged of the own messages: each sender's stream at each receiver.
+//! Guarantees 5, 6 and 8, and acknowledgements of a sender's own messages: checks each sender's stream at each
+//! receiver.
 
 use super::{Case, Findings, Life, Views, life_in};
 use crate::record::{Message, Place, Process, Record, Sender};
 use std::collections::HashMap;
 
-/// A message as its sender wrote it down.
+/// A message as its sender recorded it.
 struct Sent {
     mode: char,
     len: u32,
@@ -12,13 +13,13 @@ struct Sent {
     line: usize,
     accepted: bool,
     refused: bool,
-    /// The last ordered message that its process was delivered before.
+    /// The place and line of the last ordered message delivered to the sending process before it sent this one.
     after: Option<(Place, usize)>,
 }
 
-/// By sender, in the order of the numbers.
+/// The messages of each sender, in the order of their numbers.
 type AllSent = HashMap<Sender, Vec<Sent>>;
-/// By sender, how many of its messages a process has.
+/// For each sender, how many of its messages a process has.
 type Next = HashMap<Sender, u64>;
 
 pub(super) fn check(case: &Case, views: &Views<'_>, findings: &mut Findings) {
@@ -45,7 +46,7 @@ fn read_sent(life: &Life, sent: &mut AllSent) {
             Record::Delivery { place, message } if message.is_ordered() => after = after.max(Some((*place, line))),
             &Record::Send { thread, number, mode, len, crc } => {
                 let stream = sent.entry((life.process, thread)).or_default();
-                // What was refused is sent again under its number.
+                // A message that was refused is sent again under its number.
                 stream.truncate(number as usize);
                 assert_eq!(stream.len() as u64, number, "the test's own numbers: {}", life.show(line));
                 stream.push(Sent { mode, len, crc, line, accepted: false, refused: false, after });
@@ -130,7 +131,7 @@ impl Receiver<'_> {
             );
             return self.findings.add(5, &[me, from], what);
         }
-        // A `fifo` message may overtake those of others.
+        // A `fifo` message may overtake messages of other senders.
         let overtakes = sent.after.filter(|(after, _)| message.is_ordered() && *after >= place);
         if let Some((after, at)) = overtakes {
             let what = format!(
@@ -144,7 +145,7 @@ impl Receiver<'_> {
     }
 }
 
-/// What a process was promised of its own messages is with those that are there at the end.
+/// Messages that were acknowledged to their sender must be at all processes that are in the group at the end.
 fn check_kept(case: &Case, life: &Life, sent: &AllSent, last: &[(&Life, Next)], findings: &mut Findings) {
     let mut promise = |guarantee: u8, sender: Sender, below: u64, why: &str| {
         for (by, next) in last {
@@ -182,7 +183,8 @@ fn check_kept(case: &Case, life: &Life, sent: &AllSent, last: &[(&Life, Next)], 
     }
     for (sender, stream) in sent.iter().filter(|(sender, _)| sender.0 == life.process) {
         let accepted = stream.iter().rposition(|sent| sent.accepted).map_or(0, |at| at as u64 + 1);
-        // If some have it, it is lost at the others; if none has, it did not get anywhere.
+        // If some processes have it, the others lost it (guarantee 5). If none has it, it made no progress (guarantee
+        // 9).
         let some = last.iter().any(|(_, next)| next.get(sender).copied().unwrap_or(0) >= accepted);
         promise(if some || life.has_left() { 5 } else { 9 }, *sender, accepted, "accepted are those");
     }

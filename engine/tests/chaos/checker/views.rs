@@ -1,5 +1,5 @@
-//! Guarantee 7, and what guarantee 2 says of the state: one view of each number, entered with one state by a majority of the
-//! one before.
+//! Guarantee 7, and the part of guarantee 2 about the state: one view per number, entered with one state by a majority
+//! of the view before.
 
 use super::{Case, Findings, Life, Views};
 use crate::record::{Process, Record, State, ViewRecord};
@@ -26,13 +26,13 @@ pub(super) fn check<'a>(case: &'a Case, findings: &mut Findings) -> Views<'a> {
     views
 }
 
-/// Where a member does not say who votes, the others' word counts.
+/// Compares two records of a view. If one of them lacks the voters, the other's voters count.
 fn are_same(a: &ViewRecord, b: &ViewRecord) -> bool {
     let voters = a.voters.is_none() || b.voters.is_none() || a.voters == b.voters;
     voters && (&a.members, &a.joined, &a.left, &a.failed) == (&b.members, &b.joined, &b.left, &b.failed)
 }
 
-/// A life's own views follow each other and hold it; nothing comes after its end.
+/// Checks a life by itself: its views follow each other and contain it, and nothing comes after its end.
 fn check_own(life: &Life, findings: &mut Findings) {
     let views: Vec<_> = life.views().collect();
     for pair in views.windows(2) {
@@ -55,7 +55,7 @@ fn check_own(life: &Life, findings: &mut Findings) {
     }
 }
 
-/// A majority of the voters of a view goes on to the next, or leaves in good order.
+/// A majority of a view's voters must go on to the next view, or leave in an orderly way.
 fn check_majority(before: &ViewRecord, view: &ViewRecord, by: Process, line: usize, findings: &mut Findings) {
     let Some(voters) = &before.voters else { return };
     let goes_on = |id: &&u32| view.members.contains(id) || view.left.contains(id);
@@ -66,7 +66,7 @@ fn check_majority(before: &ViewRecord, view: &ViewRecord, by: Process, line: usi
     }
 }
 
-/// All enter a view with the same state; one that has just taken it from another may be ahead.
+/// All processes enter a view with the same state. A process that has just restored a state may be ahead.
 fn check_states(
     case: &Case,
     life: &Life,

@@ -1,19 +1,19 @@
-//! The checker's own tests: right histories, in which it finds nothing, and the same with one thing wrong, at least one for
-//! each guarantee, in which it finds that.
+//! Tests of the checker itself: it finds nothing in correct histories, and it finds each error that is put into them.
+//! There is at least one error for each guarantee.
 
 use super::load::{MARKS, log_name, records_name};
 use super::{Case, check};
 use crate::record::{Message, Place, Process, Record, Restored, Sender, State, Tag, ViewRecord};
 use std::collections::BTreeMap;
 
-/// A process while its history is written.
+/// The state of a process while the test writes its history.
 #[derive(Default, Clone)]
 struct Writer {
     state: State,
     next: BTreeMap<Sender, u64>,
 }
 
-/// The files of a run.
+/// The files of a made-up run.
 #[derive(Default)]
 struct Story {
     files: BTreeMap<String, Vec<String>>,
@@ -41,7 +41,7 @@ impl Story {
         self.line(MARKS.to_owned(), text);
     }
 
-    /// The next message of a process, with or without a tag.
+    /// Writes the next message of a process, with or without a tag.
     fn send(&mut self, by: Process, mode: char, tagged: bool) -> Message {
         let number = self.sent.entry((by, 0)).or_default();
         let (thread, at) = (0, *number);
@@ -53,7 +53,7 @@ impl Story {
         Message { sender: by.id, mode, len, crc, tag }
     }
 
-    /// `from` is the life that has sent it.
+    /// Writes a delivery at all of `to`. `from` is the process that has sent the message.
     fn deliver(&mut self, to: &[Process], place: Place, message: Message, from: Process) {
         for &by in to {
             self.write(by, &Record::Delivery { place, message });
@@ -89,7 +89,7 @@ impl Story {
         Case::parse(&self.files.iter().map(|(name, lines)| (name.clone(), text(lines))).collect::<Vec<_>>())
     }
 
-    /// The line of a process that contains `what`, the first one.
+    /// Finds the first line of a process that contains `what`.
     fn find(&mut self, by: Process, what: &str) -> (&mut Vec<String>, usize) {
         let lines = self.files.get_mut(&records_name(by)).unwrap();
         let at = lines.iter().position(|line| line.contains(what));
@@ -109,7 +109,7 @@ impl Story {
         self
     }
 
-    /// Moves the line with `what` in front of the one with `before`.
+    /// Moves the line that contains `what` in front of the line that contains `before`.
     fn move_before(mut self, by: Process, what: &str, before: &str) -> Story {
         let (lines, at) = self.find(by, what);
         let line = lines.remove(at);
@@ -136,7 +136,8 @@ const TWO: Process = Process { id: 2, life: 1 };
 const THREE: Process = Process { id: 3, life: 1 };
 const THREE_AGAIN: Process = Process { id: 3, life: 2 };
 
-/// Three found a group, one is killed, the rest goes on, and it comes back; all kinds of messages; a stop in the end.
+/// Three members found a group, one is killed, two go on, and it returns. Has messages of all modes, and a stop at the
+/// end.
 fn plain() -> Story {
     let mut story = Story::default();
     story.mark("G tcp plain");
@@ -152,7 +153,7 @@ fn plain() -> Story {
     story.deliver(&[ONE, TWO], (0, 2), third, THREE);
     story.deliver(&all, (0, 3), fourth, ONE);
     story.write(ONE, &Record::Flush { thread: 0, number: 2, k: 0 });
-    // What the third was delivered last, nobody else has: it is removed.
+    // The third member alone is delivered this message; it is removed from the group.
     let fifth = story.send(THREE, 'o', true);
     story.deliver(&[THREE], (0, 5), fifth, THREE);
     story.mark("K 3.1");
@@ -174,7 +175,7 @@ fn plain() -> Story {
     story
 }
 
-/// Two with a log: killed both, started again, and their logs.
+/// Two members with a log: both are killed and started again, and both logs are kept.
 fn durable() -> Story {
     let mut story = Story::default();
     story.mark("G tcp log");
@@ -187,7 +188,7 @@ fn durable() -> Story {
     story.deliver(&[one, two], (0, 2), second, two);
     story.write(one, &Record::Durable { below: 3 });
     story.write(two, &Record::Persisted { thread: 0, number: 1 });
-    // Lost with both.
+    // This message is lost when both members die.
     let third = story.send(one, 's', true);
     story.deliver(&[one], (0, 3), third, one);
     story.mark("K 1.1");
@@ -231,7 +232,7 @@ fn nothing_is_found_in_right_histories() {
     assert_eq!(found(&durable()), Vec::<String>::new());
 }
 
-/// The checker finds that guarantee broken, and names a process.
+/// Asserts that the checker finds the guarantee broken and names the process.
 fn breaks(guarantee: u8, by: Process, story: &Story) {
     let found = check(&story.case());
     let named = found.iter().any(|one| one.guarantee == guarantee && one.processes.contains(&by));
@@ -241,13 +242,13 @@ fn breaks(guarantee: u8, by: Process, story: &Story) {
 #[test]
 fn guarantee_1_total_order() {
     breaks(1, TWO, &plain().move_before(TWO, "D 0 3 1 s", "D 0 1 2 o"));
-    // Another message in one place.
+    // Another message has the same place.
     breaks(1, TWO, &plain().replace(TWO, "D 0 3 1 s 100 3e9 1 0 1", "D 0 3 2 s 100 3e9 1 0 1"));
-    // One that was removed has a gap below its last message.
+    // A removed member has a gap below its last message.
     breaks(1, THREE, &plain().drop(THREE, "D 0 1 2 o"));
-    // What it has below its last safe message, the others have.
+    // The other members have the messages that it was delivered below its last safe message.
     breaks(1, THREE, &plain().replace(THREE, "D 0 5 3 o", "D 0 2 3 o"));
-    // No one went on from the view: 3.1 has a message in between that 1.1 has not.
+    // No process went on from the view: 3.1 has a message in between that 1.1 lacks.
     let mut story = plain();
     for process in [ONE, TWO, THREE_AGAIN] {
         let name = records_name(process);
@@ -264,9 +265,9 @@ fn guarantee_1_total_order() {
 fn guarantee_2_virtual_synchrony() {
     breaks(2, TWO, &plain().drop(TWO, "D 0 2 3 f"));
     breaks(2, TWO, &plain().drop(TWO, "V 1 "));
-    // A message of one view in the next.
+    // A message of one view is delivered in the next.
     breaks(2, TWO, &plain().move_before(TWO, "V 1 1,2", "D 0 3 1 s"));
-    // Another state after a transfer that left a message out.
+    // A transfer left a message out, so the state differs.
     let count = "V 3 1,2,3 1,2,3 - - - 6";
     breaks(2, THREE_AGAIN, &plain().drop(THREE_AGAIN, "D 2 20").replace(THREE_AGAIN, count, &count.replace('6', "5")));
     let state = plain().case().lives.iter().find(|life| life.process == ONE).unwrap().views().last().unwrap().1.state;
@@ -277,9 +278,9 @@ fn guarantee_2_virtual_synchrony() {
 #[test]
 fn guarantee_3_safe_delivery() {
     breaks(3, TWO, &plain().drop(TWO, "D 0 3 1 s"));
-    // One that died was delivered it, and nobody else.
+    // A member that died was delivered a safe message, and no other member was.
     breaks(3, THREE, &plain().replace(THREE, "D 0 5 3 o", "D 0 5 3 s"));
-    // A flush that was no such thing.
+    // A flush is recorded of messages that were not received by all.
     breaks(3, ONE, &plain().append(ONE, "F 0 9 0"));
 }
 
@@ -288,38 +289,38 @@ fn guarantee_4_durability() {
     let (one, again) = (process(1, 1), process(1, 2));
     breaks(4, one, &durable().replace(one, "D 0 3 1 s", "D 0 3 1 d"));
     breaks(4, again, &durable().drop(again, "D 0 1 1 d"));
-    // Told to be durable, and gone.
+    // Messages were reported as durable, and are gone.
     breaks(4, one, &durable().append(one, "U 4"));
     breaks(4, one, &durable().append(one, "P 0 2"));
 }
 
 #[test]
 fn guarantee_5_fifo() {
-    // Twice.
+    // A message is delivered twice.
     breaks(5, TWO, &plain().append(TWO, "D 3 30 3 o 100 bb8 2 0 0"));
-    // One is left out at all, so that only its sender's numbers tell.
+    // A message is left out at all processes, so that only the numbers of its sender show it.
     let mut story = plain();
     for process in [ONE, TWO, THREE] {
         story = story.drop(process, "D 0 0 1 s");
     }
     breaks(5, ONE, &story);
-    // A short one, which says nothing of itself.
+    // A short message without a tag is left out.
     let mut story = plain();
     for process in [ONE, TWO, THREE] {
         story = story.drop(process, "D 0 1 2 o");
     }
     breaks(5, TWO, &story);
-    // Other bytes than were sent; not even sent; refused.
+    // The bytes differ from the ones sent; the message was not sent; the message was refused.
     breaks(5, THREE_AGAIN, &plain().replace(THREE_AGAIN, "D 3 30 3 o 100 bb8", "D 3 30 3 o 100 bb9"));
     breaks(5, ONE, &plain().append(ONE, "D 3 40 2 s 100 7d2 1 0 2"));
     breaks(5, ONE, &plain().replace(ONE, "A 0 1", "X 0 1 TimedOut"));
-    // Accepted, and lost at one that is there at the end.
+    // An accepted message is lost at a process that is in the group at the end.
     breaks(5, TWO, &plain().drop(TWO, "D 3 30"));
 }
 
 #[test]
 fn guarantee_6_causality() {
-    // The second message of 1.1 is sent after the third place was delivered to it, and comes before.
+    // 1.1 sends its second message after the third place was delivered to it, but the message has an earlier place.
     let story = plain().move_before(ONE, "D 2 20 1 s", "S 0 1 s").replace(ONE, "D 2 20 1 s", "D 0 4 2 s");
     breaks(6, ONE, &story);
 }
@@ -327,7 +328,7 @@ fn guarantee_6_causality() {
 #[test]
 fn guarantee_7_one_primary_partition() {
     breaks(7, TWO, &plain().replace(TWO, "V 1 1,2 1,2", "V 1 2,3 2,3"));
-    // A second group: the one that comes back founds it.
+    // A second group: the member that comes back founds it.
     let second = plain().replace(THREE_AGAIN, "V 2 1,2,3", "V 0 3");
     breaks(7, THREE_AGAIN, &second);
     // A minority goes on.
@@ -336,23 +337,23 @@ fn guarantee_7_one_primary_partition() {
         story = story.replace(process, "V 1 1,2 1,2", "V 1 1 1");
     }
     breaks(7, TWO, &story);
-    // Something after the end.
+    // A delivery comes after the end.
     breaks(7, THREE, &plain().append(THREE, "E stopped Removed it was").append(THREE, "D 0 7 1 s 100 3ea 1 0 2"));
 }
 
 #[test]
 fn guarantee_8_firewall() {
-    // The removed process's message in the view without it.
+    // A message of the removed process is delivered in the view without it.
     breaks(8, ONE, &plain().append(ONE, "D 1 11 3 s 100 bb9 1 0 1"));
-    // Of the former life, when the next one is in the group.
+    // A message of the former life is delivered while the next life is in the group.
     breaks(8, TWO, &plain().replace(TWO, "D 3 30 3 o 100 bb8 2 0 0", "D 3 30 3 o 100 bb9 1 0 1"));
-    // Of a member that was never there.
+    // The sender was never a member.
     breaks(8, TWO, &plain().append(TWO, "D 3 40 7 s 100 bb9 1 0 1"));
 }
 
 #[test]
 fn guarantee_9_liveness() {
-    // A message that nobody was delivered, long after all faults.
+    // A message is accepted long after all faults, and is delivered nowhere.
     breaks(9, TWO, &plain().append(TWO, "S 0 2 s 100 1").append(TWO, "A 0 2"));
     breaks(9, TWO, &plain().append(TWO, "E stopped Partitioned cut off"));
     let mut story = plain();
@@ -364,13 +365,13 @@ fn guarantee_9_liveness() {
 #[test]
 fn guarantee_10_closed_time() {
     let again = process(1, 2);
-    // A record in a time that was past; one that is gone; other bytes; a time that differs.
+    // A record has a time that was closed; a record is gone; the bytes differ; a time differs.
     breaks(10, ONE, &durable().log_replace(1, "0 2 200", "0 2 140"));
     breaks(10, ONE, &durable().replace(ONE, "C 150 0.1", "C 250 0.3"));
     breaks(10, again, &durable().log_replace(1, "0 2 200 2 s m 100 7d0", "0 2 200 2 s m 100 7d1"));
     breaks(10, again, &durable().log_replace(1, "0 2 200", "0 2 201"));
     breaks(10, again, &durable().log_replace(1, "1 10 300", "1 10 100"));
-    // The logs agree with each other, and not with what was delivered.
+    // The logs agree with each other, but not with the deliveries.
     let mut story = durable();
     for id in [1, 2] {
         story.files.get_mut(&log_name(id)).unwrap().retain(|line| !line.starts_with("1 11"));

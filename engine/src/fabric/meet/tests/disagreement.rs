@@ -1,11 +1,11 @@
-//! Processes that do not belong together.
+//! Processes that do not belong to one group.
 
 use super::super::check::{difference, our_hello};
 use super::super::wire::{Code, Hello, Message};
 use super::strangers::{connect, hello_of, read_message};
 use super::*;
 
-/// Member 10 runs with `a`, member 11 with `b`; both must name the key.
+/// Member 10 runs with `a`, member 11 with `b`; both errors must name the key.
 fn both_name(key: &str, a: Config, b: Config) {
     let (first, second) = (start(&a, 0), start(&b, 1));
     let (first, second) = (first.result().unwrap_err(), second.result().unwrap_err());
@@ -63,7 +63,8 @@ fn on_unix() {
 fn another_group_is_a_stranger_to_the_one_it_connects_to() {
     let a = tcp(2);
     let b = Config { group: "payments".into(), ..a.clone() };
-    // Each is told both names: the one that is connected to when it has waited for its member in vain.
+    // Each error names both groups. The member that only accepts connections reports it after waiting for the other in
+    // vain.
     let hasty = Running::<TcpStream>::start(&a, 0, 1, Duration::from_secs(3));
     assert!(matches!(start(&b, 1).result(), Err(Error::Disagreement { .. })));
     let error = hasty.result().unwrap_err().to_string();
@@ -96,7 +97,7 @@ fn two_processes_with_one_id() {
         if reason.contains("member 11 is already connected")),
         "{error}"
     );
-    // Once the first one is gone, there is a place for another.
+    // When the first process is gone, another one can take its place.
     drop(stream);
     check(vec![zero, start(&config, 1), start(&config, 2)].into_iter().map(|r| r.result().unwrap()).collect());
 }

@@ -1,4 +1,4 @@
-//! Whatever connects, answers or dies while the members meet.
+//! Strangers that connect or answer during a meeting, and members that die.
 
 use super::super::check::our_hello;
 use super::super::wire::{BODY_MAX, Decoder, Hello, MAGIC, Message, VERSION};
@@ -19,7 +19,7 @@ pub(super) fn hello_of(config: &Config, id: u32, incarnation: u64) -> Hello {
     our_hello(config, MemberId(id), incarnation)
 }
 
-/// The next message, or `None` when the stream ends or holds something else.
+/// The next message, or `None` if the stream ends or holds anything else.
 pub(super) fn read_message(stream: &mut TcpStream) -> Option<Message> {
     let mut decoder = Decoder::default();
     loop {
@@ -35,7 +35,7 @@ fn preamble(version: u32, kind: u8, len: usize) -> Vec<u8> {
     [&MAGIC[..], &version.to_le_bytes(), &[kind], &(len as u32).to_le_bytes()].concat()
 }
 
-/// Starts member 0 of 3, lets `disturb` at it, and then joins the others.
+/// Starts member 0 of 3, lets `disturb` interfere, and then starts the other members.
 fn join_in_spite_of<T>(disturb: impl FnOnce(&Config) -> T) {
     let config = tcp(3);
     let zero = start(&config, 0);
@@ -44,7 +44,7 @@ fn join_in_spite_of<T>(disturb: impl FnOnce(&Config) -> T) {
     drop(kept);
 }
 
-/// Strangers that send these bytes; every second one closes, the others stay and say nothing more.
+/// Strangers that send these bytes. Every second one closes; the others stay connected and silent.
 fn send_all(config: &Config, all: &[Vec<u8>]) -> Vec<TcpStream> {
     let mut kept = Vec::new();
     for bytes in all {
@@ -149,10 +149,10 @@ fn bytes_right_behind_the_handshake_stay() {
     let mut two = connect(&config, 0);
     two.write_all(&Message::Hello(hello_of(&config, 12, 1)).encode().unwrap()).unwrap();
     read_message(&mut two).unwrap();
-    // The first member goes on while the meeting waits for the other.
+    // The first member continues while the meeting waits for the second.
     stream.write_all(b", and more").unwrap();
     two.write_all(&Message::Accept.encode().unwrap()).unwrap();
-    // It has links to all, and is the last to say so.
+    // This member has links to all, and is the last that sends `Ready`.
     assert_eq!(read_message(&mut two), Some(Message::Ready));
     two.write_all(&Message::Ready.encode().unwrap()).unwrap();
     let mut met = zero.result().unwrap();
@@ -166,7 +166,7 @@ fn bytes_right_behind_the_handshake_stay() {
 #[test]
 fn a_member_dies_and_is_restarted() {
     let config = tcp(3);
-    // It meets one of the others, and gives up at its own deadline; both directions of connecting.
+    // The member meets one of the others, and gives up at its own deadline; once for each direction of connecting.
     for dying in [0, 1] {
         let other = start(&config, 1 - dying);
         let short = Running::<TcpStream>::start(&config, dying, 99, Duration::from_millis(300));
@@ -210,7 +210,7 @@ fn the_same_process_connects_again() {
 #[test]
 fn a_black_hole_blocks_nobody() {
     let config = tcp(3);
-    // A listener whose queue is full answers nobody.
+    // A listener with a full backlog answers nobody.
     let hole = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     hole.set_reuse_address(true).unwrap();
     let address: std::net::SocketAddr = config.members[0].address.parse().unwrap();
@@ -229,13 +229,14 @@ fn a_black_hole_blocks_nobody() {
     all_meet(vec![start(&config, 0), one, start(&config, 2)]);
 }
 
-/// One pair is without a link for a while: the third, which has met both, waits, and all meet in the end.
+/// One pair has no link for a while. The third member, which has met both, waits, and all meet in the end.
 #[test]
 fn a_founder_that_has_met_all_waits_for_those_that_still_meet() {
     let config = tcp(3);
     let zero = start(&config, 0);
     let two = start(&config, 2);
-    // Members 0 and 2 have met; member 1 is a process that says hello to 0, and dies, and only its successor meets all.
+    // Members 0 and 2 have met. Member 1 is first a process that says hello to 0 and dies; only its successor meets
+    // all.
     let mut first = connect(&config, 0);
     for message in [Message::Hello(hello_of(&config, 11, 5)), Message::Accept] {
         first.write_all(&message.encode().unwrap()).unwrap();
@@ -248,7 +249,7 @@ fn a_founder_that_has_met_all_waits_for_those_that_still_meet() {
     all_meet(vec![zero, start(&config, 1), two]);
 }
 
-/// What one founder knows of a former group, the others are to find out more about before they found with it.
+/// If one founder knows of a former group, the others must ask that group before they found a new one.
 #[test]
 fn a_former_group_is_asked_for_before_a_new_one_is_founded() {
     let config = tcp(2);

@@ -23,7 +23,8 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
-/// Feeds a stream as a socket would, in pieces of at most `piece` bytes: the messages, the bytes taken, the verdict.
+/// Feeds a stream in pieces of at most `piece` bytes, as a socket would. Returns the messages, the bytes taken and the
+/// error.
 fn feed(stream: &[u8], piece: usize) -> (Vec<Message>, usize, Option<Garbage>) {
     let (mut decoder, mut messages, mut at) = (Decoder::default(), Vec::new(), 0);
     while at < stream.len() {

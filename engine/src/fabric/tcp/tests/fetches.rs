@@ -1,4 +1,4 @@
-//! Requests and answers as bytes, right ones and wrong ones.
+//! Correct and wrong requests and answers, as bytes.
 
 use super::fetch::OPEN_MAX;
 use super::*;
@@ -17,7 +17,7 @@ fn fetched(owner: Slot, range: Range<usize>) -> Event {
     Event::Fetched { peer: PEER, table: TABLE, owner, range }
 }
 
-/// What the subject has against a stream.
+/// The violation that the subject reports for a stream.
 fn breach(subject: &mut Subject, stream: &[u8]) -> String {
     subject.peer.write_all(stream).unwrap();
     let told = |s: &Subject| s.events.iter().any(|event| !matches!(event, Event::Fetched { .. }));
@@ -80,10 +80,10 @@ fn a_peer_has_so_many_requests_open_and_no_more() {
     let mut subject = Subject::over(connected("127.0.0.1:0"), &specs);
     subject.deliver(&all.repeat(OPEN_MAX));
     assert_eq!(subject.events, []);
-    // Nothing was read, so none of them is over.
+    // No answer was read, so every request is still open.
     assert!(breach(&mut subject, &all).contains("more than 64 requests"));
 
-    // Those that were taken do not count.
+    // Requests with answers that were read do not count.
     let mut subject = Subject::new();
     for _ in 0..10 * OPEN_MAX {
         subject.deliver(&request(THIRD, 1, 8, 128));
@@ -126,7 +126,7 @@ fn an_answer_that_was_not_asked_for_is_a_breach() {
         answer(PEER, 1, 128, &[1; 8]),
         answer(THIRD, 1, 136, &[1; 8]),
         answer(THIRD, 1, 128, &[1; 16]),
-        // The second before the first.
+        // The second answer before the first.
         answer(THIRD, 1, 256, &[1; 8]),
         [&right[..], &right[..]].concat(),
     ];

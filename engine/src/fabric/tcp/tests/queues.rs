@@ -1,8 +1,8 @@
-//! What happens to queued writes: partial sends, coalescing, severing, orderly ends.
+//! The fate of queued writes: partial sends, coalescing, severing, orderly ends.
 
 use super::*;
 
-/// A subject whose kernel takes little, and whose queue is stuck behind one large write.
+/// A subject with a small kernel buffer, and a queue that is blocked by one large write.
 fn stuck() -> (Subject, Ticket) {
     let specs = [TableSpec { id: TABLE, columns_len: 128, row_len: 2 << 20 }];
     let (near, peer) = connected("127.0.0.1:0");
@@ -14,7 +14,7 @@ fn stuck() -> (Subject, Ticket) {
     (subject, large)
 }
 
-/// Reads all that the subject has to send.
+/// Reads everything that the subject has to send.
 fn read_all(subject: &mut Subject, len: usize) -> Vec<u8> {
     let mut reader = subject.peer.try_clone().unwrap();
     let thread = std::thread::spawn(move || {
@@ -54,13 +54,13 @@ fn snapshots_of_one_range_take_one_place_in_the_queue() {
             subject.fabric.submit();
         }
         want.extend(frame(1, 0, &contents(&row)[..64]));
-        // A write in between must not be overtaken by newer bytes.
+        // Newer bytes must not overtake a write in between.
         subject.fabric.write(1, TABLE, 512..520, Source::Stable);
         want.extend(frame(1, 512, &contents(&row)[512..520]));
     }
     row.word(8).store(0, Ordering::Release);
     assert!(read_all(&mut subject, want.len()) == want);
-    // Nothing is queued: the next one goes out.
+    // The queue is empty, so the next write is sent.
     subject.fabric.write(1, TABLE, 0..64, Source::Snapshot);
     subject.fabric.submit();
     let mut got = [0; 80];
@@ -83,7 +83,8 @@ fn sever_completes_what_was_queued() {
     assert_eq!(subject.row(0, 1)[..8], [0; 8]);
 }
 
-/// The fabrics of slots 0 and 1, and the two rows at each, with 8 MiB under way each way, and then the last words of each.
+/// The fabrics of slots 0 and 1 and the two rows of each. 8 MiB are under way in each direction, followed by the last
+/// words.
 fn both_ways() -> ([TcpFabric; 2], [[Arc<Row>; 2]; 2]) {
     let specs = [TableSpec { id: TABLE, columns_len: 128, row_len: 8 << 20 }];
     let (a, b) = connected("127.0.0.1:0");
@@ -154,7 +155,7 @@ fn a_released_link_sends_what_was_queued_and_lands_nothing() {
     assert_eq!(subject.fabric.completed(), last);
     fill(&row, 4);
     assert_eq!(subject.fabric.write(PEER, TABLE, 0..8, Source::Snapshot), last);
-    // More than its socket holds, and a breach as well.
+    // More bytes than the socket holds, and a protocol violation as well.
     subject.peer.set_nonblocking(true).unwrap();
     let mut more = subject.peer.try_clone().unwrap();
     let mut got: Vec<u8> = vec![];
@@ -189,7 +190,7 @@ fn a_released_peer_that_takes_nothing_is_no_reason_to_stay() {
     let (near, mut far) = connected("127.0.0.1:0");
     subject.fabric.attach(PEER, Connection::Tcp(near)).unwrap();
     assert!(!subject.fabric.closed());
-    // Its successor is served beside it.
+    // The new link of the slot works at the same time.
     far.write_all(&frame(1, 0, &[1; 8])).unwrap();
     subject.poll_until(|s| s.fabric.stats().bytes_received == 24);
     subject.fabric.write(PEER, TABLE, 0..8, Source::Snapshot);

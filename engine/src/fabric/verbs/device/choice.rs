@@ -1,45 +1,47 @@
-//! Which device, which port and which GID.
+//! The choice of device, port and GID.
 
 use super::{Device, Gid, GidType, LinkLayer, Port, PortState, Unavailable};
 use serde::Serialize;
 use std::net::IpAddr;
 
-/// What the choice must keep to; by default anything that works.
+/// The conditions for the choice; the default accepts everything that works.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
-    /// No other device.
+    /// Only this device.
     pub device: Option<String>,
-    /// No other port of a device.
+    /// Only this port of a device.
     pub port: Option<u8>,
-    /// No other entry of the port's GID table; on InfiniBand it makes connections go by GIDs.
+    /// Only this entry of the port's GID table. On InfiniBand it makes connections use GIDs.
     pub gid_index: Option<u8>,
-    /// Preferred above all others, of all ports: the GID of this address.
+    /// The GID of this address, on any port, is preferred to all others.
     pub address: Option<IpAddr>,
 }
 
-/// What connections are made with.
+/// The port and addresses for connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Choice {
-    /// Name of the device.
+    /// The name of the device.
     pub device: String,
-    /// Its port.
+    /// The number of the port.
     pub port: u8,
-    /// The GID; `None` on InfiniBand inside of a subnet, where the LID is enough.
+    /// The GID; `None` within an InfiniBand subnet, where the LID suffices.
     pub gid: Option<Gid>,
     /// The port's LID; 0 on Ethernet.
     pub lid: u16,
-    /// Bytes of a packet's payload.
+    /// The maximum payload of a packet, in bytes.
     pub active_mtu: u32,
 }
 
-/// How good a GID is; less is better.
+/// The quality of a GID; a smaller value is better.
 type Rank = (bool, bool, u8);
 
-/// The best port and GID that keep to `wanted`: first one with its address, then RoCE v2 before v1, then an IPv4 address, a
-/// global IPv6 address, a link-local one; of equal ones the first.
+/// Chooses the best port and GID that satisfy `wanted`.
+///
+/// The order of preference: a GID with the wanted address; RoCE v2 before v1; an IPv4 address, then a global IPv6
+/// address, then a link-local one. Among equals the first is chosen.
 ///
 /// # Errors
-/// If none can be used: why, of each.
+/// [`Unavailable`] if no port can be used, with the reason for each.
 pub fn choose(devices: &[Device], wanted: &Wanted) -> Result<Choice, Unavailable> {
     let mut reasons = Vec::new();
     let mut best: Option<(Rank, Choice)> = None;
@@ -71,10 +73,10 @@ pub fn choose(devices: &[Device], wanted: &Wanted) -> Result<Choice, Unavailable
 }
 
 impl Device {
-    /// What connections over `port` would be made with.
+    /// The choice that connections over `port` would use.
     ///
     /// # Errors
-    /// If it cannot be used: why.
+    /// [`Unavailable`] if the port cannot be used, with the reason.
     pub fn usable(&self, port: &Port, wanted: &Wanted) -> Result<Choice, Unavailable> {
         self.rate(port, wanted).map(|(_, choice)| choice).map_err(Unavailable)
     }
@@ -161,7 +163,7 @@ mod tests {
         Gid { index, gid_type, address: address.parse().unwrap(), netdev: Some("eth7".into()) }
     }
 
-    /// As a RoCE card has them: each address as v1 and v2, the link-local one first.
+    /// A port as a RoCE card has it: each address as v1 and as v2, the link-local address first.
     fn ethernet(number: u8, addresses: &[&str]) -> Port {
         let types = [GidType::RoceV1, GidType::RoceV2];
         let entries = addresses.iter().flat_map(|address| types.map(|gid_type| (gid_type, *address)));
@@ -187,7 +189,7 @@ mod tests {
         Device { name: name.into(), firmware: String::new(), obstacle: None, limits: None, ports }
     }
 
-    /// Name, port and index of what is chosen, or why nothing is.
+    /// The name, port and GID index of the choice, or why there is none.
     fn chosen(devices: &[Device], wanted: &Wanted) -> Result<(String, u8, Option<u8>), String> {
         let choice = choose(devices, wanted).map_err(|e| e.to_string())?;
         Ok((choice.device, choice.port, choice.gid.map(|gid| gid.index)))

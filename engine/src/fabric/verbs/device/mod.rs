@@ -1,10 +1,11 @@
 //! The RDMA devices of this machine.
 //!
-//! [`devices`] looks at all of them, [`choose`] takes one port and one GID of it, or says of each why not.
+//! [`devices`] examines all of them. [`choose`] selects one port and one of its GIDs, or reports for each why it cannot
+//! be used.
 //!
-//! The GID table is read from sysfs: that works for every kernel and library that has RoCE v2, shows the type of an entry
-//! and its network interface, and needs no right to open the device. `ibv_query_gid` reads the same files but knows no types, and
-//! `_ibv_query_gid_table` came with rdma-core 32 only.
+//! The GID table is read from sysfs. That works with every kernel and library that supports RoCE v2, shows the type and
+//! the network interface of each entry, and needs no permission to open the device. `ibv_query_gid` reads the same
+//! files but does not report types, and `_ibv_query_gid_table` exists only since rdma-core 32.
 
 mod choice;
 mod sysfs;
@@ -25,82 +26,82 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Why RDMA cannot be used: what is missing, and what to do.
+/// Why RDMA cannot be used: the missing part, and how to get it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(String);
 
-/// A device, and what of it can be seen.
+/// A device and its visible properties.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
-    /// As in /sys/class/infiniband.
+    /// The name, as in /sys/class/infiniband.
     pub name: String,
-    /// Version of its firmware.
+    /// The version of its firmware.
     pub firmware: String,
-    /// Why it cannot be used, whatever its ports say.
+    /// Why it cannot be used, regardless of its ports.
     pub obstacle: Option<String>,
-    /// What it can do, if it could be opened.
+    /// Its limits, if it could be opened.
     pub limits: Option<Limits>,
     /// Its ports, if it could be opened.
     pub ports: Vec<Port>,
 }
 
-/// What a device can do, by the names that `ibv_query_device(3)` and `ibv_create_qp(3)` give it.
+/// The limits of a device. The names are those of `ibv_query_device(3)` and `ibv_create_qp(3)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Queue pairs.
     pub max_qp: u32,
-    /// Requests of one queue of a queue pair.
+    /// Requests in one queue of a queue pair.
     pub max_qp_wr: u32,
-    /// Pieces of memory of one request.
+    /// Pieces of memory in one request.
     pub max_sge: u32,
     /// Completions in one queue.
     pub max_cqe: u32,
-    /// Bytes of one memory region.
+    /// Bytes in one memory region.
     pub max_mr_size: u64,
     /// Read requests that one queue pair serves at a time.
     pub max_qp_rd_atom: u32,
     /// Read requests that one queue pair has under way at a time.
     pub max_qp_init_rd_atom: u32,
-    /// Bytes of an inline send request of one piece, found by making queue pairs; `None` if none could be made.
+    /// Bytes in an inline send request of one piece. Found by creating queue pairs; `None` if none could be created.
     pub max_inline_data: Option<u32>,
 }
 
 /// A port of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Port {
-    /// From 1.
+    /// The number of the port; the first is 1.
     pub number: u8,
-    /// What it is connected to.
+    /// The kind of network to which it is connected.
     pub link_layer: LinkLayer,
     /// Whether packets can pass.
     pub state: PortState,
     /// Its address in an InfiniBand subnet; 0 on Ethernet.
     pub lid: u16,
-    /// Whether a GID is needed even inside of an InfiniBand subnet.
+    /// Whether a GID is needed even within an InfiniBand subnet.
     pub grh_required: bool,
-    /// Bytes of a packet's payload, now.
+    /// The present maximum payload of a packet, in bytes.
     pub active_mtu: u32,
-    /// Bytes of a packet's payload, at most.
+    /// The largest possible payload of a packet, in bytes.
     pub max_mtu: u32,
-    /// Speed and width, as the kernel words them: "100 Gb/sec (4X EDR)".
+    /// Speed and width in the kernel's words: "100 Gb/sec (4X EDR)".
     pub rate: Option<String>,
-    /// Its GID table without the empty entries, up to index 255, the last that a connection can name.
+    /// Its GID table without the empty entries, up to index 255, the highest that a connection can name.
     pub gids: Vec<Gid>,
 }
 
-/// What a port is connected to.
+/// The kind of network to which a port is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum LinkLayer {
     /// A subnet with LIDs and a subnet manager.
     InfiniBand,
     /// RoCE.
     Ethernet,
-    /// The device does not say.
+    /// The device does not report it.
     Unspecified,
 }
 
-/// As the InfiniBand specification names them; Ethernet ports know `Down` and `Active`.
+/// The state of a port, in the terms of the InfiniBand specification. Ethernet ports use only `Down` and `Active`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum PortState {
@@ -112,13 +113,13 @@ pub enum PortState {
     Unknown,
 }
 
-/// How packets to and from a GID look.
+/// The packet format of a GID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum GidType {
     /// InfiniBand.
     #[serde(rename = "IB")]
     InfiniBand,
-    /// Ethernet frames of their own type, which no router passes on.
+    /// Ethernet frames of a special type, which routers do not forward.
     #[serde(rename = "RoCE v1")]
     RoceV1,
     /// UDP, port 4791.
@@ -139,19 +140,19 @@ impl fmt::Display for GidType {
 /// An address of a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gid {
-    /// Its place in the port's table.
+    /// Its index in the port's table.
     pub index: u8,
-    /// How its packets look.
+    /// The format of its packets.
     #[serde(rename = "type")]
     pub gid_type: GidType,
-    /// The GID as an address; one that stands for an IPv4 address, as that.
+    /// The GID as an address; a GID that represents an IPv4 address is given as that.
     pub address: IpAddr,
     /// The network interface that has the address.
     pub netdev: Option<String>,
 }
 
 impl Gid {
-    /// Its bytes, as a connection wants them.
+    /// The bytes of the GID, as a connection needs them.
     pub fn bytes(&self) -> [u8; 16] {
         match self.address {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -160,10 +161,10 @@ impl Gid {
     }
 }
 
-/// All devices, also those that cannot be used.
+/// All devices, including those that cannot be used.
 ///
 /// # Errors
-/// If there is none, or no way to see it: no library, no support in the kernel, no driver.
+/// [`Unavailable`] if there is no device, or if devices cannot be seen: no library, no kernel support, or no driver.
 pub fn devices() -> Result<Vec<Device>, Unavailable> {
     let library = Library::get().map_err(|e| Unavailable(e.to_string()))?;
     let seen_by_kernel = sysfs::names(Path::new(sysfs::ROOT));
@@ -175,10 +176,11 @@ pub fn devices() -> Result<Vec<Device>, Unavailable> {
     Ok(names.into_iter().map(|name| describe(library, &list, name)).collect())
 }
 
-/// Why the library has no devices.
+/// Why the library finds no devices.
 fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
     let Some(first) = seen_by_kernel.first() else {
-        // Without a device the kernel has no reason to load the modules whose absence is then the library's error.
+        // Without a device the kernel has no reason to load the modules, and the library's error only reports that they
+        // are absent.
         return format!(
             "this machine has no RDMA device, {} is empty or absent: load the driver of the card (mlx5_ib, irdma, bnxt_re \
              ...) and ib_uverbs; or try without a card: modprobe -a ib_uverbs rdma_rxe && rdma link add rxe0 type rxe \
@@ -195,7 +197,8 @@ fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
     format!("the kernel has {}, but libibverbs finds no device; {first}: {reason}", seen_by_kernel.join(", "))
 }
 
-/// Why a program cannot open the device. The library's own errno does not tell: it goes on to look for the file elsewhere.
+/// Why a program cannot open the device. The library's errno does not show it, since the library then tries another
+/// path.
 fn closed(name: &str) -> Option<String> {
     let Some(file) = sysfs::node(Path::new(sysfs::VERBS_ROOT), name) else {
         return Some("the kernel offers it to no program; load ib_uverbs (modprobe ib_uverbs)".into());
@@ -230,7 +233,7 @@ fn describe(library: &'static Library, list: &DeviceList, name: String) -> Devic
     device
 }
 
-/// What only the opened device tells.
+/// Fills in the properties that only the open device reports.
 fn open(library: &'static Library, list: &DeviceList, device: &mut Device, folder: &Path) -> Result<(), VerbsError> {
     let Some(context) = Context::open(list, library, &device.name)? else { return Ok(()) };
     let attributes = context.query_device()?;
@@ -281,9 +284,10 @@ fn port(context: &Context, number: u8, folder: &Path) -> Result<Port, VerbsError
     })
 }
 
-/// The most bytes of an inline request: no query tells it, a queue pair either takes a size or does not come to be.
+/// The maximum length of an inline request, in bytes. No query returns it; creating a queue pair fails if the size is
+/// too large.
 fn max_inline_data(context: &Arc<Context>) -> Result<u32, VerbsError> {
-    /// Providers round up to their unit; nothing finer is of use.
+    /// Providers round up to their own unit, so smaller steps bring nothing.
     const STEP: u32 = 16;
     let domain = ProtectionDomain::new(context)?;
     let completions = CompletionQueue::new(context, 1, None)?;
@@ -293,7 +297,7 @@ fn max_inline_data(context: &Arc<Context>) -> Result<u32, VerbsError> {
         Ok(QueuePair::new(&domain, &completions, &completions, capacity)?.capacity()?.inline_bytes)
     };
     let mut most = granted(0)?;
-    // Steps that are known to work, and a number of them that does not or is not of interest.
+    // Binary search: a number of steps that works, and one that fails or is out of interest.
     let (mut works, mut fails) = (0, 4096 / STEP + 1);
     while fails - works > 1 {
         let middle = works + (fails - works) / 2;

@@ -1,17 +1,17 @@
-//! What the kernel says of its RDMA devices in files.
+//! The kernel's files about its RDMA devices.
 
 use super::{Gid, GidType, LinkLayer};
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-/// One folder per device.
+/// Has one directory per device.
 pub(super) const ROOT: &str = "/sys/class/infiniband";
-/// One folder per device that programs can open.
+/// Has one directory per device that programs can open.
 pub(super) const VERBS_ROOT: &str = "/sys/class/infiniband_verbs";
-/// A connection names an entry of the GID table by a byte.
+/// A connection names an entry of the GID table by one byte.
 const GIDS_MAX: usize = 256;
 
-/// The names in a folder; none if it is not there.
+/// The names in a directory; none if it does not exist.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -19,23 +19,23 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The text of a file of one line, if there is any. The files of empty table entries cannot be read.
+/// The text of a one-line file, if there is any. The files of empty table entries cannot be read.
 pub(super) fn line(file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// The name in /dev/infiniband by which programs open a device.
+/// The name in /dev/infiniband under which programs open a device.
 pub(super) fn node(verbs: &Path, device: &str) -> Option<String> {
     names(verbs).into_iter().find(|name| line(&verbs.join(name).join("ibdev")).is_some_and(|ibdev| ibdev == device))
 }
 
-/// The entries of a port's GID table of `len` that hold something.
+/// The entries of a port's GID table of `len` entries, without the empty ones.
 pub(super) fn gids(port: &Path, len: usize, link_layer: LinkLayer) -> Vec<Gid> {
     let attributes = port.join("gid_attrs");
     let entry = |index: u8| {
         let address: Ipv6Addr = line(&port.join(format!("gids/{index}")))?.parse().ok()?;
-        // The kernel shows an empty entry as zeroes, and that of a port that is just coming up as a prefix alone.
+        // The kernel shows an empty entry as zeroes, and the entry of a port that is just coming up as a bare prefix.
         if address.is_unspecified() || address.octets()[8..] == [0; 8] {
             return None;
         }
@@ -56,7 +56,7 @@ mod tests {
     use crate::fabric::verbs::device::{Gid, GidType, LinkLayer};
     use std::path::{Path, PathBuf};
 
-    /// A folder with such files, as sysfs has them.
+    /// Creates a directory with such files as sysfs has.
     fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("galerna-sysfs-{name}-{}", std::process::id()));
         for (file, text) in files {

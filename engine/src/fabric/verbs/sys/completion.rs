@@ -1,4 +1,4 @@
-//! Queues of completions, and how to sleep until there is one.
+//! Completion queues, and the channel on which a thread sleeps until there is a completion.
 
 use super::context::{Context, set_nonblocking};
 use super::types::{ibv_comp_channel, ibv_cq, ibv_wc};
@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-/// A descriptor that becomes readable when a queue made with it has a completion that was asked for.
+/// A descriptor that becomes readable when one of its queues has a completion and was asked to notify.
 pub(crate) struct CompletionChannel {
     raw: NonNull<ibv_comp_channel>,
     context: Arc<Context>,
@@ -16,7 +16,7 @@ pub(crate) struct CompletionChannel {
 
 // SAFETY: the library's functions may be called on it by any thread at any time; its descriptor is constant.
 unsafe impl Send for CompletionChannel {}
-// SAFETY: see above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for CompletionChannel {}
 
 impl CompletionChannel {
@@ -30,18 +30,20 @@ impl CompletionChannel {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the channel's own descriptor, open as long as it is.
+        // SAFETY: the channel's own descriptor, open as long as the channel.
         unsafe { BorrowedFd::borrow_raw((*self.raw.as_ptr()).fd) }
     }
 
-    /// Takes and acknowledges all notifications, and says how many there were; the descriptor is not readable after it. Each
-    /// queue must be asked anew ([`CompletionQueue::request_notification`]).
+    /// Takes and acknowledges all notifications; returns their number.
+    ///
+    /// The descriptor is not readable afterwards. Each queue needs a new request
+    /// ([`CompletionQueue::request_notification`]).
     pub(crate) fn drain(&self) -> Result<usize, VerbsError> {
         let library = self.context.library;
         let mut taken = 0;
         loop {
             let (mut cq, mut cookie) = (null_mut(), null_mut());
-            // SAFETY: the channel lives; both results are pointers.
+            // SAFETY: the channel is alive, and both results are pointers.
             if unsafe { (library.ibv_get_cq_event)(self.raw.as_ptr(), &raw mut cq, &raw mut cookie) } != 0 {
                 let error = VerbsError::last("ibv_get_cq_event");
                 match error.errno {
@@ -66,21 +68,21 @@ impl Drop for CompletionChannel {
     }
 }
 
-/// Where completions of requests are found.
+/// A queue that receives the completions of requests.
 pub(crate) struct CompletionQueue {
     pub(super) raw: NonNull<ibv_cq>,
     context: Arc<Context>,
     _channel: Option<Arc<CompletionChannel>>,
 }
 
-// SAFETY: the library's functions may be called on it by any thread at any time: providers lock, unless the environment
-// says that the process has a single thread.
+// SAFETY: the library's functions may be called on it by any thread at any time. Providers lock, unless the environment
+// declares the process single-threaded.
 unsafe impl Send for CompletionQueue {}
-// SAFETY: see above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for CompletionQueue {}
 
 impl CompletionQueue {
-    /// A queue for at least `entries` completions. More than fit are its end, and that of its queue pairs.
+    /// Creates a queue for at least `entries` completions. An overrun breaks the queue and its queue pairs.
     pub(crate) fn new(
         context: &Arc<Context>,
         entries: u32,
@@ -89,30 +91,32 @@ impl CompletionQueue {
         let call = "ibv_create_cq";
         let entries = c_int::try_from(entries).map_err(|_| VerbsError { call, errno: libc::EINVAL })?;
         let raw_channel = channel.map_or(null_mut(), |channel| channel.raw.as_ptr());
-        // SAFETY: the context is open, the channel lives; the cookie is never looked at.
+        // SAFETY: the context is open, the channel is alive, and the cookie is never read.
         let raw = unsafe { (context.library.ibv_create_cq)(context.raw.as_ptr(), entries, null_mut(), raw_channel, 0) };
         let raw = NonNull::new(raw).ok_or_else(|| VerbsError::last(call))?;
         Ok(Arc::new(CompletionQueue { raw, context: context.clone(), _channel: channel.cloned() }))
     }
 
-    /// Takes completions, as many as there are and fit; says how many.
+    /// Takes as many completions as there are and fit; returns their number.
     #[inline]
     pub(crate) fn poll(&self, into: &mut [ibv_wc]) -> Result<usize, VerbsError> {
         let room = c_int::try_from(into.len()).unwrap_or(c_int::MAX);
-        // SAFETY: as the header's ibv_poll_cq: the queue lives, and there is room for what is asked for.
+        // SAFETY: as the header's ibv_poll_cq. The queue is alive, and `into` has room for the requested number.
         let found = unsafe {
             let cq = self.raw.as_ptr();
             let poll = (*(*cq).context).ops.poll_cq.ok_or(missing("ibv_poll_cq"))?;
             poll(cq, room, into.as_mut_ptr())
         };
-        // The manual promises a negative number for a failure, and no meaning of it.
+        // The manual defines a negative number as a failure, but gives it no meaning.
         usize::try_from(found).map_err(|_| VerbsError { call: "ibv_poll_cq", errno: libc::EIO })
     }
 
-    /// The next completion (of a receive request that was solicited, or any failed one, if `solicited_only`) makes the
-    /// channel readable. One that is there already does not: poll after this, before sleeping.
+    /// Requests that the next completion makes the channel readable.
+    ///
+    /// With `solicited_only`, only a solicited receive request or any failed request counts. A completion that is there
+    /// already does not count, so poll after this call and before sleeping.
     pub(crate) fn request_notification(&self, solicited_only: bool) -> Result<(), VerbsError> {
-        // SAFETY: as the header's ibv_req_notify_cq: the queue lives.
+        // SAFETY: as the header's ibv_req_notify_cq. The queue is alive.
         let result = unsafe {
             let cq = self.raw.as_ptr();
             let request = (*(*cq).context).ops.req_notify_cq.ok_or(missing("ibv_req_notify_cq"))?;
@@ -122,14 +126,15 @@ impl CompletionQueue {
     }
 }
 
-/// The provider of the device has no such operation.
+/// The error for an operation that the device's provider lacks.
 pub(super) fn missing(call: &'static str) -> VerbsError {
     VerbsError { call, errno: libc::EOPNOTSUPP }
 }
 
 impl Drop for CompletionQueue {
     fn drop(&mut self) {
-        // SAFETY: destroyed once, after the queue pairs that use it, which hold it. Its channel, a field, goes after it.
+        // SAFETY: destroyed once, after the queue pairs that use it, which hold it. Its channel is a field and is
+        // dropped later.
         log_failure(check("ibv_destroy_cq", unsafe { (self.context.library.ibv_destroy_cq)(self.raw.as_ptr()) }));
     }
 }

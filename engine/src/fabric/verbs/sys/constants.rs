@@ -1,12 +1,12 @@
-//! The values of `infiniband/verbs.h` that are used, by their names in C, so that `layout.rs` can hold each against the
+//! The constants of `infiniband/verbs.h` that are used, under their C names. So `layout.rs` can compare each with the
 //! installed header.
 
-/// Defines constants, and for the test a list of them.
+/// Defines the constants, and for the test a list of them.
 macro_rules! constants {
     ($($(#[$meta:meta])* $group:ident { $($name:ident = $value:expr,)* })*) => {
         $($(#[$meta])* $(#[allow(dead_code, reason = "groups are complete, as the header has them")] pub(crate) const $name: u32 = $value;)*)*
 
-        /// All of them, by name.
+        /// All constants, by name.
         #[cfg(test)]
         pub(crate) const CONSTANTS: &[(&str, u32)] = &[$($((stringify!($name), $name),)*)*];
     };
@@ -111,7 +111,7 @@ constants! {
         IBV_LINK_LAYER_INFINIBAND = 1,
         IBV_LINK_LAYER_ETHERNET = 2,
     }
-    /// Of a port, in `flags`: a global route header is needed even inside of the subnet.
+    /// In the `flags` of a port: a global route header is needed even within the subnet.
     port_flags { IBV_QPF_GRH_REQUIRED = 1, }
     ibv_event_type {
         IBV_EVENT_CQ_ERR = 0,
@@ -142,12 +142,12 @@ pub(crate) fn mtu_bytes(mtu: u32) -> Option<u32> {
     (IBV_MTU_256..=IBV_MTU_4096).contains(&mtu).then(|| 128 << mtu)
 }
 
-/// The largest MTU value of the header that is at most so many bytes.
+/// The largest MTU value of the header that is at most `bytes` bytes.
 pub(crate) fn mtu_code(bytes: u32) -> u32 {
     (IBV_MTU_256..=IBV_MTU_4096).rfind(|code| mtu_bytes(*code) <= Some(bytes)).unwrap_or(IBV_MTU_256)
 }
 
-/// A completion's status in words.
+/// Describes the status of a completion.
 pub(crate) fn wc_status(status: u32) -> &'static str {
     match status {
         IBV_WC_SUCCESS => "success",
@@ -178,7 +178,7 @@ pub(crate) fn wc_status(status: u32) -> &'static str {
     }
 }
 
-/// The type of an asynchronous event in words.
+/// Describes the type of an asynchronous event.
 pub(crate) fn event_type(event: u32) -> &'static str {
     match event {
         IBV_EVENT_CQ_ERR => "completion queue in error (overrun)",

@@ -1,4 +1,4 @@
-//! Holds every structure and constant of this module against the installed header.
+//! Compares every structure and constant of this module with the installed header.
 
 use super::constants::CONSTANTS;
 use super::types::{ibv_async_event, ibv_context, ibv_event_element, ibv_send_wr, structures};
@@ -8,23 +8,23 @@ use std::io::Write as _;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 
-/// The compiler that `CC` names, or cc.
+/// The compiler that `CC` names, or `cc`.
 fn compiler() -> Command {
     Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
 }
 
-/// What the header must say, by the C expression that asks it.
+/// The expected values, by the C expression that yields each.
 fn expected() -> BTreeMap<String, usize> {
     let mut facts = BTreeMap::new();
     for (name, size, fields) in structures() {
         let of = if name == "ibv_gid" { format!("union {name}") } else { format!("struct {name}") };
-        // A structure with room for what later versions add is smaller in the header.
+        // A structure with room for fields of later versions is smaller in the header.
         if fields.iter().all(|(field, ..)| *field != "room") {
             facts.insert(format!("sizeof({of})"), size);
         }
         for (field, offset, size) in fields.into_iter().filter(|(field, ..)| !["room", "padding"].contains(field)) {
             facts.insert(format!("offsetof({of}, {field})"), offset);
-            // Of an anonymous union we have the largest member, by its name.
+            // For an anonymous union, the structure here has its largest member, under that member's name.
             facts.insert(format!("sizeof((({of} *)0)->{field})"), size);
         }
     }
@@ -43,7 +43,7 @@ fn expected() -> BTreeMap<String, usize> {
     facts
 }
 
-/// Why there is nothing to compare with.
+/// Why there is no header to compare with, if so.
 fn absent() -> Option<String> {
     match compiler().args(["-E", "-x", "c", "-include", "infiniband/verbs.h", "/dev/null"]).output() {
         Err(e) => Some(format!("no C compiler: {e}")),
@@ -75,7 +75,7 @@ fn measure(facts: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
     text.lines().map(|line| pair(line).unwrap()).collect()
 }
 
-/// Past the test runner, which keeps what a passing test prints with a macro.
+/// Writes to stderr directly, since the test runner withholds the macro output of a passing test.
 fn say(line: &str) {
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

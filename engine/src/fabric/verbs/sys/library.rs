@@ -1,4 +1,4 @@
-//! libibverbs, bound at run time, so that one binary runs with and without it.
+//! Loads libibverbs at run time, so that one binary runs with and without it.
 
 use super::types::{
     ibv_async_event, ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_device_attr, ibv_mr, ibv_pd, ibv_port_attr,
@@ -8,12 +8,12 @@ use super::{VerbsError, check};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
-/// The soname: the interface has kept it since 2005.
+/// The soname. The interface has kept it since 2005.
 const SONAME: &CStr = c"libibverbs.so.1";
 const PACKAGES: &str =
     "install libibverbs1 and ibverbs-providers (Debian, Ubuntu), libibverbs (RHEL, Fedora) or rdma-core (SUSE, Arch)";
 
-/// Why there is no libibverbs.
+/// Why libibverbs cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("RDMA needs libibverbs, which cannot be loaded ({0}): {PACKAGES}")]
@@ -24,8 +24,10 @@ pub(crate) enum LoadError {
     Symbol { symbol: &'static str, version: &'static str },
 }
 
-/// Defines the table of functions: each under the version that a program linked against the library asks for, so that a later
-/// default cannot change what is called.
+/// Defines the table of functions.
+///
+/// Each function has the symbol version that a program linked against the library requests. So a later default version
+/// cannot change which function is called.
 macro_rules! functions {
     ($($version:literal { $(fn $name:ident($($argument:ty),*) $(-> $result:ty)?;)* })*) => {
         /// The functions, all of them present.
@@ -40,8 +42,8 @@ macro_rules! functions {
                     if address.is_null() {
                         return Err(LoadError::Symbol { symbol: stringify!($name), version: $version });
                     }
-                    // SAFETY: a function of libibverbs under the version that has this signature in its header; object
-                    // and function pointers have one size wherever there is a dlsym.
+                    // SAFETY: a function of libibverbs, under the version that has this signature in its header. Object
+                    // and function pointers have the same size wherever there is a dlsym.
                     unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) $(-> $result)?>(address) }
                 };)*)*
                 Ok(Library { $($($name,)*)* })
@@ -81,13 +83,13 @@ functions! {
     }
 }
 
-/// A C string of the macro above, which ends each with a zero.
+/// Makes a C string of a text from the macro above, which ends each text with a zero.
 fn symbol(text: &'static str) -> &'static CStr {
     CStr::from_bytes_until_nul(text.as_bytes()).unwrap_or_default()
 }
 
 impl Library {
-    /// The library, loaded at the first call and never unloaded: its providers keep threads and tables.
+    /// The library, loaded by the first call and never unloaded, since its providers keep threads and tables.
     pub(crate) fn get() -> Result<&'static Library, &'static LoadError> {
         static LIBRARY: OnceLock<Result<Library, LoadError>> = OnceLock::new();
         LIBRARY.get_or_init(Library::load).as_ref()
@@ -100,12 +102,14 @@ impl Library {
         Ok(library)
     }
 
-    /// An application may fork, if only to start another program. Before kernel 5.12 the pages that a device writes to must
-    /// not be shared with a child then: the next store would move the parent to a copy, and the device would go on writing
-    /// to the old page. This call takes registered memory (always whole maps of ours) away from children; on a
-    /// later kernel it does nothing. It must precede the first registration, hence here.
+    /// Keeps registered memory valid if the application forks, if only to start another program.
+    ///
+    /// Before kernel 5.12 the pages that a device writes must not be shared with a child: the parent's next store would
+    /// move the parent to a copy of the page, and the device would continue to write the old page. This call excludes
+    /// registered memory (always whole maps of this process) from children. On a later kernel it does nothing. It must
+    /// precede the first registration, so it is made here.
     fn survive_forks(&self) {
-        // SAFETY: takes nothing, may be called at any time, and says so when it is too late.
+        // SAFETY: takes no argument, may be called at any time, and reports if it is too late.
         if let Err(e) = check("ibv_fork_init", unsafe { (self.ibv_fork_init)() }) {
             tracing::warn!("{e}: something in this process uses RDMA already; on kernels before 5.12 it must not fork");
         }
@@ -118,7 +122,7 @@ fn open(soname: &CStr) -> Result<*mut c_void, LoadError> {
     if !handle.is_null() {
         return Ok(handle);
     }
-    // SAFETY: the text of this thread's last failure, valid until its next dl call; copied at once.
+    // SAFETY: the text of this thread's last failure, valid until its next dl call; it is copied at once.
     let reason = unsafe {
         let text = libc::dlerror();
         if text.is_null() { "dlopen failed".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
@@ -128,18 +132,18 @@ fn open(soname: &CStr) -> Result<*mut c_void, LoadError> {
 
 #[cfg(target_env = "gnu")]
 fn find(handle: *mut c_void, name: &CStr, version: &CStr) -> *mut c_void {
-    // SAFETY: the handle is open for ever, the strings end with a zero.
+    // SAFETY: the handle is never closed, and the strings end with a zero.
     unsafe { libc::dlvsym(handle, name.as_ptr(), version.as_ptr()) }
 }
 
-/// Other C libraries have no dlvsym: their dlsym finds the default version, which is the one asked for.
+/// Other C libraries have no dlvsym. Their dlsym finds the default version, which is the requested one.
 #[cfg(not(target_env = "gnu"))]
 fn find(handle: *mut c_void, name: &CStr, _: &CStr) -> *mut c_void {
-    // SAFETY: the handle is open for ever, the string ends with a zero.
+    // SAFETY: the handle is never closed, and the string ends with a zero.
     unsafe { libc::dlsym(handle, name.as_ptr()) }
 }
 
-/// The devices that the library found; those that are to be opened must be while this lives.
+/// The devices that the library found. A device can be opened only while its list is alive.
 pub(crate) struct DeviceList {
     library: &'static Library,
     list: *mut *mut ibv_device,
@@ -149,7 +153,7 @@ pub(crate) struct DeviceList {
 impl DeviceList {
     pub(crate) fn get(library: &'static Library) -> Result<DeviceList, VerbsError> {
         let mut count = 0;
-        // SAFETY: writes the count to where it is told to.
+        // SAFETY: writes the count to the given address.
         let list = unsafe { (library.ibv_get_device_list)(&raw mut count) };
         if list.is_null() {
             return Err(VerbsError::last("ibv_get_device_list"));
@@ -157,19 +161,19 @@ impl DeviceList {
         Ok(DeviceList { library, list, count: usize::try_from(count).unwrap_or(0) })
     }
 
-    /// Their names, as in /sys/class/infiniband.
+    /// The names of the devices, as in /sys/class/infiniband.
     pub(crate) fn names(&self) -> Vec<String> {
         self.devices().map(|(name, _)| name).collect()
     }
 
-    /// The device of this name.
+    /// The device with this name.
     pub(super) fn find(&self, wanted: &str) -> Option<*mut ibv_device> {
         self.devices().find(|(name, _)| name == wanted).map(|(_, device)| device)
     }
 
     fn devices(&self) -> impl Iterator<Item = (String, *mut ibv_device)> {
         (0..self.count).map(|index| {
-            // SAFETY: the list has `count` devices, which live as long as it does, and so do their names.
+            // SAFETY: the list has `count` devices, which are valid as long as the list, and so are their names.
             unsafe {
                 let device = *self.list.add(index);
                 let name = CStr::from_ptr((self.library.ibv_get_device_name)(device));
@@ -181,7 +185,7 @@ impl DeviceList {
 
 impl Drop for DeviceList {
     fn drop(&mut self) {
-        // SAFETY: made by ibv_get_device_list, freed once.
+        // SAFETY: made by ibv_get_device_list, and freed once.
         unsafe { (self.library.ibv_free_device_list)(self.list) };
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A domain that memory and queue pairs belong to: no other queue pair reaches the memory.
+/// A protection domain of memory and queue pairs. Queue pairs of other domains cannot reach the memory.
 pub(crate) struct ProtectionDomain {
     pub(super) raw: NonNull<ibv_pd>,
     pub(super) context: Arc<Context>,
@@ -16,7 +16,7 @@ pub(crate) struct ProtectionDomain {
 
 // SAFETY: the library's functions may be called on it by any thread at any time.
 unsafe impl Send for ProtectionDomain {}
-// SAFETY: see above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for ProtectionDomain {}
 
 impl ProtectionDomain {
@@ -35,7 +35,7 @@ impl Drop for ProtectionDomain {
     }
 }
 
-/// Registered memory. Dropped, it is out of the device's reach, and only then is its owner let go.
+/// Registered memory. Dropping it first revokes the device's access, and then releases the owner of the memory.
 pub(crate) struct MemoryRegion {
     raw: NonNull<ibv_mr>,
     domain: Arc<ProtectionDomain>,
@@ -44,16 +44,18 @@ pub(crate) struct MemoryRegion {
 
 // SAFETY: the library's functions may be called on it by any thread at any time; its fields are constant.
 unsafe impl Send for MemoryRegion {}
-// SAFETY: see above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for MemoryRegion {}
 
 impl MemoryRegion {
-    /// Registers `len` bytes at `start` with `access`, of `IBV_ACCESS_*`. Its pages stay in memory until the region is
-    /// dropped, and count against the limit of locked memory.
+    /// Registers `len` bytes at `start` with `access`, a set of `IBV_ACCESS_*`.
+    ///
+    /// The pages stay in memory until the region is dropped, and count against the limit of locked memory.
     ///
     /// # Safety
-    /// The range is mapped while `owner` lives, consists of whole pages of its own, and is read and written through atomics
-    /// and raw pointers only: with `access` for remote writes, or as the target of a read request, it changes at any time.
+    /// The range is mapped while `owner` lives, and consists of whole pages that belong to nothing else. It is read and
+    /// written only through atomics and raw pointers: with `access` for remote writes, or as the target of a read
+    /// request, it changes at any time.
     pub(crate) unsafe fn register(
         domain: &Arc<ProtectionDomain>,
         start: *mut u8,
@@ -62,19 +64,19 @@ impl MemoryRegion {
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Result<MemoryRegion, VerbsError> {
         let library = domain.context.library;
-        // SAFETY: the domain lives; the range is mapped, by the caller's promise. The library checks the rest.
+        // SAFETY: the domain is alive, and the range is mapped, as the caller promises. The library checks the rest.
         let raw = unsafe { (library.ibv_reg_mr)(domain.raw.as_ptr(), start.cast(), len, access as c_int) };
         let raw = NonNull::new(raw).ok_or_else(|| VerbsError::last("ibv_reg_mr"))?;
         Ok(MemoryRegion { raw, domain: domain.clone(), _owner: owner })
     }
 
-    /// Names it in requests of this process.
+    /// The key of the region in requests of this process.
     pub(crate) fn local_key(&self) -> u32 {
         // SAFETY: registered, and constant.
         unsafe { (*self.raw.as_ptr()).lkey }
     }
 
-    /// Names it in requests of peers.
+    /// The key of the region in requests of peers.
     pub(crate) fn remote_key(&self) -> u32 {
         // SAFETY: registered, and constant.
         unsafe { (*self.raw.as_ptr()).rkey }
@@ -83,7 +85,7 @@ impl MemoryRegion {
 
 impl Drop for MemoryRegion {
     fn drop(&mut self) {
-        // SAFETY: deregistered once; the owner, a field, goes after this.
+        // SAFETY: deregistered once. The owner is a field and is dropped later.
         log_failure(check("ibv_dereg_mr", unsafe { (self.domain.context.library.ibv_dereg_mr)(self.raw.as_ptr()) }));
     }
 }

@@ -1,14 +1,14 @@
-//! libibverbs: its structures, its functions, and owners of what it hands out.
+//! The bindings of libibverbs: its structures, its functions, and owners of the objects that it returns.
 //!
-//! [`Library::get`] loads it; [`Context`] is an opened device, on which [`ProtectionDomain`], [`MemoryRegion`],
-//! [`CompletionChannel`], [`CompletionQueue`] and [`QueuePair`] stand. Each keeps alive what it was made from, so that
-//! everything is destroyed in the order that the library demands, whatever order it is dropped in.
+//! [`Library::get`] loads it. [`Context`] is an opened device, on which [`ProtectionDomain`], [`MemoryRegion`],
+//! [`CompletionChannel`], [`CompletionQueue`] and [`QueuePair`] are created. Each object keeps alive the objects from
+//! which it was made. So all are destroyed in the order that the library demands, in whichever order they are dropped.
 //!
-//! Calls return a [`VerbsError`], which names the call, the errno and, where there is one, the usual remedy. The manual pages
-//! differ on how a call reports: those that return a pointer set errno, those that return a number mostly return the
-//! errno itself; [`check`] takes both.
+//! A failed call returns a [`VerbsError`] with the name of the call, the errno and, if there is one, the usual remedy.
+//! The manual pages report errors differently: calls that return a pointer set errno, and most calls that return a
+//! number return the errno itself. [`check`] handles both.
 //!
-//! The handles may be used by any thread: the library locks where it must.
+//! The handles may be used by any thread: the library locks where necessary.
 
 mod completion;
 mod constants;
@@ -33,7 +33,7 @@ pub(crate) use types::{ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr
 use std::ffi::c_int;
 use std::io;
 
-/// What a call of the library failed with.
+/// The failure of a call of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VerbsError {
     /// The function of the library.
@@ -43,12 +43,12 @@ pub(crate) struct VerbsError {
 }
 
 impl VerbsError {
-    /// Of a call that returned NULL or -1. What it set errno to must still be there.
+    /// The error of a call that returned NULL or -1. Must be called while errno is still that of the call.
     fn last(call: &'static str) -> VerbsError {
         VerbsError { call, errno: io::Error::last_os_error().raw_os_error().unwrap_or(0) }
     }
 
-    /// What the errno of this call usually means, and what to do.
+    /// The usual meaning of this errno from this call, and what to do.
     fn remedy(&self) -> &'static str {
         match (self.call, self.errno) {
             ("ibv_reg_mr", libc::ENOMEM) | ("ibv_create_qp" | "ibv_create_cq", libc::ENOMEM) => {
@@ -78,8 +78,10 @@ impl From<VerbsError> for io::Error {
     }
 }
 
-/// The result of a call that returns 0, or an errno (as documented), or its negative, or -1 with errno set (as some
-/// providers did). Call it at once, while errno is still that of the call.
+/// Checks the result of a call that returns 0 for success.
+///
+/// A failure is an errno (as documented), its negative, or -1 with errno set (as some providers did). Must be called at
+/// once, while errno is still that of the call.
 fn check(call: &'static str, result: c_int) -> Result<(), VerbsError> {
     match result {
         0 => Ok(()),
@@ -88,7 +90,7 @@ fn check(call: &'static str, result: c_int) -> Result<(), VerbsError> {
     }
 }
 
-/// For destructors: nobody can be told but the log.
+/// For destructors, which can report a failure only to the log.
 fn log_failure(result: Result<(), VerbsError>) {
     if let Err(e) = result {
         tracing::warn!("{e}");

@@ -1,4 +1,4 @@
-//! Reliable-connected queue pairs: from creation to ready to send, and the posting of requests.
+//! Reliable-connected queue pairs: their states from creation to ready to send, and the posting of requests.
 
 use super::completion::{CompletionQueue, missing};
 use super::memory::ProtectionDomain;
@@ -15,7 +15,7 @@ use std::ffi::c_int;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-/// What a queue pair is to hold; what it does hold may be more: [`QueuePair::capacity`].
+/// The capacity that a queue pair must have. The actual one may be larger: [`QueuePair::capacity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
     /// Send requests that are posted and not completed.
@@ -30,54 +30,57 @@ pub(crate) struct Capacity {
     pub(crate) inline_bytes: u32,
 }
 
-/// How this end of a connection behaves. Equal at both ends: `mtu`; and what one may ask for the other must serve.
+/// The attributes of this end of a connection. Both ends must have the same `mtu`, and each must serve the read
+/// requests that the other may issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// The port of the device, from 1.
     pub(crate) port: u8,
-    /// Entry of the port's GID table; `None` on InfiniBand inside of a subnet, where a LID is enough.
+    /// The index in the port's GID table; `None` within an InfiniBand subnet, where a LID suffices.
     pub(crate) gid_index: Option<u8>,
-    /// Entry of the port's table of partition keys.
+    /// The index in the port's table of partition keys.
     pub(crate) pkey_index: u16,
-    /// What the peer may do, of `IBV_ACCESS_REMOTE_*`.
+    /// The operations that the peer may use: a set of `IBV_ACCESS_REMOTE_*`.
     pub(crate) access: u32,
-    /// `IBV_MTU_*`, at most that of both ports.
+    /// An `IBV_MTU_*` value, at most that of both ports.
     pub(crate) mtu: u32,
     pub(crate) service_level: u8,
     pub(crate) traffic_class: u8,
-    /// How many routers a packet may pass.
+    /// The number of routers that a packet may pass.
     pub(crate) hop_limit: u8,
     /// A packet without an answer is sent again after 4.096 µs · 2^timeout; 0 waits for ever.
     pub(crate) timeout: u8,
-    /// How often, at most 7.
+    /// How many times it is sent again, at most 7.
     pub(crate) retry_count: u8,
-    /// How often a request is sent again for which the peer has no receive request, at most 6; 7 is for ever.
+    /// How many times a request is sent again while the peer has no receive request for it, at most 6; 7 means for
+    /// ever.
     pub(crate) rnr_retry: u8,
-    /// How long the peer then waits, as a code; 12 is 0.64 ms, 0 is 655 ms.
+    /// The time, as a code, after which the peer repeats a request for which this end had no receive request. 12 is
+    /// 0.64 ms, 0 is 655 ms.
     pub(crate) min_rnr_timer: u8,
-    /// Read requests of this end that are under way at one time.
+    /// Read requests of this end that are under way at a time.
     pub(crate) reads: u8,
-    /// Read requests of the peer that this end serves at one time.
+    /// Read requests of the peer that this end serves at a time.
     pub(crate) reads_served: u8,
 }
 
-/// The other end of a connection, as it told us.
+/// The other end of a connection, as it described itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remote {
     pub(crate) qp_number: u32,
     /// The number of the first packet that it sends, 24 bits.
     pub(crate) psn: u32,
-    /// Of its port; 0 on Ethernet.
+    /// The LID of its port; 0 on Ethernet.
     pub(crate) lid: u16,
-    /// Of its port; looked at if [`Attributes::gid_index`] is given.
+    /// The GID of its port; used if [`Attributes::gid_index`] is given.
     pub(crate) gid: [u8; 16],
 }
 
-/// A list of requests of which only the first `posted` were taken.
+/// The failure to post a list of requests: only the first `posted` were accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PostFailed {
     pub(crate) posted: usize,
-    /// ENOMEM: the queue is full. EINVAL: the request after the last taken one is not valid, or the queue pair not connected.
+    /// ENOMEM: the queue is full. EINVAL: the first rejected request is not valid, or the queue pair is not connected.
     pub(crate) error: VerbsError,
 }
 
@@ -89,14 +92,14 @@ pub(crate) struct QueuePair {
     _receive_completions: Arc<CompletionQueue>,
 }
 
-// SAFETY: the library's functions may be called on it by any thread at any time: providers lock, unless the environment
-// says that the process has a single thread.
+// SAFETY: the library's functions may be called on it by any thread at any time. Providers lock, unless the environment
+// declares the process single-threaded.
 unsafe impl Send for QueuePair {}
-// SAFETY: see above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for QueuePair {}
 
 impl QueuePair {
-    /// A new queue pair, in reset.
+    /// Creates a queue pair, in the reset state.
     pub(crate) fn new(
         domain: &Arc<ProtectionDomain>,
         send_completions: &Arc<CompletionQueue>,
@@ -116,7 +119,7 @@ impl QueuePair {
             qp_type: IBV_QPT_RC,
             ..ibv_qp_init_attr::default()
         };
-        // SAFETY: domain and queues live, and as fields they outlive the queue pair.
+        // SAFETY: the domain and the queues are alive, and as fields they outlive the queue pair.
         let raw = unsafe { (domain.context.library.ibv_create_qp)(domain.raw.as_ptr(), &raw mut attributes) };
         let raw = NonNull::new(raw).ok_or_else(|| VerbsError::last("ibv_create_qp"))?;
         Ok(QueuePair {
@@ -129,11 +132,11 @@ impl QueuePair {
 
     /// Its number on this device, 24 bits.
     pub(crate) fn number(&self) -> u32 {
-        // SAFETY: lives, and is constant.
+        // SAFETY: alive, and constant.
         unsafe { (*self.raw.as_ptr()).qp_num }
     }
 
-    /// What it really holds.
+    /// The actual capacity.
     pub(crate) fn capacity(&self) -> Result<Capacity, VerbsError> {
         let cap = self.query(IBV_QP_CAP)?.cap;
         Ok(Capacity {
@@ -149,7 +152,7 @@ impl QueuePair {
     pub(crate) fn query(&self, mask: u32) -> Result<ibv_qp_attr, VerbsError> {
         let mut attributes = ibv_qp_attr::default();
         let mut init = ibv_qp_init_attr::default();
-        // SAFETY: lives; both structures are the library's own size.
+        // SAFETY: alive, and both structures have the size that the library expects.
         let result = unsafe {
             (self.domain.context.library.ibv_query_qp)(
                 self.raw.as_ptr(),
@@ -174,7 +177,7 @@ impl QueuePair {
         self.modify(attributes, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS)
     }
 
-    /// From initialised to ready to receive: what the peer sends is taken.
+    /// From initialised to ready to receive: requests of the peer are accepted.
     pub(crate) fn to_ready_to_receive(&self, own: &Attributes, peer: &Remote) -> Result<(), VerbsError> {
         let mut path =
             ibv_ah_attr { dlid: peer.lid, sl: own.service_level, port_num: own.port, ..ibv_ah_attr::default() };
@@ -208,7 +211,7 @@ impl QueuePair {
         self.modify(attributes, mask)
     }
 
-    /// From ready to receive to ready to send; `psn` is the number of the first packet, as the peer was told.
+    /// From ready to receive to ready to send; `psn` is the number of the first packet, which the peer has received.
     pub(crate) fn to_ready_to_send(&self, own: &Attributes, psn: u32) -> Result<(), VerbsError> {
         let attributes = ibv_qp_attr {
             qp_state: IBV_QPS_RTS,
@@ -228,31 +231,32 @@ impl QueuePair {
         self.modify(attributes, mask)
     }
 
-    /// Out of service, from any state: requests end with `IBV_WC_WR_FLUSH_ERR`, and nothing of the peer is taken any more.
+    /// Out of service, from any state: requests end with `IBV_WC_WR_FLUSH_ERR`, and nothing of the peer is accepted any
+    /// more.
     pub(crate) fn to_error(&self) -> Result<(), VerbsError> {
         self.modify(ibv_qp_attr { qp_state: IBV_QPS_ERR, ..ibv_qp_attr::default() }, IBV_QP_STATE)
     }
 
-    /// As new: requests are forgotten without a completion.
+    /// Back to reset: requests are dropped without a completion.
     #[cfg(test)]
     pub(crate) fn to_reset(&self) -> Result<(), VerbsError> {
         self.modify(ibv_qp_attr { qp_state: super::IBV_QPS_RESET, ..ibv_qp_attr::default() }, IBV_QP_STATE)
     }
 
     fn modify(&self, mut attributes: ibv_qp_attr, mask: u32) -> Result<(), VerbsError> {
-        // SAFETY: lives; the structure is the library's own size.
+        // SAFETY: alive, and the structure has the size that the library expects.
         let result = unsafe {
             (self.domain.context.library.ibv_modify_qp)(self.raw.as_ptr(), &raw mut attributes, mask as c_int)
         };
         check("ibv_modify_qp", result)
     }
 
-    /// Posts the requests in their order, with one call, so one doorbell. Links them.
+    /// Links the requests and posts them in order, with one call and so one doorbell.
     ///
     /// # Safety
-    /// Of each request `sg_list` points to `num_sge` pieces. The bytes of one with `IBV_SEND_INLINE` are readable now; of any
-    /// other they stay as the device may find them until its completion, or that of a later one (the device itself
-    /// checks that they are registered).
+    /// In each request, `sg_list` points to `num_sge` pieces. With `IBV_SEND_INLINE` the bytes must be readable now.
+    /// Otherwise the device may access them at any time until the completion of this request or a later one, and they
+    /// must allow that. (The device itself checks that they are registered.)
     #[inline]
     pub(crate) unsafe fn post_send(&self, requests: &mut [ibv_send_wr]) -> Result<(), PostFailed> {
         let mut next = null_mut();
@@ -261,7 +265,8 @@ impl QueuePair {
             next = request;
         }
         let mut bad: *mut ibv_send_wr = null_mut();
-        // SAFETY: as the header's ibv_post_send: lives; the list is of `requests`, the rest is the caller's promise.
+        // SAFETY: as the header's ibv_post_send. Alive, and the list is of `requests`; the rest is the caller's
+        // promise.
         let result = unsafe {
             let qp = self.raw.as_ptr();
             match (*(*qp).context).ops.post_send {
@@ -273,11 +278,11 @@ impl QueuePair {
         result.map_err(|error| PostFailed { posted: position(next, bad, requests.len()), error })
     }
 
-    /// Posts receive requests in their order. Links them.
+    /// Links the receive requests and posts them in order.
     ///
     /// # Safety
-    /// Of each request `sg_list` points to `num_sge` pieces, whose bytes are registered memory, and nobody else's until its
-    /// completion.
+    /// In each request, `sg_list` points to `num_sge` pieces of registered memory, which nothing else uses until the
+    /// request's completion.
     pub(crate) unsafe fn post_receive(&self, requests: &mut [ibv_recv_wr]) -> Result<(), PostFailed> {
         let mut next = null_mut();
         for request in requests.iter_mut().rev() {
@@ -285,7 +290,8 @@ impl QueuePair {
             next = request;
         }
         let mut bad: *mut ibv_recv_wr = null_mut();
-        // SAFETY: as the header's ibv_post_recv: lives; the list is of `requests`, the rest is the caller's promise.
+        // SAFETY: as the header's ibv_post_recv. Alive, and the list is of `requests`; the rest is the caller's
+        // promise.
         let result = unsafe {
             let qp = self.raw.as_ptr();
             match (*(*qp).context).ops.post_recv {
@@ -298,8 +304,8 @@ impl QueuePair {
     }
 }
 
-/// How many of the `len` requests from `first` lie before `bad`, which the provider says was the first not taken; none, if it
-/// does not say.
+/// Counts the requests, of `len` from `first`, that precede `bad`: the first one that the provider has rejected. Zero
+/// if the provider does not name one.
 fn position<T>(first: *const T, bad: *const T, len: usize) -> usize {
     let bytes = (bad as usize).wrapping_sub(first as usize);
     Some(bytes / size_of::<T>()).filter(|n| !bad.is_null() && *n < len).unwrap_or(0)
@@ -307,7 +313,7 @@ fn position<T>(first: *const T, bad: *const T, len: usize) -> usize {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        // SAFETY: destroyed once; domain and queues, fields, go after it.
+        // SAFETY: destroyed once. The domain and the queues are fields and are dropped later.
         log_failure(check("ibv_destroy_qp", unsafe {
             (self.domain.context.library.ibv_destroy_qp)(self.raw.as_ptr())
         }));

@@ -1,13 +1,13 @@
-//! The structures of `infiniband/verbs.h` that cross the library's border, as rdma-core 28 to 64 lays them out.
+//! The structures of `infiniband/verbs.h` that are exchanged with the library, in the layout of rdma-core 28 to 64.
 //!
-//! Names are those of C, so that `layout.rs` can hold every field against the installed header. Enums are integers here: a
-//! newer library may say a value that this list does not know.
+//! They have their C names, so that `layout.rs` can compare every field with the installed header. Enums are integers
+//! here, because a newer library may use a value that is unknown to this list.
 #![allow(non_camel_case_types, reason = "the names of the C header")]
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::mem::{offset_of, size_of};
 
-/// Defines structures, and for the test the size and the place of each field.
+/// Defines the structures, and for the test the size and offset of each field.
 macro_rules! structures {
     ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => {
         $(
@@ -16,7 +16,7 @@ macro_rules! structures {
             pub(crate) struct $name { $(pub(crate) $field: $type,)* }
         )*
 
-        /// Name and size of each structure, and of each field the name, the offset and the size.
+        /// The name and size of each structure, and the name, offset and size of each of its fields.
         #[cfg(test)]
         #[allow(clippy::type_complexity, reason = "a table for one test")]
         pub(crate) fn structures() -> Vec<(&'static str, usize, Vec<(&'static str, usize, usize)>)> {
@@ -35,19 +35,19 @@ macro_rules! structures {
     };
 }
 
-/// Known to the library only.
+/// Opaque to this program.
 #[repr(C)]
 pub(crate) struct ibv_device {
     _opaque: [u8; 0],
 }
 
-/// Known to the library only.
+/// Opaque to this program.
 #[repr(C)]
 pub(crate) struct ibv_srq {
     _opaque: [u8; 0],
 }
 
-/// An entry of the operations that the data path does not use.
+/// A function pointer that is not used here.
 type Unused = Option<unsafe extern "C" fn()>;
 
 structures! {
@@ -149,7 +149,7 @@ structures! {
         events_completed: u32,
     }
 
-    /// Part of a work request's memory: registered under `lkey`, unless the request is inline.
+    /// A piece of a work request's memory, registered under `lkey` unless the request is inline.
     #[derive(Debug, Clone, Copy)]
     ibv_sge {
         addr: u64,
@@ -157,7 +157,7 @@ structures! {
         lkey: u32,
     }
 
-    /// `imm_data` is in network byte order; `bind_mw` is room for operations that are not used.
+    /// `imm_data` is in network byte order. `bind_mw` reserves space for operations that are not used.
     #[derive(Clone, Copy)]
     ibv_send_wr {
         wr_id: u64,
@@ -180,7 +180,7 @@ structures! {
         num_sge: c_int,
     }
 
-    /// A completion. Of a failed one only `wr_id`, `status`, `qp_num` and `vendor_err` say anything.
+    /// A completion. In a failed one only `wr_id`, `status`, `qp_num` and `vendor_err` are valid.
     #[derive(Debug, Clone, Copy, Default)]
     ibv_wc {
         wr_id: u64,
@@ -227,8 +227,8 @@ structures! {
         max_inline_data: u32,
     }
 
-    /// `padding` is zero: rdma-core 33 takes the bytes at the end of the structure, which C leaves out, for a mask of
-    /// extensions, and refuses those that it does not know.
+    /// `padding` must be zero. rdma-core 33 reads these trailing bytes, which are unnamed in C, as a mask of
+    /// extensions, and refuses unknown ones.
     #[derive(Clone, Copy)]
     ibv_qp_init_attr {
         qp_context: *mut c_void,
@@ -271,9 +271,9 @@ structures! {
         rate_limit: u32,
     }
 
-    /// As the exported symbol `ibv_query_port` fills it, in every version up to `flags`: what came later (`port_cap_flags2`,
-    /// `active_speed_ex`) only the header's inline function asks for, through the extended operations. `room` is for a
-    /// library that writes more all the same.
+    /// The fields that the exported symbol `ibv_query_port` fills in every version, up to `flags`. Only the header's
+    /// inline function queries later fields (`port_cap_flags2`, `active_speed_ex`), through the extended operations.
+    /// `room` protects against a library that writes more nevertheless.
     #[derive(Debug, Clone, Copy, Default)]
     ibv_port_attr {
         state: c_uint,
@@ -351,7 +351,7 @@ structures! {
     }
 }
 
-/// Where a one-sided operation reads or writes at the peer.
+/// The address at the peer that a one-sided operation reads or writes.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct ibv_wr_rdma {
@@ -359,7 +359,7 @@ pub(crate) struct ibv_wr_rdma {
     pub(crate) rkey: u32,
 }
 
-/// The union `wr` of [`ibv_send_wr`]; `atomic` gives it its size.
+/// The union `wr` of [`ibv_send_wr`]; `atomic` determines its size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) union ibv_wr {
@@ -367,7 +367,7 @@ pub(crate) union ibv_wr {
     pub(crate) atomic: [u64; 4],
 }
 
-/// The union `element` of [`ibv_async_event`]: whom the event is about depends on its type.
+/// The union `element` of [`ibv_async_event`]. The type of the event determines which member is valid.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) union ibv_event_element {
@@ -408,12 +408,13 @@ impl Default for ibv_send_wr {
     }
 }
 
-// SAFETY: plain data; its pointers are followed only where a request is posted, under the promises made there.
+// SAFETY: plain data. Its pointers are followed only where a request is posted, under the promises made there.
 unsafe impl Send for ibv_send_wr {}
-// SAFETY: see above.
+// SAFETY: as for `ibv_send_wr`.
 unsafe impl Send for ibv_recv_wr {}
 
-// What the data path touches without a function of the library in between, and what the library reads and writes of ours.
+// The structures that the data path accesses without a library function, and those that the library reads and writes
+// here.
 const _: () = {
     assert!(offset_of!(ibv_context, ops) == 8 && size_of::<ibv_context_ops>() == 256);
     assert!(offset_of!(ibv_context_ops, poll_cq) == 88 && offset_of!(ibv_context_ops, req_notify_cq) == 96);
@@ -432,6 +433,6 @@ const _: () = {
     assert!(size_of::<ibv_async_event>() == 16);
 };
 
-// These hold mutexes and condition variables, whose size is the platform's.
+// These contain mutexes and condition variables, which have platform-specific sizes.
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<ibv_context>() == 328 && size_of::<ibv_qp>() == 160 && size_of::<ibv_cq>() == 128);
