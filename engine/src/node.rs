@@ -1,7 +1,7 @@
-//! One member's engine: [`Node::poll`] makes everything advance and never waits.
+//! One member's engine. [`Node::poll`] makes all progress and never waits.
 //!
-//! The node owns no thread, clock, socket or file: the fabric, the time and the application's callback are passed in, so
-//! the simulator runs this very code.
+//! The node owns no thread, clock, socket or file. The fabric, the time and the application's callback are passed in,
+//! so the simulator runs exactly this code.
 
 mod clock;
 mod ending;
@@ -22,26 +22,26 @@ use logging::Logging;
 use restart::Restart;
 use std::sync::Arc;
 
-/// Where a node is in its life.
+/// The phase of a node, from its start to its end.
 #[derive(Debug, Clone)]
 pub enum Phase {
-    /// A founder: waits until every member runs view 0.
+    /// A founder that waits until every member runs view 0.
     Founding,
-    /// Waits to be named in a view.
+    /// A joiner that waits to be named in a view.
     Joining,
-    /// Of a group all of whose processes ended: settles with the others where the last view ends.
+    /// After a total failure: it agrees with the other members on the end of the last view.
     Restarting,
-    /// Sends and delivers; a view change does not end that.
+    /// It sends and delivers. A view change does not end this phase.
     Running,
-    /// Publishes what was accepted, and asks the others to go on without it.
+    /// A leaver that publishes all messages it accepted, and asks the others to continue without it.
     Leaving,
-    /// Is in the group no more; stays until the others know it.
+    /// It has left the group, and stays until the other members know that.
     Parting,
-    /// Waits for the links to go down.
+    /// It waits for its links to go down.
     Closing,
-    /// Has left.
+    /// It has left.
     Left,
-    /// Delivers nothing more, for this reason.
+    /// It delivers nothing more, for this reason.
     Stopped(Error),
 }
 
@@ -53,20 +53,20 @@ pub struct Node {
     settings: Settings,
     phase: Phase,
     events: Vec<Event>,
-    /// When the present phase is given up.
+    /// When the present phase times out.
     until_ms: u64,
     fetches: Fetches,
     logging: Option<Logging>,
     restart: Option<Restart>,
     changes: Vec<ViewChange>,
-    /// The time as of the last pass, and how much of it this process was running: its own pauses hold nothing against
-    /// others, and end none of its deadlines.
+    /// The time as of the last pass, and how much of it this process was running. Its own pauses do not count against
+    /// other members, and do not expire its deadlines.
     clock_ms: u64,
     now_ms: u64,
 }
 
 impl Node {
-    /// A process that is in no view yet, over its fabric and its rows there (the membership's and the subgroup's).
+    /// Creates a process without a view, over its fabric and its rows there (the membership's and the subgroup's).
     pub fn new(
         me: Peer,
         fabric: Box<dyn Fabric>,
@@ -92,7 +92,7 @@ impl Node {
         }
     }
 
-    /// Links this process with `peer`, at the other end of `connection`, whose place was given `since` this view.
+    /// Links this process over `connection` with `peer`. The place of `peer` was given in view `since`.
     pub fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
         let taken = self.membership.is_stranger(peer) || self.membership.is_given_since(peer.slot, since);
         if peer.slot == self.membership.me().slot || taken {
@@ -117,7 +117,9 @@ impl Node {
         Ok(())
     }
 
-    /// Begins view 0 with all `founders`, by rank, who are linked already; it shows so at once, and runs once all others do.
+    /// Begins view 0 with all `founders`, by rank, which are linked already. It runs once all others have installed it
+    /// too.
+    ///
     /// `origin` is that of every founder's subgroup.
     pub fn found(&mut self, founders: &[Peer], origin: Origin) {
         let view = View::first(founders, origin.index);
@@ -129,7 +131,7 @@ impl Node {
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.membership.found(view);
         match self.multicast.enter(&layout, &mut *self.fabric) {
-            // With a log it is shown once it is on disk: whoever runs knows that nobody will have forgotten it.
+            // With a log, the view is published once it is on disk: when a member runs, no founder can forget the view.
             Ok(()) if self.logging.is_some() => self.write_first(),
             Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),
@@ -138,11 +140,12 @@ impl Node {
         self.fabric.submit();
     }
 
-    /// One pass: lets writes land, advances, delivers, pushes counters, and goes a step on where an epoch ends. `now_ms` is
-    /// any monotone clock in milliseconds; `sink` takes what is delivered, and says when the pass has lasted long enough for
-    /// heartbeats to go on. True if anything moved, so that another pass is worth its while.
+    /// Makes one pass: lets writes land, advances, delivers, pushes counters, and makes a step if an epoch ends.
+    ///
+    /// `now_ms` is any monotone clock in milliseconds. `sink` takes the deliveries, and reports when the pass must end
+    /// so that heartbeats continue. Returns true if anything moved, so that another pass is worthwhile.
     pub fn poll(&mut self, now_ms: u64, sink: &mut impl Sink) -> bool {
-        // A process that runs makes a pass at each heartbeat at least.
+        // A running process makes a pass at least at each heartbeat, so a longer gap counts only in part.
         let elapsed_ms = now_ms.saturating_sub(self.clock_ms);
         let counted_ms = elapsed_ms.min(3 * self.membership.beat_ms() / 2 + 1);
         self.clock_ms = now_ms;
@@ -160,7 +163,7 @@ impl Node {
             Phase::Restarting => self.restart_pass(),
             Phase::Running | Phase::Leaving => self.pass(sink),
             Phase::Parting => self.part(),
-            // A peer that stands still does not hold up whoever leaves.
+            // A peer that has stopped responding does not delay a leaver.
             Phase::Closing if self.fabric.closed() || self.now_ms >= self.until_ms => {
                 self.phase = Phase::Left;
                 Ok(true)
@@ -179,17 +182,17 @@ impl Node {
         progress
     }
 
-    /// When the next pass is due even if nothing arrives, by the clock of [`Node::poll`].
+    /// When the next pass is due even if nothing arrives, in milliseconds of the clock of [`Node::poll`].
     pub fn next_pass_ms(&self) -> u64 {
         let look = self.membership.next_look_ms();
         let due = match self.phase {
             Phase::Running | Phase::Leaving | Phase::Restarting if self.membership.is_wedged() => {
-                // An attempt that is over is made again at the next look.
+                // An attempt that has timed out is repeated at the next look.
                 let attempt = self.membership.next_attempt_ms();
                 if attempt > self.now_ms { look.min(attempt) } else { look }
             }
             Phase::Left | Phase::Stopped(_) => return u64::MAX,
-            // What it waits for arrives, unless it has to be asked for.
+            // The rows that it waits for change by themselves, unless a link must be made again.
             Phase::Parting if self.membership.cut_off_heirs().is_empty() => self.parts_until_ms(),
             Phase::Parting => self.parts_until_ms().min(self.now_ms.saturating_add(self.membership.beat_ms())),
             _ => look,
@@ -211,7 +214,7 @@ impl Node {
         if self.membership.must_wedge(leaves) {
             let ends = self.multicast.wedge();
             if self.is_outrun() {
-                // The members of the next view have all wedged this one.
+                // All members of the next view have wedged this one, and this member is not among them.
                 self.stop_removed();
                 return Ok(true);
             }
@@ -236,15 +239,15 @@ impl Node {
         let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.standing(slot))?;
         self.note_past(past_ns);
         progress |= self.write_log(sink)?;
-        // What peers wait for leaves before the callbacks run.
+        // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();
         progress |= self.multicast.deliver(sink)?;
         self.multicast.tell(&mut *self.fabric);
         Ok(progress)
     }
 
-    /// Delivers while the epoch ends. What a severed member left that is no stream waits for the decision: it may not reach
-    /// that far, or others have something else there.
+    /// Delivers while the epoch ends. Invalid frames of a severed member are left for the decision: the decided end may
+    /// come before them, or other members may have valid frames there.
     fn deliver_rest(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let delivered = self.multicast.deliver(sink);
         let severed = |rank: usize| {
@@ -272,7 +275,8 @@ impl Node {
             }
             return Ok(true);
         }
-        // A founder that is gone before it has met all others may have met some: they tell soon, or nobody will.
+        // A founder has failed before it was linked with all others. If some of them have the view, they soon publish
+        // that they wedged it. Otherwise it never begins.
         if self.membership.has_suspicions() {
             self.until_ms = self.until_ms.min(self.now_ms.saturating_add(self.membership.failure_timeout_ms()));
         }
@@ -330,7 +334,7 @@ impl Node {
         self.fetches.lost(slot);
     }
 
-    /// A member did what no correct member does: it is severed, and the others learn that this one cannot work with it.
+    /// Severs a member that violated the protocol and accuses it.
     fn breach(&mut self, breach: Breach) {
         let peer = self.membership.view().and_then(|view| view.members.get(breach.peer)).map(|member| member.peer);
         let Some(peer) = peer else {
@@ -340,14 +344,15 @@ impl Node {
             return self.stop(Error::Internal(breach.what));
         }
         if !self.membership.is_linked(peer) {
-            // What is left of it is no use: on shared memory, because it has gone on without this member.
+            // Its remaining data cannot be used. If it has entered a later view, on shared memory, this member was
+            // removed.
             return match self.membership.has_gone_on(peer.slot) {
                 true => self.stop_removed(),
                 false => self.stop(Error::Contract { member: peer.id, what: breach.what }),
             };
         }
         if self.fabric.shares_rows() && self.membership.has_gone_on(peer.slot) {
-            // What was read may be of a later view: it speaks against nobody. One that has wedged learns what was decided.
+            // The data read may be of a later view, so it proves nothing. A wedged member will learn the decision.
             if !self.membership.is_wedged() {
                 self.stop_removed();
             }
@@ -361,7 +366,7 @@ impl Node {
         }
     }
 
-    /// Without one of them the founders do not begin.
+    /// Stops if the process in `slot` is a founder, since view 0 cannot begin without it.
     fn stop_founding(&mut self, slot: Slot, what: String) {
         let members = self.membership.view().into_iter().flat_map(|view| &view.members);
         if let Some(member) = members.map(|m| m.peer).find(|peer| peer.slot == slot).map(|peer| peer.id) {
@@ -374,12 +379,12 @@ impl Node {
         self.fabric.close();
     }
 
-    /// Stops for a reason of this process's own: the others see it fail.
+    /// Stops for a reason of this process's own. The other members see it fail.
     pub fn fail(&mut self, error: Error) {
         self.stop(error);
     }
 
-    /// Begins to leave: nothing is accepted from the application any more, which its caller sees to.
+    /// Begins to leave. The caller must not accept messages from the application any more.
     pub fn leave(&mut self) {
         if matches!(self.phase, Phase::Running) {
             self.phase = Phase::Leaving;
@@ -391,18 +396,18 @@ impl Node {
         self.membership.me()
     }
 
-    /// Whether this process votes in the present view: its state is whole then.
+    /// Whether this process is a voter of the present view, which means that it has the whole state.
     pub fn is_voter(&self) -> bool {
         let me = self.membership.me();
         self.view().is_some_and(|view| view.members.iter().any(|member| member.peer == me && member.voter))
     }
 
-    /// The application's state is in: this process may become a voter.
+    /// Notes that this process has the application's state, so that it can become a voter.
     pub fn ready(&mut self) {
         self.membership.ready(&mut *self.fabric);
     }
 
-    /// Whether this member leads the group, as far as it knows: then it gives places.
+    /// Whether this member leads the group, as far as it knows. The leader gives places to joiners.
     pub fn leads(&self) -> bool {
         matches!(self.phase, Phase::Running) && self.membership.view().is_some() && self.membership.is_leader()
     }
@@ -415,19 +420,19 @@ impl Node {
         }
     }
 
-    /// What was decided of the present epoch, for comparison.
+    /// The decision of the present epoch, for comparison.
     #[cfg(test)]
     pub(crate) fn decision(&self) -> Option<String> {
         self.membership.decision()
     }
 
-    /// Whether it has shown a proposal in the present epoch.
+    /// Whether it has published a proposal in the present epoch.
     #[cfg(test)]
     pub(crate) fn has_proposed(&self) -> bool {
         self.membership.has_proposed()
     }
 
-    /// Accuses the member in `slot`, whatever is known of it.
+    /// Accuses the member in `slot` unconditionally.
     #[cfg(test)]
     pub(crate) fn suspect(&mut self, slot: Slot) {
         if let Some(rank) = self.view().and_then(|view| view.rank_of(slot)) {
@@ -440,18 +445,18 @@ impl Node {
         self.membership.is_wedged() || self.membership.is_decided()
     }
 
-    /// The view changes since the last call: each belongs before the deliveries of its view, and after those of the one
-    /// before, all of which were made.
+    /// Takes the view changes since the last call. Each comes after all deliveries of the previous view, which have
+    /// been made, and before those of its own view.
     pub fn take_changes(&mut self) -> Vec<ViewChange> {
         std::mem::take(&mut self.changes)
     }
 
-    /// What was observed of members since the last call that speaks against them.
+    /// Takes the faults of members observed since the last call.
     pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
         self.membership.take_faults()
     }
 
-    /// Where it is in its life.
+    /// The present phase.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
@@ -461,7 +466,7 @@ impl Node {
         self.membership.view()
     }
 
-    /// Whether all links are down: nothing is left to poll for.
+    /// Whether all links are down, so that nothing is left to poll for.
     pub fn closed(&self) -> bool {
         self.fabric.closed()
     }
@@ -471,12 +476,12 @@ impl Node {
         &self.multicast
     }
 
-    /// The fabric, for whoever waits on its descriptor.
+    /// The fabric, for a caller that waits on its descriptor.
     pub fn fabric(&mut self) -> &mut dyn Fabric {
         &mut *self.fabric
     }
 
-    /// Counters of the subgroup with those of the fabric.
+    /// Counters of the subgroup, including those of the fabric.
     pub fn stats(&self) -> Stats {
         Stats { fabric: self.fabric.stats(), ..self.multicast.stats() }
     }

@@ -1,24 +1,25 @@
-//! Protocol bugs that the simulator must catch, planted one at a time. In the product they do not exist: outside the
-//! engine's own tests [`is`] is constant.
+//! Protocol bugs for the simulator to find, planted one at a time.
+//!
+//! They do not exist in the product: outside the engine's own tests [`is`] is a constant.
 
 /// A bug to plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// The counters are pushed before the data they guard.
     CounterBeforeData,
-    /// The counters' source is read late, so that they can overtake their data.
+    /// The source of the counters is read late, so that they can overtake their data.
     LateCounter,
-    /// A null too few is published.
+    /// One null too few is published.
     NullOffByOne,
-    /// Ring bytes are reused one message before everybody has delivered them.
+    /// Ring bytes are reused one message before all members have delivered them.
     ReuseEarly,
-    /// Of the two data writes at a wrap, only the first is waited for before ring bytes are reused.
+    /// Ring bytes are reused after only the first of the two data writes at a wrap has completed.
     FirstRangeOnly,
     /// Padding of dropped reservations is not covered by a null.
     PaddingUncovered,
-    /// The trim is the least that a candidate has, not the most.
+    /// The trim is the smallest end that a candidate has, instead of the largest.
     TrimByMinimum,
-    /// The leader proposes before all candidates are flushed.
+    /// The leader proposes before all candidates have flushed.
     ProposeUnflushed,
     /// A new leader proposes its own value although another may have been decided.
     IgnoreAccepted,
@@ -26,33 +27,33 @@ pub(crate) enum Bug {
     AcceptAfterPromise,
     /// Acceptances of different ballots are counted together.
     MajorityAcrossBallots,
-    /// A promise is seen before the acceptance that came before it.
+    /// A promise is seen before the acceptance that preceded it.
     PromiseBeforeAccepted,
     /// A fetched frame is delivered before the decision.
     FetchedEarly,
-    /// What a member that was removed writes after the decision is delivered.
+    /// Messages that a removed member writes after the decision are delivered.
     LateWrite,
-    /// On shared memory a sender goes on in the same memory when a member has departed.
+    /// On shared memory, a sender continues in the same memory after a member has departed.
     RingKept,
-    /// `persisted` moves before the disk has it.
+    /// `persisted` moves before the disk has the message.
     PersistedBeforeSync,
     /// A durable message is delivered before it is durable.
     DeliverBeforeDurable,
-    /// A vote is shown before the disk has it.
+    /// A vote is published before it is on disk.
     VoteBeforeSaved,
-    /// After a total failure the shortest log counts.
+    /// After a total failure, the shortest log counts.
     RestartFromShortest,
-    /// What a crash left of a record is taken for the record.
+    /// The remains of a record after a crash are taken for a whole record.
     TornTailTaken,
     /// An accusation is withdrawn by clearing it, so that an older row brings it back.
     WithdrawnByClearing,
-    /// After a link was made again a sender's frames are taken to be here because its `WEDGED` is.
+    /// After a relink, a sender's frames are assumed to be here because its `WEDGED` is.
     RelinkedIsHere,
-    /// After a link was made again the row is not pushed again: what changed meanwhile is never seen.
+    /// After a relink, the row is not pushed again, so changes during the outage are never seen.
     RelinkWithoutRow,
-    /// A member dates its messages by its host's clock, however far that is off.
+    /// A member stamps its messages with its host's clock, even if that is far off.
     ClocksUncorrected,
-    /// What the host's clock says before the others have shown theirs stays a restarting member's time.
+    /// A restarting member keeps its host's time from before the other members have shown their clocks.
     RestartByOwnClock,
 }
 
@@ -86,17 +87,18 @@ thread_local! {
     static STEP: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
 }
 
-/// What is to happen at every load and store of a table by this thread: on shared memory others run between any two.
+/// Sets a hook that this thread runs at every load and store of a table. On shared memory other processes run between
+/// any two.
 #[cfg(test)]
 pub(crate) fn at_every_step(what: Option<Box<dyn FnMut()>>) {
     STEP.set(what);
 }
 
-/// A load or a store of a table.
+/// Runs the hook at a load or a store of a table.
 #[cfg(test)]
 #[inline]
 pub(crate) fn step() {
-    // What happens there takes steps of its own, at which nothing happens.
+    // The hook's own loads and stores do not run the hook again.
     if let Some(mut what) = STEP.take() {
         what();
         STEP.set(Some(what));
@@ -108,7 +110,7 @@ thread_local! {
     static DUEL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Every member takes itself for the leader, and has a value of its own to propose.
+/// Makes every member take itself for the leader, with a value of its own to propose.
 #[cfg(test)]
 pub(crate) fn let_everybody_lead(all: bool) {
     DUEL.set(all);

@@ -1,4 +1,4 @@
-//! The atomics of everything that loom checks, which under `--cfg loom` are loom's, and an asymmetric fence.
+//! The atomics of all code that loom checks, which are loom's under `--cfg loom`, and an asymmetric fence.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -12,15 +12,17 @@ pub(crate) use std::thread::yield_now;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-/// A pair of SeqCst fences of which one side, [`Fence::often`], costs nothing: the other, [`Fence::seldom`], runs on every
-/// core that runs a thread of this process (`membarrier`). Where the kernel does not offer that, both are plain fences.
+/// A pair of SeqCst fences, of which one side, [`Fence::often`], costs nothing.
+///
+/// The other side, [`Fence::seldom`], runs a fence on every core that runs a thread of this process (`membarrier`). If
+/// the kernel does not support that, both sides are plain fences.
 pub(crate) struct Fence {
     expedited: bool,
 }
 
 impl Fence {
     pub(crate) fn new() -> Fence {
-        // loom knows real fences only.
+        // loom knows only real fences.
         Fence { expedited: !cfg!(loom) && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() }
     }
 
@@ -36,7 +38,7 @@ impl Fence {
     pub(crate) fn seldom(&self) {
         fence(Ordering::SeqCst);
         if self.expedited {
-            // It cannot fail once the process is registered.
+            // This cannot fail once the process is registered.
             let _ = membarrier(MembarrierCommand::PrivateExpedited);
         }
     }

@@ -1,18 +1,20 @@
-//! Accusations: which member cannot work with which, and how an accusation is withdrawn.
+//! Accusations: which member claims that another has failed, and how a claim is withdrawn.
 //!
-//! Rows only grow, and accusations are relayed: a cleared bit would come back from a member that had read it before. So each
-//! pair (accuser, accused) has a *counter*: odd means accused. Only the accuser raises it, relays take the maximum. After
-//! [`FINAL`] changes in one epoch it stays odd, so that a link that comes and goes cannot keep an epoch open for ever.
+//! Rows only grow, and members relay the accusations that they read. A cleared bit would therefore come back from a
+//! member that had read it before. So each pair (accuser, accused) has a *counter*: an odd value means accused. Only
+//! the accuser raises it; a relay takes the maximum. After [`FINAL`] changes in one epoch the counter stays odd, so
+//! that a link that goes up and down cannot keep an epoch open for ever.
 //!
-//! An accusation has one or more [`Cause`]s. It is withdrawn when the opposite of each has been seen: a heartbeat, a link
-//! that was made again, a fetch that was answered. A breach of the protocol is never withdrawn.
+//! An accusation has one or more [`Cause`]s. It is withdrawn when the opposite of each cause has been observed: the
+//! heartbeat moves, the link is relinked, the fetch is answered. An accusation for a protocol violation is never
+//! withdrawn.
 
 use super::Membership;
 use super::row;
 use crate::fabric::{Fabric, Rank, SLOTS};
 use crate::planted::{self, Bug};
 
-/// The value of a counter that changes no more; odd.
+/// The last value of a counter, after which it does not change in this epoch. It is odd.
 pub(super) const FINAL: u8 = 9;
 /// Bits of a counter.
 const BITS: usize = 4;
@@ -24,26 +26,26 @@ pub(super) const WORDS: usize = SLOTS / PER_WORD;
 /// Why a member is accused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Its heartbeat stands still. Withdrawn when it moves.
+    /// Its heartbeat does not move. Withdrawn when it moves, or when the link is relinked.
     Silence = 1,
-    /// The link with it is down. Withdrawn when the link is made again.
+    /// The link to it is down. Withdrawn when the link is relinked.
     LinkDown = 2,
-    /// It does not answer a fetch. Withdrawn when it does, or when the link is made again.
+    /// It does not answer a fetch. Withdrawn when it answers, or when the link is relinked.
     Fetch = 4,
-    /// After a total failure: it has not come back. Withdrawn when it does.
+    /// It has not come back after a total failure. Withdrawn when it comes back.
     Absent = 8,
-    /// It runs, and keeps the end of the epoch waiting. Withdrawn when its row changes.
+    /// It runs, but delays the end of the epoch. Withdrawn when it wedges or flushes, or on a relink.
     Stuck = 16,
-    /// It broke the protocol. Never withdrawn.
+    /// It violated the protocol. Never withdrawn.
     Breach = 32,
 }
 
-/// The counters of one accuser, by the rank of the accused.
+/// The counters of one accuser, indexed by the rank of the accused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counters([u64; WORDS]);
 
 impl Counters {
-    /// From the words of a row.
+    /// Makes the counters from the words of a row.
     pub(super) fn new(words: [u64; WORDS]) -> Counters {
         Counters(words)
     }
@@ -57,24 +59,24 @@ impl Counters {
         *word = *word & !(0xf << shift) | u64::from(count) << shift;
     }
 
-    /// Takes the larger of each counter of the first `members` ranks, except that of the accuser itself.
+    /// Takes the maximum of each counter of the first `members` ranks. Skips the accuser's own rank.
     fn merge(&mut self, other: &Counters, accuser: Rank, members: usize) {
         for rank in (0..members).filter(|&rank| rank != accuser) {
             self.set(rank, self.get(rank).max(other.get(rank)));
         }
     }
 
-    /// Whether no counter of the first `members` ranks is above the other's.
+    /// Whether no counter of the first `members` ranks is above the counter of `other`.
     pub(super) fn is_within(&self, other: &Counters, members: usize) -> bool {
         (0..members).all(|rank| self.get(rank) <= other.get(rank))
     }
 
-    /// Whether every counter is one that an accuser can have reached.
+    /// Whether every counter has a value that an accuser can reach.
     pub(super) fn is_possible(&self) -> bool {
         (0..SLOTS).all(|rank| self.get(rank) <= FINAL)
     }
 
-    /// Who is accused, a bit per rank.
+    /// The accused members, one bit per rank.
     fn accused(&self) -> u64 {
         (0..SLOTS).filter(|&rank| self.get(rank) % 2 == 1).fold(0, |bits, rank| bits | 1 << rank)
     }
@@ -83,11 +85,11 @@ impl Counters {
 /// The accusations of one epoch, as far as this member knows them.
 #[derive(Default)]
 pub(super) struct Accusations {
-    /// By accuser's rank.
+    /// The counters, indexed by the accuser's rank.
     counters: Vec<Counters>,
-    /// By accuser's rank: who is accused, a bit per rank; follows from the counters.
+    /// The accused members, one bit per rank, indexed by the accuser's rank. Derived from the counters.
     edges: Vec<u64>,
-    /// By accused rank: the causes of this member's own accusation.
+    /// The causes of this member's own accusations, indexed by the rank of the accused.
     causes: Vec<u8>,
 }
 
@@ -98,7 +100,7 @@ impl Accusations {
         self.causes = vec![0; members];
     }
 
-    /// By accuser's rank: who is accused, a bit per rank.
+    /// The accused members, one bit per rank, indexed by the accuser's rank.
     pub(super) fn edges(&self) -> &[u64] {
         &self.edges
     }
@@ -107,7 +109,8 @@ impl Accusations {
         self.counters.get(accuser).copied().unwrap_or_default()
     }
 
-    /// The own accusations that a former life of this process made hold for this one, until the accused is here.
+    /// Takes over accusations that an earlier incarnation of this process made. They hold until the accused member is
+    /// linked.
     fn inherit(&mut self, accused: u64) {
         for rank in (0..self.causes.len()).filter(|rank| accused >> rank & 1 == 1) {
             self.causes[rank] |= Cause::Absent as u8;
@@ -120,7 +123,8 @@ impl Accusations {
 }
 
 impl Membership {
-    /// Accuses the member of `rank` for `cause`, because of `what`. True if it was not accused before.
+    /// Accuses the member of `rank` for `cause`; `what` is the reason as text. Returns true if it was not accused
+    /// before.
     pub fn suspect(&mut self, rank: Rank, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
         self.epoch.accusations.causes[rank] |= cause as u8;
@@ -136,8 +140,9 @@ impl Membership {
         before.is_multiple_of(2)
     }
 
-    /// The opposite of `cause` was seen of the member of `rank`: withdraws the accusation if it had no other cause. True if it
-    /// was withdrawn.
+    /// Removes `cause` from the accusation of the member of `rank`, because its opposite was observed.
+    ///
+    /// Withdraws the accusation if no other cause is left. Returns true if it was withdrawn.
     pub fn acquit(&mut self, rank: Rank, cause: Cause, fabric: &mut dyn Fabric) -> bool {
         if !self.epoch.accusations.has(rank, cause) || self.epoch.decided.is_some() {
             return false;
@@ -158,7 +163,7 @@ impl Membership {
         true
     }
 
-    /// Takes note of an accuser's counters as somebody's row shows them, and passes them on. Returns who is accused anew.
+    /// Merges an accuser's counters, as read in any row, and relays them. Returns the members that are newly accused.
     pub(super) fn relay_accusations(&mut self, accuser: Rank, shown: &Counters, fabric: &mut dyn Fabric) -> u64 {
         let (before, members) = (self.epoch.accusations.edges[accuser], self.epoch.accusations.edges.len());
         let mut counters = self.epoch.accusations.of(accuser);
@@ -178,7 +183,7 @@ impl Membership {
         accused
     }
 
-    /// Stores and pushes what has changed of an accuser's counters.
+    /// Stores and pushes the words of an accuser's counters that have changed.
     fn count_accusations(&mut self, accuser: Rank, counters: Counters, fabric: &mut dyn Fabric) {
         let known = std::mem::replace(&mut self.epoch.accusations.counters[accuser], counters);
         self.epoch.accusations.edges[accuser] = counters.accused();
@@ -187,12 +192,12 @@ impl Membership {
         }
     }
 
-    /// Whether this member's accusation of the member of `rank` stays for the rest of the epoch.
+    /// Whether this member's accusation of the member of `rank` stays until the end of the epoch.
     pub(super) fn is_final(&self, rank: Rank) -> bool {
         self.my_rank().is_some_and(|me| self.epoch.accusations.of(me).get(rank) >= FINAL)
     }
 
-    /// Whether anybody accuses anybody.
+    /// Whether any member accuses another.
     pub fn has_suspicions(&self) -> bool {
         self.epoch.accusations.edges.iter().any(|&accused| accused != 0)
     }

@@ -1,5 +1,6 @@
-//! The end of a view as one member decides it alone, when too many of the others are lost for a decision of more than half. It
-//! begins another group: what the lost ones may have decided does not hold in that.
+//! The end of a view by the decision of one member alone, when too many voters are lost for a majority.
+//!
+//! That decision begins another group. A decision that the lost members may have made does not hold in it.
 
 use super::Member;
 use super::ledger::Ledger;
@@ -8,11 +9,11 @@ use crate::config::MemberId;
 use crate::log::Version;
 use crate::multicast::{End, Tail, record_time, words};
 
-/// What such a member's log goes on with: see [`Ledger::alone`].
+/// How the log of such a member continues; see [`Ledger::alone`].
 pub struct Alone {
-    /// Messages of the tail that come behind the log: version, time, sender, mode, and where their bytes are in the tail.
+    /// Messages of the tail to append to the log: version, time in nanoseconds, and index of the record in the tail.
     pub messages: Vec<(Version, u64, usize)>,
-    /// The decision's record: version, time and payload.
+    /// The decision's record: version, time in nanoseconds, and payload.
     pub decision: (Version, u64, Vec<u8>),
     /// The ledger of the view in which the member is alone.
     pub ledger: Vec<u8>,
@@ -25,14 +26,18 @@ impl Ledger {
         voters.map(|member| member.peer.id).collect()
     }
 
-    /// Whether the view can end in the usual way without `lost`.
+    /// Whether the view can end by a majority decision without the members `lost`.
     pub fn can_do_without(&self, lost: &[MemberId]) -> bool {
         let ranks = self.view().members.iter().enumerate().filter(|(_, member)| !lost.contains(&member.peer.id));
         self.view().is_majority(ranks.fold(0, |bits, (rank, _)| bits | 1 << rank), false)
     }
 
-    /// How the log goes on whose last record is `last`, of the time `time_ns`: with the messages that the flush had brought and
-    /// nothing shows to be less than all members had, and with a view of this member alone, which begins at `now_ns` or later.
+    /// How the log continues for a member that decides alone.
+    ///
+    /// The last record of the log is `last`, with the time `time_ns`. The log continues with the messages of `tail`
+    /// that follow it: the messages that the flush obtained. The tail is not used if it is of another view or ends
+    /// before the log. The next view has this member alone. It begins at `now_ns`, or just after the last record if
+    /// that is later.
     pub fn alone(&self, last: Version, time_ns: u64, tail: Option<&Tail>, now_ns: u64) -> Alone {
         let View { number, members, order } = self.view();
         let (number, order, count) = (*number, *order, members.len());
@@ -68,7 +73,7 @@ impl Ledger {
         Alone { messages, decision, ledger: Ledger::new(self.me, value).encode() }
     }
 
-    /// By rank: below which index a log has a member's messages, whose last record is `last`.
+    /// The end of each stream in a log with the last record `last`: one above the highest message index, by rank.
     fn ends(&self, last: Version) -> Vec<u64> {
         let View { number, members, order } = self.view();
         let next = if last.view == *number { last.sequence + 1 } else { order.first };
@@ -107,7 +112,7 @@ mod tests {
             let next = Ledger::decode(&alone.ledger).unwrap();
             assert!(next.is_member() && next.voters() == [MemberId(2)]);
             assert_eq!(next.view().order.first, sequence + 2);
-            // The record says the same.
+            // The record contains the same decision.
             assert_eq!(ledger().advance(&alone.decision.2), next);
         }
         assert_eq!(ledger().alone(Version { view: 4, sequence: 104 }, 60, None, 99).decision.1, 99);
@@ -120,7 +125,7 @@ mod tests {
         let end = |messages| End { messages, frames: messages, word: 0 };
         let records = vec![record(102), record(104), record(107)];
         let tail = Tail { view: 4, ends: vec![end(13), end(11), end(11)], records };
-        // 107 is message 12 of rank 0; 104 message 11.
+        // Sequence number 107 is message 12 of rank 0, and 104 is message 11.
         let alone = ledger().alone(Version { view: 4, sequence: 103 }, 60, Some(&tail), 0);
         let versions: Vec<_> =
             alone.messages.iter().map(|(version, time_ns, _)| (version.sequence, *time_ns)).collect();

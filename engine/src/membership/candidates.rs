@@ -1,30 +1,32 @@
-//! Who can go on together: the largest set of members none of whom accuses another.
+//! The choice of the candidates: the best set of members that do not accuse each other.
 
-/// The members, a bit each, of the best set without an edge between any two: with the most votes, then the most members,
-/// then the one whose sorted ranks come first. `edges[a]` has bit `b` when one of the two accuses the other; it is
-/// symmetric. `voters` are the members that have a vote.
+/// Returns the best set of members without an edge between any two, one bit per member.
 ///
-/// Only a majority matters, so a member with edges to half of the voters or more is out at once; the search runs over what
-/// remains, and only over members that have an edge at all.
+/// The best set has the most votes, then the most members, then the sorted ranks that compare first. `edges[a]` has bit
+/// `b` set when `a` accuses `b` or `b` accuses `a`, so it is symmetric. `voters` are the members that have a vote.
+///
+/// Only a majority matters. So a member with edges to half of the voters or more is excluded at once. The search covers
+/// only the remaining members that have an edge at all.
 pub(super) fn candidates(edges: &[u64], voters: u64) -> u64 {
     let all = if edges.len() == 64 { u64::MAX } else { (1 << edges.len()) - 1 };
     let bits = |set: u64| (0..edges.len()).filter(move |r| set >> r & 1 == 1);
     let hopeless = bits(all).filter(|&r| 2 * (edges[r] & voters).count_ones() >= voters.count_ones());
     let hopeless = hopeless.fold(0, |set, r| set | 1u64 << r);
-    // In a majority set nobody has so many edges; without one the group does not go on, whatever is answered.
+    // No member of a majority set has that many edges. Without a majority the group stops, so the answer does not
+    // matter.
     let alive = all & !hopeless;
     let free = bits(alive).filter(|&r| edges[r] & alive == 0).fold(0, |set, r| set | 1u64 << r);
     free | search(edges, voters, alive & !free)
 }
 
-/// The best independent subset of `left`, the first in order of ranks among equals.
+/// Returns the best independent subset of `left`. Among equals, the subset with the lower ranks wins.
 fn search(edges: &[u64], voters: u64, left: u64) -> u64 {
     if left == 0 {
         return 0;
     }
     let first = left.trailing_zeros();
     let neighbours = edges[first as usize] & left;
-    // With it; tried first, so that it wins among equals.
+    // The set with `first` is tried first, so that it wins among equals.
     let with = 1 << first | search(edges, voters, left & !neighbours & !(1 << first));
     if neighbours == 0 {
         return with;
@@ -61,7 +63,7 @@ mod tests {
                 }
                 for voters in 1..1u64 << n {
                     let (found, expected) = (candidates(&edges, voters), naive(&edges, voters));
-                    // Without a majority the group stops, whoever is named.
+                    // Without a majority the group stops, so any set without one is a valid answer.
                     if 2 * (expected & voters).count_ones() > voters.count_ones() {
                         assert_eq!(found, expected, "{edges:?} {voters:b}");
                     } else {

@@ -1,11 +1,11 @@
-//! Why a member accuses another, in words: so that those who only hear of the accusation can tell their operators.
+//! The reason of an accusation as text, so that members that only relay the accusation can report why.
 
 use super::{Membership, row};
 use crate::fabric::{Fabric, Rank, Source};
 
-/// Words of one cause: its length in bytes, and the text.
+/// Words of one cause: its length in bytes, then the text.
 pub(super) const CAUSE_WORDS: usize = 16;
-/// Bytes of a text; what is longer is cut.
+/// Maximum bytes of a text. A longer text is cut.
 const TEXT_MAX: usize = 8 * (CAUSE_WORDS - 1);
 
 fn encode(what: &str) -> Vec<u64> {
@@ -24,13 +24,13 @@ fn encode(what: &str) -> Vec<u64> {
 fn decode(words: impl Iterator<Item = u64>, len: u64) -> Option<String> {
     let len = usize::try_from(len).ok().filter(|len| (1..=TEXT_MAX).contains(len))?;
     let bytes: Vec<u8> = words.take(len.div_ceil(8)).flat_map(u64::to_le_bytes).take(len).collect();
-    // It is another process's, and is shown to people.
+    // The text comes from another process and is shown to people.
     let text = String::from_utf8_lossy(&bytes).replace(char::is_control, " ");
     Some(text)
 }
 
 impl Membership {
-    /// Shows why this member accuses that of `rank`; to be called before the accusation itself is shown.
+    /// Publishes why this member accuses the member of `rank`. Call it before the accusation itself is published.
     pub(super) fn show_cause(&mut self, rank: Rank, what: &str, fabric: &mut dyn Fabric) {
         let (place, words) = (row::CAUSES.at(rank * CAUSE_WORDS), encode(what));
         for (n, &word) in words.iter().enumerate() {
@@ -39,7 +39,7 @@ impl Membership {
         self.table.push(fabric, &self.audience, place.0..place.at(words.len()).0, Source::Snapshot);
     }
 
-    /// Why the member of rank `accuser` accuses that of rank `accused` in this epoch, as far as its row says.
+    /// Why the member of rank `accuser` accuses that of rank `accused` in this epoch, from the accuser's row.
     fn shown_cause(&self, accuser: Rank, accused: Rank) -> Option<String> {
         let slot = self.slot_of(accuser)?;
         let of_this = self.table.load(slot, row::EPOCH) == self.number() + 1;
@@ -48,7 +48,7 @@ impl Membership {
         decode(words, self.table.load(slot, place)).filter(|_| of_this)
     }
 
-    /// What there is to say of an accusation by another member.
+    /// Describes an accusation that another member made.
     pub(super) fn heard_cause(&self, accuser: Rank, accused: Rank) -> String {
         let who = self.view.iter().flat_map(|view| view.members.get(accuser)).map(|member| member.peer.id.to_string());
         let who = who.collect::<String>();

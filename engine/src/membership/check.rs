@@ -1,7 +1,7 @@
-//! What no correct member shows: it is severed for it, before anything follows from what it shows.
+//! Checks of a peer's membership row against values that no correct member writes.
 //!
-//! These are checks of form against errors and garbage. A process that makes up a view change that could be true is not
-//! found out: members of a group trust each other that far.
+//! A peer that fails a check is severed before any of its values is used. The checks find errors and garbage. They do
+//! not detect a process that forges a plausible view change: members of a group trust each other that far.
 
 use super::Membership;
 use super::accusations::Counters;
@@ -11,13 +11,13 @@ use super::view::{Value, View};
 use crate::fabric::{Rank, Slot};
 use crate::multicast::End;
 
-/// No epoch lasts for so many attempts.
+/// More attempts than any epoch has.
 const ATTEMPTS_MAX: u64 = 1 << 40;
-/// No stream has so many messages.
+/// More messages than any stream has.
 const MESSAGES_MAX: u64 = 1 << 56;
 
 impl Value {
-    /// Whether a majority of `view` can have agreed on it as what comes next.
+    /// Whether a majority of `view` can have agreed on this value as the successor of `view`.
     pub(super) fn follows(&self, view: &View, lone: bool) -> bool {
         let old = || view.members.iter().map(|member| member.peer);
         let named = self.trims.iter().map(|(peer, _)| *peer).eq(old());
@@ -36,8 +36,10 @@ impl Value {
 }
 
 impl Membership {
-    /// Whether the words that go on from view to view belong together. The owner stores `INSTALLED` first, so it is loaded
-    /// last; a row of which only a part has arrived shows none.
+    /// Checks the words that continue from view to view for consistency.
+    ///
+    /// The owner stores `INSTALLED` first, so it is loaded last. In a row that has arrived only in part, `INSTALLED` is
+    /// 0.
     pub(super) fn check_words(&self, slot: Slot) -> Result<(), Malformed> {
         let load = |column| self.table.load(slot, column);
         let (wedged, epoch, decided) = (load(row::WEDGED), load(row::EPOCH), load(row::DECIDED));
@@ -51,13 +53,15 @@ impl Membership {
         Ok(())
     }
 
-    /// Whether the member in `slot` has installed view `number`, whose decision it has shown then.
+    /// Whether the member in `slot` has installed view `number` or a later one.
+    ///
+    /// The view counts only if the member publishes the decision that began it.
     pub(super) fn has_installed(&self, slot: Slot, number: u64) -> bool {
         let (installed, decided) = (self.table.load(slot, row::INSTALLED), self.table.load(slot, row::DECIDED));
         installed > number && installed <= decided.saturating_add(1)
     }
 
-    /// Whether what a member shows of the present epoch is what one can show.
+    /// Checks that a correct member can publish these values in the present epoch.
     pub(super) fn check_shown(&self, shown: &Shown) -> Result<(), Malformed> {
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return Ok(()) };
         let records = || shown.accepted.iter().chain(&shown.proposed);
@@ -79,7 +83,7 @@ impl Membership {
         }
         let own = self.epoch.accusations.of(me);
         match shown.accusations.get(me) {
-            // A member that is restarted may have made them in a former life.
+            // During a restart, an earlier incarnation of this process may have made these accusations.
             Some(mine) if !self.restarting && !mine.is_within(&own, view.members.len()) => {
                 Err(Malformed("an accusation that this process never made"))
             }

@@ -1,33 +1,33 @@
-//! Who stands still: heartbeats.
+//! The failure detector: finds members with a heartbeat that does not move.
 
 use crate::fabric::{SLOTS, Slot};
 
 /// Heartbeats in one failure timeout.
 const BEATS_PER_TIMEOUT: u64 = 5;
 
-/// The time between two heartbeats.
+/// The time between two heartbeats, in milliseconds.
 pub(super) fn beat_ms(timeout_ms: u64) -> u64 {
     (timeout_ms / BEATS_PER_TIMEOUT).max(1)
 }
 
-/// A process that runs late stretches its patience with others so often, at most.
+/// The largest factor by which a process that runs late extends its failure timeout.
 const STRETCH_MAX: u64 = 10;
 
-/// What a look at a heartbeat has found.
+/// The result of a look at a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It has moved since the last look.
+    /// The heartbeat has moved since the last look.
     Moved,
-    /// It has stood still for too long: for so many milliseconds.
+    /// The heartbeat has not moved for this many milliseconds, which is too long.
     Silent(u64),
 }
 
 /// See the module.
 pub(super) struct Detector {
     last_beat_ms: u64,
-    /// By slot: the heartbeat last read, and for how long it has stood still.
+    /// By slot: the last heartbeat value read, and for how many milliseconds it has not moved.
     heard: Vec<(u64, u64)>,
-    /// How late this process made its heartbeats of late: others on starved hosts are as late.
+    /// How late this process's own recent heartbeats were. Other processes on starved hosts may be as late.
     late_ms: u64,
 }
 
@@ -36,17 +36,17 @@ impl Detector {
         Detector { last_beat_ms: now_ms, heard: vec![(0, 0); SLOTS], late_ms: 0 }
     }
 
-    /// A view begins: nobody has been silent in it.
+    /// Begins a view. All silent times restart at 0.
     pub(super) fn begin(&mut self) {
         self.heard.iter_mut().for_each(|(_, silent_ms)| *silent_ms = 0);
     }
 
-    /// Something came from the process in `slot`.
+    /// Notes that something arrived from the process in `slot`.
     pub(super) fn heard(&mut self, slot: Slot) {
         self.heard[slot].1 = 0;
     }
 
-    /// Whether it is time for a heartbeat, and for a look at the others'.
+    /// Whether it is time to send a heartbeat and to look at the heartbeats of the others.
     pub(super) fn is_due(&self, now_ms: u64, timeout_ms: u64) -> bool {
         now_ms >= self.next_beat_ms(timeout_ms)
     }
@@ -55,23 +55,27 @@ impl Detector {
         self.last_beat_ms.saturating_add(beat_ms(timeout_ms))
     }
 
-    /// This process ran again after `elapsed_ms` by its host's clock. Longer than a beat is late; each beat in time halves
-    /// what is remembered of it.
+    /// Notes that this process ran again after `elapsed_ms`, measured by its host's clock.
+    ///
+    /// A pause longer than the heartbeat interval counts as late. Each look halves the remembered lateness.
     pub(super) fn ran_after(&mut self, elapsed_ms: u64, timeout_ms: u64) {
         let late_ms = elapsed_ms.saturating_sub(beat_ms(timeout_ms));
-        // No more than counts, so that a long pause is forgotten as soon as a short one.
+        // Limited to the value that still has an effect, so that a long pause is forgotten as quickly as a short one.
         let most_ms = timeout_ms.saturating_mul(STRETCH_MAX - 1) / BEATS_PER_TIMEOUT;
         self.late_ms = self.late_ms.max(late_ms.min(most_ms));
     }
 
-    /// How long a member may stand still: `timeout_ms`, and longer where this process itself runs late, since then others may,
-    /// too.
+    /// How long a member may be silent before it is suspected, in milliseconds.
+    ///
+    /// This is `timeout_ms`, extended if this process itself runs late, because then others may run late too.
     pub(super) fn patience_ms(&self, timeout_ms: u64) -> u64 {
         timeout_ms.saturating_add(self.late_ms.saturating_mul(BEATS_PER_TIMEOUT))
     }
 
-    /// One beat: the heartbeats of `watched` that have moved, and those that have stood still for `timeout_ms`, in time during
-    /// which this process was running, which is what `now_ms` counts.
+    /// Looks at the heartbeats of the slots in `watched`. Returns those that moved and those silent for `timeout_ms` or
+    /// more.
+    ///
+    /// `now_ms` counts only time during which this process was running.
     pub(super) fn look(
         &mut self,
         now_ms: u64,

@@ -1,4 +1,4 @@
-//! The end of an epoch, up to its decision: suspicions, wedge, flush.
+//! The end of an epoch up to its decision: suspicion, wedge, flush.
 
 use super::accusations::{Accusations, Cause};
 use super::candidates::candidates;
@@ -11,22 +11,22 @@ use crate::fabric::{Fabric, Rank, Slot, Source};
 use crate::multicast::{Breach, End};
 use crate::planted::{self, Bug};
 
-/// What this process knows of the present epoch.
+/// The state of the present epoch, as far as this process knows it.
 pub(super) struct Epoch {
     pub(super) accusations: Accusations,
-    /// By rank: what each row shows; the own one at the own rank.
+    /// The epoch columns of each member's row, by rank. This member's own are at its own rank.
     pub(super) shown: Vec<Shown>,
     pub(super) leader: Leader,
-    /// The own vote that is on its way to the disk.
+    /// This member's own vote, while it is being written to disk.
     pub(super) vote: Option<Vote>,
     pub(super) decided: Option<Value>,
     pub(super) wedged_ms: Option<u64>,
-    /// Since when this member has not been among candidates that are a majority.
+    /// Since when this member has not been in a set of candidates with a majority.
     without_majority_ms: Option<u64>,
-    /// When anything last changed in what the members show, as of `restless`.
+    /// When the members' rows last changed, as of the last check of `restless`.
     progress_ms: u64,
     restless: bool,
-    /// There is a majority again: until then its leader waits for the rest.
+    /// Until then the leader waits for the remaining members, because a majority has just come back.
     rest_until_ms: u64,
 }
 
@@ -59,21 +59,21 @@ impl Epoch {
     }
 }
 
-/// What the data plane is to fetch before the flush is done: a stream that ends at `end` somewhere, and who has it.
+/// A stream that this member must complete before its flush is done: where it ends, and which member has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Whose stream, by rank.
+    /// The rank of the stream's sender.
     pub stream: Rank,
-    /// Where it is to end here too.
+    /// The end that the stream must reach here.
     pub end: End,
-    /// The slot to fetch from; `None` when the stream's sender has shown that all of it is here.
+    /// The slot to fetch from. `None` if, by the sender's row, all of the stream has arrived here.
     pub from: Option<Slot>,
-    /// Who says so, by rank.
+    /// The rank of the member that published this end.
     pub shown_by: Rank,
 }
 
 impl Membership {
-    /// The members that can go on together, a bit per rank.
+    /// The candidates: the members that can end the epoch together, one bit per rank.
     pub(super) fn candidates(&self) -> u64 {
         let edges = self.epoch.accusations.edges();
         let accusers = |of: usize| (0..edges.len()).filter(move |&by| edges[by] >> of & 1 == 1);
@@ -81,7 +81,7 @@ impl Membership {
             (0..edges.len()).map(|of| accusers(of).fold(edges[of], |bits, by| bits | 1 << by)).collect();
         let found = candidates(&symmetric, self.voters());
         match self.my_rank() {
-            // Of two voters each takes itself for the survivor.
+            // With `lone_survivor`, each of two voters takes itself for the survivor.
             Some(me) if self.settings.lone_survivor && self.voters() & found == 0 && self.voters() >> me & 1 == 1 => {
                 1 << me
             }
@@ -94,19 +94,21 @@ impl Membership {
         members.fold(0, |bits, (rank, member)| bits | u64::from(member.voter) << rank)
     }
 
-    /// The lowest-ranked candidate leads the epoch's end.
+    /// Whether this member leads the end of the epoch. The candidate of the lowest rank leads.
     pub fn is_leader(&self) -> bool {
         let candidates = self.candidates();
         planted::everybody_leads() || candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
     }
 
-    /// Whether the epoch has to end. `leaves`: this process has published all that it accepted, and wants to go.
+    /// Whether the epoch has to end.
+    ///
+    /// `leaves` means that this process wants to leave and has published everything that it accepted.
     pub fn must_wedge(&self, leaves: bool) -> bool {
         if self.epoch.wedged_ms.is_some() {
             return false;
         }
         let somebody_is_due = || self.has_ready_learner() || !self.complete_joiners().is_empty();
-        // At each pass: who leads is worked out only when it matters.
+        // Evaluated last, because this runs at each pass and finding the leader is expensive.
         let for_others = || somebody_is_due() && self.is_leader();
         self.has_suspicions() || leaves || self.somebody_wedged() || for_others()
     }
@@ -116,7 +118,7 @@ impl Membership {
         members.any(|member| !member.voter && self.table.load(member.peer.slot, row::READY) == 1)
     }
 
-    /// The member in `slot` has answered a fetch.
+    /// Notes that the member in `slot` has answered a fetch.
     pub fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
         if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
             self.acquit(rank, Cause::Fetch, fabric);
@@ -128,12 +130,12 @@ impl Membership {
         self.epoch.wedged_ms.is_some() && self.epoch.decided.is_none()
     }
 
-    /// Whether the epoch's decision is known here.
+    /// Whether this member knows the decision of the epoch.
     pub fn is_decided(&self) -> bool {
         self.epoch.decided.is_some()
     }
 
-    /// The streams have stopped here, and end like this: shows it.
+    /// Wedges this member: publishes `ends`, where each stream ends here. The streams have stopped already.
     pub fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
         if self.settings.logs {
             self.show_clock();
@@ -146,7 +148,7 @@ impl Membership {
         }
     }
 
-    /// Reads what the row in `slot` shows of this epoch. True if it was anything new.
+    /// Reads the epoch columns of the row in `slot`. Returns false if they cannot be read at present.
     pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
         let Some(view) = &self.view else { return Ok(false) };
         let (number, members) = (view.number, view.members.len());
@@ -175,14 +177,14 @@ impl Membership {
         }
         self.epoch.restless |= self.epoch.shown[rank] != shown;
         let known = &mut self.epoch.shown[rank];
-        // As if the acceptance were older than the promise that came with it, by one look.
+        // Simulates an acceptance that is older than the promise that arrived with it.
         let late = planted::is(Bug::PromiseBeforeAccepted) && shown.promise > known.promise;
         let accepted = if late { known.accepted.take() } else { shown.accepted.clone() };
         *known = Shown { accepted, ..shown };
         Ok(true)
     }
 
-    /// Others' accusations, of members that this one has nothing against.
+    /// Notes faults of members that another member accuses and this one does not.
     fn note_accusations(&mut self, accuser: Rank, accused: u64) {
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return };
         let accused = accused & !self.epoch.accusations.edges()[me];
@@ -191,7 +193,9 @@ impl Membership {
         }
     }
 
-    /// What the flush aims at, by rank of the stream, once every candidate has wedged: the most that any of them has.
+    /// The ends that the flush must reach, by rank of the stream: the largest that any candidate has.
+    ///
+    /// `None` until every candidate has wedged.
     pub(super) fn target(&self, candidates: u64) -> Option<Vec<End>> {
         let shown = &self.epoch.shown;
         let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
@@ -205,8 +209,9 @@ impl Membership {
         (0..shown.len()).map(end).collect()
     }
 
-    /// What this member still has to take care of, given what it has: `None` while some candidate has not wedged, or if it
-    /// is none itself.
+    /// The streams that this member still has to complete, given the ends `have` that it has reached.
+    ///
+    /// `None` while some candidate has not wedged, or if this member is not a candidate.
     pub fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
         let candidates = self.candidates();
         self.my_rank().filter(|me| candidates >> me & 1 == 1)?;
@@ -219,10 +224,11 @@ impl Membership {
         let wanted = lacks.map(|(stream, &end)| {
             let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
             let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
-            // A sender's frames lie before its wedge in the order of its writes, unless those went over two links.
+            // A sender writes its frames before its `WEDGED`, so they are here, unless its link was relinked in
+            // between.
             let refetched = self.is_relinked(stream) && !planted::is(Bug::RelinkedIsHere);
             let here = candidates >> stream & 1 == 1 && !refetched && has(&shown[stream].wedged);
-            // What others flushed they have from somebody who wedged with it.
+            // A member that flushed to this end obtained it from a candidate that wedged with it.
             let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
             let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
             let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
@@ -231,7 +237,7 @@ impl Membership {
         Some(wanted.collect())
     }
 
-    /// This member has everything that the candidates have: shows so, if that is new.
+    /// Publishes that this member has everything that the candidates have. Returns false if that was published before.
     pub fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
         if self.epoch.shown[me].flushed.as_deref() == Some(have) {
@@ -242,7 +248,9 @@ impl Membership {
         true
     }
 
-    /// What the leader would propose: once all candidates, a majority, have flushed to the same ends.
+    /// The value that this member would propose as the leader.
+    ///
+    /// Requires that the candidates are a majority and have flushed to the same ends.
     pub(super) fn own_value(&self) -> Option<Value> {
         let view = self.view.as_ref()?;
         let candidates = self.candidates();
@@ -251,7 +259,7 @@ impl Membership {
         }
         let target = self.target(candidates)?;
         if target.iter().any(|end| end.messages < view.order.base) {
-            // Of those who were restarted nobody has the whole log.
+            // After a restart, no member that is here has the whole log.
             return None;
         }
         let flushed = |rank: Rank| self.epoch.shown[rank].flushed.as_ref() == Some(&target);
@@ -280,11 +288,11 @@ impl Membership {
             joiners.sort_by_key(|peer| peer.id);
             members.extend(joiners.into_iter().map(|peer| Member { peer, voter: false }));
         } else if self.settings.logs {
-            // No member with a vote is left: the group sleeps until its last voters come back with their logs.
+            // No voter stays. The group sleeps until its last voters come back with their logs.
             let last = view.members.iter().enumerate().filter(|(rank, m)| candidates >> rank & 1 == 1 && m.voter);
             members = last.map(|(_, &member)| member).collect();
         } else {
-            // Nobody is left who has the state: the group ends.
+            // No remaining member has the state. The group ends.
             members.clear();
         }
         let order = Value::order(view.order, target, members.len());
@@ -297,13 +305,13 @@ impl Membership {
         }
     }
 
-    /// Whether this process is named in the decided view and wanted to leave: nobody goes on, the group sleeps.
+    /// Whether the group goes to sleep: the decided view names this process although it wanted to leave.
     pub fn falls_asleep(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         self.is_in_next() && self.my_rank().is_some_and(|me| left >> me & 1 == 1)
     }
 
-    /// Whether the decided value leaves nobody who has the state: every member with a vote has left.
+    /// Whether no member that has the state is left, because every voter has left.
     pub fn everybody_left(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         let candidates = self.epoch.decided.iter().flat_map(|value| value.view.members.iter());
@@ -319,25 +327,25 @@ impl Membership {
         self.view.as_ref().zip(self.my_rank()).is_some_and(|(view, me)| view.members[me].voter)
     }
 
-    /// Whether others may count on its log: it votes, or has said that it can.
+    /// Whether other members may count on the log of this one: it is a voter, or has published `READY`.
     pub fn is_counted_on(&self) -> bool {
         self.votes() || self.table.load(self.me.slot, row::READY) == 1
     }
 
-    /// Whether it votes in the one that was decided, or in the present one.
+    /// Whether other members may count on this one now, or it is a voter of the decided view.
     pub fn votes_next(&self) -> bool {
         let me = self.me;
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         self.is_counted_on() || next.into_iter().any(|member| member.peer == me && member.voter)
     }
 
-    /// The decision of this epoch: passed on before anything follows from it.
+    /// Takes `value` as the decision of this epoch, and publishes it before it has any other effect.
     pub(super) fn learn(&mut self, value: Value, fabric: &mut dyn Fabric) {
         self.write(Record::Decision(self.number()), &value.encode(), fabric);
         self.epoch.decided = Some(value);
     }
 
-    /// Where the streams of the present view end, by rank, once decided; `None` if this process is to deliver no more of it.
+    /// The decided ends of the present view's streams, by rank. `None` if this process must not deliver up to them.
     pub fn trim(&self) -> Option<Vec<End>> {
         let value = self.epoch.decided.as_ref()?;
         let (me, rank) = (self.me, self.my_rank()?);
@@ -346,20 +354,21 @@ impl Membership {
         (goes_on && mine).then(|| value.ends())
     }
 
-    /// Whether this process is a member of the view that was decided.
+    /// Whether this process is a member of the decided view.
     pub fn is_in_next(&self) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.map(|member| member.peer).any(|peer| peer == self.me)
     }
 
-    /// Whether the process in `slot` is in the view that was decided.
+    /// Whether the process in `slot` is a member of the decided view.
     pub fn goes_on(&self, slot: Slot) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.into_iter().any(|member| member.peer.slot == slot)
     }
 
-    /// The processes that have to learn of the decision from one that has left: the other members of the decided view, or, if that
-    /// is empty, the others that have left as well; and whether each is known to have learnt of it.
+    /// The processes that must learn the decision from a leaver, each with whether it is known to have learnt it.
+    ///
+    /// These are the other members of the decided view. If that view has no members, they are the other leavers.
     fn heirs(&self) -> impl Iterator<Item = (Peer, bool)> {
         let number = self.number();
         let value = self.epoch.decided.as_ref();
@@ -372,30 +381,32 @@ impl Membership {
         others.map(move |peer| (peer, self.table.load(peer.slot, row::DECIDED) > number))
     }
 
-    /// Whether all that a process that has left can tell of the decision know it, and so do some that can tell the rest: then it may
-    /// go.
+    /// Whether a leaver may go.
+    ///
+    /// All linked processes that must learn the decision must know it, and at least one process must.
     pub fn all_know(&self) -> bool {
         self.heirs().all(|(peer, knows)| knows || !self.is_linked(peer)) && !self.nobody_knows()
     }
 
-    /// Whether `peer` is one of them.
+    /// Whether `peer` must learn the decision from a leaver.
     pub fn is_heir(&self, peer: Peer) -> bool {
         self.heirs().any(|(heir, _)| heir == peer)
     }
 
-    /// Those of them whose link is down, if none of them is known to have learnt of it.
+    /// The processes with a broken link that must learn the decision, if none of those that must is known to have.
     pub fn cut_off_heirs(&self) -> Vec<Peer> {
         let heirs = self.heirs().map(|(peer, _)| peer).filter(|_| self.nobody_knows());
         heirs.filter(|&peer| self.is_broken(peer)).collect()
     }
 
-    /// Whether there are some that have to learn of the decision, and none of them is known to have.
+    /// Whether some processes must learn the decision and none of them is known to have learnt it.
     pub fn nobody_knows(&self) -> bool {
         self.heirs().next().is_some() && !self.heirs().any(|(_, knows)| knows)
     }
 
-    /// Accuses the candidates that keep the end of the epoch waiting although they run, once nothing has changed for the
-    /// partition timeout: a disk that hangs without an error is no reason for all to wait for ever.
+    /// Accuses candidates that run but delay the end of the epoch, once nothing has changed for the partition timeout.
+    ///
+    /// A disk that hangs without an error must not keep the other members waiting for ever.
     pub fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         if std::mem::take(&mut self.epoch.restless) || !self.is_wedged() {
             self.epoch.progress_ms = now_ms;
@@ -418,7 +429,7 @@ impl Membership {
         stuck.into_iter().fold(false, |news, rank| self.suspect(rank, Cause::Stuck, &what, fabric) | news)
     }
 
-    /// Whether this member has not been among candidates that are a majority for so long that it stops.
+    /// Whether this member must stop: for the partition timeout it was in no set of candidates with a majority.
     pub fn has_no_primary(&mut self, now_ms: u64) -> bool {
         if !self.is_wedged() {
             return false;
@@ -433,10 +444,12 @@ impl Membership {
         now_ms.saturating_sub(since_ms) >= self.partition_timeout_ms()
     }
 
-    /// There is a majority. If there was none for long, an outage is over: the others are heard again soon after each other, as
-    /// fast as their links are made again, and those that come last are not to be removed for it. After a death a member may
-    /// miss the majority for as long as the others need to find out, too: that is less than half of the timeout, and nobody
-    /// waits then.
+    /// Notes that there is a majority.
+    ///
+    /// If there was none for half of the failure timeout, an outage has ended. The other members then come back one by
+    /// one, as fast as they are relinked. The last of them must not be removed for being last. So the leader waits.
+    /// After the failure of one member, another one lacks a majority only until the others detect the failure too. That
+    /// takes less than half of the timeout. The leader does not wait then.
     pub(super) fn note_majority(&mut self, now_ms: u64) {
         let timeout_ms = self.failure_timeout_ms();
         let Some(since_ms) = self.epoch.without_majority_ms.take() else { return };
@@ -445,7 +458,7 @@ impl Membership {
         }
     }
 
-    /// Whether the leader waits for members that are no candidates yet, at the end of an outage.
+    /// Whether the leader waits, after an outage, for members that are not candidates yet.
     pub(super) fn waits_for_rest(&self, now_ms: u64) -> bool {
         let members = self.view.as_ref().map_or(0, |view| view.members.len());
         if self.candidates().count_ones() as usize == members {
@@ -454,18 +467,18 @@ impl Membership {
         now_ms < self.rest_until_ms()
     }
 
-    /// Until when the leader waits for the rest.
+    /// Until when the leader waits for those members, in milliseconds.
     pub(super) fn rest_until_ms(&self) -> u64 {
         self.epoch.rest_until_ms.max(self.returned_until_ms)
     }
 
-    /// Whether a peer has gone on so far that the decision of this view is not to be had any more.
+    /// Whether a peer has advanced so far that the decision of this view can no longer be read.
     pub fn is_left_behind(&self) -> bool {
         let number = self.number();
         self.epoch.decided.is_none() && self.watched.iter().any(|&slot| self.has_installed(slot, number + 2))
     }
 
-    /// The ballots and the promise that this member has shown.
+    /// The highest ballot that this member has promised.
     pub(super) fn promise(&self) -> Ballot {
         self.my_rank().map_or(Ballot::default(), |me| self.epoch.shown[me].promise)
     }

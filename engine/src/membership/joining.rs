@@ -1,5 +1,5 @@
-//! Those who come: the leader gives each a slot; once every member and every other joiner is linked with it, the next
-//! value names it.
+//! Joiners: the leader gives each a slot. Once all candidates and the other joiners are linked with it, the next
+//! decision names it.
 
 use super::row::{self, Malformed};
 use super::view::Value;
@@ -8,37 +8,37 @@ use crate::config::MemberId;
 use crate::fabric::{Fabric, SLOTS, Slot};
 use crate::multicast::Breach;
 
-/// A joiner that the leader has given a slot.
+/// A joiner to which the leader has given a slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
     pub(super) peer: Peer,
     until_ms: u64,
 }
 
-/// A place in the group, for a process that has still to link itself with the others.
+/// A place in the group for a process that must still link with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// Its place.
+    /// The process in its slot.
     pub peer: Peer,
-    /// The view in which it was given: of two processes that were given one slot, the later one has it.
+    /// The view in which the place was given. If two processes have the same slot, the later view takes precedence.
     pub since: u64,
-    /// Whom it has to link with: the members, and others that are joining.
+    /// The processes to link with: the members and the other joiners.
     pub others: Vec<Peer>,
 }
 
 /// Why a process gets no place now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// This process does not decide it; ask this member, if one is known.
+    /// This process is not the leader. Ask the given member, if one is known.
     NotLeader(Option<Peer>),
-    /// A view change is under way, or a former life of the same member is still in the view: ask again.
+    /// A view change is under way, or an earlier incarnation of the same member is still in the view. Ask again.
     Busy(&'static str),
     /// No slot is free.
     Full,
 }
 
 impl Membership {
-    /// Gives a joiner a place, if this member leads.
+    /// Gives a joiner a place, if this member is the leader.
     pub fn admit(&mut self, id: MemberId, incarnation: u64, now_ms: u64) -> Result<Admission, Refusal> {
         let Some(view) = &self.view else { return Err(Refusal::NotLeader(None)) };
         if !self.is_leader() {
@@ -52,11 +52,12 @@ impl Membership {
         if members.iter().any(|peer| peer.id == id) {
             return Err(Refusal::Busy("a member of this id is in the group: if it is dead, its removal is under way"));
         }
-        // A process that asks again has given its former attempt up.
+        // A process that asks again has abandoned its earlier attempt.
         self.pending.retain(|pending| pending.peer.id != id);
         let others: Vec<Peer> = members.iter().copied().chain(self.pending.iter().map(|p| p.peer)).collect();
         let taken = |slot: &Slot| others.iter().any(|peer| peer.slot == *slot);
-        // The longest unused first: a joiner that gave up may still knock at some members' doors.
+        // The slot that has been unused for longest comes first: a joiner that gave up may still be dialling members
+        // with its slot.
         let slots = (0..SLOTS).map(|n| (self.next_slot + n) % SLOTS);
         let slot = slots.into_iter().find(|slot| !taken(slot)).ok_or(Refusal::Full)?;
         self.next_slot = slot + 1;
@@ -65,7 +66,7 @@ impl Membership {
         Ok(Admission { peer, since: self.number(), others })
     }
 
-    /// Joiners that have taken too long: their links are to be released.
+    /// Removes the joiners that have taken too long. Returns their slots, for their links to be released.
     pub fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
         let (late, rest) = self.pending.iter().partition(|pending| now_ms >= pending.until_ms);
         self.pending = rest;
@@ -98,7 +99,7 @@ impl Membership {
         mine && self.table.load(from.slot, row::LINKED.at(to.slot)) == to.incarnation
     }
 
-    /// A process without a view looks for one that was decided and names it.
+    /// Looks for a decided view that names this process, which has no view yet.
     pub(super) fn look_for_invitation(&mut self) -> Result<bool, Breach> {
         for i in 0..self.audience.len() {
             let slot = self.audience[i];
@@ -114,12 +115,12 @@ impl Membership {
         Ok(self.invited.is_some())
     }
 
-    /// Whether this process, which has no view, is named in one that was decided.
+    /// Whether this process has no view yet and a decided view names it.
     pub fn is_invited(&self) -> bool {
         self.view.is_none() && self.invited.is_some()
     }
 
-    /// Passes a joiner's own view on, before it goes on.
+    /// Publishes the decision that names this joiner, before the joiner enters that view.
     pub fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
         if let Some(value) = &self.invited {
             let (words, of) = (value.encode(), value.view.number - 1);

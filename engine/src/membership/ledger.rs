@@ -1,5 +1,7 @@
-//! What a member of a group with a log writes down of an epoch before it shows it: which view it is in, what it promised,
-//! what it accepted. After a crash it goes on from there, so that no two decisions are made of one epoch.
+//! The ledger: the hard state of a member of a group with a log. It holds the view, the promise and the accepted value.
+//!
+//! A member saves its ledger to disk before it publishes any of it. After a crash it continues from the ledger, so that
+//! one epoch never has two decisions.
 
 use super::row::Ballot;
 use super::view::{Value, View};
@@ -8,17 +10,17 @@ use crate::config::MemberId;
 use crate::log::Version;
 use crate::multicast::{words, words_of};
 
-/// Says that a ledger follows, and of which format.
+/// The first word of a ledger: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
 
-/// A vote that is to be on disk before anybody sees it.
+/// A vote that must be on disk before it is published.
 #[derive(Debug, Clone)]
 pub(super) struct Vote {
     pub(super) promise: Ballot,
     pub(super) accept: Option<(Ballot, Value)>,
-    /// It is the leader's own proposal.
+    /// The vote is the leader's own proposal.
     pub(super) propose: bool,
-    /// It was handed out to be saved.
+    /// The vote was handed out to be saved.
     pub(super) asked: bool,
 }
 
@@ -27,7 +29,7 @@ impl Vote {
         Vote { promise, accept: None, propose: false, asked: false }
     }
 
-    /// Accepting a ballot promises it.
+    /// Accepts a ballot, which also promises it.
     pub(super) fn accept(ballot: Ballot, value: Value, propose: bool) -> Vote {
         Vote { promise: ballot, accept: Some((ballot, value)), propose, asked: false }
     }
@@ -36,9 +38,9 @@ impl Vote {
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
-    /// Who wrote it, as it was in that view.
+    /// The member that wrote the ledger, as that view names it.
     pub(super) me: Peer,
-    /// The decision that began the view; for view 0 one that names the founders.
+    /// The decision that began the view. For view 0 it is made up, and names the founders.
     pub(super) began: Value,
     pub(super) promise: Ballot,
     pub(super) accepted: Option<(Ballot, Value)>,
@@ -50,19 +52,21 @@ impl Ledger {
         &self.began.view
     }
 
-    /// The member's place in it.
+    /// The member as the view names it.
     pub fn me(&self) -> Peer {
         self.me
     }
 
-    /// Whether the member was in it, in whichever of its lives; one that has left was not. One that had no vote yet has its
-    /// whole log all the same: a ledger is written behind it.
+    /// Whether the view has the member, in any incarnation. It is false for a member that has left.
+    ///
+    /// A member that had no vote yet has its whole log all the same, since the ledger is written after the log.
     pub fn is_member(&self) -> bool {
         self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me))
     }
 
-    /// The ledger as it would be after `decision`, the payload of a record that begins a view: it lies in the log, and the
-    /// crash came before the ledger.
+    /// Returns the ledger as it would be after `decision`, the payload of a log record that begins a view.
+    ///
+    /// This repairs a crash after the record was written and before the ledger was.
     pub fn advance(self, decision: &[u8]) -> Ledger {
         match Value::decode(&words_of(decision)) {
             Some(value) if value.view.number > self.view().number => Ledger::new(self.me, value),
@@ -71,7 +75,7 @@ impl Ledger {
     }
 
     pub(super) fn new(me: Peer, began: Value) -> Ledger {
-        // In the life that the view names.
+        // With the incarnation that the view names.
         let named = began.view.members.iter().map(|member| member.peer).find(|peer| peer.is_same_member(me));
         Ledger { me: named.unwrap_or(me), began, promise: Ballot::default(), accepted: None }
     }
@@ -88,7 +92,7 @@ impl Ledger {
         words(head.into_iter().chain(began).chain(accepted))
     }
 
-    /// Reads what a member has saved; the error says what is wrong with it.
+    /// Decodes a saved ledger. The error describes what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Ledger, &'static str> {
         let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words_of(bytes)[..] else {
             return Err("it is too short");
@@ -113,22 +117,22 @@ impl Ledger {
 }
 
 impl Membership {
-    /// The decision that begins the next view of this process, or its first one.
+    /// The decision that begins this process's next view, or its first view.
     pub(super) fn beginning(&self) -> Option<&Value> {
         self.epoch.decided.as_ref().or(self.invited.as_ref()).or(self.began.as_ref())
     }
 
-    /// The ledger of the view that begins so, to be saved before this member acts in it.
+    /// The ledger of the next view. It must be saved before this member acts in that view.
     pub fn next_ledger(&self) -> Option<Vec<u8>> {
         self.beginning().map(|value| Ledger::new(self.me, value.clone()).encode())
     }
 
-    /// That decision's record for the log: its version, time and payload.
+    /// The log record of the decision that begins the next view: its version, time in nanoseconds, and payload.
     pub fn decision_bytes(&self) -> Option<(Version, u64, Vec<u8>)> {
         self.beginning().map(|value| (value.version(), value.time_ns, words(value.encode())))
     }
 
-    /// The ledger with a vote that is new, to be saved; [`Membership::voted`] then shows the vote.
+    /// Returns the ledger with a new vote, to be saved. [`Membership::voted`] then publishes the vote.
     pub fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
         let (me, began) = (self.my_rank()?, self.began.clone()?);
         let vote = self.epoch.vote.as_mut().filter(|vote| !vote.asked)?;

@@ -1,12 +1,13 @@
-//! Who is in the group: views, and the epochs between them.
+//! The membership of the group: views, and the epochs between them.
 //!
-//! A view lasts until a member suspects another, leaves, or the leader has somebody to take in. Then its members *wedge*:
-//! each stops its streams and shows where they end for it. The members that none of the others accuses, the *candidates*,
-//! fetch from each other what one of them has and another lacks, and agree by Paxos, over rows of the table, on one
-//! value: the next view, and where every stream ends. Everyone delivers up to there, and begins the next view.
+//! A view lasts until a member suspects another, a member leaves, or the leader has a process to admit. Then its
+//! members *wedge*: each stops its streams and publishes where they end. The *candidates* are the members that do not
+//! accuse each other. They fetch from each other the frames that one has and another lacks. Then they agree by Paxos,
+//! over rows of the table, on one value: the next view and the end of every stream. Every member delivers up to these
+//! ends and begins the next view.
 //!
-//! [`Membership`] holds what the row of this process shows, and what it has read in the others'. It owns no clock, no
-//! randomness and no I/O: [`crate::node::Node`] drives it, with the data plane beside it.
+//! [`Membership`] holds the contents of this process's row and the values read from the other rows. It has no clock,
+//! randomness or I/O of its own. [`crate::node::Node`] drives it together with the data plane.
 
 mod accusations;
 mod alone;
@@ -48,41 +49,42 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use view::Value;
 
-/// The time of the first view's begin: all founders write the same.
+/// The time of the first view's decision. All founders write the same value.
 pub const FIRST_NS: u64 = 1;
-/// So many of those that departed are remembered.
+/// How many departed processes are remembered.
 const DEPARTED_MAX: usize = SLOTS;
 
-/// How patient a member is, and what it may do alone.
+/// The timeouts and permissions of a member.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// A member whose engine stands still for so long is suspected; see [`Membership::failure_timeout_ms`].
+    /// How long a member's heartbeat may stand still before it is suspected; see [`Membership::failure_timeout_ms`].
     pub failure_timeout_ms: u64,
-    /// An epoch that has not ended after so long leaves this member without a primary partition; see
-    /// [`Membership::partition_timeout_ms`].
+    /// How long a member may be without a majority before it stops; see [`Membership::partition_timeout_ms`].
     pub partition_timeout_ms: u64,
-    /// How long those who come may take: the founders to meet, a joiner to be taken in.
+    /// How long the founders may take to link with each other, and a joiner to be admitted.
     pub join_timeout_ms: u64,
-    /// Of two voters one alone goes on. Both may do so at once: the application must rule that out by other means.
+    /// Whether one of two voters may continue alone. Both may do so at once, which the application must prevent by
+    /// other means.
     pub lone_survivor: bool,
-    /// After a total failure, for how long those who are enough to go on wait for the others.
+    /// After a total failure, how long a sufficient set of members waits for the rest.
     pub restart_wait_ms: u64,
-    /// The group has a log: votes are on disk before they are shown, and the group outlives all of its processes.
+    /// Whether the group has a log. Votes are then on disk before they are published, and the group survives the end of
+    /// all its processes.
     pub logs: bool,
-    /// In a group with a log: how far the own host's clock may be from the others' before it is corrected.
+    /// In a group with a log: the difference between the host's clock and the others' above which it is corrected.
     pub clock_skew_max_ms: u64,
-    /// Seeds the pauses between attempts of leaders that got in each other's way.
+    /// The seed of the random pauses between the attempts of competing leaders.
     pub seed: u64,
 }
 
-/// What happened between two views.
+/// The difference between two successive views.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewChange {
     /// The view that begins.
     pub view: View,
-    /// Its members that were not in the one before.
+    /// Its members that were not in the previous view.
     pub joined: Vec<Peer>,
-    /// The members of the one before that are not in it, and why.
+    /// The members of the previous view that are not in this one, each with the reason.
     pub departed: Vec<(Peer, Departure)>,
 }
 
@@ -92,43 +94,43 @@ pub struct Membership {
     me: Peer,
     settings: Settings,
     view: Option<View>,
-    /// In a group with a log: the decision that began it.
+    /// In a group with a log: the decision that began the view.
     began: Option<Value>,
     /// All processes of the group are being restarted; see `restart`.
     restarting: bool,
-    /// This founder waits for the others to begin the first view.
+    /// This founder waits for the other founders to begin the first view.
     founding: bool,
-    /// What is to be said of the time; see [`row::CLOCK`] and [`row::HOST_CLOCK`].
+    /// See [`Membership::set_clock`]; `announced_ns` goes to [`row::CLOCK`], and `host_ns` to [`row::HOST_CLOCK`].
     clock_ns: u64,
     announced_ns: u64,
     /// See [`Membership::take_mute`].
     mute: Vec<Slot>,
-    /// This process stood still: until then it is no leader that removes anybody.
+    /// Set after this process was paused. Until then it proposes no view without some of the members.
     returned_until_ms: u64,
     host_ns: u64,
     /// By slot.
     links: Vec<Option<Link>>,
-    /// The slots whose links are up.
+    /// The slots of the processes that are linked.
     audience: Vec<Slot>,
-    /// The slots of the view's other members that are linked, for the look at each pass.
+    /// The slots of the view's other members that are linked. Each pass reads their rows.
     watched: Vec<Slot>,
     detector: Detector,
     epoch: Epoch,
     pending: Vec<Pending>,
-    /// One above the slot that was linked last.
+    /// Where the search for a free slot begins: one above the slot that was given out or linked last.
     next_slot: Slot,
-    /// A joiner's view, once it is decided.
+    /// The decision that names this joiner, once it is known.
     invited: Option<Value>,
-    /// What was observed of members that speaks against them.
+    /// The faults observed of members since the last [`Membership::take_faults`].
     faults: Vec<(MemberId, String)>,
-    /// Something was pushed that `CHANGES` does not tell yet.
+    /// Something was pushed since the last push of `CHANGES`.
     changed: bool,
-    /// The processes that departed last, with the view that began without them.
+    /// The processes that departed last, each with the view that began without it.
     departed: VecDeque<(Peer, u64, Departure)>,
 }
 
 impl Membership {
-    /// For process `me` with its `row` of the table of [`table_spec`].
+    /// Creates the membership of process `me`, with its `row` of the table of [`table_spec`].
     pub fn new(me: Peer, row: Arc<Row>, settings: Settings, now_ms: u64) -> Membership {
         let membership = Membership {
             table: Table::new(table_spec(), me.slot, row),
@@ -182,7 +184,7 @@ impl Membership {
         self.view.as_ref()?.members.get(rank).map(|member| member.peer.slot)
     }
 
-    /// Where the member in `slot` is, seen from this view.
+    /// Whether the member in `slot` has not begun this view, runs it, or has wedged it.
     #[inline]
     pub fn standing(&self, slot: Slot) -> Standing {
         let view = self.number();
@@ -195,20 +197,21 @@ impl Membership {
         }
     }
 
-    /// A member whose view word is above this may reuse what this one has still to deliver: it has begun the next view, and,
-    /// if this one is in that too, the one after it.
+    /// A peer with an `INSTALLED` above this value may overwrite bytes that this member has not delivered yet.
+    ///
+    /// Such a peer has begun the next view, or, if this member is in the next view too, the one after it.
     fn gone_on_above(&self) -> u64 {
         self.number() + 1 + u64::from(self.is_in_next())
     }
 
-    /// Whether the member in `slot` has gone on like that.
+    /// Whether the member in `slot` has advanced beyond that value.
     pub fn has_gone_on(&self, slot: Slot) -> bool {
-        // What was read of its row before may not be read later than the word.
+        // Earlier loads of the peer's row must not be reordered after the load of `INSTALLED`.
         fence(Ordering::Acquire);
         self.table.load(slot, row::INSTALLED) > self.gone_on_above()
     }
 
-    /// Whether some member has gone on like that: then this one is not among them.
+    /// Whether some member has advanced beyond that value. Then this member was removed.
     pub fn is_outrun(&self) -> bool {
         self.view.iter().flat_map(|view| &view.members).any(|member| self.has_gone_on(member.peer.slot))
     }
@@ -219,7 +222,7 @@ impl Membership {
         self.changed = true;
     }
 
-    /// Writes a record of the own row, then what guards it.
+    /// Writes a record of this process's row, then its guard.
     fn write(&mut self, record: Record, words: &[u64], fabric: &mut dyn Fabric) {
         let me = self.me.slot;
         let (place, guard, value) = record.place(self.number(), |column| self.table.load(me, column));
@@ -230,7 +233,7 @@ impl Membership {
         self.store_and_push(guard, value, fabric);
     }
 
-    /// Tells the peers that there is something to look at, last of all.
+    /// Pushes `CHANGES`, after everything else, if anything else was pushed.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
         if std::mem::take(&mut self.changed) {
             let count = self.table.load(self.me.slot, row::CHANGES) + 1;
@@ -239,7 +242,7 @@ impl Membership {
         }
     }
 
-    /// View 0 begins.
+    /// Begins view 0 as a founder.
     pub fn found(&mut self, view: View) {
         let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
@@ -247,33 +250,33 @@ impl Membership {
         self.begin(view);
     }
 
-    /// A view begins; the founders' first one with all of them linked. [`Membership::installed`] shows it.
+    /// Begins a view. [`Membership::installed`] publishes it. In the founders' first view all founders are linked.
     pub fn begin(&mut self, view: View) {
         self.epoch.begin(view.members.len());
         self.view = Some(view);
         self.count_links();
         self.detector.begin();
         for link in self.links.iter_mut().flatten() {
-            // What it shows of this view may have been there before.
+            // The peer's row may have shown this view before it began here, so it is read again.
             link.changes = u64::MAX;
         }
         let members = &self.view;
         self.pending.retain(|pending| !members.iter().any(|v| v.members.iter().any(|m| m.peer == pending.peer)));
     }
 
-    /// The founders that have not met all others yet.
+    /// The founders that have not installed their first view yet.
     pub fn not_installed(&self) -> Vec<Peer> {
         let members = self.view.iter().flat_map(|view| &view.members).map(|member| member.peer);
         members.filter(|peer| self.table.load(peer.slot, row::INSTALLED) == 0).collect()
     }
 
-    /// Whether some member has wedged the present view: then all have installed it.
+    /// Whether some member has wedged the present view. In that case all members have installed it.
     pub fn somebody_wedged(&self) -> bool {
         let view = self.number();
         self.watched.iter().any(|&slot| self.table.load(slot, row::WEDGED) > view)
     }
 
-    /// Looks at the rows and the time. True if anything new was seen.
+    /// Reads the rows, and sends a heartbeat if one is due. Returns true if anything new was seen.
     pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
         let mut news = self.observe_rows(fabric)?;
         if self.detector.is_due(now_ms, self.settings.failure_timeout_ms) {
@@ -286,10 +289,11 @@ impl Membership {
         Ok(news)
     }
 
-    /// Accuses the members whose heartbeat stands still, and acquits those whose heartbeat moves again.
+    /// Accuses the members that are silent, and acquits those with a heartbeat that moves again.
     fn judge_heartbeats(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let table = &self.table;
-        // Bytes that arrive are a sign of life: on a slow network a heartbeat comes behind all that was written before it.
+        // Received bytes count as a sign of life: on a slow network a heartbeat arrives behind everything written
+        // before it.
         let load = |slot| table.load(slot, row::HEARTBEAT).wrapping_add(fabric.received_from(slot));
         let timeout_ms = self.patience_ms();
         let looks = self.detector.look(now_ms, timeout_ms, &self.watched, load);
@@ -312,22 +316,25 @@ impl Membership {
         news
     }
 
-    /// The processes of whose links nothing has come for so long that their connections are better made again: after an outage of
-    /// the network, TCP tries the old one again only after a pause as long as the outage.
+    /// Takes the slots with links that have been silent for so long that they should be relinked.
+    ///
+    /// After a network outage, TCP retries the old connection only after a pause as long as the outage.
     pub fn take_mute(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.mute)
     }
 
-    /// For how long a member may stand still: the failure timeout, or longer where this process itself did not run when it
-    /// wanted to.
+    /// How long a member may be silent before it is suspected, in milliseconds.
+    ///
+    /// This is the failure timeout, or longer if this process itself did not run when it wanted to.
     pub fn patience_ms(&self) -> u64 {
         self.detector.patience_ms(self.failure_timeout_ms())
     }
 
-    /// This process ran again after `elapsed_ms` by its host's clock.
+    /// Notes that this process ran again after `elapsed_ms`, measured by its host's clock.
     ///
-    /// One that stood still for long is heard again by those who waited for it only in a moment: until then it does not go on
-    /// without them, although others that stood still may be enough.
+    /// After a long pause, the members that waited for this one need a moment to receive its heartbeat and withdraw
+    /// their accusations. Until then this member, as a leader, does not remove them, although others that paused too
+    /// may form a majority with it.
     pub fn ran_after(&mut self, elapsed_ms: u64, now_ms: u64) {
         self.detector.ran_after(elapsed_ms, self.settings.failure_timeout_ms);
         if elapsed_ms > self.failure_timeout_ms() / 2 {
@@ -335,24 +342,24 @@ impl Membership {
         }
     }
 
-    /// Whether the founder in `slot` is still to start its engine: there is no heartbeat yet that could stand still.
+    /// Whether the founder in `slot` has not started its engine yet, so that it has no heartbeat that could stop.
     fn has_not_begun(&self, slot: Slot) -> bool {
         let load = |column| self.table.load(slot, column);
         self.founding && load(row::INSTALLED) == 0 && load(row::HEARTBEAT) == 0
     }
 
-    /// All founders run. One that has begun just now has had no time for a heartbeat.
+    /// Notes that all founders run. Restarts the detector, since the last founder has had no time for a heartbeat.
     pub fn founded(&mut self) {
         self.founding = false;
         self.detector.begin();
     }
 
-    /// The time between two heartbeats.
+    /// The time between two heartbeats, in milliseconds.
     pub fn beat_ms(&self) -> u64 {
         detector::beat_ms(self.settings.failure_timeout_ms)
     }
 
-    /// When [`Membership::observe`] has something to do even if nothing arrives.
+    /// When [`Membership::observe`] has something to do even if nothing arrives, in milliseconds.
     pub fn next_look_ms(&self) -> u64 {
         self.detector.next_beat_ms(self.settings.failure_timeout_ms)
     }
@@ -372,7 +379,7 @@ impl Membership {
         Ok(news)
     }
 
-    /// What was observed of members since the last call that speaks against them.
+    /// Takes the faults of members observed since the last call.
     pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
         std::mem::take(&mut self.faults)
     }
@@ -383,21 +390,21 @@ impl Membership {
         }
     }
 
-    /// Says that this process wants to leave.
+    /// Publishes that this process wants to leave.
     pub fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
         if self.table.load(self.me.slot, row::LEAVING) == 0 {
             self.store_and_push(row::LEAVING, 1, fabric);
         }
     }
 
-    /// Says that this process has the group's state.
+    /// Publishes that this process has the group's state.
     pub fn ready(&mut self, fabric: &mut dyn Fabric) {
         if self.table.load(self.me.slot, row::READY) == 0 {
             self.store_and_push(row::READY, 1, fabric);
         }
     }
 
-    /// What the row shows of an epoch is over; it is about no epoch while it is being cleared.
+    /// Clears the epoch columns of this process's row. `EPOCH` is 0 during that, so the row is about no epoch.
     fn clear_epoch(&mut self, fabric: &mut dyn Fabric) {
         self.store_and_push(row::EPOCH, 0, fabric);
         for offset in row::GUARDS.step_by(8) {
@@ -406,8 +413,9 @@ impl Membership {
         self.table.push(fabric, &self.audience, row::GUARDS, Source::Snapshot);
     }
 
-    /// The next view begins here, which was decided. What it begins with, for the data plane, which is to push what it shows
-    /// before [`Membership::installed`].
+    /// Begins the decided view. Returns the layout for the data plane, the change, and the slots that departed.
+    ///
+    /// The data plane must push its own columns before [`Membership::installed`] is called.
     pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(Layout, ViewChange, Vec<Slot>)> {
         let value = self.epoch.decided.take().or_else(|| self.invited.take())?;
         let change = ViewChange {
@@ -444,8 +452,9 @@ impl Membership {
         Some((layout, change, gone))
     }
 
-    /// The data plane is in the new view too, and has pushed what it shows of it: shows so, and accuses whom there is no link
-    /// with.
+    /// Publishes that this member runs the new view, and accuses the members that it has no link with.
+    ///
+    /// The data plane is in the view by then and has pushed its columns.
     pub fn installed(&mut self, fabric: &mut dyn Fabric) {
         let shown = self.number() + 1;
         self.store_and_push(row::INSTALLED, shown, fabric);

@@ -1,9 +1,10 @@
-//! Single-decree Paxos over rows: one decision per epoch, among the old view's voters.
+//! Single-decree Paxos over rows: one decision per epoch, made by the voters of the old view.
 //!
-//! Nothing is sent to anyone: a leader shows its ballot as its own promise, members that see it promise too; it shows the
-//! value, members that see it accept; whoever sees a majority of acceptances of one ballot has learnt the decision.
+//! There are no messages. A leader publishes its ballot as its own promise, and members that see it promise it too. The
+//! leader then publishes the value, and members that see it accept it. A member that sees a majority of acceptances of
+//! one ballot has learnt the decision.
 //!
-//! In a group with a log each of these votes is on disk before it is shown ([`Membership::ledger_to_save`],
+//! In a group with a log each vote is on disk before it is published ([`Membership::ledger_to_save`],
 //! [`Membership::voted`]).
 
 use super::Membership;
@@ -13,27 +14,27 @@ use super::view::Value;
 use crate::fabric::{Fabric, Rank};
 use crate::planted::{self, Bug};
 
-/// The first pause of a leader that was overtaken, in milliseconds; it doubles up to `PAUSE_MAX_MS`.
+/// The first pause of a leader that was overtaken, in milliseconds. It doubles up to `PAUSE_MAX_MS`.
 const PAUSE_MS: u64 = 8;
 const PAUSE_MAX_MS: u64 = 512;
 
-/// How far a leader's attempt has come.
+/// How far a leader's attempt has progressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
     Idle,
-    /// Waits for promises of this ballot.
+    /// It waits for promises of this ballot.
     Prepared(Ballot),
-    /// Has shown the value of this ballot.
+    /// It has published the value of this ballot.
     Proposed(Ballot),
 }
 
-/// A leader's side of the epoch.
+/// The state of a leader in the epoch.
 pub(super) struct Leader {
     stage: Stage,
-    /// When to give the present attempt up, or to make the next one.
+    /// When to abandon the present attempt or make the next one, in milliseconds.
     until_ms: u64,
     pause_ms: u64,
-    /// State of the pauses' randomness.
+    /// The state of the random generator for pauses.
     random: u64,
 }
 
@@ -46,9 +47,9 @@ impl Leader {
         (self.stage, self.until_ms, self.pause_ms) = (Stage::Idle, 0, PAUSE_MS);
     }
 
-    /// A random pause, the longer the more attempts came before it.
+    /// Begins a random pause. Its length grows with the number of earlier attempts.
     fn pause(&mut self, now_ms: u64) {
-        // xorshift: any spread will do.
+        // xorshift: any distribution will do.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -58,10 +59,10 @@ impl Leader {
 }
 
 impl Membership {
-    /// One step of the decision. True if anything moved.
+    /// Makes one step towards the decision. Returns true if anything changed.
     pub fn decide(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
-        // While a vote is on its way to the disk there is no other.
+        // While one vote is being written to disk, there is no other vote.
         let mut moved = self.epoch.vote.is_none() && self.promise_others(me, fabric);
         moved |= self.epoch.vote.is_none() && self.lead(me, now_ms, fabric);
         moved |= self.epoch.vote.is_none() && self.accept_others(me, fabric);
@@ -82,12 +83,12 @@ impl Membership {
         self.table.load(self.me.slot, row::PROPOSED) > 0
     }
 
-    /// When [`Membership::decide`] has something to do even if nothing arrives.
+    /// When [`Membership::decide`] has something to do even if nothing arrives, in milliseconds.
     pub fn next_attempt_ms(&self) -> u64 {
         self.epoch.leader.until_ms.max(self.rest_until_ms())
     }
 
-    /// Promises the highest ballot that its own leader shows.
+    /// Promises the highest ballot that its own leader has published.
     fn promise_others(&mut self, me: Rank, fabric: &mut dyn Fabric) -> bool {
         let shown = self.epoch.shown.iter().enumerate().filter(|&(rank, _)| rank != me);
         let asked =
@@ -101,7 +102,7 @@ impl Membership {
         }
     }
 
-    /// Votes: at once, or where there is a log when the vote is on disk.
+    /// Casts a vote: publishes it at once, or in a group with a log once it is on disk.
     fn vote(&mut self, me: Rank, vote: Vote, fabric: &mut dyn Fabric) {
         if !self.settings.logs || planted::is(Bug::VoteBeforeSaved) {
             return self.show_vote(me, vote, fabric);
@@ -109,7 +110,7 @@ impl Membership {
         self.epoch.vote = Some(vote);
     }
 
-    /// The vote that [`Membership::ledger_to_save`] handed out is on disk: shows it.
+    /// Publishes the vote that [`Membership::ledger_to_save`] handed out, which is on disk now.
     pub fn voted(&mut self, fabric: &mut dyn Fabric) {
         if let Some((me, vote)) = self.my_rank().zip(self.epoch.vote.take_if(|vote| vote.asked)) {
             self.show_vote(me, vote, fabric);
@@ -126,7 +127,7 @@ impl Membership {
             record = Some(words).filter(|_| propose);
         }
         if promise > self.promise() {
-            // In a write after the record: a leader that sees the promise sees what was accepted before.
+            // This write follows the record: a leader that sees the promise must also see the earlier acceptance.
             self.epoch.shown[me].promise = promise;
             self.store_and_push(row::PROMISE, promise.0, fabric);
         }
@@ -135,7 +136,7 @@ impl Membership {
         }
     }
 
-    /// Accepts the highest value shown by its own leader, unless a higher ballot was promised.
+    /// Accepts the value of the highest ballot that its own leader has proposed, unless a higher ballot is promised.
     fn accept_others(&mut self, me: Rank, fabric: &mut dyn Fabric) -> bool {
         let shown = self.epoch.shown.iter().enumerate().filter(|&(rank, _)| rank != me);
         let proposed = shown.filter_map(|(rank, shown)| shown.proposed.as_ref().map(|p| (rank, p)));
@@ -164,7 +165,7 @@ impl Membership {
         })
     }
 
-    /// The leader's step.
+    /// Makes the leader's step. Returns true if anything changed.
     fn lead(&mut self, me: Rank, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let highest = self.epoch.shown.iter().map(|shown| shown.promise).max().unwrap_or_default();
         let ballot = match &self.epoch.leader.stage {
@@ -172,7 +173,7 @@ impl Membership {
             Stage::Prepared(ballot) | Stage::Proposed(ballot) => *ballot,
         };
         if highest > ballot || now_ms >= self.epoch.leader.until_ms {
-            // Overtaken, or somebody it counted on is gone.
+            // Another leader has overtaken this one, or a member that it counted on has failed.
             self.epoch.leader.stage = Stage::Idle;
             self.epoch.leader.pause(now_ms);
             return true;
@@ -191,7 +192,7 @@ impl Membership {
         }
         let first = Ballot::new(1, 0);
         if me == 0 && highest < first {
-            // The lowest ballot there is: nobody can have accepted anything before it.
+            // This is the lowest ballot there is, so no member can have accepted anything before it.
             self.show(me, first, value, now_ms, fabric);
             return true;
         }
@@ -202,7 +203,9 @@ impl Membership {
         true
     }
 
-    /// With promises of a majority: proposes what may have been decided before, or else the own value.
+    /// Proposes a value once a majority has promised `ballot`.
+    ///
+    /// The value is one that may have been decided already, or else this member's own value.
     fn propose(&mut self, me: Rank, ballot: Ballot, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let shown = self.epoch.shown.iter().enumerate();
         let promised: Vec<Rank> = shown.filter(|(_, shown)| shown.promise == ballot).map(|(rank, _)| rank).collect();
@@ -218,7 +221,7 @@ impl Membership {
         true
     }
 
-    /// Accepts the own value, then shows the proposal.
+    /// Accepts this member's own proposal, then publishes it.
     fn show(&mut self, me: Rank, ballot: Ballot, value: Value, now_ms: u64, fabric: &mut dyn Fabric) {
         self.vote(me, Vote::accept(ballot, value, true), fabric);
         self.epoch.leader.stage = Stage::Proposed(ballot);

@@ -1,10 +1,12 @@
-//! The last view's own epoch, run by the restarted processes of its members after a total failure.
+//! The end of the last view after a total failure, run by the restarted processes of its members.
 //!
-//! A restarted process goes on where its ledger says: in its last view, wedged, with what it promised and accepted. Members
-//! are the same by slot and number, in another life ([`Peer::is_same_member`]). What the flush compares is how far the logs
-//! go, as ends of streams; ring positions are zero, since the rings are new. If a value may have been decided before the
-//! failure it is adopted, like in any epoch; it names former lives, so its view is gone through in the same way. A value of
-//! their own names the present lives: that view runs.
+//! A restarted process continues from its ledger: in its last view, wedged, with its promise and its accepted value. It
+//! is the same member, with the same slot and member id, in another incarnation ([`Peer::is_same_member`]). The flush
+//! compares how far the logs go, expressed as ends of streams. Ring positions are zero, since the rings are new.
+//!
+//! A value that may have been decided before the failure is adopted, as in any epoch. It names earlier incarnations, so
+//! the members end its view in the same way. A value that the restarted members propose themselves names the present
+//! incarnations, and its view runs.
 
 use super::ledger::{Ledger, Vote};
 use super::row::{self, Ballot, Record};
@@ -16,7 +18,7 @@ use crate::log::Version;
 use crate::multicast::End;
 
 impl Membership {
-    /// Goes on in the view of `ledger`.
+    /// Continues in the view of `ledger`, which has wedged.
     pub fn resume(&mut self, ledger: Ledger, fabric: &mut dyn Fabric) {
         self.restarting = true;
         let Ledger { began, promise, accepted, .. } = ledger;
@@ -34,12 +36,12 @@ impl Membership {
         self.store_and_push(row::EPOCH, number + 1, fabric);
     }
 
-    /// Whether two name the same process; while a group is restarted, whether they name the same member.
+    /// Whether `a` and `b` are the same process, or during a restart the same member.
     pub(super) fn is_same(&self, a: Peer, b: Peer) -> bool {
         if self.restarting { a.is_same_member(b) } else { a == b }
     }
 
-    /// The process that is `member` now.
+    /// The process that currently is `member`: during a restart, its present incarnation.
     pub(super) fn living(&self, member: Peer) -> Peer {
         match self.restarting {
             false => member,
@@ -48,7 +50,7 @@ impl Membership {
         }
     }
 
-    /// Whether `peer` is another process than the one that the view has in its slot.
+    /// Whether `peer` is a different process from the one that the view has in that slot.
     pub fn is_stranger(&self, peer: Peer) -> bool {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| member.peer).any(|member| member.slot == peer.slot && !self.is_same(member, peer))
@@ -59,17 +61,17 @@ impl Membership {
         self.view.iter().flat_map(|view| &view.members).any(|member| member.peer == peer)
     }
 
-    /// Whether the link to some process of this member is up.
+    /// Whether the link to some process of member `id` is up.
     pub fn is_linked_with(&self, id: MemberId) -> bool {
         self.linked_with().any(|linked| linked == id)
     }
 
-    /// The members to some process of which the link is up.
+    /// The members of which some process is linked.
     pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
         self.links.iter().flatten().filter(|link| link.up).map(|link| link.peer.id)
     }
 
-    /// The members that are not here, by rank; those that are here, a bit per rank, may be enough to go on.
+    /// The members that are not linked, by rank, and whether the linked ones, with this one, are a majority.
     pub fn absent(&self) -> (Vec<(Rank, Peer)>, bool) {
         let Some(view) = &self.view else { return (Vec::new(), false) };
         let ranks = view.members.iter().map(|member| member.peer).enumerate();
@@ -78,8 +80,9 @@ impl Membership {
         (absent, view.is_majority(here, self.settings.lone_survivor))
     }
 
-    /// How far a log goes, as ends of the present view's streams, whose last record is `last`; nowhere, if that is of an
-    /// earlier view.
+    /// How far a log with the last record `last` goes, as ends of the present view's streams.
+    ///
+    /// If `last` is of an earlier view, every end is 0.
     pub fn ends_of(&self, last: Version) -> Vec<End> {
         let Some(view) = &self.view else { return Vec::new() };
         let (order, next) = (view.order, last.sequence + 1);
@@ -90,7 +93,9 @@ impl Membership {
         (0..view.members.len() as u64).map(|rank| End { messages: messages(rank), frames: 0, word: 0 }).collect()
     }
 
-    /// How far the logs of those who are here go, and who has all of it; `None` until all candidates have told.
+    /// How far the logs of the candidates go, and a process that has all of it.
+    ///
+    /// `None` until all candidates have published how far their logs go.
     pub fn log_target(&self) -> Option<(Vec<End>, Peer)> {
         let target = self.target(self.candidates())?;
         let has = |rank: &Rank| self.epoch.shown[*rank].wedged.as_ref() == Some(&target);
@@ -99,7 +104,7 @@ impl Membership {
         Some((target, self.living(view.members[source].peer)))
     }
 
-    /// Whether this process, which is being restarted, was in the first view only, and has not voted to end it.
+    /// Whether this restarting process was only ever in the first view, and has not voted to end it.
     pub fn has_only_founded(&self) -> bool {
         let has_no_vote = |rank: usize| {
             let shown = &self.epoch.shown[rank];
@@ -109,12 +114,12 @@ impl Membership {
         is_first && self.restarting && !self.is_decided() && self.my_rank().is_some_and(has_no_vote)
     }
 
-    /// What was decided: by rank where the view's streams end.
+    /// The decided ends of the view's streams, by rank.
     pub fn decided_ends(&self) -> Option<Vec<End>> {
         self.epoch.decided.as_ref().map(Value::ends)
     }
 
-    /// What follows for a restarted process from what was decided.
+    /// The consequence of the decision for this restarted process. `None` while nothing is decided.
     pub fn outcome(&self) -> Option<Outcome> {
         let value = self.epoch.decided.as_ref()?;
         let named = |member: &Member| member.peer.is_same_member(self.me);
@@ -125,18 +130,18 @@ impl Membership {
         })
     }
 
-    /// The view that was decided runs: members are processes again.
+    /// Ends the restart: the decided view runs, and members are identified by incarnation again.
     pub fn restarted(&mut self) {
         self.restarting = false;
     }
 }
 
-/// What follows for a restarted process from a decision.
+/// The consequence of a decision for a restarted process.
 pub enum Outcome {
-    /// The view runs, with this process in it.
+    /// The decided view runs, with this process in it.
     Runs,
-    /// It was decided before the failure, and names the member's former life: the view is gone through next.
+    /// The decision is from before the failure and names an earlier incarnation. The members end its view next.
     GoesOn(Box<Ledger>),
-    /// The group goes on without this member.
+    /// The group continues without this member.
     Removed,
 }

@@ -1,11 +1,12 @@
-//! The membership's row: what a process tells of itself, of its view, and of how its epoch ends.
+//! The membership's row: the data that a process publishes about itself, its view and the end of its epoch.
 //!
-//! All columns are words; records are guarded by a word that is pushed in a later write. What belongs to one epoch is
-//! valid while [`EPOCH`] names it, before and after the look ([`read`]); it is cleared when the next view begins. The
-//! decision of a view stays until the one after the next is taken, for whoever is late ([`decided`]).
+//! All columns are words. A record is guarded by a word that is pushed in a later write. Columns about one epoch are
+//! valid while [`EPOCH`] names it, both before and after they are read ([`read`]). The next view clears them when it
+//! begins. The decision that ends a view stays readable, for members that are late, until the owner has the decision
+//! that ends the view after the next ([`decided`]).
 //!
-//! [`CHANGES`] is pushed last, in a write of its own, after anything but a heartbeat: a peer that has seen its value has
-//! seen everything.
+//! [`CHANGES`] is pushed last, in a write of its own, after any change except a heartbeat. A peer that has seen its
+//! value has seen all earlier changes.
 
 use super::accusations::{self, Counters};
 use super::causes::CAUSE_WORDS;
@@ -14,49 +15,54 @@ use crate::fabric::{SLOTS, Slot, TableId, TableSpec};
 use crate::multicast::End;
 use crate::sst::{Column, Table};
 
-/// Grows while the owner's engine makes progress.
+/// A counter that rises while the owner's engine makes progress.
 pub(super) const HEARTBEAT: Column = Column(0);
-/// In a group with a log: everything that the owner publishes after this bears a later time, in nanoseconds. It stands still
-/// while an epoch ends. Pushed together with [`HEARTBEAT`].
+/// In a group with a log: a time in nanoseconds. Everything that the owner publishes after this has a later time.
+///
+/// It does not move while an epoch ends. It is pushed together with [`HEARTBEAT`].
 pub(super) const CLOCK: Column = Column(8);
-/// In a group with a log: what the clock of the owner's host says, in nanoseconds since 1970. Pushed together with
-/// [`HEARTBEAT`].
+/// In a group with a log: the clock of the owner's host, in nanoseconds since 1970.
+///
+/// It is pushed together with [`HEARTBEAT`].
 pub(super) const HOST_CLOCK: Column = Column(16);
-/// How often the rest of the row changed.
+/// How often the rest of the row has changed.
 pub(super) const CHANGES: Column = Column(24);
-/// One above the number of the view whose epoch the row's columns are about; 0 while they are being cleared.
+/// One above the number of the view that the row's epoch columns are about. 0 while they are being cleared.
 pub(super) const EPOCH: Column = Column(32);
-/// One above the number of the view that the owner has installed; 0 before the first.
+/// One above the number of the view that the owner has installed. 0 before the first.
 pub(super) const INSTALLED: Column = Column(40);
-/// One above the number of the last view that the owner has wedged, guarding [`WEDGE`].
+/// One above the number of the last view that the owner has wedged. Guards [`WEDGE`].
 pub(super) const WEDGED: Column = Column(48);
-/// One above the number of the last view whose decision the owner knows, guarding [`DECISION`].
+/// One above the number of the last view that the owner knows the decision of. Guards [`DECISION`].
 pub(super) const DECIDED: Column = Column(56);
 /// 1 once the owner wants to leave.
 pub(super) const LEAVING: Column = Column(64);
-/// 1 once the owner has the group's state, so that it can be a voter.
+/// 1 once the owner has the group's state and can be a voter.
 pub(super) const READY: Column = Column(72);
 
-/// Of the epoch: the highest ballot the owner has promised; stored after the accepted record it follows from.
+/// Per epoch: the highest ballot that the owner has promised. Stored after the acceptance that preceded it.
 pub(super) const PROMISE: Column = Column(80);
-/// Of the epoch: how often it has changed the record in [`ACCEPT`], [`PROPOSE`], [`FLUSH`], each in two slots by parity.
+/// Per epoch: the number of changes of the record in [`ACCEPT`].
+///
+/// [`PROPOSED`] and [`FLUSHED`] count for [`PROPOSE`] and [`FLUSH`] in the same way. Each record has two slots, chosen
+/// by the parity of its counter.
 pub(super) const ACCEPTED: Column = Column(88);
 pub(super) const PROPOSED: Column = Column(96);
 pub(super) const FLUSHED: Column = Column(104);
-/// Of the epoch: by accuser's rank, its [`Counters`]; the owner's own, and what it has read of others.
+/// Per epoch, by accuser's rank: its [`Counters`]. They are the owner's own and those that it has read from others.
 pub(super) const EDGES: Column = Column(112);
-/// By slot: the incarnation of the process that the owner is linked with, 0 for none.
+/// By slot: the incarnation of the process that the owner is linked with, or 0.
 pub(super) const LINKED: Column = EDGES.at(SLOTS * accusations::WORDS);
-/// The owner's own timeouts, in milliseconds; they never change.
+/// The owner's own timeouts, in milliseconds. They never change.
 pub(super) const FAILURE_TIMEOUT: Column = LINKED.at(SLOTS);
 pub(super) const PARTITION_TIMEOUT: Column = FAILURE_TIMEOUT.at(1);
-/// The owner's ends of all streams by rank, as it wedged.
+/// The ends of all streams at the owner when it wedged, by rank.
 pub(super) const WEDGE: Column = PARTITION_TIMEOUT.at(1);
 const FLUSH: Column = WEDGE.at(ENDS_WORDS);
 const ACCEPT: Column = FLUSH.at(2 * ENDS_WORDS);
 const PROPOSE: Column = ACCEPT.at(2 * BALLOT_WORDS);
 pub(super) const DECISION: Column = PROPOSE.at(2 * BALLOT_WORDS);
-/// By accused rank: why the owner accuses that member in this epoch, for people; shown before the accusation.
+/// By accused rank: why the owner accuses that member in this epoch, as text. Published before the accusation.
 pub(super) const CAUSES: Column = DECISION.at(2 * VALUE_WORDS);
 const END: Column = CAUSES.at(SLOTS * CAUSE_WORDS);
 
@@ -65,15 +71,16 @@ const ENDS_WORDS: usize = 3 * SLOTS;
 /// Words of a ballot with its value.
 const BALLOT_WORDS: usize = 1 + VALUE_WORDS;
 
-/// The guards of the epoch: what a new one clears.
+/// The guards of the epoch's records, which a new epoch clears.
 pub(super) const GUARDS: std::ops::Range<usize> = PROMISE.0..LINKED.0;
-/// The membership's table.
+/// The shape of the membership's table.
 pub fn table_spec() -> TableSpec {
     let len = END.0.next_multiple_of(64);
     TableSpec { id: TableId(0), columns_len: len, row_len: len }
 }
 
-/// A ballot: an attempt and the rank of the leader that makes it, ordered. 0 is none.
+/// A ballot: an attempt and the rank of the leader that makes it. Ballots are ordered by attempt, then rank. 0 means
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Ballot(pub(super) u64);
 
@@ -91,7 +98,7 @@ impl Ballot {
     }
 }
 
-/// What a peer shows of the end of an epoch.
+/// The columns that a member publishes about the end of an epoch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Shown {
     pub(super) wedged: Option<Vec<End>>,
@@ -103,12 +110,13 @@ pub(super) struct Shown {
     pub(super) accusations: Vec<Counters>,
 }
 
-/// A peer's record is none that a correct member writes.
+/// A peer's record that no correct member writes.
 #[derive(Debug)]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// What the process in `slot` shows of the epoch of view `view` with `members` members; `None` if its row is about another
-/// one.
+/// Reads the epoch columns of the process in `slot`, for view `view` with `members` members.
+///
+/// `None` if the row is about another epoch, or changes too often to be read.
 pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Result<Option<Shown>, Malformed> {
     let of_this = || table.load(slot, EPOCH) == view + 1;
     if !of_this() {
@@ -117,7 +125,7 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     let word = |rank: usize, n: usize| table.load(slot, EDGES.at(rank * accusations::WORDS + n));
     let counters = |rank| Counters::new(std::array::from_fn(|n| word(rank, n)));
     let accusations = (0..members).map(counters).collect();
-    // The promise first: whoever shows it has shown what it had accepted before.
+    // The promise is loaded first: its owner has published earlier acceptances before it.
     let promise = Ballot(table.load(slot, PROMISE));
     let looked = (|| {
         let accepted = ballot(table, slot, ACCEPTED, ACCEPT)?;
@@ -125,13 +133,13 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
         let flushed = two_slots(table, slot, FLUSHED, FLUSH, ENDS_WORDS, |_| 3 * members)?;
         Some((accepted, proposed, flushed))
     })();
-    // One that changes all the time is looked at again: it announces each change.
+    // The record changes at each look. The owner moves `CHANGES` after each change, so the row is read again.
     let Some((accepted, proposed, flushed)) = looked else { return Ok(None) };
     let wedged = (table.load(slot, WEDGED) == view + 1).then(|| words(table, slot, WEDGE, 3 * members));
     if !of_this() {
         return Ok(None);
     }
-    // Only now: what was read while the row went on to another epoch may be anything.
+    // Decoded only after the last check of `EPOCH`. Words read while the row moves to another epoch can be anything.
     let decode = |record: Option<Vec<u64>>| match record {
         None => Ok(None),
         Some(words) => match Value::decode(&words[1..]) {
@@ -149,9 +157,9 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     }))
 }
 
-/// The decision of view `view`, if the process in `slot` shows it.
+/// Reads the decision of view `view`, if the process in `slot` publishes it.
 pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<Value>, Malformed> {
-    // The slot is used again for the decision after the next, by an owner that runs that view.
+    // The slot is reused for the decision of view `view + 2`. The owner has installed that view by then.
     let shows =
         || (view + 1..=view + 2).contains(&table.load(slot, DECIDED)) && table.load(slot, INSTALLED) <= view + 2;
     if !shows() {
@@ -173,8 +181,10 @@ fn ballot(table: &Table, slot: Slot, counter: Column, record: Column) -> Option<
     two_slots(table, slot, counter, record, BALLOT_WORDS, |column| 1 + Value::words(table.load(slot, column.at(1))))
 }
 
-/// Reads a record that changes: loads its counter, copies the slot, loads the counter again, and starts over unless it is
-/// unchanged. `len` says how long the record in a slot is. The outer `None`: it changed at each of many looks.
+/// Reads a record that may change while it is read.
+///
+/// Loads the counter, copies the slot and loads the counter again. Starts over unless the counter is unchanged. `len`
+/// returns the length of the record in a slot. The outer `None` means that the record changed at each of 16 looks.
 fn two_slots(
     table: &Table,
     slot: Slot,
@@ -202,23 +212,25 @@ fn words(table: &Table, slot: Slot, column: Column, len: usize) -> Vec<u64> {
 }
 
 fn ends(words: &[u64]) -> Vec<End> {
-    // A position is modulo 2^32.
+    // A ring position is modulo 2^32.
     words.chunks_exact(3).map(|w| End { messages: w[0], frames: w[1], word: w[2] as u32 }).collect()
 }
 
-/// Which record to write.
+/// A record of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Record {
     Wedge,
     Flush,
     Accept,
     Propose,
-    /// Of the view with this number.
+    /// The decision of the view with this number.
     Decision(u64),
 }
 
 impl Record {
-    /// Where its words go, and the guard with its value, given what the guard is now.
+    /// Returns the column of the record, its guard, and the new value of the guard.
+    ///
+    /// `guard_now` returns the present value of a guard.
     pub(super) fn place(self, view: u64, guard_now: impl Fn(Column) -> u64) -> (Column, Column, u64) {
         let next = |counter: Column, record: Column, stride: usize| {
             let count = guard_now(counter) + 1;
@@ -234,12 +246,12 @@ impl Record {
     }
 }
 
-/// Ends as words of a record.
+/// Encodes ends as words of a record.
 pub(super) fn end_words(ends: &[End]) -> Vec<u64> {
     ends.iter().flat_map(|end| [end.messages, end.frames, u64::from(end.word)]).collect()
 }
 
-/// A ballot and its value as words of a record.
+/// Encodes a ballot and its value as words of a record.
 pub(super) fn ballot_words(ballot: Ballot, value: &Value) -> Vec<u64> {
     std::iter::once(ballot.0).chain(value.encode()).collect()
 }

@@ -1,4 +1,4 @@
-//! Views, and the values that the epochs' decisions agree on.
+//! Views, and the values on which the decisions of epochs agree.
 
 use crate::config::MemberId;
 use crate::fabric::{Rank, SLOTS, Slot};
@@ -9,16 +9,16 @@ use crate::multicast::order::Order;
 /// A process in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The place of its rows.
+    /// The index of its rows in all tables.
     pub slot: Slot,
-    /// Its number.
+    /// Its member id.
     pub id: MemberId,
-    /// The random number of its process's life.
+    /// A random number that identifies this run of the process.
     pub incarnation: u64,
 }
 
 impl Peer {
-    /// Whether it is the same member of a view, in whichever life of its process.
+    /// Whether `other` is the same member of a view, in any incarnation.
     pub fn is_same_member(self, other: Peer) -> bool {
         (self.slot, self.id) == (other.slot, other.id)
     }
@@ -29,26 +29,26 @@ impl Peer {
 pub struct Member {
     /// Its process.
     pub peer: Peer,
-    /// Whether it counts for majorities; one that has joined does once its state is in.
+    /// Whether it counts for majorities. A joiner does once it has the state.
     pub voter: bool,
 }
 
-/// A view: who is in the group, in rank order, the oldest members first.
+/// A view: the members of the group in rank order, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// 0 for the first, one more for each that follows.
+    /// The number of the view: 0 for the first, and one more for each successor.
     pub number: u64,
-    /// The members by rank. The lowest rank is the natural leader, where an application wants one.
+    /// The members by rank. The lowest rank is the natural leader for an application that needs one.
     pub members: Vec<Member>,
     /// The order of its messages.
     pub order: Order,
 }
 
 impl View {
-    /// The view that the founders begin with, all of them voters.
+    /// The founders' first view, in which all of them are voters. Message indices begin at `base`.
     pub fn first(founders: &[Peer], base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
-        // One number lies before it, for the decision that began it: see `Value::order`.
+        // One sequence number is left for the decision that began the view: see `Value::order`.
         let first = base * founders.len() as u64 + 1;
         View { number: 0, members, order: Order { senders: founders.len(), base, first } }
     }
@@ -58,12 +58,13 @@ impl View {
         self.members.iter().position(|member| member.peer.slot == slot)
     }
 
-    /// The members' numbers by rank.
+    /// The member ids by rank.
     pub fn ids(&self) -> Vec<MemberId> {
         self.members.iter().map(|member| member.peer.id).collect()
     }
 
-    /// Whether `ranks`, a bit each, are more than half of the voters. With `lone` one of two is enough.
+    /// Whether `ranks`, one bit per rank, contain more than half of the voters. With `lone`, one of two voters is
+    /// enough.
     pub(super) fn is_majority(&self, ranks: u64, lone: bool) -> bool {
         let voters = self.members.iter().filter(|member| member.voter).count();
         let votes = self.members.iter().enumerate().filter(|(rank, m)| m.voter && ranks >> rank & 1 == 1).count();
@@ -74,33 +75,34 @@ impl View {
 /// Why a member is not in the next view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// It asked to.
+    /// It asked to leave.
     Left,
-    /// It failed, or could not be worked with.
+    /// It failed, or the other members could not work with it.
     Failed,
 }
 
-/// What the members of a view decide when its epoch ends.
+/// The decision of the members of a view at the end of its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value {
     /// The next view.
     pub(super) view: View,
-    /// By rank of the old view: who it was, and where its stream ends.
+    /// The members of the old view by rank, each with the end of its stream.
     pub(super) trims: Vec<(Peer, End)>,
-    /// Bits of the old view's ranks that left in order.
+    /// The ranks of the old view that left on request, one bit per rank.
     pub(super) left: u64,
-    /// The time of the decision, where there is a log: above those of all records before it, and above all that was said of
-    /// the time by members of the old view.
+    /// The time of the decision in a group with a log, in nanoseconds.
+    ///
+    /// It is above the times of all earlier records, and above every time that members of the old view announced.
     pub(super) time_ns: u64,
 }
 
 /// Words of an encoded value before its lists.
 const HEAD_WORDS: usize = 7;
-/// Words of an encoded value, at most.
+/// Maximum words of an encoded value.
 pub(super) const VALUE_WORDS: usize = HEAD_WORDS + 2 * SLOTS + 5 * SLOTS;
 
 impl Value {
-    /// The value as words of a row.
+    /// Encodes the value as words of a row.
     pub(super) fn encode(&self) -> Vec<u64> {
         let View { number, members, order } = &self.view;
         let voters = members.iter().enumerate().fold(0, |bits, (rank, m)| bits | u64::from(m.voter) << rank);
@@ -117,13 +119,13 @@ impl Value {
         words
     }
 
-    /// How many words the value takes whose first word is `first`; at most [`VALUE_WORDS`].
+    /// The number of words of an encoded value with the first word `first`; at most [`VALUE_WORDS`].
     pub(super) fn words(first: u64) -> usize {
         let (members, trims) = (first as u32 as usize, (first >> 32) as usize);
         (HEAD_WORDS + 2 * members.min(SLOTS) + 5 * trims.min(SLOTS)).min(VALUE_WORDS)
     }
 
-    /// `None` if the words are no value.
+    /// Decodes a value. `None` if the words are not a value.
     pub(super) fn decode(words: &[u64]) -> Option<Value> {
         let [counts, number, base, first, voters, left, time_ns, ..] = *words else { return None };
         let (count, trimmed) = (counts as u32 as usize, (counts >> 32) as usize);
@@ -153,31 +155,33 @@ impl Value {
         Some(Value { view: View { number, members, order }, trims, left, time_ns })
     }
 
-    /// The order of the view that follows one of `order` whose streams end at `trims`. Its first number leaves one out, which
-    /// is the decision's own place in the log.
+    /// The order of the next view, with `members` members, after a view of order `order` with the ends `trims`.
+    ///
+    /// The first sequence number is one higher than necessary: the number before it is the decision's own position in
+    /// the log.
     pub(super) fn order(order: Order, trims: &[End], members: usize) -> Order {
         let messages = || trims.iter().map(|end| end.messages);
         let base = messages().fold(order.base, u64::max);
         Order { senders: members, base, first: order.horizon(messages()) + 1 }
     }
 
-    /// Where the old view's streams end, by rank.
+    /// The ends of the old view's streams, by rank.
     pub(super) fn ends(&self) -> Vec<End> {
         self.trims.iter().map(|&(_, end)| end).collect()
     }
 
-    /// The place of the decision in the log: before everything of the view that it begins.
+    /// The decision's position in the log: before all messages of the view that it begins.
     pub(super) fn version(&self) -> Version {
         Version { view: self.view.number, sequence: self.view.order.first - 1 }
     }
 
-    /// The next view's members that were not in the old one.
+    /// The members of the next view that were not in the old one.
     pub(super) fn joined(&self) -> impl Iterator<Item = Peer> {
         let old = |peer: &Peer| self.trims.iter().any(|(before, _)| before == peer);
         self.view.members.iter().map(|member| member.peer).filter(move |peer| !old(peer))
     }
 
-    /// The old view's members that are not in the next one, and why.
+    /// The members of the old view that are not in the next one, each with the reason.
     pub(super) fn departed(&self) -> impl Iterator<Item = (Peer, Departure)> {
         let stays = |peer: &Peer| self.view.members.iter().any(|member| member.peer == *peer);
         self.trims.iter().enumerate().filter(move |(_, (peer, _))| !stays(peer)).map(|(rank, &(peer, _))| {

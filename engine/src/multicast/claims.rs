@@ -1,18 +1,22 @@
-//! Who owns which words of the ring: lock-free claims by any thread, read in order by the engine.
+//! Lock-free claims of ring space. Any thread claims, and the engine reads the claims in order.
 //!
-//! A claim is one compare-and-swap on `head`, which packs the ring position in words (high half) and the ticket of the
-//! next frame (low half), both modulo 2^32. Each frame has a ticket and, by it, a slot. Committing stores the frame's
-//! length and flags, tagged with the ticket, in its slot; the engine reads slots in ticket order and stops at the first
-//! whose tag is not the one it waits for. Slots are private memory: ring bytes, which hold anything, decide nothing.
+//! A claim is one compare-and-swap on `head`. It packs the ring position in words (high half) and the ticket of the
+//! next frame (low half), both modulo 2^32. Each frame has a ticket, which selects a slot. A commit stores the frame's
+//! length and flags in that slot, tagged with the ticket. The engine reads slots in ticket order and stops at the first
+//! with an unexpected tag. Slots are private memory. Ring bytes can hold anything and are never used to decide whether
+//! a frame is committed.
 //!
-//! Who synchronises with whom:
-//! * committer → engine: the slot, stored Release after the payload, loaded Acquire before it is read;
-//! * committer and engine, as a leave drops what is open: the committer stores its slot, then looks at `drop`; the engine stores
-//!   `drop`, then looks at the slots. The fence between the two makes one of them see the other, and costs committers nothing;
-//! * claimer and engine, where the ring gets new memory: see [`super::memories`], for which `head` is sequentially consistent;
-//! * engine → claimer: `freed`, stored Release after the last reader is done, loaded Acquire before bytes are reused.
-//!   It is loaded before `head`, so that `head` is never behind it: the engine frees only what it saw committed, and
-//!   that came after its claim.
+//! Synchronisation:
+//! * Committer to engine: the slot is stored with Release after the payload, and loaded with Acquire before the payload
+//!   is read.
+//! * Committer and engine, when a leave drops open claims: the committer stores its slot, then reads `drop`. The engine
+//!   stores `drop`, then reads the slots. A fence between the two steps on each side makes one side see the other. It
+//!   costs committers nothing.
+//! * Claimer and engine, when the ring gets new memory: see [`super::memories`]. For this, `head` is sequentially
+//!   consistent.
+//! * Engine to claimer: `freed` is stored with Release after the last reader is done, and loaded with Acquire before
+//!   bytes are reused. It is loaded before `head`, so `head` is never behind it: the engine frees only frames that it
+//!   saw committed, which is after the claim.
 
 use super::frame::{self, WORD};
 use crate::sync::{AtomicBool, AtomicU64, Fence, Ordering, yield_now};
@@ -20,28 +24,28 @@ use crossbeam_utils::CachePadded;
 
 /// Slot flag: the frame is padding.
 pub(super) const PADDING: u8 = 4;
-/// Slot flag, with [`PADDING`]: the rest of the ring before a wrap, whose message follows in the same claim.
+/// Slot flag, with [`PADDING`]: the rest of the ring before a wrap. The same claim contains the message after it.
 pub(super) const WRAP: u8 = 8;
-/// The flags of padding whose bytes another thread may still write: a claim that was open when the process left.
+/// The flags of padding that another thread may still write to: its claim was open when the process left.
 pub(super) const DROPPED: u8 = PADDING | 1;
 
-/// Values of `drop`: nothing was dropped; the engine looks what is open; it has looked.
+/// Values of `drop`: nothing was dropped; the engine is looking for open claims; it has found them all.
 const NO_DROP: u64 = 0;
 const DROPS: u64 = 1;
 const DROPPED_ALL: u64 = 2;
 
-/// A claimed frame, not committed yet.
+/// A frame that is claimed and not committed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// Its ticket modulo 2^32.
     pub ticket: u32,
     /// Its position in the ring, in words modulo 2^32.
     pub word: u32,
-    /// Payload bytes, with those that are not the application's.
+    /// Payload bytes, including the stamp.
     pub len: u32,
 }
 
-/// A committed frame as the engine finds it.
+/// A committed frame as read by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) len: usize,
@@ -54,11 +58,11 @@ pub(super) struct Claims {
     freed: CachePadded<AtomicU64>,
     /// A claim was refused since space was last freed.
     starved: AtomicBool,
-    /// Whether open claims are being dropped, or were, and, by slot, which: a bit each.
+    /// The state of dropping open claims, and the dropped ones: one bit per slot.
     drop: AtomicU64,
     drop_fence: Fence,
     dropped: Box<[AtomicU64]>,
-    /// The first ticket that was not claimed when they were dropped.
+    /// The first ticket that was not claimed when the open claims were dropped.
     drop_end: AtomicU64,
     slots: Box<[AtomicU64]>,
     ring_words: u32,
@@ -72,18 +76,18 @@ fn unpack(state: u64) -> (u32, u32) {
     ((state >> 32) as u32, state as u32)
 }
 
-/// The slot of a frame that is claimed and not committed: tagged with the ticket.
+/// The slot value of a claimed frame that is not committed: tagged with the ticket.
 fn open(claim: Claim) -> u64 {
     u64::from(claim.ticket) << 32 | u64::from(claim.len)
 }
 
-/// The slot of a committed frame: tagged with the ticket plus one; flags and length in the low half.
+/// The slot value of a committed frame: tagged with the ticket plus one; flags and length in the low half.
 fn slot(ticket: u32, len: usize, flags: u8) -> u64 {
     u64::from(ticket.wrapping_add(1)) << 32 | u64::from(flags) << 28 | len as u64
 }
 
 impl Claims {
-    /// For a ring of `ring_words`, a power of two, whose first frame has `ticket` and lies at `word`.
+    /// Creates the claims of a ring of `ring_words`, a power of two. The first frame has `ticket` and lies at `word`.
     pub(super) fn new(ring_words: u32, slots: u32, ticket: u32, word: u32) -> Claims {
         assert!(ring_words.is_power_of_two() && slots.is_power_of_two());
         let dropped = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
@@ -111,8 +115,10 @@ impl Claims {
         &self.slots[ticket as usize & (self.slots.len() - 1)]
     }
 
-    /// Claims a contiguous frame for `len` payload bytes. The error says that the ring is full, and is true for the first
-    /// to find it so: the engine must be woken, to ask the others for what frees space.
+    /// Claims a contiguous frame for `len` payload bytes.
+    ///
+    /// The error means that the ring is full. It is true for the first refusal since space was freed: the caller must
+    /// wake the engine, which then asks the peers for the deliveries that free space.
     #[inline]
     pub(super) fn claim(&self, len: usize) -> Result<Claim, bool> {
         let need = frame::words(len);
@@ -146,14 +152,15 @@ impl Claims {
         }
     }
 
-    /// Hands a claimed frame, filled, to the engine, unless it was dropped.
+    /// Commits a claimed and filled frame to the engine, unless it was dropped.
     #[inline]
     pub(super) fn commit(&self, claim: Claim, flags: u8) {
         self.slot_of(claim.ticket).store(slot(claim.ticket, claim.len as usize, flags), Ordering::Release);
     }
 
-    /// As [`Claims::commit`], for a claim that comes from outside: false as well if it is not open. Only its ticket and length
-    /// matter, and the slot knows both; of two commits of one claim only one succeeds.
+    /// As [`Claims::commit`], for a claim from foreign code. Returns false also if the claim is not open.
+    ///
+    /// The ticket and length identify a claim, and the slot holds both. Of two commits of one claim only one succeeds.
     pub(super) fn commit_if_open(&self, claim: Claim, flags: u8) -> bool {
         let committed = slot(claim.ticket, claim.len as usize, flags);
         let slot = self.slot_of(claim.ticket);
@@ -162,8 +169,9 @@ impl Claims {
         was_open && self.is_kept(claim.ticket)
     }
 
-    /// Whether the claim of `ticket` was not dropped before its owner committed it. With a fence between the commit and this,
-    /// either the engine sees the commit, or its drop is seen here.
+    /// Whether the claim of `ticket` was committed before it could be dropped.
+    ///
+    /// With a fence between the commit and this call, either the engine sees the commit, or this call sees the drop.
     #[inline]
     pub(super) fn is_kept(&self, ticket: u32) -> bool {
         !self.has_dropped() || !self.was_dropped(ticket)
@@ -182,7 +190,7 @@ impl Claims {
         (&self.dropped[place / 64], 1 << (place % 64))
     }
 
-    /// Whether a leave drops claims, or has.
+    /// Whether a leave is dropping claims or has dropped them.
     #[inline]
     pub(super) fn has_dropped(&self) -> bool {
         self.drop.load(Ordering::Relaxed) != NO_DROP
@@ -190,13 +198,15 @@ impl Claims {
 
     fn is_dropped(&self, ticket: u32) -> bool {
         let (word, bit) = self.dropped_bit(ticket);
-        // A later frame in that slot is another one.
+        // Otherwise the slot holds a later frame.
         let is_before = (self.drop_end.load(Ordering::Relaxed) as u32).wrapping_sub(ticket) as i32 > 0;
         is_before && word.load(Ordering::Relaxed) & bit != 0
     }
 
-    /// Makes padding of every open claim, whose commit fails from then on; the number of them. For a ring from which nothing
-    /// is claimed any more: the owner of such a claim may still write to its bytes, which nobody else gets. Engine only.
+    /// Turns every open claim into padding and returns their number. Their commits fail from then on. Engine only.
+    ///
+    /// Nothing may be claimed from this ring afterwards. The owner of a dropped claim may still write to its bytes, so
+    /// they are never given to another claim.
     pub(super) fn drop_open(&self) -> usize {
         if self.has_dropped() {
             return 0;
@@ -218,7 +228,7 @@ impl Claims {
         count
     }
 
-    /// The frame of `ticket`, once it is committed or dropped. Engine only.
+    /// The frame of `ticket`, if it is committed or dropped. Engine only.
     #[inline]
     pub(super) fn committed(&self, ticket: u32) -> Option<Committed> {
         let state = self.slot_of(ticket).load(Ordering::Acquire);
@@ -234,19 +244,20 @@ impl Claims {
         self.starved.load(Ordering::Relaxed)
     }
 
-    /// Gives everything before (`word`, `ticket`) back to claimers. Engine only.
+    /// Frees everything before (`word`, `ticket`) for new claims. Engine only.
     pub(super) fn free(&self, word: u32, ticket: u32) {
         self.freed.store(pack(word, ticket), Ordering::Release);
-        // Whoever is refused from now on rings again; whoever was refused just before is told of the free.
+        // A claimer that is refused after this wakes the engine again. One refused just before is notified of the freed
+        // space.
         self.starved.store(false, Ordering::Relaxed);
     }
 
-    /// The most frames claimed and not freed.
+    /// The maximum number of frames that are claimed and not freed.
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// The ticket that the next claim gets: everything claimed so far is below it.
+    /// The ticket of the next claim. Every claim so far has a lower ticket.
     pub(super) fn next_ticket(&self) -> u32 {
         unpack(self.head.load(Ordering::SeqCst)).1
     }
@@ -284,7 +295,7 @@ mod tests {
         assert_eq!(claims.committed(second.ticket), Some(Committed { len: 16, flags: DROPPED }));
     }
 
-    /// What has not been claimed was not dropped, whichever slot it would have.
+    /// A ticket that was not claimed was not dropped, even if its slot belongs to a dropped claim.
     #[test]
     fn a_full_ring_of_open_claims_is_dropped_once() {
         let claims = Claims::new(64, 8, u32::MAX - 2, 0);
@@ -360,12 +371,12 @@ mod loom_tests {
             self.0[word as usize % self.0.len()].with_mut(|p| unsafe { *p = value });
         }
         fn read(&self, word: u32) -> u64 {
-            // SAFETY: committed and not freed; loom checks it.
+            // SAFETY: the word is committed and not freed; loom checks it.
             self.0[word as usize % self.0.len()].with(|p| unsafe { *p })
         }
     }
 
-    /// The engine's side: takes `frames` messages, checks their payload, frees each.
+    /// The engine's side: takes `frames` messages, reads their payload and frees each of them.
     fn drain(claims: &Claims, memory: &Memory, frames: usize, ticket: &mut u32, word: &mut u32) -> Vec<u64> {
         let mut seen = Vec::new();
         while seen.len() < frames {
@@ -394,7 +405,7 @@ mod loom_tests {
         }
     }
 
-    /// All schedules with at most three preemptions: more would take hours, and find what these find.
+    /// Explores all schedules with at most three preemptions. More would take hours and find the same errors.
     fn model(check: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
@@ -423,7 +434,7 @@ mod loom_tests {
         });
     }
 
-    /// A commit that succeeds is seen by the engine, and no other is.
+    /// The engine sees a commit if and only if it succeeds.
     #[test]
     fn loom_a_claim_is_committed_or_dropped() {
         for outside in [false, true] {

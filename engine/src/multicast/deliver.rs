@@ -1,17 +1,18 @@
-//! The walk along the order: hands over what its mode allows, skips nulls, stops at what is not safe yet.
+//! The walk along the order. It delivers the messages that their modes allow, skips nulls, and stops at a message that
+//! is not safe yet.
 
 use super::frame::Mode;
 use super::{Breach, Delivery, Multicast};
 use crate::fabric::Rank;
 
-/// Messages handed to the application before the engine looks at the network again.
+/// Maximum messages that one pass delivers before the engine looks at the network again.
 const DELIVERIES_PER_PASS: usize = 8192;
-/// Numbers of the order, nulls included, that one pass goes through.
+/// Maximum sequence numbers, nulls included, that one pass walks over.
 const NUMBERS_PER_PASS: u64 = 1 << 16;
 
-/// Where deliveries go, and how long a pass lasts: the engine sends heartbeats between passes.
+/// The receiver of deliveries. It also limits the time of a pass, because the engine sends heartbeats between passes.
 pub trait Sink {
-    /// Takes a message. False if the pass has lasted long enough: what is left waits for the next one.
+    /// Takes a message. Returns false if the pass has lasted long enough; the next pass delivers the rest.
     fn deliver(&mut self, delivery: Delivery<'_>) -> bool;
 
     /// Whether the pass has lasted long enough, for work that delivers nothing.
@@ -20,7 +21,7 @@ pub trait Sink {
     }
 }
 
-/// Passes end when there is nothing left to deliver.
+/// A closure never ends a pass. The pass ends when there is nothing left to deliver.
 impl<F: FnMut(Delivery<'_>)> Sink for F {
     fn deliver(&mut self, delivery: Delivery<'_>) -> bool {
         self(delivery);
@@ -28,8 +29,10 @@ impl<F: FnMut(Delivery<'_>)> Sink for F {
     }
 }
 
-/// Where the walk is, and what it has handed over: kept apart from the rest of the state, because a loop over small
-/// messages is as fast as its variables stay in registers.
+/// The position of the walk and counts of its deliveries.
+///
+/// It is separate from the rest of the state because a loop over small messages is fast only while its variables stay
+/// in registers.
 struct Walk {
     next: u64,
     turn: Rank,
@@ -37,13 +40,15 @@ struct Walk {
     frames: usize,
     words: u32,
     bytes: u64,
-    /// The sink says that the pass has lasted long enough.
+    /// The sink has reported that the pass has lasted long enough.
     over: bool,
 }
 
 impl Multicast {
-    /// Delivers what its mode allows, in the order, up to a bound of messages, or until `sink` says that the pass has lasted
-    /// long enough; `fifo` messages as soon as they lead their stream. True if anything was delivered or skipped.
+    /// Delivers in order the messages that their modes allow. Returns true if anything was delivered or skipped.
+    ///
+    /// Stops at a limit of messages, or when `sink` reports that the pass has lasted long enough. Delivers a `fifo`
+    /// message as soon as it is the next one of its stream.
     pub fn deliver(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         self.stability.refresh();
         let first = self.next;
@@ -64,13 +69,14 @@ impl Multicast {
         passed.map(|()| walk.frames > 0 || self.next != first)
     }
 
-    /// Goes along the order until something has to be waited for, or enough was handed over to look around.
+    /// Walks the order until a message must wait, or until the pass is long enough.
     fn walk(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Breach> {
         let senders = self.senders();
-        // At the end of an epoch everything decided is delivered, whatever its mode, and what nobody has is skipped.
+        // At the end of an epoch everything decided is delivered in any mode, and messages that no member has are
+        // skipped.
         let all = self.ending;
         let end = self.arrived.min(walk.next + NUMBERS_PER_PASS);
-        // The pass ends when `delivered` is worth telling: senders may wait for it.
+        // The pass ends when `delivered` is due to be pushed, since senders may wait for it.
         let (tell_frames, tell_words) = self.tell_at();
         let (most_frames, most_words) = match all {
             true => (DELIVERIES_PER_PASS, u32::MAX),
@@ -85,7 +91,7 @@ impl Multicast {
             let (sender, index) = (walk.turn, walk.index);
             let stream = &mut self.streams[sender];
             if stream.next > index {
-                // A `fifo` message, delivered ahead of its place, or a null before one.
+                // A `fifo` message that was delivered ahead of the order, or a null before one.
                 unstable |= stream.go_through(index) && index >= self.stability.stable(sender);
             } else {
                 match stream.head().map_err(|what| Breach { peer: sender, what })? {
@@ -123,7 +129,7 @@ impl Multicast {
         Ok(())
     }
 
-    /// Delivers the `fifo` messages that lead their streams, ahead of the order.
+    /// Delivers, ahead of the order, the `fifo` messages that are next in their streams.
     fn pass_fifo(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Breach> {
         let (order, view, stamp) = (self.order, self.view, self.ring().stamp());
         for (sender, stream) in self.streams.iter_mut().enumerate() {

@@ -1,9 +1,10 @@
-//! The data plane's part in the end of an epoch and the begin of the next.
+//! The data plane's part in the end of an epoch and the beginning of the next.
 //!
-//! [`Multicast::wedge`] stops the streams and says where each ends here. [`Multicast::missing`] tells which bytes some
-//! target covers that are not here; when they are, [`Multicast::raise`] takes note, without delivering anything.
-//! [`Multicast::end`] makes the decided ends final: [`Multicast::deliver`] then hands over all that is left up to them, and
-//! [`Multicast::enter`] begins the next view. Streams of members that go on continue where the old view ended.
+//! [`Multicast::wedge`] stops the streams and returns where each ends here. [`Multicast::missing`] returns the bytes up
+//! to a target that are not here. When they have arrived, [`Multicast::raise`] records that, without delivering
+//! anything. [`Multicast::end`] makes the decided ends final, and [`Multicast::deliver`] then delivers everything up to
+//! them. [`Multicast::enter`] begins the next view. The streams of members that stay continue where they ended in the
+//! old view.
 
 use super::stability::Stability;
 use super::stream::Stream;
@@ -15,10 +16,10 @@ use crate::planted::{self, Bug};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where a stream ends.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct End {
-    /// Messages, with the nulls among them: the index of the next.
+    /// Messages, including nulls: the index of the next one.
     pub messages: u64,
     /// Frames.
     pub frames: u64,
@@ -29,17 +30,17 @@ pub struct End {
 /// A member of a view as the data plane sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
-    /// Where its row is.
+    /// The slot of its row.
     pub slot: Slot,
-    /// Its number.
+    /// Its member id.
     pub id: MemberId,
-    /// Whether it votes.
+    /// Whether it is a voter.
     pub voter: bool,
-    /// Where its stream ended in the view before; zero for one that is new.
+    /// Where its stream ended in the previous view. Zero for a new member.
     pub start: End,
 }
 
-/// What a view begins with.
+/// The data that the data plane needs to begin a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// The view's number.
@@ -48,23 +49,25 @@ pub struct Layout {
     pub seats: Vec<Seat>,
     /// Its order.
     pub order: Order,
-    /// The time of the decision that began it, where there is a log, in nanoseconds.
+    /// The time of the decision that began the view, in nanoseconds, in a group with a log.
     pub time_ns: u64,
 }
 
-/// Where a peer is, seen from a member that is in some view.
+/// The position of a peer relative to this member's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// In an earlier view, or in none.
+    /// It is in an earlier view, or in none.
     Behind,
-    /// In this view.
+    /// It is in this view.
     Here,
     /// It has wedged this view.
     Gone,
 }
 
 impl Multicast {
-    /// Stops publishing and taking in. Where each stream ends here, by rank; the own one with all that is put on it.
+    /// Stops publishing and taking in. Returns where each stream ends here, by rank.
+    ///
+    /// The end of this member's own stream covers everything that it has published.
     pub fn wedge(&mut self) -> Vec<End> {
         self.wedged = true;
         let streams = self.streams.iter().enumerate();
@@ -84,19 +87,19 @@ impl Multicast {
         own && counts && end.frames.abs_diff(here.frames) <= ring && u64::from(words) <= ring
     }
 
-    /// Where each stream ends that has been taken care of here: as wedged, and raised since.
+    /// The ends up to which this member has each stream, as wedged and as raised since.
     pub fn flushed(&self) -> &[End] {
         &self.flushed
     }
 
-    /// The bytes of a stream's row, up to `target`, that this member does not have and must fetch.
+    /// The byte ranges of a stream's row up to `target` that this member lacks and must fetch.
     pub fn missing(&self, stream: Rank, target: End) -> impl Iterator<Item = Range<usize>> {
         let here = self.flushed[stream];
         let to = if target.frames > here.frames { target.word } else { here.word };
         self.streams[stream].between(here.word, to)
     }
 
-    /// Everything of `stream` up to `target` is in its row now: checks that it is a stream that ends there.
+    /// Raises the end of `stream` to `target`. Its bytes are in the row now. Checks that the frames end there.
     pub fn raise(&mut self, stream: Rank, target: End) -> Result<(), String> {
         let here = self.flushed[stream];
         if target.frames > here.frames {
@@ -119,7 +122,9 @@ impl Multicast {
         Ok(())
     }
 
-    /// The own row has new memory, `row`, in which the next view begins. False if there is no room for it: see `memories`.
+    /// Gives this member's row new memory, `row`, in which the next view begins.
+    ///
+    /// Returns false if too many former memories are still in use: see `memories`.
     pub fn renew(&mut self, row: Arc<Row>) -> bool {
         let renewed = self.publisher.renew(row.clone());
         if renewed {
@@ -128,8 +133,9 @@ impl Multicast {
         renewed
     }
 
-    /// Finds the rows that the members have in this view: what is fetched and delivered of them lies there. A bit for each
-    /// rank that has no row here yet.
+    /// Finds the members' rows in this view, from which frames are fetched and delivered.
+    ///
+    /// Returns the ranks without a row here yet, one bit per rank.
     pub fn follow_all(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> u64 {
         let mut awaited = 0;
         for peer in 0..self.senders() {
@@ -140,7 +146,7 @@ impl Multicast {
         awaited
     }
 
-    /// Finds the row that `peer` has in this view, which it has begun. False if it is not here yet.
+    /// Finds the row of `peer`, which has begun this view. Returns false if the row is not here yet.
     pub(super) fn follow(&mut self, peer: Rank, fabric: &mut dyn Fabric) -> bool {
         match fabric.renewed(self.seats[peer].slot, self.table.id(), self.view) {
             Renewed::Same => {}
@@ -150,7 +156,7 @@ impl Multicast {
         true
     }
 
-    /// The row of the member of `rank` lies in `row` from now on.
+    /// Makes `row` the row of the member of `rank`.
     fn moves_to(&mut self, rank: Rank, row: Arc<Row>) {
         self.table.attach(self.seats[rank].slot, row.clone());
         self.streams[rank].moves_to(row.clone());
@@ -159,18 +165,19 @@ impl Multicast {
         }
     }
 
-    /// The link with the process in `slot` was made again, while this member is wedged; `row` is that process's row and keeps
-    /// what it held.
+    /// Notes that the link with the process in `slot` was relinked while this member is wedged.
+    ///
+    /// `row` is that process's row and keeps its contents.
     pub fn relink(&mut self, slot: Slot, row: Arc<Row>, fabric: &mut dyn Fabric) {
         match self.seats.iter().position(|seat| seat.slot == slot) {
             Some(rank) => self.moves_to(rank, row),
             None => self.table.attach(slot, row),
         }
-        // What was pushed over the former link may be lost.
+        // Writes over the former link may be lost.
         self.table.push(fabric, &[slot], 0..super::COLUMNS_LEN, Source::Snapshot);
     }
 
-    /// The epoch ends here: what the streams bring up to `trim`, by rank, is delivered, and nothing else.
+    /// Ends the epoch: the streams are delivered up to the ends `trim`, by rank, and no further.
     pub fn end(&mut self, trim: &[End]) {
         self.ending = true;
         let most = self.most();
@@ -186,22 +193,23 @@ impl Multicast {
         self.arrived = self.order.horizon(self.streams.iter().map(|stream| stream.messages));
     }
 
-    /// Whether the epoch's end is final here.
+    /// Whether the end of the epoch is decided and final here.
     pub fn is_ending(&self) -> bool {
         self.ending
     }
 
-    /// The table that its rings lie in.
+    /// The table that holds this subgroup's rings.
     pub fn table_id(&self) -> TableId {
         self.table.id()
     }
 
-    /// Whether all that the ended epoch brings is delivered.
+    /// Whether everything up to the decided ends is delivered.
     pub fn has_ended(&self) -> bool {
         self.ending && self.next >= self.arrived
     }
 
-    /// A view begins. All that the one before brought is delivered here, and every member of this one has received it.
+    /// Begins a view. This member has delivered everything of the previous view, and all members of this one have
+    /// received it.
     pub fn enter(&mut self, layout: &Layout, fabric: &mut dyn Fabric) -> Result<(), Breach> {
         let own = self.table.me();
         let Layout { view, seats, order, time_ns } = layout;
@@ -221,12 +229,12 @@ impl Multicast {
         }
         let known =
             |seat: &Seat| self.seats.iter().position(|old| old.slot == seat.slot).map(|old| self.delivered[old]);
-        // A member that is new needs nothing of what came before it.
+        // A new member needs nothing of the earlier views.
         self.delivered = seats.iter().map(|seat| known(seat).unwrap_or(order.first)).collect();
         (self.view, self.order) = (*view, *order);
         self.me = seats.iter().position(|seat| seat.slot == own).unwrap_or(0);
         if let Some(row) = self.table.row(own) {
-            // Its memory may be new.
+            // The row may have new memory.
             self.streams[self.me].moves_to(row.clone());
         }
         self.peers = seats.iter().map(|seat| seat.slot).filter(|&slot| slot != own).collect();

@@ -3,25 +3,29 @@
 //! Header word, from the low bit: 28 bits payload length in bytes, 2 bits [`Mode`], 1 bit *padding*, 1 bit reserved
 //! (zero), 32 bits message index modulo 2^32.
 
-/// Bytes of a ring word; frames are made of whole words.
+/// Bytes of a ring word. A frame consists of whole words.
 pub(super) const WORD: usize = 8;
 /// Bits of the length in a header.
 const LENGTH_BITS: u32 = 28;
-/// Largest payload a header can carry.
+/// Largest payload length that a header can express, in bytes.
 pub(super) const PAYLOAD_MAX: usize = (1 << LENGTH_BITS) - 1;
 
-/// When a message may be delivered; a flag of each message. One order holds for all modes.
+/// The delivery mode of a message: when it may be delivered. All modes share one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Mode {
-    /// As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+    /// Delivered as soon as it and all earlier messages of its sender are here. It may overtake messages of other
+    /// senders.
     Fifo = 0,
-    /// In the total order, as soon as everything before it is here (optimistic: it can be lost with all that saw it).
+    /// Delivered in the total order, as soon as everything before it is here.
+    ///
+    /// This is optimistic: the message can be lost together with all members that received it.
     Ordered = 1,
-    /// In the total order, once every member has received it.
+    /// Delivered in the total order, once every member has received it.
     Safe = 2,
-    /// In the total order, once every member has received it and the voters (all, or as many as are configured) have it on
-    /// their disks. Only in a group with a log.
+    /// Delivered in the total order, once every member has received it and enough voters have it on disk.
+    ///
+    /// All voters, or as many as are configured. Only in a group with a log.
     Durable = 3,
 }
 
@@ -31,12 +35,12 @@ impl Mode {
     }
 }
 
-/// What a header says.
+/// The kind of a frame, from its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An application message; its index modulo 2^32.
+    /// An application message, with its index modulo 2^32.
     Message { mode: Mode, index: u32 },
-    /// Bytes to skip: the end of the ring, or a reservation that was dropped.
+    /// Bytes to skip: the end of the ring, or a dropped reservation.
     Padding,
 }
 
@@ -50,11 +54,12 @@ pub(super) struct Header {
 /// Words of a frame with a payload of `len` bytes.
 #[inline]
 pub(super) fn words(len: usize) -> u32 {
-    // Fits: the payload has at most 2^28 bytes.
+    // This fits: the payload has at most 2^28 bytes.
     (1 + len.div_ceil(WORD)) as u32
 }
 
-/// Mode, length and index of a word that is a message's header: without the detour over a [`Header`], on the path of every message.
+/// Mode, length and index, if `word` is the header of a message. Avoids building a [`Header`], since it runs for every
+/// message.
 #[inline(always)]
 pub(super) fn message(word: u64) -> Option<(Mode, usize, u32)> {
     let mode = match word as u32 >> LENGTH_BITS {
@@ -77,7 +82,7 @@ impl Header {
         self.len as u64 | low | u64::from(index) << 32
     }
 
-    /// `None` if the word is no header.
+    /// Decodes a header. `None` if the word is not a header.
     #[inline]
     pub(super) fn decode(word: u64) -> Option<Header> {
         let (kind, len) = match message(word) {

@@ -1,14 +1,14 @@
-//! The memories of the own ring, on shared memory: one at a time, and those before it for as long as claims are open there.
+//! The memories of this member's ring on shared memory: the present one, and former ones with open claims.
 //!
-//! When a member has departed, the ring goes on in new memory, so that what the departed one may still read never changes
-//! ([`crate::fabric::Fabric::renew`]). Frames that were claimed before and are not published lie in the former memory, whose
-//! address their owners have; the publisher takes them over as it publishes them. Each claim remembers which memory it was
-//! assigned.
+//! When a member departs, the ring continues in new memory. So the bytes that the departed member may still read never
+//! change ([`crate::fabric::Fabric::renew`]). Frames that were claimed before and are not published lie in the former
+//! memory. Their owners hold its address. The publisher copies each of them when it publishes it. Each claim records
+//! the memory that it was assigned.
 //!
-//! Who synchronises with whom: a claimer makes its claim, then looks which memory is the present one, both sequentially
-//! consistent; the engine makes another the present one, then looks which ticket comes next. So a claimer of that ticket or
-//! a later one is assigned the new memory, and the former one has no readers once everything before it is published: a claim
-//! is published after its commit, and its owner touches nothing after that.
+//! Synchronisation: a claimer makes its claim, then loads the present memory. The engine stores another present memory,
+//! then loads the next ticket. All four accesses are sequentially consistent. So a claimer of that ticket or a later
+//! one is assigned the new memory. The former memory has no users once everything before that ticket is published: a
+//! claim is published after its commit, and its owner does not touch the bytes after the commit.
 
 use crate::fabric::Row;
 use std::ops::Range;
@@ -16,12 +16,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
-/// Former memories that are kept, at most, and the present one; a place is a byte.
+/// Maximum number of memories: the present one and the former ones. A place fits in one byte.
 const MEMORIES: usize = 256;
 
-/// One of them.
+/// One memory of the ring.
 pub(super) struct Memory {
-    /// As of `row`.
+    /// The address and length of `row`.
     base: *mut u8,
     len: usize,
     /// Its place among the memories.
@@ -49,26 +49,26 @@ impl Memory {
     #[inline]
     pub(super) fn ptr(&self, range: Range<usize>) -> NonNull<u8> {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a row of {}", self.len);
-        // SAFETY: in range by the assertion, of memory that is mapped somewhere.
+        // SAFETY: the range is checked by the assertion, and the memory is mapped as long as the row exists.
         unsafe { NonNull::new_unchecked(self.base.add(range.start)) }
     }
 }
 
 pub(super) struct Memories {
-    /// The present one, which is one of `all`.
+    /// The present memory, which is one of `all`.
     present: AtomicPtr<Memory>,
-    /// Each made by [`Memory::leak`], or null.
+    /// All memories. Each is made by [`Memory::leak`], or null.
     all: [AtomicPtr<Memory>; MEMORIES],
-    /// By former memory: the first ticket that was not claimed when it became one. Engine only.
+    /// By former memory: the first ticket that was not claimed when it became a former one. Engine only.
     ends: [AtomicU32; MEMORIES],
-    /// There are former ones. Engine only.
+    /// Whether there are former memories. Engine only.
     has_former: AtomicBool,
     /// By slot of a frame: the memory that its claim was assigned.
     assigned: Box<[AtomicU8]>,
 }
 
 impl Memories {
-    /// `row` alone; `slots` is a power of two.
+    /// Starts with `row` as the only memory. `slots` is a power of two.
     pub(super) fn new(row: Arc<Row>, slots: usize) -> Memories {
         let all = [const { AtomicPtr::new(std::ptr::null_mut::<Memory>()) }; MEMORIES];
         let first = Memory::leak(row, 0);
@@ -86,11 +86,11 @@ impl Memories {
         &self.assigned[ticket as usize & (self.assigned.len() - 1)]
     }
 
-    /// Assigns the claim that was just made, of `ticket`, the present memory.
+    /// Assigns the present memory to the claim of `ticket`, which was just made.
     #[inline]
     pub(super) fn assign(&self, ticket: u32) -> &Memory {
         let present = self.present.load(Ordering::SeqCst);
-        // SAFETY: never null, and not let go of while the claim is open, see the module.
+        // SAFETY: never null, and not freed while the claim is open; see the module.
         let present = unsafe { &*present };
         self.slot_of(ticket).store(present.place, Ordering::Relaxed);
         present
@@ -100,7 +100,7 @@ impl Memories {
     pub(super) fn of(&self, ticket: u32) -> &Memory {
         let place = usize::from(self.slot_of(ticket).load(Ordering::Relaxed));
         let memory = self.all[place & (MEMORIES - 1)].load(Ordering::Acquire);
-        // SAFETY: not null, and not let go of by `retire` before the claim is published, see the module.
+        // SAFETY: not null, and `retire` does not free it before the claim is published; see the module.
         unsafe { &*memory }
     }
 
@@ -115,7 +115,7 @@ impl Memories {
         (!std::ptr::eq(assigned, self.present.load(Ordering::Relaxed))).then_some(&*assigned.row)
     }
 
-    /// `row` is the present memory from now on. False if there is no room for it. Engine only.
+    /// Makes `row` the present memory. Returns false if there are too many former ones. Engine only.
     pub(super) fn renew(&self, row: Arc<Row>, next_ticket: impl Fn() -> u32) -> bool {
         let former = self.place();
         let next = (former + 1) % MEMORIES;
@@ -132,11 +132,11 @@ impl Memories {
 
     /// The place of the present memory. Engine only.
     fn place(&self) -> usize {
-        // SAFETY: never null, and let go of by the engine only.
+        // SAFETY: never null, and only the engine frees it.
         usize::from(unsafe { &*self.present.load(Ordering::Relaxed) }.place)
     }
 
-    /// Lets go of the former memories that have no claim that is not published: everything below `published` is. Engine only.
+    /// Frees the former memories with no claim left: every claim below ticket `published` is published. Engine only.
     pub(super) fn retire(&self, published: u32) {
         if !self.has_former.load(Ordering::Relaxed) {
             return;
@@ -151,7 +151,7 @@ impl Memories {
             }
             if is_done {
                 self.all[n].store(std::ptr::null_mut(), Ordering::Relaxed);
-                // SAFETY: made by `Memory::leak`, and given back once; no claim refers to it, see the module.
+                // SAFETY: made by `Memory::leak` and freed once; no claim refers to it, see the module.
                 drop(unsafe { Box::from_raw(memory) });
             }
             left |= !is_done;
@@ -163,7 +163,7 @@ impl Memories {
 impl Drop for Memories {
     fn drop(&mut self) {
         for memory in self.all.iter_mut().map(|place| *place.get_mut()).filter(|memory| !memory.is_null()) {
-            // SAFETY: as in `retire`; nobody has a reference to `self` any more.
+            // SAFETY: as in `retire`; no other reference to `self` exists.
             drop(unsafe { Box::from_raw(memory) });
         }
     }

@@ -1,19 +1,19 @@
 //! The data plane of one subgroup: streams of messages in one round-robin order.
 //!
-//! [`Multicast::advance`] is one pass: take in what peers published, publish what is committed and the nulls that are
-//! due, push the counters. [`Multicast::deliver`] hands everything deliverable to the application. Neither waits for
-//! anything, and each does all there is to do, so batches form by themselves.
+//! [`Multicast::advance`] is one pass: it takes in the counters of peers, publishes committed frames and due nulls, and
+//! pushes the counters. [`Multicast::deliver`] delivers everything deliverable to the application. Neither waits, and
+//! each does all the work there is, so batches form by themselves.
 //!
-//! A row holds a few words, which travel together in one small write: `published`, `delivered`, `wanted`, `persisted` and one
-//! `received` per slot (see [`mod@column`]); then, on the next cache line, the owner's byte ring.
+//! A row begins with a few words that are pushed together in one small write: `published`, `delivered`, `wanted`,
+//! `persisted` and one `received` per slot (see [`mod@column`]). The owner's byte ring begins on the next cache line.
 //!
-//! `delivered` matters only to senders that are short of ring space, so it does not travel by itself for every message:
-//! it goes along with the other counters, by itself when an eighth of a ring is done with, and when a sender asks for it
-//! by `wanted`. So a full ring never waits for ever, and a message delivered costs no write of its own.
+//! `delivered` matters only to senders that are short of ring space. So it is not pushed for every message. It is
+//! pushed with the other counters, alone after an eighth of a ring, and when a sender asks for it by `wanted`. So a
+//! full ring never waits for ever, and a delivery costs no write of its own.
 //!
-//! Views come and go over one row: counters, indices, numbers and ring positions go on ([`order`]). So a view change
-//! registers nothing, exchanges nothing and moves no bytes: frames that were not published, and reservations that are
-//! open, stay where they are and go out in the next view (see `epoch`).
+//! A row outlives views: counters, indices, numbers and ring positions continue ([`order`]). So a view change registers
+//! nothing, exchanges nothing and moves no bytes. Unpublished frames and open reservations stay in place and go out in
+//! the next view (see `epoch`).
 
 mod claims;
 mod deliver;
@@ -53,45 +53,45 @@ use stream::Stream;
 /// The columns of a multicast row.
 pub mod column {
     use crate::sst::Column;
-    /// Frames (low half) and messages with the nulls among them (high half) on the owner's stream, modulo 2^32 each.
+    /// Frames (low half) and messages including nulls (high half) on the owner's stream, each modulo 2^32.
     pub const PUBLISHED: Column = Column(0);
-    /// All messages numbered below this are done with at the owner: their callbacks have returned, and where there is a log
-    /// it has them in memory that is not the ring.
+    /// The owner is done with all messages below this number. Their callbacks have returned, and in a group with a log
+    /// they are copied out of the ring for the log.
     pub const DELIVERED: Column = Column(8);
-    /// The owner is short of ring space and wants to be told as soon as all below this is `delivered`.
+    /// The owner is short of ring space and needs `delivered` to be pushed as soon as it reaches this number.
     pub const WANTED: Column = Column(16);
 
-    /// All messages numbered below this are in the owner's log, synced.
+    /// All messages below this number are in the owner's log, synced.
     pub const PERSISTED: Column = Column(24);
 
-    /// All messages of the stream of the process in `slot` below this index, nulls included, have reached the owner.
+    /// All messages of the process in `slot` below this index, nulls included, have reached the owner.
     pub const fn received(slot: crate::fabric::Slot) -> Column {
         Column(32 + 8 * slot)
     }
 }
 
-/// Where the ring begins: behind the columns, on a cache line of its own.
+/// The offset of the ring: after the columns, on a cache line of its own.
 const COLUMNS_LEN: usize = column::received(SLOTS).0.next_multiple_of(64);
 
-/// One delivered message; the payload is valid during the callback. It is read in place, in ring memory.
+/// One delivered message. Its payload is read in place, in ring memory, and is valid only during the callback.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// The subgroup.
     pub subgroup: SubgroupId,
-    /// The view it is delivered in.
+    /// The view in which it is delivered.
     pub view: u64,
-    /// Who sent it.
+    /// The sender.
     pub sender: MemberId,
-    /// Its number in the subgroup's total order, which goes on from view to view; numbers are skipped where a sender had
-    /// nothing to say.
+    /// Its sequence number in the subgroup's total order, which continues from view to view. The numbers of nulls are
+    /// skipped.
     pub sequence: u64,
     /// The mode it was sent with.
     pub mode: Mode,
-    /// Its bytes.
+    /// Its payload.
     pub payload: &'a [u8],
 }
 
-/// Counters since the start; all but the memory are of this member alone.
+/// Counters of this member since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Messages and payload bytes sent, null messages, and the batches in which they were published.
@@ -112,11 +112,11 @@ pub struct Stats {
     pub passes: u64,
     /// See `passes`.
     pub sleeps: u64,
-    /// What the fabric did.
+    /// The fabric's counters.
     pub fabric: crate::fabric::FabricStats,
 }
 
-/// Where the counters of the first view begin: all zero, but for tests of their wrap-around.
+/// The initial counters of the first view. They are zero, except in tests of their wrap-around.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin {
     /// Index of each sender's first message.
@@ -127,16 +127,16 @@ pub struct Origin {
     pub word: u32,
 }
 
-/// A peer that did what no correct member does.
+/// A protocol violation by a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
-    /// Who.
+    /// The peer.
     pub peer: Rank,
-    /// What, with the value.
+    /// A description, with the offending value.
     pub what: String,
 }
 
-/// The table of a subgroup whose members each have a ring of `ring_bytes`.
+/// The table of a subgroup in which each member has a ring of `ring_bytes`.
 pub fn table_spec(subgroup: SubgroupId, ring_bytes: usize) -> TableSpec {
     // Table 0 is the membership's.
     TableSpec { id: TableId(subgroup.0 + 1), columns_len: COLUMNS_LEN, row_len: COLUMNS_LEN + ring_bytes }
@@ -148,7 +148,7 @@ pub struct Multicast {
     table: Table,
     geometry: Geometry,
     publisher: Publisher,
-    /// The view, its members by rank, the own rank among them, and the others' slots.
+    /// The view, its members by rank, this member's rank, and the slots of the others.
     view: u64,
     seats: Vec<Seat>,
     me: Rank,
@@ -158,38 +158,38 @@ pub struct Multicast {
     hot_len: usize,
     streams: Vec<Stream>,
     stability: Stability,
-    /// Which members have been seen in this view.
+    /// By rank: whether the member has been seen in this view.
     entered: Vec<bool>,
     /// Nothing is published or taken in any more in this view.
     wedged: bool,
-    /// The epoch's end is decided: what is left is delivered.
+    /// The end of the epoch is decided, and the rest is delivered.
     ending: bool,
-    /// Where each stream ends of which what is missing has been fetched; see [`epoch`].
+    /// The end of each stream up to which it is complete here, fetched frames included; see [`epoch`].
     flushed: Vec<End>,
-    /// Everything numbered below this has arrived here.
+    /// Everything below this number has arrived here.
     arrived: u64,
     /// Each member's `delivered`, as last read.
     delivered: Vec<u64>,
-    /// Where there is a log: who feeds it, and each member's `persisted`, as last read.
+    /// In a group with a log: the writer of the log, and each member's `persisted`, as last read.
     scribe: Option<Scribe>,
     persisted: Vec<u64>,
-    /// `persisted` as the peers know it.
+    /// The last `persisted` that was pushed.
     told_persisted: u64,
     /// The next number in the order, its sender and its index.
     next: u64,
     turn: Rank,
     index: u64,
-    /// `next` as the peers know it by `delivered`, and the frames and words of ring handed over since.
+    /// The last `delivered` that was pushed, and the frames and ring words delivered since.
     told: u64,
     untold_frames: usize,
     untold_words: u32,
-    /// What each member wants to be told.
+    /// Each member's `wanted`.
     wanted: Vec<u64>,
     /// See [`Multicast::took_all_in`].
     took_all_in: bool,
-    /// How often ring bytes were given back to the own senders.
+    /// How often ring bytes were freed for this member's senders.
     freed: u64,
-    /// The nulls that are due were held back in the last pass.
+    /// The due nulls were held back in the last pass.
     holds_nulls: bool,
     /// A peer's `received`, as just read.
     told_received: Vec<u64>,
@@ -197,8 +197,8 @@ pub struct Multicast {
 }
 
 impl Multicast {
-    /// The subgroup over the own `row` of the table of [`table_spec`], with no members yet: messages are accepted, and go
-    /// out once [`Multicast::enter`] says who there is.
+    /// Creates the subgroup over this process's `row` of the table of [`table_spec`]. It has no members yet: it accepts
+    /// messages, and they go out after [`Multicast::enter`] names the members.
     pub fn new(
         subgroup: SubgroupId,
         spec: TableSpec,
@@ -248,7 +248,7 @@ impl Multicast {
         }
     }
 
-    /// The row of the process that was attached in `slot`.
+    /// Attaches the row of the process in `slot`.
     pub fn attach(&mut self, slot: Slot, row: Arc<Row>) {
         self.table.attach(slot, row);
     }
@@ -257,12 +257,13 @@ impl Multicast {
         self.seats.len()
     }
 
-    /// The senders' side of the own ring, for any thread.
+    /// The senders' side of this member's ring, for any thread.
     pub fn ring(&self) -> &Arc<SendRing> {
         &self.publisher.ring
     }
 
-    /// One pass but for the deliveries. `standing` tells where a peer is, each time it is asked. True if anything moved.
+    /// Makes one pass, without deliveries. `standing` returns a peer's present position. Returns true if anything
+    /// moved.
     pub fn advance(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
         if self.wedged || self.seats.is_empty() {
             return Ok(false);
@@ -271,7 +272,7 @@ impl Multicast {
         let starved = self.ring().starved();
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
-        // Senders that waited for space have something to say at once: nulls now would push it back by a round.
+        // Senders that waited for space have messages to send at once. Nulls now would delay them by a round.
         self.holds_nulls = freed && starved && !self.holds_nulls;
         let published = self.publish(fabric, wrote, !self.holds_nulls)?;
         let received = self.count_received();
@@ -282,7 +283,7 @@ impl Multicast {
         Ok(took_in || freed || published || received || wants)
     }
 
-    /// Asks the peers for what frees ring space, if a sender is short of it.
+    /// Asks the peers for the deliveries that free ring space, if a sender is short of it.
     fn want(&mut self) -> bool {
         let me = self.me;
         let Some(wanted) = self.publisher.wanted().filter(|&wanted| wanted > self.wanted[me]) else {
@@ -303,7 +304,7 @@ impl Multicast {
             }
             let slot = self.seats[peer].slot;
             if !self.entered[peer] {
-                // What its row shows is of an earlier view, or of none.
+                // Its row is about an earlier view, or about none.
                 if standing(slot) == Standing::Behind {
                     continue;
                 }
@@ -321,8 +322,8 @@ impl Multicast {
             for (told, seat) in self.told_received.iter_mut().zip(&self.seats) {
                 *told = self.table.load(slot, column::received(seat.slot));
             }
-            // After the look: on shared memory the row may already be a later view's, or that of one that goes on without
-            // this member. Whoever wedges says so before its row moves on.
+            // Checked after the loads: on shared memory the row may already be of a later view, also one without this
+            // member. A member publishes that it has wedged before its row changes.
             if standing(slot) == Standing::Gone {
                 self.took_all_in = false;
                 continue;
@@ -334,10 +335,10 @@ impl Multicast {
         Ok(progress)
     }
 
-    /// Takes in what one peer's row showed: the two words, and `told_received`.
+    /// Takes in one peer's `published` and `delivered`, and its counts in `told_received`.
     fn take_in_row(&mut self, peer: Rank, published: u64, delivered: u64) -> Result<bool, String> {
         let mine = self.publisher.messages;
-        // It cannot have got past a message that I have not published.
+        // It cannot have passed a message that this member has not published.
         let next_of_mine = self.order.sequence(mine, self.me);
         let most = self.most();
         let mut progress = self.streams[peer].take_in(published, most)?;
@@ -351,13 +352,13 @@ impl Multicast {
         Ok(progress)
     }
 
-    /// No stream has messages from this index on: whatever takes an index that nobody had takes a slot of its sender's
-    /// ring, which is not free before everybody has delivered it; nulls fill in up to those.
+    /// The index from which on no stream can have messages. A message with a new highest index is an application
+    /// message, and holds a slot of its sender's ring until all members have delivered it. Nulls only fill in up to it.
     fn most(&self) -> u64 {
         self.index + 2 + (self.senders() * self.ring().slots()) as u64
     }
 
-    /// Reuses ring bytes of messages that every member has delivered.
+    /// Frees ring bytes of messages that every member has delivered.
     fn free(&mut self, fabric: &dyn Fabric) -> bool {
         let completed = fabric.completed();
         let mut delivered = self.delivered.iter().copied().min().unwrap_or(0);
@@ -369,7 +370,7 @@ impl Multicast {
         freed
     }
 
-    /// Posts the data of this pass, then shows it: the data first, its counter in a later write.
+    /// Pushes the data of this pass, and its counter in a later write.
     fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool, fill: bool) -> Result<bool, Breach> {
         let me = self.me;
         let counts = self.streams.iter().enumerate();
@@ -398,8 +399,8 @@ impl Multicast {
         self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
     }
 
-    /// Shows what has arrived from everybody. True if peers should hear of it: nulls are acknowledged along with the next
-    /// message, since nobody waits for theirs.
+    /// Stores the `received` of each sender. Returns true if that must be pushed: no sender waits for the
+    /// acknowledgement of a null, so nulls are acknowledged along with the next message.
     fn count_received(&mut self) -> bool {
         let me = self.me;
         let (mut moved, mut tell) = (false, false);
@@ -423,7 +424,7 @@ impl Multicast {
         (self.untold_frames, self.untold_words) = (0, 0);
     }
 
-    /// Pushes `delivered` by itself: when much has been delivered since the counters last travelled, or a sender wants it.
+    /// Pushes `delivered` by itself, if much was delivered since the last push or a sender wants it.
     pub fn tell(&mut self, fabric: &mut dyn Fabric) {
         if self.wedged {
             return;
@@ -438,13 +439,13 @@ impl Multicast {
         }
     }
 
-    /// So many frames or words done with since the counters last travelled are worth a push: an eighth of a ring.
+    /// After this many frames or words `delivered` is pushed by itself: an eighth of a ring.
     fn tell_at(&self) -> (usize, u32) {
         (self.ring().slots() / 8, self.geometry.words / 8)
     }
 
-    /// Per stream of this view, a count that covers all messages that this member sent with a ticket below `ticket`, and
-    /// all that it was delivered; `None` while they are not all published.
+    /// Per stream of this view, a count for a flush. It covers this member's messages with a ticket below `ticket` and
+    /// all messages delivered here. `None` until the former are published.
     pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
         let mut target = self.told();
         let mine = target.get_mut(self.me)?;
@@ -452,23 +453,23 @@ impl Multicast {
         self.publisher.has_published(ticket).then_some(target)
     }
 
-    /// Per stream, how many messages the application has been told, those ahead of the order among them.
+    /// Per stream, how many messages have been delivered to the application, including those ahead of the order.
     pub fn told(&self) -> Vec<u64> {
         self.streams.iter().map(|stream| stream.passed).collect()
     }
 
-    /// Whether at least `k` members (0, or more than there are, means all) have received what `target` covers.
+    /// Whether at least `k` members have received what `target` covers. 0, or more than there are, means all.
     pub fn received_by(&self, k: usize, target: &[u64]) -> bool {
         self.stability.received_by(k, target)
     }
 
-    /// How often ring bytes were given back to the own senders.
+    /// How often ring bytes were freed for this member's senders.
     pub fn freed(&self) -> u64 {
         self.freed
     }
 
-    /// Whether the last pass took in what all peers show, so that [`Multicast::horizon`] covers all that they had published: not
-    /// where one has wedged meanwhile.
+    /// Whether the last pass took in all that the peers had published, so that [`Multicast::horizon`] covers it. It is
+    /// false if one of them has wedged.
     pub fn took_all_in(&self) -> bool {
         self.took_all_in
     }
@@ -478,12 +479,12 @@ impl Multicast {
         self.order.horizon(self.streams.iter().map(|stream| stream.messages))
     }
 
-    /// Whether everything that was claimed so far is published.
+    /// Whether everything claimed so far is published.
     pub fn has_published_all(&self) -> bool {
         self.publisher.has_published(self.ring().next_ticket())
     }
 
-    /// Counters so far, but for those of the engine and the fabric.
+    /// The counters so far, except those of the engine and the fabric.
     pub fn stats(&self) -> Stats {
         let published = self.publisher.published;
         Stats {

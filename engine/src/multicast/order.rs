@@ -1,46 +1,52 @@
-//! The arithmetic of the round-robin order of one view: message `i` of the sender of rank `s` among `S` has number
-//! `first + (i - base) * S + s`. Indices and numbers go on from view to view: `base` is above all indices, and `first`
-//! above all numbers, of the views before.
+//! The arithmetic of the round-robin order of one view.
+//!
+//! Message `i` of the sender of rank `s` among `S` has sequence number `first + (i - base) * S + s`. Indices and
+//! numbers continue from view to view: `base` is above all indices of earlier views, and `first` above all their
+//! numbers.
 
 use crate::fabric::Rank;
 
 /// The order of one view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
-    /// How many senders.
+    /// The number of senders.
     pub senders: usize,
     /// Index of each sender's first message.
     pub base: u64,
-    /// Number of the first message of rank 0.
+    /// Sequence number of the first message of rank 0.
     pub first: u64,
 }
 
 impl Order {
-    /// Number of message `index` of `sender`.
+    /// Sequence number of message `index` of `sender`.
     #[inline]
     pub fn sequence(self, index: u64, sender: Rank) -> u64 {
         self.first + (index - self.base) * self.senders as u64 + sender as u64
     }
 
-    /// All numbers below this have arrived, when the messages below `counts[s]` of each sender have, nulls included.
+    /// The number below which everything has arrived, if the messages below `counts[s]` of each sender have.
+    ///
+    /// Nulls count as messages.
     pub fn contiguous(self, counts: impl IntoIterator<Item = u64>) -> u64 {
         counts.into_iter().enumerate().map(|(s, count)| self.sequence(count, s)).min().unwrap_or(self.first)
     }
 
-    /// One above the number of the last of the messages below `count` of `sender`; `first` when there is none.
+    /// One above the number of `sender`'s last message below index `count`; `first` if there is none.
     #[inline]
     pub fn horizon_of(self, count: u64, sender: Rank) -> u64 {
         if count == self.base { self.first } else { self.sequence(count - 1, sender) + 1 }
     }
 
-    /// One above the highest number seen, when the messages below `counts[s]` of each sender are; `first` when none is.
+    /// One above the highest number seen, if the messages below `counts[s]` of each sender are; `first` if none is.
     pub fn horizon(self, counts: impl IntoIterator<Item = u64>) -> u64 {
         counts.into_iter().enumerate().map(|(s, count)| self.horizon_of(count, s)).max().unwrap_or(self.first)
     }
 
-    /// Up to which index `sender` must have published, nulls included, so that it has every number of its own below the
-    /// highest one seen: the null rule. It fills the order up to what is seen and never beyond, so nulls provoke no nulls
-    /// that their cause did not provoke already, and a quiet group stays silent.
+    /// The null rule: the index below which `sender` must have published everything, nulls included.
+    ///
+    /// With that, all its own numbers below the highest number seen are published. The rule fills the order up to the
+    /// highest number seen and never beyond. So a null causes no null that the message behind it did not cause already,
+    /// and a quiet group sends nothing.
     pub fn due(self, horizon: u64, sender: Rank) -> u64 {
         let seen = horizon - self.first;
         self.base + seen.saturating_sub(1).saturating_sub(sender as u64).div_ceil(self.senders as u64)
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_null_rule_as_the_protocol_words_it() {
-        // When message (i, s') has been seen, s must have published i + 1 messages if s < s', i if s > s'.
+        // When message (i, s') has been seen, s must have published i + 1 messages if s < s', and i if s > s'.
         for senders in 1..6 {
             let order = Order { senders, base: 70, first: 1000 };
             for seen in 0..senders {

@@ -1,4 +1,6 @@
-//! The engine's side of the own ring: publishes the contiguous committed prefix and frees what everybody has delivered.
+//! The engine's side of this member's ring.
+//!
+//! It publishes the contiguous committed prefix, and frees the bytes that all members have delivered.
 
 use super::claims::{DROPPED, PADDING, WRAP};
 use super::frame::{self, Header, Kind, Mode, WORD};
@@ -12,7 +14,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Bytes that become reusable together: once all below `sequence` is delivered everywhere and `ticket` has completed.
+/// Ring bytes that become reusable together.
+///
+/// They do once all members have delivered everything below `sequence`, and the data write `ticket` has completed.
 struct Batch {
     sequence: u64,
     ticket: Ticket,
@@ -21,7 +25,7 @@ struct Batch {
     end_ticket: u32,
 }
 
-/// The ticket of a batch whose data write is still to be posted.
+/// The ticket of a batch with a data write that is not posted yet.
 const UNPOSTED: Ticket = Ticket(u64::MAX);
 
 /// See the module.
@@ -30,26 +34,29 @@ pub(super) struct Publisher {
     row: Arc<Row>,
     me: Rank,
     order: Order,
-    /// What frames are stamped with in this pass, in a group with a log.
+    /// The stamp of frames in this pass, in a group with a log.
     pub(super) clock_ns: Option<u64>,
     /// Ticket and position of the next frame to publish.
     ticket: u32,
     word: u32,
-    /// Frames published, and messages with the nulls among them.
+    /// Published frames, and published messages including nulls.
     pub(super) frames: u64,
     pub(super) messages: u64,
-    /// Messages up to the last one of the application: nulls after it carry nothing.
+    /// Messages up to the last application message. Later ones are nulls, which carry nothing.
     pub(super) sent: u64,
     batches: VecDeque<Batch>,
-    /// A batch ends at the first message that makes it this long, so that a large pass is freed in parts; shorter ones
-    /// are joined, so that there are at most about 32.
+    /// The length at which a batch ends, at the next message boundary.
+    ///
+    /// So a large pass is freed in parts. Shorter batches are joined, so that there are at most about 32.
     batch_words: u32,
-    /// Byte ranges of the row written by the last [`Publisher::advance`]: at most two, but for dropped reservations.
+    /// Byte ranges of the row written by the last [`Publisher::advance`].
+    ///
+    /// At most two, plus some for dropped reservations.
     pub(super) ranges: Vec<Range<usize>>,
     pub(super) published: Published,
 }
 
-/// What has been published in all.
+/// Totals of everything published.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Published {
     pub(super) messages: u64,
@@ -79,13 +86,15 @@ impl Publisher {
         }
     }
 
-    /// A view begins: what is committed and not published goes out in it, after the frames of the views before.
+    /// Begins a view. Frames that are committed and not published go out in it, after the frames of earlier views.
     pub(super) fn enter(&mut self, order: Order, me: Rank) {
         (self.order, self.me) = (order, me);
         (self.messages, self.sent) = (order.base, order.base);
     }
 
-    /// The own row has new memory, `row`: what is not published yet is taken over when it is. False if there is no room for it.
+    /// Gives this member's row new memory, `row`. Frames in the former memory are copied when they are published.
+    ///
+    /// Returns false if too many former memories are still in use.
     pub(super) fn renew(&mut self, row: Arc<Row>) -> bool {
         self.ring.retire(self.ticket);
         let renewed = self.ring.renew(row.clone());
@@ -95,14 +104,14 @@ impl Publisher {
         renewed
     }
 
-    /// Where the own stream ends.
+    /// The end of this member's stream.
     pub(super) fn end(&self) -> End {
         End { messages: self.messages, frames: self.frames, word: self.word }
     }
 
-    /// Gives headers to everything committed and collects the byte ranges to push. True if there is anything.
+    /// Writes the headers of all committed frames and collects the byte ranges to push. Returns true if there are any.
     ///
-    /// A pass never ends with padding of a dropped reservation alone: a null covers it, since a reader is known to have
+    /// A pass never ends with the padding of a dropped reservation alone: a null covers it. A reader is known to have
     /// stepped over padding only once it has delivered a later message. Padding before a wrap waits for its message.
     pub(super) fn advance(&mut self) -> bool {
         self.ranges.clear();
@@ -117,7 +126,7 @@ impl Publisher {
             let header = Header { len: committed.len, kind };
             let geometry = self.ring.geometry;
             self.row.word(geometry.offset(self.word)).store(header.encode(), Ordering::Relaxed);
-            // Padding has nothing to take over, and that before a wrap was assigned no memory.
+            // Padding has no payload to copy, and padding before a wrap was not assigned a memory.
             if let Kind::Message { .. } = kind
                 && let Some(former) = self.ring.former(self.ticket)
             {
@@ -131,7 +140,7 @@ impl Publisher {
             let words = frame::words(committed.len);
             uncovered = kind == Kind::Padding;
             if committed.flags & WRAP != 0 || committed.flags == DROPPED {
-                // Only the header of the padding travels.
+                // Only the header of the padding is sent.
                 self.range(start, self.word.wrapping_sub(start) + 1);
                 start = self.word.wrapping_add(words);
             }
@@ -167,7 +176,7 @@ impl Publisher {
     }
 
     fn kind(&self, flags: u8) -> Kind {
-        // They come from `SendRing::commit`, so they are a mode's.
+        // The flags come from `SendRing::commit`, so they contain a valid mode.
         let mode = Mode::from_bits(u32::from(flags & 3)).unwrap_or(Mode::Safe);
         match flags & PADDING {
             0 => Kind::Message { mode, index: self.messages as u32 },
@@ -182,7 +191,7 @@ impl Publisher {
         }
     }
 
-    /// Ends a batch at the current position, joined to the one before it while they are short.
+    /// Ends a batch at the current position. Joins it with the previous batch while the two are short.
     fn end_batch(&mut self, mut start_word: u32) {
         if let Some(last) = self.batches.back()
             && self.word.wrapping_sub(last.start_word) <= self.batch_words
@@ -199,14 +208,14 @@ impl Publisher {
         });
     }
 
-    /// The last of the data writes that carry the batches of the last [`Publisher::advance`].
+    /// Records the ticket of the last data write for the batches of the last [`Publisher::advance`].
     pub(super) fn posted(&mut self, ticket: Ticket) {
         for batch in self.batches.iter_mut().rev().take_while(|b| b.ticket == UNPOSTED) {
             batch.ticket = ticket;
         }
     }
 
-    /// Publishes nulls up to `due` messages. True if there were any.
+    /// Publishes nulls up to `due` messages. Returns true if there were any.
     pub(super) fn fill(&mut self, due: u64) -> bool {
         let nulls = due.saturating_sub(self.messages);
         self.messages += nulls;
@@ -214,8 +223,10 @@ impl Publisher {
         nulls > 0
     }
 
-    /// Gives ring bytes back to the senders: all below `delivered` is done with at every member, and the fabric has
-    /// taken everything up to `completed`. True if there was anything.
+    /// Frees ring bytes for new claims. Returns true if there were any.
+    ///
+    /// All members are done with everything below `delivered`, and the fabric has completed all writes up to
+    /// `completed`.
     pub(super) fn free(&mut self, delivered: u64, completed: Ticket) -> bool {
         let mut last = None;
         while self.batches.front().is_some_and(|b| b.sequence <= delivered && b.ticket <= completed) {
@@ -227,12 +238,12 @@ impl Publisher {
         last.is_some()
     }
 
-    /// The number up to which everybody must deliver before bytes become free, if a sender is short of them.
+    /// The number that all members must deliver up to before bytes become free, if a sender is short of space.
     pub(super) fn wanted(&self) -> Option<u64> {
         if self.ring.starved() { self.batches.front().map(|batch| batch.sequence) } else { None }
     }
 
-    /// Whether everything claimed before `ticket` is on the stream.
+    /// Whether everything claimed before `ticket` is published.
     pub(super) fn has_published(&self, ticket: u32) -> bool {
         (self.ticket.wrapping_sub(ticket) as i32) >= 0
     }

@@ -10,17 +10,17 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Where a ring lies in its row, and how positions map to bytes.
+/// The location of a ring in its row, and the mapping from ring positions to bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry {
-    /// Offset of the ring in the row.
+    /// Offset of the ring in the row, in bytes.
     pub(super) base: usize,
-    /// Its size in words, a power of two.
+    /// Size in words, a power of two.
     pub(super) words: u32,
 }
 
 impl Geometry {
-    /// Offset in the row of the word at ring position `word`.
+    /// Offset in the row of the word at ring position `word`, in bytes.
     #[inline]
     pub(super) fn offset(self, word: u32) -> usize {
         self.base + (word & (self.words - 1)) as usize * WORD
@@ -32,7 +32,7 @@ impl Geometry {
         self.words - (word & (self.words - 1))
     }
 
-    /// The payload's place in the row.
+    /// The byte range of the payload in the row.
     #[inline]
     pub(super) fn payload(self, word: u32, len: usize) -> Range<usize> {
         let start = self.offset(word) + WORD;
@@ -40,9 +40,9 @@ impl Geometry {
     }
 }
 
-/// How far ahead lines are fetched: farther than the stores of a few messages take.
+/// How far ahead cache lines are fetched: farther than the stores of a few messages reach.
 const AHEAD_BYTES: usize = 1024;
-/// Frames longer than this are left to the processor, which sees the stream by itself.
+/// Longer frames are left to the processor's own prefetcher, which detects the sequential access.
 const AHEAD_MOST_WORDS: u32 = 64;
 
 /// The word at a ring position.
@@ -51,12 +51,12 @@ pub(super) fn raw_header(row: &Row, geometry: Geometry, word: u32) -> u64 {
     row.word(geometry.offset(word)).load(Ordering::Relaxed)
 }
 
-/// The frame header at a ring position, if there can be one: it decodes, and its frame ends inside the ring.
+/// The frame header at a ring position. `None` if the word is not a header or the frame would pass the end of the ring.
 pub(super) fn header(row: &Row, geometry: Geometry, word: u32) -> Option<Header> {
     Header::decode(raw_header(row, geometry, word)).filter(|header| frame::words(header.len) <= geometry.room(word))
 }
 
-/// Why there is no [`header`].
+/// Describes why [`header`] returns `None`.
 #[cold]
 pub(super) fn no_header(row: &Row, geometry: Geometry, word: u32) -> String {
     let raw = row.word(geometry.offset(word)).load(Ordering::Relaxed);
@@ -68,27 +68,29 @@ pub(super) fn no_header(row: &Row, geometry: Geometry, word: u32) -> String {
 
 /// The payload of a frame that has arrived.
 ///
-/// The bytes stay as they are until this member shows them as `delivered`, which it does after the borrow ends: a sender
-/// reuses ring bytes only when everybody has delivered them. A process that breaks this rule on shared memory can change
-/// what is read while it is read, never where: members of a group trust each other that far.
+/// The bytes do not change until this member publishes them as `delivered`, which it does after the borrow ends: a
+/// sender reuses ring bytes only when all members have delivered them. On shared memory, a process that breaks this
+/// rule can change the contents during the read, but never the address or length. Members of a group trust each other
+/// that far.
 #[inline]
 pub(super) fn payload(row: &Row, range: Range<usize>) -> &[u8] {
     let len = range.len();
-    // SAFETY: `ptr` checks the range, the row outlives the borrow, and nobody writes the bytes meanwhile, see above.
+    // SAFETY: `ptr` checks the range, the row outlives the borrow, and no process writes the bytes during it, see
+    // above.
     unsafe { std::slice::from_raw_parts(row.ptr(range), len) }
 }
 
-/// The senders' side of the own ring: reserve, fill in place, commit, from any thread, without a lock.
+/// The senders' side of this member's ring: reserve, fill in place, commit. Any thread may use it, and it has no lock.
 pub struct SendRing {
     pub(super) claims: Claims,
     memories: Memories,
     pub(super) geometry: Geometry,
     max_message: usize,
-    /// Bytes before each payload that are not the application's: see [`super::scribe`].
+    /// Bytes of the stamp before each payload: see [`super::scribe`].
     stamp: usize,
 }
 
-/// The bytes of an open claim. They start as what earlier messages left there.
+/// The bytes of an open claim. At first they contain data of earlier messages.
 pub struct Reserved<'r> {
     claim: Claim,
     start: NonNull<u8>,
@@ -96,13 +98,13 @@ pub struct Reserved<'r> {
     ring: PhantomData<&'r SendRing>,
 }
 
-// SAFETY: the bytes are its own, see `Reserved::bytes_mut`.
+// SAFETY: the value owns the bytes, see `Reserved::bytes_mut`.
 unsafe impl Send for Reserved<'_> {}
-// SAFETY: as above; shared, they can be read only.
+// SAFETY: as above; through a shared reference they can only be read.
 unsafe impl Sync for Reserved<'_> {}
 
 impl Reserved<'_> {
-    /// Of which claim.
+    /// The claim that the bytes belong to.
     #[inline]
     pub fn claim(&self) -> Claim {
         self.claim
@@ -111,16 +113,17 @@ impl Reserved<'_> {
     /// The payload.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: as in `Reserved::bytes_mut`, but for writes.
+        // SAFETY: as in `Reserved::bytes_mut`, for reads only.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     /// The payload, to be filled.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory checked the range. A claim belongs to one owner, which is this value; the engine and the fabric
-        // touch its bytes only after the commit, which is the last that the owner does, and the claim before it was freed by all
-        // readers. The memory stays while the claim is open; of one that a leave has dropped, too, which nobody else gets.
+        // SAFETY: the memory checked the range. A claim has one owner, which is this value. The engine and the fabric
+        // touch its bytes only after the commit, which is the owner's last access. All readers have freed the bytes
+        // before the claim. The memory stays while the claim is open. That includes a claim that a leave has dropped,
+        // since its bytes are never given to another claim.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
@@ -128,14 +131,14 @@ impl Reserved<'_> {
 /// Why no space was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The ring is full: backpressure. True for the first to find it so: the engine must be woken.
+    /// The ring is full, which is backpressure. True for the first such refusal: the caller must wake the engine.
     Full(bool),
     /// The message is longer than this limit in bytes.
     TooLarge(usize),
 }
 
 impl SendRing {
-    /// The ring at `geometry` of the own `row`.
+    /// Creates the ring at `geometry` in this member's `row`.
     pub(super) fn new(
         row: Arc<Row>,
         geometry: Geometry,
@@ -149,8 +152,10 @@ impl SendRing {
         SendRing { claims, memories: Memories::new(row, slots as usize), geometry, max_message, stamp }
     }
 
-    /// Fetches the cache lines that the next frames will be written to. On shared memory readers on other cores hold them,
-    /// and the next claim's compare-and-swap waits until all stores before it, this payload's among them, have theirs.
+    /// Prefetches the cache lines that the next frames will be written to.
+    ///
+    /// On shared memory, readers on other cores hold these lines. The next claim's compare-and-swap waits until all
+    /// earlier stores, including those of this payload, own their lines.
     #[inline]
     fn look_ahead(&self, row: &Row, claim: Claim) {
         let words = frame::words(claim.len as usize);
@@ -162,15 +167,17 @@ impl SendRing {
         }
     }
 
-    /// Reserves `len` payload bytes. The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]:
-    /// one that stays open holds back this process's later messages.
+    /// Reserves `len` payload bytes.
+    ///
+    /// The claim must be given back by [`SendRing::commit`] or [`SendRing::abandon`]. An open claim delays all later
+    /// messages of this process.
     #[inline(always)]
     pub fn reserve(&self, len: usize) -> Result<Reserved<'_>, Refusal> {
         if len > self.max_message {
             return Err(Refusal::TooLarge(self.max_message));
         }
         let claim = self.claims.claim(self.stamp + len).map_err(Refusal::Full)?;
-        // After the claim: see `Memories`.
+        // Must come after the claim: see `Memories`.
         let memory = self.memories.assign(claim.ticket);
         self.look_ahead(memory.row(), claim);
         let range = self.geometry.payload(claim.word, claim.len as usize);
@@ -183,7 +190,7 @@ impl SendRing {
         self.reserve(len).map(|reserved| reserved.claim)
     }
 
-    /// The payload of an open claim, to be filled; the exclusive borrow of the claim stands for that of the bytes.
+    /// The payload of an open claim, to be filled. The exclusive borrow of the claim represents that of the bytes.
     #[cfg(test)]
     #[allow(clippy::mut_from_ref, reason = "claims are disjoint, and each is borrowed mutably")]
     pub(crate) fn bytes_mut<'a>(&'a self, claim: &'a mut Claim) -> &'a mut [u8] {
@@ -194,46 +201,48 @@ impl SendRing {
         unsafe { std::slice::from_raw_parts_mut(self.memories.of(claim.ticket).ptr(range).as_ptr(), len) }
     }
 
-    /// Sends a claimed message, unless a leave has dropped it: see [`SendRing::is_kept`].
+    /// Commits a claimed message, unless a leave has dropped it: see [`SendRing::is_kept`].
     #[inline]
     pub fn commit(&self, claim: Claim, mode: Mode) {
         self.claims.commit(claim, mode as u8);
     }
 
-    /// Whether a claim was not dropped before its owner committed it. To be asked after the commit and a fence (one side of a
-    /// `Fence` will do).
+    /// Whether a claim was committed before it could be dropped.
+    ///
+    /// Call it after the commit and a fence. One side of a `Fence` is enough.
     #[inline]
     pub fn is_kept(&self, claim: Claim) -> bool {
         self.claims.is_kept(claim.ticket)
     }
 
-    /// Gives a claim up; its bytes become padding.
+    /// Abandons a claim. Its bytes become padding.
     pub fn abandon(&self, claim: Claim) {
         self.claims.commit(claim, PADDING);
     }
 
-    /// As [`SendRing::commit`] for a claim that comes from outside this language; false as well if it is not open.
+    /// As [`SendRing::commit`], for a claim from foreign code. Returns false also if the claim is not open.
     pub fn commit_if_open(&self, claim: Claim, mode: Mode) -> bool {
         self.is_claim(claim) && self.claims.commit_if_open(claim, mode as u8)
     }
 
-    /// As [`SendRing::abandon`] for a claim that comes from outside this language; false unless it is open.
+    /// As [`SendRing::abandon`], for a claim from foreign code. Returns false if the claim is not open.
     pub fn abandon_if_open(&self, claim: Claim) -> bool {
         self.is_claim(claim) && self.claims.commit_if_open(claim, PADDING)
     }
 
-    /// Gives all open claims up, for their owners; see `Claims::drop_open`.
+    /// Abandons all open claims on behalf of their owners; see `Claims::drop_open`.
     pub fn drop_open(&self) -> usize {
         self.claims.drop_open()
     }
 
-    /// The own row is `row` from now on; claims that were made before stay where they are. False if there is no room for one
-    /// more memory, since claims of many former ones are still open. Engine only.
+    /// Makes `row` this member's row. Earlier claims stay where they are. Engine only.
+    ///
+    /// Returns false if too many former memories still have open claims.
     pub(super) fn renew(&self, row: Arc<Row>) -> bool {
         self.memories.renew(row, || self.claims.next_ticket())
     }
 
-    /// Lets go of former memories that have no claim at or above `published`. Engine only.
+    /// Frees former memories that have only claims below ticket `published`. Engine only.
     pub(super) fn retire(&self, published: u32) {
         // The owner of a dropped claim may still have its address.
         if !self.claims.has_dropped() {
@@ -241,7 +250,7 @@ impl SendRing {
         }
     }
 
-    /// The memory that the frame of `ticket` was filled in, if that is a former one. Engine only.
+    /// The memory in which the frame of `ticket` was filled, if it is a former one. Engine only.
     pub(super) fn former(&self, ticket: u32) -> Option<&Row> {
         self.memories.former(ticket)
     }
@@ -250,7 +259,7 @@ impl SendRing {
         (self.stamp..=self.stamp + self.max_message).contains(&(claim.len as usize))
     }
 
-    /// The ticket after the last claim so far.
+    /// The ticket of the next claim.
     pub fn next_ticket(&self) -> u32 {
         self.claims.next_ticket()
     }
@@ -260,17 +269,17 @@ impl SendRing {
         self.claims.starved()
     }
 
-    /// The most frames that can be open or on their way.
+    /// The maximum number of frames that are claimed and not freed.
     pub(super) fn slots(&self) -> usize {
         self.claims.slots()
     }
 
-    /// Bytes before each payload that are not the application's.
+    /// Bytes of the stamp before each payload.
     pub(super) fn stamp(&self) -> usize {
         self.stamp
     }
 
-    /// Largest message in bytes.
+    /// Maximum message size in bytes.
     pub fn max_message(&self) -> usize {
         self.max_message
     }

@@ -1,11 +1,12 @@
-//! The walk along the order that feeds the log, in a group that has one.
+//! The walk along the order that writes the log, in a group with a log.
 //!
-//! Every message enters the log, whatever its mode, once every member has received it ([`Multicast::write`]); `persisted`
-//! follows when the disk has it. When an epoch ends, what the flush brought is saved beside the log ([`Multicast::save_tail`],
-//! see [`super::tail`]); what the decision leaves of it enters the log ([`Multicast::write_end`]).
+//! Every message of any mode enters the log once every member has received it ([`Multicast::write`]). `persisted`
+//! follows when the disk has it. When an epoch ends, the messages that the flush obtained are saved beside the log
+//! ([`Multicast::save_tail`], see [`super::tail`]). Those that the decision keeps enter the log
+//! ([`Multicast::write_end`]).
 //!
-//! Each frame carries its sender's clock before the payload, its *stamp*. A record's time is the larger of that and one
-//! more than the time of the record before it: a hybrid logical clock, the same in every member's log.
+//! Each frame carries its sender's clock before the payload: the *stamp*. A record's time is the larger of its stamp
+//! and the previous record's time plus one. This is a hybrid logical clock, and it is the same in every member's log.
 
 use super::epoch::End;
 use super::order::Order;
@@ -21,24 +22,25 @@ use std::collections::VecDeque;
 
 /// Bytes of a stamp.
 pub(super) const STAMP: usize = 8;
-/// No stamp is later, in nanoseconds since 1970, whatever clocks show: the year 2116.
+/// The largest valid stamp, in nanoseconds since 1970, even if a clock shows a later time: the year 2116.
 pub(crate) const STAMP_MAX_NS: u64 = 1 << 62;
-/// Bytes handed to the journal and not on disk yet above which the walk waits: then the rings fill, and senders wait.
+/// Maximum bytes handed to the journal and not on disk yet. Above it the walk waits, so the rings fill and senders
+/// wait.
 const BACKLOG_BYTES: usize = 32 << 20;
 
-/// What makes a message durable.
+/// The condition that makes a message durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Durability {
-    /// So many voters must have it on disk; 0, or more than there are, means all.
+    /// How many voters must have it on disk. 0, or more than there are, means all.
     pub k: usize,
 }
 
-/// The time of a record whose sender's clock stood at `stamp_ns`, after one of time `before_ns`.
+/// The time of a record with the stamp `stamp_ns`, after a record with the time `before_ns`.
 pub fn record_time(stamp_ns: u64, before_ns: u64) -> u64 {
     stamp_ns.max(before_ns.saturating_add(1))
 }
 
-/// Where the walk is.
+/// The position of the walk.
 #[derive(Clone)]
 struct Point {
     streams: Vec<Stream>,
@@ -49,7 +51,7 @@ struct Point {
     time_ns: u64,
 }
 
-/// What the flush saved: up to these ends, the last of it of this time, and how far the disk must be to have it all.
+/// A saved tail: the ends that it covers, the time of its last record, and the ticket of its write.
 struct Saved {
     ends: Vec<End>,
     time_ns: u64,
@@ -61,17 +63,17 @@ pub(super) struct Scribe {
     k: usize,
     point: Point,
     tail: Option<Saved>,
-    /// The present view's end is written.
+    /// The end of the present view is written.
     ended: bool,
-    /// What was asked of the journal, the number up to which the log is whole once that is done, and the time of its last
-    /// record then.
+    /// Requests to the journal. Each has its ticket, the number up to which the log is complete once it is done, and
+    /// the time of the last record before that number.
     asked: VecDeque<(Ticket, u64, u64)>,
     last: Ticket,
     persisted: u64,
     persisted_ns: u64,
 }
 
-/// A message on its way into the log; the payload with its stamp.
+/// A message on its way into the log. `raw` is the payload with its stamp.
 struct Found<'a> {
     sequence: u64,
     sender: Rank,
@@ -89,8 +91,7 @@ impl Found<'_> {
 }
 
 impl Point {
-    /// Goes along the order up to `end`, or to a message for which `may` is not true, or until `write` says that it is
-    /// enough.
+    /// Walks the order up to `end`, to a message for which `may` is false, or until `write` returns false.
     fn walk(
         &mut self,
         end: u64,
@@ -135,7 +136,7 @@ impl Point {
     }
 }
 
-/// The stamp before a payload, which is there: streams have no shorter messages.
+/// The stamp before a payload. It is always there, because a stream has no shorter messages.
 fn stamp(raw: &[u8]) -> u64 {
     raw.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
@@ -161,7 +162,7 @@ impl Scribe {
         }
     }
 
-    /// A view begins, over these streams; what came before it is in the log, the last of it of this time.
+    /// Begins a view over these streams. The log contains everything before it, and its last record has this time.
     pub(super) fn enter(&mut self, streams: Vec<Stream>, order: Order, time_ns: u64) {
         self.point = Point { streams, next: order.first, turn: 0, index: order.base, time_ns };
         (self.tail, self.ended) = (None, false);
@@ -169,12 +170,12 @@ impl Scribe {
         (self.persisted, self.persisted_ns) = (order.first, time_ns);
     }
 
-    /// The log has, or will have without further ado, everything below this.
+    /// The number below which everything is in the log or will be without further work here.
     pub(super) fn next(&self) -> u64 {
         self.point.next
     }
 
-    /// Takes note of what the disk has.
+    /// Records how far the disk is.
     fn sync(&mut self, durable: Ticket) {
         let durable = if planted::is(Bug::PersistedBeforeSync) { self.last } else { durable };
         while let Some(&(_, next, time_ns)) = self.asked.front().filter(|(ticket, ..)| *ticket <= durable) {
@@ -185,9 +186,9 @@ impl Scribe {
 }
 
 impl Multicast {
-    /// Hands to the log what has become stable, in the order, and shows what the disk has. True if anything moved.
+    /// Appends stable messages to the log, in order, and publishes how far the disk is. Returns true if anything moved.
     ///
-    /// It goes on until `is_over`, which is asked after each record. Where it `waits`, a disk that is behind holds it up.
+    /// Continues until `is_over`, which is called after each record. If `waits`, it stops while the disk is behind.
     pub fn write(
         &mut self,
         waits: bool,
@@ -227,7 +228,9 @@ impl Multicast {
         Ok(after != before)
     }
 
-    /// Saves what has been taken care of by the flush, beside the log: a decision may need it. True once the disk has it.
+    /// Saves beside the log the messages that the flush obtained, since a decision may need them.
+    ///
+    /// Returns true once they are on disk.
     pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Breach> {
         let (view, order) = (self.view, self.order);
         let Some(scribe) = &mut self.scribe else { return Ok(true) };
@@ -251,8 +254,9 @@ impl Multicast {
         Ok(false)
     }
 
-    /// Writes the view's end as it was decided: what is still missing up to `trim`, and `decision`, of the time that was
-    /// decided with it.
+    /// Writes the decided end of the view: the messages still missing up to `trim`, then the record `decision`.
+    ///
+    /// The record has the time that was decided with it.
     pub fn write_end(
         &mut self,
         trim: &[End],
@@ -291,12 +295,12 @@ impl Multicast {
         Ok(true)
     }
 
-    /// All below this is done with here.
+    /// The number below which this member is done with all messages.
     pub(super) fn done(&self) -> u64 {
         self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
     }
 
-    /// Shows what is done with here.
+    /// Stores that number in `delivered`.
     pub(super) fn show_done(&mut self) {
         let done = self.done();
         if self.delivered[self.me] != done {
@@ -305,18 +309,18 @@ impl Multicast {
         }
     }
 
-    /// What frames are stamped with from now on, in a group with a log, in nanoseconds.
+    /// Sets the stamp of the frames published from now on, in nanoseconds, in a group with a log.
     pub fn set_clock(&mut self, clock_ns: u64) {
         self.publisher.clock_ns = Some(clock_ns.min(STAMP_MAX_NS));
     }
 
-    /// The time of the last record that was handed to the log or saved beside it.
+    /// The time of the last record that was handed to the log or saved beside it, in nanoseconds.
     pub fn log_time_ns(&self) -> u64 {
         let time = |scribe: &Scribe| scribe.tail.as_ref().map_or(0, |tail| tail.time_ns).max(scribe.point.time_ns);
         self.scribe.as_ref().map_or(0, time)
     }
 
-    /// Everything numbered below this has been handed to the log, and everything below the second number is on the own disk.
+    /// Two numbers: all below the first has been handed to the log, all below the second is on this member's disk.
     pub fn logged(&self) -> (u64, u64) {
         self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.persisted))
     }
@@ -326,24 +330,24 @@ impl Multicast {
         self.durable() >= self.order.horizon(target.iter().copied())
     }
 
-    /// What the application has been delivered: everything below the first number, and the numbers in the list.
+    /// The messages delivered to the application: all below the first number, and the numbers in the list.
     pub fn covered(&self) -> (u64, Vec<u64>) {
         let ahead = self.streams.iter().enumerate();
         let ahead = ahead.flat_map(|(rank, stream)| stream.ahead().map(move |index| self.order.sequence(index, rank)));
         (self.next, ahead.collect())
     }
 
-    /// Up to which number the log has been handed everything, and the time of its last record.
+    /// The number up to which the log has been handed everything, and the time of its last record.
     pub fn log_end(&self) -> (u64, u64) {
         self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.point.time_ns))
     }
 
-    /// The time of the last record that is on the own disk.
+    /// The time of the last record on this member's disk, in nanoseconds.
     pub fn persisted_ns(&self) -> u64 {
         self.scribe.as_ref().map_or(0, |scribe| scribe.persisted_ns)
     }
 
-    /// Everything numbered below this is on the disks of all voters.
+    /// The number below which everything is on the disks of all voters.
     pub fn persisted_by_all(&self) -> u64 {
         self.voters_persisted().min().unwrap_or(0)
     }
@@ -352,7 +356,7 @@ impl Multicast {
         self.seats.iter().zip(&self.persisted).filter(|(seat, _)| seat.voter).map(|(_, &persisted)| persisted)
     }
 
-    /// Everything numbered below this is durable: on the disks of all voters, or of as many as are configured.
+    /// The number below which everything is durable: on the disks of all voters, or of as many as are configured.
     pub fn durable(&self) -> u64 {
         let Some(scribe) = &self.scribe else { return 0 };
         if planted::is(Bug::DeliverBeforeDurable) {
@@ -366,12 +370,12 @@ impl Multicast {
     }
 }
 
-/// Words as the bytes of a record.
+/// Encodes words as the bytes of a record.
 pub(crate) fn words(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// The words of such bytes; a part of one at their end is left out.
+/// Decodes the words of such bytes. An incomplete word at the end is ignored.
 pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }

@@ -1,8 +1,8 @@
-//! Which messages every member has received: what makes a message safe.
+//! Stability: which messages every member has received. That makes a message safe.
 //!
-//! A row tells how many messages of *each* stream have reached its owner. One contiguous count of the whole order would do
-//! as well, but a step later: it cannot pass the numbers of members that have nothing to say before their nulls arrive,
-//! and those are published at the moment at which the message itself is acknowledged.
+//! A row counts the messages of *each* stream that have reached its owner. One contiguous count of the whole order
+//! would also do, but one step later: it cannot pass the numbers of silent members before their nulls arrive. Those
+//! nulls are published when the message itself is acknowledged.
 
 use crate::fabric::Rank;
 
@@ -10,7 +10,7 @@ use crate::fabric::Rank;
 pub(super) struct Stability {
     /// `received[m][s]`: how many messages of stream `s`, nulls included, have reached member `m`.
     received: Vec<Vec<u64>>,
-    /// Per stream, the smallest of these; brought up to date by [`Stability::refresh`].
+    /// The minimum of these per stream. [`Stability::refresh`] updates it.
     stable: Vec<u64>,
     stale: bool,
 }
@@ -20,8 +20,10 @@ impl Stability {
         Stability { received: vec![vec![start; members]; members], stable: vec![start; members], stale: false }
     }
 
-    /// Takes in what `peer` tells. It cannot have more of the own stream, `me`, than the `mine` messages published there,
-    /// nor more than `most` of any. True if anything moved.
+    /// Takes in the counts that `peer` advertises. Returns true if any changed.
+    ///
+    /// It cannot have more of this member's own stream `me` than the `mine` published messages, nor more than `most` of
+    /// any stream.
     pub(super) fn take_in(&mut self, told: &[u64], peer: Rank, me: Rank, mine: u64, most: u64) -> Result<bool, String> {
         let mut moved = false;
         for (stream, (known, &value)) in self.received[peer].iter_mut().zip(told).enumerate() {
@@ -38,7 +40,7 @@ impl Stability {
         Ok(moved)
     }
 
-    /// The own member has received `count` messages of `stream`. True if that is new.
+    /// Records that this member has received `count` messages of `stream`. Returns true if that is new.
     pub(super) fn receive(&mut self, me: Rank, stream: Rank, count: u64) -> bool {
         let known = &mut self.received[me][stream];
         let moved = *known != count;
@@ -47,7 +49,7 @@ impl Stability {
         moved
     }
 
-    /// Works out what is stable.
+    /// Recomputes the stable counts, if any count changed.
     pub(super) fn refresh(&mut self) {
         if std::mem::take(&mut self.stale) {
             for (stream, stable) in self.stable.iter_mut().enumerate() {
@@ -56,13 +58,13 @@ impl Stability {
         }
     }
 
-    /// Messages of a stream that every member has received.
+    /// The number of messages of a stream that every member has received.
     #[inline]
     pub(super) fn stable(&self, stream: Rank) -> u64 {
         self.stable[stream]
     }
 
-    /// Whether at least `k` members (0, or more than there are, means all) have `target[s]` messages of each stream.
+    /// Whether at least `k` members have `target[s]` messages of each stream. 0, or more than there are, means all.
     pub(super) fn received_by(&self, k: usize, target: &[u64]) -> bool {
         let need = if k == 0 { self.received.len() } else { k.min(self.received.len()) };
         let has = |of: &&Vec<u64>| covers(of, target);
@@ -70,7 +72,7 @@ impl Stability {
     }
 }
 
-/// Whether `counts` has as much of each stream as `target`.
+/// Whether `counts` has at least as much of each stream as `target`.
 fn covers(counts: &[u64], target: &[u64]) -> bool {
     counts.iter().zip(target).all(|(have, want)| have >= want)
 }

@@ -1,4 +1,4 @@
-//! One sender's stream as a member reads it: what has arrived, and the frames in their order.
+//! One sender's stream as a member reads it: how much has arrived, and the frames in order.
 
 use super::End;
 use super::frame::{self, Header, Kind, Mode};
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The next message of a stream that has arrived and is not delivered; nulls may lie before it.
+/// The next message of a stream that has arrived and is not delivered. Nulls may precede it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) index: u64,
@@ -30,35 +30,35 @@ impl Head {
 pub(super) struct Stream {
     row: Arc<Row>,
     geometry: Geometry,
-    /// Bytes of a message, with its stamp if there is one, at least and at most.
+    /// Minimum and maximum bytes of a message, including the stamp if there is one.
     sizes: (usize, usize),
-    /// Frames, and messages with the nulls among them, that have arrived.
+    /// Frames that have arrived, and messages that have arrived, including nulls.
     frames: u64,
     pub(super) messages: u64,
-    /// Frames that the own `received` covers.
+    /// Frames that this member's `received` covers.
     acknowledged: u64,
     /// Frames stepped over, and the ring position of the next one.
     frames_done: u64,
     word: u32,
     /// Index of the next message or null that is not delivered.
     pub(super) next: u64,
-    /// One above the index of the last message that was delivered.
+    /// One above the index of the last delivered message.
     pub(super) passed: u64,
-    /// One above the index of the last message that the order has gone through.
+    /// One above the index of the last message that the order has passed.
     pub(super) ordered: u64,
     /// Indices of the messages that were delivered ahead of the order.
     ahead: VecDeque<u64>,
     head: Option<Head>,
 }
 
-/// Extends a counter known modulo 2^32 by what its word says now; `None` if it went back.
+/// Extends a counter known modulo 2^32 to the present value of its word. `None` if it went back.
 fn extend(known: u64, word: u32) -> Option<u64> {
     let grown = word.wrapping_sub(known as u32);
     (grown <= u32::MAX / 2).then(|| known + u64::from(grown))
 }
 
 impl Stream {
-    /// A stream that begins behind `start`, in a view whose first index is `start.messages`.
+    /// Creates a stream that begins at `start`, in a view with the first index `start.messages`.
     pub(super) fn new(row: Arc<Row>, geometry: Geometry, sizes: (usize, usize), start: End) -> Stream {
         Stream {
             row,
@@ -77,14 +77,15 @@ impl Stream {
         }
     }
 
-    /// Where it ends, as far as it has arrived, and is a stream.
+    /// The end up to which the stream has arrived and consists of valid frames.
     pub(super) fn end(&self) -> End {
         let (end, _) = self.walk(self.frames, self.messages);
         end
     }
 
-    /// Goes along the frames that are not done with, up to `frames` in all of `messages` messages: where that is, or where
-    /// something lies that is no frame, and what.
+    /// Walks the remaining frames up to `frames`, of `messages` messages in all.
+    ///
+    /// Returns the end it reached. The error describes a word that is not a valid frame.
     pub(super) fn walk(&self, frames: u64, messages: u64) -> (End, Result<(), String>) {
         let (mut done, mut word, mut next) = (self.frames_done, self.word, self.next);
         let end = |frames, word| End { messages, frames, word };
@@ -99,8 +100,9 @@ impl Stream {
         (end(done, word), Ok(()))
     }
 
-    /// The frame at `word` with the index of its message, which is at least `next`; for padding that is `next`. `None` if it
-    /// is no frame: what is wrong is worked out by [`Stream::fault`].
+    /// The frame at `word` and the index of its message, which is at least `next`. For padding the index is `next`.
+    ///
+    /// `None` if it is not a valid frame; [`Stream::fault`] describes why.
     fn frame(&self, word: u32, next: u64, messages: u64) -> Option<(Header, u64)> {
         let header = ring::header(&self.row, self.geometry, word)?;
         match header.kind {
@@ -113,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// Why there is no [`Stream::frame`].
+    /// Describes why [`Stream::frame`] returns `None`.
     #[cold]
     fn fault(&self, word: u32, next: u64, messages: u64) -> String {
         match ring::header(&self.row, self.geometry, word) {
@@ -132,12 +134,12 @@ impl Stream {
         }
     }
 
-    /// Its bytes lie in `row` from now on, at the same places.
+    /// Makes `row` the memory of the stream. The bytes are at the same offsets.
     pub(super) fn moves_to(&mut self, row: Arc<Row>) {
         self.row = row;
     }
 
-    /// The bytes of the row between two ends, the later of which is at most a ring ahead.
+    /// The byte ranges of the row between two ring positions. `to` is at most one ring ahead of `from`.
     pub(super) fn between(&self, from: u32, to: u32) -> impl Iterator<Item = Range<usize>> {
         let words = to.wrapping_sub(from);
         let first = words.min(self.geometry.room(from));
@@ -148,17 +150,17 @@ impl Stream {
         [part(from, first), part(from.wrapping_add(first), words - first)].into_iter().filter(|range| !range.is_empty())
     }
 
-    /// As far as `other`, which reads the same stream, has come.
+    /// Takes over the counts of `other`, which reads the same stream.
     pub(super) fn follow(&mut self, other: &Stream) {
         (self.frames, self.messages) = (other.frames, other.messages);
     }
 
-    /// The epoch ends: this is all that there will be of it.
+    /// Ends the stream at `trim`, because the epoch ends.
     pub(super) fn finish(&mut self, trim: End) {
         (self.frames, self.messages) = (trim.frames, trim.messages);
     }
 
-    /// A view begins, all of the one before is delivered: steps over what lies at its end and is no message.
+    /// Restarts the stream for a new view, when everything before is delivered. Steps over padding at the old end.
     pub(super) fn restart(mut self, start: End) -> Result<Stream, String> {
         while self.frames_done < self.frames {
             let Some(header) = ring::header(&self.row, self.geometry, self.word) else {
@@ -173,8 +175,10 @@ impl Stream {
         Ok(Stream::new(self.row, self.geometry, self.sizes, start))
     }
 
-    /// Takes in everything that the `published` word covers: its data lies before it in the order of writes, so one
-    /// look at the word is enough, whatever the number of frames. `most` bounds the messages. True if there was anything.
+    /// Takes in everything that the `published` word covers. Returns true if anything is new.
+    ///
+    /// The data precedes the word in the order of writes, so one load is enough for any number of frames. `most` is the
+    /// upper limit of messages.
     #[inline]
     pub(super) fn take_in(&mut self, published: u64, most: u64) -> Result<bool, String> {
         if published == u64::from(self.frames as u32) | u64::from(self.messages as u32) << 32 {
@@ -198,12 +202,12 @@ impl Stream {
         Ok(true)
     }
 
-    /// What has arrived is acknowledged now. True if frames are among it, not only nulls.
+    /// Marks everything that has arrived as acknowledged. Returns true if that includes new frames, not only nulls.
     pub(super) fn acknowledge(&mut self) -> bool {
         std::mem::replace(&mut self.acknowledged, self.frames) != self.frames
     }
 
-    /// The next message, if one has arrived; steps over padding.
+    /// The next message, if one has arrived. Steps over padding.
     #[inline(always)]
     pub(super) fn head(&mut self) -> Result<Option<Head>, String> {
         if self.head.is_none() && self.frames_done < self.frames && !self.is_at_message() {
@@ -212,8 +216,9 @@ impl Stream {
         Ok(self.head)
     }
 
-    /// Whether what comes next is a message, which is the head then. The usual case, on the path of every message: everything
-    /// else is for [`Stream::find_head`].
+    /// Whether the next frame is a message, which then becomes the head.
+    ///
+    /// This is the usual case, and it runs for every message. [`Stream::find_head`] handles the rest.
     #[inline(always)]
     fn is_at_message(&mut self) -> bool {
         let Some((mode, len, index)) = frame::message(ring::raw_header(&self.row, self.geometry, self.word)) else {
@@ -249,12 +254,12 @@ impl Stream {
         self.ahead.iter().copied()
     }
 
-    /// The head is delivered ahead of the order.
+    /// Records that the head, message `index`, is delivered ahead of the order.
     pub(super) fn note_ahead(&mut self, index: u64) {
         self.ahead.push_back(index);
     }
 
-    /// The order goes through `index`, which was a null or a message delivered ahead. True if it was a message.
+    /// Moves the order past `index`, a null or a message delivered ahead of it. Returns true if it was a message.
     pub(super) fn go_through(&mut self, index: u64) -> bool {
         let message = self.ahead.front() == Some(&index);
         if message {
@@ -264,7 +269,7 @@ impl Stream {
         message
     }
 
-    /// The head is delivered now: goes on to the next frame. The payload is borrowed until the delivery ends.
+    /// Takes the head for delivery and moves to the next frame. The payload is borrowed until the delivery ends.
     #[inline]
     pub(super) fn take(&mut self, head: Head) -> &[u8] {
         self.head = None;

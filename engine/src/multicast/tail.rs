@@ -1,6 +1,7 @@
-//! What the flush of an epoch brought and the log does not have: it is on disk before a member says that it has flushed, so
-//! that a decision about it survives all processes. One file, replaced as a whole: whatever it covered before, what it
-//! covers next is more.
+//! The tail: the messages that the flush of an epoch obtained and the log does not contain.
+//!
+//! It is on disk before a member publishes that it has flushed, so that a decision about these messages survives the
+//! end of all processes. It is one file that is replaced as a whole. Each new tail covers more than the one before.
 
 use super::epoch::End;
 use super::frame::Mode;
@@ -8,19 +9,19 @@ use crate::config::MemberId;
 
 /// The name of the file.
 pub const TAIL: &str = "tail";
-/// Says that a tail follows, and of which format.
+/// The first word of a tail: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"galtail\x01");
 
 /// A message of a tail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailRecord {
-    /// Its number in the order.
+    /// Its sequence number.
     pub sequence: u64,
-    /// Who sent it.
+    /// Its sender.
     pub sender: MemberId,
     /// The mode it was sent with.
     pub mode: Mode,
-    /// Its stamp and its bytes.
+    /// Its stamp and its payload.
     pub raw: Vec<u8>,
 }
 
@@ -29,9 +30,9 @@ pub struct TailRecord {
 pub struct Tail {
     /// The view that ends.
     pub view: u64,
-    /// By rank, up to where its streams are covered, by the log and this.
+    /// By rank, the end up to which the log and this tail together cover the stream.
     pub ends: Vec<End>,
-    /// What is not in the log, in the order.
+    /// The messages that are not in the log, in order.
     pub records: Vec<TailRecord>,
 }
 
@@ -48,7 +49,7 @@ impl Tail {
         bytes
     }
 
-    /// Reads what was saved; `None` if it is no tail.
+    /// Decodes a saved tail. `None` if the bytes are not a tail.
     pub fn decode(bytes: &[u8]) -> Option<Tail> {
         let mut rest = bytes;
         let mut word = || {

@@ -1,14 +1,16 @@
-//! What a member of a group with a log takes for the time: its host's clock, corrected against those of the other members.
+//! The time of a member of a group with a log: its host's clock, corrected against those of the other members.
 //!
-//! Every member shows what its host's clock says in its row. The median of the present view's clocks is the *reference*, and
-//! a member stamps and announces a time that is at most `clock_skew_max_ms` away from it. So a clock that is far off, in either
-//! direction, neither dates the log nor holds up the closed time, as long as more than half of the clocks are right. Only the
-//! sender corrects: a receiver that did would give a record different times at different members.
+//! Every member publishes its host's clock in its row. The median of the present view's clocks is the *reference*. A
+//! member stamps and announces a time that is at most `clock_skew_max_ms` away from it. So a clock that is far off, in
+//! either direction, neither distorts the log's times nor delays the closed time, as long as more than half of the
+//! clocks are right. Only the sender corrects. If receivers did, a record would have different times at different
+//! members.
 //!
-//! Two clocks, or two camps of equal size, have no majority. The earlier one counts, unless it is behind what some member has
-//! announced already: then it was set back, or does not run. A clock that is ahead never counts there.
+//! Two clocks, or two camps of equal size, have no majority. The earlier clock counts, unless it is behind a time that
+//! some member has announced. In that case it was set back or does not run. A clock that is ahead never counts in this
+//! comparison.
 //!
-//! A peer's word is read later than it was written. What is known of its clock is therefore a range: the word came between the
+//! A peer's word is read later than it was written. So its clock is known only as a range: the word arrived between the
 //! last two looks.
 
 use crate::config::MemberId;
@@ -16,18 +18,21 @@ use crate::fabric::{SLOTS, Slot};
 use crate::membership::Peer;
 use crate::planted::{self, Bug};
 
-/// No host's clock shows a later time, in nanoseconds since 1970: a little before what a stamp can hold, in the year 2116.
+/// The largest host clock, in nanoseconds since 1970: a little below the largest stamp, in the year 2116.
 pub(super) const CLOCK_MAX_NS: u64 = crate::multicast::STAMP_MAX_NS - 1;
-/// Of two clocks the earlier does not count if it is so far behind what was announced. Much more than what a corrected clock may
-/// be ahead of it: to take one that is ahead for the right one would date the log, to wait for one that is behind costs a minute.
+/// How far the earlier of two clocks may be behind the latest announced time before it is ignored, in nanoseconds.
+///
+/// This is much more than a corrected clock may be ahead of it. To trust a clock that is ahead would distort the log's
+/// times; to wait for one that is behind costs a minute.
 const BEHIND_NS: i64 = 60_000_000_000;
-/// A clock is reported once it has been off for so long, in heartbeats, and in milliseconds on top: not one late heartbeat.
+/// How long a clock must be off before it is reported, in heartbeats, plus a time in milliseconds. One late heartbeat
+/// is not enough.
 const BEATS_BEFORE_REPORT: u64 = 3;
 const TIME_BEFORE_REPORT_MS: u64 = 1000;
-/// Pause between two reports of the same clock.
+/// The pause between two reports of the same clock, in milliseconds.
 const REPORT_AGAIN_MS: u64 = 600_000;
 
-/// Bounds of a clock against the monotone clock of this process, in nanoseconds.
+/// Bounds of a clock relative to the monotone clock of this process, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     least: i64,
@@ -39,14 +44,14 @@ impl Range {
         Range { least: at, most: at }
     }
 
-    /// How far it is outside of `limit_ns` around `reference`: positive if it is ahead.
+    /// How far it is outside of `limit_ns` around `reference`, in nanoseconds. Positive if it is ahead.
     fn excess(self, reference: Range, limit_ns: i64) -> Option<i64> {
         let (ahead, behind) = (self.least.saturating_sub(reference.most), self.most.saturating_sub(reference.least));
         if ahead > limit_ns { Some(ahead) } else { (behind < -limit_ns).then_some(behind) }
     }
 }
 
-/// A peer's clock as it was last read.
+/// A peer's clock as last read.
 #[derive(Debug, Clone, Copy)]
 struct Heard {
     incarnation: u64,
@@ -75,7 +80,7 @@ fn nanoseconds(ms: u64) -> i64 {
     i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// A clock that shows `shown_ns` while the monotone clock shows `ms`.
+/// The offset of a clock that shows `shown_ns` while the monotone clock shows `ms`, in nanoseconds.
 fn offset(shown_ns: u64, ms: u64) -> i64 {
     i64::try_from(shown_ns.min(CLOCK_MAX_NS)).unwrap_or(i64::MAX).saturating_sub(nanoseconds(ms))
 }
@@ -91,7 +96,7 @@ impl HostClocks {
         }
     }
 
-    /// Reads what the linked processes show; `now_ms` is the monotone clock of this process.
+    /// Reads the clocks of the linked processes. `now_ms` is the monotone clock of this process.
     pub(super) fn look(&mut self, now_ms: u64, shown: impl Iterator<Item = (Peer, u64)>) {
         let before_ms = std::mem::replace(&mut self.looked_ms, now_ms);
         for (peer, shown_ns) in shown {
@@ -108,9 +113,11 @@ impl HostClocks {
         self.heard[peer.slot].filter(|heard| heard.incarnation == peer.incarnation).map(|heard| heard.range)
     }
 
-    /// The time, given that the own host's clock shows `wall_ns`, and that `latest_ns` is the latest time that was announced;
-    /// `others` are the other members of the view. `None` while there are some and none has shown its clock, also where their links
-    /// are down: they would be told a time that may have to be corrected.
+    /// Returns this member's time in nanoseconds, or `None` if the view has other members and none has shown its clock.
+    ///
+    /// That includes members that are not linked now: a time announced without their clocks might need a correction
+    /// later. `wall_ns` is this host's clock, `latest_ns` is the latest announced time, and `others` are the other
+    /// members of the view.
     pub(super) fn time_ns(
         &mut self,
         now_ms: u64,
@@ -153,7 +160,8 @@ impl HostClocks {
         Some(time_ns.min(CLOCK_MAX_NS))
     }
 
-    /// What is to be reported of the clocks of `members`, by the last call of [`HostClocks::time_ns`]: at each heartbeat.
+    /// Returns the reports about the clocks of `members`, by the last [`HostClocks::time_ns`]. Called at each
+    /// heartbeat.
     pub(super) fn reports(
         &mut self,
         (now_ms, beat_ms): (u64, u64),
@@ -175,7 +183,7 @@ impl HostClocks {
         reports
     }
 
-    /// The clock of the process in `slot` is off: whether to report it.
+    /// Whether to report the clock of the process in `slot`, which is off.
     fn is_due(&mut self, slot: Slot, now_ms: u64, beat_ms: u64) -> bool {
         let fault = &mut self.faults[slot];
         let lasts_ms = now_ms.saturating_sub(*fault.since_ms.get_or_insert(now_ms));
@@ -188,7 +196,7 @@ impl HostClocks {
     }
 }
 
-/// What an operator is told of a clock that is so far off.
+/// The text for an operator about a clock that is off by `excess_ns`.
 fn text(excess_ns: i64, limit_ns: i64) -> String {
     let seconds = |ns: i64| ns.unsigned_abs() as f64 / 1e9;
     let side = if excess_ns > 0 { "ahead of" } else { "behind" };
@@ -213,7 +221,7 @@ mod tests {
         Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 7 }
     }
 
-    /// What member 0 takes for the time, whose clock shows `own`, among members with these clocks.
+    /// The time of member 0 with the clock `own`, among members with the clocks `others`.
     fn time(own: u64, floor: u64, others: &[u64]) -> u64 {
         let mut clocks = HostClocks::new(1000);
         let peers: Vec<Peer> = (1..=others.len()).map(peer).collect();
@@ -243,13 +251,13 @@ mod tests {
         let day = NOON + 24 * HOUR;
         near(time(NOON, NOON, &[day]), NOON);
         near(time(day, NOON, &[NOON]), NOON + SECOND);
-        // The other one was set back, or this one.
+        // The other clock was set back, or this one was.
         near(time(NOON, NOON, &[NOON - HOUR]), NOON);
         near(time(NOON - HOUR, NOON, &[NOON]), NOON - SECOND);
-        // Nothing says which of the two is wrong.
+        // There is no evidence which of the two is wrong.
         near(time(NOON, 0, &[NOON - HOUR]), NOON - HOUR + SECOND);
         near(time(NOON - HOUR, 0, &[NOON]), NOON - HOUR);
-        // Two camps of two.
+        // Two camps of two clocks each.
         near(time(NOON, NOON, &[NOON, day, day]), NOON);
         near(time(NOON, NOON, &[NOON, NOON - HOUR, NOON - HOUR]), NOON);
     }
@@ -260,7 +268,7 @@ mod tests {
         let others = || [peer(1), peer(2)].into_iter();
         assert_eq!(clocks.time_ns(10, NOON, 0, others()), None);
         assert_eq!(clocks.time_ns(10, NOON, 0, std::iter::empty()), Some(NOON), "nobody is there to show one");
-        // Another process in its slot is another clock.
+        // Another process in its slot has another clock.
         clocks.look(20, [(Peer { incarnation: 1, ..peer(1) }, NOON)].into_iter());
         assert_eq!(clocks.time_ns(20, NOON, 0, others()), None);
         clocks.look(30, [(peer(1), NOON)].into_iter());
@@ -280,7 +288,7 @@ mod tests {
             told.extend(clocks.reports((ms, 400), (me, wall), [me, other].into_iter()));
             (time, told.clone())
         };
-        // This process looked at the row only every 30 s, and each word was 25 s old.
+        // This process read the row only every 30 s, and each word was 25 s old.
         for n in 1..10 {
             let (time, told) = step(&mut clocks, 30_000 * n, -25_000_000_000);
             assert_eq!((time, told), (NOON + 30_000 * n * 1_000_000, Vec::new()));

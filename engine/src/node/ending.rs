@@ -1,5 +1,6 @@
-//! How an epoch ends: the node's steps between the membership, which knows what is to be done, and the data plane, which
-//! has the bytes.
+//! The node's steps at the end of an epoch.
+//!
+//! The membership determines the steps, and the data plane has the bytes.
 
 use super::{Node, Phase};
 use crate::error::Error;
@@ -9,16 +10,17 @@ use crate::multicast::{Breach, Sink};
 use crate::planted::{self, Bug};
 use std::ops::Range;
 
-/// Bytes asked for with one fetch, at most, so that none holds up a link for long.
+/// Maximum bytes of one fetch, so that no fetch occupies a link for long.
 const FETCH_BYTES: usize = 1 << 20;
 
-/// What was asked of other members' memory and has not come yet.
+/// The fetches that are not answered yet.
 #[derive(Default)]
 pub(super) struct Fetches {
     open: Vec<Fetch>,
-    /// What the open ones are for; it changes when a candidate or a vector does.
+    /// The streams that the open fetches complete. It changes with the candidates and their ends.
     plan: Vec<Wanted>,
-    /// Those of former plans: what they bring may still come, and must not come into a row that is written again.
+    /// Fetches of earlier plans. Their answers may still come, and must not come into a row that its owner writes
+    /// again.
     stray: Vec<Fetch>,
 }
 
@@ -37,7 +39,7 @@ impl Fetches {
         }
     }
 
-    /// The link to `from` is down: the plan is made anew, without it.
+    /// Drops the plan, because the link to `from` is down. The next plan is made without it.
     pub(super) fn lost(&mut self, from: Slot) {
         if self.open.iter().any(|fetch| fetch.from == from) {
             self.clear();
@@ -45,13 +47,13 @@ impl Fetches {
         self.stray.retain(|fetch| fetch.from != from);
     }
 
-    /// Gives the plan up; what was asked for may still come.
+    /// Drops the plan. The answers to its fetches may still come.
     fn clear(&mut self) {
         self.stray.append(&mut self.open);
         self.plan.clear();
     }
 
-    /// Whether it is asked for already.
+    /// Takes over an earlier fetch of the same bytes, if it is still open. Returns true if there is one.
     fn resumes(&mut self, from: Slot, owner: Slot, range: &Range<usize>) -> bool {
         let found = self.stray.iter().position(|f| f.from == from && f.owner == owner && f.range == *range);
         if let Some(index) = found {
@@ -62,7 +64,7 @@ impl Fetches {
 }
 
 impl Node {
-    /// One step of a wedged member: flushes what the candidates have, and takes part in the decision.
+    /// One step of a wedged member: flushes the streams of the epoch, and takes part in the decision.
     pub(super) fn step_epoch(&mut self) -> Result<bool, Breach> {
         let mut progress = self.flush()?;
         self.run_clock();
@@ -83,7 +85,7 @@ impl Node {
         Ok(progress)
     }
 
-    /// Takes care that this member has what any candidate has.
+    /// Obtains the frames that any candidate has and this member lacks.
     fn flush(&mut self) -> Result<bool, Breach> {
         let membership = &self.membership;
         let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.standing(slot));
@@ -96,7 +98,7 @@ impl Node {
             return Ok(self.membership.flushed(&have, &mut *self.fabric));
         }
         if wanted.iter().any(|want| awaited >> want.stream & 1 == 1) {
-            // What is wanted of it lies in memory that is still to come.
+            // The wanted frames lie in new memory of a row, which is not here yet.
             return Ok(false);
         }
         for want in &wanted {
@@ -113,7 +115,7 @@ impl Node {
         } else if self.fetches.open.is_empty() {
             let plan = std::mem::take(&mut self.fetches.plan);
             for want in plan {
-                // What was fetched is in its place; it is not delivered before the decision says so.
+                // The fetched frames are in place. They are not delivered before they are in the decided ends.
                 match self.multicast.raise(want.stream, want.end) {
                     Ok(()) => {}
                     Err(_) if self.is_outrun() => return Ok(false),
@@ -126,7 +128,7 @@ impl Node {
         Ok(true)
     }
 
-    /// Asks for everything that is not here.
+    /// Fetches everything that is missing here.
     fn plan(&mut self, wanted: Vec<Wanted>) {
         self.fetches.clear();
         for want in &wanted {
@@ -145,7 +147,7 @@ impl Node {
         self.fetches.plan = wanted;
     }
 
-    /// A fetch that is not answered within the failure timeout is a suspicion.
+    /// Accuses a source that has not answered a fetch within the failure timeout.
     fn suspect_slow_sources(&mut self) -> bool {
         let (now_ms, timeout_ms) = (self.now_ms, self.membership.patience_ms());
         let slow = self.fetches.open.iter().find(|fetch| now_ms.saturating_sub(fetch.since_ms) >= timeout_ms);
@@ -156,7 +158,7 @@ impl Node {
         rank.is_some_and(|rank| self.membership.suspect(rank, Cause::Fetch, what, &mut *self.fabric))
     }
 
-    /// One step once the decision is known: delivers up to it, then goes on to the next view, or out of the group.
+    /// One step after the decision: delivers up to it, then enters the next view or leaves the group.
     pub(super) fn end_epoch(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let Some(trim) = self.membership.trim() else {
             match self.membership.everybody_left() && !self.membership.votes() {
@@ -189,8 +191,9 @@ impl Node {
         Ok(true)
     }
 
-    /// Whether something is still to come into the row of a process that goes on, from a fetch that was given up: it would lie
-    /// over what that process writes in the next view. A source that does not bring it is severed.
+    /// Whether the answer to a dropped fetch may still come into the row of a process that stays in the group.
+    ///
+    /// It would overwrite writes of that process in the next view. A source that does not answer in time is severed.
     fn awaits_strays(&mut self) -> bool {
         let (now_ms, patience_ms) = (self.now_ms, self.membership.patience_ms());
         let goes_on = |fetch: &Fetch| self.membership.goes_on(fetch.owner);
@@ -208,10 +211,10 @@ impl Node {
         waits.iter().any(|(_, late)| !late)
     }
 
-    /// Begins the view that was decided. The data plane shows it first, the membership then says that it is shown.
+    /// Enters the decided view. The data plane pushes its columns first, then the membership publishes the view.
     pub(super) fn enter(&mut self) -> Result<(), Breach> {
         let Some((layout, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
-        // A former life of a process that was restarted has ended, and never had this memory.
+        // An earlier incarnation of a restarted process has ended and never had this memory.
         let is_given = |slot: &Slot| layout.seats.iter().any(|seat| seat.slot == *slot);
         let departed = change.departed.iter().map(|(peer, _)| peer.slot).filter(|slot| !is_given(slot));
         let departed: Vec<Slot> = departed.collect();
@@ -223,21 +226,24 @@ impl Node {
                 self.stop_removed();
                 return Ok(());
             }
-            // What was decided does not fit what is here: nothing that this member does from now on would be right.
+            // The decision does not match the data here, so this member cannot continue correctly.
             self.stop(Error::Internal(breach.what));
             return Ok(());
         }
         self.membership.installed(&mut *self.fabric);
         self.membership.tell(&mut *self.fabric);
-        // They have been told of the decision; nothing of theirs lands any more.
+        // The decision is already queued for them. After this, nothing that they write lands here.
         gone.iter().for_each(|&slot| self.fabric.release(slot));
         self.membership.forget(&gone, &mut *self.fabric);
         self.changes.push(change);
         Ok(())
     }
 
-    /// Gives the own ring new memory where rows are shared: a process that is in the next view no more may still read the old one,
-    /// for as long as it likes, in its application's callback too. False if this process stops, as there is no memory.
+    /// Gives this member's ring new memory after a departure, on shared memory.
+    ///
+    /// Returns false if this process stops because it cannot have any.
+    ///
+    /// A process that has departed may read the old memory for an unlimited time, also in its application's callback.
     fn renew_ring(&mut self, view: u64, departed: &[Slot]) -> bool {
         if departed.is_empty() || planted::is(Bug::RingKept) {
             return true;
@@ -257,14 +263,17 @@ impl Node {
         true
     }
 
-    /// Whether, on shared memory, some member has gone on so far without this one that it may have reused what was read of
-    /// its row: what looks like a breach of the protocol is none then.
+    /// Whether some member has advanced without this one, on shared memory.
+    ///
+    /// It may have overwritten the data that was read here. In that case an apparent protocol violation is not one.
     pub(super) fn is_outrun(&self) -> bool {
         self.fabric.shares_rows() && self.membership.is_outrun()
     }
 
-    /// A process that has left stays until all others know that it may go. One that stands still does not hold it up for long;
-    /// but while nobody has heard of the decision, a link that broke may be made again: without it the group would end.
+    /// One pass of a leaver: it stays until all other members know the decision.
+    ///
+    /// A member that has stopped responding does not delay it for long. But while no member knows the decision, the
+    /// leaver waits longer, because a broken link may be relinked. Without that link the group would end.
     pub(super) fn part(&mut self) -> Result<bool, Breach> {
         if self.membership.all_know() || self.now_ms >= self.parts_until_ms() {
             self.close();
@@ -273,14 +282,14 @@ impl Node {
         Ok(false)
     }
 
-    /// This process has left, and nobody waits for it.
+    /// Ends the links, because no member waits for this leaver any more.
     pub(super) fn close(&mut self) {
         self.fabric.close();
         self.until_ms = self.now_ms.saturating_add(self.membership.failure_timeout_ms());
         self.phase = Phase::Closing;
     }
 
-    /// Until when a process that has left stays at most.
+    /// The latest time until which a leaver stays, in milliseconds.
     pub(super) fn parts_until_ms(&self) -> u64 {
         let more_ms = if self.membership.nobody_knows() { self.membership.partition_timeout_ms() } else { 0 };
         self.until_ms.saturating_add(more_ms)

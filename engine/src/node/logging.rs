@@ -1,4 +1,4 @@
-//! The node's steps with the log: what is asked of the disk, what waits for it, and the clock that stamps messages.
+//! The node's steps with the log: disk requests, the steps that wait for them, and the clock that stamps messages.
 
 use super::clock::{CLOCK_MAX_NS, HostClocks};
 use super::{Node, Phase};
@@ -10,37 +10,38 @@ use crate::planted::{self, Bug};
 /// The name of the file that holds a member's [`crate::membership::Ledger`].
 pub const LEDGER: &str = "ledger";
 
-/// The name of the file that holds, in a word, up to which time a member whose host's clock is behind may have announced: its
-/// next life goes on from there.
+/// The name of the file with the highest time that a member may have announced, as one word in nanoseconds.
+///
+/// Only a member with a host's clock that is behind writes it. Its next incarnation continues from that time.
 pub const CLOCK: &str = "clock";
-/// Such a member writes the file once in so many nanoseconds, so much ahead.
+/// Such a member writes the file once per this many nanoseconds, and this far ahead.
 const LEASE_NS: u64 = 1_000_000_000;
 
 /// A group's log as the node sees it.
 pub(super) struct Logging {
     pub(super) journal: Box<dyn Journal>,
-    /// The hybrid logical clock, and what the host's clock said last.
+    /// The hybrid logical clock, and the last time of the host's clock, both in nanoseconds.
     pub(super) clock_ns: u64,
     wall_ns: u64,
     clocks: HostClocks,
-    /// What the others were told of the time.
+    /// The time that was announced to the other members, in nanoseconds.
     announced_ns: u64,
-    /// Up to here the disk has it that a corrected time may be announced, and up to where it will have it.
+    /// The time up to which the disk allows announcing corrected times, and the higher limit that is being saved.
     lease_ns: u64,
     leasing: Option<(Ticket, u64)>,
-    /// Clocks that are off, and when the next look at them is due.
+    /// Reports about clocks that are off, and when the next look at the clocks is due.
     warnings: Vec<(MemberId, String)>,
     look_ms: u64,
-    /// The time of the last record that a former life left, or what it announced beyond that.
+    /// The time of the last record of an earlier incarnation, or a later time that it announced.
     pub(super) recovered_ns: u64,
-    /// The vote that is being saved.
+    /// The write of the vote that is being saved.
     vote: Option<Ticket>,
-    /// What must be on disk before the decision is acted on.
+    /// The write that must be on disk before the decision takes effect.
     pub(super) decision: Option<Ticket>,
-    /// A time that will be past for good once the disks of all voters have everything below this number.
+    /// A time that becomes the closed time once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
     past_ns: u64,
-    /// Of a founder: its first view is on disk, and shown.
+    /// Of a founder: its first view is on disk and published.
     begun: bool,
 }
 
@@ -65,14 +66,16 @@ impl Logging {
         }
     }
 
-    /// A time later than any that was given out or seen before, at least this one.
+    /// Advances the clock to at least `time_ns`, and above any time that it returned or received before.
     fn tick(&mut self, time_ns: u64) -> u64 {
         self.clock_ns = time_ns.max(self.clock_ns.saturating_add(1));
         self.clock_ns
     }
 
-    /// How much of `time_ns` may be announced. What is announced holds for the next life of this process as well. That one goes
-    /// on from its host's clock: what is beyond it, because it is behind the others', is on disk first.
+    /// Returns how much of `time_ns` may be announced.
+    ///
+    /// An announced time also binds the next incarnation of this process, which continues from its host's clock. If
+    /// that clock is behind the others', a time beyond it must be on disk first.
     fn announceable(&mut self, time_ns: u64, counted_on: bool) -> u64 {
         if time_ns <= self.wall_ns || !counted_on {
             return time_ns;
@@ -93,53 +96,56 @@ impl Logging {
     }
 }
 
-/// The record of a decision; nobody sent it.
+/// The record of a decision, which has no sender.
 fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
     Record { version, time_ns, sender: MemberId(0), mode: Mode::Safe, kind: Kind::Decision, payload }
 }
 
 impl Node {
-    /// Writes everything into a log, by `journal`. The data plane was made for one, too.
+    /// Makes the node write a log through `journal`. The data plane was created for a log too.
     pub fn with_journal(mut self, journal: Box<dyn Journal>) -> Node {
         self.logging = Some(Logging::new(journal, self.settings.clock_skew_max_ms));
         self
     }
 
-    /// For how long this process has run, in milliseconds, as of the last pass: its own pauses are left out, so that they hold
-    /// nothing against anybody, nor against its disk.
+    /// How long this process has run, in milliseconds, as of the last pass.
+    ///
+    /// Its own pauses are left out, so they do not count against other members or its disk.
     pub fn running_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// Keeps a small file beside the log.
+    /// Saves a small file beside the log.
     pub fn save(&mut self, name: &'static str, bytes: &[u8]) {
         if let Some(logging) = &mut self.logging {
             logging.journal.save(name, bytes);
         }
     }
 
-    /// What the host's clock says, in nanoseconds since 1970: in a group with a log, before each pass, and before the first
-    /// link. It may be wrong, and may go back.
+    /// Sets the time of the host's clock, in nanoseconds since 1970. It may be wrong, and may go back.
+    ///
+    /// In a group with a log, call it before each pass and before the first link.
     pub fn tell_time(&mut self, wall_ns: u64) {
         if let Some(logging) = &mut self.logging {
-            // 0 stands for a clock that is not known.
+            // 0 means that a clock is not known.
             logging.wall_ns = wall_ns.clamp(1, CLOCK_MAX_NS);
             self.membership.set_host_clock(logging.wall_ns);
         }
     }
 
-    /// Members whose hosts' clocks are off, found since the last call, with a text for an operator.
+    /// Takes the reports about hosts' clocks that are off, found since the last call: member id and text.
     pub fn take_warnings(&mut self) -> Vec<(MemberId, String)> {
         self.logging.as_mut().map(|logging| std::mem::take(&mut logging.warnings)).unwrap_or_default()
     }
 
-    /// No record that is still to come will bear this time or an earlier one, in nanoseconds, and what bears one is on the
-    /// disks of all voters: the log up to there is the same at every member, for good.
+    /// The closed time, in nanoseconds: no later record has this time or an earlier one.
+    ///
+    /// All records up to it are on the disks of all voters, so the log up to it is the same at every member for good.
     pub fn past_ns(&self) -> u64 {
         self.logging.as_ref().map_or(0, |logging| logging.past_ns)
     }
 
-    /// The clock goes on: what is announced is below what is stamped from now on.
+    /// Advances the clock. Every later stamp is greater than the announced time.
     pub(super) fn run_clock(&mut self) {
         let Some(logging) = &mut self.logging else { return };
         logging.clock_ns = logging.clock_ns.max(self.multicast.log_time_ns().saturating_add(1));
@@ -147,14 +153,15 @@ impl Node {
         let latest_ns = floor_ns.max(self.membership.latest_ns());
         let now_ms = self.clock_ms;
         logging.clocks.look(now_ms, self.membership.host_clocks());
-        // Before there is a view there is nobody to agree with on the time, and nobody to tell it.
+        // Without a view there are no members to agree on the time with, and none to announce it to.
         let takes_part = !matches!(self.phase, Phase::Joining | Phase::Restarting);
         let time_ns = logging.clocks.time_ns(now_ms, logging.wall_ns, latest_ns, self.membership.others());
         let told_ns = time_ns.filter(|_| takes_part).unwrap_or(0);
         let announced_ns = logging.announceable(told_ns, self.membership.is_counted_on());
         logging.announced_ns = floor_ns.max(announced_ns);
-        // The decision that ends a restart is later than all that a former life of this process announced: its host's clock had
-        // passed that, or the disk has it. No record is dated by that clock before the others have shown theirs.
+        // The decision that ends a restart must be later than all times that an earlier incarnation of this process
+        // announced. That incarnation's host clock had passed them, or they are on disk. But no record gets the host
+        // clock's time before the other members have shown their clocks.
         let restarts = matches!(self.phase, Phase::Restarting);
         let least_ns = if restarts { time_ns.unwrap_or(logging.wall_ns) } else { 0 };
         let clock_ns = logging.tick(if planted::is(Bug::RestartByOwnClock) { told_ns.max(least_ns) } else { told_ns });
@@ -169,20 +176,23 @@ impl Node {
         }
     }
 
-    /// The disk has failed: this member can promise nothing any more.
+    /// Stops this member if its disk has failed, since it can promise nothing any more.
     pub(super) fn check_disk(&mut self) -> bool {
         let failure = self.logging.as_ref().and_then(|logging| logging.journal.failure());
         failure.map(|error| self.stop(error)).is_some()
     }
 
-    /// Before the peers' counters are taken in: what they announce of the time holds for all that is taken in.
+    /// Reads the announced times. Must come before the peers' counters are taken in.
+    ///
+    /// A message with such a time or an earlier one was published before the announcement, so the counters cover it.
     pub(super) fn look_at_clocks(&mut self) -> Option<u64> {
         let logging = self.logging.as_ref()?;
         let past_ns = self.membership.past_ns();
         (logging.passing.is_none() && past_ns > logging.past_ns).then_some(past_ns)
     }
 
-    /// After it: the log has to get as far as what has arrived.
+    /// Notes the time of [`Node::look_at_clocks`], after the counters. It is closed once the log has all that has
+    /// arrived.
     pub(super) fn note_past(&mut self, past_ns: Option<u64>) {
         let horizon = self.multicast.horizon();
         let past_ns = past_ns.filter(|_| self.multicast.took_all_in());
@@ -191,10 +201,10 @@ impl Node {
         }
     }
 
-    /// Hands what is stable to the log, until the pass has lasted long enough.
+    /// Hands stable messages to the log, until the pass has lasted long enough.
     pub(super) fn write_log(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
         let Some(logging) = &mut self.logging else { return Ok(false) };
-        // Nobody waits for one that has no vote yet.
+        // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
         let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over())?;
         if let Some((past_ns, number)) = logging.passing
@@ -203,7 +213,7 @@ impl Node {
             logging.past_ns = logging.past_ns.max(past_ns);
             logging.passing = None;
         }
-        // What is in the log has a successor of a later time only.
+        // Every record after the present end of the log has a later time.
         let (next, time_ns) = self.multicast.log_end();
         if logging.passing.is_none() && time_ns > logging.past_ns {
             logging.passing = Some((time_ns, next));
@@ -211,7 +221,9 @@ impl Node {
         Ok(moved)
     }
 
-    /// Whether the disk has what the flush brought; asks for it first.
+    /// Saves the messages that the flush obtained.
+    ///
+    /// Returns true once they are on disk, or if no other member counts on this one's log.
     pub(super) fn save_tail(&mut self) -> Result<bool, Breach> {
         match &mut self.logging {
             Some(logging) => Ok(self.multicast.save_tail(&mut *logging.journal)? || !self.membership.is_counted_on()),
@@ -219,7 +231,7 @@ impl Node {
         }
     }
 
-    /// Saves the own vote before it is shown. True if anything moved.
+    /// Saves this member's vote, and publishes it once it is on disk. Returns true if it was published.
     pub(super) fn save_vote(&mut self) -> bool {
         let Some(logging) = &mut self.logging else { return false };
         if let Some(ledger) = self.membership.ledger_to_save() {
@@ -231,7 +243,8 @@ impl Node {
         true
     }
 
-    /// Writes down what was decided: the rest of the view up to `trim`, the decision, and the ledger of the next view.
+    /// Writes the decision to disk: the rest of the view up to `trim`, the decision's record, and the next view's
+    /// ledger.
     pub(super) fn write_decision(&mut self, trim: &[End]) -> Result<(), Breach> {
         let Some(logging) = &mut self.logging else { return Ok(()) };
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
@@ -239,13 +252,13 @@ impl Node {
         logging.vote = None;
         let written = self.multicast.write_end(trim, decision, &mut *logging.journal)?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
-        // That of one that leaves names a view without it: it comes back as somebody new.
+        // A leaver's ledger names a view without it. If it comes back, it is a new member.
         let ledger = self.membership.next_ledger();
         logging.decision = ledger.map(|ledger| logging.journal.save(LEDGER, &ledger)).or(written);
         Ok(())
     }
 
-    /// Writes down the first view of this process, with the record that begins it.
+    /// Writes the first view of this process to disk, with the record that begins it.
     pub(super) fn write_first(&mut self) {
         let (Some(logging), Some(ledger)) = (&mut self.logging, self.membership.next_ledger()) else { return };
         if let Some((version, time_ns, payload)) = self.membership.decision_bytes() {
@@ -255,7 +268,7 @@ impl Node {
         logging.decision = Some(logging.journal.save(LEDGER, &ledger));
     }
 
-    /// Whether the first view of a founder is on its disk, where there is one, and shown.
+    /// Whether the first view of a founder is published, which in a group with a log requires that it is on disk.
     pub(super) fn first_is_shown(&mut self) -> bool {
         let shows = self.logging.as_ref().is_some_and(|logging| !logging.begun);
         if shows && self.decision_is_saved() {
@@ -267,10 +280,10 @@ impl Node {
         self.logging.as_ref().is_none_or(|logging| logging.begun)
     }
 
-    /// Whether the disk has what must be there before this member goes on.
+    /// Whether everything is on disk that must be there before this member continues.
     pub(super) fn decision_is_saved(&mut self) -> bool {
         let Some(logging) = &mut self.logging else { return true };
-        // A learner's log is no use to anybody yet: nobody waits for it.
+        // Other members do not rely on a learner's log yet, so they do not wait for it.
         let saved = logging.decision.is_none_or(|ticket| logging.has(ticket)) || !self.membership.votes_next();
         if saved {
             logging.decision = None;

@@ -1,5 +1,5 @@
-//! Links that are made again while the end of an epoch is undecided: see `membership/links.rs`. Who dials, and when, is the
-//! host's business.
+//! Relinking while the end of an epoch is undecided: see `membership/links.rs`. The driver decides which end dials, and
+//! when.
 
 use super::{Node, Phase};
 use crate::error::Error;
@@ -7,8 +7,9 @@ use crate::fabric::Connection;
 use crate::membership::{Cause, Departure, Peer};
 
 impl Node {
-    /// The members whose link is to be made again: it broke, and how the present view ends is not decided, or known to nobody but
-    /// this process, which has left. None while there is nothing to do.
+    /// The members to relink with. Empty while there is nothing to do.
+    ///
+    /// Their links broke, and the end of the present view is not decided, or only this process knows it and has left.
     pub fn broken_links(&self) -> Vec<Peer> {
         match self.phase {
             Phase::Running | Phase::Leaving => self.membership.broken_links(),
@@ -17,7 +18,7 @@ impl Node {
         }
     }
 
-    /// Takes down the links of which nothing has come for long while the epoch's end is undecided, so that they are made again.
+    /// Takes down silent links while the end of the epoch is undecided, so that they are relinked.
     pub(super) fn drop_mute_links(&mut self) -> bool {
         let mute = self.membership.take_mute();
         for &slot in &mute {
@@ -27,8 +28,10 @@ impl Node {
         !mute.is_empty()
     }
 
-    /// Whether the link with `peer`, which asks for it and has wedged view `view`, may be made again; else why not. A link
-    /// that is still up here is taken down: the peer has found it broken.
+    /// Checks whether the link with `peer`, which asks for it and has wedged view `view`, may be relinked.
+    ///
+    /// The error is the reason why not. A link that is still up here is taken down, because the peer has found it
+    /// broken.
     pub fn may_relink(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
         let parts = matches!(self.phase, Phase::Parting);
         if !parts && !matches!(self.phase, Phase::Running | Phase::Leaving) {
@@ -36,7 +39,7 @@ impl Node {
         }
         let is_member = self.membership.is_member(peer) && peer != self.membership.me();
         let same_view = self.membership.view().is_some_and(|mine| mine.number == view || mine.number == view + 1);
-        // A request may be older than the link that is up now.
+        // The request may be older than the link that is up now.
         let is_late = self.membership.has_followed(peer, view) || self.membership.has_given_up(peer);
         let ends = is_member && same_view && !is_late && (parts || !self.membership.is_decided());
         if ends && self.membership.has_just_settled(peer, self.now_ms) {
@@ -51,7 +54,8 @@ impl Node {
         self.membership.may_relink(peer, view, parts)
     }
 
-    /// The view that began without `peer`, which has wedged view `view` and asks for its link, and how it departed.
+    /// Returns the view that began without `peer`, and how it departed. `peer` asks for its link and has wedged view
+    /// `view`.
     pub fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
         match self.phase {
             Phase::Running | Phase::Leaving | Phase::Parting => self.membership.has_gone_on_without(peer, view),
@@ -59,14 +63,16 @@ impl Node {
         }
     }
 
-    /// `peer` has said that the group goes on without this process, which had wedged view `view` when it asked: it cannot learn
-    /// the decision any more, or has left and is not waited for.
+    /// Handles the answer of `peer` that the group has continued without this process.
+    ///
+    /// This process had wedged view `view` when it asked. It cannot learn the decision any more, or it has left and no
+    /// member waits for it.
     pub fn is_told_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
         if self.membership.view().is_none_or(|mine| mine.number != view) {
             return;
         }
         match self.phase {
-            // It has waited for another member that knows.
+            // It has waited for another member that knows the decision.
             Phase::Parting if self.membership.nobody_knows() && self.membership.is_heir(peer) => self.close(),
             Phase::Leaving if self.membership.is_wedged() && departure == Departure::Left => self.close(),
             Phase::Running | Phase::Leaving if self.membership.is_wedged() => self.stop_removed(),
@@ -74,15 +80,18 @@ impl Node {
         }
     }
 
-    /// Makes the link with `peer`, which has wedged view `view`, again over `connection`, which this process has `dialled`, or
-    /// the peer. Of two connections that cross, both ends keep the one that the lower slot has dialled.
+    /// Relinks with `peer`, which has wedged view `view`, over `connection`.
+    ///
+    /// `dialled` means that this process dialled the connection; otherwise the peer did. Of two connections that cross,
+    /// both ends keep the one that the lower slot dialled.
     ///
     /// # Errors
-    /// [`Error::Misuse`] where [`Node::may_relink`] is false by now, or another connection is kept; what
-    /// [`crate::fabric::Fabric::relink`] answers.
+    /// [`Error::Misuse`] if [`Node::may_relink`] refuses by now, or another connection is kept; the errors of
+    /// [`crate::fabric::Fabric::relink`].
     pub fn relink(&mut self, peer: Peer, view: u64, dialled: bool, connection: Connection) -> Result<(), Error> {
         let by_lower = dialled == (self.membership.me().slot < peer.slot);
-        // A peer that has found the link broken has asked for this one, and the link is down: one that is up crosses this one.
+        // If the peer had found the link broken, its request would have taken it down here. So a link that is up
+        // crosses this one.
         if self.membership.is_settled(peer) && !by_lower {
             return Err(Error::Misuse("the link is being made again over another connection"));
         }
@@ -92,7 +101,7 @@ impl Node {
             return Err(Error::Misuse("the fabric did not return the rows that it has"));
         };
         self.fetches.lost(peer.slot);
-        // Counters first: the membership's row says what they count for.
+        // The data plane's counters come first, because the membership's row determines how they are read.
         self.membership.row_moves(peer.slot, membership, &*self.fabric);
         self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
         self.membership.relink(peer, by_lower.then_some(self.now_ms), &mut *self.fabric);

@@ -1,5 +1,7 @@
-//! The node's steps after a total failure: see [`crate::membership`]'s `restart`. What has to be fetched from another
-//! member's log is the host's business: it asks [`Node::log_need`], and hands records to [`Node::take_record`].
+//! The node's steps after a total failure: see [`crate::membership`]'s `restart`.
+//!
+//! The driver fetches missing records from another member's log: it asks [`Node::log_need`], and passes records to
+//! [`Node::take_record`].
 
 use super::{Node, Phase};
 use crate::config::{MemberId, named};
@@ -8,49 +10,51 @@ use crate::log::{Kind, Record, Ticket, Version};
 use crate::membership::{Cause, Ledger, Outcome, Peer};
 use crate::multicast::{Breach, End, Tail, TailRecord, record_time};
 
-/// What the log of a restarted process holds.
+/// The contents of a restarted process's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// The last record, and its time; zero if there is none.
+    /// The version and the time of the last record; zero if there is none.
     pub last: Version,
     /// See `last`.
     pub time_ns: u64,
-    /// What the former life announced of the time, at most, if it had to correct its host's clock: see [`super::CLOCK`].
+    /// The highest time that an earlier incarnation may have announced, in nanoseconds.
+    ///
+    /// It is set only if that incarnation had to correct its clock: see [`super::CLOCK`].
     pub announced_ns: u64,
-    /// What the flush of an epoch saved beside it.
+    /// The messages that the flush of an epoch saved beside the log.
     pub tail: Option<Tail>,
 }
 
-/// What a restarted process lacks: the records after one version and below another, which `from` has.
+/// The records that a restarted process lacks: those after one version and below another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogNeed {
     /// The process that has them.
     pub from: Peer,
     /// The last record that is here.
     pub after: Version,
-    /// Above the last one that is wanted.
+    /// One above the last record that is wanted.
     pub below: Version,
 }
 
-/// How far a restart has come.
+/// The state of a restart.
 pub(super) struct Restart {
     recovery: Recovery,
-    /// What was fetched is on disk up to here.
+    /// The write of the last fetched record.
     fetched: Option<Ticket>,
     need: Option<LogNeed>,
-    /// Since when enough members are here to go on without the others, and how often all have been here since the restart began.
+    /// Since when enough members are linked to continue without the rest, and how often the rest came back after that.
     enough_ms: Option<u64>,
     gatherings: u32,
-    /// Since when what was decided is on disk.
+    /// Since when the decision is on disk.
     decided_ms: Option<u64>,
     written: bool,
 }
 
-/// After so many times that all were here, members that are absent again are not waited for anew.
+/// After all members have been linked again this often, the wait for absent ones does not start over any more.
 const GATHERINGS_MAX: u32 = 3;
 
 impl Node {
-    /// Goes on where the ledger and the log of this process's former life say, with all others that are restarted.
+    /// Continues from the ledger and log of an earlier incarnation, together with the other restarted processes.
     pub fn restart(&mut self, ledger: Ledger, recovery: Recovery) {
         self.phase = Phase::Restarting;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
@@ -101,7 +105,7 @@ impl Node {
         Ok(progress)
     }
 
-    /// Whom the restart waits for.
+    /// The error that names the members that the restart still waits for.
     fn missing(&self) -> Error {
         let view = self.membership.view().map_or(0, |view| view.number);
         let (absent, enough) = self.membership.absent();
@@ -116,12 +120,12 @@ impl Node {
         Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
     }
 
-    /// Goes on without those who are not here, a while after enough are.
+    /// Accuses the members that have not come back, some time after enough have.
     fn give_up_absent(&mut self) -> bool {
         let (absent, enough) = self.membership.absent();
         let Some(restart) = &mut self.restart else { return false };
         if absent.is_empty() || !enough {
-            // One whose link comes and goes does not hold up the others for ever.
+            // A member with a link that goes up and down must not delay the others for ever.
             let is_again = restart.enough_ms.is_some() && absent.is_empty();
             if !is_again || restart.gatherings < GATHERINGS_MAX {
                 restart.enough_ms = None;
@@ -141,7 +145,7 @@ impl Node {
         news
     }
 
-    /// Sees to it that the own log goes as far as that of any candidate, and says so once it is on disk.
+    /// Completes this member's log to the longest log of a candidate, and publishes that once it is on disk.
     fn complete_log(&mut self) -> bool {
         let Some((target, from)) = self.membership.log_target() else { return false };
         let (Some(restart), Some(logging), Some(view)) = (&mut self.restart, &self.logging, self.membership.view())
@@ -160,29 +164,30 @@ impl Node {
         restart.need.replace(need) != Some(need)
     }
 
-    /// Whether this process has nothing but the first view, and no vote that would end it: a log in which nobody can have
-    /// found anything.
+    /// Whether this process has only the first view, without any record or a vote to end it.
+    ///
+    /// No process can have read anything in such a log.
     pub fn has_only_founded(&self) -> bool {
         let has_no_record = |restart: &Restart| restart.recovery.last.sequence == 0 && restart.recovery.tail.is_none();
         self.membership.has_only_founded() && self.restart.as_ref().is_some_and(has_no_record)
     }
 
-    /// Whether the link to some process of this member is up.
+    /// Whether the link to some process of member `id` is up.
     pub fn is_linked_with(&self, id: MemberId) -> bool {
         self.membership.is_linked_with(id)
     }
 
-    /// The members to some process of which the link is up.
+    /// The members of which some process is linked.
     pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
         self.membership.linked_with()
     }
 
-    /// What the host is to fetch from another member's log.
+    /// The records that the driver must fetch from another member's log.
     pub fn log_need(&self) -> Option<LogNeed> {
         self.restart.as_ref().filter(|_| matches!(self.phase, Phase::Restarting)).and_then(|restart| restart.need)
     }
 
-    /// A record that was fetched; those that do not come next are left out.
+    /// Takes a fetched record. A record that is not the next one is ignored.
     pub fn take_record(&mut self, record: Record<'_>) {
         let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return };
         let recovery = &mut restart.recovery;
@@ -193,11 +198,11 @@ impl Node {
         }
         restart.fetched = Some(logging.journal.append(record));
         (recovery.last, recovery.time_ns) = (record.version, record.time_ns);
-        // What is decided comes after it.
+        // The decision must have a later time.
         logging.clock_ns = logging.clock_ns.max(record.time_ns + 2);
     }
 
-    /// The decision is known: writes it down, then goes on as it says.
+    /// Writes the known decision to disk, then continues as it requires.
     fn follow_decision(&mut self) -> bool {
         let Some(outcome) = self.membership.outcome() else { return false };
         let written = self.restart.as_ref().is_some_and(|restart| restart.written);
@@ -228,8 +233,10 @@ impl Node {
         true
     }
 
-    /// Whether another member of the decided view may still have to be told: while this process is being restarted, a link that broke
-    /// can be made anew, and brings the decision.
+    /// Whether this process must stay in the restart for now: no other member of the decided view knows the decision.
+    ///
+    /// During the restart a broken link can be made anew, and brings the decision. After the partition timeout the
+    /// process continues.
     fn is_alone_to_know(&mut self) -> bool {
         let wait_ms = self.membership.partition_timeout_ms();
         let Some(restart) = &mut self.restart else { return false };
@@ -237,7 +244,7 @@ impl Node {
         self.membership.nobody_knows() && self.now_ms.saturating_sub(since_ms) < wait_ms
     }
 
-    /// Brings the log to where the decision says, and writes it down.
+    /// Brings the log to the decided ends, and writes the decision to disk.
     fn write_restart(&mut self) -> Result<(), String> {
         let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return Ok(()) };
         let (Some(ends), Some(view)) = (self.membership.decided_ends(), self.membership.view()) else { return Ok(()) };
@@ -246,7 +253,8 @@ impl Node {
         let have = self.membership.ends_of(recovery.last);
         let covers = |has: &[End]| has.iter().zip(&ends).all(|(has, end)| has.messages >= end.messages);
         if covers(&have) {
-            // An earlier restart, of others, may have decided less: what they did not have was durable nowhere.
+            // An earlier restart of other members may have decided lower ends. Messages that those members lacked were
+            // never durable.
             tail.records.clear();
             let sequence = order.horizon(ends.iter().map(|end| end.messages.max(order.base)));
             if recovery.last.view == number && sequence <= recovery.last.sequence {
@@ -263,7 +271,7 @@ impl Node {
             else {
                 continue;
             };
-            // What was fetched meanwhile is there already; what the decision leaves out has never been.
+            // Fetched records are already in the log, and messages beyond the decided ends must not be in it.
             if index < ends[rank].messages && version > recovery.last {
                 let time_ns = record_time(u64::from_le_bytes(*stamp), recovery.time_ns);
                 logging.journal.append(Record { version, time_ns, sender, mode, kind: Kind::Message, payload });

@@ -9,7 +9,7 @@
 //!   which peers to notify. [`Fabric::submit`] notifies them: it increments one counter per peer in the own *header
 //!   page*, and makes a system call only for peers that sleep.
 //! * [`Fabric::poll`] reads the peers' counters without a system call. It checks the descriptors (wake-ups, dead peers)
-//!   when it is or was armed, when it is closing, and otherwise as [`Turns`] decides, even if it finds other work. So a
+//!   when it is or was armed, when it is closing, and otherwise as `Turns` decides, even if it finds other work. So a
 //!   member that never sleeps also notices a dead peer.
 //! * A [`Source::Stable`] write is *completed* at once, since nothing is copied. But peers read its source directly.
 //!   The protocol decides when the bytes may be reused (after every member has delivered them).
