@@ -1,11 +1,27 @@
 /*
  * Galerna: an RDMA-first replication engine.
  *
- * Calls return a galerna_result_t; galerna_last_error() has the text of the calling thread's last
- * error. The errors that a function lists are those without GALERNA_ERR_. Handles are freed by the
- * call that is named where they are made. Structs that begin with `size` are given the size that the
- * program was compiled with, so that later versions can append fields. No call exits or aborts.
- * A thread is not cancelled inside a call: pthread_cancel() comes into effect behind it.
+ * Calls return a galerna_result_t. galerna_last_error() returns the text of the calling thread's
+ * last error. Each function lists its errors. "The error that stopped the group" stands for the
+ * code that the `stopped` callback receives, such as GALERNA_ERR_PARTITIONED or GALERNA_ERR_REMOVED.
+ *
+ * Each function that makes a handle names the call that frees it. A process can hold up to 1024
+ * handles of each kind at a time (groups, configurations, views, logs, entries and so on); one
+ * more fails with GALERNA_ERR_LIMIT.
+ *
+ * Set the `size` of a struct that begins with `size` to the struct's sizeof. Later versions append
+ * fields. A program and a library of different versions work together: the library fills in the
+ * fields that the program's header has, and sets fields that it does not know to 0. If a program
+ * sets a field that the library does not know, the call fails with GALERNA_ERR_ARGUMENT, and the
+ * text says that the program was compiled with a newer header. In a callback, GALERNA_HAS() tells
+ * whether a struct of the library has a field.
+ *
+ * Errors and bugs of the library never end the process: a call returns GALERNA_ERR_INTERNAL
+ * instead. Three conditions end the process: the system has no memory left for a small allocation,
+ * a mapped file of a log has become shorter or unreadable (SIGBUS), and an exception leaves a
+ * callback on an architecture other than x86-64 and AArch64.
+ *
+ * A thread is not cancelled inside a call: a pthread_cancel() takes effect after the call.
  */
 
 #ifndef GALERNA_H
@@ -16,10 +32,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Whether the struct that `pointer` points to has `field`: a struct that the library passes to a
+ * callback ends after `size` bytes. */
+#define GALERNA_HAS(pointer, field) ((size_t)((const char *)(&(pointer)->field + 1) - (const char *)(pointer)) <= (pointer)->size)
+
 /**
- * What a call answers: GALERNA_OK, or why it did nothing. The numbers never change, and none is ever reused.
+ * The result of a call: GALERNA_OK, or the reason for which the call had no effect.
  *
- * Any call may also return GALERNA_ERR_INTERNAL, and in a forked child GALERNA_ERR_FORKED.
+ * The numbers never change, and no number is ever reused. Any call may also return GALERNA_ERR_INTERNAL, and in a
+ * child made by fork() GALERNA_ERR_FORKED.
  */
 enum galerna_result_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -27,28 +48,30 @@ enum galerna_result_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * It is done.
+   * The call succeeded.
    */
   GALERNA_OK = 0,
   /**
-   * An argument is NULL where it must not be, misaligned, no value of its enumeration, not UTF-8, or a struct
-   * whose `size` is not the one of this version.
+   * An argument is invalid.
+   *
+   * It is NULL where it must not be, misaligned, not a value of its enumeration, not UTF-8, or a struct with
+   * a `size` that this version does not know.
    */
   GALERNA_ERR_ARGUMENT = 1,
   /**
-   * The handle is NULL, was freed, or never was one.
+   * The handle is NULL, was freed, or never was a handle of this kind.
    */
   GALERNA_ERR_HANDLE = 2,
   /**
-   * The configuration is not usable; the text names the key and the value.
+   * The configuration is invalid. The text names the key and the value.
    */
   GALERNA_ERR_CONFIG = 3,
   /**
-   * The message exceeds `max_message_bytes`.
+   * The message is larger than `max_message_bytes`.
    */
   GALERNA_ERR_MESSAGE_TOO_LARGE = 4,
   /**
-   * The call would have to wait and must not: its timeout is 0, or it was made inside a callback.
+   * The call would have to wait but must not: its timeout is 0, or it was made inside a callback.
    */
   GALERNA_ERR_WOULD_BLOCK = 5,
   /**
@@ -56,23 +79,23 @@ enum galerna_result_t
    */
   GALERNA_ERR_TIMED_OUT = 6,
   /**
-   * Members did not appear before the join deadline; the text names them.
+   * Some members did not appear before the join's deadline. The text names them.
    */
   GALERNA_ERR_MEMBERS_MISSING = 7,
   /**
-   * A member has another configuration; the text says which key differs.
+   * A member has a different configuration. The text names the key that differs.
    */
   GALERNA_ERR_DISAGREEMENT = 8,
   /**
-   * A member refused this one.
+   * Another member refused this one.
    */
   GALERNA_ERR_REFUSED = 9,
   /**
-   * The member's own address cannot be listened on.
+   * The library cannot listen on this member's address.
    */
   GALERNA_ERR_LISTEN = 10,
   /**
-   * A member broke the protocol while the group was being set up, and was severed.
+   * A member violated the protocol while the group was being set up, and its link was severed.
    */
   GALERNA_ERR_CONTRACT = 12,
   /**
@@ -84,52 +107,52 @@ enum galerna_result_t
    */
   GALERNA_ERR_UNKNOWN_SUBGROUP = 15,
   /**
-   * The call cannot be made in this state, from this thread, or from inside a callback.
+   * The call is not allowed in this state, in this thread, or inside a callback.
    */
   GALERNA_ERR_MISUSE = 16,
   /**
-   * The operating system refused something.
+   * The operating system returned an error.
    */
   GALERNA_ERR_IO = 17,
   /**
-   * The process holds as many handles as it can: free some.
+   * The process holds the maximum number of handles of this kind. Free some of them.
    */
   GALERNA_ERR_LIMIT = 18,
   /**
-   * A defect of this library; please report it, with the text.
+   * A defect of this library. Please report it together with the text.
    */
   GALERNA_ERR_INTERNAL = 19,
   /**
-   * The group stopped here: this process is cut off from more than half of the members.
+   * The group stopped here: this process could not reach more than half of the members.
    */
   GALERNA_ERR_PARTITIONED = 20,
   /**
-   * The group stopped here: the others went on without this process, which they could not reach or which stood still.
+   * The group stopped here: the other members continue without this process, which stood still or was unreachable.
    */
   GALERNA_ERR_REMOVED = 21,
   /**
-   * This process joined, but could not take the group's state.
+   * This process joined, but could not take over the group's state.
    */
   GALERNA_ERR_STATE_TRANSFER = 22,
   /**
-   * The configuration demands RDMA, and this machine has none that can be used.
+   * The configuration demands RDMA, and this machine has no usable RDMA device.
    */
   GALERNA_ERR_RDMA = 23,
   /**
-   * Somebody has the log open for writing, in this process or in another; the text names its directory.
+   * The log is open for writing elsewhere, in this process or in another one. The text names its directory.
    */
   GALERNA_ERR_LOG_LOCKED = 24,
   /**
-   * The log needs space, memory or a file descriptor, and there is none. Nothing that was durable is lost, and the log goes on
-   * when there is.
+   * The log lacks disk space, memory or a file descriptor. No durable record is lost. The log continues as soon as
+   * the resource is available.
    */
   GALERNA_ERR_LOG_FULL = 25,
   /**
-   * Something that was durable is not as it was written; the text names the file and the offset.
+   * Durable data of the log has changed on disk or is lost. The text names the file and the offset.
    */
   GALERNA_ERR_LOG_DAMAGED = 26,
   /**
-   * The log is another group's, subgroup's or member's; the text names the file and what differs.
+   * The log belongs to another group, subgroup or member. The text names the file and the difference.
    */
   GALERNA_ERR_LOG_FOREIGN = 27,
   /**
@@ -137,31 +160,32 @@ enum galerna_result_t
    */
   GALERNA_ERR_LOG_FORMAT = 28,
   /**
-   * What was asked for was trimmed away; the text says how far back the log goes.
+   * The requested record was trimmed. The text names the oldest record of the log.
    */
   GALERNA_ERR_LOG_TRIMMED = 29,
   /**
-   * The disk refused a write or a sync. That is final: what was not durable by then may be lost. Open the log again.
+   * The disk failed a write or a sync. This is final: records that were not durable by then may be lost. Open the
+   * log again.
    */
   GALERNA_ERR_LOG_FAILED = 30,
   /**
-   * The record does not fit a segment of the log.
+   * The record does not fit into a segment of the log.
    */
   GALERNA_ERR_LOG_RECORD_TOO_LARGE = 31,
   /**
-   * The record's version or time is not greater than the last one's.
+   * The record's version or time is not greater than those of the last record.
    */
   GALERNA_ERR_LOG_ORDER = 32,
   /**
-   * The group stopped: a callback of the application threw an exception; the text names the callback.
+   * The group stopped: a callback of the application threw an exception. The text names the callback.
    */
   GALERNA_ERR_CALLBACK = 33,
   /**
-   * What the handle stands for was made before a fork, and is the parent's: see galerna_group_t.
+   * The handle was made before a fork() and belongs to the parent process. See galerna_group_t.
    */
   GALERNA_ERR_FORKED = 34,
   /**
-   * Two groups have this name, and know nothing of each other; the text says where both are found.
+   * Two groups have this name and do not know of each other. The text names where each was found.
    */
   GALERNA_ERR_TWO_GROUPS = 35,
 };
@@ -174,7 +198,7 @@ typedef int32_t galerna_result_t;
 #endif // __cplusplus
 
 /**
- * When a message may be delivered. One order holds for all modes.
+ * The condition under which a message is delivered. All modes share one order.
  */
 enum galerna_mode_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -182,20 +206,24 @@ enum galerna_mode_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * As soon as it and all earlier messages of its sender are here; it may overtake other senders' messages.
+   * Delivered as soon as this message and all earlier messages of its sender have arrived. It may overtake messages
+   * of other senders.
    */
   GALERNA_MODE_FIFO = 0,
   /**
-   * In the total order, as soon as everything before it is here. It can be lost with all members that saw it.
+   * Delivered in the total order, as soon as all messages before it have arrived. The message can be lost if all
+   * members that received it fail.
    */
   GALERNA_MODE_ORDERED = 1,
   /**
-   * In the total order, once every member has received it.
+   * Delivered in the total order, once every member has received the message.
    */
   GALERNA_MODE_SAFE = 2,
   /**
-   * In the total order, once every member has received it and the members have it on their disks: all, or as many as
-   * are configured. Only in groups with a log: elsewhere it is refused with GALERNA_ERR_MISUSE.
+   * Delivered in the total order, once every member has received the message and the voters have it on disk.
+   *
+   * The message must be on the disks of all voters, or of as many as `log.durable_members` specifies. Only groups
+   * with a log support this mode. In other groups sending fails with GALERNA_ERR_MISUSE.
    */
   GALERNA_MODE_DURABLE = 3,
 };
@@ -208,7 +236,7 @@ typedef int32_t galerna_mode_t;
 #endif // __cplusplus
 
 /**
- * What a record of a log is.
+ * The kind of a record in a log.
  */
 enum galerna_log_kind_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -233,7 +261,7 @@ typedef int32_t galerna_log_kind_t;
 #endif // __cplusplus
 
 /**
- * Who makes a group advance.
+ * The thread that drives a group.
  */
 enum galerna_drive_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -241,12 +269,13 @@ enum galerna_drive_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * A thread of the library, which galerna_join() starts; callbacks run in it.
+   * A thread of the library, which galerna_join() starts. Callbacks run in that thread.
    */
   GALERNA_DRIVE_THREAD = 0,
   /**
-   * The application: it waits until the descriptor of galerna_fd() is readable and calls galerna_dispatch(), in which
-   * the callbacks run. Calls that wait dispatch by themselves meanwhile, so callbacks run in these too.
+   * The application's own loop. It waits until the descriptor of galerna_fd() is readable and then calls
+   * galerna_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks also
+   * run inside such calls.
    */
   GALERNA_DRIVE_DISPATCH = 1,
 };
@@ -259,65 +288,87 @@ typedef int32_t galerna_drive_t;
 #endif // __cplusplus
 
 /**
- * A configuration. Its calls may come from any thread; the handle is a number, so a freed one is an error and no crash. A
- * forked child may use it.
+ * A configuration.
+ *
+ * Its calls may be made from any thread. The handle is a number and is never dereferenced: using a freed handle
+ * returns GALERNA_ERR_HANDLE. A child made by fork() may use it.
  */
 typedef struct galerna_config_t galerna_config_t;
 
 /**
- * A member of a group. The handle is a number: using one that was freed is an error and no crash.
+ * A member of a group.
  *
- * The member is the process's that joined. In a child that fork() makes, each call with a handle from before, of a group, a
- * log, or what was got from them, returns GALERNA_ERR_FORKED and touches nothing; the calls that free return GALERNA_OK and
- * do nothing. The bytes of an open reservation are not the child's either (on shared memory, touching them is a SIGSEGV).
- * The parent goes on undisturbed, and the child may join a group by itself, with a configuration from before or of its own.
- * Until it ends or calls exec, the child shares the parent's descriptors: if the parent dies meanwhile, the others notice it
- * by `failure_timeout_ms` only, and its port and its log stay taken. A child of vfork() may call nothing of the library.
+ * The handle is a number and is never dereferenced: using a freed handle returns GALERNA_ERR_HANDLE.
+ *
+ * Fork: the member belongs to the process that joined. In a child made by fork(), every call with an inherited handle
+ * of a group or a log, or of an object obtained from them, returns GALERNA_ERR_FORKED and has no effect. The calls
+ * that free a handle return GALERNA_OK and have no effect. The child must not access the bytes of an open reservation
+ * (on shared memory an access raises SIGSEGV). The parent is not affected. The child may join a group as a process of
+ * its own, with an inherited or a new configuration.
+ *
+ * Until the child ends or calls exec, it shares the parent's file descriptors. If the parent dies during that time,
+ * the other members detect it only by `failure_timeout_ms`, and the parent's port and log stay in use. A child made by
+ * vfork() must not call the library.
  */
 typedef struct galerna_group_t galerna_group_t;
 
 /**
- * A checkpoint of the application beside a log: its state up to a version. Its calls may come from any thread, one after
- * another; the handle is a number, so a freed one is an error and no crash.
+ * A checkpoint of the application, stored beside a log: its state up to a version.
+ *
+ * Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+ * freed handle returns GALERNA_ERR_HANDLE.
  */
 typedef struct galerna_log_checkpoint_t galerna_log_checkpoint_t;
 
 /**
- * A checkpoint that is being written; it counts when it is committed, as a whole. Its calls may come from any thread, one
- * after another; the handle is a number, so a freed one is an error and no crash.
+ * A checkpoint that is being written. It becomes valid, as a whole, when it is committed.
+ *
+ * Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+ * freed handle returns GALERNA_ERR_HANDLE.
  */
 typedef struct galerna_log_checkpoint_writer_t galerna_log_checkpoint_writer_t;
 
 /**
- * A record that was found in a log, with the memory that holds it. Its calls may come from any thread; the handle is a
- * number, so a freed one is an error and no crash. A process can hold 1024 of them.
+ * A record that was found in a log, together with the memory that holds it.
+ *
+ * Its calls may be made from any thread. The handle is a number and is never dereferenced: using a freed handle
+ * returns GALERNA_ERR_HANDLE. A process can hold up to 1024 entries at a time.
  */
 typedef struct galerna_log_entry_t galerna_log_entry_t;
 
 /**
- * Goes through a log from one record to the next. Its calls may come from any thread, one after another; the handle is a
- * number, so a freed one is an error and no crash.
+ * An iterator over the records of a log.
+ *
+ * Its calls may be made from any thread, one at a time. The handle is a number and is never dereferenced: using a
+ * freed handle returns GALERNA_ERR_HANDLE.
  */
 typedef struct galerna_log_iter_t galerna_log_iter_t;
 
 /**
- * An append-only log on disk, whose records are found again by version and by time. Its calls may come from any number of
- * threads; the handle is a number, so a freed one is an error and no crash.
+ * An append-only log on disk. Its records can be found by version and by time.
  *
- * The directory stays locked until the log is closed. Its entries, iterators and checkpoint writers go on then, with what was
- * durable, also while somebody else writes the log; of a group's log, free them before this process joins again.
+ * Its calls may be made from any number of threads. The handle is a number and is never dereferenced: using a freed
+ * handle returns GALERNA_ERR_HANDLE.
+ *
+ * The directory stays locked until the log is closed. Entries, iterators and checkpoint writers remain usable after
+ * that, with the records that were durable by then, even while another writer has the log open. Those of a group's log
+ * must be freed before this process joins again.
  */
 typedef struct galerna_log_t galerna_log_t;
 
 /**
- * What a `restore` callback reads from, in its thread and until it returns. The handle is a number: later, or elsewhere,
- * it is an error and no crash.
+ * The source that a `restore` callback reads the state from.
+ *
+ * It can be used only in the thread of that callback and only until the callback returns. Outside of that, calls
+ * return GALERNA_ERR_HANDLE. The handle is a number and is never dereferenced.
  */
 typedef struct galerna_reader_t galerna_reader_t;
 
 /**
- * How far a group with a log has come, as this member knows it. Numbers are of the total order: everything below has got that
- * far. None of them ever goes back.
+ * The progress of a group with a log, as this member knows it.
+ *
+ * Except for `view` and `past_ns`, each frontier is a sequence number of the total order: all messages with smaller
+ * numbers have reached that stage. No frontier ever goes back.
  */
 typedef struct galerna_frontiers_t {
   /**
@@ -325,107 +376,120 @@ typedef struct galerna_frontiers_t {
    */
   size_t size;
   /**
-   * The number of the present view.
+   * Number of the present view.
    */
   uint64_t view;
   /**
-   * Received by every member, and handed to the log here.
+   * Received by every member, and handed to the log at this member.
    */
   uint64_t stable;
   /**
-   * On this member's disk.
+   * Persisted: written and synced to this member's disk.
    */
   uint64_t persisted;
   /**
-   * On the disks of all voters: nothing can take it back.
+   * Persisted by all voters. Such messages can no longer be revoked.
    */
   uint64_t everywhere;
   /**
-   * On the disks of all voters, or of as many as `log.durable_members` says.
+   * Persisted by all voters, or by as many voters as `log.durable_members` specifies.
    */
   uint64_t durable;
   /**
-   * The log up to this time is the same at every member, for good: no record that is still to come bears this time or an
-   * earlier one. In nanoseconds since 1970, by the group's own clock, which is that of `time_ns` in a record.
+   * The closed time. Up to this time the log is the same at every member and does not change any more: no later
+   * record has this time or an earlier one.
+   *
+   * In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
    */
   uint64_t past_ns;
 } galerna_frontiers_t;
 
 /**
- * The place of a record in a log. Versions grow from record to record, with gaps: compare `view` first, then `sequence`.
+ * The position of a record in a log.
+ *
+ * Versions grow from record to record, with gaps. To compare two versions, compare `view` first, then `sequence`.
  */
 typedef struct galerna_version_t {
   /**
-   * The number of the view that the message was delivered in; 0 in a log without a group.
+   * Number of the view in which the message was delivered. 0 in a log without a group.
    */
   uint64_t view;
   /**
-   * Its number in the total order; in a log without a group it begins with 1.
+   * Sequence number of the message in the total order. In a log without a group it begins with 1.
    */
   uint64_t sequence;
 } galerna_version_t;
 
 /**
- * One delivered message. It is valid during the callback only, like the payload: ring memory, or a copy of it.
+ * A delivered message.
+ *
+ * The message and its payload are valid only during the callback. The payload is in ring memory or in a copy of it.
  */
 typedef struct galerna_message_t {
   /**
-   * Bytes of this struct as the library knows it: later versions append fields.
+   * Size in bytes of this struct in the library's version. Later versions append fields.
    */
   size_t size;
   /**
-   * The message's bytes, `length` of them. Never NULL.
+   * The payload, `length` bytes. Never NULL.
    */
   const void *payload;
   /**
-   * Bytes of the payload.
+   * Size of the payload in bytes.
    */
   size_t length;
   /**
-   * Its number in the subgroup's total order; it goes on from view to view, and numbers are skipped where a
-   * sender had nothing to say.
+   * Sequence number in the subgroup's total order. It continues from view to view. A number is skipped where a
+   * sender sent a null message.
    */
   uint64_t sequence;
   /**
-   * The `id` of the member that sent it.
+   * The `id` of the member that sent the message.
    */
   uint32_t sender;
   /**
-   * The mode it was sent with.
+   * The mode with which the message was sent.
    */
   galerna_mode_t mode;
   /**
-   * The subgroup.
+   * The subgroup of the message.
    */
   uint16_t subgroup;
   /**
-   * The number of the view that it is delivered in.
+   * Number of the view in which the message is delivered.
    */
   uint64_t view;
 } galerna_message_t;
 
 /**
- * Who is in the group, and how it came to be so: the same at every member, between the same two messages.
+ * A view: the members of the group, and the changes since the previous view.
  *
- * Each list is a pointer to the ids and their number; the pointers are never NULL. In a callback they are valid until it
- * returns; after galerna_group_view(), until galerna_view_free().
+ * All members are notified of a view between the same two messages. All fields except `rank` have the same values at
+ * every member.
+ *
+ * Each list consists of a pointer to member ids and their count. The pointers are never NULL. In a callback they are
+ * valid until the callback returns. After galerna_group_view() they are valid until galerna_view_free().
  */
 typedef struct galerna_view_t {
   /**
-   * Set it to sizeof(galerna_view_t). In a callback, bytes of this struct as the library knows it.
+   * Set it to sizeof(galerna_view_t). In a callback: the size in bytes of this struct in the library's version.
    */
   size_t size;
   /**
-   * 0 for the first view, one more for each that follows.
+   * Private to the library.
+   */
+  void *private_handle;
+  /**
+   * Number of the view. The first view has number 0, and each later view one more than the view before.
    */
   uint64_t number;
   /**
-   * The members in the order of their ranks, the oldest first. The lowest rank, `members[0]`, is the natural leader,
-   * where an application wants one.
+   * The members in rank order, the oldest first. If the application needs a leader, use the lowest rank,
+   * `members[0]`.
    */
   const uint32_t *members;
   /**
-   * How many.
+   * Number of ids in `members`.
    */
   size_t member_count;
   /**
@@ -433,93 +497,100 @@ typedef struct galerna_view_t {
    */
   size_t rank;
   /**
-   * Those of `members` that vote, in the same order: only they count for the majority without which the group stops. A
-   * process that joins is a member first, and votes in a later view, once it has the group's state. Before a member is
-   * restarted or stopped, wait until all others that run are listed here.
+   * The voters: the subset of `members` that counts for the majority, in the same order.
+   *
+   * The group stops without a majority of the voters. A joining process first becomes a member, and becomes a voter
+   * in a later view, when it has the group's state. Before you restart or stop a member, wait until all other
+   * running members are listed here.
    */
   const uint32_t *voters;
   /**
-   * How many.
+   * Number of ids in `voters`.
    */
   size_t voter_count;
   /**
-   * Members that were not in the view before.
+   * Members that were not in the previous view.
    */
   const uint32_t *joined;
   /**
-   * How many.
+   * Number of ids in `joined`.
    */
   size_t joined_count;
   /**
-   * Members of the view before that asked to leave.
+   * Members of the previous view that asked to leave.
    */
   const uint32_t *left;
   /**
-   * How many.
+   * Number of ids in `left`.
    */
   size_t left_count;
   /**
-   * Members of the view before that died, stood still or could not be reached; see galerna_group_fault().
+   * Members of the previous view that died, stood still or could not be reached. See galerna_group_fault().
    */
   const uint32_t *failed;
   /**
-   * How many.
+   * Number of ids in `failed`.
    */
   size_t failed_count;
-  /**
-   * The library's.
-   */
-  void *private_handle;
 } galerna_view_t;
 
 /**
- * An application's state as of one moment: how to read it, and how to free it.
+ * The application's state at one moment: functions to read and to free it.
  *
- * Both functions run in a thread of the library, while further messages are delivered, but never at the same time. They
- * count as callbacks: see galerna_callbacks_t.
+ * Both functions run in a thread of the library while further messages are delivered. The two never run at the same
+ * time. They count as callbacks: see galerna_callbacks_t.
  */
 typedef struct galerna_snapshot_t {
   /**
-   * Bytes of this struct as the library knows it: later versions append fields.
+   * Size in bytes of this struct in the library's version. Later versions append fields.
    */
   size_t size;
   /**
-   * Passed to the functions.
+   * Passed to both functions.
    */
   void *context;
   /**
-   * Puts the next bytes of the state into `buffer`, at most `length` of them, and returns how many; 0 at the end of the
-   * state. A negative number says that it cannot be read: the joining member is refused. Must be set.
+   * Reads the next bytes of the state into `buffer`. Must be set.
+   *
+   * Writes at most `length` bytes and returns their number, or 0 at the end of the state. A negative number means
+   * that the state cannot be read: the joining member is then refused.
    */
   ptrdiff_t (*read)(void *context, void *buffer, size_t length);
   /**
-   * The state is not needed any more, read to its end or not. Called once. May be left NULL.
+   * Called once when the state is no longer needed, even if it was not read to its end. May be NULL.
    */
   void (*free)(void *context);
 } galerna_snapshot_t;
 
 /**
- * What the application wants to hear, and how its state travels to a process that joins.
+ * The callbacks of an application. Two of them transfer its state to joining members.
  *
- * Callbacks of a group come one at a time: with GALERNA_DRIVE_THREAD in a thread of the library, with
- * GALERNA_DRIVE_DISPATCH inside galerna_dispatch() and inside the calls that wait; `restore` and the first `view` come
- * inside galerna_join(), with either. In a group with a log so does `deliver`, before the first view and in a thread of the
- * library: a process that is started again is told what the log holds and its checkpoint does not. While they run the
- * group does nothing else, and after `failure_timeout_ms` of it this process looks dead to the others.
+ * Threads: the callbacks of a group run one at a time. With GALERNA_DRIVE_THREAD they run in a thread of the library.
+ * With GALERNA_DRIVE_DISPATCH they run inside galerna_dispatch() and inside calls that wait. With either, `restore`
+ * and the first `view` run inside galerna_join(). When a member of a group with a log is started again, `deliver` also
+ * runs inside galerna_join(), before the first view and in a thread of the library: it receives the messages of the
+ * log that the checkpoint does not cover.
  *
- * Callbacks must return. A C++ exception that leaves one stops the group with GALERNA_ERR_CALLBACK (on x86-64 and AArch64;
- * elsewhere it ends the process). One that leaves by longjmp() or pthread_exit(), or by the cancellation of its thread,
- * leaves the library in an unknown state. The library's threads block all signals but those of a fault (SIGSEGV, SIGBUS,
- * SIGFPE, SIGILL, SIGTRAP, SIGSYS), and have a stack of `stack_bytes`, a key of the configuration.
+ * Time: the group makes no progress while a callback runs. A callback that lasts longer than `failure_timeout_ms`
+ * makes this process look dead to the other members.
  *
- * Inside a callback, of whichever group, no call waits: galerna_send(), galerna_reserve() and galerna_log_append() act as
- * if their timeout were 0, and galerna_join(), galerna_dispatch(), galerna_flush(), galerna_wait_durable(),
- * galerna_wait_past(), galerna_persist(), galerna_checkpoint(), galerna_trim_log(), galerna_leave(), galerna_group_free()
- * and those of a log that wait for its disk return GALERNA_ERR_MISUSE. The other calls are as usual.
+ * Exceptions: a callback must return. A C++ exception that leaves a callback stops the group with GALERNA_ERR_CALLBACK
+ * (on x86-64 and AArch64; on other architectures it ends the process). A callback that is left by longjmp(), by
+ * pthread_exit() or by the cancellation of its thread leaves the library in an undefined state.
  *
- * An application with state that is to take in joining members sets `snapshot` and `restore`. One that sets neither has
- * no state: its joining members begin with the messages that follow. In a group with a log both serve checkpoints as well:
- * `snapshot` is what galerna_checkpoint() keeps, and `restore` is given it when the process is started again.
+ * Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+ * SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
+ *
+ * Calls inside a callback, of any group, never wait. galerna_send(), galerna_reserve() and galerna_log_append() act as
+ * if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_join(), galerna_dispatch(),
+ * galerna_flush(), galerna_wait_durable(), galerna_wait_past(), galerna_persist(), galerna_checkpoint(),
+ * galerna_trim_log(), galerna_leave(), galerna_group_free(), and the calls of a log that wait for its disk. All other
+ * calls work as usual.
+ *
+ * State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
+ * its joining members begin with the messages that follow. In a group with a log both callbacks also serve
+ * checkpoints: galerna_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process is
+ * started again.
  */
 typedef struct galerna_callbacks_t {
   /**
@@ -527,55 +598,69 @@ typedef struct galerna_callbacks_t {
    */
   size_t size;
   /**
-   * A message, in the order of the subgroup; `message` is valid until the callback returns. Must not be NULL.
+   * Delivers a message, in the order of the subgroup. `message` is valid until the callback returns. Must not be
+   * NULL.
    */
   void (*deliver)(void *context, const struct galerna_message_t *message);
   /**
-   * The group stopped, for the reason that `code` and `text` give; nothing more is delivered. Called at most once, and
-   * not because of this process's own leave. `text` is valid until the callback returns. May be NULL.
+   * Called when the group has stopped. `code` and `text` give the reason. Nothing more is delivered.
+   *
+   * Called at most once, and not for a leave of this process. `text` is valid until the callback returns. May be
+   * NULL.
    */
   void (*stopped)(void *context, galerna_result_t code, const char *text);
   /**
-   * Passed to the callbacks, which may use it in any thread until the group is freed.
+   * Passed to the callbacks. They may use it in any thread until the group is freed.
    */
   void *context;
   /**
-   * A view begins: between the last message of the one before and the first of its own, the same two at every member.
-   * A process that joins is told its first view after `restore`: the state may hold messages of that view already, which do
-   * not come again. `view` is valid until the callback returns. May be NULL.
+   * Called when a view begins: after the last message of the previous view, before the first message of the new one.
+   *
+   * Every member is called between the same two messages. A joining process gets its first view after `restore`. The
+   * restored state may already contain messages of that view; they are not delivered again. `view` is valid until
+   * the callback returns. May be NULL.
    */
   void (*view)(void *context, const struct galerna_view_t *view);
   /**
-   * A process joins: fill in how to read the state as of now, after everything that was delivered. It is read later, in
-   * another thread, so it must not change with the messages that follow; and this call must be short: hand out a copy,
-   * or something that shares what does not change. Return 0, or a number of the application's own to refuse, and then
-   * nothing is freed: that is final for this member, the process asks another one, and galerna_group_fault() of the own
-   * number says why. NULL together with `restore`.
+   * Called when a process joins: fill in `snapshot` with functions that read the present state.
+   *
+   * The state must include every message delivered so far. It is read later and in another thread, so it must not
+   * change with the messages that follow. The callback must be short: provide a copy, or something that shares
+   * immutable data.
+   *
+   * Return 0 on success. Return any other number to refuse: then the snapshot's `free` is not called. A refusal is
+   * final for this member. The joining process asks another member, and galerna_group_fault() of this member's own
+   * id reports the reason. NULL if and only if `restore` is NULL.
    */
   int (*snapshot)(void *context, struct galerna_snapshot_t *snapshot);
   /**
-   * This process joins: take another member's state in place of the own one, with galerna_reader_read(), before
-   * anything is delivered and before galerna_join() has a handle. Return 0, or a number of the application's own if
-   * it cannot: then the join fails, unless the reader had failed before. Called again, from the start, when the member that
-   * sends the state dies in the middle: what an earlier call took is void then. It may take as long as the join. NULL
-   * together with `snapshot`.
+   * Called when this process joins: replace the own state by another member's state, using galerna_reader_read().
+   *
+   * It runs before any message is delivered and before galerna_join() has a handle. It may take as long as the join.
+   * Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed before.
+   * If the member that sends the state dies during the transfer, the callback is called again from the start;
+   * discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
   /**
-   * Only in a group with a log: everything numbered below `below` is durable now, on the disks of all voters or of as
-   * many as are configured. It comes after the messages that this lets through. May be NULL.
+   * Called in a group with a log when all messages with numbers below `below` have become durable.
+   *
+   * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. It is called after
+   * the delivery of the messages that became deliverable by this. May be NULL.
    */
   void (*durable)(void *context, uint64_t below);
   /**
-   * An operator should see to something about member `member`, which may be this process: its host's clock is further from
-   * the others' than `log.clock_skew_max_ms`. The group goes on. `text` says what is wrong and what to do; it is valid until
-   * the callback returns. It comes again after ten minutes if that lasts. Only in a group with a log. May be NULL.
+   * Called in a group with a log when an operator should check the clock of member `member`'s host.
+   *
+   * That host's clock differs from the other members' clocks by more than `log.clock_skew_max_ms`. `member` may be
+   * this process. The group continues. `text` describes the problem and the remedy, and is valid until the callback
+   * returns. The warning is repeated after ten minutes if the problem persists. May be NULL.
    */
   void (*warned)(void *context, uint32_t member, const char *text);
 } galerna_callbacks_t;
 
 /**
- * How a log is made and used. A field that is 0 means its default.
+ * Options of a log. A field that is 0 selects its default.
  */
 typedef struct galerna_log_options_t {
   /**
@@ -583,18 +668,20 @@ typedef struct galerna_log_options_t {
    */
   size_t size;
   /**
-   * The size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB, 64 MiB by default. A record does not span
-   * segments, and galerna_log_trim() removes whole ones. A log that is there already keeps the size it was made with.
+   * Size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. The default is 64 MiB.
+   *
+   * A record does not span segments, and galerna_log_trim() removes whole segments. An existing log keeps the size
+   * with which it was made.
    */
   uint64_t segment_bytes;
   /**
-   * So many bytes may be appended and not durable yet; then appending waits. 64 MiB by default.
+   * Number of appended bytes that may be not yet durable; beyond it an append waits. The default is 64 MiB.
    */
   size_t backlog_max_bytes;
 } galerna_log_options_t;
 
 /**
- * What is known of a checkpoint.
+ * Information about a checkpoint.
  */
 typedef struct galerna_log_checkpoint_info_t {
   /**
@@ -602,21 +689,21 @@ typedef struct galerna_log_checkpoint_info_t {
    */
   size_t size;
   /**
-   * The last version that it covers: the records after it are to be applied to it.
+   * The last version that the checkpoint covers. Apply the records after it to the checkpoint.
    */
   struct galerna_version_t version;
   /**
-   * The time it was given, in nanoseconds since 1970.
+   * The time given to galerna_log_checkpoint_begin(), in nanoseconds since 1970.
    */
   uint64_t time_ns;
   /**
-   * Its length in bytes.
+   * Size of the checkpoint in bytes.
    */
   uint64_t length;
 } galerna_log_checkpoint_info_t;
 
 /**
- * What is in a record of a log.
+ * The contents of a record.
  */
 typedef struct galerna_log_record_t {
   /**
@@ -624,41 +711,50 @@ typedef struct galerna_log_record_t {
    */
   size_t size;
   /**
-   * The record's bytes, `length` of them, where the log's file is mapped if this process writes the log. Never NULL;
-   * valid until the entry is freed.
+   * The payload, `length` bytes. Never NULL. Valid until the entry is freed.
+   *
+   * If this process writes the log, the payload is in the mapping of the log's file.
    */
   const void *payload;
   /**
-   * Bytes of the payload.
+   * Size of the payload in bytes.
    */
   size_t length;
   /**
-   * Its place in the log.
+   * The record's position in the log.
    */
   struct galerna_version_t version;
   /**
-   * When it was appended, in nanoseconds since 1970: greater than that of the record before.
+   * Time of the append, in nanoseconds since 1970. It is greater than that of the record before.
    */
   uint64_t time_ns;
   /**
-   * The `id` of the member that sent it; 0 in a log without a group.
+   * The `id` of the member that sent the message. 0 in a log without a group.
    */
   uint32_t sender;
   /**
-   * The mode it was sent with; GALERNA_MODE_ORDERED in a log without a group.
+   * The mode with which the message was sent. GALERNA_MODE_ORDERED in a log without a group.
    */
   galerna_mode_t mode;
   /**
-   * What it is.
+   * The kind of the record.
    */
   galerna_log_kind_t kind;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
 } galerna_log_record_t;
 
 /**
- * Ring bytes to fill in place: galerna_commit() sends them, galerna_abandon() gives them up; one of the two must follow.
- * Until then it holds back this process's later messages; galerna_leave() waits for it, and drops it in the end.
+ * Ring bytes to be filled in place.
  *
- * It belongs to one thread at a time. What is in it is checked: changing it, or using it twice, is an error.
+ * galerna_commit() sends them, galerna_abandon() gives them up. Every reservation must end with one of these two
+ * calls. An open reservation holds back all later messages of this process. galerna_leave() waits for it and finally
+ * drops it.
+ *
+ * A reservation belongs to one thread at a time. The library checks its contents: using a reservation twice, or a
+ * changed one, fails with GALERNA_ERR_MISUSE.
  */
 typedef struct galerna_reservation_t {
   /**
@@ -666,33 +762,34 @@ typedef struct galerna_reservation_t {
    */
   size_t size;
   /**
-   * Where the message goes; holds what earlier messages left there. NULL once it is committed or abandoned.
+   * Where to write the message. It contains bytes of earlier messages at first. NULL after the commit or the
+   * abandon.
    */
   void *data;
   /**
-   * Bytes of the message.
+   * Size of the message in bytes.
    */
   size_t length;
   /**
-   * The library's.
+   * Private to the library.
    */
   uint32_t private_ticket;
   /**
-   * The library's.
+   * Private to the library.
    */
   uint32_t private_word;
   /**
-   * The library's.
+   * Private to the library.
    */
   uint64_t private_place;
   /**
-   * The library's.
+   * Private to the library.
    */
   uint64_t private_check;
 } galerna_reservation_t;
 
 /**
- * Counters of a subgroup since the start, of this member alone.
+ * Counters of one subgroup at this member, since the start.
  */
 typedef struct galerna_stats_t {
   /**
@@ -704,15 +801,15 @@ typedef struct galerna_stats_t {
    */
   uint64_t messages_sent;
   /**
-   * Payload bytes of these.
+   * Payload bytes of the messages sent.
    */
   uint64_t bytes_sent;
   /**
-   * Null messages sent, which keep the order going while this member has nothing to say.
+   * Null messages sent. They keep the order going while this member has nothing to send.
    */
   uint64_t nulls_sent;
   /**
-   * Batches in which messages and nulls were published.
+   * Batches in which messages and null messages were published.
    */
   uint64_t batches_sent;
   /**
@@ -720,11 +817,11 @@ typedef struct galerna_stats_t {
    */
   uint64_t messages_delivered;
   /**
-   * Payload bytes of these.
+   * Payload bytes of the messages delivered.
    */
   uint64_t bytes_delivered;
   /**
-   * Passes of the engine that delivered any.
+   * Passes of the engine that delivered at least one message.
    */
   uint64_t batches_delivered;
   /**
@@ -732,23 +829,23 @@ typedef struct galerna_stats_t {
    */
   uint64_t passes;
   /**
-   * How often the engine slept.
+   * Number of times the engine slept.
    */
   uint64_t sleeps;
   /**
-   * Writes that the transport was given, one per peer.
+   * Writes given to the transport, one per peer.
    */
   uint64_t fabric_writes_posted;
   /**
-   * Bytes put on the wire, headers included; on shared memory the bytes of the ranges that were announced.
+   * Bytes sent on the wire, headers included. On shared memory: bytes of the ranges that were announced.
    */
   uint64_t fabric_bytes_sent;
   /**
-   * Bytes taken from the wire, headers included; zero on shared memory.
+   * Bytes received from the wire, headers included. Zero on shared memory.
    */
   uint64_t fabric_bytes_received;
   /**
-   * System calls that moved data or woke a peer; on RDMA it is the device's driver who makes them, if any.
+   * System calls that moved data or woke a peer. On RDMA they are made by the device's driver, if at all.
    */
   uint64_t fabric_system_calls;
   /**
@@ -756,7 +853,7 @@ typedef struct galerna_stats_t {
    */
   uint64_t fabric_work_requests;
   /**
-   * Calls that gave an RDMA device its requests, each one doorbell.
+   * Calls that passed requests to an RDMA device. Each one rings the doorbell once.
    */
   uint64_t fabric_doorbells;
 } galerna_stats_t;
@@ -766,86 +863,111 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * A configuration from TOML text, checked.
+ * Makes a configuration from TOML text and validates it.
  *
- * - `toml`: a string that ends with a zero byte; not kept.
- * - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+ * - `toml`: a string that ends with a zero byte. Not kept after the call.
+ * - `out`: receives the configuration, or NULL after an error. Free it with galerna_config_free().
  *
- * Any thread. Errors: ARGUMENT (NULL, not UTF-8), CONFIG (the text names the key), LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT (NULL, or not UTF-8), GALERNA_ERR_CONFIG (the text names the key), GALERNA_ERR_LIMIT.
  */
-galerna_result_t galerna_config_from_toml(const char *toml, struct galerna_config_t **out);
+galerna_result_t galerna_config_from_toml(const char *toml,
+                                          struct galerna_config_t **out);
 
 /**
- * A configuration from a TOML file, checked.
+ * Makes a configuration from a TOML file and validates it.
  *
- * - `path`: the file's path, UTF-8, a string that ends with a zero byte; not kept.
- * - `out`: takes the configuration, to be freed with galerna_config_free(), or NULL after an error.
+ * - `path`: the path of the file, a UTF-8 string that ends with a zero byte. Not kept after the call.
+ * - `out`: receives the configuration, or NULL after an error. Free it with galerna_config_free().
  *
- * Any thread. Errors: ARGUMENT (NULL, not UTF-8), IO (the file cannot be read), CONFIG (the text names the key), LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT (NULL, or not UTF-8), GALERNA_ERR_IO (the file cannot be read), GALERNA_ERR_CONFIG (the
+ * text names the key), GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_config_from_file(const char *path,
                                           struct galerna_config_t **out);
 
 /**
- * Says which of the configured members this process is; otherwise the key `member` does.
+ * Sets which of the configured members this process is. Without this call the key `member` applies.
  *
  * - `member`: the `id` of one of the configured members.
  *
- * Any thread. Errors: HANDLE, CONFIG (there is no such member).
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_CONFIG (there is no such member).
  */
 galerna_result_t galerna_config_set_member(struct galerna_config_t *config, uint32_t member);
 
 /**
- * Frees a configuration; groups that were joined with it do not need it any more. NULL and a second free do nothing.
+ * Frees a configuration. Groups that were joined with it do not need it any more.
  *
- * Any thread.
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
  */
 void galerna_config_free(struct galerna_config_t *config);
 
 /**
- * The descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH. It is readable when galerna_join() returns, and
- * then whenever there is something to dispatch, the heartbeats included that are due as time passes. Wait for it with
- * poll, select or epoll, without a timeout if nothing else is to be done; use it for nothing else. It is the library's,
- * and is closed when the group is left or freed.
+ * Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
  *
- * - `fd`: takes the descriptor.
+ * The descriptor is readable when galerna_join() returns, and later whenever there is work to dispatch, including
+ * heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it for anything
+ * else. The library owns it and closes it when the group is left or freed.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`fd` is NULL), MISUSE (the library drives this group), LEFT.
+ * - `fd`: receives the descriptor.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
+ * this group), GALERNA_ERR_LEFT.
  */
 galerna_result_t galerna_fd(const struct galerna_group_t *group,
                             int *fd);
 
 /**
- * Does what there is to do in a group that was joined with GALERNA_DRIVE_DISPATCH, callbacks included, and returns
- * without waiting. In a busy group it returns before all is done; the descriptor is readable then.
+ * Does the pending work of a group that was joined with GALERNA_DRIVE_DISPATCH. Never waits.
  *
- * Any thread, one at a time. Errors: HANDLE, MISUSE (the library drives this group, or inside a callback), WOULD_BLOCK
- * (another thread dispatches at this moment, and does what was to do), LEFT, and the reason why the group stopped.
+ * The work includes the callbacks. In a busy group the function returns before all work is done; the descriptor is
+ * readable then.
+ *
+ * May be called from any thread, but only from one at a time.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (a thread of the library drives this group, or the call was made
+ * inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
+ * the error that stopped the group.
  */
 galerna_result_t galerna_dispatch(struct galerna_group_t *group);
 
 /**
- * How far a group has come. In a busy group it may be some passes of the engine old. Of a group without a log all but `size`
- * is 0.
+ * Gets the progress of a group.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `frontiers`: its `size` must be set; takes the frontiers.
+ * In a busy group the result may be some passes of the engine old. In a group without a log all fields except `size`
+ * are 0.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `frontiers`: receives the frontiers. Its `size` must be set.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
 galerna_result_t galerna_frontiers(const struct galerna_group_t *group,
                                    uint16_t subgroup,
                                    struct galerna_frontiers_t *frontiers);
 
 /**
- * Waits until everything up to number `sequence` is durable, wherever that has to be.
+ * Waits until the message `sequence` and all messages before it are durable.
  *
- * - `subgroup`: its number; 0 holds every member.
+ * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `sequence`: the `sequence` of a message.
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
- * UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
                                       uint16_t subgroup,
@@ -853,14 +975,18 @@ galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
                                       uint32_t timeout_ms);
 
 /**
- * Waits until the group's past reaches a time: from then on its log up to that time is the same at every member, for good.
+ * Waits until the closed time of the group reaches `time_ns`.
  *
- * - `subgroup`: its number; 0 holds every member.
+ * From then on the log up to that time is the same at every member and does not change any more.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `time_ns`: nanoseconds since 1970, as in a record's `time_ns`.
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, or the group has no log), TIMED_OUT,
- * UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_wait_past(struct galerna_group_t *group,
                                    uint16_t subgroup,
@@ -868,32 +994,40 @@ galerna_result_t galerna_wait_past(struct galerna_group_t *group,
                                    uint32_t timeout_ms);
 
 /**
- * Waits until everything that this process has sent, and all that was delivered here, is durable: on the disks of all
- * voters, or of as many as `log.durable_members` says.
+ * Waits until all messages that this process has sent, and all that were delivered here, are durable.
  *
- * - `subgroup`: its number; 0 holds every member.
+ * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. An open reservation
+ * delays the call.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a callback,
- * or the group has no log), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_persist(struct galerna_group_t *group,
                                  uint16_t subgroup,
                                  uint32_t timeout_ms);
 
 /**
- * Writes a checkpoint: asks the application's `snapshot` callback for the state, and keeps it on this member's disk, once all
- * that is in it is on the disks of all voters. When this process is started again its `restore` callback is given it, and then
- * `deliver` what came after it; galerna_trim_log() may drop what came before.
+ * Writes a checkpoint of the application's state to this member's disk.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `timeout_ms`: how long to wait for each of the group and the disk, in milliseconds. When it passes, the checkpoint may be
- *   kept all the same.
- * - `version`: takes the last version that the checkpoint covers; may be NULL. Not written after an error.
+ * The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
+ * is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
+ * receives the messages after it. galerna_trim_log() may delete the records before it.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, ARGUMENT, MISUSE (inside a callback, or the group has no log),
- * TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, IO (the application's `snapshot` failed), LOG_FULL, LOG_FAILED, and the reason why the
- * group stopped.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
+ *   may still be stored later.
+ * - `version`: receives the last version that the checkpoint covers. May be NULL. Not written after an error.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (inside a callback, or the group has no log),
+ * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
+ * failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
  */
 galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
                                     uint16_t subgroup,
@@ -901,50 +1035,69 @@ galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
                                     struct galerna_version_t *version);
 
 /**
- * Drops records of the group's log before a version, in whole segments, on this member's disk.
+ * Deletes records before a version from the group's log on this member's disk, in whole segments.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `before`: the first record that is still needed, at most what galerna_checkpoint() gave last.
+ * Waits for the disk.
  *
- * It waits for the disk. Any thread, but not inside a callback. Errors: HANDLE, MISUSE (inside a callback, the group has no
- * log, or no checkpoint covers that much), UNKNOWN_SUBGROUP, TIMED_OUT, LOG_DAMAGED (the checkpoint is), LOG_FAILED, IO.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
+ *   (see galerna_checkpoint()).
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, the group has no log, or no checkpoint covers
+ * that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
+ * damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
  */
 galerna_result_t galerna_trim_log(struct galerna_group_t *group,
                                   uint16_t subgroup,
                                   struct galerna_version_t before);
 
 /**
- * The group's log as this member has it on disk, to be read with the calls of a log, also while it grows. It is as one that
- * galerna_log_open_read_only() gives, but shows what becomes durable here later too. Records of GALERNA_LOG_KIND_DECISION in
- * it are the group's own: they begin views. Its checkpoints are not to be read here, but come by the `restore` callback.
+ * Opens the group's log on this member's disk for reading, also while it grows.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `out`: takes the log, to be freed with galerna_log_free() or galerna_log_close(), or NULL after an error. It may outlive
- *   the group, and then shows what was there at the end.
+ * The result is like a log from galerna_log_open_read_only(), but it also shows records that become durable here
+ * later. Records of GALERNA_LOG_KIND_DECISION belong to the group: each ends a view and begins the next one. The
+ * group's checkpoints cannot be read from it; they are passed to the `restore` callback.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), MISUSE (the group has no log), UNKNOWN_SUBGROUP, LIMIT.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `out`: receives the log, or NULL after an error. Free it with galerna_log_free() or galerna_log_close(). The log
+ *   may outlive the group; it then shows the records that were there at the end.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_MISUSE (the group has no log),
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_group_log(const struct galerna_group_t *group,
                                    uint16_t subgroup,
                                    struct galerna_log_t **out);
 
 /**
- * Founds a group with the other members, or joins it if it runs; returns when this process votes in the group's view (see
- * galerna_view_t), so that the next member can be restarted or stopped, and the `view` callback was told so.
+ * Founds a group together with the other members, or joins it if it already runs.
  *
- * - `config`: the configuration, with the own member set; it can be freed afterwards.
- * - `callbacks`: what to call; copied. The context must outlive the group's handle.
- * - `drive`: a galerna_drive_t, who makes the group advance.
- * - `out`: takes the handle, to be freed with galerna_group_free(), or NULL after an error. It is written before the
- *   first callback runs, but for `restore` and for the messages of its log that a process is told which is started again.
+ * Returns when this process is a voter of the group's view (see galerna_view_t) and the `view` callback has been
+ * called for that view. From then on the next member can be restarted or stopped. Waits for at most the
+ * configuration's `join_timeout_ms`.
  *
- * Waits for at most the configuration's `join_timeout_ms`. Any thread, but not inside a callback.
- * Errors: ARGUMENT, HANDLE (of the configuration), CONFIG, MEMBERS_MISSING, DISAGREEMENT, REFUSED, TWO_GROUPS, LISTEN,
- * IO, LIMIT,
- * CALLBACK (`view` or `deliver` threw an exception during the join; the group is left),
- * LOG_LOCKED, LOG_FULL,
- * LOG_DAMAGED, LOG_FOREIGN, LOG_FORMAT, LOG_FAILED (of the group's log), MISUSE (inside a callback), and the reasons for which
- * a group stops.
+ * - `config`: the configuration, with the own member set. It can be freed afterwards.
+ * - `callbacks`: the callbacks. The struct is copied. The context must outlive the group's handle.
+ * - `drive`: a galerna_drive_t, which selects the thread that drives the group.
+ * - `out`: receives the handle, or NULL after an error. Free it with galerna_group_free(). It is written before the
+ *   first callback runs, with two exceptions: `restore`, and the `deliver` calls for the messages of the log when a
+ *   process is started again.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors:
+ * - GALERNA_ERR_ARGUMENT, GALERNA_ERR_HANDLE (`config`), GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (inside a callback).
+ * - GALERNA_ERR_CONFIG, GALERNA_ERR_LISTEN, GALERNA_ERR_RDMA, GALERNA_ERR_IO.
+ * - GALERNA_ERR_MEMBERS_MISSING, GALERNA_ERR_DISAGREEMENT, GALERNA_ERR_REFUSED, GALERNA_ERR_TWO_GROUPS,
+ *   GALERNA_ERR_CONTRACT, GALERNA_ERR_STATE_TRANSFER.
+ * - GALERNA_ERR_CALLBACK: `view` or `deliver` threw an exception during the join. The process has left the group.
+ * - Errors of the group's log: GALERNA_ERR_LOG_LOCKED, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_DAMAGED,
+ *   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
+ * - Any other error that stops a group.
  */
 galerna_result_t galerna_join(const struct galerna_config_t *config,
                               const struct galerna_callbacks_t *callbacks,
@@ -952,52 +1105,69 @@ galerna_result_t galerna_join(const struct galerna_config_t *config,
                               struct galerna_group_t **out);
 
 /**
- * Leaves the group: accepts nothing more, sends what was accepted, and asks the others to go on without this process. They
- * do so in a next view, whose `left` names it, and have been delivered all that it has sent. Callbacks go on meanwhile.
- * Afterwards the calls that need the group return GALERNA_ERR_LEFT; the handle is still to be freed.
+ * Leaves the group.
  *
- * An open reservation holds back the messages after it. The leave waits half of its timeout for the galerna_commit() or
- * galerna_abandon(), then drops the reservation: nothing of it is sent, its galerna_commit() returns GALERNA_ERR_LEFT, and
- * its bytes may be written until then or until galerna_group_free().
+ * The call accepts no further messages, sends those that were accepted before, and asks the other members to continue
+ * without this process. They do so in the next view, which lists this member in `left`. By then they have
+ * delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
+ * group return GALERNA_ERR_LEFT. The handle must still be freed.
  *
- * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the process has left all the same, and the others
- *   see it fail.
+ * An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
+ * or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
+ * GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
  *
- * Any thread, also while another one is in galerna_dispatch(), but not inside a callback. Errors: HANDLE, MISUSE (inside a
- * callback), TIMED_OUT, LEFT, and the reason why the group stopped.
+ * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
+ *   members see it fail.
+ *
+ * May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
+ * error that stopped the group.
  */
 galerna_result_t galerna_leave(struct galerna_group_t *group,
                                uint32_t timeout_ms);
 
 /**
- * Frees a group's handle; without a galerna_leave() before, the others see this member fail. Calls that wait in other
- * threads return GALERNA_ERR_LEFT. When it returns, no callback runs and none will. Open reservations are gone.
+ * Frees a group's handle.
  *
- * NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback, and not while holding
- * a lock that a callback waits for. Errors: HANDLE (it never was one), MISUSE (inside a callback; the group goes on).
+ * Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
+ * GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
+ * invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+ *
+ * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
+ *
+ * Errors: GALERNA_ERR_HANDLE (`group` never was a group's handle), GALERNA_ERR_MISUSE (inside a callback; the group
+ * continues).
  */
 galerna_result_t galerna_group_free(struct galerna_group_t *group);
 
 /**
- * This process's number: the `id` that it has in the configuration.
+ * Gets this process's member id: its `id` in the configuration.
  *
- * - `member`: takes the number.
+ * - `member`: receives the id.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`member` is NULL).
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`member` is NULL).
  */
 galerna_result_t galerna_group_member(const struct galerna_group_t *group, uint32_t *member);
 
 /**
- * What this process observed first that speaks against a member: why it suspects it, or which other member does. Of a member
- * that was removed, what led to that; of one that is in the view, what was observed since the view began. For people: other
- * members may have observed something else.
+ * Gets the first fault that this process observed of a member.
  *
- * - `member`: its number; of one that nothing is known against, or that is none, the text is empty.
- * - `text`: takes at most `capacity` bytes of the text, the zero byte at the end included; may be NULL when `capacity` is
- *   0.
- * - `length`: takes the bytes of the whole text, without the zero byte; may be NULL.
+ * The fault is the reason for which this process suspects the member, or the id of another member that suspects it.
+ * For a member that was removed, it is the observation that led to the removal. For a member of the view, it is the
+ * first observation since the view began. Other members may have observed something else. The text is for people, not
+ * for programs.
  *
- * Any thread. Errors: HANDLE, ARGUMENT.
+ * - `member`: the member's id. If nothing is known against this member, or there is no such member, the text is empty.
+ * - `text`: receives at most `capacity` bytes of the text, including the zero byte at the end. May be NULL when
+ *   `capacity` is 0.
+ * - `length`: receives the length of the whole text in bytes, without the zero byte. May be NULL.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
  */
 galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
                                      uint32_t member,
@@ -1006,73 +1176,95 @@ galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
                                      size_t *length);
 
 /**
- * The largest message of a subgroup, in bytes.
+ * Gets the size limit of a message in a subgroup, in bytes.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `bytes`: takes the limit.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `bytes`: receives the limit.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`bytes` is NULL), UNKNOWN_SUBGROUP.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
 galerna_result_t galerna_max_message(const struct galerna_group_t *group,
                                      uint16_t subgroup,
                                      size_t *bytes);
 
 /**
- * Opens the log in a directory for writing, or makes one. What a crash left is put in order.
+ * Opens the log in a directory for writing, or makes a new one. Repairs the effects of a crash.
  *
- * - `directory`: its path, UTF-8, a string that ends with a zero byte; made if there is none. Not kept.
- * - `options`: may be NULL, for the defaults; not kept.
- * - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+ * - `directory`: the path of the directory, a UTF-8 string that ends with a zero byte. The directory is made if it
+ *   does not exist. Not kept after the call.
+ * - `options`: the options. NULL selects the defaults. Not kept after the call.
+ * - `out`: receives the log, or NULL after an error. Free it with galerna_log_close().
  *
- * Any thread. Errors: ARGUMENT, CONFIG (an option is out of its range), LOG_LOCKED (somebody has it open for writing),
- * LOG_DAMAGED (something that was durable is lost), LOG_FOREIGN, LOG_FORMAT, LOG_FULL, LOG_FAILED, IO, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_CONFIG (an option is out of its range), GALERNA_ERR_LOG_LOCKED (the log is
+ * already open for writing), GALERNA_ERR_LOG_DAMAGED (durable data is lost), GALERNA_ERR_LOG_FOREIGN,
+ * GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_open(const char *directory,
                                   const struct galerna_log_options_t *options,
                                   struct galerna_log_t **out);
 
 /**
- * Opens a log for reading what is in it now, also while another process, or this one, writes it. Changes nothing. It may be
- * a group's log too.
+ * Opens a log for reading its present records. Changes nothing.
  *
- * - `directory`: its path, UTF-8, a string that ends with a zero byte; not kept.
- * - `out`: takes the log, to be freed with galerna_log_close(), or NULL after an error.
+ * The log may be open for writing at the same time, in this process or in another one. It may be a group's log.
  *
- * Any thread. Errors: ARGUMENT, IO (there is no log), LOG_DAMAGED, LOG_FORMAT, LIMIT.
+ * - `directory`: the path of the directory, a UTF-8 string that ends with a zero byte. Not kept after the call.
+ * - `out`: receives the log, or NULL after an error. Free it with galerna_log_close().
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (there is no log), GALERNA_ERR_LOG_DAMAGED, GALERNA_ERR_LOG_FORMAT,
+ * GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_open_read_only(const char *directory,
                                             struct galerna_log_t **out);
 
 /**
- * Makes durable what was appended, and frees the log, also when that fails. It waits for the disk, and for the calls that
- * are under way in other threads.
+ * Makes all appended records durable and frees the log.
  *
- * NULL and a second close do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
- * was one), MISUSE (inside a callback; the log stays open); and why not all that was appended is durable: LOG_FULL,
- * LOG_FAILED.
+ * The log is freed even if that fails. The call waits for the disk and for running calls in other threads. NULL and a
+ * log that was already closed are ignored and return GALERNA_OK.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE (`log` never was a log's handle), GALERNA_ERR_MISUSE (inside a callback; the log stays
+ * open), GALERNA_ERR_LOG_FULL or GALERNA_ERR_LOG_FAILED (not all appended records are durable).
  */
 galerna_result_t galerna_log_close(struct galerna_log_t *log);
 
 /**
- * The same as galerna_log_close(), for who does not ask whether all is durable.
+ * Closes a log as galerna_log_close() does, but does not report whether all records are durable.
  *
- * NULL and a second free do nothing and return GALERNA_OK. Any thread, but not inside a callback. Errors: HANDLE (it never
- * was one), MISUSE (inside a callback; the log stays open).
+ * NULL and a log that was already closed are ignored and return GALERNA_OK.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE (`log` never was a log's handle), GALERNA_ERR_MISUSE (inside a callback; the log stays
+ * open).
  */
 galerna_result_t galerna_log_free(struct galerna_log_t *log);
 
 /**
- * Appends a record with a copy of `length` bytes, the next version and the time of now. It is durable after
- * galerna_log_sync() or galerna_log_wait_durable(); only then it can be read.
+ * Appends a record with a copy of `length` bytes, the next version and the present time.
  *
- * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
- * - `timeout_ms`: how long to wait while `backlog_max_bytes` are not durable yet, in milliseconds; 0 does not wait. Inside a
- *   callback it counts as 0.
- * - `version`: takes the record's version; may be NULL.
+ * The record is durable after galerna_log_sync() or galerna_log_wait_durable(). It can be read only when it is
+ * durable.
  *
- * Any thread; records of one thread are in the order of its calls. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE,
- * WOULD_BLOCK (the disk is behind, and the timeout 0), TIMED_OUT (it stayed behind), LOG_FULL (there is no space, and what
- * was appended before waits for it), LOG_FAILED, MISUSE (the log is open for reading only).
+ * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+ * - `timeout_ms`: how long to wait while `backlog_max_bytes` are not durable yet, in milliseconds. 0 does not wait.
+ *   Inside a callback it counts as 0.
+ * - `version`: receives the record's version. May be NULL.
+ *
+ * May be called from any thread. Records of one thread are in the order of its calls.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_RECORD_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the
+ * disk is behind and the timeout is 0), GALERNA_ERR_TIMED_OUT (the disk stayed behind), GALERNA_ERR_LOG_FULL (there is
+ * no space, and earlier records wait for it), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE (the log is open for reading
+ * only).
  */
 galerna_result_t galerna_log_append(struct galerna_log_t *log,
                                     const void *data,
@@ -1081,10 +1273,13 @@ galerna_result_t galerna_log_append(struct galerna_log_t *log,
                                     struct galerna_version_t *version);
 
 /**
- * The same as galerna_log_append() with a timeout of 0: it never waits.
+ * Appends a record as galerna_log_append() does with a timeout of 0. Never waits.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, LOG_RECORD_TOO_LARGE, WOULD_BLOCK (the disk is behind), LOG_FULL, LOG_FAILED,
- * MISUSE (the log is open for reading only).
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_RECORD_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the
+ * disk is behind), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE (the log is open for reading
+ * only).
  */
 galerna_result_t galerna_log_try_append(struct galerna_log_t *log,
                                         const void *data,
@@ -1092,71 +1287,85 @@ galerna_result_t galerna_log_try_append(struct galerna_log_t *log,
                                         struct galerna_version_t *version);
 
 /**
- * Waits until everything that was appended before the call is durable.
+ * Waits until all records that were appended before the call are durable.
  *
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
- * the log is open for reading only).
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE
+ * (inside a callback, or the log is open for reading only).
  */
 galerna_result_t galerna_log_sync(struct galerna_log_t *log,
                                   uint32_t timeout_ms);
 
 /**
- * Waits until the record of this version, and all before it, are durable.
+ * Waits until the record of this version and all records before it are durable.
  *
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FULL, LOG_FAILED, MISUSE (inside a callback, or
- * the log is open for reading only).
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_MISUSE
+ * (inside a callback, or the log is open for reading only).
  */
 galerna_result_t galerna_log_wait_durable(struct galerna_log_t *log,
                                           struct galerna_version_t version,
                                           uint32_t timeout_ms);
 
 /**
- * The version of the last durable record; `0.0` if there was none yet. It never waits.
+ * Gets the version of the last durable record, or `0.0` if there is none yet. Never waits.
  *
- * - `version`: takes it.
+ * - `version`: receives the version.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL), MISUSE (the log is open for reading only, and what another
- * process has not synced is in it too: see galerna_log_end()).
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`version` is NULL), GALERNA_ERR_MISUSE (the log is open for
+ * reading only. Such a log also contains records that another process has not synced yet, see galerna_log_end()).
  */
 galerna_result_t galerna_log_durable(const struct galerna_log_t *log,
                                      struct galerna_version_t *version);
 
 /**
- * Removes whole segments of records before a version, durably. What is left begins at galerna_log_oldest(), which may be
- * before that version.
+ * Removes the records before a version, in whole segments and durably.
+ *
+ * The rest begins at galerna_log_oldest(), which may be before that version.
  *
  * - `before`: the first record that is still needed.
- * - `timeout_ms`: how long to wait, in milliseconds. When it passes, the log trims all the same.
+ * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the log is trimmed anyway.
  *
- * Any thread, but not inside a callback. Errors: HANDLE, TIMED_OUT, LOG_FAILED, IO, MISUSE (inside a callback, or the log
- * is open for reading only).
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE
+ * (inside a callback, or the log is open for reading only).
  */
 galerna_result_t galerna_log_trim(struct galerna_log_t *log,
                                   struct galerna_version_t before,
                                   uint32_t timeout_ms);
 
 /**
- * Opens the newest checkpoint, verified as a whole.
+ * Opens the newest checkpoint and verifies all of it.
  *
- * - `out`: takes the checkpoint, to be freed with galerna_log_checkpoint_free(), or NULL if there is none, and after an
- *   error.
+ * - `out`: receives the checkpoint, or NULL if there is none or after an error. Free it with
+ *   galerna_log_checkpoint_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_DAMAGED (it is not as it was written; the text names the file
- * and the offset), LOG_FOREIGN, LOG_FORMAT, IO, LIMIT, MISUSE (the log is from galerna_group_log()).
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_DAMAGED (the checkpoint has
+ * changed since it was written; the text names the file and the offset), GALERNA_ERR_LOG_FOREIGN,
+ * GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_IO, GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is from galerna_group_log()).
  */
 galerna_result_t galerna_log_checkpoint_load(const struct galerna_log_t *log,
                                              struct galerna_log_checkpoint_t **out);
 
 /**
- * What is known of a checkpoint.
+ * Gets information about a checkpoint.
  *
- * - `info`: its `size` must be set; takes it.
+ * - `info`: receives the information. Its `size` must be set.
  *
- * Any thread. Errors: HANDLE, ARGUMENT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
  */
 galerna_result_t galerna_log_checkpoint_info(const struct galerna_log_checkpoint_t *checkpoint,
                                              struct galerna_log_checkpoint_info_t *info);
@@ -1164,10 +1373,13 @@ galerna_result_t galerna_log_checkpoint_info(const struct galerna_log_checkpoint
 /**
  * Reads the next bytes of a checkpoint: `length` of them, or fewer at its end.
  *
- * - `buffer`: takes the bytes; may be NULL when `length` is 0.
- * - `got`: takes their number; less than `length` only at the end of the checkpoint, and 0 after an error.
+ * - `buffer`: receives the bytes. May be NULL when `length` is 0.
+ * - `got`: receives the number of bytes read. It is less than `length` only at the end of the checkpoint, and 0 after
+ *   an error.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, IO.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO.
  */
 galerna_result_t galerna_log_checkpoint_read(struct galerna_log_checkpoint_t *checkpoint,
                                              void *buffer,
@@ -1175,21 +1387,28 @@ galerna_result_t galerna_log_checkpoint_read(struct galerna_log_checkpoint_t *ch
                                              size_t *got);
 
 /**
- * Frees a checkpoint's handle; the checkpoint stays. NULL and a second free do nothing.
+ * Frees a checkpoint's handle. The checkpoint itself remains on disk.
  *
- * Any thread.
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
  */
 void galerna_log_checkpoint_free(struct galerna_log_checkpoint_t *checkpoint);
 
 /**
- * Begins a checkpoint of the application's state, to be written with galerna_log_checkpoint_write() and committed with
- * galerna_log_checkpoint_commit(); galerna_log_trim() may then remove the records that it covers.
+ * Begins a checkpoint of the application's state.
  *
- * - `version`: the last version that it covers. One checkpoint of each version at a time.
- * - `time_ns`: kept with it: nanoseconds since 1970.
- * - `out`: takes the writer, to be freed with galerna_log_checkpoint_abandon() or by the commit; NULL after an error.
+ * Write it with galerna_log_checkpoint_write() and commit it with galerna_log_checkpoint_commit(). Then
+ * galerna_log_trim() may remove the records that it covers.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_FULL, IO, LIMIT, MISUSE (the log is open for reading only).
+ * - `version`: the last version that the checkpoint covers. Only one checkpoint of each version can be written at a
+ *   time.
+ * - `time_ns`: a time that is stored with the checkpoint, in nanoseconds since 1970.
+ * - `out`: receives the writer, or NULL after an error. It is freed by galerna_log_checkpoint_commit() or
+ *   galerna_log_checkpoint_abandon().
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO,
+ * GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is open for reading only).
  */
 galerna_result_t galerna_log_checkpoint_begin(struct galerna_log_t *log,
                                               struct galerna_version_t version,
@@ -1199,152 +1418,189 @@ galerna_result_t galerna_log_checkpoint_begin(struct galerna_log_t *log,
 /**
  * Appends `length` bytes to a checkpoint.
  *
- * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
+ * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
  *
- * Any thread. Errors: HANDLE, ARGUMENT; LOG_FULL and IO, after which it is to be abandoned.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO. After GALERNA_ERR_LOG_FULL
+ * or GALERNA_ERR_IO the checkpoint must be abandoned.
  */
 galerna_result_t galerna_log_checkpoint_write(struct galerna_log_checkpoint_writer_t *writer,
                                               const void *data,
                                               size_t length);
 
 /**
- * Makes a checkpoint durable, in place of the older ones, and frees the writer, also when that fails.
+ * Makes a checkpoint durable, replaces the older ones, and frees the writer.
  *
- * - `timeout_ms`: how long to wait for the log, in milliseconds. When it passes, the log may commit it all the same.
+ * The writer is freed even if the commit fails.
  *
- * Any thread, but not inside a callback. Errors: HANDLE (of the writer; or its log was closed), TIMED_OUT, LOG_FULL,
- * LOG_FAILED, IO, MISUSE (inside a callback; the writer stays).
+ * - `timeout_ms`: how long to wait for the log, in milliseconds. If the timeout passes, the log may still commit the
+ *   checkpoint later.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE (the writer is invalid, or its log was closed), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE (inside a callback; the writer
+ * remains valid).
  */
 galerna_result_t galerna_log_checkpoint_commit(struct galerna_log_checkpoint_writer_t *writer,
                                                uint32_t timeout_ms);
 
 /**
- * Gives a checkpoint up, and frees the writer: nothing of it stays. NULL, a second time, and after a commit it does
- * nothing.
+ * Abandons a checkpoint, deletes its data, and frees the writer.
  *
- * Any thread.
+ * NULL and a writer that was already freed, also by a commit, are ignored. May be called from any thread.
  */
 void galerna_log_checkpoint_abandon(struct galerna_log_checkpoint_writer_t *writer);
 
 /**
- * What is in a record.
+ * Gets the contents of a record.
  *
- * - `record`: its `size` must be set; takes the record, whose payload is valid until the entry is freed.
+ * - `record`: receives the contents. Its `size` must be set. The payload is valid until the entry is freed.
  *
- * Any thread. Errors: HANDLE, ARGUMENT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
  */
 galerna_result_t galerna_log_entry_record(const struct galerna_log_entry_t *entry,
                                           struct galerna_log_record_t *record);
 
 /**
- * Frees an entry, and with it its payload. NULL and a second free do nothing.
+ * Frees an entry together with its payload.
  *
- * Any thread.
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
  */
 void galerna_log_entry_free(struct galerna_log_entry_t *entry);
 
 /**
- * Begins to go through the records of a log.
+ * Makes an iterator over the records of a log.
  *
- * - `from`: the first record is that of this version, or the one after it; NULL is the oldest there is. Not kept.
- * - `out`: takes the iterator, to be freed with galerna_log_iter_free(), or NULL after an error.
+ * - `from`: the iteration begins with the record of this version, or with the next one after it. NULL begins with the
+ *   oldest record. Not kept after the call.
+ * - `out`: receives the iterator, or NULL after an error. Free it with galerna_log_iter_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_iterate(const struct galerna_log_t *log,
                                      const struct galerna_version_t *from,
                                      struct galerna_log_iter_t **out);
 
 /**
- * The next record, if it is durable.
+ * Gets the next record, if it is durable.
  *
- * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL at the end of the log, and after an error. At
- *   the end, the same call later goes on with what was appended meanwhile; after an error of the log there is nothing more.
+ * - `out`: receives the entry, or NULL at the end of the log and after an error. Free it with
+ *   galerna_log_entry_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
- * IO, LIMIT (the iterator stays where it is).
+ * At the end of the log, a later call continues with records that have been appended since. After an error of the log,
+ * the iterator returns no more records.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+ * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT (the iterator does not advance).
  */
 galerna_result_t galerna_log_iter_next(struct galerna_log_iter_t *iter,
                                        struct galerna_log_entry_t **out);
 
 /**
- * Frees an iterator; its entries stay. NULL and a second free do nothing.
+ * Frees an iterator. The entries that it returned remain valid.
  *
- * Any thread.
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
  */
 void galerna_log_iter_free(struct galerna_log_iter_t *iter);
 
 /**
- * The version of the oldest record there is.
+ * Gets the version of the oldest record.
  *
- * - `version`: takes it; `0.0` if there is no record.
- * - `found`: takes 1, or 0 if there is no record; may be NULL. Only in a group's log `0.0` can be a record's.
+ * - `version`: receives the version, or `0.0` if there is no record.
+ * - `found`: receives 1, or 0 if there is no record. May be NULL. Only in a group's log can `0.0` be the version of a
+ *   record.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL), LOG_DAMAGED, IO.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`version` is NULL), GALERNA_ERR_LOG_DAMAGED, GALERNA_ERR_IO.
  */
 galerna_result_t galerna_log_oldest(const struct galerna_log_t *log,
                                     struct galerna_version_t *version,
                                     int *found);
 
 /**
- * The version of the last record that can be read: the last durable one, or in a log that is open for reading only the last
- * one there was when it was opened. It stays when a trim leaves nothing.
+ * Gets the version of the last record that can be read.
  *
- * - `version`: takes it; `0.0` if there was no record.
- * - `found`: takes 1, or 0 if there was no record; may be NULL. Only in a group's log `0.0` can be a record's.
+ * This is the last durable record. In a log that is open for reading only, it is the last record at the time of
+ * opening. The version remains known when a trim leaves no record.
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`version` is NULL).
+ * - `version`: receives the version, or `0.0` if there never was a record.
+ * - `found`: receives 1, or 0 if there never was a record. May be NULL. Only in a group's log can `0.0` be the version
+ *   of a record.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`version` is NULL).
  */
 galerna_result_t galerna_log_end(const struct galerna_log_t *log,
                                  struct galerna_version_t *version,
                                  int *found);
 
 /**
- * The record of exactly this version, if it is durable.
+ * Gets the record of exactly this version, if it is durable.
  *
- * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ * - `out`: receives the entry, or NULL if there is none or after an error. Free it with galerna_log_entry_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
- * IO, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+ * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_get(const struct galerna_log_t *log,
                                  struct galerna_version_t version,
                                  struct galerna_log_entry_t **out);
 
 /**
- * The first durable record of this version or a greater one.
+ * Gets the first durable record of this version or a greater one.
  *
- * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ * - `out`: receives the entry, or NULL if there is none or after an error. Free it with galerna_log_entry_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
- * IO, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+ * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_first_at_or_after(const struct galerna_log_t *log,
                                                struct galerna_version_t version,
                                                struct galerna_log_entry_t **out);
 
 /**
- * The last durable record of this time or an earlier one: the state of that moment.
+ * Gets the last durable record of this time or an earlier one. It gives the state at that moment.
  *
  * - `time_ns`: nanoseconds since 1970.
- * - `out`: takes the entry, to be freed with galerna_log_entry_free(), or NULL if there is none, and after an error.
+ * - `out`: receives the entry, or NULL if there is none or after an error. Free it with galerna_log_entry_free().
  *
- * Any thread. Errors: HANDLE, ARGUMENT (`out` is NULL), LOG_TRIMMED, LOG_DAMAGED (the text names the file and the offset),
- * IO, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+ * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_log_at_time(const struct galerna_log_t *log,
                                      uint64_t time_ns,
                                      struct galerna_log_entry_t **out);
 
 /**
- * Reads the next bytes of a state: `length` of them, or fewer at its end.
+ * Reads the next bytes of a state: `length` of them, or fewer at the end of the state.
  *
- * - `reader`: what the `restore` callback was given.
- * - `buffer`: takes the bytes; may be NULL when `length` is 0.
- * - `got`: takes their number; less than `length` only at the end of the state, and 0 after an error.
+ * Waits for the member that sends the state.
  *
- * It waits for the sender. Only in the thread of the callback, until that returns. Errors: HANDLE, ARGUMENT, IO (the state
- * ends here unfinished: its sender died, or could not read it; let the callback return an error).
+ * - `reader`: the reader that the `restore` callback received.
+ * - `buffer`: receives the bytes. May be NULL when `length` is 0.
+ * - `got`: receives the number of bytes read. It is less than `length` only at the end of the state, and 0 after an
+ *   error.
+ *
+ * May be called only in the thread of the `restore` callback, until the callback returns.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (the state is incomplete: the member that sends it
+ * died or could not read it; the callback should return an error).
  */
 galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
                                      void *buffer,
@@ -1352,18 +1608,22 @@ galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
                                      size_t *got);
 
 /**
- * Reserves `length` bytes of the ring, to be filled in place. The order of one process's messages is that of their
- * reservations.
+ * Reserves `length` bytes of the ring, to be filled in place.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `length`: bytes of the message.
- * - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
- *   as 0.
- * - `out`: its `size` must be set; takes the reservation. After an error nothing is reserved, and `data` is NULL unless
- *   `out` itself was wrong.
+ * The messages of one process are ordered by their reservations.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE, WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT
- * (it stayed full), UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `length`: size of the message in bytes.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+ *   counts as 0.
+ * - `out`: receives the reservation. Its `size` must be set. After an error nothing is reserved, and `data` is NULL
+ *   unless `out` itself was invalid.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+ * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+ * GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_reserve(struct galerna_group_t *group,
                                  uint16_t subgroup,
@@ -1372,66 +1632,77 @@ galerna_result_t galerna_reserve(struct galerna_group_t *group,
                                  struct galerna_reservation_t *out);
 
 /**
- * Sends a reserved message, and clears the reservation.
+ * Sends a reserved message and clears the reservation. Never waits.
  *
- * - `reservation`: filled by galerna_reserve() for this group, and not used up.
- * - `mode`: a galerna_mode_t, when the message may be delivered.
+ * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+ * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
  *
- * It never waits. Any thread. Errors: HANDLE, ARGUMENT (the reservation stays open), MISUSE (the reservation is not open; or
- * the message is durable and the group has no log, and then it stays open), LEFT (galerna_leave() dropped it: nothing is
- * sent, and the reservation is cleared), UNKNOWN_SUBGROUP. In a group that has stopped it does nothing, and says so at the next galerna_reserve().
+ * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_reserve() returns the
+ * error that stopped the group.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
+ * is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
+ * open), GALERNA_ERR_LEFT (galerna_leave() dropped the reservation: nothing is sent, and the reservation is cleared),
+ * GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
 galerna_result_t galerna_commit(struct galerna_group_t *group,
                                 struct galerna_reservation_t *reservation,
                                 galerna_mode_t mode);
 
 /**
- * Gives a reservation up, and clears it; nothing is sent.
+ * Abandons a reservation and clears it. Nothing is sent. Never waits.
  *
- * - `reservation`: filled by galerna_reserve() for this group, and not used up.
+ * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
  *
- * It never waits. Any thread. Errors: HANDLE, ARGUMENT, MISUSE (the reservation is not open), UNKNOWN_SUBGROUP. One that
- * galerna_leave() has dropped is no error.
+ * Abandoning a reservation that galerna_leave() has dropped is not an error. May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
+ * GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
 galerna_result_t galerna_abandon(struct galerna_group_t *group,
                                  struct galerna_reservation_t *reservation);
 
 /**
- * A short description of a result code, in English.
+ * Returns a short description of a result code, in English.
  *
- * Returns a static string, never NULL, also for numbers that are no code. Any thread.
+ * The string is static. It is never NULL, also for numbers that are not result codes. May be called from any thread.
  */
 const char *galerna_strerror(galerna_result_t result);
 
 /**
- * The text of the last error in the calling thread: what was wrong, the value, and what to do. Successful calls leave it
- * as it is.
+ * Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
  *
- * Returns a string that is valid until the thread's next call of this function, and empty when no call has failed in
- * this thread. Never NULL. Any thread.
+ * Successful calls do not change it. The string is empty if no call has failed in this thread, and never NULL. It is
+ * valid until this thread's next call of this function. May be called from any thread.
  */
 const char *galerna_last_error(void);
 
 /**
- * The version of the library, as in "1.2.3".
+ * Returns the version of the library, for example "1.2.3".
  *
- * Returns a static string. Any thread.
+ * The string is static. May be called from any thread.
  */
 const char *galerna_version(void);
 
 /**
- * Sends a copy of `length` bytes. It returns when the message is accepted, not when it is delivered: see
- * galerna_flush().
+ * Sends a copy of `length` bytes as one message.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `mode`: a galerna_mode_t, when it may be delivered.
- * - `data`: the bytes; may be NULL when `length` is 0. Not kept.
- * - `timeout_ms`: how long to wait while the ring is full, in milliseconds; 0 does not wait. Inside a callback it counts
- *   as 0.
+ * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
  *
- * Any thread; messages of one thread are sent in the order of its calls. Errors: HANDLE, ARGUMENT, MESSAGE_TOO_LARGE,
- * WOULD_BLOCK (the ring is full, and the timeout 0), TIMED_OUT (it stayed full), UNKNOWN_SUBGROUP, MISUSE (a durable message in
- * a group without a log), LEFT, and the reason why the group stopped.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+ * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+ *   counts as 0.
+ *
+ * May be called from any thread. Messages of one thread are sent in the order of its calls.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+ * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+ * GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
+ * group.
  */
 galerna_result_t galerna_send(struct galerna_group_t *group,
                               uint16_t subgroup,
@@ -1441,15 +1712,18 @@ galerna_result_t galerna_send(struct galerna_group_t *group,
                               uint32_t timeout_ms);
 
 /**
- * Waits until everything that this process has sent, and all that was delivered here, is received by `k` members: no
- * crash of fewer can lose it any more.
+ * Waits until `k` members have received all messages that this process has sent and all that were delivered here.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `k`: how many members, this one included; 0, or more than there are, means all.
+ * Then a crash of fewer than `k` members cannot lose any of these messages. An open reservation delays the call.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `k`: the number of members, including this one. 0, or more than there are, means all members.
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
- * Any thread, but not inside a callback. A reservation that is open holds it up. Errors: HANDLE, MISUSE (inside a
- * callback), TIMED_OUT, UNKNOWN_SUBGROUP, LEFT, and the reason why the group stopped.
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_flush(struct galerna_group_t *group,
                                uint16_t subgroup,
@@ -1457,32 +1731,39 @@ galerna_result_t galerna_flush(struct galerna_group_t *group,
                                uint32_t timeout_ms);
 
 /**
- * Counters of a subgroup. In a busy group they may be some passes of the engine old; an idle one brings them up to date,
- * and so does the end: they stay after the leave.
+ * Gets the counters of a subgroup.
  *
- * - `subgroup`: its number; 0 holds every member.
- * - `stats`: its `size` must be set; takes the counters.
+ * In a busy group the counters may be some passes of the engine old. They are brought up to date when the group is
+ * idle and when it ends. They remain available after the leave.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, UNKNOWN_SUBGROUP.
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `stats`: receives the counters. Its `size` must be set.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
 galerna_result_t galerna_stats(const struct galerna_group_t *group,
                                uint16_t subgroup,
                                struct galerna_stats_t *stats);
 
 /**
- * The view that the application was told of last; also after the leave, and in a group that has stopped.
+ * Gets the last view that the application was notified of. Also works after the leave and after the group has stopped.
  *
- * - `view`: its `size` must be set; takes the view, to be freed with galerna_view_free(). After an error it holds nothing.
+ * - `view`: receives the view. Its `size` must be set. Free it with galerna_view_free(). After an error it holds
+ *   nothing.
  *
- * Any thread. Errors: HANDLE, ARGUMENT, LIMIT.
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
  */
 galerna_result_t galerna_group_view(const struct galerna_group_t *group,
                                     struct galerna_view_t *view);
 
 /**
- * Frees what galerna_group_view() filled in, and clears it. NULL, a second free, and the free of a copy do nothing.
+ * Frees a view that galerna_group_view() filled in, and clears it.
  *
- * Any thread.
+ * NULL, a view that was already freed, and a copy of such a view are ignored. May be called from any thread.
  */
 void galerna_view_free(struct galerna_view_t *view);
 

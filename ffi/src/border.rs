@@ -208,23 +208,58 @@ pub(crate) unsafe fn copy<T: Copy>(name: &'static str, pointer: *const T) -> Res
     }
 }
 
+/// The maximum `size` of a struct. A greater number is taken for one that was never set.
+const SIZE_MAX: usize = 4096;
+
 /// A struct that begins with its size, so that later versions can append fields.
 ///
 /// # Safety
-/// The type is `repr(C)`, has a `usize` as its first field, and is valid for any bytes.
+/// The type is `repr(C)`, has a `usize` as its first field, and has no padding. A type that the library reads is valid
+/// for any bytes.
 pub(crate) unsafe trait Versioned: Copy {
     /// Its name in C.
     const NAME: &'static str;
-    /// The sizes that the struct had in former versions. A program compiled against such a version fills in the struct
-    /// up to that size. The remaining fields count as zero.
-    const FORMER: &'static [usize] = &[];
+    /// The minimum `size`: the fields without which the struct is of no use.
+    const SIZE_MIN: usize;
 }
 
-/// Checks that C set the struct's size to the present or a `former` one, and that the struct can be accessed.
+/// Implements [`Versioned`] for a struct: `versioned_struct!(type, min: field, last: field)`. A program may be compiled with a
+/// header that lacks the fields from `min` on; without `min` it needs all fields. The struct must end with the field
+/// `last`, without padding.
+macro_rules! versioned_struct {
+    ($type:ident, last: $last:ident) => {
+        $crate::border::versioned_struct!(@ $type, size_of::<$type>(), $last);
+    };
+    ($type:ident, min: $min:ident, last: $last:ident) => {
+        $crate::border::versioned_struct!(@ $type, std::mem::offset_of!($type, $min), $last);
+    };
+    (@ $type:ident, $min:expr, $last:ident) => {
+        // SAFETY: the struct is `repr(C)`, and its first field is the size. The fields are integers, enumerations that
+        // the library only writes, unchecked pointers, and nullable function pointers, which C fills in.
+        unsafe impl $crate::border::Versioned for $type {
+            const NAME: &'static str = stringify!($type);
+            const SIZE_MIN: usize = $min;
+        }
+
+        const _: () = {
+            let last_len = $crate::border::field_len(|value: &$type| &value.$last);
+            assert!(std::mem::offset_of!($type, $last) + last_len == size_of::<$type>(), "the struct ends with padding");
+            assert!(std::mem::offset_of!($type, size) == 0, "the size is not the first field");
+        };
+    };
+}
+pub(crate) use versioned_struct;
+
+/// The size of a field in bytes.
+pub(crate) const fn field_len<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// Checks the size that C set in a struct, and that the struct can be accessed.
 ///
 /// # Safety
 /// NULL, or a struct of at least the size in its first field, which is not written during the call.
-unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T, former: &[usize]) -> Result<usize, Failure> {
+unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T) -> Result<usize, Failure> {
     if pointer.is_null() {
         return Err(Failure::Argument(name, "is NULL"));
     }
@@ -233,36 +268,59 @@ unsafe fn check_size<T: Versioned>(name: &'static str, pointer: *const T, former
     }
     // SAFETY: aligned; the first field is the size, which C has written.
     let size = unsafe { pointer.cast::<usize>().read() };
-    match size == size_of::<T>() || former.contains(&size) {
+    match (T::SIZE_MIN..=SIZE_MAX).contains(&size) {
         true => Ok(size),
-        false => Err(Failure::Size(T::NAME, size, size_of::<T>())),
+        false => Err(Failure::Size { name: T::NAME, given: size, min: T::SIZE_MIN, max: SIZE_MAX }),
     }
 }
 
-/// Copies a struct that C filled in, in the present or a former version.
+/// Copies a struct that C filled in. Fields that the program's header does not have are zero. Fields that this library
+/// does not know must be zero.
 ///
 /// # Safety
 /// NULL, or an initialised struct of at least the size in its first field, which is not written during the call.
 pub(crate) unsafe fn versioned<T: Versioned>(name: &'static str, pointer: *const T) -> Result<T, Failure> {
+    let known = size_of::<T>();
     let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: the caller guarantees it. After the check it covers `size` bytes, at most a `T`, and a `T` may be any
-    // bytes.
+    // SAFETY: the caller guarantees `size` bytes. At most a `T` is copied, and a `T` may be any bytes.
     unsafe {
-        let size = check_size(name, pointer, T::FORMER)?;
-        value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(pointer.cast(), size);
+        let size = check_size(name, pointer)?;
+        value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(pointer.cast(), size.min(known));
+        let unknown = std::slice::from_raw_parts(pointer.cast::<u8>().add(size.min(known)), size.saturating_sub(known));
+        if unknown.iter().any(|&byte| byte != 0) {
+            return Err(Failure::NewerHeader { name: T::NAME, given: size, known });
+        }
         Ok(value.assume_init())
     }
 }
 
-/// Converts a struct in which C set the size and which the library fills in.
-///
-/// # Safety
-/// NULL, or a struct of at least the size in its first field that is not used by anything else as long as the result
-/// exists.
-pub(crate) unsafe fn versioned_out<T: Versioned>(name: &'static str, pointer: *mut T) -> Result<Out<T>, Failure> {
-    // SAFETY: the caller guarantees it.
-    unsafe {
-        check_size(name, pointer, &[])?;
-        Out::new(name, pointer)
+/// A struct in which C set the size and which the library fills in.
+pub(crate) struct VersionedOut<T> {
+    place: NonNull<T>,
+    size: usize,
+}
+
+impl<T: Versioned> VersionedOut<T> {
+    /// # Safety
+    /// NULL, or a struct of at least the size in its first field that is not used by anything else as long as the
+    /// result exists.
+    pub(crate) unsafe fn new(name: &'static str, pointer: *mut T) -> Result<VersionedOut<T>, Failure> {
+        // SAFETY: the caller guarantees it.
+        let size = unsafe { check_size(name, pointer)? };
+        let place = NonNull::new(pointer).ok_or(Failure::Argument(name, "is NULL"))?;
+        Ok(VersionedOut { place, size })
+    }
+
+    /// Fills in the fields that the program's header has. The size stays as C set it. Fields that this library does not
+    /// know become zero.
+    pub(crate) fn set(&self, value: T) {
+        let known = size_of::<T>().min(self.size);
+        let place = self.place.as_ptr().cast::<u8>();
+        // SAFETY: `size` bytes belong to this value, as promised to `new`, and `known` is no more than a `T`.
+        unsafe {
+            place.copy_from_nonoverlapping((&raw const value).cast(), known);
+            place.add(known).write_bytes(0, self.size - known);
+            place.cast::<usize>().write(self.size);
+        }
     }
 }

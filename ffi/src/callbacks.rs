@@ -1,6 +1,6 @@
 //! `galerna_callbacks_t`: the application's callbacks, and the calls that are allowed inside a callback.
 
-use crate::border::{self, Versioned};
+use crate::border;
 use crate::failure::{Failure, code_of};
 use crate::message::galerna_message_t;
 use crate::reader::{self, galerna_reader_t};
@@ -95,13 +95,7 @@ pub struct galerna_callbacks_t {
     pub warned: Option<unsafe extern "C-unwind" fn(context: *mut c_void, member: u32, text: *const c_char)>,
 }
 
-// SAFETY: `repr(C)`, the size is the first field; any nullable function pointer that a C caller fills in is a valid
-// `Option`.
-unsafe impl Versioned for galerna_callbacks_t {
-    const NAME: &'static str = "galerna_callbacks_t";
-    const FORMER: &'static [usize] =
-        &[std::mem::offset_of!(galerna_callbacks_t, durable), std::mem::offset_of!(galerna_callbacks_t, warned)];
-}
+border::versioned_struct!(galerna_callbacks_t, min: view, last: warned);
 
 thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };

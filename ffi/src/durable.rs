@@ -1,6 +1,6 @@
 //! The additional calls of a group with a log: frontiers, checkpoints, and reading the log.
 
-use crate::border::{self, Out, Versioned};
+use crate::border::{self, Out, VersionedOut};
 use crate::callbacks::not_in_callback;
 use crate::group::{self, Member, galerna_group_t};
 use crate::log::{self, galerna_log_t, galerna_version_t};
@@ -35,10 +35,7 @@ pub struct galerna_frontiers_t {
     pub past_ns: u64,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
-unsafe impl Versioned for galerna_frontiers_t {
-    const NAME: &'static str = "galerna_frontiers_t";
-}
+border::versioned_struct!(galerna_frontiers_t, min: stable, last: past_ns);
 
 impl From<Frontiers> for galerna_frontiers_t {
     fn from(frontiers: Frontiers) -> galerna_frontiers_t {
@@ -67,7 +64,7 @@ pub unsafe extern "C" fn galerna_frontiers(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `frontiers`.
-        let out = unsafe { border::versioned_out("frontiers", frontiers)? };
+        let out = unsafe { VersionedOut::new("frontiers", frontiers)? };
         group::with(group, |member| {
             out.set(member.group.frontiers(SubgroupId(subgroup))?.into());
             Ok(())

@@ -12,8 +12,10 @@ pub(crate) enum Failure {
     Engine(Error),
     /// An invalid argument: its name, and the defect.
     Argument(&'static str, &'static str),
-    /// A struct with a wrong `size`: the struct's name, the given size, the expected size.
-    Size(&'static str, usize, usize),
+    /// A struct with a `size` that no version of it has.
+    Size { name: &'static str, given: usize, min: usize, max: usize },
+    /// A struct with a field that this library does not know, and that is not zero.
+    NewerHeader { name: &'static str, given: usize, known: usize },
     /// An invalid handle: the expected kind, and whether the handle was NULL.
     Handle { kind: &'static str, null: bool },
     /// Too many handles: the kind, and the limit.
@@ -32,7 +34,7 @@ impl Failure {
     pub(crate) fn code(&self) -> galerna_result_t {
         match self {
             Failure::Engine(error) => code_of(error),
-            Failure::Argument(..) | Failure::Size(..) => GALERNA_ERR_ARGUMENT,
+            Failure::Argument(..) | Failure::Size { .. } | Failure::NewerHeader { .. } => GALERNA_ERR_ARGUMENT,
             Failure::Handle { .. } => GALERNA_ERR_HANDLE,
             Failure::Limit { .. } => GALERNA_ERR_LIMIT,
             Failure::Panic(_) => GALERNA_ERR_INTERNAL,
@@ -45,9 +47,16 @@ impl fmt::Display for Failure {
         match self {
             Failure::Engine(error) => error.fmt(f),
             Failure::Argument(name, what) => write!(f, "`{name}` {what}"),
-            Failure::Size(name, given, expected) => write!(
+            Failure::Size { name, given, min, max } => write!(
                 f,
-                "`size` of the {name} is {given}, but this version of the library expects {expected}: set it to sizeof({name})"
+                "`size` of the {name} is {given}, but it is between {min} and {max} in all versions: set it to sizeof({name})"
+            ),
+            Failure::NewerHeader { name, given, known } => write!(
+                f,
+                "the {name} has {given} bytes, of which this library, version {}, knows {known}, and a field beyond them is \
+                 set: the program was compiled with the header of a newer version. Install that version of the library, or \
+                 leave the field 0",
+                env!("CARGO_PKG_VERSION")
             ),
             Failure::Handle { kind, null: true } => write!(f, "the {kind} is NULL"),
             Failure::Handle { kind, null: false } => write!(f, "the handle is no {kind}, or one that was freed"),

@@ -1,6 +1,6 @@
 //! `galerna_reservation_t`: ring bytes that the application fills in place.
 
-use crate::border::{self, Out, Versioned};
+use crate::border::{self, VersionedOut};
 use crate::failure::Failure;
 use crate::group::{self, galerna_group_t};
 use crate::message::{self, RawMode};
@@ -40,10 +40,7 @@ pub struct galerna_reservation_t {
     pub private_check: u64,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, the others are integers and an unchecked pointer.
-unsafe impl Versioned for galerna_reservation_t {
-    const NAME: &'static str = "galerna_reservation_t";
-}
+border::versioned_struct!(galerna_reservation_t, last: private_check);
 
 impl galerna_reservation_t {
     /// A reservation that holds nothing.
@@ -109,7 +106,7 @@ pub unsafe extern "C" fn galerna_reserve(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `out`.
-        let out = unsafe { border::versioned_out("out", out)? };
+        let out = unsafe { VersionedOut::new("out", out)? };
         out.set(galerna_reservation_t::EMPTY);
         group::with(group, |member| {
             let mut reservation = send::reserve(member, SubgroupId(subgroup), length, timeout_ms)?;
@@ -194,10 +191,10 @@ pub unsafe extern "C" fn galerna_abandon(
 /// Reads the reservation that C passes back. Also returns its place, which is cleared at the end.
 ///
 /// # Safety
-/// As for [`border::versioned`] and [`border::versioned_out`].
+/// As for [`border::versioned`] and [`VersionedOut::new`].
 unsafe fn open(
     reservation: *mut galerna_reservation_t,
-) -> Result<(galerna_reservation_t, Out<galerna_reservation_t>), Failure> {
+) -> Result<(galerna_reservation_t, VersionedOut<galerna_reservation_t>), Failure> {
     // SAFETY: the caller guarantees it.
-    unsafe { Ok((border::versioned("reservation", reservation)?, border::versioned_out("reservation", reservation)?)) }
+    unsafe { Ok((border::versioned("reservation", reservation)?, VersionedOut::new("reservation", reservation)?)) }
 }

@@ -1,6 +1,6 @@
 //! `galerna_stats_t`: counters.
 
-use crate::border::{self, Versioned};
+use crate::border::{self, VersionedOut};
 use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
 use engine::{Stats, SubgroupId};
@@ -43,10 +43,7 @@ pub struct galerna_stats_t {
     pub fabric_doorbells: u64,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
-unsafe impl Versioned for galerna_stats_t {
-    const NAME: &'static str = "galerna_stats_t";
-}
+border::versioned_struct!(galerna_stats_t, min: bytes_sent, last: fabric_doorbells);
 
 impl From<Stats> for galerna_stats_t {
     fn from(stats: Stats) -> galerna_stats_t {
@@ -90,7 +87,7 @@ pub unsafe extern "C" fn galerna_stats(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `stats`.
-        let out = unsafe { border::versioned_out("stats", stats)? };
+        let out = unsafe { VersionedOut::new("stats", stats)? };
         group::with(group, |member| {
             out.set(member.group.stats(SubgroupId(subgroup))?.into());
             Ok(())

@@ -1,6 +1,6 @@
 //! `galerna_view_t`: the members of a group.
 
-use crate::border::{self, Versioned};
+use crate::border::{self, VersionedOut};
 use crate::group::{self, galerna_group_t};
 use crate::handle::Table;
 use crate::result::galerna_result_t;
@@ -19,6 +19,8 @@ use std::ffi::c_void;
 pub struct galerna_view_t {
     /// Set it to sizeof(galerna_view_t). In a callback: the size in bytes of this struct in the library's version.
     pub size: usize,
+    /// Private to the library.
+    pub private_handle: *mut c_void,
     /// Number of the view. The first view has number 0, and each later view one more than the view before.
     pub number: u64,
     /// The members in rank order, the oldest first. If the application needs a leader, use the lowest rank,
@@ -48,14 +50,9 @@ pub struct galerna_view_t {
     pub failed: *const u32,
     /// Number of ids in `failed`.
     pub failed_count: usize,
-    /// Private to the library.
-    pub private_handle: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, all fields are integers and unchecked pointers.
-unsafe impl Versioned for galerna_view_t {
-    const NAME: &'static str = "galerna_view_t";
-}
+border::versioned_struct!(galerna_view_t, min: rank, last: failed_count);
 
 /// The ids that the views held by C programs point to.
 static VIEWS: Table<Ids> = Table::new("view", 5);
@@ -129,7 +126,7 @@ pub unsafe extern "C" fn galerna_group_view(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `view`.
-        let out = unsafe { border::versioned_out("view", view)? };
+        let out = unsafe { VersionedOut::new("view", view)? };
         out.set(galerna_view_t::EMPTY);
         group::with(group, |member| {
             let view = member.group.view();
@@ -153,7 +150,7 @@ pub unsafe extern "C" fn galerna_view_free(view: *mut galerna_view_t) {
             return Ok(());
         }
         // SAFETY: the C caller guarantees that galerna_group_view() filled in `view`.
-        let (held, place) = unsafe { (border::versioned("view", view)?, border::versioned_out("view", view)?) };
+        let (held, place) = unsafe { (border::versioned("view", view)?, VersionedOut::new("view", view)?) };
         VIEWS.remove(held.private_handle, |_| {})?;
         place.set(galerna_view_t::EMPTY);
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::version::galerna_version_t;
 use super::{galerna_log_t, with};
-use crate::border::{self, Out, Versioned};
+use crate::border::{self, Out, VersionedOut};
 use crate::handle::Table;
 use crate::reader;
 use crate::result::galerna_result_t;
@@ -31,10 +31,7 @@ pub struct galerna_log_checkpoint_info_t {
     pub length: u64,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
-unsafe impl Versioned for galerna_log_checkpoint_info_t {
-    const NAME: &'static str = "galerna_log_checkpoint_info_t";
-}
+border::versioned_struct!(galerna_log_checkpoint_info_t, min: time_ns, last: length);
 
 static CHECKPOINTS: Table<Mutex<Snapshot>> = Table::new("checkpoint", 17);
 
@@ -80,7 +77,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_info(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `info`.
-        let out = unsafe { border::versioned_out("info", info)? };
+        let out = unsafe { VersionedOut::new("info", info)? };
         CHECKPOINTS.with(checkpoint, |snapshot| {
             let snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
             out.set(galerna_log_checkpoint_info_t {

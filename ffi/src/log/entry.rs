@@ -1,7 +1,7 @@
 //! `galerna_log_entry_t`: a record that was found, and `galerna_log_record_t`: its contents.
 
 use super::version::galerna_version_t;
-use crate::border::{self, Out, Versioned};
+use crate::border::{self, Out, VersionedOut};
 use crate::failure::Failure;
 use crate::handle::Table;
 use crate::message::galerna_mode_t;
@@ -48,13 +48,11 @@ pub struct galerna_log_record_t {
     pub mode: galerna_mode_t,
     /// The kind of the record.
     pub kind: galerna_log_kind_t,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-// SAFETY: `repr(C)`, the size is the first field; the library only writes this struct and reads nothing of it except
-// the size.
-unsafe impl Versioned for galerna_log_record_t {
-    const NAME: &'static str = "galerna_log_record_t";
-}
+border::versioned_struct!(galerna_log_record_t, min: version, last: reserved);
 
 impl From<Record<'_>> for galerna_log_record_t {
     fn from(record: Record<'_>) -> galerna_log_record_t {
@@ -70,6 +68,7 @@ impl From<Record<'_>> for galerna_log_record_t {
                 Kind::Message => galerna_log_kind_t::GALERNA_LOG_KIND_MESSAGE,
                 Kind::Decision => galerna_log_kind_t::GALERNA_LOG_KIND_DECISION,
             },
+            reserved: 0,
         }
     }
 }
@@ -111,7 +110,7 @@ pub unsafe extern "C" fn galerna_log_entry_record(
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `record`.
-        let out = unsafe { border::versioned_out("record", record)? };
+        let out = unsafe { VersionedOut::new("record", record)? };
         ENTRIES.with(entry, |found| {
             // The payload's address does not change until the entry is freed: the entry holds the mapping or the box
             // that contains it.

@@ -1,6 +1,6 @@
 //! `galerna_log_options_t`: options of a log.
 
-use crate::border::{self, Versioned};
+use crate::border;
 use crate::failure::Failure;
 use engine::log::LogOptions;
 
@@ -19,10 +19,7 @@ pub struct galerna_log_options_t {
     pub backlog_max_bytes: usize,
 }
 
-// SAFETY: `repr(C)`, the size is the first field, all fields are integers.
-unsafe impl Versioned for galerna_log_options_t {
-    const NAME: &'static str = "galerna_log_options_t";
-}
+border::versioned_struct!(galerna_log_options_t, min: backlog_max_bytes, last: backlog_max_bytes);
 
 /// Reads the options that C passed.
 ///
