@@ -9,14 +9,14 @@ mod logging;
 mod relink;
 mod restart;
 
-pub use logging::{CLOCK, LEDGER};
+pub use logging::{CLOCK, HARD_STATE};
 pub use restart::{LogNeed, Recovery};
 
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{Admission, Cause, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
-use crate::multicast::{Breach, End, Layout, Multicast, Origin, Seat, Sink, Stats};
+use crate::multicast::{End, Multicast, Origin, Sink, Stats, StreamConfig, ViewConfig, Violation};
 use ending::Fetches;
 use logging::Logging;
 use restart::Restart;
@@ -112,7 +112,7 @@ impl Node {
         };
         self.multicast.attach(peer.slot, multicast);
         self.membership.attach(peer, since, membership, &mut *self.fabric);
-        self.membership.tell(&mut *self.fabric);
+        self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
         Ok(())
     }
@@ -124,9 +124,9 @@ impl Node {
     pub fn found(&mut self, founders: &[Peer], origin: Origin) {
         let view = View::first(founders, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
-        let seat = |peer: &Peer| Seat { slot: peer.slot, id: peer.id, voter: true, start };
+        let seat = |peer: &Peer| StreamConfig { slot: peer.slot, id: peer.id, voter: true, start };
         let layout =
-            Layout { view: 0, seats: founders.iter().map(seat).collect(), order: view.order, time_ns: FIRST_NS };
+            ViewConfig { view: 0, seats: founders.iter().map(seat).collect(), order: view.order, time_ns: FIRST_NS };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.membership.found(view);
@@ -136,7 +136,7 @@ impl Node {
             Ok(()) => self.membership.installed(&mut *self.fabric),
             Err(breach) => self.breach(breach),
         }
-        self.membership.tell(&mut *self.fabric);
+        self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
     }
 
@@ -177,7 +177,7 @@ impl Node {
                 progress = true;
             }
         }
-        self.membership.tell(&mut *self.fabric);
+        self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
         progress
     }
@@ -200,7 +200,7 @@ impl Node {
         self.clock_ms.saturating_add(due.saturating_sub(self.now_ms))
     }
 
-    fn pass(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    fn pass(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         progress |= self.drop_mute_links();
         for slot in self.membership.expired(self.now_ms) {
@@ -233,22 +233,22 @@ impl Node {
     }
 
     /// The data plane's pass.
-    fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let past_ns = self.look_at_clocks();
         let membership = &self.membership;
-        let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.standing(slot))?;
+        let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.phase_of(slot))?;
         self.note_past(past_ns);
         progress |= self.write_log(sink)?;
         // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();
         progress |= self.multicast.deliver(sink)?;
-        self.multicast.tell(&mut *self.fabric);
+        self.multicast.advertise(&mut *self.fabric);
         Ok(progress)
     }
 
     /// Delivers while the epoch ends. Invalid frames of a severed member are left for the decision: the decided end may
     /// come before them, or other members may have valid frames there.
-    fn deliver_rest(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    fn deliver_rest(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let delivered = self.multicast.deliver(sink);
         let severed = |rank: usize| {
             let member = self.membership.view().and_then(|view| view.members.get(rank));
@@ -260,7 +260,7 @@ impl Node {
         }
     }
 
-    fn wait_for_founders(&mut self) -> Result<bool, Breach> {
+    fn wait_for_founders(&mut self) -> Result<bool, Violation> {
         let progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         if !self.first_is_shown() {
             return Ok(progress);
@@ -289,7 +289,7 @@ impl Node {
         Ok(progress)
     }
 
-    fn wait_for_view(&mut self) -> Result<bool, Breach> {
+    fn wait_for_view(&mut self) -> Result<bool, Violation> {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         if self.membership.is_invited() {
             self.membership.accept_invitation(&mut *self.fabric);
@@ -313,8 +313,8 @@ impl Node {
             }
             match event {
                 Event::LinkDown { peer, cause } => self.lost(peer, Cause::LinkDown, &cause),
-                Event::Breach { peer, what } => {
-                    self.lost(peer, Cause::Breach, &format!("it broke the protocol and was severed: {what}"));
+                Event::Violation { peer, what } => {
+                    self.lost(peer, Cause::Violation, &format!("it broke the protocol and was severed: {what}"));
                     if matches!(self.phase, Phase::Founding) {
                         self.stop_founding(peer, what);
                     }
@@ -335,7 +335,7 @@ impl Node {
     }
 
     /// Severs a member that violated the protocol and accuses it.
-    fn breach(&mut self, breach: Breach) {
+    fn breach(&mut self, breach: Violation) {
         let peer = self.membership.view().and_then(|view| view.members.get(breach.peer)).map(|member| member.peer);
         let Some(peer) = peer else {
             return self.stop(Error::Misuse("a member showed something that is no part of the protocol"));
@@ -360,7 +360,7 @@ impl Node {
         }
         self.fabric.sever(peer.slot);
         let what = format!("it broke the protocol and was severed: {}", breach.what);
-        self.lost(peer.slot, Cause::Breach, &what);
+        self.lost(peer.slot, Cause::Violation, &what);
         if matches!(self.phase, Phase::Joining | Phase::Founding) {
             self.stop(Error::Contract { member: peer.id, what: breach.what });
         }
@@ -436,7 +436,7 @@ impl Node {
     #[cfg(test)]
     pub(crate) fn suspect(&mut self, slot: Slot) {
         if let Some(rank) = self.view().and_then(|view| view.rank_of(slot)) {
-            self.membership.suspect(rank, Cause::Breach, "for a test", &mut *self.fabric);
+            self.membership.suspect(rank, Cause::Violation, "for a test", &mut *self.fabric);
         }
     }
 

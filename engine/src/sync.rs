@@ -12,9 +12,9 @@ pub(crate) use std::thread::yield_now;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-/// A pair of SeqCst fences, of which one side, [`Fence::often`], costs nothing.
+/// A pair of SeqCst fences, of which one side, [`Fence::light`], costs nothing.
 ///
-/// The other side, [`Fence::seldom`], runs a fence on every core that runs a thread of this process (`membarrier`). If
+/// The other side, [`Fence::heavy`], runs a fence on every core that runs a thread of this process (`membarrier`). If
 /// the kernel does not support that, both sides are plain fences.
 pub(crate) struct Fence {
     expedited: bool,
@@ -27,7 +27,7 @@ impl Fence {
     }
 
     #[inline]
-    pub(crate) fn often(&self) {
+    pub(crate) fn light(&self) {
         if self.expedited {
             std::sync::atomic::compiler_fence(Ordering::SeqCst);
         } else {
@@ -35,7 +35,7 @@ impl Fence {
         }
     }
 
-    pub(crate) fn seldom(&self) {
+    pub(crate) fn heavy(&self) {
         fence(Ordering::SeqCst);
         if self.expedited {
             // This cannot fail once the process is registered.

@@ -18,7 +18,7 @@
 //!   On shared memory a store to the own row is visible to peers at once, so values that peers must not see yet are
 //!   kept outside the row.
 //! * **Ownership.** A peer can write only its own rows. A write that is out of range, names an unknown table, or
-//!   crosses the end of the columns is a protocol violation: the peer is severed and reported ([`Event::Breach`]).
+//!   crosses the end of the columns is a protocol violation: the peer is severed and reported ([`Event::Violation`]).
 //! * **Fetch.** [`Fabric::fetch`] copies data of any row from a peer's memory into the own copy of that row. It is
 //!   meant for recovery, when the owner of the row is gone. The peer's protocol code takes no part in it. The bytes are
 //!   those that the peer's row holds at some time between the call and the event. The owner must be attached at both
@@ -195,7 +195,7 @@ pub enum Event {
         cause: String,
     },
     /// The peer violated the protocol. It is severed already.
-    Breach {
+    Violation {
         /// The peer.
         peer: Slot,
         /// A description of the violation.

@@ -20,7 +20,7 @@ impl Bell {
     /// Sets the flag before the engine sleeps. The engine must check for work once more after this call.
     pub(super) fn arm(&self) {
         self.asleep.store(true, Ordering::Relaxed);
-        self.fence.seldom();
+        self.fence.heavy();
     }
 
     /// Clears the flag: the engine is awake.
@@ -31,7 +31,7 @@ impl Bell {
     /// Whether this caller must write the descriptor. Call it after committing work.
     #[inline]
     pub(super) fn must_ring(&self) -> bool {
-        self.fence.often();
+        self.fence.light();
         self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
     }
 }

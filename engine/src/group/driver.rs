@@ -1,13 +1,13 @@
 //! The passes of a member's node, and the library's thread that runs them. `dispatch.rs` is for applications that run
 //! them.
 
-use super::durable::{Frontiers, Fullness};
+use super::durable::{DiskWatchdog, Frontiers};
 use super::flush::Pending;
 use super::handler::Handler;
+use super::join_service::{HandOut, JoinService};
+use super::log_transfer::Fetch;
 use super::newcomer::Newcomer;
 use super::pulse::Timed;
-use super::reception::{HandOut, Reception};
-use super::records::Fetch;
 use super::shared::{Shared, millis};
 use super::transfer::text_of;
 use super::view::View;
@@ -38,7 +38,7 @@ pub struct Driver {
     /// `None` while another thread uses the handler to take the group's state.
     pub(super) handler: Option<Box<dyn Handler>>,
     pub(super) newcomer: Newcomer,
-    pub(super) reception: Reception,
+    pub(super) join_service: JoinService,
     pub(super) epoll: Epoll,
     /// Makes the descriptor readable when a pass is due, for applications that wait on the descriptor themselves.
     pub(super) timer: TimerFd,
@@ -51,17 +51,17 @@ pub struct Driver {
     sleeps: u64,
     /// The number of times that the node has freed ring space, as of the latest check.
     pub(super) freed: u64,
-    told_stop: bool,
+    notified_stop: bool,
     /// Faults of members of which the application has not been notified yet.
-    pub(super) untold_faults: VecDeque<(MemberId, String)>,
+    pub(super) unreported_faults: VecDeque<(MemberId, String)>,
     /// The progress of the log as of the latest check.
     pub(super) frontiers: Frontiers,
     /// The durable frontier of which the application was last notified.
-    pub(super) told_durable: u64,
+    pub(super) notified_durable: u64,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetch_again_ms: u64,
     keeps_log: bool,
-    pub(super) fullness: Fullness,
+    pub(super) watchdog: DiskWatchdog,
     /// The time at which reservations that are still open are dropped, while this process leaves.
     drops_at_ms: Option<u64>,
     /// The time at which the remaining links are given up, after the node has stopped.
@@ -73,7 +73,7 @@ impl Driver {
         mut node: Node,
         shared: Arc<Shared>,
         handler: Box<dyn Handler>,
-        reception: Reception,
+        join_service: JoinService,
         config: &Config,
     ) -> Result<Driver, Error> {
         let failed = |e| Error::io("cannot make an epoll descriptor", e);
@@ -91,7 +91,7 @@ impl Driver {
             shared,
             handler: Some(handler),
             newcomer: Newcomer::new(config),
-            reception,
+            join_service,
             epoll,
             timer,
             started: Instant::now(),
@@ -102,14 +102,14 @@ impl Driver {
             passes: 0,
             sleeps: 0,
             freed: 0,
-            told_stop: false,
-            untold_faults: VecDeque::new(),
+            notified_stop: false,
+            unreported_faults: VecDeque::new(),
             frontiers: Frontiers::default(),
-            told_durable: 0,
+            notified_durable: 0,
             fetch: None,
             fetch_again_ms: 0,
             keeps_log: false,
-            fullness: Fullness::new(config),
+            watchdog: DiskWatchdog::new(config),
             drops_at_ms: None,
             linger_until_ms: None,
         })
@@ -197,7 +197,7 @@ impl Driver {
         if self.shared.logs() {
             moved |= self.fetch_log(now_ms);
             self.check_space();
-            self.node.tell_time(wall_ns());
+            self.node.set_wall_clock(wall_ns());
         }
         let Driver { node, shared, handler, newcomer, .. } = self;
         let slice = shared.pulse.begin();
@@ -239,10 +239,10 @@ impl Driver {
             self.note_fault(member, what);
         }
         let changes = self.node.take_changes();
-        if !self.untold_faults.is_empty() {
+        if !self.unreported_faults.is_empty() {
             let shared = self.shared.clone();
             let slice = shared.pulse.begin();
-            while let Some((member, what)) = self.untold_faults.pop_front() {
+            while let Some((member, what)) = self.unreported_faults.pop_front() {
                 self.call(|handler| handler.suspected(member, &what));
                 // All faults of the former view are passed on before the new view.
                 if changes.is_empty() && slice.is_over() {
@@ -254,7 +254,7 @@ impl Driver {
         for change in changes {
             let view = Arc::new(View::new(&change));
             self.shared.lock().note_departures(&view, self.shared.me);
-            self.reception.begin(&change);
+            self.join_service.begin(&change);
             self.show_sources(&change.view);
             self.keep_places();
             self.shared.restarting.store(false, Ordering::Relaxed);
@@ -267,7 +267,7 @@ impl Driver {
             }
             self.tell_view(&view);
         }
-        !self.untold_faults.is_empty()
+        !self.unreported_faults.is_empty()
     }
 
     pub(super) fn tell_view(&mut self, view: &Arc<View>) {
@@ -290,7 +290,7 @@ impl Driver {
         let slice = shared.pulse.begin();
         let mut state = self.shared.lock();
         self.flushes.append(&mut state.flushes);
-        let visits = std::mem::take(&mut state.visits);
+        let requests = std::mem::take(&mut state.requests);
         let checkpoints = std::mem::take(&mut state.checkpoints);
         let (leaving, drops_at) = (state.leaving, state.drops_at.take());
         drop(state);
@@ -300,9 +300,9 @@ impl Driver {
         if let Some(at) = drops_at {
             self.drops_at_ms = Some(millis(at.saturating_duration_since(self.started)));
         }
-        let (mut visits, mut checkpoints) = (visits.into_iter(), checkpoints.into_iter());
-        for visit in visits.by_ref() {
-            self.receive(visit);
+        let (mut requests, mut checkpoints) = (requests.into_iter(), checkpoints.into_iter());
+        for request in requests.by_ref() {
+            self.receive(request);
             if slice.is_over() {
                 break;
             }
@@ -313,9 +313,9 @@ impl Driver {
                 break;
             }
         }
-        if visits.len() + checkpoints.len() > 0 {
+        if requests.len() + checkpoints.len() > 0 {
             let mut state = self.shared.lock();
-            state.visits.splice(..0, visits);
+            state.requests.splice(..0, requests);
             state.checkpoints.splice(..0, checkpoints);
             drop(state);
             self.shared.ask();
@@ -333,9 +333,9 @@ impl Driver {
     /// Notifies the application and the handles when the node has stopped or left.
     fn watch_phase(&mut self) {
         match self.node.phase() {
-            Phase::Stopped(reason) if !self.told_stop => {
+            Phase::Stopped(reason) if !self.notified_stop => {
                 let reason = self.newcomer.with_whole_wait(reason);
-                self.told_stop = true;
+                self.notified_stop = true;
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);

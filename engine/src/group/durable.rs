@@ -1,9 +1,9 @@
 //! Additional functions of a group with a log: how far it is durable, reading it, and checkpoints.
 
 use super::driver::Driver;
+use super::log_store::{DISK_TIME, PLACES, Places};
 use super::shared::{Shared, after};
 use super::transfer::Covered;
-use super::vault::{DISK_TIME, PLACES, Places};
 use super::wire::Place;
 use super::{Flush, Group};
 use crate::config::{Config, SubgroupId};
@@ -45,7 +45,7 @@ const LOOK_MS: u64 = 50;
 ///
 /// Times are those of [`crate::node::Node::running_ms`]. They leave out the pauses of this process, which are not the
 /// disk's fault.
-pub(super) struct Fullness {
+pub(super) struct DiskWatchdog {
     patience_ms: u64,
     /// The limit for a disk without progress. A disk may be slow for longer than it may be full.
     stuck_ms: u64,
@@ -55,12 +55,12 @@ pub(super) struct Fullness {
     since_ms: Option<u64>,
 }
 
-impl Fullness {
-    pub(super) fn new(config: &Config) -> Fullness {
+impl DiskWatchdog {
+    pub(super) fn new(config: &Config) -> DiskWatchdog {
         // Shorter than the time after which the other members would stop as partitioned.
         let stuck_ms = (config.partition_timeout_ms / 2).max(config.failure_timeout_ms);
         let patience_ms = config.failure_timeout_ms;
-        Fullness { patience_ms, stuck_ms, done: 0, moved_ms: 0, looked_ms: 0, since_ms: None }
+        DiskWatchdog { patience_ms, stuck_ms, done: 0, moved_ms: 0, looked_ms: 0, since_ms: None }
     }
 
     fn is_due(&self, now_ms: u64) -> bool {
@@ -266,20 +266,20 @@ impl Driver {
             self.shared.notify();
         }
         // This includes messages that became durable while the log was replayed to the application.
-        if durable > self.told_durable && !self.newcomer.is_new() {
-            self.told_durable = durable;
+        if durable > self.notified_durable && !self.newcomer.is_new() {
+            self.notified_durable = durable;
             self.call(|handler| handler.durable(durable));
         }
     }
 
     /// Stops this member if its disk stays full for `failure_timeout_ms`, or makes no progress for
-    /// `Fullness::stuck_ms`.
+    /// `DiskWatchdog::stuck_ms`.
     ///
     /// It would hold up all durable messages of the group. The other members continue without it.
     pub(super) fn check_space(&mut self) {
         let now_ms = self.node.running_ms();
-        let Some(log) = self.shared.log.as_ref().filter(|_| self.fullness.is_due(now_ms)) else { return };
-        let reason = self.fullness.look(now_ms, log.progress(), log.obstacle());
+        let Some(log) = self.shared.log.as_ref().filter(|_| self.watchdog.is_due(now_ms)) else { return };
+        let reason = self.watchdog.look(now_ms, log.progress(), log.obstacle());
         if let Some(reason) = reason.filter(|_| !matches!(self.node.phase(), Phase::Left | Phase::Stopped(_))) {
             self.node.fail(reason);
         }
@@ -291,16 +291,16 @@ impl Driver {
     pub(super) fn keep_places(&mut self) {
         let Some(view) = self.node.view() else { return };
         let found = view.members.iter().filter_map(|member| {
-            let address = self.reception.address_of(member.peer)?;
+            let address = self.join_service.address_of(member.peer)?;
             Some(Place::new(member.peer, &address))
         });
         let places: Vec<Place> = found.collect();
         self.shared.lock().places = Arc::new(places.clone());
-        self.reception.remember(&places);
+        self.join_service.remember(&places);
         if !self.shared.logs() {
             return;
         }
-        match toml::to_string(&Places { fabric: self.reception.fabric(), places }) {
+        match toml::to_string(&Places { fabric: self.join_service.fabric(), places }) {
             Ok(text) => self.node.save(PLACES, text.as_bytes()),
             Err(error) => tracing::error!(%error, "cannot keep where members are found"),
         }
@@ -331,10 +331,10 @@ mod tests {
     use super::*;
     use crate::config::{FabricKind, Member, MemberId};
 
-    fn fullness() -> Fullness {
+    fn watchdog() -> DiskWatchdog {
         let member = Member { id: MemberId(1), address: "127.0.0.1:1".to_owned() };
         let config = Config::new("full", FabricKind::Tcp, vec![member]);
-        Fullness::new(&Config { failure_timeout_ms: 1000, partition_timeout_ms: 8000, ..config })
+        DiskWatchdog::new(&Config { failure_timeout_ms: 1000, partition_timeout_ms: 8000, ..config })
     }
 
     fn full() -> Option<Error> {
@@ -343,22 +343,22 @@ mod tests {
 
     #[test]
     fn a_disk_that_stands_still_is_given_up_and_one_that_moves_is_not() {
-        let mut disk = fullness();
+        let mut disk = watchdog();
         assert!((0..100).all(|n| disk.look(100 * n, (n + 5, n), None).is_none()));
         assert!((100..139).all(|n| disk.look(100 * n, (200, 99), None).is_none()));
         let reason = disk.look(13_900, (200, 99), None).map(|reason| reason.to_string());
         assert!(reason.is_some_and(|reason| reason.contains("4000 ms")));
         // There are no pending requests.
-        let mut idle = fullness();
+        let mut idle = watchdog();
         assert!((0..100).all(|n| idle.look(100 * n, (7, 7), None).is_none()));
     }
 
     #[test]
     fn a_disk_that_stays_full_is_given_up_earlier() {
-        let mut disk = fullness();
+        let mut disk = watchdog();
         assert!((0..10).all(|n| disk.look(100 * n, (9, 1), full()).is_none()));
         assert!(matches!(disk.look(1000, (9, 1), full()), Some(Error::LogFull { .. })));
-        let mut emptied = fullness();
+        let mut emptied = watchdog();
         assert!(emptied.look(100, (9, 1), full()).is_none());
         assert!(emptied.look(900, (9, 1), None).is_none());
         assert!(emptied.look(1200, (9, 1), full()).is_none());

@@ -1,12 +1,12 @@
 //! Founds the group together with all other founders, unless the group runs already.
 
+use super::acceptor::LocalIdentity;
 use super::contacts::{Contacts, LOOK_TIME};
-use super::door::Sign;
 use super::handler::Handler;
 use super::idle::Idle;
 use super::join::{Attempt, Durable, Ready, Wake, incarnation, node, specs};
 use super::linking;
-use super::vault::Vault;
+use super::log_store::LogStore;
 use crate::config::{Config, MemberId};
 use crate::error::Error;
 use crate::fabric::meet::listen::Listening;
@@ -41,14 +41,14 @@ impl Founder<'_> {
     /// must not be founded.
     pub(super) fn found_or_join(
         &self,
-        mut vault: Option<&mut Vault>,
+        mut store: Option<&mut LogStore>,
         listening: Listening,
         handler: Box<dyn Handler>,
         contacts: &mut Contacts,
         obstacle: Option<String>,
     ) -> Result<Attempt, Error> {
         let outside = Arc::new(Outside::new(obstacle));
-        let ready = match self.found(vault.as_deref_mut(), listening, contacts, &outside) {
+        let ready = match self.found(store.as_deref_mut(), listening, contacts, &outside) {
             Ok(ready) => ready,
             Err(Error::AlreadyRuns { .. }) => {
                 outside.ways().iter().for_each(|way| contacts.add(way));
@@ -66,14 +66,14 @@ impl Founder<'_> {
         };
         let again = Attempt::again(driver, missing);
         // No other process was shown this log, which contains nothing yet.
-        vault.map_or(Ok(()), |vault| vault.discard_empty())?;
+        store.map_or(Ok(()), |store| store.discard_empty())?;
         again
     }
 
     /// Meets the founders. Each founder's slot is its rank.
     fn found(
         &self,
-        vault: Option<&mut Vault>,
+        store: Option<&mut LogStore>,
         listening: Listening,
         contacts: &Contacts,
         outside: &Arc<Outside>,
@@ -97,19 +97,19 @@ impl Founder<'_> {
             ids.zip(&incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect();
         let mut node = node(config, founders[rank], fabric, own, deadline)?;
         let mut durable = None;
-        if let Some(vault) = vault {
-            let (log, wake) = (vault.of(incarnations[0])?, Wake::default());
+        if let Some(store) = store {
+            let (log, wake) = (store.of(incarnations[0])?, Wake::default());
             node = node.with_journal(Box::new(log.journal(wake.call())));
             durable = Some(Durable { log, wake, release: None });
         }
         for (slot, connection) in links {
-            node.tell_time(wall_ns());
+            node.set_wall_clock(wall_ns());
             node.attach(founders[slot], 0, connection)?;
         }
         node.found(&founders, Origin::default());
         let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone()));
         let (me, addresses) = (founders[rank], addresses.collect());
-        let sign = Sign::new(config, incarnations[0], me, &config.members[rank].address, linking);
+        let sign = LocalIdentity::new(config, incarnations[0], me, &config.members[rank].address, linking);
         Ok(Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts: None, deadline })
     }
 

@@ -86,13 +86,13 @@ impl Idle {
 }
 
 /// The thread that answers until it is closed.
-pub(super) struct Porch {
+pub(super) struct IdleAcceptor {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<Listening>>,
 }
 
-impl Porch {
-    pub(super) fn open(listening: Listening, idle: Idle) -> Result<Porch, Error> {
+impl IdleAcceptor {
+    pub(super) fn open(listening: Listening, idle: Idle) -> Result<IdleAcceptor, Error> {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let stop = Arc::new(stop.map_err(|e| Error::io("cannot make an event descriptor", e))?);
         let seen = stop.clone();
@@ -100,8 +100,8 @@ impl Porch {
             serve(&listening, &seen, &idle);
             listening
         };
-        let thread = thread::spawn("galerna-porch", "answers questions", OWN_STACK_BYTES, serve)?;
-        Ok(Porch { stop, thread: Some(thread) })
+        let thread = thread::spawn("galerna-acceptor", "answers questions", OWN_STACK_BYTES, serve)?;
+        Ok(IdleAcceptor { stop, thread: Some(thread) })
     }
 
     /// Ends the thread and returns the listening socket.
@@ -117,7 +117,7 @@ impl Porch {
     }
 }
 
-impl Drop for Porch {
+impl Drop for IdleAcceptor {
     fn drop(&mut self) {
         if let Some(thread) = self.end() {
             let _ = thread.join();

@@ -1,26 +1,26 @@
 //! Makes a running node out of a configuration: founds the group with the others, or joins it if it runs already.
 
+use super::acceptor::{Acceptor, LocalIdentity, STEP_TIME};
+use super::admission::{Admitted, admission, link_all};
 use super::contacts::{Contacts, LOOK_TIME, Memory};
-use super::door::{Door, STEP_TIME, Sign};
 use super::driver::Driver;
-use super::entry::{Admitted, admission, link_all};
 use super::founding;
 use super::handler::Handler;
-use super::idle::{Idle, Porch};
+use super::idle::{Idle, IdleAcceptor};
+use super::join_service::JoinService;
 use super::linking;
+use super::log_store::{LogStore, Past};
 use super::pulse::Pulse;
-use super::reception::Reception;
-use super::revive::Search;
+use super::restart::Search;
 use super::shared::Shared;
-use super::vault::{Past, Vault};
 use super::wire::Place;
 use crate::config::{Config, Found, SubgroupId};
 use crate::error::Error;
 use crate::fabric::meet::address;
 use crate::fabric::meet::listen::{self, Listening};
 use crate::fabric::{Fabric, Row, TableSpec};
-use crate::log::{Log, Release, held};
-use crate::membership::{self, Ledger, Peer, Settings};
+use crate::log::{Log, Release, deferred};
+use crate::membership::{self, HardState, Peer, Settings};
 use crate::multicast::{self, Durability, Multicast, Origin};
 use crate::node::{Node, Recovery};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -52,15 +52,15 @@ impl Attempt {
 pub(super) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
     let (id, address, _) = config.own()?;
-    let mut vault = config.log.as_ref().map(|log| Vault::open(log, config, id)).transpose()?;
+    let mut store = config.log.as_ref().map(|log| LogStore::open(log, config, id)).transpose()?;
     let begun = Instant::now();
     let hint = address::own_loopback_hint(config, address);
     if let Some(hint) = &hint {
         tracing::warn!(hint, "the others may not find this process");
     }
-    let joined = try_to_join(config, &mut vault, handler).map_err(|error| as_seen(error, config, begun, hint));
-    if let (Err(_), Some(vault)) = (&joined, &vault) {
-        vault.close();
+    let joined = try_to_join(config, &mut store, handler).map_err(|error| as_seen(error, config, begun, hint));
+    if let (Err(_), Some(store)) = (&joined, &store) {
+        store.close();
     }
     joined
 }
@@ -89,13 +89,13 @@ fn as_seen(error: Error, config: &Config, begun: Instant, hint: Option<String>) 
 /// Makes one attempt after the other, each of the kind that fits the present situation.
 fn try_to_join(
     config: &Config,
-    vault: &mut Option<Vault>,
+    store: &mut Option<LogStore>,
     mut handler: Box<dyn Handler>,
 ) -> Result<(Arc<Shared>, Driver), Error> {
     let (_, address, rank) = config.own()?;
     let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
-    let log = match vault.as_ref().and_then(|vault| Some((vault, vault.group_id()?))) {
-        Some((vault, group_id)) => Some((group_id, vault.places()?)),
+    let log = match store.as_ref().and_then(|store| Some((store, store.group_id()?))) {
+        Some((store, group_id)) => Some((group_id, store.places()?)),
         None => None,
     };
     let mut contacts = Contacts::new(config, log)?;
@@ -106,21 +106,21 @@ fn try_to_join(
         // of the others.
         drop(listening.take());
         let look = contacts.look(None, LOOK_TIME)?;
-        let past = match vault.as_ref().filter(|_| !look.runs) {
-            Some(vault) => vault.past()?,
+        let past = match store.as_ref().filter(|_| !look.runs) {
+            Some(store) => store.past()?,
             None => None,
         };
         let listening = listen::in_time(config.listens_at(address), deadline)?;
-        let why = not_founding(config, rank, vault.as_ref(), look.runs);
-        let attempt = match (past, &mut *vault, rank.filter(|_| why.is_none())) {
-            (Some(past), Some(vault), _) => restart(config, vault, past, deadline, listening, handler, &mut contacts)?,
-            (_, vault, Some(rank)) => {
+        let why = not_founding(config, rank, store.as_ref(), look.runs);
+        let attempt = match (past, &mut *store, rank.filter(|_| why.is_none())) {
+            (Some(past), Some(store), _) => restart(config, store, past, deadline, listening, handler, &mut contacts)?,
+            (_, store, Some(rank)) => {
                 let founder = founding::Founder { config, rank, deadline };
-                founder.found_or_join(vault.as_mut(), listening, handler, &mut contacts, look.obstacle)?
+                founder.found_or_join(store.as_mut(), listening, handler, &mut contacts, look.obstacle)?
             }
-            (_, vault, None) => {
+            (_, store, None) => {
                 let why = why.unwrap_or_default();
-                attempt(config, vault.as_mut(), handler, deadline, listening, &mut contacts, &why)?
+                attempt(config, store.as_mut(), handler, deadline, listening, &mut contacts, &why)?
             }
         };
         match attempt {
@@ -136,12 +136,12 @@ fn try_to_join(
 }
 
 /// The reason why this process must not found the group; `None` if it may.
-fn not_founding(config: &Config, rank: Option<usize>, vault: Option<&Vault>, runs: bool) -> Option<String> {
+fn not_founding(config: &Config, rank: Option<usize>, store: Option<&LogStore>, runs: bool) -> Option<String> {
     let why = match rank {
         None => "it is none of `members`",
         Some(_) if runs => "the group runs, and it joins",
         // The process has been in the group. The log of a failed founding is removed by now.
-        Some(_) if vault.is_some_and(Vault::has_log) => "its log says that it has been in the group",
+        Some(_) if store.is_some_and(LogStore::has_log) => "its log says that it has been in the group",
         Some(_) if config.found == Found::Never => "`found` is \"never\" in its configuration",
         Some(_) => return None,
     };
@@ -154,26 +154,26 @@ fn not_founding(config: &Config, rank: Option<usize>, vault: Option<&Vault>, run
 /// failed.
 fn restart(
     config: &Config,
-    vault: &mut Vault,
+    store: &mut LogStore,
     past: Past,
     deadline: Instant,
     listening: Listening,
     handler: Box<dyn Handler>,
     contacts: &mut Contacts,
 ) -> Result<Attempt, Error> {
-    let Past { group_id, ledger, recovery, places } = past;
+    let Past { group_id, hard_state, recovery, places } = past;
     let (_, address, rank) = config.own()?;
-    let me = Peer { incarnation: incarnation(), ..ledger.me() };
+    let me = Peer { incarnation: incarnation(), ..hard_state.me() };
     let (fabric, own, linking) = linking::new_fabric(config, places.fabric, me.slot, &specs(config))?;
-    let log = vault.of(group_id)?;
+    let log = store.of(group_id)?;
     let may_found =
-        rank.is_some() && config.found == Found::IfNew && ledger.view().number == 0 && !log.has_snapshot()?;
+        rank.is_some() && config.found == Found::IfNew && hard_state.view().number == 0 && !log.has_snapshot()?;
     let wake = Wake::default();
     let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
     let addresses = HashMap::from([(me.incarnation, address.to_owned())]);
-    let sign = Sign::new(config, group_id, me, address, linking.clone());
+    let sign = LocalIdentity::new(config, group_id, me, address, linking.clone());
     let durable = Some(Durable { log, wake, release: None });
-    let restarts = Some((ledger, recovery));
+    let restarts = Some((hard_state, recovery));
     let ready = Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts, deadline };
     let (shared, mut driver) = ready.start(config, handler)?;
     let place = Place::new(me, address);
@@ -193,7 +193,7 @@ fn restart(
         Ok(false) => match search.disagreement() {
             Some(error) => return Err(error),
             None if founded_in_vain(&driver.node) => {
-                vault.discard()?;
+                store.discard()?;
                 contacts.forget_log();
                 "not all founders wrote the first view down: they meet again"
             }
@@ -237,17 +237,17 @@ pub(super) fn incarnation() -> u64 {
     (RandomState::new().hash_one(std::process::id()) >> 1).max(1)
 }
 
-/// A process that has its fabric, its node and the data for its door, and is about to run.
+/// A process that has its fabric, its node and the data for its acceptor, and is about to run.
 pub(super) struct Ready {
     pub(super) node: Node,
     pub(super) me: Peer,
-    pub(super) sign: Sign,
+    pub(super) sign: LocalIdentity,
     pub(super) addresses: HashMap<u64, String>,
     /// At a joiner: the addresses of the members of the running group.
     pub(super) places: Vec<Place>,
     pub(super) listening: Listening,
     pub(super) durable: Option<Durable>,
-    pub(super) restarts: Option<(Ledger, Recovery)>,
+    pub(super) restarts: Option<(HardState, Recovery)>,
     pub(super) deadline: Instant,
 }
 
@@ -264,18 +264,18 @@ impl Ready {
         shared.lock().places = Arc::new(self.places);
         let (group_id, linking) = (self.sign.group_id, self.sign.linking.clone());
         let me = Place::new(self.me, &self.sign.address);
-        let door = Door::open(self.listening, self.sign, shared.clone())?;
-        let reception = Reception::new((group_id, me, linking), self.addresses, Memory::new(config)?, door);
-        let mut driver = Driver::new(self.node, shared.clone(), handler, reception, config)?;
+        let acceptor = Acceptor::open(self.listening, self.sign, shared.clone())?;
+        let join_service = JoinService::new((group_id, me, linking), self.addresses, Memory::new(config)?, acceptor);
+        let mut driver = Driver::new(self.node, shared.clone(), handler, join_service, config)?;
         driver.newcomer.must_be_done(self.deadline);
         if let Some(Durable { wake, release, .. }) = self.durable {
             // This is the only place that sets it.
             let _ = wake.0.set(shared.waker());
             driver.newcomer.takes_over(release);
         }
-        if let Some((ledger, recovery)) = self.restarts {
+        if let Some((hard_state, recovery)) = self.restarts {
             driver.newcomer.replays();
-            driver.node.restart(ledger, recovery);
+            driver.node.restart(hard_state, recovery);
         }
         Ok((shared, driver))
     }
@@ -314,7 +314,7 @@ pub(super) fn node(
 /// Makes one attempt to join: gets admitted, links with all processes, and waits to be in a view.
 fn attempt(
     config: &Config,
-    mut vault: Option<&mut Vault>,
+    mut store: Option<&mut LogStore>,
     handler: Box<dyn Handler>,
     deadline: Instant,
     listening: Listening,
@@ -322,9 +322,9 @@ fn attempt(
     why: &str,
 ) -> Result<Attempt, Error> {
     let incarnation = incarnation();
-    let porch = Porch::open(listening, Idle::new(config, contacts, why)?.known_as(incarnation))?;
+    let acceptor = IdleAcceptor::open(listening, Idle::new(config, contacts, why)?.known_as(incarnation))?;
     let admitted = admission(config, contacts, deadline, incarnation)?;
-    let listening = porch.close()?;
+    let listening = acceptor.close()?;
     let Admitted { group_id, fabric, me, since, others } = match admitted {
         Ok(admitted) => admitted,
         Err(obstacle) => return Ok(Attempt::Again(handler, format!("a member of the group ({why}; {obstacle})"))),
@@ -333,13 +333,13 @@ fn attempt(
     let (fabric, own, linking) = linking::new_fabric(config, fabric, peer.slot, &specs(config))?;
     let mut node = node(config, peer, fabric, own, deadline)?;
     let mut durable = None;
-    if let Some(vault) = vault.as_deref_mut() {
-        let (log, (held, release)) = (vault.of(group_id)?, held());
+    if let Some(store) = store.as_deref_mut() {
+        let (log, (held, release)) = (store.of(group_id)?, deferred());
         node = node.with_journal(Box::new(held));
         durable = Some(Durable { log, wake: Wake::default(), release: Some(release) });
     }
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
-    let sign = Sign::new(config, group_id, peer, &me.address, linking.clone());
+    let sign = LocalIdentity::new(config, group_id, peer, &me.address, linking.clone());
     let places = others.clone();
     let ready = Ready { node, me: peer, sign, addresses, places, listening, durable, restarts: None, deadline };
     let (shared, mut driver) = ready.start(config, handler)?;
@@ -354,6 +354,6 @@ fn attempt(
     let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
     let again = Attempt::again(driver, format!("a place in the group ({what})"));
     // The empty log must go: otherwise the next attempt would treat this process as a former member that comes back.
-    vault.map_or(Ok(()), Vault::discard_empty)?;
+    store.map_or(Ok(()), LogStore::discard_empty)?;
     again
 }

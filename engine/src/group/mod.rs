@@ -3,33 +3,33 @@
 //! [`Group`] is a handle that any thread can use. Behind it a [`Driver`] runs the node, either in a thread of the
 //! library ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
 
+mod acceptor;
+mod admission;
 mod ask;
 mod backlog;
 mod bell;
 mod contacts;
 mod dispatch;
-mod door;
 mod driver;
 mod durable;
-mod entry;
 mod flush;
 mod founding;
 mod gate;
 mod handler;
 mod idle;
 mod join;
+mod join_service;
 mod linking;
+mod log_store;
+mod log_transfer;
 mod newcomer;
 mod patience;
 mod pulse;
-mod reception;
-mod records;
 mod recover;
 mod relink;
-mod revive;
+mod restart;
 mod shared;
 mod transfer;
-mod vault;
 mod view;
 mod wire;
 

@@ -3,8 +3,8 @@
 use super::backlog::{Backlog, Item};
 use super::driver::Driver;
 use super::gate::Gate;
+use super::log_transfer::{self, Takeover};
 use super::pulse::{Slice, Timed};
-use super::records::{self, Takeover};
 use super::transfer::{self, Covered, Restored, Taker};
 use super::view::View;
 use crate::config::Config;
@@ -166,7 +166,7 @@ impl Driver {
         let Some(handler) = self.handler.take() else { return };
         let Some(view) = self.node.view().map(|view| view.number) else { return };
         let shared = self.shared.clone();
-        let (me, group_id, deadline) = (self.node.me(), self.reception.group_id(), self.newcomer.deadline);
+        let (me, group_id, deadline) = (self.node.me(), self.join_service.group_id(), self.newcomer.deadline);
         let taker = Taker { me, group_id, view, deadline, stack_bytes: self.shared.stack_bytes };
         let (done, gate) = (move || shared.ask(), self.newcomer.gate.clone());
         let started = match self.shared.log.clone() {
@@ -178,7 +178,7 @@ impl Driver {
                     release,
                     wake: woken.waker(),
                 });
-                records::start(handler, gate, log, takeover, taker, done)
+                log_transfer::start(handler, gate, log, takeover, taker, done)
             }
         };
         match started {

@@ -1,12 +1,12 @@
 //! Makes a new group from one member's log, after the disks of too many other members are lost.
 
-use super::vault::{PLACES, Places};
+use super::log_store::{PLACES, Places};
 use crate::config::{MemberId, is_directory_name, list, named};
 use crate::error::Error;
 use crate::log::{Identity, Kind, Log, LogOptions, OsDisk, ReadOnlyLog, Record, Version, wall_ns};
-use crate::membership::Ledger;
+use crate::membership::HardState;
 use crate::multicast::{Mode, TAIL, Tail};
-use crate::node::LEDGER;
+use crate::node::HARD_STATE;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -72,15 +72,15 @@ pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, R
     // No member may use the log during the recovery.
     let _lock = OsDisk::open_locked(from)?;
     let old = Log::open_read_only(from)?;
-    let ledger = ledger(&old, from)?;
-    let me = ledger.me().id;
-    check(&ledger, lost)?;
+    let hard_state = hard_state(&old, from)?;
+    let me = hard_state.me().id;
+    check(&hard_state, lost)?;
     check_name(from, to, old.identity(), me)?;
     let last = old.reader().end().unwrap_or_default();
     let time_ns = old.reader().last_at_or_before(last)?.map_or(0, |entry| entry.time_ns());
     let tail = old.load(TAIL)?.map(|bytes| Tail::decode(&bytes).ok_or_else(|| damaged(from, TAIL, "it is no tail")));
     let tail = tail.transpose()?;
-    let alone = ledger.alone(last, time_ns, tail.as_ref(), wall_ns());
+    let alone = hard_state.alone(last, time_ns, tail.as_ref(), wall_ns());
 
     let made = Made::begin(to)?;
     let group_id = super::join::incarnation();
@@ -115,13 +115,13 @@ pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, R
     if let Some(places) = own_place(&old, from, me) {
         new.save(PLACES, places.as_bytes(), DISK_TIME)?;
     }
-    new.save(LEDGER, &alone.ledger, DISK_TIME)?;
+    new.save(HARD_STATE, &alone.hard_state, DISK_TIME)?;
     new.close()?;
     made.finish(to)?;
     Ok(Recovered {
         member: me,
-        view: ledger.view().number,
-        voters: ledger.voters(),
+        view: hard_state.view().number,
+        voters: hard_state.voters(),
         group_ids: (old.identity().group_id(), group_id),
         records,
         unfinished: alone.messages.len() as u64,
@@ -134,26 +134,26 @@ fn damaged(from: &Path, name: &str, what: &str) -> Error {
     Error::LogDamaged { file, offset: 0, what: what.to_owned() }
 }
 
-/// Returns the last view's ledger, as a restart would find it.
-fn ledger(log: &ReadOnlyLog, from: &Path) -> Result<Ledger, RecoverError> {
-    let Some(bytes) = log.load(LEDGER)?.filter(|bytes| !bytes.is_empty()) else {
+/// Returns the last view's hard state, as a restart would find it.
+fn hard_state(log: &ReadOnlyLog, from: &Path) -> Result<HardState, RecoverError> {
+    let Some(bytes) = log.load(HARD_STATE)?.filter(|bytes| !bytes.is_empty()) else {
         return refuse(format!(
             "the log in {} is of no member of a group, or of one that had not joined yet: use another member's",
             from.display()
         ));
     };
-    let ledger = Ledger::decode(&bytes).map_err(|what| damaged(from, LEDGER, what))?;
+    let hard_state = HardState::decode(&bytes).map_err(|what| damaged(from, HARD_STATE, what))?;
     let last = log.reader().end().map(|last| log.reader().get(last)).transpose()?.flatten();
     Ok(match last.filter(|entry| entry.record().kind == Kind::Decision) {
-        Some(decision) => ledger.advance(&decision),
-        None => ledger,
+        Some(decision) => hard_state.advance(&decision),
+        None => hard_state,
     })
 }
 
-fn check(ledger: &Ledger, lost: &[MemberId]) -> Result<(), RecoverError> {
-    let (me, view) = (ledger.me().id, ledger.view());
+fn check(hard_state: &HardState, lost: &[MemberId]) -> Result<(), RecoverError> {
+    let (me, view) = (hard_state.me().id, hard_state.view());
     let (number, members) = (view.number, view.ids());
-    if !ledger.is_member() {
+    if !hard_state.is_member() {
         return refuse(format!(
             "member {me} is not in view {number}, the last one of its log: it had left; use the log of {}{}",
             if members.len() == 1 { "" } else { "one of " },
@@ -166,13 +166,13 @@ fn check(ledger: &Ledger, lost: &[MemberId]) -> Result<(), RecoverError> {
     if let Some(stranger) = lost.iter().find(|id| !members.contains(id)) {
         return refuse(format!("member {stranger} is not in view {number}, whose members are {}", list(&members)));
     }
-    if ledger.can_do_without(lost) {
+    if hard_state.can_do_without(lost) {
         let here: Vec<MemberId> = members.iter().copied().filter(|id| !lost.contains(id)).collect();
         return refuse(format!(
             "{} {}, more than half of the voters of view {number} ({}): start as always, which loses nothing",
             named(&here),
             if here.len() == 1 { "is not named as lost, and is" } else { "are not named as lost, and are" },
-            list(&ledger.voters())
+            list(&hard_state.voters())
         ));
     }
     Ok(())

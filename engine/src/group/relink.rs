@@ -5,7 +5,7 @@
 //! two dials rarely cross. One thread dials for all links of a process. It runs while there are broken links, and does
 //! not block on any of them.
 
-use super::door::{self, Visit};
+use super::acceptor::{self, PeerRequest};
 use super::driver::Driver;
 use super::linking::Linking;
 use super::shared::Shared;
@@ -80,25 +80,25 @@ impl Driver {
     pub(super) fn mend_links(&mut self, now_ms: u64) {
         let broken = if self.node.is_between_views() { self.node.broken_links() } else { Vec::new() };
         if broken.is_empty() {
-            if !self.reception.mending.since_ms.is_empty() {
-                self.reception.mending = Mending::default();
+            if !self.join_service.mending.since_ms.is_empty() {
+                self.join_service.mending = Mending::default();
             }
             return;
         }
-        let me = self.reception.me().clone();
-        let since_ms = &mut self.reception.mending.since_ms;
+        let me = self.join_service.me().clone();
+        let since_ms = &mut self.join_service.mending.since_ms;
         since_ms.retain(|incarnation, _| broken.iter().any(|peer| peer.incarnation == *incarnation));
-        let awaited_ms = &self.reception.mending.awaited_ms;
+        let awaited_ms = &self.join_service.mending.awaited_ms;
         let mut due = |peer: &&Peer| {
             let since_ms = *since_ms.entry(peer.incarnation).or_insert(now_ms);
             let awaited = awaited_ms.get(&peer.incarnation).is_some_and(|&until_ms| now_ms < until_ms);
             !awaited && (me.slot < peer.slot || now_ms.saturating_sub(since_ms) >= HIGHER_WAITS_MS)
         };
         let due: Vec<Peer> = broken.iter().filter(|peer| due(peer)).copied().collect();
-        let places = due.into_iter().filter_map(|peer| Some(Place::new(peer, &self.reception.address_of(peer)?)));
+        let places = due.into_iter().filter_map(|peer| Some(Place::new(peer, &self.join_service.address_of(peer)?)));
         let places: Vec<Place> = places.collect();
         let view = self.node.view().map_or(0, |view| view.number);
-        match &self.reception.mending.dialler {
+        match &self.join_service.mending.dialler {
             Some(dialler) => {
                 let mut work = lock(&dialler.0);
                 (work.view, work.places) = (view, places);
@@ -109,14 +109,14 @@ impl Driver {
                 let dials = Dials {
                     work: work.clone(),
                     shared: self.shared.clone(),
-                    linking: self.reception.linking().clone(),
-                    group_id: self.reception.group_id(),
+                    linking: self.join_service.linking().clone(),
+                    group_id: self.join_service.group_id(),
                     me,
                     attempts: Vec::new(),
                 };
                 let dial = move || dials.run();
                 match thread::spawn("galerna-relink", "makes broken links again", OWN_STACK_BYTES, dial) {
-                    Ok(_) => self.reception.mending.dialler = Some(Dialler(work)),
+                    Ok(_) => self.join_service.mending.dialler = Some(Dialler(work)),
                     // The next pass tries again.
                     Err(error) => tracing::warn!(%error, "broken links are not made again yet"),
                 }
@@ -212,11 +212,11 @@ impl Dials {
             Ok(None) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
             Ok(Some(Reply::Linked {})) => {
                 let Some(Dial { socket, .. }) = attempt.dial.take() else { return };
-                match door::connection(socket, attempt.place.slot, &self.linking, true) {
+                match acceptor::connection(socket, attempt.place.slot, &self.linking, true) {
                     Ok(connection) => {
                         attempt.next = Instant::now() + HANDED_OVER;
                         let peer = attempt.place.peer();
-                        return self.shared.visit(Visit::Relink { peer, view, dialled: true, connection });
+                        return self.shared.request(PeerRequest::Relink { peer, view, dialled: true, connection });
                     }
                     Err(error) => error,
                 }
@@ -228,7 +228,7 @@ impl Dials {
                     left,
                     "the group has gone on without this member"
                 );
-                self.shared.visit(Visit::GoneOn { peer: attempt.place.peer(), view: asked, left });
+                self.shared.request(PeerRequest::GoneOn { peer: attempt.place.peer(), view: asked, left });
                 io::Error::other(format!("view {next} began without this member"))
             }
             Ok(Some(other)) => io::Error::other(format!("it answers {other:?}")),
@@ -304,7 +304,7 @@ impl Dial {
 /// Handles the request of a member to make its link with this one again. Runs in a visitor's thread.
 pub(super) fn answer(
     mut socket: Socket,
-    sign: &door::Sign,
+    sign: &acceptor::LocalIdentity,
     shared: &Shared,
     asked: (u64, u64),
     places: (&Place, &Place),
@@ -317,16 +317,16 @@ pub(super) fn answer(
     // A process that was paused finds all requests from that time. Most of their senders have given up.
     still_there(&socket)?;
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.visit(Visit::MayRelink { peer: from.peer(), view, reply });
+    shared.request(PeerRequest::MayRelink { peer: from.peer(), view, reply });
     let busy = |_| Reply::Later { reason: "this member is busy".to_owned() };
-    let reply = answer.recv_timeout(door::STEP_TIME).unwrap_or_else(busy);
+    let reply = answer.recv_timeout(acceptor::STEP_TIME).unwrap_or_else(busy);
     if reply != (Reply::Linked {}) {
         return wire::answer(&mut socket, &reply);
     }
     still_there(&socket)?;
     wire::answer(&mut socket, &reply)?;
-    let connection = door::connection(socket, from.slot, &sign.linking, true)?;
-    shared.visit(Visit::Relink { peer: from.peer(), view, dialled: false, connection });
+    let connection = acceptor::connection(socket, from.slot, &sign.linking, true)?;
+    shared.request(PeerRequest::Relink { peer: from.peer(), view, dialled: false, connection });
     Ok(())
 }
 
@@ -359,9 +359,9 @@ mod tests {
         let member = Member { id: MemberId(1), address: address.clone() };
         let config = Config::new("relink", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
         let group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
-        let ask = |request| wire::ask(&address, &request, door::STEP_TIME).unwrap().1;
+        let ask = |request| wire::ask(&address, &request, acceptor::STEP_TIME).unwrap().1;
         let (name, agreed) = ("relink".to_owned(), config.agreed());
-        let (dialled, listens_at) = door::tests::answers_once(7);
+        let (dialled, listens_at) = acceptor::tests::answers_once(7);
         let admitted = ask(Request::Join { group: name, agreed, id: 2, incarnation: 7, address: listens_at });
         dialled.join().unwrap();
         let Reply::Admitted { group_id, me: admitted, others, .. } = admitted else { panic!("{admitted:?}") };

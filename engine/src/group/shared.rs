@@ -1,11 +1,11 @@
 //! The data that the handles of a group share with its driver.
 
+use super::acceptor::PeerRequest;
 use super::bell::Bell;
-use super::door::Visit;
 use super::durable::{Asked, Frontiers};
 use super::flush::Pending;
 use super::pulse::Pulse;
-use super::revive::Founders;
+use super::restart::Founders;
 use super::view::View;
 use super::wire::Place;
 use crate::config::MemberId;
@@ -92,8 +92,8 @@ pub(super) struct State {
     pub(super) frontiers: Frontiers,
     /// Checkpoints that were requested. The driver takes them.
     pub(super) checkpoints: Vec<Asked>,
-    /// Requests from the thread that accepts connections (the door). The driver takes them.
-    pub(super) visits: Vec<Visit>,
+    /// Requests from the thread that accepts connections (the acceptor). The driver takes them.
+    pub(super) requests: Vec<PeerRequest>,
     /// The first fault of each member since the present view began; of a removed member, the one before its removal.
     pub(super) faults: HashMap<MemberId, String>,
     /// The addresses of the members of the present view. Before a joiner's first view: of the processes that it links
@@ -147,7 +147,7 @@ impl Shared {
             stats,
             frontiers: Frontiers::default(),
             checkpoints: Vec::new(),
-            visits: Vec::new(),
+            requests: Vec::new(),
             faults: HashMap::new(),
             places: Arc::default(),
             view: Arc::default(),
@@ -228,8 +228,8 @@ impl Shared {
     }
 
     /// Passes a request of another process to the driver.
-    pub(super) fn visit(&self, visit: Visit) {
-        self.lock().visits.push(visit);
+    pub(super) fn request(&self, request: PeerRequest) {
+        self.lock().requests.push(request);
         self.ask();
     }
 
@@ -261,7 +261,7 @@ impl Shared {
         }
         let reserved = ring.reserve(len).map_err(NoClaim::Refused)?;
         // If a leave did not see this claim, the claim sees `shut` here. So no message is accepted that is not sent.
-        self.shut_fence.often();
+        self.shut_fence.light();
         if self.shut.load(Ordering::Relaxed) {
             self.give_up(ring, &reserved);
             return Err(NoClaim::Closed);
@@ -410,7 +410,7 @@ impl Shared {
     /// Stops accepting messages. After this call, every claim that was accepted is visible to the calling thread.
     pub(super) fn shut(&self) {
         self.shut.store(true, Ordering::Relaxed);
-        self.shut_fence.seldom();
+        self.shut_fence.heavy();
     }
 
     /// Records the reason why the group stopped, and wakes all waiting threads.

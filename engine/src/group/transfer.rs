@@ -202,10 +202,10 @@ impl Covered {
         view < self.view || view == self.view && (sequence < self.below || self.ahead.binary_search(&sequence).is_ok())
     }
 
-    /// Whether `told` covers all of it.
-    pub(super) fn is_within(&self, told: &Covered) -> bool {
-        let ahead = || self.ahead.iter().all(|&sequence| told.has(self.view, sequence));
-        told.view > self.view || told.view == self.view && told.below >= self.below && ahead()
+    /// Whether `other` covers all of it.
+    pub(super) fn is_within(&self, other: &Covered) -> bool {
+        let ahead = || self.ahead.iter().all(|&sequence| other.has(self.view, sequence));
+        other.view > self.view || other.view == self.view && other.below >= self.below && ahead()
     }
 
     /// Encodes the header of a state or a checkpoint: the count of the numbers in `ahead`, then the numbers, u64 each.

@@ -138,7 +138,7 @@ mod tests {
 
     fn marks() -> Marks {
         let snapshot = Some(Version { view: 3, sequence: 99 });
-        let blobs = ["ledger", "places", "tail"].map(str::to_owned).into();
+        let blobs = ["hard_state", "places", "tail"].map(str::to_owned).into();
         Marks { low: 2, newest: 7, cut: Some(70_000), snapshot, blobs }
     }
 

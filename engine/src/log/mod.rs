@@ -6,10 +6,10 @@
 mod blobs;
 mod codec;
 mod cut;
+mod deferred;
 mod disk;
 mod failure;
 mod handle;
-mod held;
 mod index;
 mod inspect;
 mod journal;
@@ -29,10 +29,10 @@ mod table;
 mod tests;
 mod writer;
 
+pub use deferred::{DeferredJournal, Release, deferred};
 pub use disk::{Disk, File};
 pub(crate) use handle::wall_ns;
 pub use handle::{Log, LogJournal, LogOptions};
-pub use held::{Held, Release, held};
 pub use inspect::{ReadOnlyLog, SegmentCount, SegmentInfo};
 pub use journal::{Journal, Ticket};
 pub use map::Map;

@@ -37,7 +37,7 @@ pub enum Cause {
     /// It runs, but delays the end of the epoch. Withdrawn when it wedges or flushes, or on a relink.
     Stuck = 16,
     /// It violated the protocol. Never withdrawn.
-    Breach = 32,
+    Violation = 32,
 }
 
 /// The counters of one accuser, indexed by the rank of the accused.
@@ -129,7 +129,7 @@ impl Membership {
         let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
         self.epoch.accusations.causes[rank] |= cause as u8;
         let mut counters = self.epoch.accusations.of(me);
-        let (before, breach) = (counters.get(rank), cause == Cause::Breach);
+        let (before, breach) = (counters.get(rank), cause == Cause::Violation);
         let accused = if breach { FINAL } else { before + u8::from(before.is_multiple_of(2)) };
         counters.set(rank, accused);
         if before.is_multiple_of(2) {

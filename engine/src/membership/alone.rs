@@ -3,23 +3,23 @@
 //! That decision begins another group. A decision that the lost members may have made does not hold in it.
 
 use super::Member;
-use super::ledger::Ledger;
-use super::view::{Value, View};
+use super::hard_state::HardState;
+use super::view::{View, ViewDecision};
 use crate::config::MemberId;
 use crate::log::Version;
 use crate::multicast::{End, Tail, record_time, words};
 
-/// How the log of such a member continues; see [`Ledger::alone`].
+/// How the log of such a member continues; see [`HardState::alone`].
 pub struct Alone {
     /// Messages of the tail to append to the log: version, time in nanoseconds, and index of the record in the tail.
     pub messages: Vec<(Version, u64, usize)>,
     /// The decision's record: version, time in nanoseconds, and payload.
     pub decision: (Version, u64, Vec<u8>),
-    /// The ledger of the view in which the member is alone.
-    pub ledger: Vec<u8>,
+    /// The hard state of the view in which the member is alone.
+    pub hard_state: Vec<u8>,
 }
 
-impl Ledger {
+impl HardState {
     /// The voters of the view.
     pub fn voters(&self) -> Vec<MemberId> {
         let voters = self.view().members.iter().filter(|member| member.voter);
@@ -66,11 +66,11 @@ impl Ledger {
         let view = View {
             number: number + 1,
             members: vec![Member { peer: self.me, voter: true }],
-            order: Value::order(order, &ends, 1),
+            order: ViewDecision::order(order, &ends, 1),
         };
-        let value = Value { view, trims, left: 0, time_ns: now_ns.max(time_ns.saturating_add(1)) };
+        let value = ViewDecision { view, trims, left: 0, time_ns: now_ns.max(time_ns.saturating_add(1)) };
         let decision = (value.version(), value.time_ns, words(value.encode()));
-        Alone { messages, decision, ledger: Ledger::new(self.me, value).encode() }
+        Alone { messages, decision, hard_state: HardState::new(self.me, value).encode() }
     }
 
     /// The end of each stream in a log with the last record `last`: one above the highest message index, by rank.
@@ -88,34 +88,34 @@ mod tests {
     use crate::membership::Peer;
     use crate::multicast::{Mode, TailRecord, order::Order};
 
-    fn ledger() -> Ledger {
+    fn hard_state() -> HardState {
         let peer = |slot: usize| Peer { slot, id: MemberId(slot as u32 + 1), incarnation: 7 };
         let members = (0..3).map(|slot| Member { peer: peer(slot), voter: slot < 3 }).collect();
         let view = View { number: 4, members, order: Order { senders: 3, base: 10, first: 101 } };
-        Ledger::new(peer(1), Value { view, trims: Vec::new(), left: 0, time_ns: 50 })
+        HardState::new(peer(1), ViewDecision { view, trims: Vec::new(), left: 0, time_ns: 50 })
     }
 
     #[test]
     fn a_majority_is_no_reason_to_be_alone() {
         let ids = |ids: &[u32]| ids.iter().map(|&id| MemberId(id)).collect::<Vec<_>>();
-        assert_eq!(ledger().voters(), ids(&[1, 2, 3]));
-        assert!(ledger().can_do_without(&ids(&[])) && ledger().can_do_without(&ids(&[3])));
-        assert!(!ledger().can_do_without(&ids(&[1, 3])));
+        assert_eq!(hard_state().voters(), ids(&[1, 2, 3]));
+        assert!(hard_state().can_do_without(&ids(&[])) && hard_state().can_do_without(&ids(&[3])));
+        assert!(!hard_state().can_do_without(&ids(&[1, 3])));
     }
 
     #[test]
     fn the_next_view_begins_behind_the_log() {
         for sequence in 100..120 {
-            let alone = ledger().alone(Version { view: 4, sequence }, 60, None, 55);
+            let alone = hard_state().alone(Version { view: 4, sequence }, 60, None, 55);
             assert_eq!(alone.decision.0, Version { view: 5, sequence: sequence + 1 });
             assert_eq!(alone.decision.1, 61);
-            let next = Ledger::decode(&alone.ledger).unwrap();
+            let next = HardState::decode(&alone.hard_state).unwrap();
             assert!(next.is_member() && next.voters() == [MemberId(2)]);
             assert_eq!(next.view().order.first, sequence + 2);
             // The record contains the same decision.
-            assert_eq!(ledger().advance(&alone.decision.2), next);
+            assert_eq!(hard_state().advance(&alone.decision.2), next);
         }
-        assert_eq!(ledger().alone(Version { view: 4, sequence: 104 }, 60, None, 99).decision.1, 99);
+        assert_eq!(hard_state().alone(Version { view: 4, sequence: 104 }, 60, None, 99).decision.1, 99);
     }
 
     #[test]
@@ -126,12 +126,12 @@ mod tests {
         let records = vec![record(102), record(104), record(107)];
         let tail = Tail { view: 4, ends: vec![end(13), end(11), end(11)], records };
         // Sequence number 107 is message 12 of rank 0, and 104 is message 11.
-        let alone = ledger().alone(Version { view: 4, sequence: 103 }, 60, Some(&tail), 0);
+        let alone = hard_state().alone(Version { view: 4, sequence: 103 }, 60, Some(&tail), 0);
         let versions: Vec<_> =
             alone.messages.iter().map(|(version, time_ns, _)| (version.sequence, *time_ns)).collect();
         assert_eq!(versions, [(104, 70), (107, 71)]);
         assert_eq!(alone.decision.0, Version { view: 5, sequence: 108 });
         let older = Tail { view: 3, ..tail };
-        assert!(ledger().alone(Version { view: 4, sequence: 103 }, 60, Some(&older), 0).messages.is_empty());
+        assert!(hard_state().alone(Version { view: 4, sequence: 103 }, 60, Some(&older), 0).messages.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use super::Membership;
 use super::accusations::Counters;
 use super::clocks::TIME_MAX_NS;
 use super::row::{self, Ballot, Malformed, Shown};
-use super::view::{Value, View};
+use super::view::{View, ViewDecision};
 use crate::fabric::{Rank, Slot};
 use crate::multicast::End;
 
@@ -16,7 +16,7 @@ const ATTEMPTS_MAX: u64 = 1 << 40;
 /// More messages than any stream has.
 const MESSAGES_MAX: u64 = 1 << 56;
 
-impl Value {
+impl ViewDecision {
     /// Whether a majority of `view` can have agreed on this value as the successor of `view`.
     pub(super) fn follows(&self, view: &View, lone: bool) -> bool {
         let old = || view.members.iter().map(|member| member.peer);
@@ -31,7 +31,7 @@ impl Value {
             |(rank, peer)| self.view.members.iter().any(|m| m.peer.is_same_member(peer)).then_some(1u64 << rank);
         let went_on = old().enumerate().filter_map(stays).fold(self.left, |bits, rank| bits | rank);
         view.is_majority(went_on, lone)
-            && self.view.order == Value::order(view.order, &self.ends(), self.view.members.len())
+            && self.view.order == ViewDecision::order(view.order, &self.ends(), self.view.members.len())
     }
 }
 

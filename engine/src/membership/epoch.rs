@@ -2,13 +2,13 @@
 
 use super::accusations::{Accusations, Cause};
 use super::candidates::candidates;
-use super::ledger::Vote;
+use super::hard_state::Vote;
 use super::paxos::Leader;
 use super::row::{self, Ballot, Record, Shown};
-use super::view::{Member, Value, View};
+use super::view::{Member, View, ViewDecision};
 use super::{Membership, Peer};
 use crate::fabric::{Fabric, Rank, Slot, Source};
-use crate::multicast::{Breach, End};
+use crate::multicast::{End, Violation};
 use crate::planted::{self, Bug};
 
 /// The state of the present epoch, as far as this process knows it.
@@ -19,7 +19,7 @@ pub(super) struct Epoch {
     pub(super) leader: Leader,
     /// This member's own vote, while it is being written to disk.
     pub(super) vote: Option<Vote>,
-    pub(super) decided: Option<Value>,
+    pub(super) decided: Option<ViewDecision>,
     pub(super) wedged_ms: Option<u64>,
     /// Since when this member has not been in a set of candidates with a majority.
     without_majority_ms: Option<u64>,
@@ -149,11 +149,11 @@ impl Membership {
     }
 
     /// Reads the epoch columns of the row in `slot`. Returns false if they cannot be read at present.
-    pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+    pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let Some(view) = &self.view else { return Ok(false) };
         let (number, members) = (view.number, view.members.len());
         let Some(rank) = view.rank_of(slot).filter(|_| self.is_readable(slot)) else { return Ok(false) };
-        let breach = |row::Malformed(what): row::Malformed| Breach { peer: rank, what: what.to_owned() };
+        let breach = |row::Malformed(what): row::Malformed| Violation { peer: rank, what: what.to_owned() };
         self.check_words(slot).map_err(breach)?;
         if self.epoch.decided.is_none()
             && let Some(value) = row::decided(&self.table, slot, number).map_err(breach)?
@@ -251,7 +251,7 @@ impl Membership {
     /// The value that this member would propose as the leader.
     ///
     /// Requires that the candidates are a majority and have flushed to the same ends.
-    pub(super) fn own_value(&self) -> Option<Value> {
+    pub(super) fn own_value(&self) -> Option<ViewDecision> {
         let view = self.view.as_ref()?;
         let candidates = self.candidates();
         if !self.is_leader() || !view.is_majority(candidates, self.settings.lone_survivor) {
@@ -274,7 +274,7 @@ impl Membership {
         Some(value)
     }
 
-    fn value(&self, view: &View, candidates: u64, target: &[End]) -> Value {
+    fn value(&self, view: &View, candidates: u64, target: &[End]) -> ViewDecision {
         let shows = |slot: Slot, column| self.table.load(slot, column) == 1;
         let leaves = |rank: Rank| shows(view.members[rank].peer.slot, row::LEAVING);
         let left =
@@ -295,9 +295,9 @@ impl Membership {
             // No remaining member has the state. The group ends.
             members.clear();
         }
-        let order = Value::order(view.order, target, members.len());
+        let order = ViewDecision::order(view.order, target, members.len());
         let trims = view.members.iter().zip(target).map(|(member, &end)| (member.peer, end)).collect();
-        Value {
+        ViewDecision {
             view: View { number: view.number + 1, members, order },
             trims,
             left,
@@ -340,7 +340,7 @@ impl Membership {
     }
 
     /// Takes `value` as the decision of this epoch, and publishes it before it has any other effect.
-    pub(super) fn learn(&mut self, value: Value, fabric: &mut dyn Fabric) {
+    pub(super) fn learn(&mut self, value: ViewDecision, fabric: &mut dyn Fabric) {
         self.write(Record::Decision(self.number()), &value.encode(), fabric);
         self.epoch.decided = Some(value);
     }

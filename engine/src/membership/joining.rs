@@ -2,11 +2,11 @@
 //! decision names it.
 
 use super::row::{self, Malformed};
-use super::view::Value;
+use super::view::ViewDecision;
 use super::{Membership, Peer};
 use crate::config::MemberId;
 use crate::fabric::{Fabric, SLOTS, Slot};
-use crate::multicast::Breach;
+use crate::multicast::Violation;
 
 /// A joiner to which the leader has given a slot.
 #[derive(Debug, Clone, Copy)]
@@ -100,15 +100,15 @@ impl Membership {
     }
 
     /// Looks for a decided view that names this process, which has no view yet.
-    pub(super) fn look_for_invitation(&mut self) -> Result<bool, Breach> {
+    pub(super) fn look_for_invitation(&mut self) -> Result<bool, Violation> {
         for i in 0..self.audience.len() {
             let slot = self.audience[i];
             let shown = self.table.load(slot, row::DECIDED);
             if shown == 0 || self.invited.is_some() {
                 continue;
             }
-            let value: Option<Value> = row::decided(&self.table, slot, shown - 1)
-                .map_err(|Malformed(what)| Breach { peer: slot, what: what.into() })?;
+            let value: Option<ViewDecision> = row::decided(&self.table, slot, shown - 1)
+                .map_err(|Malformed(what)| Violation { peer: slot, what: what.into() })?;
             let me = self.me;
             self.invited = value.filter(|value| value.view.members.iter().any(|member| member.peer == me));
         }

@@ -92,7 +92,7 @@ impl Membership {
             if let Some(shown) = rank.and_then(|rank| self.epoch.shown.get_mut(rank)) {
                 (shown.wedged, shown.flushed) = (None, None);
             }
-            let broke = rank.filter(|_| cause == Cause::Breach);
+            let broke = rank.filter(|_| cause == Cause::Violation);
             return broke.is_some_and(|rank| self.suspect(rank, cause, what, fabric));
         }
         rank.is_some_and(|rank| self.suspect(rank, cause, what, fabric))
@@ -233,7 +233,7 @@ impl Membership {
 
     /// Pushes this process's row with the given `records` to a peer that has an older state of it, or none.
     ///
-    /// The parts go in the order in which the owner stores them, records before their guards. [`Membership::tell`]
+    /// The parts go in the order in which the owner stores them, records before their guards. [`Membership::publish_changes`]
     /// pushes `CHANGES` last. The peer reads nothing of the row until `CHANGES` moves.
     fn push_row(&self, slot: Slot, records: [Range<usize>; 2], fabric: &mut dyn Fabric) {
         let [epoch, decisions] = records;

@@ -17,8 +17,8 @@ mod check;
 mod clocks;
 mod detector;
 mod epoch;
+mod hard_state;
 mod joining;
-mod ledger;
 mod links;
 mod paxos;
 mod restart;
@@ -29,15 +29,15 @@ mod view;
 pub use accusations::Cause;
 pub use alone::Alone;
 pub use epoch::Wanted;
+pub use hard_state::HardState;
 pub use joining::{Admission, Refusal};
-pub use ledger::Ledger;
 pub use restart::Outcome;
 pub use row::table_spec;
 pub use view::{Departure, Member, Peer, View};
 
 use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
-use crate::multicast::{Breach, End, Layout, Seat, Standing};
+use crate::multicast::{End, PeerPhase, StreamConfig, ViewConfig, Violation};
 use crate::sst::{Column, Table};
 use detector::{Detector, Look};
 use epoch::Epoch;
@@ -47,7 +47,7 @@ use row::Record;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use view::Value;
+use view::ViewDecision;
 
 /// The time of the first view's decision. All founders write the same value.
 pub const FIRST_NS: u64 = 1;
@@ -95,7 +95,7 @@ pub struct Membership {
     settings: Settings,
     view: Option<View>,
     /// In a group with a log: the decision that began the view.
-    began: Option<Value>,
+    began: Option<ViewDecision>,
     /// All processes of the group are being restarted; see `restart`.
     restarting: bool,
     /// This founder waits for the other founders to begin the first view.
@@ -120,7 +120,7 @@ pub struct Membership {
     /// Where the search for a free slot begins: one above the slot that was given out or linked last.
     next_slot: Slot,
     /// The decision that names this joiner, once it is known.
-    invited: Option<Value>,
+    invited: Option<ViewDecision>,
     /// The faults observed of members since the last [`Membership::take_faults`].
     faults: Vec<(MemberId, String)>,
     /// Something was pushed since the last push of `CHANGES`.
@@ -186,14 +186,14 @@ impl Membership {
 
     /// Whether the member in `slot` has not begun this view, runs it, or has wedged it.
     #[inline]
-    pub fn standing(&self, slot: Slot) -> Standing {
+    pub fn phase_of(&self, slot: Slot) -> PeerPhase {
         let view = self.number();
         if self.table.load(slot, row::INSTALLED) < view + 1 {
-            Standing::Behind
+            PeerPhase::Behind
         } else if self.table.load(slot, row::WEDGED) > view {
-            Standing::Gone
+            PeerPhase::Gone
         } else {
-            Standing::Here
+            PeerPhase::Here
         }
     }
 
@@ -234,7 +234,7 @@ impl Membership {
     }
 
     /// Pushes `CHANGES`, after everything else, if anything else was pushed.
-    pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+    pub fn publish_changes(&mut self, fabric: &mut dyn Fabric) {
         if std::mem::take(&mut self.changed) {
             let count = self.table.load(self.me.slot, row::CHANGES) + 1;
             self.store_and_push(row::CHANGES, count, fabric);
@@ -244,7 +244,7 @@ impl Membership {
 
     /// Begins view 0 as a founder.
     pub fn found(&mut self, view: View) {
-        let first = Value { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
+        let first = ViewDecision { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.founding = true;
         self.begin(view);
@@ -277,7 +277,7 @@ impl Membership {
     }
 
     /// Reads the rows, and sends a heartbeat if one is due. Returns true if anything new was seen.
-    pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+    pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let mut news = self.observe_rows(fabric)?;
         if self.detector.is_due(now_ms, self.settings.failure_timeout_ms) {
             let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
@@ -364,7 +364,7 @@ impl Membership {
         self.detector.next_beat_ms(self.settings.failure_timeout_ms)
     }
 
-    fn observe_rows(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Breach> {
+    fn observe_rows(&mut self, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let mut news = false;
         if self.view.is_none() {
             return self.look_for_invitation();
@@ -416,7 +416,7 @@ impl Membership {
     /// Begins the decided view. Returns the layout for the data plane, the change, and the slots that departed.
     ///
     /// The data plane must push its own columns before [`Membership::installed`] is called.
-    pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(Layout, ViewChange, Vec<Slot>)> {
+    pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(ViewConfig, ViewChange, Vec<Slot>)> {
         let value = self.epoch.decided.take().or_else(|| self.invited.take())?;
         let change = ViewChange {
             view: value.view.clone(),
@@ -429,14 +429,14 @@ impl Membership {
             .view
             .members
             .iter()
-            .map(|member| Seat {
+            .map(|member| StreamConfig {
                 slot: member.peer.slot,
                 id: member.peer.id,
                 voter: member.voter,
                 start: start(member.peer),
             })
             .collect();
-        let layout = Layout { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
+        let layout = ViewConfig { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
         self.departed.extend(change.departed.iter().map(|&(peer, departure)| (peer, value.view.number, departure)));
         let excess = self.departed.len().saturating_sub(DEPARTED_MAX);
         self.departed.drain(..excess);

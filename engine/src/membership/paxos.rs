@@ -8,9 +8,9 @@
 //! [`Membership::voted`]).
 
 use super::Membership;
-use super::ledger::Vote;
+use super::hard_state::Vote;
 use super::row::{self, Ballot, Record};
-use super::view::Value;
+use super::view::ViewDecision;
 use crate::fabric::{Fabric, Rank};
 use crate::planted::{self, Bug};
 
@@ -153,11 +153,11 @@ impl Membership {
     }
 
     /// The value that a majority has accepted in one ballot.
-    fn chosen(&self) -> Option<Value> {
+    fn chosen(&self) -> Option<ViewDecision> {
         let view = self.view.as_ref()?;
         let accepted = || self.epoch.shown.iter().enumerate().filter_map(|(r, s)| s.accepted.as_ref().map(|a| (r, a)));
         accepted().find_map(|(_, (ballot, value))| {
-            let same = |(_, (other, theirs)): &(Rank, &(Ballot, Value))| {
+            let same = |(_, (other, theirs)): &(Rank, &(Ballot, ViewDecision))| {
                 other == ballot || planted::is(Bug::MajorityAcrossBallots) && theirs.view.number == value.view.number
             };
             let ranks = accepted().filter(same).fold(0, |bits, (rank, _)| bits | 1u64 << rank);
@@ -222,7 +222,7 @@ impl Membership {
     }
 
     /// Accepts this member's own proposal, then publishes it.
-    fn show(&mut self, me: Rank, ballot: Ballot, value: Value, now_ms: u64, fabric: &mut dyn Fabric) {
+    fn show(&mut self, me: Rank, ballot: Ballot, value: ViewDecision, now_ms: u64, fabric: &mut dyn Fabric) {
         self.vote(me, Vote::accept(ballot, value, true), fabric);
         self.epoch.leader.stage = Stage::Proposed(ballot);
         self.epoch.leader.pause(now_ms);

@@ -1,6 +1,6 @@
 //! The end of the last view after a total failure, run by the restarted processes of its members.
 //!
-//! A restarted process continues from its ledger: in its last view, wedged, with its promise and its accepted value. It
+//! A restarted process continues from its hard state: in its last view, wedged, with its promise and its accepted value. It
 //! is the same member, with the same slot and member id, in another incarnation ([`Peer::is_same_member`]). The flush
 //! compares how far the logs go, expressed as ends of streams. Ring positions are zero, since the rings are new.
 //!
@@ -8,9 +8,9 @@
 //! the members end its view in the same way. A value that the restarted members propose themselves names the present
 //! incarnations, and its view runs.
 
-use super::ledger::{Ledger, Vote};
+use super::hard_state::{HardState, Vote};
 use super::row::{self, Ballot, Record};
-use super::view::Value;
+use super::view::ViewDecision;
 use super::{Member, Membership, Peer};
 use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank};
@@ -18,10 +18,10 @@ use crate::log::Version;
 use crate::multicast::End;
 
 impl Membership {
-    /// Continues in the view of `ledger`, which has wedged.
-    pub fn resume(&mut self, ledger: Ledger, fabric: &mut dyn Fabric) {
+    /// Continues in the view of `hard_state`, which has wedged.
+    pub fn resume(&mut self, hard_state: HardState, fabric: &mut dyn Fabric) {
         self.restarting = true;
-        let Ledger { began, promise, accepted, .. } = ledger;
+        let HardState { began, promise, accepted, .. } = hard_state;
         self.clear_epoch(fabric);
         self.begin(began.view.clone());
         let number = began.view.number;
@@ -116,7 +116,7 @@ impl Membership {
 
     /// The decided ends of the view's streams, by rank.
     pub fn decided_ends(&self) -> Option<Vec<End>> {
-        self.epoch.decided.as_ref().map(Value::ends)
+        self.epoch.decided.as_ref().map(ViewDecision::ends)
     }
 
     /// The consequence of the decision for this restarted process. `None` while nothing is decided.
@@ -125,7 +125,7 @@ impl Membership {
         let named = |member: &Member| member.peer.is_same_member(self.me);
         Some(match value.view.members.iter().find(|member| named(member)) {
             Some(member) if member.peer == self.me => Outcome::Runs,
-            Some(_) => Outcome::GoesOn(Box::new(Ledger::new(self.me, value.clone()))),
+            Some(_) => Outcome::GoesOn(Box::new(HardState::new(self.me, value.clone()))),
             None => Outcome::Removed,
         })
     }
@@ -141,7 +141,7 @@ pub enum Outcome {
     /// The decided view runs, with this process in it.
     Runs,
     /// The decision is from before the failure and names an earlier incarnation. The members end its view next.
-    GoesOn(Box<Ledger>),
+    GoesOn(Box<HardState>),
     /// The group continues without this member.
     Removed,
 }

@@ -10,7 +10,7 @@
 
 use super::accusations::{self, Counters};
 use super::causes::CAUSE_WORDS;
-use super::view::{VALUE_WORDS, Value};
+use super::view::{VALUE_WORDS, ViewDecision};
 use crate::fabric::{SLOTS, Slot, TableId, TableSpec};
 use crate::multicast::End;
 use crate::sst::{Column, Table};
@@ -104,8 +104,8 @@ pub(super) struct Shown {
     pub(super) wedged: Option<Vec<End>>,
     pub(super) flushed: Option<Vec<End>>,
     pub(super) promise: Ballot,
-    pub(super) accepted: Option<(Ballot, Value)>,
-    pub(super) proposed: Option<(Ballot, Value)>,
+    pub(super) accepted: Option<(Ballot, ViewDecision)>,
+    pub(super) proposed: Option<(Ballot, ViewDecision)>,
     /// By accuser's rank.
     pub(super) accusations: Vec<Counters>,
 }
@@ -142,7 +142,7 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     // Decoded only after the last check of `EPOCH`. Words read while the row moves to another epoch can be anything.
     let decode = |record: Option<Vec<u64>>| match record {
         None => Ok(None),
-        Some(words) => match Value::decode(&words[1..]) {
+        Some(words) => match ViewDecision::decode(&words[1..]) {
             Some(value) => Ok(Some((Ballot(words[0]), value))),
             None => Err(Malformed("a record of a ballot that holds no value")),
         },
@@ -158,7 +158,7 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
 }
 
 /// Reads the decision of view `view`, if the process in `slot` publishes it.
-pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<Value>, Malformed> {
+pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<ViewDecision>, Malformed> {
     // The slot is reused for the decision of view `view + 2`. The owner has installed that view by then.
     let shows =
         || (view + 1..=view + 2).contains(&table.load(slot, DECIDED)) && table.load(slot, INSTALLED) <= view + 2;
@@ -166,19 +166,21 @@ pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<Val
         return Ok(None);
     }
     let column = DECISION.at((view % 2) as usize * VALUE_WORDS);
-    let len = Value::words(table.load(slot, column));
+    let len = ViewDecision::words(table.load(slot, column));
     let words = words(table, slot, column, len);
     if !shows() {
         return Ok(None);
     }
-    match Value::decode(&words) {
+    match ViewDecision::decode(&words) {
         Some(value) if value.view.number == view + 1 => Ok(Some(value)),
         _ => Err(Malformed("a decision that is no value")),
     }
 }
 
 fn ballot(table: &Table, slot: Slot, counter: Column, record: Column) -> Option<Option<Vec<u64>>> {
-    two_slots(table, slot, counter, record, BALLOT_WORDS, |column| 1 + Value::words(table.load(slot, column.at(1))))
+    two_slots(table, slot, counter, record, BALLOT_WORDS, |column| {
+        1 + ViewDecision::words(table.load(slot, column.at(1)))
+    })
 }
 
 /// Reads a record that may change while it is read.
@@ -252,6 +254,6 @@ pub(super) fn end_words(ends: &[End]) -> Vec<u64> {
 }
 
 /// Encodes a ballot and its value as words of a record.
-pub(super) fn ballot_words(ballot: Ballot, value: &Value) -> Vec<u64> {
+pub(super) fn ballot_words(ballot: Ballot, value: &ViewDecision) -> Vec<u64> {
     std::iter::once(ballot.0).chain(value.encode()).collect()
 }

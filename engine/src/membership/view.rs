@@ -48,7 +48,7 @@ impl View {
     /// The founders' first view, in which all of them are voters. Message indices begin at `base`.
     pub fn first(founders: &[Peer], base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
-        // One sequence number is left for the decision that began the view: see `Value::order`.
+        // One sequence number is left for the decision that began the view: see `ViewDecision::order`.
         let first = base * founders.len() as u64 + 1;
         View { number: 0, members, order: Order { senders: founders.len(), base, first } }
     }
@@ -83,7 +83,7 @@ pub enum Departure {
 
 /// The decision of the members of a view at the end of its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct ViewDecision {
     /// The next view.
     pub(super) view: View,
     /// The members of the old view by rank, each with the end of its stream.
@@ -101,7 +101,7 @@ const HEAD_WORDS: usize = 7;
 /// Maximum words of an encoded value.
 pub(super) const VALUE_WORDS: usize = HEAD_WORDS + 2 * SLOTS + 5 * SLOTS;
 
-impl Value {
+impl ViewDecision {
     /// Encodes the value as words of a row.
     pub(super) fn encode(&self) -> Vec<u64> {
         let View { number, members, order } = &self.view;
@@ -126,10 +126,10 @@ impl Value {
     }
 
     /// Decodes a value. `None` if the words are not a value.
-    pub(super) fn decode(words: &[u64]) -> Option<Value> {
+    pub(super) fn decode(words: &[u64]) -> Option<ViewDecision> {
         let [counts, number, base, first, voters, left, time_ns, ..] = *words else { return None };
         let (count, trimmed) = (counts as u32 as usize, (counts >> 32) as usize);
-        if count > SLOTS || trimmed > SLOTS || words.len() != Value::words(counts) {
+        if count > SLOTS || trimmed > SLOTS || words.len() != ViewDecision::words(counts) {
             return None;
         }
         let peer = |name: &[u64]| {
@@ -152,7 +152,7 @@ impl Value {
             return None;
         }
         let order = Order { senders: count, base, first };
-        Some(Value { view: View { number, members, order }, trims, left, time_ns })
+        Some(ViewDecision { view: View { number, members, order }, trims, left, time_ns })
     }
 
     /// The order of the next view, with `members` members, after a view of order `order` with the ends `trims`.
@@ -206,16 +206,16 @@ mod tests {
             let order = Order { senders: count, base: voters, first: left };
             let view = View { number: 9, members, order };
             let trims = (0..trimmed).map(|s| (peer(s), End { messages: left, frames: voters, word: s as u32 })).collect();
-            let value = Value { view, trims, left, time_ns: voters };
+            let value = ViewDecision { view, trims, left, time_ns: voters };
             let words = value.encode();
-            prop_assert_eq!(words.len(), Value::words(words[0]));
-            prop_assert_eq!(Value::decode(&words), Some(value));
-            prop_assert_eq!(Value::decode(&words[..cut % words.len()]), None);
+            prop_assert_eq!(words.len(), ViewDecision::words(words[0]));
+            prop_assert_eq!(ViewDecision::decode(&words), Some(value));
+            prop_assert_eq!(ViewDecision::decode(&words[..cut % words.len()]), None);
         }
 
         #[test]
         fn garbage_is_no_value_or_a_harmless_one(words in prop::collection::vec(any::<u64>(), 0..40)) {
-            let _ = Value::decode(&words);
+            let _ = ViewDecision::decode(&words);
         }
     }
 }

@@ -165,7 +165,7 @@ impl Claims {
         let committed = slot(claim.ticket, claim.len as usize, flags);
         let slot = self.slot_of(claim.ticket);
         let was_open = slot.compare_exchange(open(claim), committed, Ordering::Release, Ordering::Relaxed).is_ok();
-        self.drop_fence.often();
+        self.drop_fence.light();
         was_open && self.is_kept(claim.ticket)
     }
 
@@ -212,7 +212,7 @@ impl Claims {
             return 0;
         }
         self.drop.store(DROPS, Ordering::Relaxed);
-        self.drop_fence.seldom();
+        self.drop_fence.heavy();
         let (_, freed) = unpack(self.freed.load(Ordering::Acquire));
         let (_, head) = unpack(self.head.load(Ordering::Acquire));
         let tickets = (0..head.wrapping_sub(freed)).map(|n| freed.wrapping_add(n));
@@ -447,7 +447,7 @@ mod loom_tests {
                         true => claims.commit_if_open(claim, 2),
                         false => {
                             claims.commit(claim, 2);
-                            claims.drop_fence.often();
+                            claims.drop_fence.light();
                             claims.is_kept(claim.ticket)
                         }
                     })

@@ -2,7 +2,7 @@
 //! is not safe yet.
 
 use super::frame::Mode;
-use super::{Breach, Delivery, Multicast};
+use super::{Delivery, Multicast, Violation};
 use crate::fabric::Rank;
 
 /// Maximum messages that one pass delivers before the engine looks at the network again.
@@ -49,7 +49,7 @@ impl Multicast {
     ///
     /// Stops at a limit of messages, or when `sink` reports that the pass has lasted long enough. Delivers a `fifo`
     /// message as soon as it is the next one of its stream.
-    pub fn deliver(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    pub fn deliver(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         self.stability.refresh();
         let first = self.next;
         if self.senders() == 0 {
@@ -60,8 +60,8 @@ impl Multicast {
         let walked = self.walk(&mut walk, sink);
         (self.next, self.turn, self.index) = (walk.next, walk.turn, walk.index);
         let passed = walked.and_then(|()| self.pass_fifo(&mut walk, sink));
-        self.untold_frames += walk.frames;
-        self.untold_words += walk.words;
+        self.unadvertised_frames += walk.frames;
+        self.unadvertised_words += walk.words;
         self.stats.messages_delivered += walk.frames as u64;
         self.stats.bytes_delivered += walk.bytes;
         self.stats.batches_delivered += u64::from(walk.frames > 0);
@@ -70,19 +70,19 @@ impl Multicast {
     }
 
     /// Walks the order until a message must wait, or until the pass is long enough.
-    fn walk(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Breach> {
+    fn walk(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Violation> {
         let senders = self.senders();
         // At the end of an epoch everything decided is delivered in any mode, and messages that no member has are
         // skipped.
         let all = self.ending;
         let end = self.arrived.min(walk.next + NUMBERS_PER_PASS);
         // The pass ends when `delivered` is due to be pushed, since senders may wait for it.
-        let (tell_frames, tell_words) = self.tell_at();
+        let (tell_frames, tell_words) = self.advertise_at();
         let (most_frames, most_words) = match all {
             true => (DELIVERIES_PER_PASS, u32::MAX),
             false => (
-                DELIVERIES_PER_PASS.min(tell_frames.saturating_sub(self.untold_frames)),
-                tell_words.saturating_sub(self.untold_words),
+                DELIVERIES_PER_PASS.min(tell_frames.saturating_sub(self.unadvertised_frames)),
+                tell_words.saturating_sub(self.unadvertised_words),
             ),
         };
         let (durable, stamp) = (self.durable(), self.ring().stamp());
@@ -94,16 +94,16 @@ impl Multicast {
                 // A `fifo` message that was delivered ahead of the order, or a null before one.
                 unstable |= stream.go_through(index) && index >= self.stability.stable(sender);
             } else {
-                match stream.head().map_err(|what| Breach { peer: sender, what })? {
+                match stream.head().map_err(|what| Violation { peer: sender, what })? {
                     Some(head) if head.index == index => {
                         let safe = index < self.stability.stable(sender);
                         if head.mode >= Mode::Safe && (unstable || !safe) && !all {
                             break;
                         }
                         if head.mode == Mode::Durable && walk.next >= durable && !all {
-                            if self.scribe.is_none() {
+                            if self.feeder.is_none() {
                                 let what = "a durable message in a group without a log".to_owned();
-                                return Err(Breach { peer: sender, what });
+                                return Err(Violation { peer: sender, what });
                             }
                             break;
                         }
@@ -113,8 +113,9 @@ impl Multicast {
                         walk.count(head.words(), payload);
                         let (subgroup, sender) = (self.subgroup, self.seats[sender].id);
                         let view = self.view;
-                        let told = Delivery { subgroup, view, sender, sequence: walk.next, mode: head.mode, payload };
-                        walk.over = !sink.deliver(told);
+                        let delivery =
+                            Delivery { subgroup, view, sender, sequence: walk.next, mode: head.mode, payload };
+                        walk.over = !sink.deliver(delivery);
                     }
                     _ => stream.next = index + 1,
                 }
@@ -130,11 +131,11 @@ impl Multicast {
     }
 
     /// Delivers, ahead of the order, the `fifo` messages that are next in their streams.
-    fn pass_fifo(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Breach> {
+    fn pass_fifo(&mut self, walk: &mut Walk, sink: &mut impl Sink) -> Result<(), Violation> {
         let (order, view, stamp) = (self.order, self.view, self.ring().stamp());
         for (sender, stream) in self.streams.iter_mut().enumerate() {
             while walk.frames < DELIVERIES_PER_PASS && !walk.over {
-                let head = stream.head().map_err(|what| Breach { peer: sender, what })?;
+                let head = stream.head().map_err(|what| Violation { peer: sender, what })?;
                 let Some(head) = head.filter(|head| head.mode == Mode::Fifo) else { break };
                 stream.note_ahead(head.index);
                 let payload = &stream.take(head)[stamp..];

@@ -8,7 +8,7 @@
 
 use super::stability::Stability;
 use super::stream::Stream;
-use super::{Breach, Multicast, column};
+use super::{Multicast, Violation, column};
 use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Renewed, Row, Slot, Source, TableId};
 use crate::multicast::order::Order;
@@ -29,7 +29,7 @@ pub struct End {
 
 /// A member of a view as the data plane sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
+pub struct StreamConfig {
     /// The slot of its row.
     pub slot: Slot,
     /// Its member id.
@@ -42,11 +42,11 @@ pub struct Seat {
 
 /// The data that the data plane needs to begin a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct ViewConfig {
     /// The view's number.
     pub view: u64,
     /// Its members by rank.
-    pub seats: Vec<Seat>,
+    pub seats: Vec<StreamConfig>,
     /// Its order.
     pub order: Order,
     /// The time of the decision that began the view, in nanoseconds, in a group with a log.
@@ -55,7 +55,7 @@ pub struct Layout {
 
 /// The position of a peer relative to this member's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum PeerPhase {
     /// It is in an earlier view, or in none.
     Behind,
     /// It is in this view.
@@ -136,10 +136,10 @@ impl Multicast {
     /// Finds the members' rows in this view, from which frames are fetched and delivered.
     ///
     /// Returns the ranks without a row here yet, one bit per rank.
-    pub fn follow_all(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> u64 {
+    pub fn follow_all(&mut self, fabric: &mut dyn Fabric, phase_of: &dyn Fn(Slot) -> PeerPhase) -> u64 {
         let mut awaited = 0;
         for peer in 0..self.senders() {
-            if peer != self.me && standing(self.seats[peer].slot) != Standing::Behind && !self.follow(peer, fabric) {
+            if peer != self.me && phase_of(self.seats[peer].slot) != PeerPhase::Behind && !self.follow(peer, fabric) {
                 awaited |= 1 << peer;
             }
         }
@@ -160,8 +160,8 @@ impl Multicast {
     fn moves_to(&mut self, rank: Rank, row: Arc<Row>) {
         self.table.attach(self.seats[rank].slot, row.clone());
         self.streams[rank].moves_to(row.clone());
-        if let Some(scribe) = &mut self.scribe {
-            scribe.stream_moves_to(rank, row);
+        if let Some(feeder) = &mut self.feeder {
+            feeder.stream_moves_to(rank, row);
         }
     }
 
@@ -210,9 +210,9 @@ impl Multicast {
 
     /// Begins a view. This member has delivered everything of the previous view, and all members of this one have
     /// received it.
-    pub fn enter(&mut self, layout: &Layout, fabric: &mut dyn Fabric) -> Result<(), Breach> {
+    pub fn enter(&mut self, layout: &ViewConfig, fabric: &mut dyn Fabric) -> Result<(), Violation> {
         let own = self.table.me();
-        let Layout { view, seats, order, time_ns } = layout;
+        let ViewConfig { view, seats, order, time_ns } = layout;
         let sizes = (self.ring().stamp(), self.ring().stamp() + self.ring().max_message());
         let mut streams: Vec<Option<Stream>> = std::mem::take(&mut self.streams).into_iter().map(Some).collect();
         for (rank, seat) in seats.iter().enumerate() {
@@ -225,10 +225,11 @@ impl Multicast {
                     None => Err("it is not attached".to_owned()),
                 },
             };
-            self.streams.push(stream.map_err(|what| Breach { peer: rank, what })?);
+            self.streams.push(stream.map_err(|what| Violation { peer: rank, what })?);
         }
-        let known =
-            |seat: &Seat| self.seats.iter().position(|old| old.slot == seat.slot).map(|old| self.delivered[old]);
+        let known = |seat: &StreamConfig| {
+            self.seats.iter().position(|old| old.slot == seat.slot).map(|old| self.delivered[old])
+        };
         // A new member needs nothing of the earlier views.
         self.delivered = seats.iter().map(|seat| known(seat).unwrap_or(order.first)).collect();
         (self.view, self.order) = (*view, *order);
@@ -243,14 +244,14 @@ impl Multicast {
         self.stability = Stability::new(seats.len(), order.base);
         self.entered = vec![false; seats.len()];
         self.wanted = vec![0; seats.len()];
-        self.told_received = vec![0; seats.len()];
+        self.peer_received = vec![0; seats.len()];
         (self.wedged, self.ending, self.holds_nulls) = (false, false, false);
         (self.arrived, self.next, self.turn, self.index) = (order.first, order.first, 0, order.base);
         self.publisher.enter(*order, self.me);
         self.delivered[self.me] = order.first;
         self.persisted = vec![order.first; seats.len()];
-        if let Some(scribe) = &mut self.scribe {
-            scribe.enter(self.streams.clone(), *order, *time_ns);
+        if let Some(feeder) = &mut self.feeder {
+            feeder.enter(self.streams.clone(), *order, *time_ns);
         }
         for seat in seats {
             self.table.store(column::received(seat.slot), order.base);

@@ -16,59 +16,40 @@
 //! the next view (see `epoch`).
 
 mod claims;
+pub mod column;
 mod deliver;
 mod epoch;
+mod feeder;
 mod frame;
 mod memories;
 pub mod order;
 mod publish;
 mod ring;
-mod scribe;
 mod stability;
 mod stream;
 mod tail;
 
 pub use claims::Claim;
 pub use deliver::Sink;
-pub use epoch::{End, Layout, Seat, Standing};
+pub use epoch::{End, PeerPhase, StreamConfig, ViewConfig};
+pub(crate) use feeder::STAMP_MAX_NS;
+pub use feeder::{Durability, record_time};
+pub(crate) use feeder::{words, words_of};
 pub use frame::Mode;
 pub use ring::{Refusal, Reserved, SendRing};
-pub(crate) use scribe::STAMP_MAX_NS;
-pub use scribe::{Durability, record_time};
-pub(crate) use scribe::{words, words_of};
 pub use tail::{TAIL, Tail, TailRecord};
 
 use crate::config::{MemberId, SubgroupId};
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
+use feeder::LogFeeder;
 use order::Order;
 use publish::Publisher;
 use ring::Geometry;
-use scribe::Scribe;
 use stability::Stability;
 use std::sync::Arc;
 use stream::Stream;
-
-/// The columns of a multicast row.
-pub mod column {
-    use crate::sst::Column;
-    /// Frames (low half) and messages including nulls (high half) on the owner's stream, each modulo 2^32.
-    pub const PUBLISHED: Column = Column(0);
-    /// The owner is done with all messages below this number. Their callbacks have returned, and in a group with a log
-    /// they are copied out of the ring for the log.
-    pub const DELIVERED: Column = Column(8);
-    /// The owner is short of ring space and needs `delivered` to be pushed as soon as it reaches this number.
-    pub const WANTED: Column = Column(16);
-
-    /// All messages below this number are in the owner's log, synced.
-    pub const PERSISTED: Column = Column(24);
-
-    /// All messages of the process in `slot` below this index, nulls included, have reached the owner.
-    pub const fn received(slot: crate::fabric::Slot) -> Column {
-        Column(32 + 8 * slot)
-    }
-}
 
 /// The offset of the ring: after the columns, on a cache line of its own.
 const COLUMNS_LEN: usize = column::received(SLOTS).0.next_multiple_of(64);
@@ -129,7 +110,7 @@ pub struct Origin {
 
 /// A protocol violation by a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breach {
+pub struct Violation {
     /// The peer.
     pub peer: Rank,
     /// A description, with the offending value.
@@ -150,7 +131,7 @@ pub struct Multicast {
     publisher: Publisher,
     /// The view, its members by rank, this member's rank, and the slots of the others.
     view: u64,
-    seats: Vec<Seat>,
+    seats: Vec<StreamConfig>,
     me: Rank,
     peers: Vec<Slot>,
     order: Order,
@@ -171,18 +152,18 @@ pub struct Multicast {
     /// Each member's `delivered`, as last read.
     delivered: Vec<u64>,
     /// In a group with a log: the writer of the log, and each member's `persisted`, as last read.
-    scribe: Option<Scribe>,
+    feeder: Option<LogFeeder>,
     persisted: Vec<u64>,
     /// The last `persisted` that was pushed.
-    told_persisted: u64,
+    advertised_persisted: u64,
     /// The next number in the order, its sender and its index.
     next: u64,
     turn: Rank,
     index: u64,
     /// The last `delivered` that was pushed, and the frames and ring words delivered since.
-    told: u64,
-    untold_frames: usize,
-    untold_words: u32,
+    advertised: u64,
+    unadvertised_frames: usize,
+    unadvertised_words: u32,
     /// Each member's `wanted`.
     wanted: Vec<u64>,
     /// See [`Multicast::took_all_in`].
@@ -192,7 +173,7 @@ pub struct Multicast {
     /// The due nulls were held back in the last pass.
     holds_nulls: bool,
     /// A peer's `received`, as just read.
-    told_received: Vec<u64>,
+    peer_received: Vec<u64>,
     stats: Stats,
 }
 
@@ -209,7 +190,7 @@ impl Multicast {
         origin: Origin,
     ) -> Multicast {
         let geometry = Geometry { base: COLUMNS_LEN, words: ((spec.row_len - COLUMNS_LEN) / frame::WORD) as u32 };
-        let stamp = if durability.is_some() { scribe::STAMP } else { 0 };
+        let stamp = if durability.is_some() { feeder::STAMP } else { 0 };
         let ring = Arc::new(SendRing::new(row.clone(), geometry, max_message, stamp, (origin.ticket, origin.word)));
         Multicast {
             subgroup,
@@ -230,20 +211,20 @@ impl Multicast {
             flushed: Vec::new(),
             arrived: 0,
             delivered: Vec::new(),
-            scribe: durability.map(Scribe::new),
+            feeder: durability.map(LogFeeder::new),
             persisted: Vec::new(),
-            told_persisted: 0,
+            advertised_persisted: 0,
             next: 0,
             turn: 0,
             index: 0,
-            told: 0,
-            untold_frames: 0,
-            untold_words: 0,
+            advertised: 0,
+            unadvertised_frames: 0,
+            unadvertised_words: 0,
             wanted: Vec::new(),
             took_all_in: true,
             freed: 0,
             holds_nulls: false,
-            told_received: Vec::new(),
+            peer_received: Vec::new(),
             stats: Stats::default(),
         }
     }
@@ -262,13 +243,17 @@ impl Multicast {
         &self.publisher.ring
     }
 
-    /// Makes one pass, without deliveries. `standing` returns a peer's present position. Returns true if anything
+    /// Makes one pass, without deliveries. `phase_of` returns a peer's present position. Returns true if anything
     /// moved.
-    pub fn advance(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
+    pub fn advance(
+        &mut self,
+        fabric: &mut dyn Fabric,
+        phase_of: &dyn Fn(Slot) -> PeerPhase,
+    ) -> Result<bool, Violation> {
         if self.wedged || self.seats.is_empty() {
             return Ok(false);
         }
-        let took_in = self.take_in(fabric, standing)?;
+        let took_in = self.take_in(fabric, phase_of)?;
         let starved = self.ring().starved();
         let freed = self.free(fabric);
         let wrote = self.publisher.advance();
@@ -295,7 +280,7 @@ impl Multicast {
     }
 
     /// Reads the peers' counters.
-    fn take_in(&mut self, fabric: &mut dyn Fabric, standing: &dyn Fn(Slot) -> Standing) -> Result<bool, Breach> {
+    fn take_in(&mut self, fabric: &mut dyn Fabric, phase_of: &dyn Fn(Slot) -> PeerPhase) -> Result<bool, Violation> {
         let mut progress = false;
         self.took_all_in = true;
         for peer in 0..self.senders() {
@@ -305,7 +290,7 @@ impl Multicast {
             let slot = self.seats[peer].slot;
             if !self.entered[peer] {
                 // Its row is about an earlier view, or about none.
-                if standing(slot) == Standing::Behind {
+                if phase_of(slot) == PeerPhase::Behind {
                     continue;
                 }
                 if !self.follow(peer, fabric) {
@@ -319,30 +304,30 @@ impl Multicast {
             let delivered = self.table.load(slot, column::DELIVERED);
             let wanted = self.table.load(slot, column::WANTED);
             let persisted = self.table.load(slot, column::PERSISTED);
-            for (told, seat) in self.told_received.iter_mut().zip(&self.seats) {
-                *told = self.table.load(slot, column::received(seat.slot));
+            for (known, seat) in self.peer_received.iter_mut().zip(&self.seats) {
+                *known = self.table.load(slot, column::received(seat.slot));
             }
             // Checked after the loads: on shared memory the row may already be of a later view, also one without this
             // member. A member publishes that it has wedged before its row changes.
-            if standing(slot) == Standing::Gone {
+            if phase_of(slot) == PeerPhase::Gone {
                 self.took_all_in = false;
                 continue;
             }
-            progress |= self.take_in_row(peer, published, delivered).map_err(|what| Breach { peer, what })?;
-            progress |= self.take_in_persisted(peer, persisted).map_err(|what| Breach { peer, what })?;
+            progress |= self.take_in_row(peer, published, delivered).map_err(|what| Violation { peer, what })?;
+            progress |= self.take_in_persisted(peer, persisted).map_err(|what| Violation { peer, what })?;
             self.wanted[peer] = wanted;
         }
         Ok(progress)
     }
 
-    /// Takes in one peer's `published` and `delivered`, and its counts in `told_received`.
+    /// Takes in one peer's `published` and `delivered`, and its counts in `peer_received`.
     fn take_in_row(&mut self, peer: Rank, published: u64, delivered: u64) -> Result<bool, String> {
         let mine = self.publisher.messages;
         // It cannot have passed a message that this member has not published.
         let next_of_mine = self.order.sequence(mine, self.me);
         let most = self.most();
         let mut progress = self.streams[peer].take_in(published, most)?;
-        progress |= self.stability.take_in(&self.told_received, peer, self.me, mine, most)?;
+        progress |= self.stability.take_in(&self.peer_received, peer, self.me, mine, most)?;
         let known = &mut self.delivered[peer];
         if delivered < *known || delivered > next_of_mine {
             return Err(format!("its `delivered` is {delivered}, outside {known}..={next_of_mine}"));
@@ -371,7 +356,7 @@ impl Multicast {
     }
 
     /// Pushes the data of this pass, and its counter in a later write.
-    fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool, fill: bool) -> Result<bool, Breach> {
+    fn publish(&mut self, fabric: &mut dyn Fabric, wrote: bool, fill: bool) -> Result<bool, Violation> {
         let me = self.me;
         let counts = self.streams.iter().enumerate();
         let counts = counts.map(|(s, stream)| if s == me { self.publisher.messages } else { stream.messages });
@@ -396,7 +381,7 @@ impl Multicast {
         }
         self.publisher.posted(ticket);
         self.table.store(column::PUBLISHED, published);
-        self.streams[me].take_in(published, u64::MAX).map_err(|what| Breach { peer: me, what })
+        self.streams[me].take_in(published, u64::MAX).map_err(|what| Violation { peer: me, what })
     }
 
     /// Stores the `received` of each sender. Returns true if that must be pushed: no sender waits for the
@@ -420,41 +405,41 @@ impl Multicast {
     fn push(&mut self, fabric: &mut dyn Fabric) {
         let source = if planted::is(Bug::LateCounter) { Source::Stable } else { Source::Snapshot };
         self.table.push(fabric, &self.peers, 0..self.hot_len, source);
-        (self.told, self.told_persisted) = (self.done(), self.logged().1);
-        (self.untold_frames, self.untold_words) = (0, 0);
+        (self.advertised, self.advertised_persisted) = (self.done(), self.logged().1);
+        (self.unadvertised_frames, self.unadvertised_words) = (0, 0);
     }
 
     /// Pushes `delivered` by itself, if much was delivered since the last push or a sender wants it.
-    pub fn tell(&mut self, fabric: &mut dyn Fabric) {
+    pub fn advertise(&mut self, fabric: &mut dyn Fabric) {
         if self.wedged {
             return;
         }
-        let (frames, words) = self.tell_at();
-        let much = self.untold_frames >= frames || self.untold_words >= words;
-        let (told, done) = (self.told, self.done());
+        let (frames, words) = self.advertise_at();
+        let much = self.unadvertised_frames >= frames || self.unadvertised_words >= words;
+        let (advertised, done) = (self.advertised, self.done());
         let peers = self.wanted.iter().enumerate().filter(|&(member, _)| member != self.me);
-        let synced = self.logged().1 != self.told_persisted;
-        if much || synced || peers.into_iter().any(|(_, wanted)| (told + 1..=done).contains(wanted)) {
+        let synced = self.logged().1 != self.advertised_persisted;
+        if much || synced || peers.into_iter().any(|(_, wanted)| (advertised + 1..=done).contains(wanted)) {
             self.push(fabric);
         }
     }
 
     /// After this many frames or words `delivered` is pushed by itself: an eighth of a ring.
-    fn tell_at(&self) -> (usize, u32) {
+    fn advertise_at(&self) -> (usize, u32) {
         (self.ring().slots() / 8, self.geometry.words / 8)
     }
 
     /// Per stream of this view, a count for a flush. It covers this member's messages with a ticket below `ticket` and
     /// all messages delivered here. `None` until the former are published.
     pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
-        let mut target = self.told();
+        let mut target = self.delivered_counts();
         let mine = target.get_mut(self.me)?;
         *mine = (*mine).max(self.publisher.sent);
         self.publisher.has_published(ticket).then_some(target)
     }
 
     /// Per stream, how many messages have been delivered to the application, including those ahead of the order.
-    pub fn told(&self) -> Vec<u64> {
+    pub fn delivered_counts(&self) -> Vec<u64> {
         self.streams.iter().map(|stream| stream.passed).collect()
     }
 

@@ -86,7 +86,7 @@ pub struct SendRing {
     memories: Memories,
     pub(super) geometry: Geometry,
     max_message: usize,
-    /// Bytes of the stamp before each payload: see [`super::scribe`].
+    /// Bytes of the stamp before each payload: see [`super::feeder`].
     stamp: usize,
 }
 

@@ -6,7 +6,7 @@ use super::{Node, Phase};
 use crate::error::Error;
 use crate::fabric::Slot;
 use crate::membership::{Cause, Wanted};
-use crate::multicast::{Breach, Sink};
+use crate::multicast::{Sink, Violation};
 use crate::planted::{self, Bug};
 use std::ops::Range;
 
@@ -65,7 +65,7 @@ impl Fetches {
 
 impl Node {
     /// One step of a wedged member: flushes the streams of the epoch, and takes part in the decision.
-    pub(super) fn step_epoch(&mut self) -> Result<bool, Breach> {
+    pub(super) fn step_epoch(&mut self) -> Result<bool, Violation> {
         let mut progress = self.flush()?;
         self.run_clock();
         progress |= self.membership.decide(self.now_ms, &mut *self.fabric);
@@ -86,9 +86,9 @@ impl Node {
     }
 
     /// Obtains the frames that any candidate has and this member lacks.
-    fn flush(&mut self) -> Result<bool, Breach> {
+    fn flush(&mut self) -> Result<bool, Violation> {
         let membership = &self.membership;
-        let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.standing(slot));
+        let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.phase_of(slot));
         let Some(wanted) = self.membership.wanted(self.multicast.flushed()) else { return Ok(false) };
         if wanted.is_empty() {
             if !self.save_tail()? {
@@ -107,7 +107,7 @@ impl Node {
                     return Ok(false);
                 }
                 let what = format!("it shows that stream {} ends at {:?}, which cannot be", want.stream, want.end);
-                return Err(Breach { peer: want.shown_by, what });
+                return Err(Violation { peer: want.shown_by, what });
             }
         }
         if self.fetches.plan != wanted {
@@ -119,7 +119,7 @@ impl Node {
                 match self.multicast.raise(want.stream, want.end) {
                     Ok(()) => {}
                     Err(_) if self.is_outrun() => return Ok(false),
-                    Err(what) => return Err(Breach { peer: want.shown_by, what }),
+                    Err(what) => return Err(Violation { peer: want.shown_by, what }),
                 }
             }
         } else {
@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// One step after the decision: delivers up to it, then enters the next view or leaves the group.
-    pub(super) fn end_epoch(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    pub(super) fn end_epoch(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let Some(trim) = self.membership.trim() else {
             match self.membership.everybody_left() && !self.membership.votes() {
                 true => self.stop(Error::StateTransfer(
@@ -212,7 +212,7 @@ impl Node {
     }
 
     /// Enters the decided view. The data plane pushes its columns first, then the membership publishes the view.
-    pub(super) fn enter(&mut self) -> Result<(), Breach> {
+    pub(super) fn enter(&mut self) -> Result<(), Violation> {
         let Some((layout, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
         // An earlier incarnation of a restarted process has ended and never had this memory.
         let is_given = |slot: &Slot| layout.seats.iter().any(|seat| seat.slot == *slot);
@@ -231,7 +231,7 @@ impl Node {
             return Ok(());
         }
         self.membership.installed(&mut *self.fabric);
-        self.membership.tell(&mut *self.fabric);
+        self.membership.publish_changes(&mut *self.fabric);
         // The decision is already queued for them. After this, nothing that they write lands here.
         gone.iter().for_each(|&slot| self.fabric.release(slot));
         self.membership.forget(&gone, &mut *self.fabric);
@@ -274,7 +274,7 @@ impl Node {
     ///
     /// A member that has stopped responding does not delay it for long. But while no member knows the decision, the
     /// leaver waits longer, because a broken link may be relinked. Without that link the group would end.
-    pub(super) fn part(&mut self) -> Result<bool, Breach> {
+    pub(super) fn part(&mut self) -> Result<bool, Violation> {
         if self.membership.all_know() || self.now_ms >= self.parts_until_ms() {
             self.close();
             return Ok(true);

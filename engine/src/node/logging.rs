@@ -4,11 +4,11 @@ use super::clock::{CLOCK_MAX_NS, HostClocks};
 use super::{Node, Phase};
 use crate::config::MemberId;
 use crate::log::{Journal, Kind, Record, Ticket, Version};
-use crate::multicast::{Breach, End, Mode, Sink};
+use crate::multicast::{End, Mode, Sink, Violation};
 use crate::planted::{self, Bug};
 
-/// The name of the file that holds a member's [`crate::membership::Ledger`].
-pub const LEDGER: &str = "ledger";
+/// The name of the file that holds a member's [`crate::membership::HardState`].
+pub const HARD_STATE: &str = "hard_state";
 
 /// The name of the file with the highest time that a member may have announced, as one word in nanoseconds.
 ///
@@ -125,7 +125,7 @@ impl Node {
     /// Sets the time of the host's clock, in nanoseconds since 1970. It may be wrong, and may go back.
     ///
     /// In a group with a log, call it before each pass and before the first link.
-    pub fn tell_time(&mut self, wall_ns: u64) {
+    pub fn set_wall_clock(&mut self, wall_ns: u64) {
         if let Some(logging) = &mut self.logging {
             // 0 means that a clock is not known.
             logging.wall_ns = wall_ns.clamp(1, CLOCK_MAX_NS);
@@ -202,7 +202,7 @@ impl Node {
     }
 
     /// Hands stable messages to the log, until the pass has lasted long enough.
-    pub(super) fn write_log(&mut self, sink: &mut impl Sink) -> Result<bool, Breach> {
+    pub(super) fn write_log(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
@@ -224,7 +224,7 @@ impl Node {
     /// Saves the messages that the flush obtained.
     ///
     /// Returns true once they are on disk, or if no other member counts on this one's log.
-    pub(super) fn save_tail(&mut self) -> Result<bool, Breach> {
+    pub(super) fn save_tail(&mut self) -> Result<bool, Violation> {
         match &mut self.logging {
             Some(logging) => Ok(self.multicast.save_tail(&mut *logging.journal)? || !self.membership.is_counted_on()),
             None => Ok(true),
@@ -234,8 +234,8 @@ impl Node {
     /// Saves this member's vote, and publishes it once it is on disk. Returns true if it was published.
     pub(super) fn save_vote(&mut self) -> bool {
         let Some(logging) = &mut self.logging else { return false };
-        if let Some(ledger) = self.membership.ledger_to_save() {
-            logging.vote = Some(logging.journal.save(LEDGER, &ledger));
+        if let Some(hard_state) = self.membership.ledger_to_save() {
+            logging.vote = Some(logging.journal.save(HARD_STATE, &hard_state));
         }
         let (durable, learner) = (logging.journal.durable(), !self.membership.is_counted_on());
         let Some(_) = logging.vote.take_if(|ticket| durable >= *ticket || learner) else { return false };
@@ -244,28 +244,28 @@ impl Node {
     }
 
     /// Writes the decision to disk: the rest of the view up to `trim`, the decision's record, and the next view's
-    /// ledger.
-    pub(super) fn write_decision(&mut self, trim: &[End]) -> Result<(), Breach> {
+    /// hard state.
+    pub(super) fn write_decision(&mut self, trim: &[End]) -> Result<(), Violation> {
         let Some(logging) = &mut self.logging else { return Ok(()) };
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
         let decision = decision(version, time_ns, &payload);
         logging.vote = None;
         let written = self.multicast.write_end(trim, decision, &mut *logging.journal)?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
-        // A leaver's ledger names a view without it. If it comes back, it is a new member.
-        let ledger = self.membership.next_ledger();
-        logging.decision = ledger.map(|ledger| logging.journal.save(LEDGER, &ledger)).or(written);
+        // A leaver's hard state names a view without it. If it comes back, it is a new member.
+        let hard_state = self.membership.next_ledger();
+        logging.decision = hard_state.map(|hard_state| logging.journal.save(HARD_STATE, &hard_state)).or(written);
         Ok(())
     }
 
     /// Writes the first view of this process to disk, with the record that begins it.
     pub(super) fn write_first(&mut self) {
-        let (Some(logging), Some(ledger)) = (&mut self.logging, self.membership.next_ledger()) else { return };
+        let (Some(logging), Some(hard_state)) = (&mut self.logging, self.membership.next_ledger()) else { return };
         if let Some((version, time_ns, payload)) = self.membership.decision_bytes() {
             logging.journal.append(decision(version, time_ns, &payload));
             logging.clock_ns = logging.clock_ns.max(time_ns);
         }
-        logging.decision = Some(logging.journal.save(LEDGER, &ledger));
+        logging.decision = Some(logging.journal.save(HARD_STATE, &hard_state));
     }
 
     /// Whether the first view of a founder is published, which in a group with a log requires that it is on disk.

@@ -48,7 +48,7 @@ impl Node {
         if ends && self.membership.is_linked(peer) {
             self.fabric.sever(peer.slot);
             self.lost(peer.slot, Cause::LinkDown, "it found the link broken");
-            self.membership.tell(&mut *self.fabric);
+            self.membership.publish_changes(&mut *self.fabric);
             self.fabric.submit();
         }
         self.membership.may_relink(peer, view, parts)
@@ -67,7 +67,7 @@ impl Node {
     ///
     /// This process had wedged view `view` when it asked. It cannot learn the decision any more, or it has left and no
     /// member waits for it.
-    pub fn is_told_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
+    pub fn learn_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
         if self.membership.view().is_none_or(|mine| mine.number != view) {
             return;
         }
@@ -105,7 +105,7 @@ impl Node {
         self.membership.row_moves(peer.slot, membership, &*self.fabric);
         self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
         self.membership.relink(peer, by_lower.then_some(self.now_ms), &mut *self.fabric);
-        self.membership.tell(&mut *self.fabric);
+        self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
         Ok(())
     }

@@ -7,8 +7,8 @@ use super::{Node, Phase};
 use crate::config::{MemberId, named};
 use crate::error::Error;
 use crate::log::{Kind, Record, Ticket, Version};
-use crate::membership::{Cause, Ledger, Outcome, Peer};
-use crate::multicast::{Breach, End, Tail, TailRecord, record_time};
+use crate::membership::{Cause, HardState, Outcome, Peer};
+use crate::multicast::{End, Tail, TailRecord, Violation, record_time};
 
 /// The contents of a restarted process's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,22 +54,22 @@ pub(super) struct Restart {
 const GATHERINGS_MAX: u32 = 3;
 
 impl Node {
-    /// Continues from the ledger and log of an earlier incarnation, together with the other restarted processes.
-    pub fn restart(&mut self, ledger: Ledger, recovery: Recovery) {
+    /// Continues from the hard state and log of an earlier incarnation, together with the other restarted processes.
+    pub fn restart(&mut self, hard_state: HardState, recovery: Recovery) {
         self.phase = Phase::Restarting;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
-        self.resume(ledger, recovery);
-        self.membership.tell(&mut *self.fabric);
+        self.resume(hard_state, recovery);
+        self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
     }
 
-    fn resume(&mut self, ledger: Ledger, recovery: Recovery) {
+    fn resume(&mut self, hard_state: HardState, recovery: Recovery) {
         if let Some(logging) = &mut self.logging {
             logging.recovered_ns = recovery.time_ns.max(recovery.announced_ns);
             logging.clock_ns = logging.clock_ns.max(logging.recovered_ns.saturating_add(2));
         }
         self.run_clock();
-        self.membership.resume(ledger, &mut *self.fabric);
+        self.membership.resume(hard_state, &mut *self.fabric);
         let ends = self.membership.ends_of(recovery.last);
         self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
         self.restart = Some(Restart {
@@ -84,7 +84,7 @@ impl Node {
     }
 
     /// One pass of a process that is being restarted.
-    pub(super) fn restart_pass(&mut self) -> Result<bool, Breach> {
+    pub(super) fn restart_pass(&mut self) -> Result<bool, Violation> {
         let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
         progress |= self.drop_mute_links();
         if self.membership.is_decided() {
@@ -221,7 +221,7 @@ impl Node {
         }
         let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
         match outcome {
-            Outcome::GoesOn(ledger) => self.resume(*ledger, recovery),
+            Outcome::GoesOn(hard_state) => self.resume(*hard_state, recovery),
             _ => {
                 self.membership.restarted();
                 self.phase = Phase::Running;

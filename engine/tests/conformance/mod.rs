@@ -269,7 +269,7 @@ impl Endpoint {
     }
 
     fn no_breach(&self) {
-        assert!(!self.events.iter().any(|e| matches!(e, Event::Breach { .. })), "{:?}", self.events);
+        assert!(!self.events.iter().any(|e| matches!(e, Event::Violation { .. })), "{:?}", self.events);
     }
 }
 

@@ -110,7 +110,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     let mut places = vec![(segment.clone(), record + 30, record), (segment, record + HEAD_BYTES + 500, record)];
     // The first page of a segment, here of one with records that are not read at this time.
     places.push((place_of(&directory, 15).0, 50, 0));
-    for blob in ["ledger.blob", "places.blob"] {
+    for blob in ["hard_state.blob", "places.blob"] {
         let len = files(&directory)[blob].len();
         places.extend([2, 10, 30, 64, len - 1].map(|at| (blob.to_owned(), at, 0)));
     }
@@ -132,7 +132,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     }
     // Files that are too short, down to empty.
     for len in [100, 63, 0] {
-        let path = directory.join("ledger.blob");
+        let path = directory.join("hard_state.blob");
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..len]).unwrap();
         let refused = refusal(&config, 3);
@@ -146,7 +146,7 @@ fn damage_is_told_at_the_start_and_nothing_is_changed() {
     let two = join_all(&config, &[1, 2]);
     assert!(two.iter().all(|(_, list)| has_all(list, count)));
     flip(&segment, record + HEAD_BYTES);
-    for blob in ["ledger.blob", "places.blob", "tail.blob", "clock.blob"] {
+    for blob in ["hard_state.blob", "places.blob", "tail.blob", "clock.blob"] {
         // The group runs by now, and could give the member everything except its votes.
         let Some(bytes) = files(&directory).remove(blob) else { continue };
         let path = directory.join(blob);

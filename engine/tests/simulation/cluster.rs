@@ -9,7 +9,7 @@ use super::rng::Rng;
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
-use crate::log::{Release, Version, held};
+use crate::log::{Release, Version, deferred};
 use crate::membership::{self, Member, Peer, Settings, View};
 use crate::multicast::{self, Claim, Delivery, Durability, Mode, Multicast, Origin, Refusal, SendRing, Sink, column};
 use crate::node::{Node, Phase};
@@ -367,14 +367,14 @@ impl Cluster {
             disk.media().open();
             node = match start {
                 Start::Joins => {
-                    let (held, lets_go) = held();
+                    let (held, lets_go) = deferred();
                     release = Some(lets_go);
                     node.with_journal(Box::new(held))
                 }
                 _ => node.with_journal(Box::new(disk.clone())),
             };
             journal = Some(disk);
-            node.tell_time(self.clocks.read_ns(id, self.now_ms));
+            node.set_wall_clock(self.clocks.read_ns(id, self.now_ms));
         }
         self.oracle.add(start == Start::Founds);
         self.actors.push(Actor {
@@ -747,7 +747,7 @@ impl Cluster {
         self.net.world().burn(self.actors[who].process, true);
         let (actor, now_ms) = (&mut self.actors[who], self.now_ms);
         let node = &mut actor.node;
-        node.tell_time(self.clocks.read_ns(actor.peer.id.0, now_ms));
+        node.set_wall_clock(self.clocks.read_ns(actor.peer.id.0, now_ms));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let told = |delivery: &Delivery<'_>| {
                 let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
@@ -1323,13 +1323,13 @@ impl Cluster {
         let disk = self.disks[&id].clone();
         disk.media().crash(&mut self.rng);
         let recovered = disk.media().recover();
-        // Without a ledger that names it as a member, it joins when the group runs.
-        let Some((ledger, recovery)) = recovered.filter(|(ledger, _)| ledger.is_member()) else { return };
-        self.say(|| format!("member {id} comes back to view {}, {:?}", ledger.view().number, recovery.last));
+        // Without a hard state that names it as a member, it joins when the group runs.
+        let Some((hard_state, recovery)) = recovered.filter(|(hard_state, _)| hard_state.is_member()) else { return };
+        self.say(|| format!("member {id} comes back to view {}, {:?}", hard_state.view().number, recovery.last));
         let who = self.actors.len();
-        self.add(ledger.me().slot, id, Origin::default(), Start::Restarts);
+        self.add(hard_state.me().slot, id, Origin::default(), Start::Restarts);
         self.report.restarts += 1;
-        self.actors[who].node.restart(ledger, recovery);
+        self.actors[who].node.restart(hard_state, recovery);
         for other in 0..who {
             if !self.actors[other].dead
                 && matches!(self.actors[other].node.phase(), Phase::Restarting)

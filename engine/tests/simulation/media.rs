@@ -8,9 +8,9 @@ use super::rng::Rng;
 use crate::config::MemberId;
 use crate::error::Error;
 use crate::log::{Identity, Journal, Kind, Record, Store, Ticket, Version};
-use crate::membership::Ledger;
+use crate::membership::HardState;
 use crate::multicast::{Mode, TAIL, Tail};
-use crate::node::{CLOCK, LEDGER, Recovery};
+use crate::node::{CLOCK, HARD_STATE, Recovery};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -97,7 +97,7 @@ pub(crate) struct Media {
     real: Option<Real>,
     /// The synced records.
     pub(crate) records: Vec<Written>,
-    ledger: Option<Vec<u8>>,
+    hard_state: Option<Vec<u8>>,
     tail: Option<Vec<u8>>,
     clock: Option<Vec<u8>>,
     asked: VecDeque<(u64, Asked)>,
@@ -120,7 +120,7 @@ impl Media {
                 self.records.push(record);
             }
             Asked::Cut(from) => self.records.retain(|record| record.version < from),
-            Asked::Save(LEDGER, bytes) => self.ledger = Some(bytes),
+            Asked::Save(HARD_STATE, bytes) => self.hard_state = Some(bytes),
             Asked::Save(CLOCK, bytes) => self.clock = Some(bytes),
             Asked::Save(name, bytes) => {
                 assert_eq!(name, TAIL);
@@ -177,7 +177,7 @@ impl Media {
         let was_asked = |name: &str, now: &Option<Vec<u8>>| {
             some.iter().any(|(_, a)| matches!(a, Asked::Save(n, bytes) if *n == name && now.as_ref() == Some(bytes)))
         };
-        for (name, slot) in [(LEDGER, &mut self.ledger), (TAIL, &mut self.tail), (CLOCK, &mut self.clock)] {
+        for (name, slot) in [(HARD_STATE, &mut self.hard_state), (TAIL, &mut self.tail), (CLOCK, &mut self.clock)] {
             let now = real.store.load(name).unwrap();
             let known = now == *slot || was_asked(name, &now);
             assert!(known, "{name} is none of those that were saved");
@@ -196,20 +196,20 @@ impl Media {
     }
 
     /// The state that a process finds at its start.
-    pub(crate) fn recover(&self) -> Option<(Ledger, Recovery)> {
-        let ledger = self.ledger.as_ref().filter(|bytes| !bytes.is_empty())?;
-        let mut ledger = Ledger::decode(ledger).unwrap();
+    pub(crate) fn recover(&self) -> Option<(HardState, Recovery)> {
+        let hard_state = self.hard_state.as_ref().filter(|bytes| !bytes.is_empty())?;
+        let mut hard_state = HardState::decode(hard_state).unwrap();
         let mut recovery = Recovery { tail: self.tail.as_deref().and_then(Tail::decode), ..Recovery::default() };
         if let Some(clock) = &self.clock {
             recovery.announced_ns = u64::from_le_bytes(clock[..].try_into().unwrap());
         }
         for record in &self.records {
             if record.kind == Kind::Decision {
-                ledger = ledger.advance(&record.payload);
+                hard_state = hard_state.advance(&record.payload);
             }
             (recovery.last, recovery.time_ns) = (record.version, record.time_ns);
         }
-        Some((ledger, recovery))
+        Some((hard_state, recovery))
     }
 
     /// The last record with this time or an earlier one, on disk or on the way there.
@@ -241,11 +241,11 @@ impl Media {
         }
         let mine = &self.records;
         assert_eq!(shared, mine.len(), "a removed member's log is no beginning of the group's: {:?}", mine.get(shared));
-        self.ledger = Some(Vec::new());
+        self.hard_state = Some(Vec::new());
         let new: Vec<Record<'_>> =
             from.iter().skip(shared).filter(|r| r.version < below).map(Written::record).collect();
         if let Some(real) = &mut self.real {
-            real.store.save(LEDGER, &[]).unwrap();
+            real.store.save(HARD_STATE, &[]).unwrap();
             real.write(&mut new.clone()).unwrap();
         }
         self.records = from.iter().filter(|record| record.version < below).cloned().collect();

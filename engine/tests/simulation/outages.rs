@@ -138,7 +138,7 @@ impl Cluster {
         let (at, from, view, departure) = self.outages.answers.swap_remove(n);
         let peer = self.actors[from].peer;
         if !self.actors[at].ended() {
-            self.actors[at].node.is_told_gone_on(peer, view, departure);
+            self.actors[at].node.learn_gone_on(peer, view, departure);
             self.actors[at].awake = true;
             self.report.told_gone_on += 1;
         }
@@ -366,12 +366,12 @@ mod tests {
             }
             // An answer that the process did not ask for changes nothing.
             let told_by = s.peer(0);
-            s.node(2).is_told_gone_on(told_by, view + 1, departure);
-            s.node(0).is_told_gone_on(peer, 0, departure);
+            s.node(2).learn_gone_on(told_by, view + 1, departure);
+            s.node(0).learn_gone_on(peer, 0, departure);
             assert!(s.node(2).is_between_views() && !matches!(s.node(2).phase(), Phase::Closing | Phase::Left));
             assert!(matches!(s.node(0).phase(), Phase::Running));
             assert_eq!(s.node(2).broken_links().len(), 2);
-            s.node(2).is_told_gone_on(told_by, view, departure);
+            s.node(2).learn_gone_on(told_by, view, departure);
             s.pass_time(&[0, 1, 2], 50);
             let phase = s.node(2).phase().clone();
             let expected = match leaves {

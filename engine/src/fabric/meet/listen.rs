@@ -57,7 +57,7 @@ pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
 ///
 /// That is so while the address or its name does not exist yet, or another process uses the port.
 pub(crate) fn in_time(at: ListenAt<'_>, deadline: Instant) -> Result<Listening, Error> {
-    let (names, begun, mut told) = (Names::default(), Instant::now(), String::new());
+    let (names, begun, mut warned) = (Names::default(), Instant::now(), String::new());
     loop {
         let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline) {
             Ok(listening) => return Ok(listening),
@@ -71,9 +71,9 @@ pub(crate) fn in_time(at: ListenAt<'_>, deadline: Instant) -> Result<Listening, 
             let tried = begun.elapsed().as_millis();
             return Err(refused(at, format!("tried again for {tried} ms, and still {reason}")));
         }
-        if told != reason {
+        if warned != reason {
             tracing::warn!(address = at.address, reason, "cannot listen yet; trying again until the join timeout");
-            told = reason;
+            warned = reason;
         }
         std::thread::sleep(AGAIN_TIME.min(left));
     }

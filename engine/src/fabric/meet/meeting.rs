@@ -45,7 +45,7 @@ struct Link {
     /// The other end has links to all others.
     is_ready: bool,
     /// The other end has been sent our `Ready`.
-    told: bool,
+    ready_sent: bool,
 }
 
 pub(super) struct Meeting<'a> {
@@ -151,10 +151,10 @@ impl<'a> Meeting<'a> {
             return false;
         }
         for rank in 0..self.links.len() {
-            let Some(link) = self.links[rank].as_mut().filter(|link| !link.told) else { continue };
-            link.told =
+            let Some(link) = self.links[rank].as_mut().filter(|link| !link.ready_sent) else { continue };
+            link.ready_sent =
                 matches!(link.socket.send_with_flags(&self.ready, libc::MSG_NOSIGNAL), Ok(n) if n == self.ready.len());
-            if !link.told {
+            if !link.ready_sent {
                 self.hang_up(rank);
                 return false;
             }
@@ -251,7 +251,8 @@ impl<'a> Meeting<'a> {
             }
         }
         self.duplicate = None;
-        self.links[rank] = Some(Link { socket, incarnation, inbox: Decoder::default(), is_ready: false, told: false });
+        self.links[rank] =
+            Some(Link { socket, incarnation, inbox: Decoder::default(), is_ready: false, ready_sent: false });
         if let Some(dial) = self.dials.get_mut(rank) {
             dial.busy = false;
         }

@@ -82,7 +82,7 @@ pub struct ShmFabric {
     /// Fetches since the last poll, each as its [`Event::Fetched`].
     fetched: Vec<(Slot, Event)>,
     /// Events found between two polls, for the next poll to report.
-    untold: Vec<Event>,
+    unreported: Vec<Event>,
     epoll: Epoll,
     /// The buffer for the events of the epoll.
     ready: Vec<EpollEvent>,
@@ -151,7 +151,7 @@ impl ShmFabric {
             closing: false,
             turns: Turns::new(),
             fetched: Vec::new(),
-            untold: Vec::new(),
+            unreported: Vec::new(),
             epoll,
             // One stream and one eventfd per peer.
             ready: vec![EpollEvent::empty(); 2 * SLOTS],
@@ -263,9 +263,9 @@ impl ShmFabric {
     fn hear(&mut self, peer: Slot, events: &mut Vec<Event>) {
         let Some(end) = self.take_renewals(peer) else { return };
         let event = match end {
-            End::Breach(what) => {
+            End::Violation(what) => {
                 self.sever(peer);
-                Event::Breach { peer, what }
+                Event::Violation { peer, what }
             }
             End::Down(cause) => {
                 self.drop_link(peer);
@@ -381,7 +381,7 @@ impl Fabric for ShmFabric {
             self.look(events);
         }
         self.give_what_is_owed();
-        events.append(&mut self.untold);
+        events.append(&mut self.unreported);
         if !self.fetched.is_empty() {
             let links = &self.links;
             events.extend(self.fetched.drain(..).filter(|(peer, _)| links.contains(*peer)).map(|(_, event)| event));

@@ -39,7 +39,7 @@ pub(super) struct Newer {
 /// How a link ends.
 pub(super) enum End {
     Down(String),
-    Breach(String),
+    Violation(String),
 }
 
 /// Opens a descriptor that can be given up when another one is needed.
@@ -118,7 +118,7 @@ impl ShmFabric {
         // New memory that the peer sent before is still valid.
         let _ = self.take_renewals(peer);
         self.drop_link(peer);
-        self.untold.push(Event::LinkDown { peer, cause });
+        self.unreported.push(Event::LinkDown { peer, cause });
     }
 
     /// See [`super::super::Fabric::renewed`].
@@ -132,7 +132,7 @@ impl ShmFabric {
         }
         let mut events = Vec::new();
         self.hear(peer, &mut events);
-        self.untold.append(&mut events);
+        self.unreported.append(&mut events);
         let Some(Some(memory)) = self.memory.get_mut(peer) else { return Renewed::Same };
         let is_due = |newer: &mut Newer| newer.table == table && newer.epoch <= epoch;
         let due = memory.newer.extract_if(.., is_due).max_by_key(|newer| newer.epoch);
@@ -179,7 +179,7 @@ impl ShmFabric {
     }
 
     fn keep(&mut self, peer: Slot, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(), End> {
-        let breach = |what: &str| End::Breach(format!("{what} after the set-up of the shared memory"));
+        let breach = |what: &str| End::Violation(format!("{what} after the set-up of the shared memory"));
         let [fd] = &fds[..] else { return Err(breach(&format!("it passed {} descriptors", fds.len()))) };
         let (Some(table), Some(epoch), MESSAGE_LEN) = (word(bytes, 0), word(bytes, 8), bytes.len()) else {
             return Err(breach(&format!("it sent {} bytes", bytes.len())));

@@ -277,7 +277,7 @@ fn a_byte_after_set_up_is_a_breach() {
         a.poll(&mut events);
     }
     let is_told = |what: &str| what.contains("it passed 0 descriptors after the set-up");
-    assert!(matches!(&events[..], [Event::Breach { peer: PEER, what }] if is_told(what)), "{events:?}");
+    assert!(matches!(&events[..], [Event::Violation { peer: PEER, what }] if is_told(what)), "{events:?}");
     own.word(0).store(2, Ordering::Release);
     assert_eq!(row.word(0).load(Ordering::Acquire), 1, "a severed peer's store is seen");
     assert!(a.closed());
@@ -388,7 +388,7 @@ fn new_memory_that_cannot_be_is_refused() {
             a.poll(&mut events);
         }
         let found = match &events[..] {
-            [Event::Breach { what, .. }] if breaks => what,
+            [Event::Violation { what, .. }] if breaks => what,
             [Event::LinkDown { cause, .. }] if !breaks => cause,
             other => panic!("{text}: {other:?}"),
         };

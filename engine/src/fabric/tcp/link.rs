@@ -41,7 +41,7 @@ pub(super) enum End {
     /// By the peer or the network; the text is the cause.
     Down(String),
     /// By the peer's violation of the protocol, which the text describes.
-    Breach(String),
+    Violation(String),
 }
 
 impl Link {
@@ -100,7 +100,7 @@ impl Link {
                 Received::Drained => self.readable = false,
                 Received::End => self.peer_ended = true,
                 Received::Failed(e) => return Some(End::Down(self.broken.take().unwrap_or(e).to_string())),
-                Received::Breach(what) => return Some(End::Breach(what)),
+                Received::Violation(what) => return Some(End::Violation(what)),
             }
         }
         if !self.peer_ended || closing {

@@ -259,7 +259,7 @@ impl Fabric for TcpFabric {
             match end {
                 End::Closed => {}
                 End::Down(cause) => events.push(Event::LinkDown { peer, cause }),
-                End::Breach(what) => events.push(Event::Breach { peer, what }),
+                End::Violation(what) => events.push(Event::Violation { peer, what }),
             }
         }
         if !self.parting.is_empty() {

@@ -33,7 +33,7 @@ pub(super) enum Received {
     /// The connection broke.
     Failed(io::Error),
     /// The peer violated the protocol.
-    Breach(String),
+    Violation(String),
 }
 
 /// The receiving side of a link.
@@ -90,7 +90,7 @@ impl Inbox {
                     stats.bytes_received += taken as u64;
                     left = left.saturating_sub(taken);
                     if let Err(what) = self.land(taken, dealings) {
-                        return Received::Breach(what);
+                        return Received::Violation(what);
                     }
                     if taken < asked && !to_the_end {
                         return Received::Drained;

@@ -198,7 +198,7 @@ fn breaches_are_severed_and_told() {
         stream.extend(frame(1, 8, &[8; 8]));
         subject.deliver(&stream);
         match &subject.events[..] {
-            [Event::Breach { peer: 1, what }] => assert!(what.contains(text), "{what}, not {text}"),
+            [Event::Violation { peer: 1, what }] => assert!(what.contains(text), "{what}, not {text}"),
             other => panic!("{other:?}, not {text}"),
         }
         let mut want = vec![vec![0; 64 << 10], vec![0; 64]];
@@ -370,7 +370,7 @@ proptest! {
         let _ = subject.peer.write_all(late);
         let _ = subject.peer.shutdown(Shutdown::Write);
         subject.poll_until(|s| !s.events.is_empty());
-        prop_assert_eq!(matches!(subject.events[..], [Event::Breach { .. }]), breach);
+        prop_assert_eq!(matches!(subject.events[..], [Event::Violation { .. }]), breach);
         prop_assert_eq!(subject.events.len(), 1);
         assert_rows(&subject, &want);
     }

@@ -236,7 +236,7 @@ impl VerbsFabric {
             Heard::Byte(byte) => {
                 self.drop_link(peer);
                 let what = format!("it sent the byte {byte} after the set-up of the link");
-                events.push(Event::Breach { peer, what });
+                events.push(Event::Violation { peer, what });
             }
             Heard::Broken(error) => link.fail(|| format!("the link broke: {error}")),
         }

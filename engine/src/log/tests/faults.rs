@@ -335,7 +335,7 @@ fn records_in_payloads_are_no_records() {
 fn with_all_files() -> SimDisk {
     let disk = written(60, 700);
     let mut store = open(&disk).unwrap();
-    for name in ["ledger", "tail", "places"] {
+    for name in ["hard_state", "tail", "places"] {
         store.save(name, name.as_bytes()).unwrap();
     }
     store.trim(version(20)).unwrap();

@@ -23,7 +23,7 @@ fn breach(subject: &mut Subject, stream: &[u8]) -> String {
     let told = |s: &Subject| s.events.iter().any(|event| !matches!(event, Event::Fetched { .. }));
     subject.poll_until(told);
     match subject.events.pop() {
-        Some(Event::Breach { peer: PEER, what }) => what,
+        Some(Event::Violation { peer: PEER, what }) => what,
         other => panic!("{other:?}"),
     }
 }

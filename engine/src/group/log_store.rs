@@ -4,9 +4,9 @@ use super::wire::Place;
 use crate::config::{Config, FabricKind, LogConfig, MemberId};
 use crate::error::Error;
 use crate::log::{Identity, Kind, Log, LogOptions, OsDisk, Version};
-use crate::membership::Ledger;
+use crate::membership::HardState;
 use crate::multicast::{TAIL, Tail};
-use crate::node::{CLOCK, LEDGER, Recovery};
+use crate::node::{CLOCK, HARD_STATE, Recovery};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Places {
 }
 
 /// Manages this process's log.
-pub(super) struct Vault {
+pub(super) struct LogStore {
     path: PathBuf,
     options: LogOptions,
     /// The name of the group.
@@ -39,7 +39,7 @@ pub(super) struct Vault {
 /// The data that an earlier run of this process left.
 pub(super) struct Past {
     pub(super) group_id: u64,
-    pub(super) ledger: Ledger,
+    pub(super) hard_state: HardState,
     pub(super) recovery: Recovery,
     pub(super) places: Places,
 }
@@ -52,12 +52,12 @@ fn unusable(log: &LogConfig, error: Error) -> Error {
     Error::Io { what, source }
 }
 
-impl Vault {
+impl LogStore {
     /// Opens the log if it exists and contains something.
     ///
     /// A founding or a join that failed leaves an empty log, of a group that may never have existed. Such a log is
     /// removed.
-    pub(super) fn open(log: &LogConfig, config: &Config, me: MemberId) -> Result<Vault, Error> {
+    pub(super) fn open(log: &LogConfig, config: &Config, me: MemberId) -> Result<LogStore, Error> {
         let path = log.directory_of(&config.group, me);
         let identity = Identity { member: u64::from(me.0), ..Identity::default() };
         let options = LogOptions { segment_bytes: log.segment_bytes, identity, ..LogOptions::default() };
@@ -65,18 +65,18 @@ impl Vault {
         // Checked before the other founders are met. They would otherwise begin a view with a member that cannot write
         // its log.
         OsDisk::try_out(&path).map_err(|error| unusable(log, error))?;
-        let mut vault = Vault { path, options, name: config.group.clone(), me, fabric, max_message, log: None };
-        if let Some(found) = Log::identity_of(&vault.path)? {
-            if !found.is_of(&vault.name) {
-                return Err(vault.foreign("group name", &vault.name, "another one"));
+        let mut store = LogStore { path, options, name: config.group.clone(), me, fabric, max_message, log: None };
+        if let Some(found) = Log::identity_of(&store.path)? {
+            if !found.is_of(&store.name) {
+                return Err(store.foreign("group name", &store.name, "another one"));
             }
-            vault.options.identity.group = found.group;
-            vault.log = Some(Arc::new(Log::open(&vault.path, vault.options.clone())?));
-            vault.discard_empty()?;
-            vault.check_files()?;
+            store.options.identity.group = found.group;
+            store.log = Some(Arc::new(Log::open(&store.path, store.options.clone())?));
+            store.discard_empty()?;
+            store.check_files()?;
         }
-        vault.check_size()?;
-        Ok(vault)
+        store.check_size()?;
+        Ok(store)
     }
 
     /// Checks that the files beside the log are readable.
@@ -85,7 +85,7 @@ impl Vault {
     /// too.
     fn check_files(&self) -> Result<(), Error> {
         let Some(log) = &self.log else { return Ok(()) };
-        [LEDGER, TAIL, CLOCK, PLACES].iter().try_for_each(|name| log.load(name).map(drop))
+        [HARD_STATE, TAIL, CLOCK, PLACES].iter().try_for_each(|name| log.load(name).map(drop))
     }
 
     /// Checks that the configured messages fit: a log keeps its segment size even if the configuration changes.
@@ -103,9 +103,9 @@ impl Vault {
     /// Removes the log if it contains nothing, after a founding or a join has failed.
     pub(super) fn discard_empty(&mut self) -> Result<(), Error> {
         let Some(log) = &self.log else { return Ok(()) };
-        // The record that begins the first view is written before the ledger.
+        // The record that begins the first view is written before the hard state.
         let has_records = log.durable().is_some_and(|last| last > Version::default());
-        if log.load(LEDGER)?.is_none() && !has_records && !log.has_snapshot()? {
+        if log.load(HARD_STATE)?.is_none() && !has_records && !log.has_snapshot()? {
             self.discard()?;
         }
         Ok(())
@@ -189,15 +189,15 @@ impl Vault {
     pub(super) fn past(&self) -> Result<Option<Past>, Error> {
         let Some(log) = &self.log else { return Ok(None) };
         let damaged = |name: &str, what: &str| self.damaged(name, what);
-        let Some(bytes) = log.load(LEDGER)?.filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
-        let mut ledger = Ledger::decode(&bytes).map_err(|what| damaged(LEDGER, what))?;
+        let Some(bytes) = log.load(HARD_STATE)?.filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+        let mut hard_state = HardState::decode(&bytes).map_err(|what| damaged(HARD_STATE, what))?;
         let mut recovery = Recovery::default();
         if let Some(last) = log.durable()
             && let Some(entry) = log.get(last)?
         {
             (recovery.last, recovery.time_ns) = (last, entry.time_ns());
             if entry.record().kind == Kind::Decision {
-                ledger = ledger.advance(&entry);
+                hard_state = hard_state.advance(&entry);
             }
         }
         if let Some(tail) = log.load(TAIL)? {
@@ -211,6 +211,6 @@ impl Vault {
         let group_id = self.options.identity.group_id();
         // The crash came before the addresses were stored. The configuration contains those of the founders.
         let places = places.unwrap_or(Places { fabric: self.fabric, places: Vec::new() });
-        Ok(ledger.is_member().then_some(Past { group_id, ledger, recovery, places }))
+        Ok(hard_state.is_member().then_some(Past { group_id, hard_state, recovery, places }))
     }
 }

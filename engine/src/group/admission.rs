@@ -1,7 +1,7 @@
 //! Brings a process into a running group: it asks to be admitted, then links with all other processes.
 
+use super::acceptor::{self, PeerRequest, STEP_TIME};
 use super::contacts::{self, Contacts};
-use super::door::{self, STEP_TIME, Visit};
 use super::linking::Linking;
 use super::shared::Shared;
 use super::wire::{self, Place, Reply, Request};
@@ -138,7 +138,7 @@ pub(super) fn link_all(
             match link(group_id, (&me, since), &other, &linking) {
                 Ok(connection) => {
                     reached.push(other.address.clone());
-                    shared.visit(Visit::Link { place: other, since, connection });
+                    shared.request(PeerRequest::Link { place: other, since, connection });
                 }
                 Err(error) => missed.push((other, error.to_string())),
             }
@@ -167,7 +167,7 @@ pub(super) fn link(
 ) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match wire::ask(&other.address, &request, LINK_TIME)? {
-        (socket, Reply::Linked {}) => door::connection(socket, other.slot, linking, false),
+        (socket, Reply::Linked {}) => acceptor::connection(socket, other.slot, linking, false),
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
         (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }

@@ -6,16 +6,16 @@
 
 use super::gate::{Gate, Source};
 use super::handler::Handler;
+use super::log_store::DISK_TIME;
 use super::patience::Patient;
 use super::transfer::{self, CONNECT_TIME, Chunks, Covered, Restored, Taker, Trouble};
-use super::vault::DISK_TIME;
 use super::wire::{self, Asker, Reply, Request};
 use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot, Version};
 use crate::membership::Peer;
 use crate::multicast::{Delivery, Mode};
-use crate::node::LEDGER;
+use crate::node::HARD_STATE;
 use crate::process::Life;
 use crate::thread::{self, OWN_STACK_BYTES};
 use socket2::Socket;
@@ -369,7 +369,7 @@ type Giver = (Source, Socket);
 fn take_over(takeover: Takeover, gate: &Gate, taker: Taker) -> Result<Giver, Error> {
     let Takeover { log, release, wake } = takeover;
     // From here on this process's former votes are void: the group has gone on without them.
-    log.save(LEDGER, &[], DISK_TIME)?;
+    log.save(HARD_STATE, &[], DISK_TIME)?;
     let giver = transfer::from_any(gate, taker.deadline, |source| {
         // An empty log is fetched from the very first record on, the beginning of the group.
         let from = log.durable().map_or(Version::default(), Version::next);
@@ -489,8 +489,8 @@ fn replay(
         }
         if kind == Kind::Message && covered.ahead.binary_search(&version.sequence).is_err() {
             let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
-            let told = Delivery { subgroup, view, sender, sequence, mode, payload };
-            gate.pass(|| handler.deliver(told)).ok_or(Error::Left)?;
+            let delivery = Delivery { subgroup, view, sender, sequence, mode, payload };
+            gate.pass(|| handler.deliver(delivery)).ok_or(Error::Left)?;
         }
     }
     Ok(())

@@ -47,16 +47,16 @@ struct State {
 }
 
 /// A journal that keeps requests in memory until [`Release::release`] is called.
-pub struct Held(Arc<Mutex<State>>);
+pub struct DeferredJournal(Arc<Mutex<State>>);
 
-/// Connects a [`Held`] journal to its log.
+/// Connects a [`DeferredJournal`] journal to its log.
 #[derive(Clone)]
 pub struct Release(Arc<Mutex<State>>);
 
 /// Creates a journal that waits for its log, and the handle that releases it.
-pub fn held() -> (Held, Release) {
+pub fn deferred() -> (DeferredJournal, Release) {
     let state = Arc::new(Mutex::new(State::default()));
-    (Held(state.clone()), Release(state))
+    (DeferredJournal(state.clone()), Release(state))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -113,7 +113,7 @@ impl Release {
     }
 }
 
-impl Journal for Held {
+impl Journal for DeferredJournal {
     fn append(&mut self, record: Record<'_>) -> Ticket {
         let mut state = lock(&self.0);
         let Record { version, time_ns, sender, mode, kind, payload } = record;

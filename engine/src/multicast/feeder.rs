@@ -12,7 +12,7 @@ use super::epoch::End;
 use super::order::Order;
 use super::stream::Stream;
 use super::tail::{TAIL, Tail, TailRecord};
-use super::{Breach, Multicast, column};
+use super::{Multicast, Violation, column};
 use crate::config::MemberId;
 use crate::fabric::Rank;
 use crate::log::{Journal, Kind, Record, Ticket, Version};
@@ -59,7 +59,7 @@ struct Saved {
 }
 
 /// See the module.
-pub(super) struct Scribe {
+pub(super) struct LogFeeder {
     k: usize,
     point: Point,
     tail: Option<Saved>,
@@ -97,12 +97,12 @@ impl Point {
         end: u64,
         may: impl Fn(Rank, u64) -> bool,
         mut write: impl FnMut(Found<'_>) -> bool,
-    ) -> Result<(), Breach> {
+    ) -> Result<(), Violation> {
         while self.next < end {
             let (sender, index) = (self.turn, self.index);
             let stream = &mut self.streams[sender];
             let mut goes_on = true;
-            match stream.head().map_err(|what| Breach { peer: sender, what })? {
+            match stream.head().map_err(|what| Violation { peer: sender, what })? {
                 Some(head) if head.index == index => {
                     if !may(sender, index) {
                         break;
@@ -110,7 +110,7 @@ impl Point {
                     let raw = stream.take(head);
                     let stamp_ns = stamp(raw);
                     if stamp_ns > STAMP_MAX_NS {
-                        return Err(Breach { peer: sender, what: format!("a message of the time {stamp_ns} ns") });
+                        return Err(Violation { peer: sender, what: format!("a message of the time {stamp_ns} ns") });
                     }
                     self.time_ns = record_time(stamp_ns, self.time_ns);
                     let (sequence, mode, time_ns) = (self.next, head.mode, self.time_ns);
@@ -141,9 +141,9 @@ fn stamp(raw: &[u8]) -> u64 {
     raw.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-impl Scribe {
-    pub(super) fn new(durability: Durability) -> Scribe {
-        Scribe {
+impl LogFeeder {
+    pub(super) fn new(durability: Durability) -> LogFeeder {
+        LogFeeder {
             k: durability.k,
             point: Point { streams: Vec::new(), next: 0, turn: 0, index: 0, time_ns: 0 },
             tail: None,
@@ -194,19 +194,19 @@ impl Multicast {
         waits: bool,
         journal: &mut dyn Journal,
         is_over: &mut dyn FnMut() -> bool,
-    ) -> Result<bool, Breach> {
+    ) -> Result<bool, Violation> {
         self.stability.refresh();
-        let Some(scribe) = &mut self.scribe else { return Ok(false) };
-        let before = (scribe.point.next, scribe.persisted);
-        if !scribe.ended {
-            for (own, stream) in scribe.point.streams.iter_mut().zip(&self.streams) {
+        let Some(feeder) = &mut self.feeder else { return Ok(false) };
+        let before = (feeder.point.next, feeder.persisted);
+        if !feeder.ended {
+            for (own, stream) in feeder.point.streams.iter_mut().zip(&self.streams) {
                 own.follow(stream);
             }
             let (stability, seats, view) = (&self.stability, &self.seats, self.view);
-            let last = &mut scribe.last;
+            let last = &mut feeder.last;
             let full = waits && journal.backlog_bytes() >= BACKLOG_BYTES;
-            let end = if full { scribe.point.next } else { self.arrived };
-            scribe.point.walk(
+            let end = if full { feeder.point.next } else { self.arrived };
+            feeder.point.walk(
                 end,
                 |sender, index| index < stability.stable(sender),
                 |found| {
@@ -214,12 +214,12 @@ impl Multicast {
                     !is_over() && (!waits || journal.backlog_bytes() < BACKLOG_BYTES)
                 },
             )?;
-            if scribe.point.next != before.0 {
-                scribe.asked.push_back((scribe.last, scribe.point.next, scribe.point.time_ns));
+            if feeder.point.next != before.0 {
+                feeder.asked.push_back((feeder.last, feeder.point.next, feeder.point.time_ns));
             }
         }
-        scribe.sync(journal.durable());
-        let after = (scribe.point.next, scribe.persisted);
+        feeder.sync(journal.durable());
+        let after = (feeder.point.next, feeder.persisted);
         if after.1 != before.1 {
             self.persisted[self.me] = after.1;
             self.table.store(column::PERSISTED, after.1);
@@ -231,15 +231,15 @@ impl Multicast {
     /// Saves beside the log the messages that the flush obtained, since a decision may need them.
     ///
     /// Returns true once they are on disk.
-    pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Breach> {
+    pub fn save_tail(&mut self, journal: &mut dyn Journal) -> Result<bool, Violation> {
         let (view, order) = (self.view, self.order);
-        let Some(scribe) = &mut self.scribe else { return Ok(true) };
-        if let Some(saved) = &scribe.tail
+        let Some(feeder) = &mut self.feeder else { return Ok(true) };
+        if let Some(saved) = &feeder.tail
             && saved.ends == self.flushed
         {
             return Ok(journal.durable() >= saved.ticket);
         }
-        let (mut point, ends) = (scribe.point.clone(), self.flushed.clone());
+        let (mut point, ends) = (feeder.point.clone(), self.flushed.clone());
         point.finish(&ends);
         let end = order.horizon(ends.iter().map(|end| end.messages));
         let (seats, mut tail) = (&self.seats, Tail { view, ends: ends.clone(), records: Vec::new() });
@@ -250,7 +250,7 @@ impl Multicast {
         };
         point.walk(end, |_, _| true, keep)?;
         let ticket = journal.save(TAIL, &tail.encode());
-        scribe.tail = Some(Saved { ends, time_ns: point.time_ns, ticket });
+        feeder.tail = Some(Saved { ends, time_ns: point.time_ns, ticket });
         Ok(false)
     }
 
@@ -262,21 +262,21 @@ impl Multicast {
         trim: &[End],
         decision: Record<'_>,
         journal: &mut dyn Journal,
-    ) -> Result<Option<Ticket>, Breach> {
+    ) -> Result<Option<Ticket>, Violation> {
         let (view, order) = (self.view, self.order);
-        let Some(scribe) = self.scribe.as_mut().filter(|scribe| !scribe.ended) else { return Ok(None) };
-        scribe.point.finish(trim);
+        let Some(feeder) = self.feeder.as_mut().filter(|feeder| !feeder.ended) else { return Ok(None) };
+        feeder.point.finish(trim);
         let (end, seats) = (order.horizon(trim.iter().map(|end| end.messages)), &self.seats);
-        let last = &mut scribe.last;
+        let last = &mut feeder.last;
         let append = |found: Found<'_>| {
             *last = journal.append(found.record(view, seats[found.sender].id));
             true
         };
-        scribe.point.walk(end, |_, _| true, append)?;
-        scribe.last = journal.append(decision);
-        scribe.point.time_ns = decision.time_ns;
-        scribe.ended = true;
-        let written = Some(scribe.last);
+        feeder.point.walk(end, |_, _| true, append)?;
+        feeder.last = journal.append(decision);
+        feeder.point.time_ns = decision.time_ns;
+        feeder.ended = true;
+        let written = Some(feeder.last);
         self.show_done();
         Ok(written)
     }
@@ -285,7 +285,7 @@ impl Multicast {
     pub(super) fn take_in_persisted(&mut self, peer: Rank, persisted: u64) -> Result<bool, String> {
         let known = &mut self.persisted[peer];
         let most = self.order.sequence(self.publisher.messages, self.me);
-        if self.scribe.is_none() || persisted == *known {
+        if self.feeder.is_none() || persisted == *known {
             return Ok(false);
         }
         if persisted < *known || persisted > most {
@@ -297,7 +297,7 @@ impl Multicast {
 
     /// The number below which this member is done with all messages.
     pub(super) fn done(&self) -> u64 {
-        self.scribe.as_ref().map_or(self.next, |scribe| scribe.next().min(self.next))
+        self.feeder.as_ref().map_or(self.next, |feeder| feeder.next().min(self.next))
     }
 
     /// Stores that number in `delivered`.
@@ -316,13 +316,13 @@ impl Multicast {
 
     /// The time of the last record that was handed to the log or saved beside it, in nanoseconds.
     pub fn log_time_ns(&self) -> u64 {
-        let time = |scribe: &Scribe| scribe.tail.as_ref().map_or(0, |tail| tail.time_ns).max(scribe.point.time_ns);
-        self.scribe.as_ref().map_or(0, time)
+        let time = |feeder: &LogFeeder| feeder.tail.as_ref().map_or(0, |tail| tail.time_ns).max(feeder.point.time_ns);
+        self.feeder.as_ref().map_or(0, time)
     }
 
     /// Two numbers: all below the first has been handed to the log, all below the second is on this member's disk.
     pub fn logged(&self) -> (u64, u64) {
-        self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.persisted))
+        self.feeder.as_ref().map_or((0, 0), |feeder| (feeder.point.next, feeder.persisted))
     }
 
     /// Whether everything that `target` covers, per stream of this view, is durable.
@@ -339,12 +339,12 @@ impl Multicast {
 
     /// The number up to which the log has been handed everything, and the time of its last record.
     pub fn log_end(&self) -> (u64, u64) {
-        self.scribe.as_ref().map_or((0, 0), |scribe| (scribe.point.next, scribe.point.time_ns))
+        self.feeder.as_ref().map_or((0, 0), |feeder| (feeder.point.next, feeder.point.time_ns))
     }
 
     /// The time of the last record on this member's disk, in nanoseconds.
     pub fn persisted_ns(&self) -> u64 {
-        self.scribe.as_ref().map_or(0, |scribe| scribe.persisted_ns)
+        self.feeder.as_ref().map_or(0, |feeder| feeder.persisted_ns)
     }
 
     /// The number below which everything is on the disks of all voters.
@@ -358,14 +358,14 @@ impl Multicast {
 
     /// The number below which everything is durable: on the disks of all voters, or of as many as are configured.
     pub fn durable(&self) -> u64 {
-        let Some(scribe) = &self.scribe else { return 0 };
+        let Some(feeder) = &self.feeder else { return 0 };
         if planted::is(Bug::DeliverBeforeDurable) {
             return u64::MAX;
         }
-        if scribe.k == 0 || scribe.k >= self.voters_persisted().count() {
+        if feeder.k == 0 || feeder.k >= self.voters_persisted().count() {
             return self.persisted_by_all();
         }
-        let enough = |of: &u64| self.voters_persisted().filter(|persisted| persisted >= of).count() >= scribe.k;
+        let enough = |of: &u64| self.voters_persisted().filter(|persisted| persisted >= of).count() >= feeder.k;
         self.voters_persisted().filter(enough).max().unwrap_or(0)
     }
 }

@@ -1,13 +1,13 @@
 //! Accepts connections from other processes while the group runs: one thread that listens, and one per connection.
 //!
-//! These threads (the "door") decide nothing that concerns the group. They ask the driver; only the driver uses the
+//! These threads (the "acceptor") decide nothing that concerns the group. They ask the driver; only the driver uses the
 //! node.
 
-use super::entry::{self, LINK_TIME};
+use super::admission::{self, LINK_TIME};
 use super::linking::Linking;
+use super::log_transfer;
 use super::patience::{LOOK_TIME, Patient};
 use super::pulse::Ticker;
-use super::records;
 use super::relink;
 use super::shared::Shared;
 use super::transfer::{self, Covered, Halt};
@@ -40,7 +40,7 @@ const DIAL_TIME: Duration = Duration::from_secs(2);
 const VISITORS_MAX: usize = 64;
 
 /// A request to the driver, from the thread of a visitor or from another helper thread.
-pub(super) enum Visit {
+pub(super) enum PeerRequest {
     /// Admit a joiner to the group.
     Join { id: MemberId, incarnation: u64, address: String, reply: SyncSender<Reply> },
     /// Report whether this member is the leader, which admits joiners.
@@ -75,8 +75,8 @@ pub(super) struct Snapshot {
     pub(super) state: Box<dyn Read + Send>,
 }
 
-/// The data about this process that the door needs for its answers.
-pub(super) struct Sign {
+/// The data about this process that the acceptor needs for its answers.
+pub(super) struct LocalIdentity {
     pub(super) group: String,
     pub(super) group_id: u64,
     pub(super) agreed: Vec<(String, String)>,
@@ -87,33 +87,33 @@ pub(super) struct Sign {
     pub(super) linking: Linking,
 }
 
-impl Sign {
-    pub(super) fn new(config: &Config, group_id: u64, me: Peer, address: &str, linking: Linking) -> Sign {
+impl LocalIdentity {
+    pub(super) fn new(config: &Config, group_id: u64, me: Peer, address: &str, linking: Linking) -> LocalIdentity {
         let (group, agreed, address) = (config.group.clone(), config.agreed(), address.to_owned());
-        Sign { group, group_id, agreed, me, address, linking }
+        LocalIdentity { group, group_id, agreed, me, address, linking }
     }
 }
 
 /// The thread that listens, and that also counts the ticks of the engine's time limit. It ends when this is dropped.
-pub(super) struct Door {
+pub(super) struct Acceptor {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
     life: Life,
 }
 
-impl Door {
-    pub(super) fn open(listening: Listening, sign: Sign, shared: Arc<Shared>) -> Result<Door, Error> {
+impl Acceptor {
+    pub(super) fn open(listening: Listening, sign: LocalIdentity, shared: Arc<Shared>) -> Result<Acceptor, Error> {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let stop = Arc::new(stop.map_err(|e| Error::io("cannot make an event descriptor", e))?);
         let (seen, sign) = (stop.clone(), Arc::new(sign));
-        let name = format!("galerna-door-{}", sign.me.id);
+        let name = format!("galerna-acceptor-{}", sign.me.id);
         let listens = move || listen(&listening, &seen, &sign, &shared);
         let thread = thread::spawn(name, "listens for processes that join", OWN_STACK_BYTES, listens)?;
-        Ok(Door { stop, thread: Some(thread), life: Life::present() })
+        Ok(Acceptor { stop, thread: Some(thread), life: Life::present() })
     }
 }
 
-impl Drop for Door {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         if self.life.is_over() {
             // The descriptor and the thread belong to the parent process.
@@ -137,7 +137,7 @@ impl Drop for Counted {
     }
 }
 
-fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<Shared>) {
+fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<LocalIdentity>, shared: &Arc<Shared>) {
     let visitors = Arc::new(AtomicUsize::new(0));
     let mut ticker = Ticker::new(&shared.pulse);
     loop {
@@ -160,11 +160,11 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<
         match listening.socket.accept() {
             Ok((socket, _)) if visitors.load(Ordering::Relaxed) < VISITORS_MAX => {
                 visitors.fetch_add(1, Ordering::Relaxed);
-                let (sign, told, count) = (sign.clone(), shared.clone(), visitors.clone());
-                let visit = Counted(count);
+                let (sign, shared_state, count) = (sign.clone(), shared.clone(), visitors.clone());
+                let counted = Counted(count);
                 let talk = move || {
-                    let _visit = visit;
-                    if let Err(error) = talk(socket, &sign, &told) {
+                    let _counted = counted;
+                    if let Err(error) = talk(socket, &sign, &shared_state) {
                         tracing::debug!(%error, "a visitor was turned away");
                     }
                 };
@@ -183,7 +183,7 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<Sign>, shared: &Arc<
     }
 }
 
-fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
+fn talk(mut socket: Socket, sign: &LocalIdentity, shared: &Shared) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(STEP_TIME))?;
     socket.set_write_timeout(Some(STEP_TIME))?;
@@ -229,12 +229,12 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
         }
         Request::DialBack { group_id, from, since, to } => {
             let reply = match group_id == sign.group_id && to.peer() == sign.me {
-                true => entry::link(group_id, (&to, since), &from, &sign.linking),
+                true => admission::link(group_id, (&to, since), &from, &sign.linking),
                 false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
             };
             let reply = match reply {
                 Ok(connection) => {
-                    shared.visit(Visit::Link { place: from, since, connection });
+                    shared.request(PeerRequest::Link { place: from, since, connection });
                     Reply::Linked {}
                 }
                 Err(error) => Reply::Refused { reason: error.to_string() },
@@ -259,7 +259,7 @@ fn talk(mut socket: Socket, sign: &Sign, shared: &Shared) -> io::Result<()> {
 }
 
 /// The answer to the question whether the group runs, as far as this process knows.
-fn running(sign: &Sign, shared: &Shared) -> Reply {
+fn running(sign: &LocalIdentity, shared: &Shared) -> Reply {
     if shared.lock().stopped.is_some() {
         return Reply::Later { reason: "this member has stopped".to_owned() };
     }
@@ -282,15 +282,15 @@ fn running(sign: &Sign, shared: &Shared) -> Reply {
 }
 
 /// The reason why a process of group `group_id` is refused here.
-fn other_id(sign: &Sign, group_id: u64) -> String {
-    let Sign { group, group_id: ours, me, .. } = sign;
+fn other_id(sign: &LocalIdentity, group_id: u64) -> String {
+    let LocalIdentity { group, group_id: ours, me, .. } = sign;
     format!(
         "member {} is in group {ours:#018x}, and the question came from group {group_id:#018x}: two groups are named `{group}`",
         me.id
     )
 }
 
-fn other_group(sign: &Sign) -> Reply {
+fn other_group(sign: &LocalIdentity) -> Reply {
     Reply::Disagreement { member: sign.me.id.0, key: "group".to_owned(), value: sign.group.clone() }
 }
 
@@ -299,7 +299,7 @@ fn other_group(sign: &Sign) -> Reply {
 fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
     let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.visit(Visit::Leads { reply });
+    shared.request(PeerRequest::Leads { reply });
     match answer.recv_timeout(STEP_TIME) {
         Ok(true) => {
             if let Err(reply) = dial(&address, incarnation) {
@@ -311,7 +311,7 @@ fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Re
         Err(error) => return late(error),
     }
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.visit(Visit::Join { id, incarnation, address, reply });
+    shared.request(PeerRequest::Join { id, incarnation, address, reply });
     answer.recv_timeout(STEP_TIME).unwrap_or_else(late)
 }
 
@@ -343,7 +343,7 @@ fn is_elsewhere(error: &io::Error) -> bool {
 /// Handles the request of an admitted process to link with this one.
 fn link(
     mut socket: Socket,
-    sign: &Sign,
+    sign: &LocalIdentity,
     shared: &Shared,
     group_id: u64,
     (from, since): (Place, u64),
@@ -359,7 +359,7 @@ fn link(
     }
     wire::answer(&mut socket, &Reply::Linked {})?;
     let connection = connection(socket, from.slot, &sign.linking, false)?;
-    shared.visit(Visit::Link { place: from, since, connection });
+    shared.request(PeerRequest::Link { place: from, since, connection });
     Ok(())
 }
 
@@ -379,10 +379,10 @@ pub(super) fn connection(socket: Socket, peer: usize, linking: &Linking, again: 
 /// Sends the application's state to a process of the view.
 ///
 /// The transfer ends early if that process leaves the view or its deadline passes.
-fn give_state(socket: &Socket, sign: &Sign, shared: &Shared, view: u64, asker: Asker) -> io::Result<()> {
+fn give_state(socket: &Socket, sign: &LocalIdentity, shared: &Shared, view: u64, asker: Asker) -> io::Result<()> {
     let deadline = asker.deadline();
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.visit(Visit::State { view, reply });
+    shared.request(PeerRequest::State { view, reply });
     // The asker's membership is not checked here: its first view may not have begun at this member yet. The driver's
     // answer covers that case.
     let gone = || shared.lock().ended.is_some() || Instant::now() >= deadline;
@@ -408,12 +408,12 @@ fn give_state(socket: &Socket, sign: &Sign, shared: &Shared, view: u64, asker: A
 /// Sends a state or a log to `asker`, and receives the result of the transfer from there.
 fn give(
     socket: &Socket,
-    (sign, shared): (&Sign, &Shared),
+    (sign, shared): (&LocalIdentity, &Shared),
     (asker, deadline): (Asker, Instant),
     stream: &mut Patient<'_>,
     state: &mut dyn Read,
 ) -> io::Result<()> {
-    let fault = |member, what| shared.visit(Visit::Fault { member, what });
+    let fault = |member, what| shared.request(PeerRequest::Fault { member, what });
     let sent = transfer::send(stream, state);
     if let Err(Halt::State(error)) = &sent {
         fault(sign.me.id, format!("reading the state for member {} failed: {error}", asker.id));
@@ -433,7 +433,7 @@ fn give(
 /// Sends log records to a process of the view, or to one that restarts together with this one.
 fn give_log(
     socket: &Socket,
-    (sign, shared): (&Sign, &Shared),
+    (sign, shared): (&LocalIdentity, &Shared),
     log: &Log,
     (from, below, ended): ((u64, u64), (u64, u64), bool),
     asker: Asker,
@@ -442,12 +442,12 @@ fn give_log(
     let goes_on = || shared.lock().ended.is_none() && (!ended || shared.is_present(asker.incarnation));
     let mut stream = Patient::new(socket, deadline, &goes_on)?;
     let version = |(view, sequence)| Version { view, sequence };
-    match records::refusal(log, version(from), version(below), ended) {
+    match log_transfer::refusal(log, version(from), version(below), ended) {
         Some(reply) => wire::say(&mut stream, &reply),
         None => {
             // The reply goes out first, because reading and verifying a checkpoint may take a while.
             wire::say(&mut stream, &Reply::Log {})?;
-            let mut records = records::Given::new(log, version(from), version(below));
+            let mut records = log_transfer::Given::new(log, version(from), version(below));
             give(socket, (sign, shared), (asker, deadline), &mut stream, &mut records)
         }
     }
@@ -477,11 +477,11 @@ pub(super) mod tests {
     fn no_state_is_handed_out_that_ends_before_the_newcomer_begins() {
         let address = format!("127.0.0.1:{}", crate::fabric::meet::tests::free_port());
         let member = Member { id: MemberId(1), address: address.clone() };
-        let config = Config::new("door", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
+        let config = Config::new("acceptor", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
         let _group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
         let ask = |request| wire::ask(&address, &request, STEP_TIME).unwrap().1;
         let (dialled, listens_at) = answers_once(7);
-        let (group, agreed) = ("door".to_owned(), config.agreed());
+        let (group, agreed) = ("acceptor".to_owned(), config.agreed());
         let admitted = ask(Request::Join { group, agreed, id: 2, incarnation: 7, address: listens_at });
         dialled.join().unwrap();
         let Reply::Admitted { group_id, .. } = admitted else { panic!("{admitted:?}") };

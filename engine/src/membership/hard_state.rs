@@ -1,23 +1,23 @@
-//! The ledger: the hard state of a member of a group with a log. It holds the view, the promise and the accepted value.
+//! The hard state of a member of a group with a log. It holds the view, the promise and the accepted value.
 //!
-//! A member saves its ledger to disk before it publishes any of it. After a crash it continues from the ledger, so that
+//! A member saves its hard state to disk before it publishes any of it. After a crash it continues from the hard state, so that
 //! one epoch never has two decisions.
 
 use super::row::Ballot;
-use super::view::{Value, View};
+use super::view::{View, ViewDecision};
 use super::{Membership, Peer};
 use crate::config::MemberId;
 use crate::log::Version;
 use crate::multicast::{words, words_of};
 
-/// The first word of a ledger: identifies it and its format.
+/// The first word of a hard state: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
 
 /// A vote that must be on disk before it is published.
 #[derive(Debug, Clone)]
 pub(super) struct Vote {
     pub(super) promise: Ballot,
-    pub(super) accept: Option<(Ballot, Value)>,
+    pub(super) accept: Option<(Ballot, ViewDecision)>,
     /// The vote is the leader's own proposal.
     pub(super) propose: bool,
     /// The vote was handed out to be saved.
@@ -30,23 +30,23 @@ impl Vote {
     }
 
     /// Accepts a ballot, which also promises it.
-    pub(super) fn accept(ballot: Ballot, value: Value, propose: bool) -> Vote {
+    pub(super) fn accept(ballot: Ballot, value: ViewDecision, propose: bool) -> Vote {
         Vote { promise: ballot, accept: Some((ballot, value)), propose, asked: false }
     }
 }
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ledger {
-    /// The member that wrote the ledger, as that view names it.
+pub struct HardState {
+    /// The member that wrote the hard state, as that view names it.
     pub(super) me: Peer,
     /// The decision that began the view. For view 0 it is made up, and names the founders.
-    pub(super) began: Value,
+    pub(super) began: ViewDecision,
     pub(super) promise: Ballot,
-    pub(super) accepted: Option<(Ballot, Value)>,
+    pub(super) accepted: Option<(Ballot, ViewDecision)>,
 }
 
-impl Ledger {
+impl HardState {
     /// The view that the member was in.
     pub fn view(&self) -> &View {
         &self.began.view
@@ -59,25 +59,25 @@ impl Ledger {
 
     /// Whether the view has the member, in any incarnation. It is false for a member that has left.
     ///
-    /// A member that had no vote yet has its whole log all the same, since the ledger is written after the log.
+    /// A member that had no vote yet has its whole log all the same, since the hard state is written after the log.
     pub fn is_member(&self) -> bool {
         self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me))
     }
 
-    /// Returns the ledger as it would be after `decision`, the payload of a log record that begins a view.
+    /// Returns the hard state as it would be after `decision`, the payload of a log record that begins a view.
     ///
-    /// This repairs a crash after the record was written and before the ledger was.
-    pub fn advance(self, decision: &[u8]) -> Ledger {
-        match Value::decode(&words_of(decision)) {
-            Some(value) if value.view.number > self.view().number => Ledger::new(self.me, value),
+    /// This repairs a crash after the record was written and before the hard state was.
+    pub fn advance(self, decision: &[u8]) -> HardState {
+        match ViewDecision::decode(&words_of(decision)) {
+            Some(value) if value.view.number > self.view().number => HardState::new(self.me, value),
             _ => self,
         }
     }
 
-    pub(super) fn new(me: Peer, began: Value) -> Ledger {
+    pub(super) fn new(me: Peer, began: ViewDecision) -> HardState {
         // With the incarnation that the view names.
         let named = began.view.members.iter().map(|member| member.peer).find(|peer| peer.is_same_member(me));
-        Ledger { me: named.unwrap_or(me), began, promise: Ballot::default(), accepted: None }
+        HardState { me: named.unwrap_or(me), began, promise: Ballot::default(), accepted: None }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -92,8 +92,8 @@ impl Ledger {
         words(head.into_iter().chain(began).chain(accepted))
     }
 
-    /// Decodes a saved ledger. The error describes what is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<Ledger, &'static str> {
+    /// Decodes a saved hard state. The error describes what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<HardState, &'static str> {
         let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words_of(bytes)[..] else {
             return Err("it is too short");
         };
@@ -107,24 +107,24 @@ impl Ledger {
         let (slot, id) = ((place >> 32) as usize, MemberId(place as u32));
         let me = Peer { slot, id, incarnation };
         let (began, accepted) = values.split_at(began);
-        let began = Value::decode(began).ok_or("the decision in it is none")?;
+        let began = ViewDecision::decode(began).ok_or("the decision in it is none")?;
         let accepted = match accepted {
             [] => None,
-            words => Some((Ballot(ballot), Value::decode(words).ok_or("the value that was accepted is none")?)),
+            words => Some((Ballot(ballot), ViewDecision::decode(words).ok_or("the value that was accepted is none")?)),
         };
-        Ok(Ledger { me, began, promise: Ballot(promise), accepted })
+        Ok(HardState { me, began, promise: Ballot(promise), accepted })
     }
 }
 
 impl Membership {
     /// The decision that begins this process's next view, or its first view.
-    pub(super) fn beginning(&self) -> Option<&Value> {
+    pub(super) fn beginning(&self) -> Option<&ViewDecision> {
         self.epoch.decided.as_ref().or(self.invited.as_ref()).or(self.began.as_ref())
     }
 
-    /// The ledger of the next view. It must be saved before this member acts in that view.
+    /// The hard state of the next view. It must be saved before this member acts in that view.
     pub fn next_ledger(&self) -> Option<Vec<u8>> {
-        self.beginning().map(|value| Ledger::new(self.me, value.clone()).encode())
+        self.beginning().map(|value| HardState::new(self.me, value.clone()).encode())
     }
 
     /// The log record of the decision that begins the next view: its version, time in nanoseconds, and payload.
@@ -132,14 +132,14 @@ impl Membership {
         self.beginning().map(|value| (value.version(), value.time_ns, words(value.encode())))
     }
 
-    /// Returns the ledger with a new vote, to be saved. [`Membership::voted`] then publishes the vote.
+    /// Returns the hard state with a new vote, to be saved. [`Membership::voted`] then publishes the vote.
     pub fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
         let (me, began) = (self.my_rank()?, self.began.clone()?);
         let vote = self.epoch.vote.as_mut().filter(|vote| !vote.asked)?;
         vote.asked = true;
         let promise = vote.promise.max(self.epoch.shown[me].promise);
         let accepted = vote.accept.clone().or_else(|| self.epoch.shown[me].accepted.clone());
-        Some(Ledger { me: self.me, began, promise, accepted }.encode())
+        Some(HardState { me: self.me, began, promise, accepted }.encode())
     }
 }
 
@@ -151,32 +151,32 @@ mod tests {
     use crate::multicast::order::Order;
     use proptest::prelude::*;
 
-    fn ledger() -> Ledger {
+    fn hard_state() -> HardState {
         let me = Peer { slot: 3, id: MemberId(7), incarnation: 9 };
         let order = Order { senders: 1, base: 4, first: 6 };
         let view = View { number: 5, members: vec![Member { peer: me, voter: true }], order };
         let trims = vec![(me, End { messages: 4, frames: 3, word: 2 })];
-        let began = Value { view, trims, left: 0, time_ns: 77 };
-        Ledger { me, began: began.clone(), promise: Ballot(5), accepted: Some((Ballot(4), began)) }
+        let began = ViewDecision { view, trims, left: 0, time_ns: 77 };
+        HardState { me, began: began.clone(), promise: Ballot(5), accepted: Some((Ballot(4), began)) }
     }
 
     #[test]
     fn it_survives_and_a_part_of_it_does_not() {
-        let bytes = ledger().encode();
-        assert_eq!(Ledger::decode(&bytes), Ok(ledger()));
+        let bytes = hard_state().encode();
+        assert_eq!(HardState::decode(&bytes), Ok(hard_state()));
         for len in 0..bytes.len() {
-            assert!(Ledger::decode(&bytes[..len]).is_err(), "{len} bytes");
+            assert!(HardState::decode(&bytes[..len]).is_err(), "{len} bytes");
         }
     }
 
     proptest! {
         #[test]
         fn garbage_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..400), at: usize, byte: u8) {
-            let _ = Ledger::decode(&bytes);
-            let mut ledger = ledger().encode();
-            let at = at % ledger.len();
-            ledger[at] = byte;
-            let _ = Ledger::decode(&ledger);
+            let _ = HardState::decode(&bytes);
+            let mut hard_state = hard_state().encode();
+            let at = at % hard_state.len();
+            hard_state[at] = byte;
+            let _ = HardState::decode(&hard_state);
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! It admits joiners, attaches their links, and provides the application's state.
 
+use super::acceptor::{Acceptor, NoState, PeerRequest, Snapshot};
 use super::contacts::Memory;
-use super::door::{Door, NoState, Snapshot, Visit};
 use super::driver::Driver;
 use super::gate::Source;
 use super::linking::Linking;
@@ -36,7 +36,7 @@ impl HandOut {
 }
 
 /// The addresses of the other processes, and the means to link with them.
-pub(super) struct Reception {
+pub(super) struct JoinService {
     group_id: u64,
     fabric: FabricKind,
     /// By incarnation.
@@ -49,18 +49,18 @@ pub(super) struct Reception {
     linking: Linking,
     pub(super) mending: Mending,
     /// The listening thread, which lives as long as the driver.
-    _door: Door,
+    _door: Acceptor,
 }
 
-impl Reception {
+impl JoinService {
     pub(super) fn new(
         (group_id, me, linking): (u64, Place, Linking),
         addresses: HashMap<u64, String>,
         memory: Memory,
-        door: Door,
-    ) -> Reception {
+        acceptor: Acceptor,
+    ) -> JoinService {
         let (fabric, mending, gave_up) = (linking.kind(), Mending::default(), HashSet::new());
-        Reception { group_id, fabric, addresses, memory, gave_up, me, linking, mending, _door: door }
+        JoinService { group_id, fabric, addresses, memory, gave_up, me, linking, mending, _door: acceptor }
     }
 
     /// Keeps the addresses for this process's next attempt to join.
@@ -105,41 +105,41 @@ impl Reception {
 
 impl Driver {
     /// Serves a request of another process.
-    pub(super) fn receive(&mut self, visit: Visit) {
-        match visit {
-            Visit::Join { id, incarnation, address, reply } => {
+    pub(super) fn receive(&mut self, request: PeerRequest) {
+        match request {
+            PeerRequest::Join { id, incarnation, address, reply } => {
                 let answer = self.admit(id, incarnation, address);
                 // The visitor's thread may have given up.
                 let _ = reply.send(answer);
             }
-            Visit::Leads { reply } => {
+            PeerRequest::Leads { reply } => {
                 // The visitor's thread may have given up.
                 let _ = reply.send(self.node.leads());
             }
-            Visit::Link { place, since, connection } => match self.node.attach(place.peer(), since, connection) {
+            PeerRequest::Link { place, since, connection } => match self.node.attach(place.peer(), since, connection) {
                 Ok(()) => {
-                    self.reception.addresses.insert(place.incarnation, place.address);
+                    self.join_service.addresses.insert(place.incarnation, place.address);
                 }
                 Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
             },
-            Visit::MayRelink { peer, view, reply } => {
+            PeerRequest::MayRelink { peer, view, reply } => {
                 let answer = self.may_relink(peer, view);
                 // The visitor's thread may have given up.
                 let _ = reply.send(answer);
             }
-            Visit::GoneOn { peer, view, left } => {
+            PeerRequest::GoneOn { peer, view, left } => {
                 let departure = if left { Departure::Left } else { Departure::Failed };
-                self.node.is_told_gone_on(peer, view, departure);
+                self.node.learn_gone_on(peer, view, departure);
             }
-            Visit::Relink { peer, view, dialled, connection } => {
+            PeerRequest::Relink { peer, view, dialled, connection } => {
                 match self.node.relink(peer, view, dialled, connection) {
                     Ok(()) => tracing::info!(member = peer.id.0, "a broken link was made again"),
                     Err(error) => tracing::debug!(%error, member = peer.id.0, "a link was not made again"),
                 }
             }
-            Visit::State { view, reply } => match self.snapshot(view) {
+            PeerRequest::State { view, reply } => match self.snapshot(view) {
                 Ok(snapshot) => {
-                    let covers = self.node.multicast().told();
+                    let covers = self.node.multicast().delivered_counts();
                     self.hand_outs.push(HandOut { snapshot, covers, reply });
                 }
                 Err(error) => {
@@ -149,8 +149,8 @@ impl Driver {
                     let _ = reply.send(Err(error));
                 }
             },
-            Visit::Fault { member, what } if member == self.shared.me => self.note_own(&what),
-            Visit::Fault { member, what } => self.note_cause(member, what),
+            PeerRequest::Fault { member, what } if member == self.shared.me => self.note_own(&what),
+            PeerRequest::Fault { member, what } => self.note_cause(member, what),
         }
     }
 
@@ -160,7 +160,7 @@ impl Driver {
         }
         match self.node.may_relink(peer, view) {
             Ok(()) => {
-                self.reception.mending.await_dial(peer, self.now_ms());
+                self.join_service.mending.await_dial(peer, self.now_ms());
                 Reply::Linked {}
             }
             Err(reason) => Reply::Later { reason: reason.to_owned() },
@@ -171,17 +171,17 @@ impl Driver {
         match self.node.admit(id, incarnation) {
             Ok(Admission { peer, since, others }) => {
                 let me = Place::new(peer, &address);
-                self.reception.addresses.insert(incarnation, address);
-                let others = others.into_iter().map(|other| self.reception.place(other)).collect::<Option<_>>();
+                self.join_service.addresses.insert(incarnation, address);
+                let others = others.into_iter().map(|other| self.join_service.place(other)).collect::<Option<_>>();
                 match others {
                     Some(others) => {
-                        let Reception { group_id, fabric, .. } = self.reception;
+                        let JoinService { group_id, fabric, .. } = self.join_service;
                         Reply::Admitted { group_id, fabric, me, since, others }
                     }
                     None => Reply::Later { reason: "another process is joining".to_owned() },
                 }
             }
-            Err(Refusal::NotLeader(leader)) => match leader.and_then(|leader| self.reception.address_of(leader)) {
+            Err(Refusal::NotLeader(leader)) => match leader.and_then(|leader| self.join_service.address_of(leader)) {
                 Some(address) => Reply::Elsewhere { address },
                 None => Reply::Later { reason: "no member leads the group".to_owned() },
             },
@@ -225,11 +225,11 @@ impl Driver {
     /// Records a fault of a member. The application is notified later.
     pub(super) fn note_fault(&mut self, member: MemberId, what: String) {
         tracing::warn!(member = member.0, what, "suspected");
-        if !self.reception.gave_up.contains(&member) {
+        if !self.join_service.gave_up.contains(&member) {
             // The first fault is the cause; later ones are consequences.
             self.shared.lock().faults.entry(member).or_insert_with(|| what.clone());
         }
-        self.untold_faults.push_back((member, what));
+        self.unreported_faults.push_back((member, what));
     }
 
     /// Notifies the application of hosts with a wrong clock, and logs a warning for the operator.
@@ -242,7 +242,7 @@ impl Driver {
 
     /// Records why a process could not take the state. The loss of its link, which comes next, is only a consequence.
     fn note_cause(&mut self, member: MemberId, what: String) {
-        self.reception.gave_up.insert(member);
+        self.join_service.gave_up.insert(member);
         // The link may have gone down first, so this replaces that fault.
         self.shared.lock().faults.insert(member, what.clone());
         self.note_fault(member, what);
@@ -260,7 +260,7 @@ impl Driver {
         self.shared.lock().present = present;
         // The highest rank comes first: the lowest rank is the leader, which has enough work.
         let voters = view.members.iter().rev().filter(|member| member.voter).map(|member| member.peer);
-        let source = |peer| Some(Source { peer, address: self.reception.address_of(peer)? });
+        let source = |peer| Some(Source { peer, address: self.join_service.address_of(peer)? });
         self.newcomer.gate.offer(voters.filter_map(source).collect());
     }
 }

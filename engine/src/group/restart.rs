@@ -1,15 +1,15 @@
 //! Restarts a group after all of its processes have ended.
 //!
-//! Every process that comes back looks for the others of its last view, links with them, and continues from its ledger
+//! Every process that comes back looks for the others of its last view, links with them, and continues from its hard state
 //! (see `membership/restart.rs`).
 
+use super::acceptor::PeerRequest;
+use super::admission;
 use super::ask::Asker;
-use super::door::Visit;
 use super::driver::Driver;
-use super::entry;
 use super::gate::Source;
 use super::linking::Linking;
-use super::records;
+use super::log_transfer;
 use super::shared::Shared;
 use super::wire::{Place, Reply, Request};
 use crate::config::Config;
@@ -131,7 +131,7 @@ impl Search {
                 std::thread::sleep(LOOK_TIME);
             }
         };
-        thread::spawn("galerna-revive", "looks for the other members", OWN_STACK_BYTES, look)?;
+        thread::spawn("galerna-restart", "looks for the other members", OWN_STACK_BYTES, look)?;
         Ok(search)
     }
 
@@ -187,7 +187,7 @@ impl Seeker {
     /// Handles the answer of another restarting member: checks its configuration, and links with it if that is due.
     fn meet(&mut self, address: &str, place: Place, agreed: &[(String, String)]) {
         if let Some((key, _, value)) = check::difference(&self.config.agreed(), agreed) {
-            return self.disagree(entry::disagreement(&self.config, place.id, key, value));
+            return self.disagree(admission::disagreement(&self.config, place.id, key, value));
         }
         if lock(&self.heard).linked.contains(&MemberId(place.id)) || !self.shared.restarting.load(Ordering::Relaxed) {
             self.unlinked.remove(&place.incarnation);
@@ -204,8 +204,8 @@ impl Seeker {
             self.unlinked.insert(place.incarnation, Instant::now());
         }
         if due {
-            match entry::link(self.group_id, (&self.me, 0), &place, &self.linking) {
-                Ok(connection) => self.shared.visit(Visit::Link { place, since: 0, connection }),
+            match admission::link(self.group_id, (&self.me, 0), &place, &self.linking) {
+                Ok(connection) => self.shared.request(PeerRequest::Link { place, since: 0, connection }),
                 Err(error) => tracing::debug!(%error, address, "restart"),
             }
         }
@@ -266,17 +266,17 @@ impl Driver {
             }
         }
         let Some(need) = self.node.log_need().filter(|_| now_ms >= self.fetch_again_ms) else { return moved };
-        let Some(address) = self.reception.address_of(need.from) else { return moved };
+        let Some(address) = self.join_service.address_of(need.from) else { return moved };
         let source = Source { peer: need.from, address };
-        let wanted = records::Wanted {
+        let wanted = log_transfer::Wanted {
             me: self.node.me(),
             deadline: self.newcomer.deadline(),
-            group_id: self.reception.group_id(),
+            group_id: self.join_service.group_id(),
             from: need.after.next(),
             below: need.below,
             ended: false,
         };
-        match records::fetch(source, wanted, move || shared.ask()) {
+        match log_transfer::fetch(source, wanted, move || shared.ask()) {
             Ok(fetch) => self.fetch = Some(fetch),
             Err(error) => {
                 tracing::error!(%error, "fetching what the log lacks");
