@@ -37,5 +37,6 @@ fn who_came_back_while_the_rest_still_waited_restarts_with_it() {
     for (id, after, joined, list) in &all {
         println!("member {id} after {after:?}: {:?} {:?}", joined.as_ref().map(|_| ()), list.all());
     }
+    assert!(all.iter().all(|(.., list)| list.all() == ["kept"]), "each is delivered the message of its log once");
     assert!(all.iter().all(|(_, after, joined, _)| joined.is_ok() && *after < Duration::from_secs(24)));
 }

@@ -18,80 +18,64 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Counts of the events in a run; two runs of one seed have the same counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Report {
-    pub(crate) deliveries: u64,
-    pub(crate) nulls: u64,
-    pub(crate) wraps: u64,
-    pub(crate) backpressure: u64,
-    pub(crate) fifo_overtakes: u64,
-    pub(crate) flushes: u64,
-    pub(crate) views: u64,
-    pub(crate) kills: u64,
-    pub(crate) cuts: u64,
-    pub(crate) stalls: u64,
-    pub(crate) pauses: u64,
-    pub(crate) suspicions: u64,
-    pub(crate) joins: u64,
-    pub(crate) leaves: u64,
-    pub(crate) removed: u64,
-    pub(crate) partitioned: u64,
-    pub(crate) fetches: u64,
-    pub(crate) writes: u64,
-    pub(crate) blackouts: u64,
-    pub(crate) restarts: u64,
-    pub(crate) revivals: u64,
-    pub(crate) durable: u64,
-    pub(crate) disk_failures: u64,
-    pub(crate) relinks: u64,
-    /// How often the error of a wrong clock changed.
-    pub(crate) leaps: u64,
-    /// Links that broke between two processes in a restart, and were made again.
-    pub(crate) links_again: u64,
-    /// Members that learned from a peer that the others had gone on without them.
-    pub(crate) told_gone_on: u64,
-    /// How often new memory was lost, and the link with it.
-    pub(crate) lost_memories: u64,
+/// Makes a struct of counters.
+macro_rules! counters {
+    ($(#[$about:meta])* $type:ident { $($(#[$doc:meta])* $name:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct $type {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        impl $type {
+            pub(crate) fn add(&mut self, other: &$type) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// The names of the counters that are zero.
+            pub(crate) fn zeros(&self) -> Vec<&'static str> {
+                let all = [$((stringify!($name), self.$name),)*];
+                all.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+            }
+        }
+    };
 }
 
-impl Report {
-    fn fields(&mut self) -> [&mut u64; 28] {
-        [
-            &mut self.deliveries,
-            &mut self.nulls,
-            &mut self.wraps,
-            &mut self.backpressure,
-            &mut self.fifo_overtakes,
-            &mut self.flushes,
-            &mut self.views,
-            &mut self.kills,
-            &mut self.cuts,
-            &mut self.stalls,
-            &mut self.pauses,
-            &mut self.suspicions,
-            &mut self.joins,
-            &mut self.leaves,
-            &mut self.removed,
-            &mut self.partitioned,
-            &mut self.fetches,
-            &mut self.writes,
-            &mut self.blackouts,
-            &mut self.restarts,
-            &mut self.revivals,
-            &mut self.durable,
-            &mut self.disk_failures,
-            &mut self.relinks,
-            &mut self.leaps,
-            &mut self.links_again,
-            &mut self.told_gone_on,
-            &mut self.lost_memories,
-        ]
-    }
-
-    pub(crate) fn add(&mut self, other: &Report) {
-        let mut other = *other;
-        self.fields().into_iter().zip(other.fields()).for_each(|(sum, more)| *sum += *more);
+counters! {
+    /// Counts of the events in a run; two runs of one seed have the same counts.
+    Report {
+        deliveries,
+        nulls,
+        wraps,
+        backpressure,
+        fifo_overtakes,
+        flushes,
+        views,
+        kills,
+        cuts,
+        stalls,
+        pauses,
+        suspicions,
+        joins,
+        leaves,
+        removed,
+        partitioned,
+        fetches,
+        writes,
+        blackouts,
+        restarts,
+        revivals,
+        durable,
+        disk_failures,
+        relinks,
+        /// How often the error of a wrong clock changed.
+        leaps,
+        /// Links that broke between two processes in a restart, and were made again.
+        links_again,
+        /// Members that learned from a peer that the others had gone on without them.
+        told_gone_on,
+        /// How often new memory was lost, and the link with it.
+        lost_memories,
     }
 }
 
