@@ -97,11 +97,11 @@ impl Run {
         let own_mounts = setup.has_log && netns::own_mounts().is_ok();
         let library = crate::shim::compile(&folder);
         let place = |id| {
-            let disk = folder.join(format!("disk-{id}"));
+            let disk = disk_of(&folder, id);
             std::fs::create_dir_all(&disk).unwrap();
             let small = own_mounts && netns::mount_small(&disk, DISK_MIB).is_ok();
             let control = Control::new(folder.join(format!("member-{id}.control")), disk.clone()).unwrap();
-            write_config(&setup, &world, &folder, id, &disk);
+            write_config(&setup, &world, &folder, id, &[]);
             Place {
                 id,
                 life: None,
@@ -239,6 +239,12 @@ impl Run {
     fn start_life(&mut self, id: u32) {
         let (sink, library, folder) = (self.sink.clone(), self.library.clone(), self.folder.clone());
         let (seed, habits) = (self.pauses.next(), self.setup.habits);
+        // Without a log, a founder that starts again when all other founders have left cannot find the group by itself.
+        if !self.setup.has_log {
+            let is_contact = |place: &&Place| place.id > self.setup.founders && place.id != id && place.view.is_some();
+            let contacts: Vec<u32> = self.places.iter().filter(is_contact).map(|place| place.id).collect();
+            write_config(&self.setup, &self.world, &folder, id, &contacts);
+        }
         let place = self.place(id);
         place.lives += 1;
         let process = place.process();
@@ -322,7 +328,12 @@ impl Run {
     }
 }
 
-fn write_config(setup: &Setup, world: &World, folder: &Path, id: u32, disk: &Path) {
+fn disk_of(folder: &Path, id: u32) -> PathBuf {
+    folder.join(format!("disk-{id}"))
+}
+
+/// Writes the configuration of a member. `contacts` are members that are no founders.
+fn write_config(setup: &Setup, world: &World, folder: &Path, id: u32, contacts: &[u32]) {
     let entry = |id| format!("{{ id = {id}, address = '{}' }}", world.address(id, folder).0);
     let members: Vec<String> = (1..=setup.founders).map(entry).collect();
     let (address, listen) = world.address(id, folder);
@@ -340,7 +351,12 @@ fn write_config(setup: &Setup, world: &World, folder: &Path, id: u32, disk: &Pat
     if let Some(listen) = listen {
         text.push_str(&format!("listen = '{listen}'\n"));
     }
+    if !contacts.is_empty() {
+        let addresses: Vec<_> = contacts.iter().map(|&id| format!("'{}'", world.address(id, folder).0)).collect();
+        text.push_str(&format!("contacts = [{}]\n", addresses.join(", ")));
+    }
     if setup.has_log {
+        let disk = disk_of(folder, id);
         let (k, directory) = (setup.durable_members, disk.display());
         text.push_str(&format!(
             "[log]\ndirectory = '{directory}'\nsegment_bytes = 4194304\ndurable_members = {k}\nrestart_wait_ms = 1500\n"
