@@ -35,6 +35,8 @@ pub(crate) enum Bug {
     LateWrite,
     /// On shared memory, a sender continues in the same memory after a member has departed.
     RingKept,
+    /// On shared memory, frames are published in new memory that a peer does not have yet.
+    MemoryUnawaited,
     /// `persisted` moves before the disk has the message.
     PersistedBeforeSync,
     /// A durable message is delivered before it is durable.

@@ -17,3 +17,6 @@ pub const PERSISTED: Column = Column(24);
 pub const fn received(slot: crate::fabric::Slot) -> Column {
     Column(32 + 8 * slot)
 }
+
+/// On shared memory, by rank: the members of the view whose memory the owner has ([`super::handover`]).
+pub const HAS_MEMORY: Column = received(crate::fabric::SLOTS);

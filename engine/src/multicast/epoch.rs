@@ -129,6 +129,7 @@ impl Multicast {
         let renewed = self.publisher.renew(row.clone());
         if renewed {
             self.table.attach(self.table.me(), row);
+            self.handover.renews = true;
         }
         renewed
     }
@@ -253,6 +254,7 @@ impl Multicast {
         if let Some(feeder) = &mut self.feeder {
             feeder.enter(self.streams.clone(), *order, *time_ns);
         }
+        self.begin_handover();
         for seat in seats {
             self.table.store(column::received(seat.slot), order.base);
         }

@@ -21,6 +21,7 @@ mod deliver;
 mod epoch;
 mod feeder;
 mod frame;
+mod handover;
 mod memories;
 pub mod order;
 mod publish;
@@ -40,10 +41,11 @@ pub use ring::{Refusal, Reserved, SendRing};
 pub use tail::{TAIL, Tail, TailRecord};
 
 use crate::config::{MemberId, SubgroupId};
-use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket};
+use crate::fabric::{Fabric, Rank, Row, Slot, Source, TableId, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
 use feeder::LogFeeder;
+use handover::Handover;
 use order::Order;
 use publish::Publisher;
 use ring::Geometry;
@@ -52,7 +54,7 @@ use std::sync::Arc;
 use stream::Stream;
 
 /// The offset of the ring: after the columns, on a cache line of its own.
-const COLUMNS_LEN: usize = column::received(SLOTS).0.next_multiple_of(64);
+const COLUMNS_LEN: usize = (column::HAS_MEMORY.0 + 8).next_multiple_of(64);
 
 /// One delivered message. Its payload is read in place, in ring memory, and is valid only during the callback.
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +176,7 @@ pub struct Multicast {
     holds_nulls: bool,
     /// A peer's `received`, as just read.
     peer_received: Vec<u64>,
+    handover: Handover,
     stats: Stats,
 }
 
@@ -225,6 +228,7 @@ impl Multicast {
             freed: 0,
             holds_nulls: false,
             peer_received: Vec::new(),
+            handover: Handover::default(),
             stats: Stats::default(),
         }
     }
@@ -256,7 +260,9 @@ impl Multicast {
         let took_in = self.take_in(fabric, phase_of)?;
         let starved = self.ring().starved();
         let freed = self.free(fabric);
-        let wrote = self.publisher.advance();
+        self.show_handover(fabric);
+        let held = self.holds_frames();
+        let wrote = self.publisher.advance(held);
         // Senders that waited for space have messages to send at once. Nulls now would delay them by a round.
         self.holds_nulls = freed && starved && !self.holds_nulls;
         let published = self.publish(fabric, wrote, !self.holds_nulls)?;
@@ -298,12 +304,14 @@ impl Multicast {
                     continue;
                 }
                 self.entered[peer] = true;
+                self.handover.is_here(peer);
                 progress = true;
             }
             let published = self.table.load(slot, column::PUBLISHED);
             let delivered = self.table.load(slot, column::DELIVERED);
             let wanted = self.table.load(slot, column::WANTED);
             let persisted = self.table.load(slot, column::PERSISTED);
+            let has_memory = if self.handover.awaits(peer) { self.table.load(slot, column::HAS_MEMORY) } else { 0 };
             for (known, seat) in self.peer_received.iter_mut().zip(&self.seats) {
                 *known = self.table.load(slot, column::received(seat.slot));
             }
@@ -315,6 +323,7 @@ impl Multicast {
             }
             progress |= self.take_in_row(peer, published, delivered).map_err(|what| Violation { peer, what })?;
             progress |= self.take_in_persisted(peer, persisted).map_err(|what| Violation { peer, what })?;
+            progress |= self.handover.take_in(peer, has_memory, self.me);
             self.wanted[peer] = wanted;
         }
         Ok(progress)

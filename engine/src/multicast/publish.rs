@@ -113,8 +113,13 @@ impl Publisher {
     ///
     /// A pass never ends with the padding of a dropped reservation alone: a null covers it. A reader is known to have
     /// stepped over padding only once it has delivered a later message. Padding before a wrap waits for its message.
-    pub(super) fn advance(&mut self) -> bool {
+    ///
+    /// `held`: nothing may be published yet ([`super::handover`]).
+    pub(super) fn advance(&mut self, held: bool) -> bool {
         self.ranges.clear();
+        if held {
+            return false;
+        }
         let mut start = self.word;
         let mut batch_start = self.word;
         let mut uncovered = false;

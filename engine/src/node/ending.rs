@@ -97,8 +97,10 @@ impl Node {
             let have = self.multicast.flushed().to_vec();
             return Ok(self.membership.flushed(&have, &mut *self.fabric));
         }
-        if wanted.iter().any(|want| awaited >> want.stream & 1 == 1) {
-            // The wanted frames lie in new memory of a row, which is not here yet.
+        let here = self.multicast.flushed();
+        if wanted.iter().any(|want| awaited >> want.stream & 1 == 1 && want.end.frames > here[want.stream].frames) {
+            // The wanted frames lie in new memory of a row, which is not here yet. It will come: its owner published
+            // them after this member had shown that it has the memory, or the link is made again.
             return Ok(false);
         }
         for want in &wanted {

@@ -440,6 +440,12 @@ impl World {
         self.links[from][to].held.clear();
     }
 
+    /// The new memory of `from` does not reach `to`.
+    pub(crate) fn lose_memory(&mut self, from: usize, to: usize) {
+        self.memories[from].owed.retain(|(peer, _)| *peer != to);
+        self.memories[to].renewed.retain(|(owner, ..)| *owner != from);
+    }
+
     /// Kills the process; a part of its posted writes may still land.
     pub(crate) fn kill(&mut self, process: usize) {
         self.memories[process].dead = true;

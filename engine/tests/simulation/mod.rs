@@ -34,6 +34,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2_011_493, "the same, by two leaders one after the other"),
     (18_040, "of two that left at once, one never heard of the decision, since the other went as their link broke"),
     (19_224, "of two connections that crossed on shared memory, each end kept another one"),
+    (20_019_907, "a sender died as it gave its peers new memory, and one that did not get it waited for ever"),
+    (20_042_042, "the same, in a later view"),
+    (20_112_816, "the same, in a view with leavers"),
 ];
 
 /// The same for groups with a log. When they were added, their draws led to these errors: a tail that was cut before

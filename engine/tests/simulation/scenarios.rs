@@ -471,6 +471,32 @@ fn a_member_that_is_removed_at_any_step_delivers_nothing_wrong() {
     assert!(noticed.contains(&true), "a member that reads what the others reuse delivers nothing wrong");
 }
 
+/// Member 3 gets new memory for its ring as member 4 departs. It dies before member 0 has that memory. Returns whether the
+/// others go on without it.
+fn goes_on_after_a_death_in_the_handover() -> bool {
+    let mut s = stage(5, 2048, true);
+    let slot = s.peers[4].slot;
+    (0..4).for_each(|who| s.node(who).suspect(slot));
+    while s.view(3) == 0 {
+        s.run(&[0, 1, 2, 3], 1);
+    }
+    s.net.world().lose_memory(3, 0);
+    assert!(s.send(3, 64, 1, Mode::Ordered));
+    s.run(&[1, 2, 3], 10);
+    s.net.world().kill(3);
+    s.pass_time(&[0, 1, 2], 5 * TIMEOUT_MS);
+    (0..3).all(|who| s.view(who) == 2)
+}
+
+#[test]
+fn a_death_in_the_handover_of_new_memory_ends_no_group() {
+    assert!(goes_on_after_a_death_in_the_handover());
+    planted::plant(Some(Bug::MemoryUnawaited));
+    let goes_on = goes_on_after_a_death_in_the_handover();
+    planted::plant(None);
+    assert!(!goes_on, "the test would not notice a member that publishes in memory that a peer lacks");
+}
+
 /// A reservation is open while a member departs and the ring gets new memory. The bytes written before and after that
 /// are sent, and later messages come behind them.
 #[test]
