@@ -52,10 +52,18 @@ impl Multicast {
     }
 
     /// Shows the peers whose memory is here, if that has changed.
+    ///
+    /// The peers are woken once all memories are here. A sender waits for all members, and those wait for each other.
     pub(super) fn show_handover(&mut self, fabric: &mut dyn Fabric) {
-        if self.handover.here != self.handover.shown && fabric.shares_rows() {
-            self.handover.shown = self.handover.here;
-            self.table.store(column::HAS_MEMORY, self.handover.here);
+        if self.handover.here == self.handover.shown {
+            return;
+        }
+        self.handover.shown = self.handover.here;
+        if !fabric.shares_rows() {
+            return;
+        }
+        self.table.store(column::HAS_MEMORY, self.handover.here);
+        if self.handover.here.count_ones() as usize + 1 == self.senders() {
             let range = column::HAS_MEMORY.0..column::HAS_MEMORY.0 + 8;
             self.table.push(fabric, &self.peers, range, Source::Snapshot);
         }
@@ -64,6 +72,6 @@ impl Multicast {
     /// Whether frames must wait for a peer that does not have this member's memory yet.
     pub(super) fn holds_frames(&self) -> bool {
         let mut peers = (0..self.senders()).filter(|&peer| peer != self.me);
-        peers.any(|peer| self.handover.awaits(peer)) && !planted::is(Bug::MemoryUnawaited)
+        self.handover.renews && peers.any(|peer| self.handover.awaits(peer)) && !planted::is(Bug::MemoryUnawaited)
     }
 }

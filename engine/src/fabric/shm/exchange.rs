@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// "galerna" and the version of this message.
-pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x02");
+pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x03");
 /// Words before those of the tables.
 const HEAD_WORDS: usize = 5;
 const WORDS_PER_TABLE: usize = 3;
