@@ -3,33 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
+use folder::Folder;
 use galerna::{Config, Delivery, Driver, FabricKind, Group, LogConfig, Member, MemberId, Mode, SubgroupId};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
-
-/// A folder that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("galerna-driven-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        Folder(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Heartbeats are 12 minutes apart, so that no heartbeat wakes a member.
 fn config(fabric: FabricKind) -> Config {

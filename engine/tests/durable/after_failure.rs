@@ -1,9 +1,9 @@
 //! A join that failed, and the callbacks of the application after it.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{MAIN, PATIENCE, config, join_all, send};
 use super::pace::paced;
-use super::rounds::Folder;
 use galerna::{Config, Delivery, FabricKind, Group, Mode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Members that come back with configurations that differ.
 
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use galerna::{Config, Error, FabricKind, Group, MemberId};
 
 type Change = fn(&mut Config);

@@ -1,7 +1,8 @@
 //! A link breaks between two processes that are being restarted, while both wait for a third one.
 
 use super::common;
-use super::rounds::{Folder, MEMBERS, Member, configure, start};
+use super::folder::Folder;
+use super::rounds::{MEMBERS, Member, configure, start};
 use galerna::FabricKind;
 use nix::sys::socket::{Shutdown, SockaddrStorage, getpeername, shutdown};
 use std::collections::HashSet;

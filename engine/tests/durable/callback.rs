@@ -1,7 +1,7 @@
 //! Messages that became durable while a member was delivered its log.
 
+use super::folder::Folder;
 use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use galerna::{Delivery, FabricKind, Group, Handler, MemberId, Mode};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Two threads ask for a checkpoint at the same time.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use galerna::log::Version;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, MemberId};
 use std::io::Read;

@@ -1,8 +1,9 @@
 //! A host with a wrong clock, with real processes.
 
 use super::common;
+use super::folder::Folder;
 use super::member::QUIET;
-use super::rounds::{Folder, MEMBERS, Member, configure, equal_logs, start};
+use super::rounds::{MEMBERS, Member, configure, equal_logs, start};
 use galerna::FabricKind;
 use galerna::log::Log;
 use std::ffi::OsStr;

@@ -1,8 +1,8 @@
 //! A changed byte in a member's files, which is found at the restart or later.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
-use super::rounds::Folder;
 use super::still::Still;
 use galerna::{Config, Error, FabricKind, Group, MemberId};
 use std::collections::BTreeMap;

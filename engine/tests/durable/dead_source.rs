@@ -2,8 +2,8 @@
 //! mode `fifo` and was delivered it, but the network brought it to no other member.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, wait};
-use super::rounds::Folder;
 use galerna::{Config, FabricKind, Group, MemberId, Mode};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

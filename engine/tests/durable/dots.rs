@@ -1,7 +1,7 @@
 //! Group names with a dot, and logs that are discarded.
 
+use super::folder::Folder;
 use super::group::{List, config};
-use super::rounds::Folder;
 use galerna::log::{Identity, Log, LogOptions};
 use galerna::{FabricKind, Group, MemberId};
 

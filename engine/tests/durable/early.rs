@@ -1,7 +1,7 @@
 //! Half of a group fails and comes back at once, before the other half has given up.
 
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use super::still::Still;
 use galerna::{FabricKind, Group, MemberId};
 use std::time::{Duration, Instant};

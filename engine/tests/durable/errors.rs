@@ -1,9 +1,10 @@
 //! Disks that refuse a sync or a write, with real processes.
 
 use super::common;
+use super::folder::Folder;
 use super::group::wait;
 use super::history::{self, Durable, Line};
-use super::rounds::{Folder, MEMBERS, Member, configure, equal_logs, start};
+use super::rounds::{MEMBERS, Member, configure, equal_logs, start};
 use galerna::FabricKind;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

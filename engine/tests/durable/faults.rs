@@ -1,8 +1,8 @@
 //! Disks that become full.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use super::small_disk;
 use galerna::config::Member;
 use galerna::{Config, Error, FabricKind, Group, LogConfig, MemberId, Mode, SubgroupId};

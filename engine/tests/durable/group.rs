@@ -1,7 +1,7 @@
 //! Several members in one process, for tests in which no process dies.
 
 use super::common;
-use super::rounds::Folder;
+use super::folder::Folder;
 use galerna::config::Member;
 use galerna::log::{Kind, Log, LogOptions, Version};
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};

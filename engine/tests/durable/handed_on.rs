@@ -1,9 +1,9 @@
 //! A log that its member has taken from other members.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
 use super::pace::paced;
-use super::rounds::Folder;
 use galerna::{Config, FabricKind, Group, Mode};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
 //! A join that failed, and the next one in the same process.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send};
-use super::rounds::Folder;
 use galerna::{Config, Error, FabricKind, Group, MemberId};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;

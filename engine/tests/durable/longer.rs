@@ -1,7 +1,7 @@
 //! A member's log that goes further than the group's: its disk has records that no other member has.
 
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
-use super::rounds::Folder;
 use super::still::Still;
 use galerna::log::{Kind, Log, LogOptions, Record, Version};
 use galerna::{Config, FabricKind, Group, MemberId, Mode};

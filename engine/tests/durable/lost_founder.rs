@@ -1,7 +1,7 @@
 //! Three founders: one lost its disk, one has a log with only the first view, and one has the durable messages.
 
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, wait};
-use super::rounds::Folder;
 use super::still::Still;
 use galerna::log::{Log, LogOptions, Version};
 use galerna::{FabricKind, Group, MemberId, Mode};

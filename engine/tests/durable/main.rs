@@ -17,6 +17,8 @@ mod dots;
 mod early;
 mod errors;
 mod faults;
+#[path = "../common/folder.rs"]
+mod folder;
 mod group;
 mod handed_on;
 mod history;

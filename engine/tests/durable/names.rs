@@ -1,8 +1,8 @@
 //! Groups with similar names, in one directory of logs.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
-use super::rounds::Folder;
 use galerna::{Config, Error, FabricKind, Group, MemberId};
 
 #[test]

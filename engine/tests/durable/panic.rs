@@ -1,8 +1,8 @@
 //! An application that panics while it catches up.
 
 use super::common;
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all};
-use super::rounds::Folder;
 use galerna::{Config, Delivery, FabricKind, Group, Handler, MemberId, Mode};
 use std::io::Read;
 use std::sync::{Arc, Mutex};

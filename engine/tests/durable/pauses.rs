@@ -3,8 +3,9 @@
 
 use super::common;
 use super::errors::{failing_disk, settled, stopped};
+use super::folder::Folder;
 use super::group::wait;
-use super::rounds::{Folder, MEMBERS, Member, configure, start};
+use super::rounds::{MEMBERS, Member, configure, start};
 use galerna::FabricKind;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use std::ffi::OsStr;

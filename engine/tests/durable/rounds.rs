@@ -1,6 +1,7 @@
 //! Rounds in which all members are started and killed.
 
 use super::common;
+use super::folder::Folder;
 use super::history::{self, Durable};
 use super::member::MEMBER;
 use galerna::FabricKind;
@@ -14,25 +15,6 @@ use std::time::{Duration, Instant};
 pub(crate) const MEMBERS: u32 = 3;
 /// A start of all members may take this long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("galerna-durable-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
 
 pub(crate) fn configure(folder: &Path, logs: &Path, addresses: &[String]) {
     let members: String = addresses

@@ -1,7 +1,7 @@
 //! Segments that were made smaller than the present configuration allows.
 
+use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use galerna::{Error, FabricKind, Group, MemberId};
 
 #[test]

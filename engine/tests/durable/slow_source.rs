@@ -2,8 +2,8 @@
 //! (`Sent::new` comes before `Reply::Log`), or its application needs that long to produce a piece of its state.
 
 use super::common;
+use super::folder::Folder;
 use super::group::config;
-use super::rounds::Folder;
 use galerna::{Config, Delivery, FabricKind, Group, Handler, MemberId};
 use std::io::Read;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A restarting process that has to join anew: its handler must not be called with `stopped` in between.
 
+use super::folder::Folder;
 use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
-use super::rounds::Folder;
 use super::still::Still;
 use galerna::{Delivery, Error, FabricKind, Group, Handler, MemberId};
 use std::sync::{Arc, Mutex};

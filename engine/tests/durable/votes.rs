@@ -1,7 +1,8 @@
 //! A process votes as soon as its `join` has returned: the group survives if another member dies at that moment.
 
 use super::common;
-use super::rounds::{Folder, MEMBERS, Member, configure, start};
+use super::folder::Folder;
+use super::rounds::{MEMBERS, Member, configure, start};
 use galerna::FabricKind;
 use std::path::Path;
 use std::time::{Duration, Instant};

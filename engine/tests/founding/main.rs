@@ -5,11 +5,14 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/folder.rs"]
+mod folder;
 mod obstacles;
 mod process;
 
+use folder::Folder;
 use galerna::FabricKind;
-use process::{Folder, Process, configuration, contacts};
+use process::{Process, configuration, contacts};
 use std::time::Duration;
 
 /// The entry point of a member's process; returns at once elsewhere.

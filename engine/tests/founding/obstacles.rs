@@ -1,7 +1,8 @@
 //! Temporary and permanent obstacles to a start.
 
 use crate::common;
-use crate::process::{Folder, Process, configuration};
+use crate::folder::Folder;
+use crate::process::{Process, configuration};
 use galerna::FabricKind;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

@@ -2,7 +2,7 @@
 
 use galerna::{Config, Delivery, Group, Handler, MemberId, Mode, SubgroupId};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -69,25 +69,6 @@ fn ids(members: &[MemberId]) -> Vec<u32> {
     let mut ids: Vec<u32> = members.iter().map(|member| member.0).collect();
     ids.sort_unstable();
     ids
-}
-
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("galerna-founding-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 }
 
 /// A process, which is killed when it is dropped.

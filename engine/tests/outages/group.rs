@@ -1,6 +1,7 @@
 //! The processes of a group, and their output.
 
 use super::common;
+use super::folder::Folder;
 use super::member::MEMBER;
 use galerna::FabricKind;
 use std::collections::BTreeMap;
@@ -15,25 +16,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Approximate length of a history's line, in bytes.
 const LINE_LEN: u64 = 32;
-
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("galerna-outages-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
 
 /// The settings of a group.
 pub(crate) struct Plan {

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/folder.rs"]
+mod folder;
 mod group;
 mod member;
 mod network;
