@@ -18,5 +18,5 @@ pub const fn received(slot: crate::fabric::Slot) -> Column {
     Column(32 + 8 * slot)
 }
 
-/// On shared memory, by rank: the members of the view whose memory the owner has (see `handover`).
+/// On shared memory, by rank: the members of the view with their memory mapped at the owner (see `handover`).
 pub const HAS_MEMORY: Column = received(crate::fabric::SLOTS);

@@ -16,7 +16,7 @@ use crate::planted::{self, Bug};
 pub(super) struct Handover {
     /// This member's ring has had new memory.
     pub(super) renews: bool,
-    /// The peers whose memory is here.
+    /// The peers with their memory mapped here.
     here: u64,
     /// `here` as the peers know it.
     shown: u64,
@@ -51,7 +51,7 @@ impl Multicast {
         self.table.store(column::HAS_MEMORY, 0);
     }
 
-    /// Shows the peers whose memory is here, if that has changed.
+    /// Shows which peers have their memory mapped here, if that has changed.
     ///
     /// The peers are woken once all memories are here. A sender waits for all members, and those wait for each other.
     pub(super) fn show_handover(&mut self, fabric: &mut dyn Fabric) {
@@ -71,7 +71,7 @@ impl Multicast {
 
     /// Whether frames must wait for a peer that does not have this member's memory yet.
     pub(super) fn holds_frames(&self) -> bool {
-        let mut peers = (0..self.senders()).filter(|&peer| peer != self.me);
-        self.handover.renews && peers.any(|peer| self.handover.awaits(peer)) && !planted::is(Bug::MemoryUnawaited)
+        let everybody_holds = self.handover.holders.count_ones() as usize + 1 == self.senders();
+        self.handover.renews && !everybody_holds && !planted::is(Bug::MemoryUnawaited)
     }
 }
