@@ -170,7 +170,11 @@ impl Driver {
 
     /// The time at which a pass is due even if nothing arrives.
     pub(super) fn next_pass_ms(&self) -> u64 {
-        [self.drops_at_ms, self.linger_until_ms].into_iter().flatten().fold(self.node.next_pass_ms(), u64::min)
+        let mending_ms = self.join_service.mending.due_ms();
+        [self.drops_at_ms, self.linger_until_ms, mending_ms]
+            .into_iter()
+            .flatten()
+            .fold(self.node.next_pass_ms(), u64::min)
     }
 
     /// Drops the reservations that delay a leave, once it has waited long enough for them.

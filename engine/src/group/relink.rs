@@ -1,9 +1,10 @@
 //! Makes broken links again while the end of an epoch is undecided. `node/relink.rs` decides when that is allowed.
 //!
 //! Both processes of a broken link dial; where the network works in one direction only, one of them succeeds. The
-//! process in the lower slot dials at once. The other one dials only when the link has been down for a while, so that
-//! two dials rarely cross. One thread dials for all links of a process. It runs while there are broken links, and does
-//! not block on any of them.
+//! process in the lower slot dials first, after a pause within which most failures are decided: a dead process is not
+//! dialled in the middle of its failover. The other one dials only when the link has been down for a while, so that two
+//! dials rarely cross. One thread dials for all links of a process. It runs while there are links to dial, and does not
+//! block on any of them.
 
 use super::acceptor::{self, PeerRequest};
 use super::driver::Driver;
@@ -34,6 +35,8 @@ const AWAITED_MS: u64 = 1000;
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Interval at which the thread checks the list of links to dial, in milliseconds.
 const LOOK_MS: u8 = 20;
+/// Time for which a link must be down before the process in the lower slot dials, in milliseconds.
+const LOWER_WAITS_MS: u64 = 30;
 /// Time for which a link must be down before the process in the higher slot dials, in milliseconds.
 const HIGHER_WAITS_MS: u64 = 2000;
 
@@ -44,6 +47,8 @@ pub(super) struct Mending {
     since_ms: HashMap<u64, u64>,
     /// The time until which a link is expected that another process has asked to make, by its incarnation.
     awaited_ms: HashMap<u64, u64>,
+    /// The time at which the next link is to be dialled, if some link is not dialled yet.
+    due_ms: Option<u64>,
     dialler: Option<Dialler>,
 }
 
@@ -62,6 +67,19 @@ impl Mending {
     /// Notes that `peer` has asked to make its link. This process does not dial `peer` for a while.
     pub(super) fn await_dial(&mut self, peer: Peer, now_ms: u64) {
         self.awaited_ms.insert(peer.incarnation, now_ms.saturating_add(AWAITED_MS));
+    }
+
+    /// The time at which a pass is needed, if one is.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+
+    /// The time from which `peer` is dialled, whose link is known to be broken at `now_ms`.
+    fn dials_at_ms(&mut self, peer: Peer, me: Slot, now_ms: u64) -> u64 {
+        let since_ms = *self.since_ms.entry(peer.incarnation).or_insert(now_ms);
+        let wait_ms = if me < peer.slot { LOWER_WAITS_MS } else { HIGHER_WAITS_MS };
+        let awaited_ms = self.awaited_ms.get(&peer.incarnation).copied().unwrap_or(0);
+        since_ms.saturating_add(wait_ms).max(awaited_ms)
     }
 }
 
@@ -86,15 +104,16 @@ impl Driver {
             return;
         }
         let me = self.join_service.me().clone();
-        let since_ms = &mut self.join_service.mending.since_ms;
-        since_ms.retain(|incarnation, _| broken.iter().any(|peer| peer.incarnation == *incarnation));
-        let awaited_ms = &self.join_service.mending.awaited_ms;
-        let mut due = |peer: &&Peer| {
-            let since_ms = *since_ms.entry(peer.incarnation).or_insert(now_ms);
-            let awaited = awaited_ms.get(&peer.incarnation).is_some_and(|&until_ms| now_ms < until_ms);
-            !awaited && (me.slot < peer.slot || now_ms.saturating_sub(since_ms) >= HIGHER_WAITS_MS)
-        };
-        let due: Vec<Peer> = broken.iter().filter(|peer| due(peer)).copied().collect();
+        let mending = &mut self.join_service.mending;
+        mending.since_ms.retain(|incarnation, _| broken.iter().any(|peer| peer.incarnation == *incarnation));
+        mending.due_ms = None;
+        let mut due = Vec::new();
+        for peer in broken {
+            match mending.dials_at_ms(peer, me.slot, now_ms) {
+                at_ms if at_ms <= now_ms => due.push(peer),
+                at_ms => mending.due_ms = Some(mending.due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms))),
+            }
+        }
         let places = due.into_iter().filter_map(|peer| Some(Place::new(peer, &self.join_service.address_of(peer)?)));
         let places: Vec<Place> = places.collect();
         let view = self.node.view().map_or(0, |view| view.number);
