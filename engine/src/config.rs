@@ -10,7 +10,7 @@ pub(crate) use log::{hash, is_directory_name};
 pub use verbs::Verbs;
 
 use crate::error::Error;
-use crate::fabric::meet::{address, listen::ListenAt};
+use crate::meet::{address, listen::ListenAt};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;

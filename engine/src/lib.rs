@@ -21,27 +21,38 @@
 //! # }
 //! ```
 
+mod api;
+mod app;
+mod bootstrap;
 pub mod config;
+mod driver;
 pub mod error;
 pub mod fabric;
-mod group;
 mod interrupt;
 pub mod log;
+#[doc(hidden)]
+pub mod meet;
 pub mod membership;
 pub mod multicast;
 pub mod node;
+mod peers;
 mod planted;
 #[doc(hidden)]
 pub mod process;
+mod shared;
 mod shortage;
 pub mod sst;
 mod sync;
 mod thread;
 
+pub use api::{Group, Reservation};
+pub use app::{Frontiers, Handler, View};
+pub use bootstrap::{RecoverError, Recovered, recover};
 pub use config::{Config, FabricKind, LogConfig, Member, MemberId, SubgroupId};
+pub use driver::Driver;
 pub use error::Error;
-pub use group::{Driver, Flush, Frontiers, Group, Handler, RecoverError, Recovered, Reservation, View, recover};
 pub use multicast::{Delivery, Mode, Stats};
+pub use shared::flush::Flush;
 
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]

@@ -55,7 +55,6 @@
 //!
 //! A fabric is used by one thread at a time, the one that polls the node.
 
-pub mod meet;
 mod memory;
 mod peers;
 mod setup;

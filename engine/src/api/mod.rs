@@ -1,0 +1,281 @@
+//! The application's interface to a group: join, send, flush, query, leave.
+//!
+//! [`Group`] is a handle that any thread can use. Behind it a [`Driver`] runs the node, either in a thread of the
+//! library ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
+
+mod durable;
+mod reservation;
+
+pub use reservation::Reservation;
+
+use crate::app::{Handler, View};
+use crate::bootstrap::join;
+use crate::config::{Config, MemberId, SubgroupId};
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::multicast::{Claim, Mode, SendRing, Stats};
+use crate::shared::flush::Flush;
+use crate::shared::{Shared, after};
+use crate::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A member's handle on its group. Clones are handles on the same member.
+///
+/// If the last handle is dropped without a call of [`Group::leave`], the other members see this member fail. A handler
+/// that holds a clone keeps the member in the group.
+///
+/// The handle belongs to the process that joined. In a child that `fork` makes, every call returns [`Error::Forked`]
+/// and has no effect ([`Group::view`] returns an empty view), dropping a handle does nothing, and the parent is not
+/// disturbed. The child may join on its own. Until the child ends or calls `exec`, it shares the parent's descriptors.
+/// If the parent dies in that time, the other members notice only after `failure_timeout_ms`, and the parent's port and
+/// log stay in use. A child of `vfork` must not make any call.
+#[derive(Clone)]
+pub struct Group {
+    shared: Arc<Shared>,
+    _engine: Arc<Engine>,
+}
+
+/// Ends the engine thread when the last handle is dropped.
+struct Engine {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let thread = self.thread.get_mut().ok().and_then(Option::take);
+        if self.shared.life.is_over() {
+            // The thread belongs to the parent process. This process can neither wait for it nor detach it.
+            std::mem::forget(thread);
+            return;
+        }
+        self.shared.abandon();
+        // A thread cannot join itself. If this runs inside a callback, the engine thread ends by itself.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Group {
+    /// Founds the group with the other founders, or joins the group if it runs already.
+    ///
+    /// Returns when this process has a vote in the group's view ([`View::voters`]). The operator can then restart or
+    /// stop the next member. After the return, callbacks run in a thread of the library. During the call the handler
+    /// already receives the state, views and messages.
+    ///
+    /// Waits at most `join_timeout_ms`. The error names the members that are missing or have a different configuration.
+    pub fn join(config: Config, handler: impl Handler + 'static) -> Result<Group, Error> {
+        let (shared, driver) = join::join(&config, Box::new(handler))?;
+        let name = format!("galerna-{}", shared.me);
+        let thread = thread::spawn(name, "runs the engine", config.stack_bytes, move || driver.run())?;
+        Ok(Group::new(shared, Some(thread)))
+    }
+
+    /// Like [`Group::join`], but the application runs the driver in its own event loop.
+    ///
+    /// Nothing happens unless the application calls the driver: wait until [`Driver::fd`] is readable, then call
+    /// [`Driver::dispatch`]. Callbacks run inside that call. The descriptor is readable when this function returns.
+    pub fn join_driven(config: Config, handler: impl Handler + 'static) -> Result<(Group, Driver), Error> {
+        let (shared, driver) = join::join(&config, Box::new(handler))?;
+        // The join leaves the driver awake, so no event would make the descriptor readable before the first dispatch.
+        shared.ring();
+        Ok((Group::new(shared, None), driver))
+    }
+
+    fn new(shared: Arc<Shared>, thread: Option<JoinHandle<()>>) -> Group {
+        let engine = Engine { shared: shared.clone(), thread: Mutex::new(thread) };
+        Group { shared, _engine: Arc::new(engine) }
+    }
+
+    /// The latest view of which the application was notified.
+    pub fn view(&self) -> Arc<View> {
+        if self.shared.life.is_over() {
+            return Arc::default();
+        }
+        self.shared.lock().view.clone()
+    }
+
+    /// The member id of this process.
+    pub fn member(&self) -> MemberId {
+        self.shared.me
+    }
+
+    /// The first fault of a member that this process observed, as text for people.
+    ///
+    /// The text is the reason why this process suspects the member, or it names the member that does. For a member that
+    /// was removed, it is the cause of the removal. For a member of the present view, only faults since the view began
+    /// count. Other members may have observed something else. For this process itself, it is an error of its own.
+    pub fn fault(&self, member: MemberId) -> Option<String> {
+        self.shared.life.check().ok()?;
+        self.shared.lock().faults.get(&member).cloned()
+    }
+
+    /// The size of the largest message of a subgroup, in bytes.
+    pub fn max_message(&self, subgroup: SubgroupId) -> Result<usize, Error> {
+        Ok(self.ring(subgroup)?.max_message())
+    }
+
+    #[inline]
+    fn ring(&self, subgroup: SubgroupId) -> Result<&Arc<SendRing>, Error> {
+        self.shared.life.check()?;
+        self.ring_of(subgroup)
+    }
+
+    /// Like [`Group::ring`], for callers that check for a forked child themselves.
+    #[inline]
+    fn ring_of(&self, subgroup: SubgroupId) -> Result<&Arc<SendRing>, Error> {
+        self.shared.rings.get(usize::from(subgroup.0)).ok_or(Error::UnknownSubgroup(subgroup))
+    }
+
+    /// Sends a copy of `payload`; waits up to `timeout` while the ring is full.
+    ///
+    /// Returns when the message is accepted, not when it is delivered; see [`Group::flush`].
+    pub fn send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8], timeout: Duration) -> Result<(), Error> {
+        let mut reservation = self.reserve(subgroup, payload.len(), timeout)?;
+        reservation.copy_from_slice(payload);
+        reservation.commit(mode)
+    }
+
+    /// Sends a copy of `payload`, or returns [`Error::WouldBlock`] if the ring is full.
+    pub fn try_send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8]) -> Result<(), Error> {
+        let mut reservation = self.try_reserve(subgroup, payload.len())?;
+        reservation.copy_from_slice(payload);
+        reservation.commit(mode)
+    }
+
+    /// Reserves `len` bytes of the ring, to be filled in place; waits up to `timeout` while the ring is full.
+    ///
+    /// The messages of one process are ordered by their reservations. An open reservation holds back all later ones.
+    pub fn reserve(&self, subgroup: SubgroupId, len: usize, timeout: Duration) -> Result<Reservation<'_>, Error> {
+        let ring = self.ring_of(subgroup)?;
+        match self.claim(ring, len) {
+            Err(Error::WouldBlock(_)) if !timeout.is_zero() && !self.shared.in_callback() => {}
+            other => return other,
+        }
+        self.shared.wait_for_space(timeout, || self.claim(ring, len))
+    }
+
+    /// Reserves `len` bytes of the ring, or returns [`Error::WouldBlock`] if the ring is full.
+    #[inline(always)]
+    pub fn try_reserve(&self, subgroup: SubgroupId, len: usize) -> Result<Reservation<'_>, Error> {
+        self.claim(self.ring_of(subgroup)?, len)
+    }
+
+    #[inline(always)]
+    fn claim<'g>(&'g self, ring: &'g SendRing, len: usize) -> Result<Reservation<'g>, Error> {
+        match self.shared.claim(ring, len) {
+            Ok(reserved) => Ok(Reservation { shared: &self.shared, ring, reserved, open: true }),
+            Err(no) => Err(self.shared.refused(no, len)),
+        }
+    }
+
+    /// Waits until `k` members have received every message that this process has sent or been delivered.
+    ///
+    /// A `k` of 0, or greater than the number of members, means all members. After this, no crash of fewer than `k`
+    /// members can lose those messages. Inside a callback it returns [`Error::WouldBlock`] instead of waiting.
+    pub fn flush(&self, subgroup: SubgroupId, k: usize, timeout: Duration) -> Result<(), Error> {
+        self.start_flush(subgroup, k)?.wait(timeout)
+    }
+
+    /// Begins a flush; the caller can check later whether it is done.
+    pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
+        let ring = self.ring(subgroup)?;
+        self.shared.check_open()?;
+        Ok(Flush::start(&self.shared, k, ring.next_ticket()))
+    }
+
+    /// Counters of a subgroup. In a busy group they may be some passes old.
+    pub fn stats(&self, subgroup: SubgroupId) -> Result<Stats, Error> {
+        self.ring(subgroup)?;
+        Ok(self.shared.lock().stats[usize::from(subgroup.0)])
+    }
+
+    /// The reason why the group stopped, or `None` if it has not stopped.
+    pub fn stopped(&self) -> Option<Error> {
+        if let Err(forked) = self.shared.life.check() {
+            return Some(forked);
+        }
+        self.shared.lock().stopped.clone()
+    }
+
+    /// Leaves the group: accepts no new messages, sends the accepted ones, and asks the others to continue without it.
+    ///
+    /// The other members continue in the next view, and every message that this process sent is delivered to them
+    /// before. Afterwards every call returns [`Error::Left`].
+    ///
+    /// An open [`Reservation`] holds back the messages after it. The leave waits half of `timeout` for its commit, then
+    /// drops it: its message is not sent, and its commit returns [`Error::Left`].
+    ///
+    /// If `timeout` passes first, the process leaves nevertheless, and the other members see it fail. With
+    /// [`Group::join_driven`], use [`Driver::leave`].
+    pub fn leave(&self, timeout: Duration) -> Result<(), Error> {
+        self.shared.begin_leave(timeout)?;
+        if self.shared.in_callback() {
+            return Err(Error::WouldBlock("the leave has begun; it ends after the callback"));
+        }
+        let left = self.shared.wait_until(after(timeout), "leave", timeout, |state| state.ended.clone());
+        if matches!(left, Err(Error::TimedOut { .. })) {
+            self.shared.abandon();
+        }
+        left.and_then(|ended| ended)
+    }
+
+    /// Begins a leave, which the dispatching thread completes. For the C ABI.
+    #[doc(hidden)]
+    pub fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
+        self.shared.begin_leave(timeout)
+    }
+
+    /// The result of the leave, once it has ended. For the C ABI.
+    #[doc(hidden)]
+    pub fn left(&self) -> Option<Result<(), Error>> {
+        self.shared.lock().ended.clone()
+    }
+
+    /// Whether the group needs no driver any more. For the C ABI.
+    #[doc(hidden)]
+    pub fn is_over(&self) -> bool {
+        self.shared.is_abandoned() || self.left().is_some()
+    }
+
+    /// Ends the group as if the last handle had been dropped, so that calls waiting in other threads return. For the C
+    /// ABI, which calls this before it frees the group.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        self.shared.abandon();
+    }
+
+    /// Commits a claim from [`Reservation::into_claim`], like [`Reservation::commit`]. For the C ABI.
+    ///
+    /// A claim that is not open is an error: [`Error::Left`] if the leave may have dropped it, otherwise
+    /// [`Error::Misuse`].
+    #[doc(hidden)]
+    pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<(), Error> {
+        self.shared.check_mode(mode)?;
+        let open = self.ring(subgroup)?.commit_if_open(claim, mode);
+        self.shared.work();
+        if open { Ok(()) } else { Err(self.not_open()) }
+    }
+
+    /// Drops a claim from [`Reservation::into_claim`]. For the C ABI. A claim that the leave may have dropped is no
+    /// error.
+    #[doc(hidden)]
+    pub fn abandon_claim(&self, subgroup: SubgroupId, claim: Claim) -> Result<(), Error> {
+        let open = self.ring(subgroup)?.abandon_if_open(claim);
+        self.shared.work();
+        match self.not_open() {
+            Error::Misuse(what) if !open => Err(Error::Misuse(what)),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_open(&self) -> Error {
+        let misuse = "the reservation is not open: committed already, or not one of this group";
+        self.shared.check_open().err().unwrap_or(Error::Misuse(misuse))
+    }
+}

@@ -1,0 +1,96 @@
+//! A driver in the application's own event loop: the descriptor, and the calls that make passes.
+
+use super::Driver;
+use crate::error::Error;
+use crate::shared::{after, millis};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Maximum number of passes in one [`Driver::dispatch`], so that it returns even in a busy group.
+const PASSES_PER_DISPATCH: usize = 64;
+
+impl Driver {
+    /// The descriptor to wait on. It is readable when the join returns, and then whenever [`Driver::dispatch`] has
+    /// work, heartbeats included.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// Does all pending work, callbacks included, and returns without waiting.
+    ///
+    /// In a busy group it returns before all work is done, and the descriptor is readable then. An error is the reason
+    /// why the group stopped.
+    pub fn dispatch(&mut self) -> Result<(), Error> {
+        self.shared.life.check()?;
+        self.disarm();
+        // This makes the timer's descriptor unreadable until the timer is set and expires again.
+        let _ = self.timer.unset();
+        let (begin, period) = (Instant::now(), self.shared.pulse.period());
+        let lasts = |n: &usize| *n == 0 || begin.elapsed() < period;
+        let idle = (0..PASSES_PER_DISPATCH).take_while(lasts).any(|_| !self.pass());
+        // After arming, the node looks once more. It finds all earlier work now; later work makes the descriptor
+        // readable.
+        if !idle || self.arm_and_look() {
+            self.shared.ring();
+        } else {
+            self.set_timer();
+        }
+        self.shared.lock().stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Sets the timer for the next pass, so that heartbeats continue while the application waits on the descriptor.
+    fn set_timer(&self) {
+        let due_ms = self.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
+        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
+            tracing::error!(%error, "cannot set a timer: heartbeats depend on the application's calls");
+        }
+    }
+
+    /// Runs one pass; returns true if anything changed. For applications that call it in a loop and never wait on the
+    /// descriptor.
+    pub fn poll(&mut self) -> bool {
+        !self.shared.life.is_over() && self.pass()
+    }
+
+    /// Dispatches and sleeps in turn until `done` returns true (result true) or `timeout` has passed (result false).
+    pub fn wait(&mut self, timeout: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Error> {
+        let deadline = after(timeout);
+        loop {
+            let stopped = self.dispatch();
+            if done() {
+                return Ok(true);
+            }
+            stopped?;
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            self.block(Some(deadline - now));
+        }
+    }
+
+    /// Leaves the group like [`crate::Group::leave`], for a group that the application drives.
+    pub fn leave(self, timeout: Duration) -> Result<(), Error> {
+        self.shared.begin_leave(timeout)?;
+        self.finish_leave(timeout, timeout)
+    }
+
+    /// Completes a leave that has begun: `left` is the remaining part of its `timeout`. For the C ABI.
+    #[doc(hidden)]
+    pub fn finish_leave(mut self, left: Duration, timeout: Duration) -> Result<(), Error> {
+        let deadline = after(left);
+        while !self.ended() {
+            if Instant::now() >= deadline {
+                self.shared.end(Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) }));
+                break;
+            }
+            if !self.pass() {
+                self.sleep(Some(deadline.saturating_duration_since(Instant::now())));
+            }
+        }
+        self.shared.lock().ended.clone().unwrap_or(Ok(()))
+    }
+}

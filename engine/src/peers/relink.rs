@@ -1,0 +1,341 @@
+//! Makes broken links again while the end of an epoch is undecided. `node/relink.rs` decides when that is allowed.
+//!
+//! Both processes of a broken link dial; where the network works in one direction only, one of them succeeds. The
+//! process in the lower slot dials first, after a pause within which most failures are decided: a dead process is not
+//! dialled in the middle of its failover. The other one dials only when the link has been down for a while, so that two
+//! dials rarely cross. One thread dials for all links of a process. It runs while there are links to dial, and does not
+//! block on any of them.
+
+use crate::error::Error;
+use crate::fabric::Slot;
+use crate::meet::questions::{self, Place, Reply, Request};
+use crate::peers::acceptor;
+use crate::peers::linking::{self, Linking};
+use crate::shared::Shared;
+use crate::shared::requests::PeerRequest;
+use crate::thread::{self, OWN_STACK_BYTES};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use socket2::Socket;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Pause between two dials of one process, and the maximum random addition in milliseconds.
+const PAUSE: Duration = Duration::from_millis(200);
+const JITTER_MS: u64 = 100;
+/// Pause after a link was handed to the driver, which takes it in its next pass.
+const HANDED_OVER: Duration = Duration::from_secs(1);
+/// Time limit for a dial, up to the answer.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// Interval at which the thread checks the list of links to dial, in milliseconds.
+const LOOK_MS: u8 = 20;
+
+/// The process that dials, and its means to make a link.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) linking: Linking,
+    pub(crate) group_id: u64,
+    pub(crate) me: Place,
+}
+
+/// The thread that dials. It ends when this is dropped.
+pub(crate) struct Dialler(Arc<Mutex<Work>>);
+
+/// The links that the thread dials.
+struct Work {
+    over: bool,
+    /// The present view. Its end is undecided.
+    view: u64,
+    places: Vec<Place>,
+}
+
+impl Dialler {
+    /// Starts the thread. The end of `view` is undecided, and `places` are the processes to dial.
+    pub(crate) fn start(caller: Caller, view: u64, places: Vec<Place>) -> Result<Dialler, Error> {
+        let work = Arc::new(Mutex::new(Work { over: false, view, places }));
+        let dials = Dials { work: work.clone(), caller, attempts: Vec::new() };
+        thread::spawn("galerna-relink", "makes broken links again", OWN_STACK_BYTES, move || dials.run())?;
+        Ok(Dialler(work))
+    }
+
+    /// Replaces the list of processes to dial.
+    pub(crate) fn set(&self, view: u64, places: Vec<Place>) {
+        let mut work = lock(&self.0);
+        (work.view, work.places) = (view, places);
+    }
+}
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        lock(&self.0).over = true;
+    }
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The state of the dialling thread.
+struct Dials {
+    work: Arc<Mutex<Work>>,
+    caller: Caller,
+    attempts: Vec<Attempt>,
+}
+
+/// A process that is dialled repeatedly.
+struct Attempt {
+    place: Place,
+    /// Number of dials so far.
+    count: usize,
+    /// The time at which the next dial begins.
+    next: Instant,
+    dial: Option<Dial>,
+}
+
+impl Dials {
+    fn run(mut self) {
+        loop {
+            let (view, places) = match &*lock(&self.work) {
+                Work { over: true, .. } => return,
+                Work { view, places, .. } => (*view, places.clone()),
+            };
+            let before = self.attempts.len();
+            self.attempts.retain(|attempt| places.contains(&attempt.place));
+            if self.attempts.len() < before {
+                // One link works again, so the outage is over, and the other members should return before the group
+                // goes on. Connections that are not established yet are begun anew: they may date from the outage, and
+                // TCP retries them only after a second.
+                for attempt in &mut self.attempts {
+                    attempt.next = Instant::now();
+                    attempt.dial = attempt.dial.take().filter(|dial| dial.sent > 0);
+                }
+            }
+            for place in places {
+                if !self.attempts.iter().any(|attempt| attempt.place == place) {
+                    self.attempts.push(Attempt { place, count: 0, next: Instant::now(), dial: None });
+                }
+            }
+            for at in 0..self.attempts.len() {
+                self.begin(at, view);
+            }
+            self.wait();
+            for at in 0..self.attempts.len() {
+                self.go_on(at, view);
+            }
+        }
+    }
+
+    /// Dials if it is time.
+    fn begin(&mut self, at: usize, view: u64) {
+        let Dials { caller: Caller { me, group_id, .. }, attempts, .. } = self;
+        let attempt = &mut attempts[at];
+        if attempt.dial.is_some() || Instant::now() < attempt.next {
+            return;
+        }
+        attempt.count += 1;
+        let request = Request::Relink { group_id: *group_id, view, from: me.clone(), to: attempt.place.clone() };
+        match Dial::new(&attempt.place.address, attempt.count, view, &request) {
+            Ok(dial) => attempt.dial = Some(dial),
+            Err(error) => attempt.failed(&error),
+        }
+    }
+
+    /// Waits until a dial can continue, or until the next check is due.
+    fn wait(&self) {
+        let dials = self.attempts.iter().filter_map(|attempt| attempt.dial.as_ref());
+        let mut fds: Vec<_> = dials.map(|dial| PollFd::new(dial.socket.as_fd(), dial.waits_for())).collect();
+        if let Err(error) = nix::poll::poll(&mut fds, PollTimeout::from(LOOK_MS)) {
+            tracing::debug!(%error, "waiting for those who are dialled");
+            std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS)));
+        }
+    }
+
+    fn go_on(&mut self, at: usize, view: u64) {
+        let attempt = &mut self.attempts[at];
+        let Some(dial) = &mut attempt.dial else { return };
+        let asked = dial.view;
+        let error = match dial.step() {
+            Ok(None) if Instant::now() < dial.deadline => return,
+            Ok(None) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
+            Ok(Some(Reply::Linked {})) => {
+                let Some(Dial { socket, .. }) = attempt.dial.take() else { return };
+                match linking::connection(socket, attempt.place.slot, &self.caller.linking, true) {
+                    Ok(connection) => {
+                        attempt.next = Instant::now() + HANDED_OVER;
+                        let peer = attempt.place.peer();
+                        return self.caller.shared.request(PeerRequest::Relink {
+                            peer,
+                            view,
+                            dialled: true,
+                            connection,
+                        });
+                    }
+                    Err(error) => error,
+                }
+            }
+            Ok(Some(Reply::GoneOn { view: next, left })) => {
+                tracing::info!(
+                    member = attempt.place.id,
+                    view = next,
+                    left,
+                    "the group has gone on without this member"
+                );
+                self.caller.shared.request(PeerRequest::GoneOn { peer: attempt.place.peer(), view: asked, left });
+                io::Error::other(format!("view {next} began without this member"))
+            }
+            Ok(Some(other)) => io::Error::other(format!("it answers {other:?}")),
+            Err(error) => error,
+        };
+        attempt.failed(&error);
+    }
+}
+
+impl Attempt {
+    fn failed(&mut self, error: &io::Error) {
+        tracing::debug!(%error, member = self.place.id, address = self.place.address, "a broken link is not made again yet");
+        self.dial = None;
+        let jitter_ms = RandomState::new().hash_one(self.count) % JITTER_MS;
+        self.next = Instant::now() + PAUSE + Duration::from_millis(jitter_ms);
+    }
+}
+
+/// A question on its way. None of its steps blocks.
+struct Dial {
+    /// The view of this process when it asked.
+    view: u64,
+    socket: Socket,
+    question: Vec<u8>,
+    sent: usize,
+    heard: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Dial {
+    fn new(address: &str, count: usize, view: u64, request: &Request) -> io::Result<Dial> {
+        let question = questions::question(request)?;
+        let socket = questions::begin_connect(address, count)?;
+        Ok(Dial { view, socket, question, sent: 0, heard: Vec::new(), deadline: Instant::now() + ANSWER_TIME })
+    }
+
+    fn waits_for(&self) -> PollFlags {
+        if self.sent < self.question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    /// Sends and receives as much as possible without blocking. Returns the answer once it is complete; reads no byte
+    /// beyond it.
+    fn step(&mut self) -> io::Result<Option<Reply>> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        let later = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected)
+        };
+        while self.sent < self.question.len() {
+            match self.socket.send_with_flags(&self.question[self.sent..], libc::MSG_NOSIGNAL) {
+                Ok(count) => self.sent += count,
+                Err(error) if later(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        loop {
+            let missing = match questions::answer_of(&self.heard)? {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(missing) => missing,
+            };
+            let mut more = vec![0; missing];
+            match self.socket.read(&mut more) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+                Ok(count) => self.heard.extend_from_slice(&more[..count]),
+                Err(error) if later(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Handles the request of a member to make its link with this one again. Runs in a visitor's thread.
+pub(crate) fn answer(
+    mut socket: Socket,
+    sign: &acceptor::LocalIdentity,
+    shared: &Shared,
+    asked: (u64, u64),
+    places: (&Place, &Place),
+) -> io::Result<()> {
+    let ((group_id, view), (from, to)) = (asked, places);
+    if group_id != sign.group_id || to.peer() != sign.me || !is_other(from.slot, sign.me.slot) {
+        let reason = format!("this is member {} of another life or group", sign.me.id);
+        return questions::answer(&mut socket, &Reply::Refused { reason });
+    }
+    // A process that was paused finds all requests from that time. Most of their senders have given up.
+    still_there(&socket)?;
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.request(PeerRequest::MayRelink { peer: from.peer(), view, reply });
+    let busy = |_| Reply::Later { reason: "this member is busy".to_owned() };
+    let reply = answer.recv_timeout(linking::STEP_TIME).unwrap_or_else(busy);
+    if reply != (Reply::Linked {}) {
+        return questions::answer(&mut socket, &reply);
+    }
+    still_there(&socket)?;
+    questions::answer(&mut socket, &reply)?;
+    let connection = linking::connection(socket, from.slot, &sign.linking, true)?;
+    shared.request(PeerRequest::Relink { peer: from.peer(), view, dialled: false, connection });
+    Ok(())
+}
+
+/// Checks that the other end still waits for an answer: the connection is open, and no more bytes have arrived.
+fn still_there(socket: &Socket) -> io::Result<()> {
+    let mut byte = [MaybeUninit::uninit()];
+    match socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it asked to make a link again, and has given up")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent more than its question")),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_other(slot: Slot, me: Slot) -> bool {
+    slot < crate::fabric::SLOTS && slot != me
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Group;
+    use crate::config::{Config, FabricKind, Member, MemberId, SubgroupId};
+    use crate::multicast::{Delivery, Mode};
+
+    /// Requests with wrong slots, incarnations and views have no effect, and the group continues.
+    #[test]
+    fn a_link_is_made_again_with_members_only() {
+        let address = format!("127.0.0.1:{}", crate::meet::tests::free_port());
+        let member = Member { id: MemberId(1), address: address.clone() };
+        let config = Config::new("relink", FabricKind::Tcp, vec![member]).with_member(MemberId(1));
+        let group = Group::join(config.clone(), |_: Delivery<'_>| {}).unwrap();
+        let ask = |request| questions::ask(&address, &request, linking::STEP_TIME).unwrap().1;
+        let (name, agreed) = ("relink".to_owned(), config.agreed());
+        let (dialled, listens_at) = acceptor::tests::answers_once(7);
+        let admitted = ask(Request::Join { group: name, agreed, id: 2, incarnation: 7, address: listens_at });
+        dialled.join().unwrap();
+        let Reply::Admitted { group_id, me: admitted, others, .. } = admitted else { panic!("{admitted:?}") };
+        let member = others[0].clone();
+        let from = |slot| Place { slot, ..admitted.clone() };
+        let strangers = [from(admitted.slot), from(member.slot), from(crate::fabric::SLOTS), from(usize::MAX >> 1)];
+        for (from, view) in
+            strangers.into_iter().flat_map(|from| [0, 1, u64::MAX >> 1].map(|view| (from.clone(), view)))
+        {
+            let reply = ask(Request::Relink { group_id, view, from, to: member.clone() });
+            assert!(matches!(reply, Reply::Refused { .. } | Reply::Later { .. }), "{reply:?}");
+        }
+        for (group_id, incarnation) in [(group_id ^ 1, member.incarnation), (group_id, member.incarnation ^ 1)] {
+            let to = Place { incarnation, ..member.clone() };
+            let reply = ask(Request::Relink { group_id, view: 0, from: admitted.clone(), to });
+            assert!(matches!(&reply, Reply::Refused { reason } if reason.contains("another life")), "{reply:?}");
+        }
+        group.send(SubgroupId(0), Mode::Safe, b"x", Duration::from_secs(10)).unwrap();
+        group.flush(SubgroupId(0), 0, Duration::from_secs(10)).unwrap();
+    }
+}
