@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::args::Fabric;
 use clap::Args;
-use galerna::config::Verbs;
+use galerna::Verbs;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
@@ -98,8 +98,8 @@ impl AcrossArgs {
         if let Some(twice) = addresses.iter().enumerate().find(|(n, a)| addresses[..*n].contains(a)) {
             return Err(format!("--across names {} twice", twice.1).into());
         }
-        if addresses.len() < 2 || addresses.len() > galerna::config::MEMBERS_MAX {
-            let most = galerna::config::MEMBERS_MAX;
+        if addresses.len() < 2 || addresses.len() > galerna::MEMBERS_MAX {
+            let most = galerna::MEMBERS_MAX;
             return Err(format!("--across needs 2 to {most} addresses, not {}", addresses.len()).into());
         }
         if let Some(index) = self.index {

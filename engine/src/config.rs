@@ -2,50 +2,21 @@
 //!
 //! The repository's `README.md` lists every key with its default and unit. An unknown key is an error.
 
+pub(crate) mod address;
 mod log;
 mod verbs;
 
 pub use log::LogConfig;
-pub(crate) use log::{hash, is_directory_name};
+pub(crate) use log::is_directory_name;
 pub use verbs::Verbs;
 
 use crate::error::Error;
-use crate::meet::{address, listen::ListenAt};
+use crate::types::MemberId;
+use address::ListenAt;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
-
-/// The id of a member, as given in the configuration. It is unique within the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(transparent)]
-pub struct MemberId(pub u32);
-
-/// The number of a subgroup. So far the only one is 0, which contains every member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubgroupId(pub u16);
-
-impl fmt::Display for MemberId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Formats the ids as "1, 2".
-pub(crate) fn list(members: &[MemberId]) -> String {
-    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Formats the ids as "member 1" or "members 1, 2".
-pub(crate) fn named(members: &[MemberId]) -> String {
-    format!("member{} {}", if members.len() == 1 { "" } else { "s" }, list(members))
-}
-
-impl fmt::Display for SubgroupId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The transport that carries the group's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]

@@ -1,8 +1,8 @@
 //! The error type of the engine. A text states the problem, the offending value and the remedy.
 
-use crate::config::{MemberId, SubgroupId};
-use crate::log::Version;
 use crate::shortage;
+use crate::types::Version;
+use crate::types::{MemberId, SubgroupId};
 use std::sync::Arc;
 
 /// All errors of the engine. Cheap to clone: the reason why a group stopped is returned to every caller.

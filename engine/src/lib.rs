@@ -1,8 +1,8 @@
 //! Galerna: an RDMA-first replication engine.
 //!
-//! Every member of a group delivers the same messages in the same order. A lock-free *shared state table* ([`sst`])
-//! carries monotone counters between members by one-sided writes ([`fabric`]). Each member derives from these counters
-//! which messages are stable. So nothing on the data path waits for a leader or a round trip ([`multicast`]).
+//! Every member of a group delivers the same messages in the same order. A lock-free *shared state table* carries
+//! monotone counters between members by one-sided writes. Each member derives from these counters which messages are
+//! stable. So nothing on the data path waits for a leader or a round trip.
 //!
 //! An application holds a [`Group`]:
 //!
@@ -24,35 +24,42 @@
 mod api;
 mod app;
 mod bootstrap;
-pub mod config;
+mod config;
 mod driver;
-pub mod error;
-pub mod fabric;
+mod error;
 mod interrupt;
 pub mod log;
-#[doc(hidden)]
-pub mod meet;
-pub mod membership;
-pub mod multicast;
-pub mod node;
+mod membership;
+mod node;
 mod peers;
 mod planted;
-#[doc(hidden)]
-pub mod process;
 mod shared;
 mod shortage;
-pub mod sst;
 mod sync;
 mod thread;
+mod types;
+
+// Not for applications, and free to change: the benchmarks, the C ABI and the tests of hostile peers use these.
+#[doc(hidden)]
+pub mod fabric;
+#[doc(hidden)]
+pub mod meet;
+#[doc(hidden)]
+pub mod multicast;
+#[doc(hidden)]
+pub mod process;
+#[doc(hidden)]
+pub mod sst;
 
 pub use api::{Group, Reservation};
 pub use app::{Frontiers, Handler, View};
 pub use bootstrap::{RecoverError, Recovered, recover};
-pub use config::{Config, FabricKind, LogConfig, Member, MemberId, SubgroupId};
+pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verbs};
 pub use driver::Driver;
 pub use error::Error;
-pub use multicast::{Delivery, Mode, Stats};
+pub use multicast::{Delivery, Stats};
 pub use shared::flush::Flush;
+pub use types::{MemberId, Mode, SubgroupId, Version};
 
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]

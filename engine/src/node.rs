@@ -9,14 +9,14 @@ mod logging;
 mod relink;
 mod restart;
 
-pub use logging::{CLOCK, HARD_STATE};
-pub use restart::{LogNeed, Recovery};
+pub(crate) use logging::{CLOCK, HARD_STATE};
+pub(crate) use restart::Recovery;
 
-use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{Admission, Cause, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
 use crate::multicast::{End, Multicast, Origin, Sink, Stats, StreamConfig, ViewConfig, Violation};
+use crate::types::MemberId;
 use ending::Fetches;
 use logging::Logging;
 use restart::Restart;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 /// The phase of a node, from its start to its end.
 #[derive(Debug, Clone)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// A founder that waits until every member runs view 0.
     Founding,
     /// A joiner that waits to be named in a view.
@@ -46,7 +46,7 @@ pub enum Phase {
 }
 
 /// See the module.
-pub struct Node {
+pub(crate) struct Node {
     fabric: Box<dyn Fabric>,
     membership: Membership,
     multicast: Multicast,
@@ -67,7 +67,7 @@ pub struct Node {
 
 impl Node {
     /// Creates a process without a view, over its fabric and its rows there (the membership's and the subgroup's).
-    pub fn new(
+    pub(crate) fn new(
         me: Peer,
         fabric: Box<dyn Fabric>,
         row: Arc<Row>,
@@ -93,7 +93,7 @@ impl Node {
     }
 
     /// Links this process over `connection` with `peer`. The place of `peer` was given in view `since`.
-    pub fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
+    pub(crate) fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
         let taken = self.membership.is_stranger(peer) || self.membership.is_given_since(peer.slot, since);
         if peer.slot == self.membership.me().slot || taken {
             return Err(Error::Misuse("a link to a slot that another process holds"));
@@ -121,7 +121,7 @@ impl Node {
     /// too.
     ///
     /// `origin` is that of every founder's subgroup.
-    pub fn found(&mut self, founders: &[Peer], origin: Origin) {
+    pub(crate) fn found(&mut self, founders: &[Peer], origin: Origin) {
         let view = View::first(founders, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
         let seat = |peer: &Peer| StreamConfig { slot: peer.slot, id: peer.id, voter: true, start };
@@ -144,7 +144,7 @@ impl Node {
     ///
     /// `now_ms` is any monotone clock in milliseconds. `sink` takes the deliveries, and reports when the pass must end
     /// so that heartbeats continue. Returns true if anything moved, so that another pass is worthwhile.
-    pub fn poll(&mut self, now_ms: u64, sink: &mut impl Sink) -> bool {
+    pub(crate) fn poll(&mut self, now_ms: u64, sink: &mut impl Sink) -> bool {
         // A running process makes a pass at least at each heartbeat, so a longer gap counts only in part.
         let elapsed_ms = now_ms.saturating_sub(self.clock_ms);
         let counted_ms = elapsed_ms.min(3 * self.membership.beat_ms() / 2 + 1);
@@ -183,7 +183,7 @@ impl Node {
     }
 
     /// When the next pass is due even if nothing arrives, in milliseconds of the clock of [`Node::poll`].
-    pub fn next_pass_ms(&self) -> u64 {
+    pub(crate) fn next_pass_ms(&self) -> u64 {
         let look = self.membership.next_look_ms();
         let due = match self.phase {
             Phase::Running | Phase::Leaving | Phase::Restarting if self.membership.is_wedged() => {
@@ -380,40 +380,40 @@ impl Node {
     }
 
     /// Stops for a reason of this process's own. The other members see it fail.
-    pub fn fail(&mut self, error: Error) {
+    pub(crate) fn fail(&mut self, error: Error) {
         self.stop(error);
     }
 
     /// Begins to leave. The caller must not accept messages from the application any more.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if matches!(self.phase, Phase::Running) {
             self.phase = Phase::Leaving;
         }
     }
 
     /// This process.
-    pub fn me(&self) -> Peer {
+    pub(crate) fn me(&self) -> Peer {
         self.membership.me()
     }
 
     /// Whether this process is a voter of the present view, which means that it has the whole state.
-    pub fn is_voter(&self) -> bool {
+    pub(crate) fn is_voter(&self) -> bool {
         let me = self.membership.me();
         self.view().is_some_and(|view| view.members.iter().any(|member| member.peer == me && member.voter))
     }
 
     /// Notes that this process has the application's state, so that it can become a voter.
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         self.membership.ready(&mut *self.fabric);
     }
 
     /// Whether this member leads the group, as far as it knows. The leader gives places to joiners.
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         matches!(self.phase, Phase::Running) && self.membership.view().is_some() && self.membership.is_leader()
     }
 
     /// Gives a joiner a place, if this member leads the group.
-    pub fn admit(&mut self, id: MemberId, incarnation: u64) -> Result<Admission, Refusal> {
+    pub(crate) fn admit(&mut self, id: MemberId, incarnation: u64) -> Result<Admission, Refusal> {
         match self.phase {
             Phase::Running => self.membership.admit(id, incarnation, self.now_ms),
             _ => Err(Refusal::Busy("this member is not in the group, or leaves it")),
@@ -441,48 +441,48 @@ impl Node {
     }
 
     /// Whether the present view's epoch is ending here.
-    pub fn is_between_views(&self) -> bool {
+    pub(crate) fn is_between_views(&self) -> bool {
         self.membership.is_wedged() || self.membership.is_decided()
     }
 
     /// Takes the view changes since the last call. Each comes after all deliveries of the previous view, which have
     /// been made, and before those of its own view.
-    pub fn take_changes(&mut self) -> Vec<ViewChange> {
+    pub(crate) fn take_changes(&mut self) -> Vec<ViewChange> {
         std::mem::take(&mut self.changes)
     }
 
     /// Takes the faults of members observed since the last call.
-    pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn take_faults(&mut self) -> Vec<(MemberId, String)> {
         self.membership.take_faults()
     }
 
     /// The present phase.
-    pub fn phase(&self) -> &Phase {
+    pub(crate) fn phase(&self) -> &Phase {
         &self.phase
     }
 
     /// The present view; `None` before the first.
-    pub fn view(&self) -> Option<&View> {
+    pub(crate) fn view(&self) -> Option<&View> {
         self.membership.view()
     }
 
     /// Whether all links are down, so that nothing is left to poll for.
-    pub fn closed(&self) -> bool {
+    pub(crate) fn closed(&self) -> bool {
         self.fabric.closed()
     }
 
     /// The subgroup of all members.
-    pub fn multicast(&self) -> &Multicast {
+    pub(crate) fn multicast(&self) -> &Multicast {
         &self.multicast
     }
 
     /// The fabric, for a caller that waits on its descriptor.
-    pub fn fabric(&mut self) -> &mut dyn Fabric {
+    pub(crate) fn fabric(&mut self) -> &mut dyn Fabric {
         &mut *self.fabric
     }
 
     /// Counters of the subgroup, including those of the fabric.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats { fabric: self.fabric.stats(), ..self.multicast.stats() }
     }
 }

@@ -5,7 +5,8 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
-use galerna::log::{Log, LogOptions, Version};
+use galerna::Version;
+use galerna::log::{Log, LogOptions};
 use galerna::{
     Config, Delivery, Driver, Error, FabricKind, Flush, Group, LogConfig, Member, MemberId, Mode, Reservation,
     SubgroupId,

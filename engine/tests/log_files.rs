@@ -4,7 +4,8 @@
 #[path = "common/small_disk.rs"]
 mod small_disk;
 
-use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket, Version};
+use galerna::Version;
+use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket};
 use galerna::{Config, Delivery, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};

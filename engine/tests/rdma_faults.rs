@@ -4,7 +4,7 @@
 
 mod common;
 
-use galerna::config::Verbs;
+use galerna::Verbs;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

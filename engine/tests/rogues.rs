@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use galerna::fabric::meet::meet_tcp;
+use galerna::meet::meet_tcp;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -200,7 +200,7 @@ pub unsafe extern "C" fn galerna_checkpoint(
 
 /// Writes a checkpoint. If this thread drives the group, another thread waits for the checkpoint, so that this one can
 /// dispatch.
-fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Result<engine::log::Version, Error> {
+fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Result<engine::Version, Error> {
     let group = &member.group;
     // In a group without a log this fails at once.
     group.read_log(subgroup)?;
@@ -231,7 +231,7 @@ fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Resul
     done
 }
 
-fn ended(thread: JoinHandle<Result<engine::log::Version, Error>>) -> Result<engine::log::Version, Error> {
+fn ended(thread: JoinHandle<Result<engine::Version, Error>>) -> Result<engine::Version, Error> {
     let lost = |_| Err(Error::Internal("the thread of a checkpoint panicked".to_owned()));
     thread.join().unwrap_or_else(lost)
 }

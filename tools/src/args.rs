@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use galerna::log::Version;
+use galerna::Version;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,8 @@
 //! Formats records, versions and times.
 
 use galerna::Mode;
-use galerna::log::{Entry, Kind, Version};
+use galerna::Version;
+use galerna::log::{Entry, Kind};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};

@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::args::{Place, RangeArgs};
 use galerna::Error;
-use galerna::log::{Entry, Iter, Log, ReadOnlyLog, Version};
+use galerna::Version;
+use galerna::log::{Entry, Iter, Log, ReadOnlyLog};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 

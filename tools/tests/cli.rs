@@ -1,7 +1,8 @@
 //! The tool on real logs: complete, torn, damaged, being written, and missing.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-use galerna::log::{Kind, Log, LogOptions, Record, Version};
+use galerna::Version;
+use galerna::log::{Kind, Log, LogOptions, Record};
 use galerna::{MemberId, Mode};
 use serde_json::Value;
 use std::fs;

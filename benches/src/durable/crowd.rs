@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::measure::now_ns;
-use galerna::config::Member as Listed;
+use galerna::Member as Listed;
 use galerna::{Config, Delivery, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;

@@ -1,14 +1,15 @@
 //! Additional functions of a group with a log: how far it is durable, reading it, and checkpoints.
 
 use crate::app::Frontiers;
-use crate::config::SubgroupId;
 use crate::error::Error;
-use crate::log::{Log, LogStats, Reader, Version};
+use crate::log::{Log, LogStats, Reader};
 use crate::peers::log_store::DISK_TIME;
 use crate::shared::after;
 use crate::shared::requests::CheckpointRequest;
 use crate::shared::snapshot::Snapshot;
 use crate::thread;
+use crate::types::SubgroupId;
+use crate::types::Version;
 use crate::{Flush, Group};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};

@@ -10,13 +10,15 @@ pub use reservation::Reservation;
 
 use crate::app::{Handler, View};
 use crate::bootstrap::join;
-use crate::config::{Config, MemberId, SubgroupId};
+use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::multicast::{Claim, Mode, SendRing, Stats};
+use crate::multicast::{Claim, SendRing, Stats};
 use crate::shared::flush::Flush;
 use crate::shared::{Shared, after};
 use crate::thread;
+use crate::types::Mode;
+use crate::types::{MemberId, SubgroupId};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Ring bytes that an application fills in place.
 
 use crate::error::Error;
-use crate::multicast::{Claim, Mode, Reserved, SendRing};
+use crate::multicast::{Claim, Reserved, SendRing};
 use crate::shared::Shared;
+use crate::types::Mode;
 use std::ops::{Deref, DerefMut};
 
 /// Ring bytes to fill in place. [`Reservation::commit`] sends them; dropping the reservation sends nothing.
@@ -21,7 +22,7 @@ impl Reservation<'_> {
     /// # Errors
     /// The message is not sent, and this returns [`Error::Misuse`] if the group does not support the mode
     /// ([`Mode::Durable`] without a log), or [`Error::Left`] if a leave has dropped the reservation (see
-    /// [`Group::leave`]).
+    /// [`crate::Group::leave`]).
     #[inline(always)]
     pub fn commit(self, mode: Mode) -> Result<(), Error> {
         self.shared.life.check()?;

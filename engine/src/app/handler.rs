@@ -1,9 +1,9 @@
 //! The callbacks of an application.
 
 use crate::app::View;
-use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::Delivery;
+use crate::types::MemberId;
 use std::io::Read;
 
 /// The application's callbacks, including the transfer of its state to a joiner.

@@ -1,7 +1,7 @@
 //! Views, as an application sees them.
 
-use crate::config::MemberId;
 use crate::membership::{Departure, ViewChange};
+use crate::types::MemberId;
 
 /// The members of the group, and the changes since the former view.
 ///

@@ -1,6 +1,6 @@
 //! Brings a process into a running group: it asks to be admitted, then links with all other processes.
 
-use crate::config::{Config, FabricKind, MemberId};
+use crate::config::{Config, FabricKind};
 use crate::error::Error;
 use crate::meet::check;
 use crate::meet::questions::{self, Place, Reply, Request};
@@ -10,6 +10,7 @@ use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::shortage;
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::MemberId;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use crate::app::Handler;
 use crate::bootstrap::idle::Idle;
 use crate::bootstrap::join::{Attempt, Durable, Ready, Wake, incarnation, node, specs};
-use crate::config::{Config, MemberId};
+use crate::config::Config;
 use crate::error::Error;
 use crate::fabric::SetupError;
 use crate::log::wall_ns;
@@ -17,6 +17,7 @@ use crate::peers::contacts::{Contacts, LOOK_TIME};
 use crate::peers::linking;
 use crate::peers::log_store::LogStore;
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::MemberId;
 use socket2::Socket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

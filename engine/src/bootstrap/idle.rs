@@ -3,13 +3,14 @@
 //! Other processes ask whether the group runs, possibly because this process is one of their contacts. Without an
 //! answer they would not found the group. The thread in this module answers while this process asks to be admitted.
 
-use crate::config::{Config, MemberId};
+use crate::config::Config;
 use crate::error::Error;
 use crate::meet;
 use crate::meet::listen::Listening;
 use crate::meet::questions::{self, First, Reply, Request};
 use crate::peers::contacts::Contacts;
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::MemberId;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;

@@ -1,12 +1,15 @@
 //! Makes a new group from one member's log, after the disks of too many other members are lost.
 
-use crate::config::{MemberId, is_directory_name, list, named};
+use crate::config::is_directory_name;
 use crate::error::Error;
-use crate::log::{Identity, Kind, Log, LogOptions, OsDisk, ReadOnlyLog, Record, Version, wall_ns};
+use crate::log::{Identity, Kind, Log, LogOptions, OsDisk, ReadOnlyLog, Record, wall_ns};
 use crate::membership::HardState;
-use crate::multicast::{Mode, TAIL, Tail};
+use crate::multicast::{TAIL, Tail};
 use crate::node::HARD_STATE;
 use crate::peers::log_store::{PLACES, Places};
+use crate::types::Mode;
+use crate::types::Version;
+use crate::types::{MemberId, list, named};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;

@@ -5,7 +5,6 @@
 
 use crate::bootstrap::admission;
 use crate::config::Config;
-use crate::config::MemberId;
 use crate::error::Error;
 use crate::meet::ask::Asker;
 use crate::meet::check;
@@ -15,6 +14,7 @@ use crate::peers::linking::{self, Linking};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::MemberId;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

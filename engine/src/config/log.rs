@@ -1,8 +1,8 @@
 //! The configuration of the group's log.
 
-use super::MemberId;
 use crate::error::Error;
-use crate::log::SEGMENT_BYTES_DEFAULT;
+use crate::log::{SEGMENT_BYTES_DEFAULT, hash};
+use crate::types::MemberId;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -136,13 +136,6 @@ fn unescaped(name: &str) -> Option<String> {
         plain.extend_from_slice(&part.as_bytes()[2..]);
     }
     String::from_utf8(plain).ok()
-}
-
-/// The 128-bit FNV-1a hash. It is part of the format on disk and must not change.
-pub(crate) fn hash(bytes: &[u8]) -> u128 {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use super::newcomer::Newcomer;
 use crate::app::{Handler, View, text_of};
-use crate::config::MemberId;
 use crate::error::Error;
 use crate::multicast::Delivery;
 use crate::node::Node;
 use crate::shared::Shared;
 use crate::shared::pulse::Timed;
 use crate::shared::snapshot::{Covered, Snapshot};
+use crate::types::MemberId;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

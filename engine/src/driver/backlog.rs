@@ -3,9 +3,10 @@
 //! They are copied out of the rings, so that no sender waits for the joiner.
 
 use crate::app::View;
-use crate::config::{MemberId, SubgroupId};
-use crate::multicast::{Delivery, Mode};
+use crate::multicast::Delivery;
 use crate::shared::snapshot::Covered;
+use crate::types::Mode;
+use crate::types::{MemberId, SubgroupId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::mending::Mending;
 use super::newcomer::Newcomer;
-use crate::config::{FabricKind, MemberId};
+use crate::config::FabricKind;
 use crate::meet::questions::{Place, Reply};
 use crate::membership::{self, Admission, Departure, Peer, Refusal, ViewChange};
 use crate::node::Node;
@@ -14,6 +14,7 @@ use crate::peers::log_store::{PLACES, Places};
 use crate::peers::relink::Caller;
 use crate::shared::requests::PeerRequest;
 use crate::shared::snapshot::{NoState, Snapshot};
+use crate::types::MemberId;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;

@@ -71,7 +71,8 @@ impl DiskWatchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FabricKind, Member, MemberId};
+    use crate::config::{FabricKind, Member};
+    use crate::types::MemberId;
 
     fn watchdog() -> DiskWatchdog {
         let member = Member { id: MemberId(1), address: "127.0.0.1:1".to_owned() };

@@ -20,9 +20,10 @@
 //! another place or from another log is not valid. The payload has a separate checksum: a reader can step from header
 //! to header, and the search for evidence of damage reads only headers.
 
-use super::{Kind, Record, Version};
-use crate::config::MemberId;
-use crate::multicast::Mode;
+use super::{Kind, Record};
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 
 pub(super) const HEAD_BYTES: usize = 64;
 const MAGIC: u32 = u32::from_le_bytes(*b"GREC");
@@ -55,6 +56,12 @@ impl Stamp {
     }
 }
 
+/// The 128-bit FNV-1a hash. It is part of the format on disk and must not change.
+pub(crate) fn hash(bytes: &[u8]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
 /// The bytes that a record with a payload of `payload` bytes takes on disk.
 pub(super) fn record_bytes(payload: usize) -> usize {
     (HEAD_BYTES + payload).next_multiple_of(8)

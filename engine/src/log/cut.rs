@@ -1,6 +1,5 @@
 //! Removes records: an unconfirmed end of the log, or a beginning that is no longer needed.
 
-use super::Version;
 use super::disk::File;
 use super::failure::{Step, full_or_final};
 use super::index::{self, Key};
@@ -8,6 +7,7 @@ use super::segment::{End, index_name, segment_name};
 use super::store::{Store, temporary};
 use super::table::Segment;
 use crate::error::Error;
+use crate::types::Version;
 use std::sync::Arc;
 
 impl Store {
@@ -18,7 +18,7 @@ impl Store {
     ///
     /// The rest of the cut segment is copied into a new file, which needs the space of one segment. The old file is not
     /// changed, because a reader may still hold bytes of it, even in a process that had the log open before.
-    pub fn cut(&mut self, from: Version) -> Result<(), Error> {
+    pub(crate) fn cut(&mut self, from: Version) -> Result<(), Error> {
         self.go_on()?;
         let result = self.cut_step(from);
         self.settle(result)
@@ -133,7 +133,7 @@ impl Store {
     /// Removes, durably, each segment in which all records have a version less than `before`. The last segment stays.
     ///
     /// So some records before `before` may remain. [`Reader::oldest`](super::Reader::oldest) returns the oldest one.
-    pub fn trim(&mut self, before: Version) -> Result<(), Error> {
+    pub(crate) fn trim(&mut self, before: Version) -> Result<(), Error> {
         self.go_on()?;
         let result = self.trim_step(before);
         self.settle(result)

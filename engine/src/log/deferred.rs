@@ -2,10 +2,11 @@
 //!
 //! Requests wait in memory. They reach the log once it has all earlier records.
 
-use super::{Journal, Kind, Record, Ticket, Version};
-use crate::config::MemberId;
+use super::{Journal, Kind, Record, Ticket};
 use crate::error::Error;
-use crate::multicast::Mode;
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,14 +48,14 @@ struct State {
 }
 
 /// A journal that keeps requests in memory until [`Release::release`] is called.
-pub struct DeferredJournal(Arc<Mutex<State>>);
+pub(crate) struct DeferredJournal(Arc<Mutex<State>>);
 
 /// Connects a [`DeferredJournal`] journal to its log.
 #[derive(Clone)]
-pub struct Release(Arc<Mutex<State>>);
+pub(crate) struct Release(Arc<Mutex<State>>);
 
 /// Creates a journal that waits for its log, and the handle that releases it.
-pub fn deferred() -> (DeferredJournal, Release) {
+pub(crate) fn deferred() -> (DeferredJournal, Release) {
     let state = Arc::new(Mutex::new(State::default()));
     (DeferredJournal(state.clone()), Release(state))
 }
@@ -86,7 +87,7 @@ impl State {
 
 impl Release {
     /// Passes all waiting requests to the log, which must have every earlier record by now.
-    pub fn release(&self, mut log: Box<dyn Journal>) {
+    pub(crate) fn release(&self, mut log: Box<dyn Journal>) {
         let mut state = lock(&self.0);
         let waiting = std::mem::take(&mut state.waiting);
         let first = state.asked - waiting.len() as u64;
@@ -98,14 +99,14 @@ impl Release {
     }
 
     /// The bytes that wait in memory.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         lock(&self.0).bytes
     }
 
     /// Whether all requests up to a fixed point are on disk.
     ///
     /// The point is the last request at the first call of this function after the release.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         let mut state = lock(&self.0);
         let Some(durable) = state.log.as_ref().map(|log| log.durable()) else { return false };
         let last = state.tickets.back().map_or(Ticket(0), |(theirs, _)| *theirs);

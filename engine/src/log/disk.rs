@@ -31,7 +31,6 @@ pub trait Disk: Send + Sync {
 /// An open file. Written bytes may be lost in a crash, in part and in any order, until [`File::sync`] has returned.
 ///
 /// After a failed sync, nothing is known about any write since the sync before it.
-#[expect(clippy::len_without_is_empty, reason = "a file of a log never is")]
 pub trait File: Send + Sync {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -5,11 +5,11 @@
 //! entries that it reads. The checksums start from the checksum of the segment's last record, so an index of a
 //! different history is not accepted. A missing or damaged index is rebuilt from the records.
 
-use super::Version;
 use super::codec::{Stamp, u32_at, u64_at};
 use super::disk::Disk;
 use super::segment::{FORMAT, index_name};
 use super::source::Source;
+use crate::types::Version;
 use std::io;
 use std::sync::Arc;
 

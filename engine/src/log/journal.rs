@@ -1,8 +1,9 @@
 //! The interface between the protocol and a disk: the protocol makes a request, continues, and later checks the
 //! progress.
 
-use super::{Record, Version};
+use super::Record;
 use crate::error::Error;
+use crate::types::Version;
 
 /// The position of a request in the order of requests. It is durable once [`Journal::durable`] has reached it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -8,8 +8,9 @@ use super::codec::u64_at;
 use super::disk::{Disk, File};
 use super::failure::{Step, full_or_final};
 use super::segment::{Identity, TEMPORARY};
-use super::{Version, snapshot};
+use super::snapshot;
 use crate::error::Error;
+use crate::types::Version;
 use std::collections::BTreeSet;
 
 /// The name of the marks file, which has the format of a blob.

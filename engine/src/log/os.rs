@@ -29,7 +29,7 @@ const TRIAL: &str = "trial.blob.tmp";
 const RESERVE: usize = 6;
 
 /// A directory of the operating system, locked for one writer or open for reading.
-pub struct OsDisk {
+pub(crate) struct OsDisk {
     path: PathBuf,
     directory: File,
     writes: bool,
@@ -45,7 +45,7 @@ impl OsDisk {
     /// Creates the directory if it is missing, and locks it for the lifetime of the value.
     ///
     /// Returns [`Error::LogLocked`] if it is already locked.
-    pub fn open_locked(path: &Path) -> Result<OsDisk, Error> {
+    pub(crate) fn open_locked(path: &Path) -> Result<OsDisk, Error> {
         let failed = |what: &str, error: io::Error| Error::io(format!("{what} {}", path.display()), error);
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(|e| failed("making the log directory", e))?;

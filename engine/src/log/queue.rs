@@ -1,10 +1,11 @@
 //! The queue between callers and the writing thread. Callers enqueue requests and later check the progress.
 
+use super::Record;
 use super::codec::{self, Stamp};
 use super::store::{Store, out_of_order};
-use super::{Record, Version};
 use crate::error::Error;
 use crate::process::Life;
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

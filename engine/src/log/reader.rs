@@ -1,11 +1,12 @@
 //! Reads the log while it is written. Records are read in place and checked before they are returned.
 
+use super::Record;
 use super::codec::Head;
 use super::index::Key;
 use super::source::Bytes;
 use super::table::{Cursor, Shared};
-use super::{Record, Version};
 use crate::error::Error;
+use crate::types::Version;
 use std::fmt;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::sync::Arc;

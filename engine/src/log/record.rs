@@ -1,30 +1,8 @@
 //! The content of the log.
 
-use crate::config::MemberId;
-use crate::multicast::Mode;
-use std::fmt;
-
-/// The position of a record in the log and in the group's history. Versions grow from record to record, with gaps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Version {
-    /// The view in which the message was delivered; 0 in a log without a group.
-    pub view: u64,
-    /// Its number in the total order.
-    pub sequence: u64,
-}
-
-impl Version {
-    /// The next greater version in the same view.
-    pub(crate) fn next(self) -> Version {
-        Version { sequence: self.sequence.saturating_add(1), ..self }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.view, self.sequence)
-    }
-}
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

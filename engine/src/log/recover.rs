@@ -9,9 +9,10 @@ use super::disk::{Disk, File};
 use super::index;
 use super::marks::{MARKS, Marks};
 use super::segment::{End, Header, Identity, Named, PAGE_BYTES, TEMPORARY, index_name, segment_name};
-use super::{Version, snapshot};
+use super::snapshot;
 use crate::error::Error;
 use crate::planted::{self, Bug};
+use crate::types::Version;
 use std::collections::BTreeSet;
 use std::io;
 

@@ -7,10 +7,10 @@
 //! A segment is created under a temporary name. It is renamed once its header is durable, and that happens after the
 //! whole segment before it is durable. So a segment that has a successor is complete.
 
-use super::Version;
 use super::codec::{Stamp, u32_at, u64_at};
-use crate::config::{self, MemberId};
 use crate::error::Error;
+use crate::types::MemberId;
+use crate::types::Version;
 
 /// The size of the first page in bytes. It contains only the header.
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -96,7 +96,7 @@ impl Identity {
 }
 
 fn name_hash(name: &str) -> u64 {
-    let hash = config::hash(name.as_bytes());
+    let hash = super::codec::hash(name.as_bytes());
     (hash >> 64) as u64 ^ hash as u64
 }
 

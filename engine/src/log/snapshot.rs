@@ -3,7 +3,6 @@
 //! A file has a header of 96 bytes (magic, checksum, format, checksum of the body, identity, version, time, length of
 //! the body), then the body.
 
-use super::Version;
 use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
 use super::failure::not_made;
@@ -11,6 +10,7 @@ use super::recover::Listing;
 use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
 use crate::error::Error;
 use crate::process::Life;
+use crate::types::Version;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,6 @@
 //! The log with a single owner, without threads and without waiting. The simulator runs this same code.
 
+use super::Reader;
 use super::blobs;
 use super::codec::{self, HEAD_BYTES, Stamp};
 use super::disk::{Disk, File};
@@ -8,10 +9,10 @@ use super::index::{self, Index};
 use super::marks::{Marks, Prepared};
 use super::recover::{self, Survey};
 use super::segment::{End, Header, Identity, PAGE_BYTES, SEGMENT_BYTES, TEMPORARY, segment_name, valid_size};
-use super::snapshot::{Snapshot, SnapshotWriter};
+use super::snapshot::SnapshotWriter;
 use super::table::{Segment, Shared, Table};
-use super::{Reader, Record, Version};
 use crate::error::Error;
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// A log on a [`Disk`], with a single owner. Nothing is durable before [`Store::sync`] returns.
 ///
 /// After the disk failed a write or a sync, every call that writes returns [`Error::LogFailed`]: open the log again.
-pub struct Store {
+pub(crate) struct Store {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) identity: Identity,
     pub(super) shared: Arc<Shared>,
@@ -43,7 +44,6 @@ pub struct Store {
     pub(super) fresh: Vec<index::Entry>,
     /// The offset of the last index entry of this segment; 0 if there is none.
     pub(super) indexed: u64,
-    batch: Vec<u8>,
     failure: Option<Error>,
 }
 
@@ -56,7 +56,7 @@ impl Store {
     /// The effects of a crash are repaired, durably. Returns [`Error::LogDamaged`] if durable data is lost,
     /// [`Error::LogForeign`] if files belong to another log, [`Error::LogFormat`] if a later version wrote them, and
     /// [`Error::LogFull`] if there is no space.
-    pub fn open(disk: Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Store, Error> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Store, Error> {
         if !valid_size(segment_bytes) {
             let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
             let what = format!("`segment_bytes` = {segment_bytes}: it is a multiple of 4096, from {least} to {most}");
@@ -88,50 +88,29 @@ impl Store {
             synced: end.position,
             fresh: Vec::new(),
             indexed,
-            batch: Vec::new(),
             failure: None,
         })
     }
 
     /// A reader of the synced records.
-    pub fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> Reader {
         Reader { shared: self.shared.clone() }
     }
 
     /// The version and time of the last appended record, synced or not.
-    pub fn last(&self) -> Option<(Version, u64)> {
+    pub(crate) fn last(&self) -> Option<(Version, u64)> {
         self.end.last.map(|last| (last.version, last.time_ns))
     }
 
-    /// The size of a segment of this log, in bytes.
-    pub fn segment_bytes(&self) -> u64 {
-        self.shared.segment_bytes
-    }
-
     /// The largest payload of a record, in bytes.
-    pub fn payload_max(&self) -> usize {
+    pub(crate) fn payload_max(&self) -> usize {
         payload_max(self.shared.segment_bytes)
     }
 
-    /// Appends records as one batch, with one write for each segment that it touches.
+    /// Appends records that [`codec::encode`] has put into `batch`, with one write for each segment that it touches.
     ///
-    /// All records are appended or none. Returns [`Error::LogOrder`] or [`Error::LogRecordTooLarge`] for records that
-    /// cannot be appended. Returns [`Error::LogFull`] if there is no space for the next segment; the same call may
-    /// succeed later.
-    pub fn append(&mut self, records: &[Record<'_>]) -> Result<(), Error> {
-        let limit = self.payload_max();
-        if let Some(record) = records.iter().find(|record| record.payload.len() > limit) {
-            return Err(Error::LogRecordTooLarge { len: record.payload.len(), limit });
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
-        records.iter().for_each(|record| codec::encode(&mut batch, record, crc32c::crc32c(record.payload)));
-        let result = self.append_encoded(&mut batch);
-        self.batch = batch;
-        result
-    }
-
-    /// Like [`Store::append`], for records that [`codec::encode`] has put into `batch`.
+    /// All records are appended or none. Returns [`Error::LogOrder`] for records that cannot be appended. Returns
+    /// [`Error::LogFull`] if there is no space for the next segment; the same call may succeed later.
     pub(super) fn append_encoded(&mut self, batch: &mut [u8]) -> Result<(), Error> {
         self.go_on()?;
         let planned = self.end_cut().and_then(|()| self.plan(batch));
@@ -249,7 +228,7 @@ impl Store {
     }
 
     /// Makes all appended records durable. Readers then see them.
-    pub fn sync(&mut self) -> Result<(), Error> {
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.go_on()?;
         let result = self.sync_segment();
         self.settle(result)
@@ -270,7 +249,7 @@ impl Store {
     /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably.
     ///
     /// After a crash it contains the old bytes or the new ones.
-    pub fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.go_on()?;
         let file = blobs::blob_file(name)?;
         let result = self.save_step(name, &file, bytes);
@@ -292,22 +271,8 @@ impl Store {
         Ok(())
     }
 
-    /// The bytes of the blob `name`; `None` if it was never saved.
-    ///
-    /// Returns [`Error::LogDamaged`] if they differ from the saved ones.
-    pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        blobs::load(&*self.disk, self.identity, &blobs::blob_file(name)?)
-    }
-
-    /// Begins a checkpoint that covers everything up to `version`. [`Store::install`] ends it.
-    ///
-    /// Only one checkpoint of each version may be in progress.
-    pub fn snapshot(&self, version: Version, time_ns: u64) -> Result<SnapshotWriter, Error> {
-        SnapshotWriter::begin(self.disk.clone(), self.identity, version, time_ns)
-    }
-
     /// Makes a checkpoint durable, in place of the older ones.
-    pub fn install(&mut self, mut snapshot: SnapshotWriter) -> Result<(), Error> {
+    pub(crate) fn install(&mut self, mut snapshot: SnapshotWriter) -> Result<(), Error> {
         self.go_on()?;
         snapshot.seal()?;
         let result = self.install_step(&mut snapshot);
@@ -321,12 +286,6 @@ impl Store {
         snapshot.install().map_err(failed)?;
         self.marks = marks.save(&*self.disk, self.identity)?;
         snapshot.remove_older().map_err(failed)
-    }
-
-    /// The newest checkpoint, verified; `None` if there is none. Returns [`Error::LogDamaged`] if its bytes are
-    /// damaged.
-    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
-        Snapshot::load(&*self.disk, self.identity)
     }
 
     /// The offset in the last segment's file at which the next record is written.

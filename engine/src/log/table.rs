@@ -1,6 +1,5 @@
 //! The state shared by readers and the writer: the existing segments, and the durable end.
 
-use super::Version;
 use super::codec::{HEAD_BYTES, Head, Stamp, decode};
 use super::disk::Disk;
 use super::index::{self, Index, Key};
@@ -8,6 +7,7 @@ use super::segment::{End, PAGE_BYTES, index_name, segment_name};
 use super::source::{Bytes, Source};
 use crate::error::Error;
 use crate::process::Life;
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -340,6 +340,6 @@ mod tests {
             Asker::new([address]).ask(&question(), time, |_, _| None).unwrap();
         }
         let port = server.join().unwrap().to_string();
-        listen::listen(listen::ListenAt { address: &port, key: "`listen`" })
+        listen::listen(crate::config::address::ListenAt { address: &port, key: "`listen`" })
     }
 }

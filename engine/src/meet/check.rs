@@ -1,8 +1,9 @@
 //! Decides from the hellos of two processes whether they belong to one group.
 
 use super::wire::{Code, Hello, Refuse};
-use crate::config::{Config, Member, MemberId};
+use crate::config::{Config, Member};
 use crate::error::Error;
+use crate::types::MemberId;
 
 /// The text shown for a missing key.
 const NOT_SET: &str = "(not set)";

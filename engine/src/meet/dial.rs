@@ -1,7 +1,7 @@
 //! The attempts to connect to one process: where and when.
 
-use super::address;
 use super::names::{Answer, Names};
+use crate::config::address;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! The socket on which a member listens while it meets the others.
 
-use super::address;
 use super::names::Names;
+use crate::config::address;
+use crate::config::address::ListenAt;
 use crate::error::Error;
 use crate::interrupt::{Locked, repeat};
 use crate::shortage;
@@ -24,13 +25,6 @@ const AGAIN_TIME: Duration = Duration::from_millis(100);
 pub(crate) struct Listening {
     pub(crate) socket: Socket,
     _file: Option<SocketFile>,
-}
-
-/// An address to listen on, and the configuration key from which it comes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ListenAt<'c> {
-    pub(crate) address: &'c str,
-    pub(crate) key: &'static str,
 }
 
 /// Why listening on an address failed.

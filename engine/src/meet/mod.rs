@@ -24,7 +24,6 @@
 //! silence delay the meeting. A member of a group that runs already refuses with `Running`, and the process has to join
 //! instead.
 
-pub(crate) mod address;
 pub(crate) mod ask;
 pub(crate) mod check;
 pub(crate) mod dial;
@@ -40,8 +39,9 @@ pub(crate) mod talk;
 pub(crate) mod tests;
 pub(crate) mod wire;
 
-use crate::config::{Config, MemberId};
+use crate::config::Config;
 use crate::error::Error;
+use crate::types::MemberId;
 use listen::Listening;
 use meeting::Meeting;
 use outside::Surroundings;

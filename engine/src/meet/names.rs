@@ -1,6 +1,6 @@
 //! Looks up host names in a few threads, so that a slow name service delays nothing else.
 
-use super::address;
+use crate::config::address;
 use crate::error::Error;
 use crate::thread::{self, OWN_STACK_BYTES};
 use std::collections::VecDeque;

@@ -3,13 +3,15 @@
 //! A message is the preamble of a meeting (see `fabric/meet`), with kinds of its own, and a body in TOML. These
 //! messages are few and short, and people can read them. Numbers are at most 2^63 - 1, the limit of TOML.
 
-use crate::config::{FabricKind, MemberId};
+use crate::config::FabricKind;
+use crate::config::address;
 use crate::fabric::Slot;
 use crate::interrupt::repeat;
+use crate::meet::Quiet;
 use crate::meet::talk::is_self_connected;
 use crate::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
-use crate::meet::{Quiet, address};
 use crate::membership::Peer;
+use crate::types::MemberId;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};

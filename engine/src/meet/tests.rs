@@ -6,7 +6,8 @@ mod strangers;
 mod wire;
 
 use super::*;
-use crate::config::{FabricKind, Member, MemberId};
+use crate::config::{FabricKind, Member};
+use crate::types::MemberId;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;

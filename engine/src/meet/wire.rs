@@ -4,7 +4,7 @@
 //! body. Numbers are little-endian. A string is its length (u32) and its UTF-8 bytes. The preamble and [`Refuse`] are
 //! the same in every protocol version, so that different versions can recognise each other.
 
-use crate::config::MemberId;
+use crate::types::MemberId;
 use std::fmt;
 
 pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";

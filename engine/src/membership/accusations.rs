@@ -25,7 +25,7 @@ pub(super) const WORDS: usize = SLOTS / PER_WORD;
 
 /// Why a member is accused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Its heartbeat does not move. Withdrawn when it moves, or when the link is relinked.
     Silence = 1,
     /// The link to it is down. Withdrawn when the link is relinked.
@@ -125,7 +125,7 @@ impl Accusations {
 impl Membership {
     /// Accuses the member of `rank` for `cause`; `what` is the reason as text. Returns true if it was not accused
     /// before.
-    pub fn suspect(&mut self, rank: Rank, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
+    pub(crate) fn suspect(&mut self, rank: Rank, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank().filter(|&me| me != rank) else { return false };
         self.epoch.accusations.causes[rank] |= cause as u8;
         let mut counters = self.epoch.accusations.of(me);
@@ -143,7 +143,7 @@ impl Membership {
     /// Removes `cause` from the accusation of the member of `rank`, because its opposite was observed.
     ///
     /// Withdraws the accusation if no other cause is left. Returns true if it was withdrawn.
-    pub fn acquit(&mut self, rank: Rank, cause: Cause, fabric: &mut dyn Fabric) -> bool {
+    pub(crate) fn acquit(&mut self, rank: Rank, cause: Cause, fabric: &mut dyn Fabric) -> bool {
         if !self.epoch.accusations.has(rank, cause) || self.epoch.decided.is_some() {
             return false;
         }
@@ -198,7 +198,7 @@ impl Membership {
     }
 
     /// Whether any member accuses another.
-    pub fn has_suspicions(&self) -> bool {
+    pub(crate) fn has_suspicions(&self) -> bool {
         self.epoch.accusations.edges.iter().any(|&accused| accused != 0)
     }
 }

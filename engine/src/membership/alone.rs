@@ -5,12 +5,12 @@
 use super::Member;
 use super::hard_state::HardState;
 use super::view::{View, ViewDecision};
-use crate::config::MemberId;
-use crate::log::Version;
 use crate::multicast::{End, Tail, record_time, words};
+use crate::types::MemberId;
+use crate::types::Version;
 
 /// How the log of such a member continues; see [`HardState::alone`].
-pub struct Alone {
+pub(crate) struct Alone {
     /// Messages of the tail to append to the log: version, time in nanoseconds, and index of the record in the tail.
     pub messages: Vec<(Version, u64, usize)>,
     /// The decision's record: version, time in nanoseconds, and payload.
@@ -21,13 +21,13 @@ pub struct Alone {
 
 impl HardState {
     /// The voters of the view.
-    pub fn voters(&self) -> Vec<MemberId> {
+    pub(crate) fn voters(&self) -> Vec<MemberId> {
         let voters = self.view().members.iter().filter(|member| member.voter);
         voters.map(|member| member.peer.id).collect()
     }
 
     /// Whether the view can end by a majority decision without the members `lost`.
-    pub fn can_do_without(&self, lost: &[MemberId]) -> bool {
+    pub(crate) fn can_do_without(&self, lost: &[MemberId]) -> bool {
         let ranks = self.view().members.iter().enumerate().filter(|(_, member)| !lost.contains(&member.peer.id));
         self.view().is_majority(ranks.fold(0, |bits, (rank, _)| bits | 1 << rank), false)
     }
@@ -38,7 +38,7 @@ impl HardState {
     /// that follow it: the messages that the flush obtained. The tail is not used if it is of another view or ends
     /// before the log. The next view has this member alone. It begins at `now_ns`, or just after the last record if
     /// that is later.
-    pub fn alone(&self, last: Version, time_ns: u64, tail: Option<&Tail>, now_ns: u64) -> Alone {
+    pub(crate) fn alone(&self, last: Version, time_ns: u64, tail: Option<&Tail>, now_ns: u64) -> Alone {
         let View { number, members, order } = self.view();
         let (number, order, count) = (*number, *order, members.len());
         let have = self.ends(last);
@@ -86,7 +86,8 @@ impl HardState {
 mod tests {
     use super::*;
     use crate::membership::Peer;
-    use crate::multicast::{Mode, TailRecord, order::Order};
+    use crate::multicast::{TailRecord, order::Order};
+    use crate::types::Mode;
 
     fn hard_state() -> HardState {
         let peer = |slot: usize| Peer { slot, id: MemberId(slot as u32 + 1), incarnation: 7 };

@@ -10,13 +10,13 @@ impl Membership {
     /// Sets this member's own time and the time to announce to peers, in groups with a log.
     ///
     /// Every message that is published from now on has a later time than the announced one.
-    pub fn set_clock(&mut self, clock_ns: u64, announced_ns: u64) {
+    pub(crate) fn set_clock(&mut self, clock_ns: u64, announced_ns: u64) {
         self.clock_ns = clock_ns;
         self.announced_ns = self.announced_ns.max(announced_ns);
     }
 
     /// Sets the time of the host's clock, in nanoseconds since 1970. The next heartbeat publishes it.
-    pub fn set_host_clock(&mut self, host_ns: u64) {
+    pub(crate) fn set_host_clock(&mut self, host_ns: u64) {
         self.host_ns = host_ns;
     }
 
@@ -30,25 +30,25 @@ impl Membership {
     }
 
     /// The linked processes, each with its host's clock as of its last heartbeat; 0 if that is not known.
-    pub fn host_clocks(&self) -> impl Iterator<Item = (Peer, u64)> {
+    pub(crate) fn host_clocks(&self) -> impl Iterator<Item = (Peer, u64)> {
         let linked = self.audience.iter().filter_map(move |&slot| self.links[slot].map(|link| link.peer));
         linked.map(move |peer| (peer, self.table.load(peer.slot, row::HOST_CLOCK)))
     }
 
     /// The processes that currently are the other members of the view.
-    pub fn others(&self) -> impl Iterator<Item = Peer> {
+    pub(crate) fn others(&self) -> impl Iterator<Item = Peer> {
         let members = self.view.iter().flat_map(|view| &view.members).map(|member| self.living(member.peer));
         members.filter(move |&peer| peer != self.me)
     }
 
     /// The closed time of the view, in nanoseconds: no member publishes a message of this time or earlier any more.
-    pub fn past_ns(&self) -> u64 {
+    pub(crate) fn past_ns(&self) -> u64 {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| self.announced_by(member.peer.slot)).min().unwrap_or(0)
     }
 
     /// The latest time that any member of the view has announced, in nanoseconds.
-    pub fn latest_ns(&self) -> u64 {
+    pub(crate) fn latest_ns(&self) -> u64 {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| self.announced_by(member.peer.slot)).max().unwrap_or(0)
     }

@@ -61,7 +61,7 @@ impl Epoch {
 
 /// A stream that this member must complete before its flush is done: where it ends, and which member has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The rank of the stream's sender.
     pub stream: Rank,
     /// The end that the stream must reach here.
@@ -95,7 +95,7 @@ impl Membership {
     }
 
     /// Whether this member leads the end of the epoch. The candidate of the lowest rank leads.
-    pub fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         let candidates = self.candidates();
         planted::everybody_leads() || candidates != 0 && self.my_rank() == Some(candidates.trailing_zeros() as Rank)
     }
@@ -103,7 +103,7 @@ impl Membership {
     /// Whether the epoch has to end.
     ///
     /// `leaves` means that this process wants to leave and has published everything that it accepted.
-    pub fn must_wedge(&self, leaves: bool) -> bool {
+    pub(crate) fn must_wedge(&self, leaves: bool) -> bool {
         if self.epoch.wedged_ms.is_some() {
             return false;
         }
@@ -119,24 +119,24 @@ impl Membership {
     }
 
     /// Notes that the member in `slot` has answered a fetch.
-    pub fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
+    pub(crate) fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
         if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
             self.acquit(rank, Cause::Fetch, fabric);
         }
     }
 
     /// Whether this member has wedged and knows no decision.
-    pub fn is_wedged(&self) -> bool {
+    pub(crate) fn is_wedged(&self) -> bool {
         self.epoch.wedged_ms.is_some() && self.epoch.decided.is_none()
     }
 
     /// Whether this member knows the decision of the epoch.
-    pub fn is_decided(&self) -> bool {
+    pub(crate) fn is_decided(&self) -> bool {
         self.epoch.decided.is_some()
     }
 
     /// Wedges this member: publishes `ends`, where each stream ends here. The streams have stopped already.
-    pub fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
+    pub(crate) fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
         if self.settings.logs {
             self.show_clock();
             self.table.push(fabric, &self.audience, row::CLOCK.0..row::CLOCK.at(1).0, Source::Snapshot);
@@ -212,7 +212,7 @@ impl Membership {
     /// The streams that this member still has to complete, given the ends `have` that it has reached.
     ///
     /// `None` while some candidate has not wedged, or if this member is not a candidate.
-    pub fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
+    pub(crate) fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
         let candidates = self.candidates();
         self.my_rank().filter(|me| candidates >> me & 1 == 1)?;
         let target = self.target(candidates)?;
@@ -238,7 +238,7 @@ impl Membership {
     }
 
     /// Publishes that this member has everything that the candidates have. Returns false if that was published before.
-    pub fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
+    pub(crate) fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
         if self.epoch.shown[me].flushed.as_deref() == Some(have) {
             return false;
@@ -306,13 +306,13 @@ impl Membership {
     }
 
     /// Whether the group goes to sleep: the decided view names this process although it wanted to leave.
-    pub fn falls_asleep(&self) -> bool {
+    pub(crate) fn falls_asleep(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         self.is_in_next() && self.my_rank().is_some_and(|me| left >> me & 1 == 1)
     }
 
     /// Whether no member that has the state is left, because every voter has left.
-    pub fn everybody_left(&self) -> bool {
+    pub(crate) fn everybody_left(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         let candidates = self.epoch.decided.iter().flat_map(|value| value.view.members.iter());
         let stays = |member: &Member| {
@@ -323,17 +323,17 @@ impl Membership {
     }
 
     /// Whether this process votes in the present view.
-    pub fn votes(&self) -> bool {
+    pub(crate) fn votes(&self) -> bool {
         self.view.as_ref().zip(self.my_rank()).is_some_and(|(view, me)| view.members[me].voter)
     }
 
     /// Whether other members may count on the log of this one: it is a voter, or has published `READY`.
-    pub fn is_counted_on(&self) -> bool {
+    pub(crate) fn is_counted_on(&self) -> bool {
         self.votes() || self.table.load(self.me.slot, row::READY) == 1
     }
 
     /// Whether other members may count on this one now, or it is a voter of the decided view.
-    pub fn votes_next(&self) -> bool {
+    pub(crate) fn votes_next(&self) -> bool {
         let me = self.me;
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         self.is_counted_on() || next.into_iter().any(|member| member.peer == me && member.voter)
@@ -346,7 +346,7 @@ impl Membership {
     }
 
     /// The decided ends of the present view's streams, by rank. `None` if this process must not deliver up to them.
-    pub fn trim(&self) -> Option<Vec<End>> {
+    pub(crate) fn trim(&self) -> Option<Vec<End>> {
         let value = self.epoch.decided.as_ref()?;
         let (me, rank) = (self.me, self.my_rank()?);
         let goes_on = self.is_in_next() || value.left >> rank & 1 == 1;
@@ -355,13 +355,13 @@ impl Membership {
     }
 
     /// Whether this process is a member of the decided view.
-    pub fn is_in_next(&self) -> bool {
+    pub(crate) fn is_in_next(&self) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.map(|member| member.peer).any(|peer| peer == self.me)
     }
 
     /// Whether the process in `slot` is a member of the decided view.
-    pub fn goes_on(&self, slot: Slot) -> bool {
+    pub(crate) fn goes_on(&self, slot: Slot) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.into_iter().any(|member| member.peer.slot == slot)
     }
@@ -384,30 +384,30 @@ impl Membership {
     /// Whether a leaver may go.
     ///
     /// All linked processes that must learn the decision must know it, and at least one process must.
-    pub fn all_know(&self) -> bool {
+    pub(crate) fn all_know(&self) -> bool {
         self.heirs().all(|(peer, knows)| knows || !self.is_linked(peer)) && !self.nobody_knows()
     }
 
     /// Whether `peer` must learn the decision from a leaver.
-    pub fn is_heir(&self, peer: Peer) -> bool {
+    pub(crate) fn is_heir(&self, peer: Peer) -> bool {
         self.heirs().any(|(heir, _)| heir == peer)
     }
 
     /// The processes with a broken link that must learn the decision, if none of those that must is known to have.
-    pub fn cut_off_heirs(&self) -> Vec<Peer> {
+    pub(crate) fn cut_off_heirs(&self) -> Vec<Peer> {
         let heirs = self.heirs().map(|(peer, _)| peer).filter(|_| self.nobody_knows());
         heirs.filter(|&peer| self.is_broken(peer)).collect()
     }
 
     /// Whether some processes must learn the decision and none of them is known to have learnt it.
-    pub fn nobody_knows(&self) -> bool {
+    pub(crate) fn nobody_knows(&self) -> bool {
         self.heirs().next().is_some() && !self.heirs().any(|(_, knows)| knows)
     }
 
     /// Accuses candidates that run but delay the end of the epoch, once nothing has changed for the partition timeout.
     ///
     /// A disk that hangs without an error must not keep the other members waiting for ever.
-    pub fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+    pub(crate) fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         if std::mem::take(&mut self.epoch.restless) || !self.is_wedged() {
             self.epoch.progress_ms = now_ms;
         }
@@ -430,7 +430,7 @@ impl Membership {
     }
 
     /// Whether this member must stop: for the partition timeout it was in no set of candidates with a majority.
-    pub fn has_no_primary(&mut self, now_ms: u64) -> bool {
+    pub(crate) fn has_no_primary(&mut self, now_ms: u64) -> bool {
         if !self.is_wedged() {
             return false;
         }
@@ -473,7 +473,7 @@ impl Membership {
     }
 
     /// Whether a peer has advanced so far that the decision of this view can no longer be read.
-    pub fn is_left_behind(&self) -> bool {
+    pub(crate) fn is_left_behind(&self) -> bool {
         let number = self.number();
         self.epoch.decided.is_none() && self.watched.iter().any(|&slot| self.has_installed(slot, number + 2))
     }

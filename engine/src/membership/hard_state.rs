@@ -6,9 +6,9 @@
 use super::row::Ballot;
 use super::view::{View, ViewDecision};
 use super::{Membership, Peer};
-use crate::config::MemberId;
-use crate::log::Version;
 use crate::multicast::{words, words_of};
+use crate::types::MemberId;
+use crate::types::Version;
 
 /// The first word of a hard state: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
@@ -37,7 +37,7 @@ impl Vote {
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HardState {
+pub(crate) struct HardState {
     /// The member that wrote the hard state, as that view names it.
     pub(super) me: Peer,
     /// The decision that began the view. For view 0 it is made up, and names the founders.
@@ -48,26 +48,26 @@ pub struct HardState {
 
 impl HardState {
     /// The view that the member was in.
-    pub fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         &self.began.view
     }
 
     /// The member as the view names it.
-    pub fn me(&self) -> Peer {
+    pub(crate) fn me(&self) -> Peer {
         self.me
     }
 
     /// Whether the view has the member, in any incarnation. It is false for a member that has left.
     ///
     /// A member that had no vote yet has its whole log all the same, since the hard state is written after the log.
-    pub fn is_member(&self) -> bool {
+    pub(crate) fn is_member(&self) -> bool {
         self.began.view.members.iter().any(|member| member.peer.is_same_member(self.me))
     }
 
     /// Returns the hard state as it would be after `decision`, the payload of a log record that begins a view.
     ///
     /// This repairs a crash after the record was written and before the hard state was.
-    pub fn advance(self, decision: &[u8]) -> HardState {
+    pub(crate) fn advance(self, decision: &[u8]) -> HardState {
         match ViewDecision::decode(&words_of(decision)) {
             Some(value) if value.view.number > self.view().number => HardState::new(self.me, value),
             _ => self,
@@ -93,7 +93,7 @@ impl HardState {
     }
 
     /// Decodes a saved hard state. The error describes what is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<HardState, &'static str> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<HardState, &'static str> {
         let [format, place, incarnation, promise, ballot, lengths, ref values @ ..] = words_of(bytes)[..] else {
             return Err("it is too short");
         };
@@ -123,17 +123,17 @@ impl Membership {
     }
 
     /// The hard state of the next view. It must be saved before this member acts in that view.
-    pub fn next_ledger(&self) -> Option<Vec<u8>> {
+    pub(crate) fn next_ledger(&self) -> Option<Vec<u8>> {
         self.beginning().map(|value| HardState::new(self.me, value.clone()).encode())
     }
 
     /// The log record of the decision that begins the next view: its version, time in nanoseconds, and payload.
-    pub fn decision_bytes(&self) -> Option<(Version, u64, Vec<u8>)> {
+    pub(crate) fn decision_bytes(&self) -> Option<(Version, u64, Vec<u8>)> {
         self.beginning().map(|value| (value.version(), value.time_ns, words(value.encode())))
     }
 
     /// Returns the hard state with a new vote, to be saved. [`Membership::voted`] then publishes the vote.
-    pub fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
         let (me, began) = (self.my_rank()?, self.began.clone()?);
         let vote = self.epoch.vote.as_mut().filter(|vote| !vote.asked)?;
         vote.asked = true;

@@ -4,9 +4,9 @@
 use super::row::{self, Malformed};
 use super::view::ViewDecision;
 use super::{Membership, Peer};
-use crate::config::MemberId;
 use crate::fabric::{Fabric, SLOTS, Slot};
 use crate::multicast::Violation;
+use crate::types::MemberId;
 
 /// A joiner to which the leader has given a slot.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub(super) struct Pending {
 
 /// A place in the group for a process that must still link with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
+pub(crate) struct Admission {
     /// The process in its slot.
     pub peer: Peer,
     /// The view in which the place was given. If two processes have the same slot, the later view takes precedence.
@@ -28,7 +28,7 @@ pub struct Admission {
 
 /// Why a process gets no place now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// This process is not the leader. Ask the given member, if one is known.
     NotLeader(Option<Peer>),
     /// A view change is under way, or an earlier incarnation of the same member is still in the view. Ask again.
@@ -39,7 +39,7 @@ pub enum Refusal {
 
 impl Membership {
     /// Gives a joiner a place, if this member is the leader.
-    pub fn admit(&mut self, id: MemberId, incarnation: u64, now_ms: u64) -> Result<Admission, Refusal> {
+    pub(crate) fn admit(&mut self, id: MemberId, incarnation: u64, now_ms: u64) -> Result<Admission, Refusal> {
         let Some(view) = &self.view else { return Err(Refusal::NotLeader(None)) };
         if !self.is_leader() {
             let leader = (self.candidates().trailing_zeros() as usize).min(view.members.len());
@@ -67,7 +67,7 @@ impl Membership {
     }
 
     /// Removes the joiners that have taken too long. Returns their slots, for their links to be released.
-    pub fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
+    pub(crate) fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
         let (late, rest) = self.pending.iter().partition(|pending| now_ms >= pending.until_ms);
         self.pending = rest;
         let late: Vec<Pending> = late;
@@ -116,12 +116,12 @@ impl Membership {
     }
 
     /// Whether this process has no view yet and a decided view names it.
-    pub fn is_invited(&self) -> bool {
+    pub(crate) fn is_invited(&self) -> bool {
         self.view.is_none() && self.invited.is_some()
     }
 
     /// Publishes the decision that names this joiner, before the joiner enters that view.
-    pub fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
+    pub(crate) fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
         if let Some(value) = &self.invited {
             let (words, of) = (value.encode(), value.view.number - 1);
             self.write(row::Record::Decision(of), &words, fabric);

@@ -36,18 +36,18 @@ const SETTLES_MS: u64 = 1000;
 
 impl Membership {
     /// Whether the link to `peer` is up and leads to exactly that incarnation.
-    pub fn is_linked(&self, peer: Peer) -> bool {
+    pub(crate) fn is_linked(&self, peer: Peer) -> bool {
         self.is_same(peer, self.me)
             || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
     }
 
     /// Whether another process got `slot` in a view after `since`, and is linked.
-    pub fn is_given_since(&self, slot: Slot, since: u64) -> bool {
+    pub(crate) fn is_given_since(&self, slot: Slot, since: u64) -> bool {
         self.links[slot].is_some_and(|link| link.up && link.since > since)
     }
 
     /// Attaches the row of `peer`, which is linked now. Its place was given in view `since`.
-    pub fn attach(&mut self, peer: Peer, since: u64, row: Arc<Row>, fabric: &mut dyn Fabric) {
+    pub(crate) fn attach(&mut self, peer: Peer, since: u64, row: Arc<Row>, fabric: &mut dyn Fabric) {
         self.table.attach(peer.slot, row);
         // `CHANGES` is 0 until the whole row has arrived. On shared memory the row is complete at any time.
         let unread = Some(0).filter(|_| !fabric.shares_rows());
@@ -74,7 +74,7 @@ impl Membership {
 
     /// Notes that the link to the process in `slot` is down for the reason `what`. Returns true if that accuses the
     /// member.
-    pub fn link_down(&mut self, slot: Slot, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
+    pub(crate) fn link_down(&mut self, slot: Slot, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
         let Some(link) = self.links[slot].filter(|link| link.up) else { return false };
         let peer = link.peer;
         // Reads the peer's last writes: it may have gone because it knew the decision. A protocol violation among them
@@ -113,7 +113,7 @@ impl Membership {
     }
 
     /// The members to relink with. Empty unless this process has wedged and knows no decision.
-    pub fn broken_links(&self) -> Vec<Peer> {
+    pub(crate) fn broken_links(&self) -> Vec<Peer> {
         if !self.is_wedged() || self.restarting {
             return Vec::new();
         }
@@ -132,7 +132,7 @@ impl Membership {
     ///
     /// A peer may be one view behind. It was a candidate of that view's decision, so it lacks only the decision. The
     /// same holds if this member `parts`: it has left, knows the decision, and stays until the others know it.
-    pub fn may_relink(&self, peer: Peer, view: u64, parts: bool) -> Result<(), &'static str> {
+    pub(crate) fn may_relink(&self, peer: Peer, view: u64, parts: bool) -> Result<(), &'static str> {
         let Some(mine) = self.view.as_ref().filter(|_| !self.restarting) else {
             return Err("this member is in no view yet");
         };
@@ -155,7 +155,7 @@ impl Membership {
     }
 
     /// Makes `row` the row of the process in `slot`, during a relink. The row keeps its contents.
-    pub fn row_moves(&mut self, slot: Slot, row: Arc<Row>, fabric: &dyn Fabric) {
+    pub(crate) fn row_moves(&mut self, slot: Slot, row: Arc<Row>, fabric: &dyn Fabric) {
         let changes = self.table.load(slot, row::CHANGES);
         self.table.attach(slot, row);
         let unread = Some(changes).filter(|_| !fabric.shares_rows());
@@ -165,12 +165,12 @@ impl Membership {
     }
 
     /// Whether the link with `peer` is up over a connection that takes precedence over one that crosses it.
-    pub fn is_settled(&self, peer: Peer) -> bool {
+    pub(crate) fn is_settled(&self, peer: Peer) -> bool {
         self.links[peer.slot].is_some_and(|link| link.up && link.peer == peer && link.by_lower_ms.is_some())
     }
 
     /// Whether [`Membership::is_settled`] holds, and the connection was made less than `SETTLES_MS` ago.
-    pub fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
+    pub(crate) fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
         let made_ms = self.links[peer.slot].and_then(|link| link.by_lower_ms);
         self.is_settled(peer) && made_ms.is_some_and(|made_ms| now_ms.saturating_sub(made_ms) < SETTLES_MS)
     }
@@ -178,7 +178,7 @@ impl Membership {
     /// Returns the view that began without `peer`, and how `peer` departed. `None` if this member knows no such view.
     ///
     /// `peer` has wedged view `view` and knows no decision.
-    pub fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
+    pub(crate) fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
         let mine = self.view.as_ref().filter(|_| !self.restarting)?;
         let decided = self.epoch.decided.as_ref().filter(|_| mine.number == view);
         if let Some(value) = decided {
@@ -196,19 +196,19 @@ impl Membership {
     }
 
     /// Whether `peer`, which asked in an earlier view `view`, has installed the present view since.
-    pub fn has_followed(&self, peer: Peer, view: u64) -> bool {
+    pub(crate) fn has_followed(&self, peer: Peer, view: u64) -> bool {
         view < self.number() && self.table.load(peer.slot, row::INSTALLED) > self.number()
     }
 
     /// Whether this member's accusation of `peer` stays until the end of the epoch.
-    pub fn has_given_up(&self, peer: Peer) -> bool {
+    pub(crate) fn has_given_up(&self, peer: Peer) -> bool {
         self.view.as_ref().and_then(|view| view.rank_of(peer.slot)).is_some_and(|rank| self.is_final(rank))
     }
 
     /// Notes that the link with `peer` was relinked, as [`Membership::may_relink`] allowed.
     ///
     /// `by_lower_ms` is the time of that, if the lower slot dialled the connection.
-    pub fn relink(&mut self, peer: Peer, by_lower_ms: Option<u64>, fabric: &mut dyn Fabric) {
+    pub(crate) fn relink(&mut self, peer: Peer, by_lower_ms: Option<u64>, fabric: &mut dyn Fabric) {
         let (slot, view) = (peer.slot, self.number());
         if let Some(link) = &mut self.links[slot] {
             (link.up, link.relinked, link.by_lower_ms) = (true, Some(view), by_lower_ms);
@@ -256,7 +256,7 @@ impl Membership {
     }
 
     /// Ends the links with the processes in `gone`, which are not in the view.
-    pub fn forget(&mut self, gone: &[Slot], fabric: &mut dyn Fabric) {
+    pub(crate) fn forget(&mut self, gone: &[Slot], fabric: &mut dyn Fabric) {
         for &slot in gone {
             self.links[slot] = None;
             self.store_and_push(row::LINKED.at(slot), 0, fabric);

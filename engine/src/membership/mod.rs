@@ -26,19 +26,18 @@ mod row;
 mod timeouts;
 mod view;
 
-pub use accusations::Cause;
-pub use alone::Alone;
-pub use epoch::Wanted;
-pub use hard_state::HardState;
-pub use joining::{Admission, Refusal};
-pub use restart::Outcome;
-pub use row::table_spec;
-pub use view::{Departure, Member, Peer, View};
+pub(crate) use accusations::Cause;
+pub(crate) use epoch::Wanted;
+pub(crate) use hard_state::HardState;
+pub(crate) use joining::{Admission, Refusal};
+pub(crate) use restart::Outcome;
+pub(crate) use row::table_spec;
+pub(crate) use view::{Departure, Member, Peer, View};
 
-use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
 use crate::multicast::{End, PeerPhase, StreamConfig, ViewConfig, Violation};
 use crate::sst::{Column, Table};
+use crate::types::MemberId;
 use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
@@ -50,13 +49,13 @@ use std::sync::atomic::{Ordering, fence};
 use view::ViewDecision;
 
 /// The time of the first view's decision. All founders write the same value.
-pub const FIRST_NS: u64 = 1;
+pub(crate) const FIRST_NS: u64 = 1;
 /// How many departed processes are remembered.
 const DEPARTED_MAX: usize = SLOTS;
 
 /// The timeouts and permissions of a member.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// How long a member's heartbeat may stand still before it is suspected; see [`Membership::failure_timeout_ms`].
     pub failure_timeout_ms: u64,
     /// How long a member may be without a majority before it stops; see [`Membership::partition_timeout_ms`].
@@ -79,7 +78,7 @@ pub struct Settings {
 
 /// The difference between two successive views.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ViewChange {
+pub(crate) struct ViewChange {
     /// The view that begins.
     pub view: View,
     /// Its members that were not in the previous view.
@@ -89,7 +88,7 @@ pub struct ViewChange {
 }
 
 /// See the module.
-pub struct Membership {
+pub(crate) struct Membership {
     table: Table,
     me: Peer,
     settings: Settings,
@@ -131,7 +130,7 @@ pub struct Membership {
 
 impl Membership {
     /// Creates the membership of process `me`, with its `row` of the table of [`table_spec`].
-    pub fn new(me: Peer, row: Arc<Row>, settings: Settings, now_ms: u64) -> Membership {
+    pub(crate) fn new(me: Peer, row: Arc<Row>, settings: Settings, now_ms: u64) -> Membership {
         let membership = Membership {
             table: Table::new(table_spec(), me.slot, row),
             me,
@@ -162,12 +161,12 @@ impl Membership {
     }
 
     /// The present view; `None` before the first.
-    pub fn view(&self) -> Option<&View> {
+    pub(crate) fn view(&self) -> Option<&View> {
         self.view.as_ref()
     }
 
     /// This process.
-    pub fn me(&self) -> Peer {
+    pub(crate) fn me(&self) -> Peer {
         self.me
     }
 
@@ -180,13 +179,13 @@ impl Membership {
     }
 
     /// The slot of the member of `rank`.
-    pub fn slot_of(&self, rank: Rank) -> Option<Slot> {
+    pub(crate) fn slot_of(&self, rank: Rank) -> Option<Slot> {
         self.view.as_ref()?.members.get(rank).map(|member| member.peer.slot)
     }
 
     /// Whether the member in `slot` has not begun this view, runs it, or has wedged it.
     #[inline]
-    pub fn phase_of(&self, slot: Slot) -> PeerPhase {
+    pub(crate) fn phase_of(&self, slot: Slot) -> PeerPhase {
         let view = self.number();
         if self.table.load(slot, row::INSTALLED) < view + 1 {
             PeerPhase::Behind
@@ -205,14 +204,14 @@ impl Membership {
     }
 
     /// Whether the member in `slot` has advanced beyond that value.
-    pub fn has_gone_on(&self, slot: Slot) -> bool {
+    pub(crate) fn has_gone_on(&self, slot: Slot) -> bool {
         // Earlier loads of the peer's row must not be reordered after the load of `INSTALLED`.
         fence(Ordering::Acquire);
         self.table.load(slot, row::INSTALLED) > self.gone_on_above()
     }
 
     /// Whether some member has advanced beyond that value. Then this member was removed.
-    pub fn is_outrun(&self) -> bool {
+    pub(crate) fn is_outrun(&self) -> bool {
         self.view.iter().flat_map(|view| &view.members).any(|member| self.has_gone_on(member.peer.slot))
     }
 
@@ -234,7 +233,7 @@ impl Membership {
     }
 
     /// Pushes `CHANGES`, after everything else, if anything else was pushed.
-    pub fn publish_changes(&mut self, fabric: &mut dyn Fabric) {
+    pub(crate) fn publish_changes(&mut self, fabric: &mut dyn Fabric) {
         if std::mem::take(&mut self.changed) {
             let count = self.table.load(self.me.slot, row::CHANGES) + 1;
             self.store_and_push(row::CHANGES, count, fabric);
@@ -243,7 +242,7 @@ impl Membership {
     }
 
     /// Begins view 0 as a founder.
-    pub fn found(&mut self, view: View) {
+    pub(crate) fn found(&mut self, view: View) {
         let first = ViewDecision { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.founding = true;
@@ -251,7 +250,7 @@ impl Membership {
     }
 
     /// Begins a view. [`Membership::installed`] publishes it. In the founders' first view all founders are linked.
-    pub fn begin(&mut self, view: View) {
+    pub(crate) fn begin(&mut self, view: View) {
         self.epoch.begin(view.members.len());
         self.view = Some(view);
         self.count_links();
@@ -265,19 +264,19 @@ impl Membership {
     }
 
     /// The founders that have not installed their first view yet.
-    pub fn not_installed(&self) -> Vec<Peer> {
+    pub(crate) fn not_installed(&self) -> Vec<Peer> {
         let members = self.view.iter().flat_map(|view| &view.members).map(|member| member.peer);
         members.filter(|peer| self.table.load(peer.slot, row::INSTALLED) == 0).collect()
     }
 
     /// Whether some member has wedged the present view. In that case all members have installed it.
-    pub fn somebody_wedged(&self) -> bool {
+    pub(crate) fn somebody_wedged(&self) -> bool {
         let view = self.number();
         self.watched.iter().any(|&slot| self.table.load(slot, row::WEDGED) > view)
     }
 
     /// Reads the rows, and sends a heartbeat if one is due. Returns true if anything new was seen.
-    pub fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
+    pub(crate) fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let mut news = self.observe_rows(fabric)?;
         if self.detector.is_due(now_ms, self.settings.failure_timeout_ms) {
             let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
@@ -319,14 +318,14 @@ impl Membership {
     /// Takes the slots with links that have been silent for so long that they should be relinked.
     ///
     /// After a network outage, TCP retries the old connection only after a pause as long as the outage.
-    pub fn take_mute(&mut self) -> Vec<Slot> {
+    pub(crate) fn take_mute(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.mute)
     }
 
     /// How long a member may be silent before it is suspected, in milliseconds.
     ///
     /// This is the failure timeout, or longer if this process itself did not run when it wanted to.
-    pub fn patience_ms(&self) -> u64 {
+    pub(crate) fn patience_ms(&self) -> u64 {
         self.detector.patience_ms(self.failure_timeout_ms())
     }
 
@@ -335,7 +334,7 @@ impl Membership {
     /// After a long pause, the members that waited for this one need a moment to receive its heartbeat and withdraw
     /// their accusations. Until then this member, as a leader, does not remove them, although others that paused too
     /// may form a majority with it.
-    pub fn ran_after(&mut self, elapsed_ms: u64, now_ms: u64) {
+    pub(crate) fn ran_after(&mut self, elapsed_ms: u64, now_ms: u64) {
         self.detector.ran_after(elapsed_ms, self.settings.failure_timeout_ms);
         if elapsed_ms > self.failure_timeout_ms() / 2 {
             self.returned_until_ms = now_ms.saturating_add(self.failure_timeout_ms());
@@ -349,18 +348,18 @@ impl Membership {
     }
 
     /// Notes that all founders run. Restarts the detector, since the last founder has had no time for a heartbeat.
-    pub fn founded(&mut self) {
+    pub(crate) fn founded(&mut self) {
         self.founding = false;
         self.detector.begin();
     }
 
     /// The time between two heartbeats, in milliseconds.
-    pub fn beat_ms(&self) -> u64 {
+    pub(crate) fn beat_ms(&self) -> u64 {
         detector::beat_ms(self.settings.failure_timeout_ms)
     }
 
     /// When [`Membership::observe`] has something to do even if nothing arrives, in milliseconds.
-    pub fn next_look_ms(&self) -> u64 {
+    pub(crate) fn next_look_ms(&self) -> u64 {
         self.detector.next_beat_ms(self.settings.failure_timeout_ms)
     }
 
@@ -380,7 +379,7 @@ impl Membership {
     }
 
     /// Takes the faults of members observed since the last call.
-    pub fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn take_faults(&mut self) -> Vec<(MemberId, String)> {
         std::mem::take(&mut self.faults)
     }
 
@@ -391,14 +390,14 @@ impl Membership {
     }
 
     /// Publishes that this process wants to leave.
-    pub fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
+    pub(crate) fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
         if self.table.load(self.me.slot, row::LEAVING) == 0 {
             self.store_and_push(row::LEAVING, 1, fabric);
         }
     }
 
     /// Publishes that this process has the group's state.
-    pub fn ready(&mut self, fabric: &mut dyn Fabric) {
+    pub(crate) fn ready(&mut self, fabric: &mut dyn Fabric) {
         if self.table.load(self.me.slot, row::READY) == 0 {
             self.store_and_push(row::READY, 1, fabric);
         }
@@ -416,7 +415,7 @@ impl Membership {
     /// Begins the decided view. Returns the layout for the data plane, the change, and the slots that departed.
     ///
     /// The data plane must push its own columns before [`Membership::installed`] is called.
-    pub fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(ViewConfig, ViewChange, Vec<Slot>)> {
+    pub(crate) fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(ViewConfig, ViewChange, Vec<Slot>)> {
         let value = self.epoch.decided.take().or_else(|| self.invited.take())?;
         let change = ViewChange {
             view: value.view.clone(),
@@ -455,7 +454,7 @@ impl Membership {
     /// Publishes that this member runs the new view, and accuses the members that it has no link with.
     ///
     /// The data plane is in the view by then and has pushed its columns.
-    pub fn installed(&mut self, fabric: &mut dyn Fabric) {
+    pub(crate) fn installed(&mut self, fabric: &mut dyn Fabric) {
         let shown = self.number() + 1;
         self.store_and_push(row::INSTALLED, shown, fabric);
         self.store_and_push(row::EPOCH, shown, fabric);

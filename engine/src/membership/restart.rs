@@ -12,14 +12,14 @@ use super::hard_state::{HardState, Vote};
 use super::row::{self, Ballot, Record};
 use super::view::ViewDecision;
 use super::{Member, Membership, Peer};
-use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank};
-use crate::log::Version;
 use crate::multicast::End;
+use crate::types::MemberId;
+use crate::types::Version;
 
 impl Membership {
     /// Continues in the view of `hard_state`, which has wedged.
-    pub fn resume(&mut self, hard_state: HardState, fabric: &mut dyn Fabric) {
+    pub(crate) fn resume(&mut self, hard_state: HardState, fabric: &mut dyn Fabric) {
         self.restarting = true;
         let HardState { began, promise, accepted, .. } = hard_state;
         self.clear_epoch(fabric);
@@ -51,28 +51,28 @@ impl Membership {
     }
 
     /// Whether `peer` is a different process from the one that the view has in that slot.
-    pub fn is_stranger(&self, peer: Peer) -> bool {
+    pub(crate) fn is_stranger(&self, peer: Peer) -> bool {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| member.peer).any(|member| member.slot == peer.slot && !self.is_same(member, peer))
     }
 
     /// Whether `peer` is in the view.
-    pub fn is_member(&self, peer: Peer) -> bool {
+    pub(crate) fn is_member(&self, peer: Peer) -> bool {
         self.view.iter().flat_map(|view| &view.members).any(|member| member.peer == peer)
     }
 
     /// Whether the link to some process of member `id` is up.
-    pub fn is_linked_with(&self, id: MemberId) -> bool {
+    pub(crate) fn is_linked_with(&self, id: MemberId) -> bool {
         self.linked_with().any(|linked| linked == id)
     }
 
     /// The members of which some process is linked.
-    pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
+    pub(crate) fn linked_with(&self) -> impl Iterator<Item = MemberId> {
         self.links.iter().flatten().filter(|link| link.up).map(|link| link.peer.id)
     }
 
     /// The members that are not linked, by rank, and whether the linked ones, with this one, are a majority.
-    pub fn absent(&self) -> (Vec<(Rank, Peer)>, bool) {
+    pub(crate) fn absent(&self) -> (Vec<(Rank, Peer)>, bool) {
         let Some(view) = &self.view else { return (Vec::new(), false) };
         let ranks = view.members.iter().map(|member| member.peer).enumerate();
         let (here, absent): (Vec<_>, Vec<_>) = ranks.partition(|&(_, peer)| self.is_linked(peer));
@@ -83,7 +83,7 @@ impl Membership {
     /// How far a log with the last record `last` goes, as ends of the present view's streams.
     ///
     /// If `last` is of an earlier view, every end is 0.
-    pub fn ends_of(&self, last: Version) -> Vec<End> {
+    pub(crate) fn ends_of(&self, last: Version) -> Vec<End> {
         let Some(view) = &self.view else { return Vec::new() };
         let (order, next) = (view.order, last.sequence + 1);
         let messages = |rank: u64| match last.view == view.number {
@@ -96,7 +96,7 @@ impl Membership {
     /// How far the logs of the candidates go, and a process that has all of it.
     ///
     /// `None` until all candidates have published how far their logs go.
-    pub fn log_target(&self) -> Option<(Vec<End>, Peer)> {
+    pub(crate) fn log_target(&self) -> Option<(Vec<End>, Peer)> {
         let target = self.target(self.candidates())?;
         let has = |rank: &Rank| self.epoch.shown[*rank].wedged.as_ref() == Some(&target);
         let view = self.view.as_ref()?;
@@ -105,7 +105,7 @@ impl Membership {
     }
 
     /// Whether this restarting process was only ever in the first view, and has not voted to end it.
-    pub fn has_only_founded(&self) -> bool {
+    pub(crate) fn has_only_founded(&self) -> bool {
         let has_no_vote = |rank: usize| {
             let shown = &self.epoch.shown[rank];
             shown.promise == Ballot(0) && shown.accepted.is_none()
@@ -115,12 +115,12 @@ impl Membership {
     }
 
     /// The decided ends of the view's streams, by rank.
-    pub fn decided_ends(&self) -> Option<Vec<End>> {
+    pub(crate) fn decided_ends(&self) -> Option<Vec<End>> {
         self.epoch.decided.as_ref().map(ViewDecision::ends)
     }
 
     /// The consequence of the decision for this restarted process. `None` while nothing is decided.
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
         let value = self.epoch.decided.as_ref()?;
         let named = |member: &Member| member.peer.is_same_member(self.me);
         Some(match value.view.members.iter().find(|member| named(member)) {
@@ -131,13 +131,13 @@ impl Membership {
     }
 
     /// Ends the restart: the decided view runs, and members are identified by incarnation again.
-    pub fn restarted(&mut self) {
+    pub(crate) fn restarted(&mut self) {
         self.restarting = false;
     }
 }
 
 /// The consequence of a decision for a restarted process.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The decided view runs, with this process in it.
     Runs,
     /// The decision is from before the failure and names an earlier incarnation. The members end its view next.

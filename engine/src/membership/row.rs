@@ -74,7 +74,7 @@ const BALLOT_WORDS: usize = 1 + VALUE_WORDS;
 /// The guards of the epoch's records, which a new epoch clears.
 pub(super) const GUARDS: std::ops::Range<usize> = PROMISE.0..LINKED.0;
 /// The shape of the membership's table.
-pub fn table_spec() -> TableSpec {
+pub(crate) fn table_spec() -> TableSpec {
     let len = END.0.next_multiple_of(64);
     TableSpec { id: TableId(0), columns_len: len, row_len: len }
 }

@@ -17,12 +17,12 @@ impl Membership {
     }
 
     /// The time after which a silent member of the present view is suspected, in milliseconds.
-    pub fn failure_timeout_ms(&self) -> u64 {
+    pub(crate) fn failure_timeout_ms(&self) -> u64 {
         self.largest(row::FAILURE_TIMEOUT, self.settings.failure_timeout_ms, FAILURE_TIMEOUT_MAX_MS)
     }
 
     /// How long a member waits for the decision that ends an epoch, in milliseconds.
-    pub fn partition_timeout_ms(&self) -> u64 {
+    pub(crate) fn partition_timeout_ms(&self) -> u64 {
         self.largest(row::PARTITION_TIMEOUT, self.settings.partition_timeout_ms, PARTITION_TIMEOUT_MAX_MS)
     }
 

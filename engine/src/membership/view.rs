@@ -1,14 +1,14 @@
 //! Views, and the values on which the decisions of epochs agree.
 
-use crate::config::MemberId;
 use crate::fabric::{Rank, SLOTS, Slot};
-use crate::log::Version;
 use crate::multicast::End;
 use crate::multicast::order::Order;
+use crate::types::MemberId;
+use crate::types::Version;
 
 /// A process in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The index of its rows in all tables.
     pub slot: Slot,
     /// Its member id.
@@ -19,14 +19,14 @@ pub struct Peer {
 
 impl Peer {
     /// Whether `other` is the same member of a view, in any incarnation.
-    pub fn is_same_member(self, other: Peer) -> bool {
+    pub(crate) fn is_same_member(self, other: Peer) -> bool {
         (self.slot, self.id) == (other.slot, other.id)
     }
 }
 
 /// A member of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its process.
     pub peer: Peer,
     /// Whether it counts for majorities. A joiner does once it has the state.
@@ -35,7 +35,7 @@ pub struct Member {
 
 /// A view: the members of the group in rank order, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     /// The number of the view: 0 for the first, and one more for each successor.
     pub number: u64,
     /// The members by rank. The lowest rank is the natural leader for an application that needs one.
@@ -46,7 +46,7 @@ pub struct View {
 
 impl View {
     /// The founders' first view, in which all of them are voters. Message indices begin at `base`.
-    pub fn first(founders: &[Peer], base: u64) -> View {
+    pub(crate) fn first(founders: &[Peer], base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
         // One sequence number is left for the decision that began the view: see `ViewDecision::order`.
         let first = base * founders.len() as u64 + 1;
@@ -54,12 +54,12 @@ impl View {
     }
 
     /// The rank of the process in `slot`.
-    pub fn rank_of(&self, slot: Slot) -> Option<Rank> {
+    pub(crate) fn rank_of(&self, slot: Slot) -> Option<Rank> {
         self.members.iter().position(|member| member.peer.slot == slot)
     }
 
     /// The member ids by rank.
-    pub fn ids(&self) -> Vec<MemberId> {
+    pub(crate) fn ids(&self) -> Vec<MemberId> {
         self.members.iter().map(|member| member.peer.id).collect()
     }
 
@@ -74,7 +74,7 @@ impl View {
 
 /// Why a member is not in the next view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
+pub(crate) enum Departure {
     /// It asked to leave.
     Left,
     /// It failed, or the other members could not work with it.

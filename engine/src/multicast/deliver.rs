@@ -1,9 +1,9 @@
 //! The walk along the order. It delivers the messages that their modes allow, skips nulls, and stops at a message that
 //! is not safe yet.
 
-use super::frame::Mode;
 use super::{Delivery, Multicast, Violation};
 use crate::fabric::Rank;
+use crate::types::Mode;
 
 /// Maximum messages that one pass delivers before the engine looks at the network again.
 const DELIVERIES_PER_PASS: usize = 8192;

@@ -9,10 +9,10 @@
 use super::stability::Stability;
 use super::stream::Stream;
 use super::{Multicast, Violation, column};
-use crate::config::MemberId;
 use crate::fabric::{Fabric, Rank, Renewed, Row, Slot, Source, TableId};
 use crate::multicast::order::Order;
 use crate::planted::{self, Bug};
+use crate::types::MemberId;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -13,11 +13,12 @@ use super::order::Order;
 use super::stream::Stream;
 use super::tail::{TAIL, Tail, TailRecord};
 use super::{Multicast, Violation, column};
-use crate::config::MemberId;
 use crate::fabric::Rank;
-use crate::log::{Journal, Kind, Record, Ticket, Version};
-use crate::multicast::Mode;
+use crate::log::{Journal, Kind, Record, Ticket};
 use crate::planted::{self, Bug};
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 use std::collections::VecDeque;
 
 /// Bytes of a stamp.

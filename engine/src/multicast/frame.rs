@@ -3,37 +3,13 @@
 //! Header word, from the low bit: 28 bits payload length in bytes, 2 bits [`Mode`], 1 bit *padding*, 1 bit reserved
 //! (zero), 32 bits message index modulo 2^32.
 
+use crate::types::Mode;
 /// Bytes of a ring word. A frame consists of whole words.
 pub(super) const WORD: usize = 8;
 /// Bits of the length in a header.
 const LENGTH_BITS: u32 = 28;
 /// Largest payload length that a header can express, in bytes.
 pub(super) const PAYLOAD_MAX: usize = (1 << LENGTH_BITS) - 1;
-
-/// The delivery mode of a message: when it may be delivered. All modes share one order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Mode {
-    /// Delivered as soon as it and all earlier messages of its sender are here. It may overtake messages of other
-    /// senders.
-    Fifo = 0,
-    /// Delivered in the total order, as soon as everything before it is here.
-    ///
-    /// This is optimistic: the message can be lost together with all members that received it.
-    Ordered = 1,
-    /// Delivered in the total order, once every member has received it.
-    Safe = 2,
-    /// Delivered in the total order, once every member has received it and enough voters have it on disk.
-    ///
-    /// All voters, or as many as are configured. Only in a group with a log.
-    Durable = 3,
-}
-
-impl Mode {
-    pub(crate) fn from_bits(bits: u32) -> Option<Mode> {
-        [Mode::Fifo, Mode::Ordered, Mode::Safe, Mode::Durable].get(bits as usize).copied()
-    }
-}
 
 /// The kind of a frame, from its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

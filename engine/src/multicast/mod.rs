@@ -36,14 +36,14 @@ pub use epoch::{End, PeerPhase, StreamConfig, ViewConfig};
 pub(crate) use feeder::STAMP_MAX_NS;
 pub use feeder::{Durability, record_time};
 pub(crate) use feeder::{words, words_of};
-pub use frame::Mode;
 pub use ring::{Refusal, Reserved, SendRing};
 pub use tail::{TAIL, Tail, TailRecord};
 
-use crate::config::{MemberId, SubgroupId};
 use crate::fabric::{Fabric, Rank, Row, Slot, Source, TableId, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
+use crate::types::Mode;
+use crate::types::{MemberId, SubgroupId};
 use feeder::LogFeeder;
 use handover::Handover;
 use order::Order;

@@ -3,12 +3,13 @@
 //! It publishes the contiguous committed prefix, and frees the bytes that all members have delivered.
 
 use super::claims::{DROPPED, PADDING, WRAP};
-use super::frame::{self, Header, Kind, Mode, WORD};
+use super::frame::{self, Header, Kind, WORD};
 use super::order::Order;
 use super::ring::SendRing;
 use super::{End, Origin};
 use crate::fabric::{Rank, Row, Ticket};
 use crate::planted::{self, Bug};
+use crate::types::Mode;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! The byte ring inside a member's row: the senders' side (any thread) and the reading of frames (the engine).
 
 use super::claims::{Claim, Claims, PADDING};
-use super::frame::{self, Header, Mode, WORD};
+use super::frame::{self, Header, WORD};
 use super::memories::Memories;
 use crate::fabric::Row;
+use crate::types::Mode;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;

@@ -1,9 +1,10 @@
 //! One sender's stream as a member reads it: how much has arrived, and the frames in order.
 
 use super::End;
-use super::frame::{self, Header, Kind, Mode};
+use super::frame::{self, Header, Kind};
 use super::ring::{self, Geometry};
 use crate::fabric::Row;
+use crate::types::Mode;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;

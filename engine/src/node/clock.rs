@@ -13,10 +13,10 @@
 //! A peer's word is read later than it was written. So its clock is known only as a range: the word arrived between the
 //! last two looks.
 
-use crate::config::MemberId;
 use crate::fabric::{SLOTS, Slot};
 use crate::membership::Peer;
 use crate::planted::{self, Bug};
+use crate::types::MemberId;
 
 /// The largest host clock, in nanoseconds since 1970: a little below the largest stamp, in the year 2116.
 pub(super) const CLOCK_MAX_NS: u64 = crate::multicast::STAMP_MAX_NS - 1;

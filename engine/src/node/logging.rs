@@ -2,18 +2,20 @@
 
 use super::clock::{CLOCK_MAX_NS, HostClocks};
 use super::{Node, Phase};
-use crate::config::MemberId;
-use crate::log::{Journal, Kind, Record, Ticket, Version};
-use crate::multicast::{End, Mode, Sink, Violation};
+use crate::log::{Journal, Kind, Record, Ticket};
+use crate::multicast::{End, Sink, Violation};
 use crate::planted::{self, Bug};
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 
 /// The name of the file that holds a member's [`crate::membership::HardState`].
-pub const HARD_STATE: &str = "hard_state";
+pub(crate) const HARD_STATE: &str = "hard_state";
 
 /// The name of the file with the highest time that a member may have announced, as one word in nanoseconds.
 ///
 /// Only a member with a host's clock that is behind writes it. Its next incarnation continues from that time.
-pub const CLOCK: &str = "clock";
+pub(crate) const CLOCK: &str = "clock";
 /// Such a member writes the file once per this many nanoseconds, and this far ahead.
 const LEASE_NS: u64 = 1_000_000_000;
 
@@ -103,7 +105,7 @@ fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
 
 impl Node {
     /// Makes the node write a log through `journal`. The data plane was created for a log too.
-    pub fn with_journal(mut self, journal: Box<dyn Journal>) -> Node {
+    pub(crate) fn with_journal(mut self, journal: Box<dyn Journal>) -> Node {
         self.logging = Some(Logging::new(journal, self.settings.clock_skew_max_ms));
         self
     }
@@ -111,12 +113,12 @@ impl Node {
     /// How long this process has run, in milliseconds, as of the last pass.
     ///
     /// Its own pauses are left out, so they do not count against other members or its disk.
-    pub fn running_ms(&self) -> u64 {
+    pub(crate) fn running_ms(&self) -> u64 {
         self.now_ms
     }
 
     /// Saves a small file beside the log.
-    pub fn save(&mut self, name: &'static str, bytes: &[u8]) {
+    pub(crate) fn save(&mut self, name: &'static str, bytes: &[u8]) {
         if let Some(logging) = &mut self.logging {
             logging.journal.save(name, bytes);
         }
@@ -125,7 +127,7 @@ impl Node {
     /// Sets the time of the host's clock, in nanoseconds since 1970. It may be wrong, and may go back.
     ///
     /// In a group with a log, call it before each pass and before the first link.
-    pub fn set_wall_clock(&mut self, wall_ns: u64) {
+    pub(crate) fn set_wall_clock(&mut self, wall_ns: u64) {
         if let Some(logging) = &mut self.logging {
             // 0 means that a clock is not known.
             logging.wall_ns = wall_ns.clamp(1, CLOCK_MAX_NS);
@@ -134,14 +136,14 @@ impl Node {
     }
 
     /// Takes the reports about hosts' clocks that are off, found since the last call: member id and text.
-    pub fn take_warnings(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn take_warnings(&mut self) -> Vec<(MemberId, String)> {
         self.logging.as_mut().map(|logging| std::mem::take(&mut logging.warnings)).unwrap_or_default()
     }
 
     /// The closed time, in nanoseconds: no later record has this time or an earlier one.
     ///
     /// All records up to it are on the disks of all voters, so the log up to it is the same at every member for good.
-    pub fn past_ns(&self) -> u64 {
+    pub(crate) fn past_ns(&self) -> u64 {
         self.logging.as_ref().map_or(0, |logging| logging.past_ns)
     }
 

@@ -10,7 +10,7 @@ impl Node {
     /// The members to relink with. Empty while there is nothing to do.
     ///
     /// Their links broke, and the end of the present view is not decided, or only this process knows it and has left.
-    pub fn broken_links(&self) -> Vec<Peer> {
+    pub(crate) fn broken_links(&self) -> Vec<Peer> {
         match self.phase {
             Phase::Running | Phase::Leaving => self.membership.broken_links(),
             Phase::Parting => self.membership.cut_off_heirs(),
@@ -32,7 +32,7 @@ impl Node {
     ///
     /// The error is the reason why not. A link that is still up here is taken down, because the peer has found it
     /// broken.
-    pub fn may_relink(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
+    pub(crate) fn may_relink(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
         let parts = matches!(self.phase, Phase::Parting);
         if !parts && !matches!(self.phase, Phase::Running | Phase::Leaving) {
             return Err("this member does not run");
@@ -56,7 +56,7 @@ impl Node {
 
     /// Returns the view that began without `peer`, and how it departed. `peer` asks for its link and has wedged view
     /// `view`.
-    pub fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
+    pub(crate) fn has_gone_on_without(&self, peer: Peer, view: u64) -> Option<(u64, Departure)> {
         match self.phase {
             Phase::Running | Phase::Leaving | Phase::Parting => self.membership.has_gone_on_without(peer, view),
             _ => None,
@@ -67,7 +67,7 @@ impl Node {
     ///
     /// This process had wedged view `view` when it asked. It cannot learn the decision any more, or it has left and no
     /// member waits for it.
-    pub fn learn_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
+    pub(crate) fn learn_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
         if self.membership.view().is_none_or(|mine| mine.number != view) {
             return;
         }
@@ -88,7 +88,7 @@ impl Node {
     /// # Errors
     /// [`Error::Misuse`] if [`Node::may_relink`] refuses by now, or another connection is kept; the errors of
     /// [`crate::fabric::Fabric::relink`].
-    pub fn relink(&mut self, peer: Peer, view: u64, dialled: bool, connection: Connection) -> Result<(), Error> {
+    pub(crate) fn relink(&mut self, peer: Peer, view: u64, dialled: bool, connection: Connection) -> Result<(), Error> {
         let by_lower = dialled == (self.membership.me().slot < peer.slot);
         // If the peer had found the link broken, its request would have taken it down here. So a link that is up
         // crosses this one.

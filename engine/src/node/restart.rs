@@ -4,15 +4,16 @@
 //! [`Node::take_record`].
 
 use super::{Node, Phase};
-use crate::config::{MemberId, named};
 use crate::error::Error;
-use crate::log::{Kind, Record, Ticket, Version};
+use crate::log::{Kind, Record, Ticket};
 use crate::membership::{Cause, HardState, Outcome, Peer};
 use crate::multicast::{End, Tail, TailRecord, Violation, record_time};
+use crate::types::Version;
+use crate::types::{MemberId, named};
 
 /// The contents of a restarted process's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Recovery {
+pub(crate) struct Recovery {
     /// The version and the time of the last record; zero if there is none.
     pub last: Version,
     /// See `last`.
@@ -27,7 +28,7 @@ pub struct Recovery {
 
 /// The records that a restarted process lacks: those after one version and below another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogNeed {
+pub(crate) struct LogNeed {
     /// The process that has them.
     pub from: Peer,
     /// The last record that is here.
@@ -55,7 +56,7 @@ const GATHERINGS_MAX: u32 = 3;
 
 impl Node {
     /// Continues from the hard state and log of an earlier incarnation, together with the other restarted processes.
-    pub fn restart(&mut self, hard_state: HardState, recovery: Recovery) {
+    pub(crate) fn restart(&mut self, hard_state: HardState, recovery: Recovery) {
         self.phase = Phase::Restarting;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.resume(hard_state, recovery);
@@ -167,28 +168,28 @@ impl Node {
     /// Whether this process has only the first view, without any record or a vote to end it.
     ///
     /// No process can have read anything in such a log.
-    pub fn has_only_founded(&self) -> bool {
+    pub(crate) fn has_only_founded(&self) -> bool {
         let has_no_record = |restart: &Restart| restart.recovery.last.sequence == 0 && restart.recovery.tail.is_none();
         self.membership.has_only_founded() && self.restart.as_ref().is_some_and(has_no_record)
     }
 
     /// Whether the link to some process of member `id` is up.
-    pub fn is_linked_with(&self, id: MemberId) -> bool {
+    pub(crate) fn is_linked_with(&self, id: MemberId) -> bool {
         self.membership.is_linked_with(id)
     }
 
     /// The members of which some process is linked.
-    pub fn linked_with(&self) -> impl Iterator<Item = MemberId> {
+    pub(crate) fn linked_with(&self) -> impl Iterator<Item = MemberId> {
         self.membership.linked_with()
     }
 
     /// The records that the driver must fetch from another member's log.
-    pub fn log_need(&self) -> Option<LogNeed> {
+    pub(crate) fn log_need(&self) -> Option<LogNeed> {
         self.restart.as_ref().filter(|_| matches!(self.phase, Phase::Restarting)).and_then(|restart| restart.need)
     }
 
     /// Takes a fetched record. A record that is not the next one is ignored.
-    pub fn take_record(&mut self, record: Record<'_>) {
+    pub(crate) fn take_record(&mut self, record: Record<'_>) {
         let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return };
         let recovery = &mut restart.recovery;
         let wanted = restart.need.is_some_and(|need| record.version < need.below);

@@ -3,9 +3,9 @@
 //! These threads (the "acceptor") decide nothing that concerns the group. They ask the driver; only the driver uses the
 //! node.
 
-use crate::config::{Config, MemberId};
+use crate::config::Config;
 use crate::error::Error;
-use crate::log::{Log, Version};
+use crate::log::Log;
 use crate::meet::listen::Listening;
 use crate::meet::questions::{self, Asker, First, Place, Reply, Request};
 use crate::meet::{self, check};
@@ -21,6 +21,8 @@ use crate::shared::pulse::Ticker;
 use crate::shared::requests::PeerRequest;
 use crate::shared::snapshot::{NoState, Snapshot};
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::MemberId;
+use crate::types::Version;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::Socket;

@@ -4,11 +4,12 @@
 //! its own. So every configured contact must answer first, and so must every member of a former group that is not a
 //! founder. Founders need not answer here: the group cannot be founded without them anyway.
 
-use crate::config::{Config, MemberId};
+use crate::config::Config;
 use crate::error::Error;
 use crate::meet::ask::Asker;
 use crate::meet::questions::{Place, Reply, Request};
 use crate::shortage;
+use crate::types::MemberId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,10 +1,12 @@
 //! Turns connected streams into links of the group's fabric.
 
-use crate::config::{Config, FabricKind, MemberId};
+use crate::config::address;
+use crate::config::{Config, FabricKind};
 use crate::error::Error;
 use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, shm, tcp, verbs};
+use crate::meet::Quiet;
 use crate::meet::questions::{self, Place, Reply, Request};
-use crate::meet::{Quiet, address};
+use crate::types::MemberId;
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;

@@ -1,12 +1,14 @@
 //! Manages this process's log: its directory, the contents from an earlier run, and the files beside it.
 
-use crate::config::{Config, FabricKind, LogConfig, MemberId};
+use crate::config::{Config, FabricKind, LogConfig};
 use crate::error::Error;
-use crate::log::{Identity, Kind, Log, LogOptions, OsDisk, Version};
+use crate::log::{Identity, Kind, Log, LogOptions, OsDisk};
 use crate::meet::questions::Place;
 use crate::membership::HardState;
 use crate::multicast::{TAIL, Tail};
 use crate::node::{CLOCK, HARD_STATE, Recovery};
+use crate::types::MemberId;
+use crate::types::Version;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;

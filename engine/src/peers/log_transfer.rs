@@ -5,12 +5,11 @@
 //! number, time, sender, mode, kind, length: u64 each, bytes}, and a 0 as the end.
 
 use crate::app::{Handler, text_of};
-use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
-use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot, Version};
+use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot};
 use crate::meet::questions::{self, Asker, Reply, Request};
 use crate::membership::Peer;
-use crate::multicast::{Delivery, Mode};
+use crate::multicast::Delivery;
 use crate::node::HARD_STATE;
 use crate::peers::gate::{Gate, Source};
 use crate::peers::log_store::DISK_TIME;
@@ -19,6 +18,9 @@ use crate::peers::transfer::{self, CONNECT_TIME, Chunks, Restored, Taker, Troubl
 use crate::process::Life;
 use crate::shared::snapshot::Covered;
 use crate::thread::{self, OWN_STACK_BYTES};
+use crate::types::Mode;
+use crate::types::Version;
+use crate::types::{MemberId, SubgroupId};
 use socket2::Socket;
 use std::any::Any;
 use std::io::{self, Read};

@@ -305,8 +305,10 @@ fn is_other(slot: Slot, me: Slot) -> bool {
 mod tests {
     use super::*;
     use crate::Group;
-    use crate::config::{Config, FabricKind, Member, MemberId, SubgroupId};
-    use crate::multicast::{Delivery, Mode};
+    use crate::config::{Config, FabricKind, Member};
+    use crate::multicast::Delivery;
+    use crate::types::Mode;
+    use crate::types::{MemberId, SubgroupId};
 
     /// Requests with wrong slots, incarnations and views have no effect, and the group continues.
     #[test]

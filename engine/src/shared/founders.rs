@@ -1,6 +1,7 @@
 //! The founders that a restarting process has heard of.
 
-use crate::config::{Config, MemberId};
+use crate::config::Config;
+use crate::types::MemberId;
 use std::collections::HashSet;
 
 /// The founders that have nothing to lose by founding anew.

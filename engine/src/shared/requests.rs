@@ -1,11 +1,11 @@
 //! Requests to the driver: of other processes, which helper threads pass on, and of handles.
 
 use super::snapshot::{NoState, Snapshot};
-use crate::config::MemberId;
 use crate::error::Error;
 use crate::fabric::Connection;
 use crate::meet::questions::{Place, Reply};
 use crate::membership::Peer;
+use crate::types::MemberId;
 use std::sync::mpsc::SyncSender;
 
 /// A request to the driver, from the thread of a visitor or from another helper thread.

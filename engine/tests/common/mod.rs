@@ -1,7 +1,7 @@
 //! The fabrics that this machine can test, and addresses for members.
 
 use galerna::FabricKind;
-use galerna::config::Verbs;
+use galerna::Verbs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Once;

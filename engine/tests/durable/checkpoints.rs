@@ -3,7 +3,7 @@
 use super::common;
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use galerna::log::Version;
+use galerna::Version;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, MemberId};
 use std::io::Read;
 use std::thread::JoinHandle;

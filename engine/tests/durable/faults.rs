@@ -4,7 +4,7 @@ use super::common;
 use super::folder::Folder;
 use super::group::{List, PATIENCE, config, join_all, send, wait};
 use super::small_disk;
-use galerna::config::Member;
+use galerna::Member;
 use galerna::{Config, Error, FabricKind, Group, LogConfig, MemberId, Mode, SubgroupId};
 use std::path::PathBuf;
 

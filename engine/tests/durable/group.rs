@@ -2,8 +2,9 @@
 
 use super::common;
 use super::folder::Folder;
-use galerna::config::Member;
-use galerna::log::{Kind, Log, LogOptions, Version};
+use galerna::Member;
+use galerna::Version;
+use galerna::log::{Kind, Log, LogOptions};
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
 use std::io::Read;
 use std::sync::{Arc, Mutex};

@@ -3,7 +3,8 @@
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
 use super::still::Still;
-use galerna::log::{Kind, Log, LogOptions, Record, Version};
+use galerna::Version;
+use galerna::log::{Kind, Log, LogOptions, Record};
 use galerna::{Config, FabricKind, Group, MemberId, Mode};
 
 const MESSAGES: usize = 30;

@@ -3,7 +3,8 @@
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, wait};
 use super::still::Still;
-use galerna::log::{Log, LogOptions, Version};
+use galerna::Version;
+use galerna::log::{Log, LogOptions};
 use galerna::{FabricKind, Group, MemberId, Mode};
 
 /// Runs a group with `durable_members` = `k`, damages the logs of members 1 and 3, and restarts `ids`. Returns the

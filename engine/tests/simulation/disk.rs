@@ -1,7 +1,7 @@
 //! A disk in memory, drawn from a seed: a crash keeps the synced data, and an arbitrary part of the rest.
 
 use super::rng::Rng;
-use crate::log::{Disk, File};
+use crate::log::disk::{Disk, File};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

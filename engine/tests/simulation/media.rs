@@ -5,12 +5,15 @@
 
 use super::disk::SimDisk;
 use super::rng::Rng;
-use crate::config::MemberId;
 use crate::error::Error;
-use crate::log::{Identity, Journal, Kind, Record, Store, Ticket, Version};
+use crate::log::store::Store;
+use crate::log::{Identity, Journal, Kind, Record, Ticket};
 use crate::membership::HardState;
-use crate::multicast::{Mode, TAIL, Tail};
+use crate::multicast::{TAIL, Tail};
 use crate::node::{CLOCK, HARD_STATE, Recovery};
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

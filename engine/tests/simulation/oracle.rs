@@ -3,7 +3,8 @@
 use super::media::Written;
 use crate::log::Kind;
 use crate::membership::ViewChange;
-use crate::multicast::{Delivery, Mode};
+use crate::multicast::Delivery;
+use crate::types::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message as its sender made it.

@@ -211,8 +211,8 @@ mod tests {
     use super::super::scenarios::{Stage, stage};
     use super::{Departure, again};
     use crate::error::Error;
-    use crate::multicast::Mode;
     use crate::node::Phase;
+    use crate::types::Mode;
 
     fn both_run_view(s: &mut Stage, view: u64) {
         for who in 0..2 {

@@ -1,13 +1,14 @@
 //! Single situations, step by step, in which an epoch ends badly.
 
 use super::fabric::Net;
-use crate::config::{MemberId, SubgroupId};
 use crate::error::Error;
 use crate::fabric::Connection;
 use crate::membership::{self, Peer, Settings};
-use crate::multicast::{self, Delivery, Mode, Multicast, Origin, SendRing};
+use crate::multicast::{self, Delivery, Multicast, Origin, SendRing};
 use crate::node::{Node, Phase};
 use crate::planted::{self, Bug};
+use crate::types::Mode;
+use crate::types::{MemberId, SubgroupId};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;

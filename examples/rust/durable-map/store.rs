@@ -1,7 +1,7 @@
 //! One replica of the map. This file contains everything that this example does with Galerna.
 
 use crate::map::{Change, Map};
-use galerna::log::Version;
+use galerna::Version;
 use galerna::{Config, Delivery, Error, Group, Handler, MemberId, Mode, SubgroupId, View};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};

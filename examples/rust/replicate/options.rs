@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use galerna::{FabricKind, Mode, config::MEMBERS_MAX};
+use galerna::{FabricKind, MEMBERS_MAX, Mode};
 use std::net::IpAddr;
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use crate::border::{self, Out};
 use crate::callbacks::in_callback;
 use crate::failure::Failure;
 use crate::result::galerna_result_t;
-use engine::log::Version;
+use engine::Version;
 use std::ffi::c_void;
 use std::time::Duration;
 

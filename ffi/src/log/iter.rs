@@ -6,7 +6,8 @@ use super::{galerna_log_t, with};
 use crate::border::{self, Out};
 use crate::handle::Table;
 use crate::result::galerna_result_t;
-use engine::log::{Iter, Reader, Version};
+use engine::Version;
+use engine::log::{Iter, Reader};
 use std::sync::{Mutex, PoisonError};
 
 /// An iterator over the records of a log.

@@ -7,7 +7,8 @@ use crate::border::{self, Out};
 use crate::failure::Failure;
 use crate::result::galerna_result_t;
 use engine::Error;
-use engine::log::{Entry, Reader, Version};
+use engine::Version;
+use engine::log::{Entry, Reader};
 use std::ffi::c_int;
 
 /// Gets the version of the oldest record.

@@ -1,6 +1,6 @@
 //! `galerna_version_t`: the position of a record in a log.
 
-use engine::log::Version;
+use engine::Version;
 
 /// The position of a record in a log.
 ///

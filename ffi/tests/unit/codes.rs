@@ -3,7 +3,7 @@
 use crate::failure::code_of;
 use crate::result::{galerna_result_t::*, galerna_strerror};
 use engine::Error;
-use engine::log::Version;
+use engine::Version;
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::sync::Arc;

@@ -5,13 +5,17 @@ mod crashes;
 mod faults;
 mod lookups;
 mod mutations;
+mod store;
 mod threads;
 
-use super::{Disk, Identity, Kind, Record, Store, Version};
-use crate::config::MemberId;
+use super::disk::Disk;
+use super::store::Store;
+use super::{Identity, Kind, Record};
 use crate::error::Error;
-use crate::multicast::Mode;
 use crate::simulation::disk::SimDisk;
+use crate::types::MemberId;
+use crate::types::Mode;
+use crate::types::Version;
 use std::sync::Arc;
 
 const SMALL: u64 = 16 << 10;

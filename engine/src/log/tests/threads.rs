@@ -1,7 +1,8 @@
 //! The writing thread, and the callers that wait for it.
 
 use super::*;
-use crate::log::{File, Journal, Log, LogOptions};
+use crate::log::disk::File;
+use crate::log::{Journal, Log, LogOptions};
 use std::io;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 use super::super::wire::*;
-use crate::config::MemberId;
+use crate::types::MemberId;
 use proptest::prelude::*;
 
 fn text() -> impl Strategy<Value = String> {

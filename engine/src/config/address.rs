@@ -4,6 +4,13 @@ use crate::config::Config;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
+/// An address to listen on, and the configuration key from which it comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListenAt<'c> {
+    pub(crate) address: &'c str,
+    pub(crate) key: &'static str,
+}
+
 /// The socket addresses of `HOST:PORT`, to be tried in turn, since a name may have several.
 ///
 /// In a link-local address, `[fe80::1%eth0]:7001`, the interface is one of this host, given by name or number.

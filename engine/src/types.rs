@@ -1,0 +1,82 @@
+//! The words that all rooms share: members, subgroups, delivery modes and versions.
+
+use serde::Deserialize;
+use std::fmt;
+
+/// The id of a member, as given in the configuration. It is unique within the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct MemberId(pub u32);
+
+/// The number of a subgroup. So far the only one is 0, which contains every member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubgroupId(pub u16);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Formats the ids as "1, 2".
+pub(crate) fn list(members: &[MemberId]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Formats the ids as "member 1" or "members 1, 2".
+pub(crate) fn named(members: &[MemberId]) -> String {
+    format!("member{} {}", if members.len() == 1 { "" } else { "s" }, list(members))
+}
+
+impl fmt::Display for SubgroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The delivery mode of a message: when it may be delivered. All modes share one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Mode {
+    /// Delivered as soon as it and all earlier messages of its sender are here. It may overtake messages of other
+    /// senders.
+    Fifo = 0,
+    /// Delivered in the total order, as soon as everything before it is here.
+    ///
+    /// This is optimistic: the message can be lost together with all members that received it.
+    Ordered = 1,
+    /// Delivered in the total order, once every member has received it.
+    Safe = 2,
+    /// Delivered in the total order, once every member has received it and enough voters have it on disk.
+    ///
+    /// All voters, or as many as are configured. Only in a group with a log.
+    Durable = 3,
+}
+
+impl Mode {
+    pub(crate) fn from_bits(bits: u32) -> Option<Mode> {
+        [Mode::Fifo, Mode::Ordered, Mode::Safe, Mode::Durable].get(bits as usize).copied()
+    }
+}
+
+/// The position of a record in the log and in the group's history. Versions grow from record to record, with gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version {
+    /// The view in which the message was delivered; 0 in a log without a group.
+    pub view: u64,
+    /// Its number in the total order.
+    pub sequence: u64,
+}
+
+impl Version {
+    /// The next greater version in the same view.
+    pub(crate) fn next(self) -> Version {
+        Version { sequence: self.sequence.saturating_add(1), ..self }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.view, self.sequence)
+    }
+}
