@@ -108,7 +108,7 @@ pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()
     for _ in 0..MESSAGES {
         group.send(main, Mode::Safe, MESSAGE, GREETING)?;
     }
-    group.flush(main, 0, GREETING)?;
+    group.flush(main, galerna::Copies::All, GREETING)?;
     control.say(&Word::Ready)?;
     control.wait_start();
     std::thread::sleep(SETTLE);

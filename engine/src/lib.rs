@@ -57,9 +57,9 @@ pub use bootstrap::{RecoverError, Recovered, recover};
 pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verbs};
 pub use driver::Driver;
 pub use error::Error;
-pub use multicast::{Delivery, Stats};
+pub use multicast::{Delivery, RingSpace, Stats};
 pub use shared::flush::Flush;
-pub use types::{MemberId, Mode, SubgroupId, Version};
+pub use types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until, Version};
 
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// The id of a member, as given in the configuration. It is unique within the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -79,4 +80,51 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.view, self.sequence)
     }
+}
+
+/// Identifies a message that this process has sent.
+///
+/// Sending returns it, and the delivery of the message here carries it. Tickets of one process grow in the order in
+/// which its messages are delivered, with gaps. The first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(NonZeroU64);
+
+impl Ticket {
+    /// The ticket of this process's frame `number`, counted from 0.
+    pub(crate) fn of_frame(number: u64) -> Ticket {
+        Ticket(NonZeroU64::MIN.saturating_add(number))
+    }
+
+    /// The frame's number, counted from 0.
+    pub(crate) fn frame(self) -> u64 {
+        self.0.get() - 1
+    }
+
+    /// The ticket as a number; at least 1.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The ticket with a number from [`Ticket::get`]; `None` for 0.
+    pub fn new(number: u64) -> Option<Ticket> {
+        NonZeroU64::new(number).map(Ticket)
+    }
+}
+
+/// The event that [`crate::Group::wait`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Until {
+    /// The message has been delivered here, and the callback has returned.
+    Delivered,
+    /// The message, and all messages before it in the order, are durable. Only in a group with a log.
+    Durable,
+}
+
+/// The number of members that must have received a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Copies {
+    /// All members of the view.
+    All,
+    /// At least so many members, the sender included; all, if the view has fewer. At least 1.
+    AtLeast(usize),
 }

@@ -138,11 +138,11 @@ fn addresses_in_a_network() {
         let (first, second) = (joining(&config, 10), joining(&config, 20));
         let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
         members.1.send(MAIN, Mode::Safe, b"through", LONG).unwrap();
-        members.1.flush(MAIN, 0, LONG).unwrap();
+        members.1.flush(MAIN, galerna::Copies::All, LONG).unwrap();
         // A third process can join at such an address, too.
         let address = Some("127.0.0.1:7009".to_owned());
         let third = join(&Config { address, ..config }, 30).unwrap();
-        third.flush(MAIN, 0, LONG).unwrap();
+        third.flush(MAIN, galerna::Copies::All, LONG).unwrap();
     }
     let lost = Config { join_timeout_ms: 1500, ..with(["host-a:7005", "192.0.2.7:7006"]) };
     let error = refused(join(&lost, 10));
@@ -204,7 +204,7 @@ fn two_processes_with_one_id_and_a_port_in_use() {
     let second = joining(&config, 20);
     let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
     members.0.send(MAIN, Mode::Safe, b"undisturbed", LONG).unwrap();
-    members.0.flush(MAIN, 0, LONG).unwrap();
+    members.0.flush(MAIN, galerna::Copies::All, LONG).unwrap();
 }
 
 /// The environment variable that gives the two addresses to a child process with few file descriptors.
@@ -339,7 +339,7 @@ fn strangers_do_not_hold_up_the_meeting() {
     let second = joining(&config, 20);
     let members = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
     members.1.send(MAIN, Mode::Safe, b"met", LONG).unwrap();
-    members.1.flush(MAIN, 0, LONG).unwrap();
+    members.1.flush(MAIN, galerna::Copies::All, LONG).unwrap();
 }
 
 #[test]

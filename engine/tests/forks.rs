@@ -112,8 +112,8 @@ fn group_calls(group: &Group) -> Result<(), String> {
     forked("reserve", group.reserve(MAIN, 8, LONG))?;
     forked("try_reserve", group.try_reserve(MAIN, 8))?;
     forked("max_message", group.max_message(MAIN))?;
-    forked("flush", group.flush(MAIN, 0, LONG))?;
-    forked("start_flush", group.start_flush(MAIN, 0))?;
+    forked("flush", group.flush(MAIN, galerna::Copies::All, LONG))?;
+    forked("start_flush", group.start_flush(MAIN, galerna::Copies::All))?;
     forked("stats", group.stats(MAIN))?;
     forked("frontiers", group.frontiers(MAIN))?;
     forked("wait_durable", group.wait_durable(MAIN, 0, LONG))?;
@@ -199,7 +199,7 @@ fn the_parent_goes_on(fabric: FabricKind, logs: bool, driven: bool) {
     {
         let mut open = group.try_reserve(MAIN, 8).unwrap();
         open.copy_from_slice(b"parent's");
-        let flush = group.start_flush(MAIN, 0).unwrap();
+        let flush = group.start_flush(MAIN, galerna::Copies::All).unwrap();
         // The fork makes the second copy of each.
         in_child(|| {
             // SAFETY: these are bitwise copies of values that the child has from the fork; it never uses the originals.

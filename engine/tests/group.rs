@@ -63,7 +63,7 @@ fn one_order(fabric: FabricKind, n: u32, mode: Mode) {
                     payload[..4].copy_from_slice(&i.to_le_bytes());
                     group.send(MAIN, mode, &payload, LONG).unwrap();
                 }
-                group.flush(MAIN, 0, LONG).unwrap();
+                group.flush(MAIN, galerna::Copies::All, LONG).unwrap();
             });
         }
     });
@@ -139,7 +139,7 @@ fn the_others_go_on_when_a_member_fails() {
                 "{fabric}"
             );
             group.send(MAIN, Mode::Safe, b"we go on", LONG).unwrap();
-            group.flush(MAIN, 0, LONG).unwrap();
+            group.flush(MAIN, galerna::Copies::All, LONG).unwrap();
         }
         for (_, history) in &members {
             wait_for("both messages", || history.lock().unwrap().len() == 2);
@@ -177,13 +177,13 @@ fn one_of_two_stops_unless_it_is_told_to_go_on() {
             if lone_survivor {
                 wait_for("the next view", || group.view().members == [MemberId(2)]);
                 group.send(MAIN, Mode::Safe, b"alone", LONG).unwrap();
-                group.flush(MAIN, 0, LONG).unwrap();
+                group.flush(MAIN, galerna::Copies::All, LONG).unwrap();
             } else {
                 wait_for("the group to stop", || group.stopped().is_some());
                 assert!(matches!(group.stopped(), Some(Error::Partitioned { view: 0, .. })), "{:?}", group.stopped());
                 let refused = group.try_send(MAIN, Mode::Safe, b"too late").unwrap_err();
                 assert!(matches!(refused, Error::Partitioned { .. }), "{refused}");
-                assert!(matches!(group.flush(MAIN, 0, LONG), Err(Error::Partitioned { .. })));
+                assert!(matches!(group.flush(MAIN, galerna::Copies::All, LONG), Err(Error::Partitioned { .. })));
             }
         }
     }
@@ -207,7 +207,7 @@ fn the_applications_own_loop_can_drive() {
                         history.lock().unwrap().len() == 4000
                     });
                     assert!(done.unwrap());
-                    let flush = group.start_flush(MAIN, 0).unwrap();
+                    let flush = group.start_flush(MAIN, galerna::Copies::All).unwrap();
                     assert!(driver.wait(LONG, || flush.is_done()).unwrap());
                     driver.leave(LONG).unwrap();
                 })
@@ -226,7 +226,9 @@ fn an_open_reservation_does_not_hold_up_a_leave() {
             let members = join_all(&config(fabric, 3));
             let (leaver, (stays, history)) = (&members[0].0, &members[1]);
             let mut open = leaver.reserve(MAIN, 4, LONG).unwrap();
-            (0..20).for_each(|_| leaver.send(MAIN, Mode::Safe, b"behind", LONG).unwrap());
+            for _ in 0..20 {
+                leaver.send(MAIN, Mode::Safe, b"behind", LONG).unwrap();
+            }
             std::thread::scope(|scope| {
                 let leaves = scope.spawn(|| leaver.leave(Duration::from_secs(if commits { 40 } else { 6 })));
                 wait_for("the leave's begin", || matches!(leaver.try_send(MAIN, Mode::Safe, b"x"), Err(Error::Left)));
@@ -282,7 +284,7 @@ fn a_driven_leave_and_one_from_a_callback_drop_open_reservations_too() {
     wait_for("the leave", || leaves.lock().unwrap().is_some());
     assert!(matches!(*leaves.lock().unwrap(), Some(Err(Error::WouldBlock(_)))));
     if let Ok(open) = open {
-        wait_for("the drop", || group.start_flush(MAIN, 0).is_err());
+        wait_for("the drop", || group.start_flush(MAIN, galerna::Copies::All).is_err());
         std::thread::sleep(Duration::from_secs(3));
         assert!(matches!(open.commit(Mode::Safe), Err(Error::Left)));
     }

@@ -20,7 +20,7 @@ fn nothing_is_accepted_when_the_driver_is_gone() {
     drop(driver);
     assert!(matches!(group.try_send(MAIN, Mode::Safe, &[0; 100]), Err(Error::Left)));
     assert!(matches!(group.send(MAIN, Mode::Safe, &[0; 100], Duration::MAX), Err(Error::Left)));
-    assert!(matches!(group.flush(MAIN, 0, Duration::MAX), Err(Error::Left)));
+    assert!(matches!(group.flush(MAIN, galerna::Copies::All, Duration::MAX), Err(Error::Left)));
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_sender_that_waits_hears_that_the_driver_went() {
 fn for_ever_is_a_timeout_like_any_other() {
     let (group, mut driver) = alone("ever");
     group.send(MAIN, Mode::Safe, b"x", Duration::MAX).unwrap();
-    let flush = group.start_flush(MAIN, 0).unwrap();
+    let flush = group.start_flush(MAIN, galerna::Copies::All).unwrap();
     assert!(driver.wait(Duration::MAX, || flush.is_done()).unwrap());
     flush.wait(Duration::MAX).unwrap();
     driver.leave(Duration::MAX).unwrap();

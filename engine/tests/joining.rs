@@ -274,7 +274,7 @@ fn many_short_callbacks_do_not_make_a_member_look_dead() {
     wait_for("the state, which covers nothing of what follows", || restoring.load(Ordering::SeqCst));
     // All messages arrive during the state transfer, and are delivered in the catch-up.
     (0..MESSAGES).for_each(|n| send(&members[0].0, n));
-    members[0].0.flush(MAIN, 0, LONG).unwrap();
+    members[0].0.flush(MAIN, galerna::Copies::All, LONG).unwrap();
     restores.store(true, Ordering::SeqCst);
     let joined = joins.join().unwrap().unwrap();
     assert_eq!(heard.load(Ordering::SeqCst), MESSAGES as usize);

@@ -73,7 +73,7 @@ fn send(group: &Group, most: u32) -> u32 {
     for number in 0..most {
         payload[..4].copy_from_slice(&number.to_le_bytes());
         match group.send(MAIN, Mode::Safe, &payload, LONG) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(Error::TimedOut { .. }) => panic!("member {} waits for ever", group.member()),
             Err(_) => return number,
         }

@@ -213,7 +213,7 @@ fn go_on(members: &[Correct; 2]) -> [String; 2] {
     }
     for member in members {
         member.group.send(MAIN, Mode::Safe, b"after", LONG).unwrap();
-        member.group.flush(MAIN, 0, LONG).unwrap();
+        member.group.flush(MAIN, galerna::Copies::All, LONG).unwrap();
     }
     let own = |log: &[(MemberId, Vec<u8>)]| log.iter().filter(|(sender, _)| *sender != ROGUE).count();
     let logs = members.each_ref().map(|member| {

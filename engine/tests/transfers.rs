@@ -222,5 +222,5 @@ fn unreadable(fabric: FabricKind) {
     let said = || members[1].fault(MemberId(2)).is_some_and(|what| what.contains("its file is gone"));
     wait_for("the source's word", || asked == 0 || said());
     joined.send(SubgroupId(0), Mode::Safe, b"x", LONG).unwrap();
-    joined.flush(SubgroupId(0), 0, LONG).unwrap();
+    joined.flush(SubgroupId(0), galerna::Copies::All, LONG).unwrap();
 }

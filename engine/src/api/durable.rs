@@ -16,13 +16,17 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+const NO_LOG: Error = Error::Misuse("this group has no log: give it a `[log]` section at every member");
+
 impl Group {
+    /// Checks that the group has a log.
+    pub(super) fn check_logs(&self) -> Result<(), Error> {
+        self.shared.log.as_ref().map(|_| ()).ok_or(NO_LOG)
+    }
+
     fn log(&self, subgroup: SubgroupId) -> Result<&Arc<Log>, Error> {
         self.ring(subgroup)?;
-        self.shared
-            .log
-            .as_ref()
-            .ok_or(Error::Misuse("this group has no log: give it a `[log]` section at every member"))
+        self.shared.log.as_ref().ok_or(NO_LOG)
     }
 
     /// The progress of the group's log; in a busy group it may be some passes old. All values are 0 in a group without
@@ -72,7 +76,7 @@ impl Group {
     pub fn start_persist(&self, subgroup: SubgroupId) -> Result<Flush, Error> {
         self.log(subgroup)?;
         self.shared.check_open()?;
-        Ok(Flush::persist(&self.shared, self.ring(subgroup)?.next_ticket()))
+        Ok(Flush::persisted(&self.shared, self.ring(subgroup)?.next_ticket()))
     }
 
     /// A reader of this member's log on disk.

@@ -13,12 +13,11 @@ use crate::bootstrap::join;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::multicast::{Claim, SendRing, Stats};
+use crate::multicast::{Claim, RingSpace, SendRing, Stats};
 use crate::shared::flush::Flush;
 use crate::shared::{Shared, after};
 use crate::thread;
-use crate::types::Mode;
-use crate::types::{MemberId, SubgroupId};
+use crate::types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -136,15 +135,15 @@ impl Group {
 
     /// Sends a copy of `payload`; waits up to `timeout` while the ring is full.
     ///
-    /// Returns when the message is accepted, not when it is delivered; see [`Group::flush`].
-    pub fn send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8], timeout: Duration) -> Result<(), Error> {
+    /// Returns when the message is accepted, not when it is delivered; see [`Group::wait`] and [`Group::flush`].
+    pub fn send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8], timeout: Duration) -> Result<Ticket, Error> {
         let mut reservation = self.reserve(subgroup, payload.len(), timeout)?;
         reservation.copy_from_slice(payload);
         reservation.commit(mode)
     }
 
     /// Sends a copy of `payload`, or returns [`Error::WouldBlock`] if the ring is full.
-    pub fn try_send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8]) -> Result<(), Error> {
+    pub fn try_send(&self, subgroup: SubgroupId, mode: Mode, payload: &[u8]) -> Result<Ticket, Error> {
         let mut reservation = self.try_reserve(subgroup, payload.len())?;
         reservation.copy_from_slice(payload);
         reservation.commit(mode)
@@ -176,19 +175,60 @@ impl Group {
         }
     }
 
-    /// Waits until `k` members have received every message that this process has sent or been delivered.
+    /// Waits until the message of `ticket` has been delivered here, or is durable, as `until` says.
     ///
-    /// A `k` of 0, or greater than the number of members, means all members. After this, no crash of fewer than `k`
-    /// members can lose those messages. Inside a callback it returns [`Error::WouldBlock`] instead of waiting.
-    pub fn flush(&self, subgroup: SubgroupId, k: usize, timeout: Duration) -> Result<(), Error> {
-        self.start_flush(subgroup, k)?.wait(timeout)
+    /// A server can answer its client when this returns. A zero `timeout` only asks: [`Error::TimedOut`] means not yet.
+    /// Inside a callback it returns [`Error::WouldBlock`] instead of waiting.
+    ///
+    /// # Errors
+    /// The reason why the group stopped, or [`Error::Left`], if it ended before; the message may have been delivered at
+    /// other members. [`Error::Misuse`] if no message has had this ticket so far.
+    pub fn wait(&self, subgroup: SubgroupId, ticket: Ticket, until: Until, timeout: Duration) -> Result<(), Error> {
+        let ring = self.ring(subgroup)?;
+        if ring.is_future(ticket) {
+            return Err(Error::Misuse("no message of this process has had this ticket so far"));
+        }
+        match until {
+            Until::Delivered if ring.has_delivered(ticket) => Ok(()),
+            Until::Delivered if self.shared.in_callback() => {
+                Err(Error::WouldBlock("a delivery cannot be waited for in a callback"))
+            }
+            Until::Delivered => {
+                self.shared.wait_for_progress("waiting for a delivery", timeout, || ring.has_delivered(ticket))
+            }
+            Until::Durable => {
+                self.check_logs()?;
+                Flush::durable(&self.shared, ring.after(ticket)).wait(timeout)
+            }
+        }
+    }
+
+    /// Waits until enough members have received every message that this process has sent or been delivered.
+    ///
+    /// After this, no crash of fewer than that many members can lose those messages. Inside a callback it returns
+    /// [`Error::WouldBlock`] instead of waiting.
+    pub fn flush(&self, subgroup: SubgroupId, copies: Copies, timeout: Duration) -> Result<(), Error> {
+        self.start_flush(subgroup, copies)?.wait(timeout)
     }
 
     /// Begins a flush; the caller can check later whether it is done.
-    pub fn start_flush(&self, subgroup: SubgroupId, k: usize) -> Result<Flush, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for [`Copies::AtLeast`] 0.
+    pub fn start_flush(&self, subgroup: SubgroupId, copies: Copies) -> Result<Flush, Error> {
         let ring = self.ring(subgroup)?;
         self.shared.check_open()?;
-        Ok(Flush::start(&self.shared, k, ring.next_ticket()))
+        if copies == Copies::AtLeast(0) {
+            return Err(Error::Misuse(
+                "a flush to at least 0 members waits for nothing: ask for 1 or more, or for all",
+            ));
+        }
+        Ok(Flush::received(&self.shared, copies, ring.next_ticket()))
+    }
+
+    /// The present state of this member's ring.
+    pub fn ring_space(&self, subgroup: SubgroupId) -> Result<RingSpace, Error> {
+        Ok(self.ring(subgroup)?.space())
     }
 
     /// Counters of a subgroup. In a busy group they may be some passes old.
@@ -257,11 +297,12 @@ impl Group {
     /// A claim that is not open is an error: [`Error::Left`] if the leave may have dropped it, otherwise
     /// [`Error::Misuse`].
     #[doc(hidden)]
-    pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<(), Error> {
+    pub fn commit_claim(&self, subgroup: SubgroupId, claim: Claim, mode: Mode) -> Result<Ticket, Error> {
         self.shared.check_mode(mode)?;
-        let open = self.ring(subgroup)?.commit_if_open(claim, mode);
+        let ring = self.ring(subgroup)?;
+        let (ticket, open) = (ring.ticket(claim), ring.commit_if_open(claim, mode));
         self.shared.work();
-        if open { Ok(()) } else { Err(self.not_open()) }
+        if open { Ok(ticket) } else { Err(self.not_open()) }
     }
 
     /// Drops a claim from [`Reservation::into_claim`]. For the C ABI. A claim that the leave may have dropped is no

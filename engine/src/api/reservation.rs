@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::multicast::{Claim, Reserved, SendRing};
 use crate::shared::Shared;
-use crate::types::Mode;
+use crate::types::{Mode, Ticket};
 use std::ops::{Deref, DerefMut};
 
 /// Ring bytes to fill in place. [`Reservation::commit`] sends them; dropping the reservation sends nothing.
@@ -17,23 +17,25 @@ pub struct Reservation<'g> {
 }
 
 impl Reservation<'_> {
-    /// Sends the message.
+    /// Sends the message, and returns its ticket, with which [`crate::Group::wait`] waits for it.
     ///
     /// # Errors
     /// The message is not sent, and this returns [`Error::Misuse`] if the group does not support the mode
     /// ([`Mode::Durable`] without a log), or [`Error::Left`] if a leave has dropped the reservation (see
     /// [`crate::Group::leave`]).
     #[inline(always)]
-    pub fn commit(self, mode: Mode) -> Result<(), Error> {
+    pub fn commit(self, mode: Mode) -> Result<Ticket, Error> {
         self.shared.life.check()?;
         self.shared.check_mode(mode)?;
         let (shared, ring, claim) = (self.shared, self.ring, self.reserved.claim());
+        // Taken before the commit: afterwards the message may be delivered at any time.
+        let ticket = ring.ticket(claim);
         // The destructor must not abandon the claim that is committed next.
         std::mem::forget(self);
         ring.commit(claim, mode);
         // `work` contains the fence that `is_kept` needs: after it, a drop by a leave before the commit is visible.
         shared.work();
-        if ring.is_kept(claim) { Ok(()) } else { Err(Error::Left) }
+        if ring.is_kept(claim) { Ok(ticket) } else { Err(Error::Left) }
     }
 
     /// Keeps the reservation open after this value is gone. For the C ABI, see [`Group::commit_claim`].

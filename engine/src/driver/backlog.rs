@@ -12,7 +12,15 @@ use std::sync::Arc;
 
 /// A message or a view that has not been passed to the application yet.
 pub(crate) enum Item {
-    Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Box<[u8]> },
+    Message {
+        subgroup: SubgroupId,
+        view: u64,
+        sender: MemberId,
+        sequence: u64,
+        mode: Mode,
+        time_ns: u64,
+        payload: Box<[u8]>,
+    },
     View(Arc<View>),
 }
 
@@ -44,10 +52,10 @@ impl Backlog {
 
     /// Keeps a copy of a delivered message.
     pub(crate) fn keep(&mut self, message: &Delivery<'_>) {
-        let Delivery { subgroup, view, sender, sequence, mode, payload } = *message;
+        let Delivery { subgroup, view, sender, sequence, mode, time_ns, payload, ticket: _ } = *message;
         self.bytes += ITEM_BYTES + payload.len();
         let payload = payload.into();
-        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, payload });
+        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, time_ns, payload });
     }
 
     pub(crate) fn keep_view(&mut self, view: Arc<View>) {

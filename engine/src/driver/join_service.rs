@@ -14,7 +14,7 @@ use crate::peers::log_store::{PLACES, Places};
 use crate::peers::relink::Caller;
 use crate::shared::requests::PeerRequest;
 use crate::shared::snapshot::{NoState, Snapshot};
-use crate::types::MemberId;
+use crate::types::{Copies, MemberId};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl HandOut {
     /// That is the case if all members have received them, or if this process has taken them into the next view.
     fn is_due(&self, node: &Node) -> bool {
         let view = node.view().map_or(0, |view| view.number);
-        view > self.snapshot.covered.view || node.multicast().received_by(0, &self.covers)
+        view > self.snapshot.covered.view || node.multicast().received_by(Copies::All, &self.covers)
     }
 }
 

@@ -231,9 +231,11 @@ impl Newcomer {
             match self.backlog.next() {
                 Some(item) if item.is_covered(covered) => {}
                 Some(Item::View(view)) => app.begin_view(node, &view),
-                Some(Item::Message { subgroup, view, sender, sequence, mode, payload, .. }) => {
+                Some(Item::Message { subgroup, view, sender, sequence, mode, time_ns, payload }) => {
                     let payload = &*payload;
-                    let message = Delivery { subgroup, view, sender, sequence, mode, payload };
+                    // The process has sent nothing before it has the state.
+                    let ticket = None;
+                    let message = Delivery { subgroup, view, sender, sequence, mode, ticket, time_ns, payload };
                     app.call(node, |handler| handler.deliver(message));
                 }
                 // Catch-up ends only when the log is on disk.

@@ -1,4 +1,4 @@
-//! Wakes threads that wait for ring space or a flush.
+//! Wakes threads that wait for ring space, a delivery or a flush.
 
 use super::app::App;
 use crate::node::Node;
@@ -7,12 +7,20 @@ use crate::shared::flush::Pending;
 /// Number of flushes to check before the engine checks how long the pass has lasted.
 const FLUSHES_PER_LOOK: usize = 64;
 
+/// Counts of the node that grow when a waiting thread may go on: how often ring space was freed, and how many messages
+/// of this process were delivered.
+#[derive(Default, PartialEq, Eq)]
+struct Seen {
+    freed: u64,
+    delivered: u64,
+}
+
 /// The threads that wait for the node's progress.
 #[derive(Default)]
 pub(super) struct Waiters {
     flushes: Vec<Pending>,
-    /// The number of times that the node has freed ring space, as of the latest check.
-    freed: u64,
+    /// The progress of the node as of the latest check.
+    seen: Seen,
 }
 
 impl Waiters {
@@ -23,9 +31,11 @@ impl Waiters {
 
     /// Wakes threads whose wait is over.
     pub(super) fn serve(&mut self, node: &Node, app: &App) {
-        let freed = node.multicast().freed();
-        if std::mem::replace(&mut self.freed, freed) != freed {
-            app.shared.space_freed();
+        let multicast = node.multicast();
+        let seen = Seen { freed: multicast.freed(), delivered: multicast.own_delivered() };
+        if self.seen != seen {
+            self.seen = seen;
+            app.shared.note_progress();
         }
         self.check_flushes(node, app);
     }

@@ -257,6 +257,14 @@ impl Claims {
         self.slots.len()
     }
 
+    /// The number of words that no claim occupies.
+    pub(super) fn free_words(&self) -> u32 {
+        let (head, _) = unpack(self.head.load(Ordering::Relaxed));
+        let (freed, _) = unpack(self.freed.load(Ordering::Relaxed));
+        // Between the two loads more may have been freed than the first one shows as claimed.
+        self.ring_words - head.wrapping_sub(freed).min(self.ring_words)
+    }
+
     /// The ticket of the next claim. Every claim so far has a lower ticket.
     pub(super) fn next_ticket(&self) -> u32 {
         unpack(self.head.load(Ordering::SeqCst)).1

@@ -248,6 +248,7 @@ impl Multicast {
         self.peer_received = vec![0; seats.len()];
         (self.wedged, self.ending, self.holds_nulls) = (false, false, false);
         (self.arrived, self.next, self.turn, self.index) = (order.first, order.first, 0, order.base);
+        self.time_ns = *time_ns;
         self.publisher.enter(*order, self.me);
         self.delivered[self.me] = order.first;
         self.persisted = vec![order.first; seats.len()];

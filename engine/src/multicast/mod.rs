@@ -24,6 +24,7 @@ mod frame;
 mod handover;
 mod memories;
 pub mod order;
+mod progress;
 mod publish;
 mod ring;
 mod stability;
@@ -36,14 +37,13 @@ pub use epoch::{End, PeerPhase, StreamConfig, ViewConfig};
 pub(crate) use feeder::STAMP_MAX_NS;
 pub use feeder::{Durability, record_time};
 pub(crate) use feeder::{words, words_of};
-pub use ring::{Refusal, Reserved, SendRing};
+pub use ring::{Refusal, Reserved, RingSpace, SendRing};
 pub use tail::{TAIL, Tail, TailRecord};
 
 use crate::fabric::{Fabric, Rank, Row, Slot, Source, TableId, TableSpec, Ticket};
 use crate::planted::{self, Bug};
 use crate::sst::Table;
-use crate::types::Mode;
-use crate::types::{MemberId, SubgroupId};
+use crate::types::{MemberId, Mode, SubgroupId, Ticket as MessageTicket};
 use feeder::LogFeeder;
 use handover::Handover;
 use order::Order;
@@ -70,6 +70,11 @@ pub struct Delivery<'a> {
     pub sequence: u64,
     /// The mode it was sent with.
     pub mode: Mode,
+    /// The ticket that sending it returned, if this process has sent it.
+    pub ticket: Option<MessageTicket>,
+    /// In a group with a log, the time of its record, in nanoseconds since 1970; otherwise 0. A `fifo` message that
+    /// overtakes others has the time at which it was sent, and its record may have a later one.
+    pub time_ns: u64,
     /// Its payload.
     pub payload: &'a [u8],
 }
@@ -162,6 +167,11 @@ pub struct Multicast {
     next: u64,
     turn: Rank,
     index: u64,
+    /// In a group with a log: the time of the last message that the order has passed.
+    time_ns: u64,
+    /// The difference between the numbers that tickets carry and those of this member's frames, modulo 2^64. It is zero,
+    /// except in tests of the wrap-around of counters.
+    ticket_offset: u64,
     /// The last `delivered` that was pushed, and the frames and ring words delivered since.
     advertised: u64,
     unadvertised_frames: usize,
@@ -220,6 +230,8 @@ impl Multicast {
             next: 0,
             turn: 0,
             index: 0,
+            time_ns: 0,
+            ticket_offset: u64::from(origin.ticket).wrapping_sub(origin.index),
             advertised: 0,
             unadvertised_frames: 0,
             unadvertised_words: 0,
@@ -436,57 +448,5 @@ impl Multicast {
     /// After this many frames or words `delivered` is pushed by itself: an eighth of a ring.
     fn advertise_at(&self) -> (usize, u32) {
         (self.ring().slots() / 8, self.geometry.words / 8)
-    }
-
-    /// Per stream of this view, a count for a flush. It covers this member's messages with a ticket below `ticket` and
-    /// all messages delivered here. `None` until the former are published.
-    pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
-        let mut target = self.delivered_counts();
-        let mine = target.get_mut(self.me)?;
-        *mine = (*mine).max(self.publisher.sent);
-        self.publisher.has_published(ticket).then_some(target)
-    }
-
-    /// Per stream, how many messages have been delivered to the application, including those ahead of the order.
-    pub fn delivered_counts(&self) -> Vec<u64> {
-        self.streams.iter().map(|stream| stream.passed).collect()
-    }
-
-    /// Whether at least `k` members have received what `target` covers. 0, or more than there are, means all.
-    pub fn received_by(&self, k: usize, target: &[u64]) -> bool {
-        self.stability.received_by(k, target)
-    }
-
-    /// How often ring bytes were freed for this member's senders.
-    pub fn freed(&self) -> u64 {
-        self.freed
-    }
-
-    /// Whether the last pass took in all that the peers had published, so that [`Multicast::horizon`] covers it. It is
-    /// false if one of them has wedged.
-    pub fn took_all_in(&self) -> bool {
-        self.took_all_in
-    }
-
-    /// One above the highest number that has arrived.
-    pub fn horizon(&self) -> u64 {
-        self.order.horizon(self.streams.iter().map(|stream| stream.messages))
-    }
-
-    /// Whether everything claimed so far is published.
-    pub fn has_published_all(&self) -> bool {
-        self.publisher.has_published(self.ring().next_ticket())
-    }
-
-    /// The counters so far, except those of the engine and the fabric.
-    pub fn stats(&self) -> Stats {
-        let published = self.publisher.published;
-        Stats {
-            messages_sent: published.messages,
-            bytes_sent: published.bytes,
-            nulls_sent: published.nulls,
-            batches_sent: published.batches,
-            ..self.stats
-        }
     }
 }

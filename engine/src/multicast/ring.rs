@@ -5,11 +5,12 @@ use super::frame::{self, Header, WORD};
 use super::memories::Memories;
 use crate::fabric::Row;
 use crate::types::Mode;
+use crate::types::Ticket;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The location of a ring in its row, and the mapping from ring positions to bytes.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +90,8 @@ pub struct SendRing {
     max_message: usize,
     /// Bytes of the stamp before each payload: see [`super::feeder`].
     stamp: usize,
+    /// The number of this member's frames that have been delivered here. Its low half is a ticket of a claim.
+    delivered: AtomicU64,
 }
 
 /// The bytes of an open claim. At first they contain data of earlier messages.
@@ -129,6 +132,18 @@ impl Reserved<'_> {
     }
 }
 
+/// The space of a member's ring. With its fill a sender can control its own rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingSpace {
+    /// The size of the ring, in bytes.
+    pub ring_bytes: u64,
+    /// Bytes that no message occupies. A message takes its payload rounded up to 8 bytes and a header of 8 bytes, in a
+    /// group with a log 16.
+    pub free_bytes: u64,
+    /// A message was refused, or had to wait, since space was last freed.
+    pub short: bool,
+}
+
 /// Why no space was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -150,7 +165,8 @@ impl SendRing {
         // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
         let slots = (geometry.words / 8).max(8);
         let claims = Claims::new(geometry.words, slots, origin.0, origin.1);
-        SendRing { claims, memories: Memories::new(row, slots as usize), geometry, max_message, stamp }
+        let delivered = AtomicU64::new(u64::from(origin.0));
+        SendRing { claims, memories: Memories::new(row, slots as usize), geometry, max_message, stamp, delivered }
     }
 
     /// Prefetches the cache lines that the next frames will be written to.
@@ -263,6 +279,52 @@ impl SendRing {
     /// The ticket of the next claim.
     pub fn next_ticket(&self) -> u32 {
         self.claims.next_ticket()
+    }
+
+    /// The ticket of a message that was committed with `claim`.
+    #[inline]
+    pub fn ticket(&self, claim: Claim) -> Ticket {
+        // Fewer than 2^31 frames are claimed and not delivered, and the count may only be too low.
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        Ticket::of_frame(delivered + u64::from(claim.ticket.wrapping_sub(delivered as u32)))
+    }
+
+    /// Whether the message of a ticket has been delivered here and its callback has returned.
+    pub fn has_delivered(&self, ticket: Ticket) -> bool {
+        // Pairs with `SendRing::note_delivered`: the effects of the callback are visible to a thread that was told.
+        self.delivered.load(Ordering::Acquire) > ticket.frame()
+    }
+
+    /// The number of this member's frames that have been delivered here.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Whether no message has had this ticket so far.
+    pub fn is_future(&self, ticket: Ticket) -> bool {
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        let claimed = delivered + u64::from(self.claims.next_ticket().wrapping_sub(delivered as u32));
+        ticket.frame() >= claimed
+    }
+
+    /// The present space of the ring.
+    pub fn space(&self) -> RingSpace {
+        let word_bytes = WORD as u64;
+        RingSpace {
+            ring_bytes: u64::from(self.geometry.words) * word_bytes,
+            free_bytes: u64::from(self.claims.free_words()) * word_bytes,
+            short: self.claims.starved(),
+        }
+    }
+
+    /// The claim ticket after that of a message with `ticket`.
+    pub fn after(&self, ticket: Ticket) -> u32 {
+        (ticket.frame() as u32).wrapping_add(1)
+    }
+
+    /// Publishes how many of this member's frames have been delivered here. Engine only.
+    pub(super) fn note_delivered(&self, frames: u64) {
+        self.delivered.store(frames, Ordering::Release);
     }
 
     /// Whether a claim was refused since space was last freed.

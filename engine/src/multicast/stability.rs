@@ -5,6 +5,7 @@
 //! nulls are published when the message itself is acknowledged.
 
 use crate::fabric::Rank;
+use crate::types::Copies;
 
 /// See the module.
 pub(super) struct Stability {
@@ -64,9 +65,10 @@ impl Stability {
         self.stable[stream]
     }
 
-    /// Whether at least `k` members have `target[s]` messages of each stream. 0, or more than there are, means all.
-    pub(super) fn received_by(&self, k: usize, target: &[u64]) -> bool {
-        let need = if k == 0 { self.received.len() } else { k.min(self.received.len()) };
+    /// Whether enough members have `target[s]` messages of each stream.
+    pub(super) fn received_by(&self, copies: Copies, target: &[u64]) -> bool {
+        let all = self.received.len();
+        let need = if let Copies::AtLeast(k) = copies { k.clamp(1, all.max(1)) } else { all };
         let has = |of: &&Vec<u64>| covers(of, target);
         self.received.iter().filter(has).count() >= need
     }

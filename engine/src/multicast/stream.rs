@@ -47,8 +47,8 @@ pub(super) struct Stream {
     pub(super) passed: u64,
     /// One above the index of the last message that the order has passed.
     pub(super) ordered: u64,
-    /// Indices of the messages that were delivered ahead of the order.
-    ahead: VecDeque<u64>,
+    /// Indices of the messages that were delivered ahead of the order, and their stamps.
+    ahead: VecDeque<(u64, u64)>,
     head: Option<Head>,
 }
 
@@ -252,22 +252,24 @@ impl Stream {
 
     /// The indices of the messages that were delivered ahead of the order.
     pub(super) fn ahead(&self) -> impl Iterator<Item = u64> {
-        self.ahead.iter().copied()
+        self.ahead.iter().map(|&(index, _)| index)
     }
 
-    /// Records that the head, message `index`, is delivered ahead of the order.
-    pub(super) fn note_ahead(&mut self, index: u64) {
-        self.ahead.push_back(index);
+    /// Records that the head, message `index` with the stamp `stamp_ns`, is delivered ahead of the order.
+    pub(super) fn note_ahead(&mut self, index: u64, stamp_ns: u64) {
+        self.ahead.push_back((index, stamp_ns));
     }
 
-    /// Moves the order past `index`, a null or a message delivered ahead of it. Returns true if it was a message.
-    pub(super) fn go_through(&mut self, index: u64) -> bool {
-        let message = self.ahead.front() == Some(&index);
-        if message {
-            self.ahead.pop_front();
-            self.ordered = index + 1;
-        }
-        message
+    /// Moves the order past `index`, a null or a message delivered ahead of it. Returns the stamp if it was a message.
+    pub(super) fn go_through(&mut self, index: u64) -> Option<u64> {
+        let (_, stamp_ns) = self.ahead.pop_front_if(|(ahead, _)| *ahead == index)?;
+        self.ordered = index + 1;
+        Some(stamp_ns)
+    }
+
+    /// The number of the next frame.
+    pub(super) fn next_frame(&self) -> u64 {
+        self.frames_done
     }
 
     /// Takes the head for delivery and moves to the next frame. The payload is borrowed until the delivery ends.

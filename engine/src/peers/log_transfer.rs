@@ -486,13 +486,15 @@ fn replay(
 ) -> Result<(), Error> {
     for entry in log.iter((after, Bound::Unbounded)) {
         let entry = entry?;
-        let Record { version, sender, mode, kind, payload, .. } = entry.record();
+        let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
         if version.view >= view {
             break;
         }
         if kind == Kind::Message && covered.ahead.binary_search(&version.sequence).is_err() {
             let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
-            let delivery = Delivery { subgroup, view, sender, sequence, mode, payload };
+            // The messages of an earlier life of this process have no tickets here.
+            let ticket = None;
+            let delivery = Delivery { subgroup, view, sender, sequence, mode, ticket, time_ns, payload };
             gate.pass(|| handler.deliver(delivery)).ok_or(Error::Left)?;
         }
     }

@@ -338,6 +338,6 @@ mod tests {
             assert!(matches!(&reply, Reply::Refused { reason } if reason.contains("another life")), "{reply:?}");
         }
         group.send(SubgroupId(0), Mode::Safe, b"x", Duration::from_secs(10)).unwrap();
-        group.flush(SubgroupId(0), 0, Duration::from_secs(10)).unwrap();
+        group.flush(SubgroupId(0), crate::Copies::All, Duration::from_secs(10)).unwrap();
     }
 }

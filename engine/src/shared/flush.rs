@@ -1,8 +1,9 @@
-//! The `flush(k)` request: the application makes it, and the driver completes it.
+//! A flush: the application begins it, and the driver completes it.
 
 use crate::error::Error;
 use crate::node::Node;
 use crate::shared::{Shared, after};
+use crate::types::Copies;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,31 +15,43 @@ pub struct Flush {
     done: Arc<AtomicBool>,
 }
 
+/// What a flush waits for.
+enum Goal {
+    /// Enough members have received the messages sent and delivered before. The second part is set once those messages
+    /// are published: the view, and for each stream the message count that covers them.
+    Received(Copies, Option<(u64, Vec<u64>)>),
+    /// The messages sent and delivered before are durable. As above.
+    Persisted(Option<(u64, Vec<u64>)>),
+    /// The messages sent before are durable. The view, and the number below which everything must be durable.
+    Durable(Option<(u64, u64)>),
+}
+
 /// The driver's part of a flush.
 pub(crate) struct Pending {
-    k: usize,
-    /// Wait until the messages are durable, not only received.
-    persist: bool,
+    goal: Goal,
     /// All messages that this process sent before the flush have tickets below this.
     ticket: u32,
-    /// Set once all these messages are published: the view, and for each stream the message count that covers them.
-    target: Option<(u64, Vec<u64>)>,
     done: Arc<AtomicBool>,
 }
 
 impl Flush {
-    pub(crate) fn start(shared: &Arc<Shared>, k: usize, ticket: u32) -> Flush {
-        Flush::begin(shared, (k, false), ticket)
+    pub(crate) fn received(shared: &Arc<Shared>, copies: Copies, ticket: u32) -> Flush {
+        Flush::begin(shared, Goal::Received(copies, None), ticket)
     }
 
-    /// Begins a flush that is done when all messages are durable.
-    pub(crate) fn persist(shared: &Arc<Shared>, ticket: u32) -> Flush {
-        Flush::begin(shared, (0, true), ticket)
+    /// Begins a flush that is done when all messages sent and delivered before are durable.
+    pub(crate) fn persisted(shared: &Arc<Shared>, ticket: u32) -> Flush {
+        Flush::begin(shared, Goal::Persisted(None), ticket)
     }
 
-    fn begin(shared: &Arc<Shared>, (k, persist): (usize, bool), ticket: u32) -> Flush {
+    /// Begins a flush that is done when all messages of this process with a ticket below `ticket` are durable.
+    pub(crate) fn durable(shared: &Arc<Shared>, ticket: u32) -> Flush {
+        Flush::begin(shared, Goal::Durable(None), ticket)
+    }
+
+    fn begin(shared: &Arc<Shared>, goal: Goal, ticket: u32) -> Flush {
         let done = Arc::new(AtomicBool::new(false));
-        shared.lock().flushes.push(Pending { k, persist, ticket, target: None, done: done.clone() });
+        shared.lock().flushes.push(Pending { goal, ticket, done: done.clone() });
         shared.ask();
         Flush { shared: shared.clone(), done }
     }
@@ -74,18 +87,31 @@ impl Pending {
     /// Checks the flush against the node's progress; returns true once it is done.
     pub(crate) fn check(&mut self, node: &Node) -> bool {
         let (multicast, Some(view)) = (node.multicast(), node.view().map(|view| view.number)) else { return false };
-        if self.target.is_none() {
-            self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
-        }
-        // Every member of the next view has received the messages of a view that has ended.
-        let done = self.target.as_ref().is_some_and(|(published_in, target)| match self.persist {
-            // They were on disk before the next view began.
-            true => *published_in < view || multicast.is_durable(target),
-            false => *published_in < view || multicast.received_by(self.k, target),
-        });
-        if done {
+        // Every member of the next view has received the messages of a view that has ended, and has them on disk.
+        let is_done = match &mut self.goal {
+            Goal::Received(copies, target) => {
+                note(target, view, || multicast.flush_target(self.ticket));
+                target.as_ref().is_some_and(|(of, target)| *of < view || multicast.received_by(*copies, target))
+            }
+            Goal::Persisted(target) => {
+                note(target, view, || multicast.flush_target(self.ticket));
+                target.as_ref().is_some_and(|(of, target)| *of < view || multicast.is_durable(target))
+            }
+            Goal::Durable(target) => {
+                note(target, view, || multicast.durable_target(self.ticket));
+                target.is_some_and(|(of, below)| of < view || multicast.durable() >= below)
+            }
+        };
+        if is_done {
             self.done.store(true, Ordering::Release);
         }
-        done
+        is_done
+    }
+}
+
+/// Sets a target that is not known yet, once the messages before the flush are published in `view`.
+fn note<T>(target: &mut Option<(u64, T)>, view: u64, find: impl FnOnce() -> Option<T>) {
+    if target.is_none() {
+        *target = find().map(|found| (view, found));
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     shut_fence: Fence,
     /// The driver must end at once: the last handle was dropped, or a leave took too long.
     abandoned: AtomicBool,
-    /// The number of threads that wait for ring space.
+    /// The number of threads that wait for ring space, or for the delivery of a message of this process.
     waiting: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
@@ -90,8 +90,8 @@ pub(crate) struct State {
     pub(crate) drops_at: Option<Instant>,
     /// The driver has ended, with this result of the leave.
     pub(crate) ended: Option<Result<(), Error>>,
-    /// Increases when ring space is freed while a thread waits for it.
-    space_epoch: u64,
+    /// Increases when ring space is freed, or a message of this process delivered, while a thread waits for one.
+    progress_epoch: u64,
     /// New flushes. The driver takes them.
     pub(crate) flushes: Vec<Pending>,
     pub(crate) stats: Vec<Stats>,
@@ -154,7 +154,7 @@ impl Shared {
             leaving: false,
             drops_at: None,
             ended: None,
-            space_epoch: 0,
+            progress_epoch: 0,
             flushes: Vec::new(),
             stats,
             frontiers: Frontiers::default(),
@@ -326,15 +326,16 @@ impl Shared {
     ) -> Result<T, Error> {
         let deadline = after(timeout);
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `space_freed`: either the driver sees this waiter, or the claim below sees the space.
+        // Pairs with the fence in `note_progress`: either the driver sees this waiter, or the claim below sees the space.
         fence(Ordering::SeqCst);
         let result = loop {
-            let seen = self.lock().space_epoch;
+            let seen = self.lock().progress_epoch;
             match claim() {
                 Err(Error::WouldBlock(_)) => {}
                 other => break other,
             }
-            let freed = |state: &State| (state.space_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
+            let freed =
+                |state: &State| (state.progress_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
             if let Err(error) = self.wait_until(
                 deadline,
                 "waiting for room in the ring, which is full until every member has delivered earlier messages,",
@@ -348,11 +349,33 @@ impl Shared {
         result
     }
 
-    /// Wakes the threads that wait for ring space, because the driver has freed some.
-    pub(crate) fn space_freed(&self) {
+    /// Waits until `is_done` returns true, the group ends, or `timeout` has passed. The driver's
+    /// [`Shared::note_progress`] causes the checks.
+    pub(crate) fn wait_for_progress(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        is_done: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // As in `wait_for_space`.
+        fence(Ordering::SeqCst);
+        let result = self.wait_until(after(timeout), what, timeout, |state| {
+            if is_done() {
+                return Some(Ok(()));
+            }
+            let stopped = state.stopped.clone().map(Err);
+            stopped.or_else(|| state.ended.as_ref().map(|_| Err(Error::Left)))
+        });
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        result?
+    }
+
+    /// Wakes the threads that wait for ring space or a delivery, because there was progress.
+    pub(crate) fn note_progress(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.lock().space_epoch += 1;
+            self.lock().progress_epoch += 1;
             self.changed.notify_all();
         }
     }

@@ -4,7 +4,7 @@
 use crate::member::{MAIN, Shared, kind, letter};
 use crate::record::{Record, TAG_BYTES, Tag};
 use crate::rng::Rng;
-use galerna::{Error, Mode};
+use galerna::{Copies, Error, Mode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -119,7 +119,8 @@ impl Outbox {
             shared.group.persist(MAIN, timeout)?;
             shared.book.write(&Record::Persisted { thread, number });
         } else {
-            shared.group.flush(MAIN, k, timeout)?;
+            let copies = if k == 0 { Copies::All } else { Copies::AtLeast(k) };
+            shared.group.flush(MAIN, copies, timeout)?;
             shared.book.write(&Record::Flush { thread, number, k });
         }
         Ok(())

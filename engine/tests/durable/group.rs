@@ -238,7 +238,7 @@ fn durable_needs_a_log() {
     assert!(refused.to_string().contains("without a log"), "{refused}");
     assert!(group.persist(MAIN, PATIENCE).is_err() && group.read_log(MAIN).is_err());
     group.send(MAIN, Mode::Safe, b"x", PATIENCE).unwrap();
-    group.flush(MAIN, 0, PATIENCE).unwrap();
+    group.flush(MAIN, galerna::Copies::All, PATIENCE).unwrap();
 }
 
 #[test]

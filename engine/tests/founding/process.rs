@@ -54,7 +54,7 @@ pub(crate) fn run() {
             (("leave", _), Some(_)) => format!("left {:?}", group.take().unwrap().leave(PATIENCE)),
             (("send", text), Some(group)) => {
                 let sent = group.send(MAIN, Mode::Safe, text.as_bytes(), PATIENCE);
-                format!("sent {:?} {:?}", sent, group.flush(MAIN, 0, PATIENCE))
+                format!("sent {:?} {:?}", sent, group.flush(MAIN, galerna::Copies::All, PATIENCE))
             }
             (("view", _), Some(group)) => format!("view {:?} {:?}", ids(&group.view().members), group.stopped()),
             (("list", _), _) => format!("list {}", list.0.lock().unwrap().join(" ")),

@@ -12,6 +12,7 @@ use crate::log::{Release, deferred};
 use crate::membership::{self, Member, Peer, Settings, View};
 use crate::multicast::{self, Claim, Delivery, Durability, Multicast, Origin, Refusal, SendRing, Sink, column};
 use crate::node::{Node, Phase};
+use crate::types::Copies;
 use crate::types::Mode;
 use crate::types::Version;
 use crate::types::{MemberId, SubgroupId};
@@ -826,7 +827,8 @@ impl Cluster {
                 actor.open.push((claim, None));
             } else {
                 let number = self.oracle.sent[who].len();
-                self.oracle.sent[who].push(Sent { len, mode, committed: false });
+                let ticket = actor.ring.ticket(claim);
+                self.oracle.sent[who].push(Sent { len, mode, ticket, committed: false });
                 actor.todo.pop();
                 actor.open.push((claim, Some(number)));
             }
@@ -889,7 +891,7 @@ impl Cluster {
                 asked.target = multicast.flush_target(asked.ticket);
             }
             let Some(target) = &asked.target else { continue };
-            if multicast.received_by(asked.k, target) {
+            if multicast.received_by(copies(asked.k), target) {
                 asked.done = true;
                 self.report.flushes += 1;
                 let load = |process, slot| {
@@ -1453,4 +1455,9 @@ impl Cluster {
             }
         }
     }
+}
+
+/// `k` members, or all of them for 0.
+fn copies(k: usize) -> Copies {
+    if k == 0 { Copies::All } else { Copies::AtLeast(k) }
 }

@@ -4,7 +4,7 @@ use super::media::Written;
 use crate::log::Kind;
 use crate::membership::ViewChange;
 use crate::multicast::Delivery;
-use crate::types::Mode;
+use crate::types::{Mode, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message as its sender made it.
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Sent {
     pub(crate) len: usize,
     pub(crate) mode: Mode,
+    pub(crate) ticket: Ticket,
     pub(crate) committed: bool,
 }
 
@@ -31,6 +32,8 @@ struct Early {
     view: u64,
     sequence: u64,
     mode: Mode,
+    ticket: Option<Ticket>,
+    time_ns: u64,
     payload: Vec<u8>,
 }
 
@@ -61,6 +64,8 @@ pub(crate) struct Oracle {
     pasts: Vec<Past>,
     /// The one order: (view, number) to message.
     order: BTreeMap<(u64, u64), (Message, Mode)>,
+    /// The times of messages that are not `fifo`; 0 in a group without a log.
+    times: BTreeMap<(u64, u64), u64>,
     /// Messages that any process was delivered as safe.
     safe: BTreeSet<(u64, u64)>,
     /// Messages that any process was delivered as durable, if that means all voters.
@@ -94,6 +99,8 @@ impl Oracle {
             view: delivery.view,
             sequence: delivery.sequence,
             mode: delivery.mode,
+            ticket: delivery.ticket,
+            time_ns: delivery.time_ns,
             payload: delivery.payload.to_vec(),
         };
         self.deliveries += 1;
@@ -102,7 +109,7 @@ impl Oracle {
     }
 
     fn take(&mut self, at: usize, it: Early) {
-        let Early { sender, view, sequence, mode, payload } = it;
+        let Early { sender, view, sequence, mode, ticket, time_ns, payload } = it;
         let past = &mut self.pasts[at];
         let counts = past.counts.as_mut().unwrap();
         counts.resize(self.sent.len(), 0);
@@ -115,6 +122,12 @@ impl Oracle {
         assert_eq!(mode, sent.mode, "{what}: mode");
         let wrong = payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
         assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
+        let expected = (sender == at).then_some(sent.ticket);
+        assert_eq!(ticket, expected, "{what}: ticket");
+        if mode != Mode::Fifo {
+            let known = *self.times.entry((view, sequence)).or_insert(time_ns);
+            assert_eq!(known, time_ns, "{what}: another member delivered it with another time");
+        }
         let entry = ((sender, number), mode);
         let known = *self.order.entry((view, sequence)).or_insert(entry);
         assert_eq!(known, entry, "{what}: another member delivered something else there");
@@ -276,6 +289,9 @@ impl Oracle {
             );
             let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
             assert!(wrong.is_none(), "{what}: content differs, of message {number} of {sender}");
+            if let Some(&known) = self.times.get(&(view, sequence)) {
+                assert_eq!(known, record.time_ns, "{what}: it was delivered with another time");
+            }
             if let Some((known, _)) = self.order.get(&(view, sequence)) {
                 assert_eq!(*known, (sender, number), "{what}: something else was delivered there");
             }
