@@ -390,6 +390,9 @@ impl Config {
             (FabricKind::Verbs, Some(_)) => "fabric `verbs` needs HOST:PORT",
             (FabricKind::Tcp, Some(_)) => "fabric `tcp` needs HOST:PORT",
             (FabricKind::Auto | FabricKind::Verbs | FabricKind::Tcp, None) => match address.rsplit_once(':') {
+                Some((host, _)) if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) => {
+                    "an IPv6 address needs brackets: [ADDRESS]:PORT"
+                }
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0) => return Ok(()),
                 _ => "expected HOST:PORT, with a port from 1 to 65535",
             },

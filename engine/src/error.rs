@@ -103,7 +103,7 @@ pub enum Error {
     },
     /// This process cannot reach a majority, so it stopped: the others would not agree to anything it does.
     #[error(
-        "this process is cut off: for {after_ms} ms (`partition_timeout_ms`) it could not reach more than half of the members of view {view}, and stopped; the others may go on without it: start it again to join them"
+        "this process is cut off: for {after_ms} ms (`partition_timeout_ms`) it could not reach more than half of the members of view {view}, and stopped; the others may go on without it, and messages that it delivered last as `fifo` or `ordered` may be unknown to them: start it again to join them"
     )]
     Partitioned {
         /// The last view.
@@ -115,7 +115,7 @@ pub enum Error {
     ///
     /// Messages that it delivered last as `ordered` or `fifo` may be unknown to every other member.
     #[error(
-        "this process was removed: it stood still, or the other members could not reach it, and they went on to view {view} without it; start it again to join them"
+        "this process was removed: it stood still, or the other members could not reach it, and they went on to view {view} without it; messages that it delivered last as `fifo` or `ordered` may be unknown to them; start it again to join them"
     )]
     Removed {
         /// The view that does not contain this process.
@@ -125,7 +125,7 @@ pub enum Error {
     #[error("internal error, please report it: {0}")]
     Internal(String),
     /// This process left the group before the call.
-    #[error("this process has left the group; what it had reserved and not committed by then is dropped, and not sent")]
+    #[error("this process has left the group")]
     Left,
     /// There is no such subgroup.
     #[error("there is no subgroup {0}")]
@@ -251,7 +251,7 @@ pub enum Error {
     )]
     Forked,
     /// An application callback panicked, and the group has stopped.
-    #[error("a callback of the application panicked, so this process stopped: {0}")]
+    #[error("a callback of the application failed, so this process stopped: {0}")]
     CallbackPanicked(String),
 }
 

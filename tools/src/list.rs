@@ -101,7 +101,7 @@ fn report(args: &ListArgs, log: &ReadOnlyLog, found: &[Found], checkpoint: Optio
     let identity = log.identity();
     Report {
         directory: args.dir.display().to_string(),
-        group_hex: hex(&identity.group),
+        group_hex: format!("{:#018x}", identity.group_id()),
         subgroup: identity.subgroup,
         member: identity.member,
         segments: found.iter().map(segment).collect(),
@@ -122,7 +122,7 @@ fn shown(moment: Option<(Version, u64)>) -> String {
 
 fn text(args: &ListArgs, log: &ReadOnlyLog, found: &[Found], checkpoint: Option<(Version, u64, u64)>) -> String {
     let identity = log.identity();
-    let group = if identity.group == [0; 16] { "none".to_owned() } else { hex(&identity.group) };
+    let group = if identity.group == [0; 16] { "none".to_owned() } else { format!("{:#018x}", identity.group_id()) };
     let (subgroup, member) = (identity.subgroup, identity.member);
     let mut text = format!("{}: group {group}, subgroup {subgroup}, member {member}\n", args.dir.display());
     for (info, count) in found {

@@ -356,6 +356,7 @@ impl Driver {
                 }
             }
             Phase::Left => self.shared.end(Ok(())),
+            Phase::Parting | Phase::Closing if self.node.has_departed() => self.shared.lock().departed = true,
             _ => {}
         }
     }

@@ -63,7 +63,13 @@ impl DiskWatchdog {
             self.since_ms = None;
         }
         let still_ms = now_ms - self.moved_ms;
-        let what = || format!("the log's disk has done nothing for {still_ms} ms, although it was asked to");
+        let pending = asked - done;
+        let what = || {
+            format!(
+                "the disk of the log has completed none of {pending} writes for {still_ms} ms, so this member stopped in order not to hold \
+                 up the group; check the disk, and start it again"
+            )
+        };
         (still_ms >= self.stuck_ms).then(|| Error::io(what(), std::io::Error::from(std::io::ErrorKind::TimedOut)))
     }
 }

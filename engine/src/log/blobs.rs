@@ -7,6 +7,7 @@ use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
 use super::failure::{Step, full_or_final};
 use super::segment::{FORMAT, Identity, TEMPORARY, check_format};
+use super::window::zeroed;
 use crate::error::Error;
 use std::io;
 
@@ -84,7 +85,8 @@ pub(super) fn load_any(disk: &dyn Disk, file: &str) -> Result<Option<(Identity, 
     let len = opened.len().map_err(reading)?;
     let damaged = |offset: u64, what: &str| Error::LogDamaged { file: file.to_owned(), offset, what: what.to_owned() };
     let short = || damaged(len, "the file ends too early");
-    let mut whole = vec![0; usize::try_from(len).map_err(|_| damaged(0, "the file is too large"))?];
+    let size = usize::try_from(len).map_err(|_| damaged(0, "the file is too large"))?;
+    let mut whole = zeroed(size).map_err(reading)?;
     opened.read_at(0, &mut whole).map_err(reading)?;
     if whole.len() < HEAD_BYTES {
         return Err(short());

@@ -6,6 +6,7 @@ use super::index::{self, Key};
 use super::segment::{End, index_name, segment_name};
 use super::store::{Store, temporary};
 use super::table::Segment;
+use super::window::Window;
 use crate::error::Error;
 use crate::types::Version;
 use std::sync::Arc;
@@ -121,12 +122,11 @@ impl Store {
     fn copy_up_to(&self, number: u64, offset: u64) -> Result<Box<dyn File>, Step> {
         let (name, temporary, size) = (segment_name(number), temporary(number), self.shared.segment_bytes);
         let old = self.disk.open(&name).map_err(|error| full_or_final("opening", error, &name, offset))?;
-        let mut bytes = vec![0; offset as usize];
-        old.read_at(0, &mut bytes).map_err(|error| Step::new(format!("reading {name}"), error))?;
         let new = self.disk.create(&temporary, size);
         let new = new.map_err(|error| full_or_final("making", error, &temporary, size))?;
-        let copied = new.write_at(0, &bytes).and_then(|()| new.sync());
-        copied.map_err(|error| Step::new(format!("writing {temporary}"), error))?;
+        let copied = Window::new(&*old, offset).pieces(0, offset, |at, piece| new.write_at(at, piece));
+        let copied = copied.and_then(|()| new.sync());
+        copied.map_err(|error| Step::new(format!("copying {name} to {temporary}"), error))?;
         Ok(new)
     }
 

@@ -27,6 +27,7 @@ pub(crate) mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 pub use handle::{Log, LogOptions};

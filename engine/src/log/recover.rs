@@ -4,12 +4,14 @@
 //! The last segment is read from its beginning. The first record in it that is not as written ends the log. It is
 //! damage instead if a later record proves that the log had been synced beyond that place.
 
+use super::codec::Head;
 use super::codec::{self, HEAD_BYTES};
 use super::disk::{Disk, File};
 use super::index;
 use super::marks::{MARKS, Marks};
 use super::segment::{End, Header, Identity, Named, PAGE_BYTES, TEMPORARY, index_name, segment_name};
 use super::snapshot;
+use super::window::{self, Window};
 use crate::error::Error;
 use crate::planted::{self, Bug};
 use crate::types::Version;
@@ -65,7 +67,6 @@ pub(super) struct Survey {
     /// The headers of all segments that belong to the log.
     pub(super) headers: Vec<Header>,
     pub(super) file: Box<dyn File>,
-    bytes: Vec<u8>,
     pub(super) scan: Scan,
     /// Required files beside the segments that are missing.
     pub(super) missing: Vec<String>,
@@ -153,10 +154,8 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
     }
     let (headers, file, len) = read_headers(disk, identity, segment_bytes, low..=last)?;
     let header = headers[headers.len() - 1];
-    let mut bytes = vec![0; limit.min(len) as usize];
     let name = segment_name(last);
-    file.read_at(0, &mut bytes).map_err(|error| Error::io(format!("reading {name}"), error))?;
-    let scan = scan(&name, &bytes, &header)?;
+    let scan = scan(&name, &mut Window::new(&*file, limit.min(len)), &header)?;
     if noted.is_none() && (scan.torn || scan.end.last.is_some()) {
         return Err(missing(MARKS.to_owned()));
     }
@@ -167,7 +166,7 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
     }
     let lost = marks.missing(&listing.blobs, &listing.snapshots);
     let marks = Marks { low, ..marks };
-    Ok(Some(Survey { identity, marks, headers, file, bytes, scan, missing: lost, noted }))
+    Ok(Some(Survey { identity, marks, headers, file, scan, missing: lost, noted }))
 }
 
 /// Surveys the directory while another process may be writing.
@@ -239,50 +238,70 @@ fn read_headers(
     Ok((headers, file, len))
 }
 
-/// Reads the records in `bytes`, the content of the segment.
-fn scan(name: &str, bytes: &[u8], header: &Header) -> Result<Scan, Error> {
+/// The header of the record at `offset`, if the record is whole and valid at `position`.
+fn whole_record(window: &mut Window<'_>, offset: u64, position: u64, seed: u32) -> io::Result<Option<Head>> {
+    let Some(head) = codec::decode(window.at(offset, HEAD_BYTES)?, position, seed) else { return Ok(None) };
+    if offset + head.record_bytes() > window.len() {
+        return Ok(None);
+    }
+    let mut checksum = 0;
+    window.pieces(offset + HEAD_BYTES as u64, u64::from(head.length), |_, piece| {
+        checksum = crc32c::crc32c_append(checksum, piece);
+        Ok(())
+    })?;
+    Ok(Some(head).filter(|head| checksum == head.payload_checksum || planted::is(Bug::TornTailTaken)))
+}
+
+/// Reads the records of the segment.
+fn scan(name: &str, window: &mut Window<'_>, header: &Header) -> Result<Scan, Error> {
+    let reading = |error| Error::io(format!("reading {name}"), error);
     let (seed, base) = (header.identity.seed(), header.number * header.segment_bytes);
     let mut end = header.start();
     let mut scan = Scan { end, index: Vec::new(), proved: end.position, torn: false };
-    let mut at = PAGE_BYTES as usize;
-    while let Some(head) = codec::decode(bytes.get(at..).unwrap_or_default(), end.position, seed) {
-        let payload = bytes.get(at + HEAD_BYTES..at + HEAD_BYTES + head.length as usize);
-        let whole = payload
-            .is_some_and(|payload| crc32c::crc32c(payload) == head.payload_checksum || planted::is(Bug::TornTailTaken))
-            && at as u64 + head.record_bytes() <= bytes.len() as u64;
-        if !whole || head.previous != end.checksum || !head.stamp.follows(end.last) {
+    let mut at = PAGE_BYTES;
+    while let Some(head) = whole_record(window, at, end.position, seed).map_err(reading)? {
+        if head.previous != end.checksum || !head.stamp.follows(end.last) {
             break;
         }
-        index::note(&mut scan.index, index::Entry { stamp: head.stamp, offset: at as u64, previous: end.checksum });
+        index::note(&mut scan.index, index::Entry { stamp: head.stamp, offset: at, previous: end.checksum });
         scan.proved = scan.proved.max(head.synced);
-        at += head.record_bytes() as usize;
-        end = End { position: base + at as u64, last: Some(head.stamp), checksum: head.checksum };
+        at += head.record_bytes();
+        end = End { position: base + at, last: Some(head.stamp), checksum: head.checksum };
     }
     scan.end = end;
-    let proof = look_further(bytes, at, base, seed, end.position, &mut scan.torn);
+    let proof = look_further(window, at, base, seed, end.position, &mut scan.torn).map_err(reading)?;
     if let Some(synced) = scan.proved.max(proof).checked_sub(end.position).filter(|&beyond| beyond > 0) {
         let what = format!("the record here is damaged: the log had been synced up to {synced} bytes behind it");
-        return Err(Error::LogDamaged { file: name.to_owned(), offset: at as u64, what });
+        return Err(Error::LogDamaged { file: name.to_owned(), offset: at, what });
     }
     Ok(scan)
 }
 
 /// The highest position that any header behind `from` reports as synced.
-fn look_further(bytes: &[u8], from: usize, base: u64, seed: u32, end: u64, torn: &mut bool) -> u64 {
+fn look_further(
+    window: &mut Window<'_>,
+    from: u64,
+    base: u64,
+    seed: u32,
+    end: u64,
+    torn: &mut bool,
+) -> io::Result<u64> {
     const BLOCK_BYTES: usize = 4096;
-    static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+    static ZEROS: [u8; BLOCK_BYTES + 8] = [0; BLOCK_BYTES + 8];
     let (mut proof, mut at) = (end, from);
-    while at < bytes.len() {
-        let stop = bytes.len().min(at.next_multiple_of(BLOCK_BYTES).max(at + 8));
-        let block = &bytes[at..stop];
-        if block != &ZEROS[..block.len()] {
+    while at < window.len() {
+        let stop = window.len().min(at.next_multiple_of(BLOCK_BYTES as u64).max(at + 8));
+        let block = (stop - at) as usize;
+        // A header may begin in the last word of the block.
+        let bytes = window.at(at, block + HEAD_BYTES)?;
+        if bytes[..block] != ZEROS[..block] {
             *torn = true;
-            let heads = (at..stop).step_by(8).filter_map(|n| codec::decode(&bytes[n..], base + n as u64, seed));
+            let heads = (0..block).step_by(8).filter_map(|n| codec::decode(&bytes[n..], base + at + n as u64, seed));
             proof = heads.map(|head| head.synced).fold(proof, u64::max);
         }
         at = stop;
     }
-    proof
+    Ok(proof)
 }
 
 impl Survey {
@@ -309,18 +328,39 @@ impl Survey {
         }
         let len = self.file.len().map_err(writing)?;
         if len < last.segment_bytes {
-            let zeros = vec![0; (last.segment_bytes - len) as usize];
-            self.file.write_at(len, &zeros).map_err(writing)?;
+            window::write_zeros(&*self.file, len, last.segment_bytes - len).map_err(writing)?;
         }
         // After a failed sync, the system may treat these bytes as written although they are not. So they are written
         // again.
-        let unproved = &self.bytes[offset(self.scan.proved) as usize..offset(end) as usize];
-        if !unproved.is_empty() {
-            self.file.write_at(offset(self.scan.proved), unproved).map_err(writing)?;
-        }
+        self.write_again(offset(self.scan.proved), offset(end), start).map_err(writing)?;
         self.file.sync().map_err(writing)?;
-        self.bytes = Vec::new();
         self.note(disk, last.number)
+    }
+
+    /// Writes the records from `offset` to `end` again. `base` is the position of the segment's first byte.
+    ///
+    /// The bytes come from the file once more, and the system may have dropped what the survey saw. So each record is
+    /// checked as it is written.
+    fn write_again(&self, mut offset: u64, end: u64, base: u64) -> io::Result<()> {
+        let (file, seed) = (&*self.file, self.identity.seed());
+        let mut window = Window::new(file, end);
+        while offset < end {
+            let changed = || io::Error::other(format!("the record at {offset} changed while the log was opened"));
+            let head = codec::decode(window.at(offset, HEAD_BYTES)?, base + offset, seed).ok_or_else(changed)?;
+            let mut checksum = 0;
+            window.pieces(offset, head.record_bytes(), |at, piece| {
+                let skipped = (offset + HEAD_BYTES as u64).saturating_sub(at).min(piece.len() as u64) as usize;
+                let payload_end = offset + HEAD_BYTES as u64 + u64::from(head.length);
+                let kept = payload_end.saturating_sub(at).min(piece.len() as u64) as usize;
+                checksum = crc32c::crc32c_append(checksum, piece.get(skipped..kept).unwrap_or_default());
+                file.write_at(at, piece)
+            })?;
+            if checksum != head.payload_checksum && !planted::is(Bug::TornTailTaken) {
+                return Err(changed());
+            }
+            offset += head.record_bytes();
+        }
+        Ok(())
     }
 
     /// Updates the marks to the existing files, once these are durable.

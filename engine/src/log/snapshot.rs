@@ -36,6 +36,8 @@ pub struct SnapshotWriter {
     time_ns: u64,
     len: u64,
     checksum: u32,
+    /// The error that ended this checkpoint.
+    failure: Option<Error>,
     sealed: bool,
     installed: bool,
     life: Life,
@@ -52,21 +54,43 @@ impl SnapshotWriter {
         let temporary = format!("{}~{number}{TEMPORARY}", file_name(version));
         let created = disk.create(&temporary, HEAD_BYTES as u64);
         let file = created.map_err(|error| not_made("making", error, &temporary, HEAD_BYTES as u64))?;
-        let (len, checksum, sealed, installed, life) = (0, 0, false, false, Life::present());
-        Ok(SnapshotWriter { disk, file, temporary, identity, version, time_ns, len, checksum, sealed, installed, life })
+        Ok(SnapshotWriter {
+            disk,
+            file,
+            temporary,
+            identity,
+            version,
+            time_ns,
+            len: 0,
+            checksum: 0,
+            failure: None,
+            sealed: false,
+            installed: false,
+            life: Life::present(),
+        })
     }
 
-    fn failed(&self, doing: &str, bytes: u64, error: io::Error) -> Error {
-        not_made(doing, error, &self.temporary, bytes)
+    /// Ends this checkpoint: no later call succeeds, so that it cannot be installed with a part missing.
+    fn fail(&mut self, error: Error) -> Error {
+        self.failure.get_or_insert_with(|| error.clone());
+        error
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        self.life.check()?;
+        self.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Appends bytes to the checkpoint.
     ///
-    /// [`Error::LogFull`] or [`Error::Io`] end this checkpoint, but not the log.
+    /// An error, such as [`Error::LogFull`], ends this checkpoint, but not the log: every later call for the checkpoint
+    /// returns the error again.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.life.check()?;
-        let written = self.file.write_at(HEAD_BYTES as u64 + self.len, bytes);
-        written.map_err(|error| self.failed("writing", bytes.len() as u64, error))?;
+        self.go_on()?;
+        if let Err(error) = self.file.write_at(HEAD_BYTES as u64 + self.len, bytes) {
+            let error = not_made("writing", error, &self.temporary, bytes.len() as u64);
+            return Err(self.fail(error));
+        }
         self.checksum = crc32c::crc32c_append(self.checksum, bytes);
         self.len += bytes.len() as u64;
         Ok(())
@@ -76,15 +100,18 @@ impl SnapshotWriter {
     pub fn fill(&mut self, from: &mut dyn io::Read, reading: &str) -> Result<(), Error> {
         let mut buffer = vec![0; 256 << 10];
         loop {
-            match from.read(&mut buffer).map_err(|error| Error::io(reading, error))? {
-                0 => return Ok(()),
-                n => self.write(&buffer[..n])?,
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => self.write(&buffer[..n])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.fail(Error::io(reading, error))),
             }
         }
     }
 
     /// Makes the bytes durable, under the temporary name.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
+        self.go_on()?;
         if self.sealed {
             return Ok(());
         }
@@ -99,8 +126,10 @@ impl SnapshotWriter {
         }
         let checksum = crc32c::crc32c(&head[8..]);
         head[4..8].copy_from_slice(&checksum.to_le_bytes());
-        let sealed = self.file.write_at(0, &head).and_then(|()| self.file.sync());
-        sealed.map_err(|error| self.failed("syncing", self.len, error))?;
+        if let Err(error) = self.file.write_at(0, &head).and_then(|()| self.file.sync()) {
+            let error = not_made("syncing", error, &self.temporary, self.len);
+            return Err(self.fail(error));
+        }
         self.sealed = true;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::disk::{Disk, File};
 use super::map::Map;
+use super::window::zeroed;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ impl Source {
                 Ok(Bytes(Place::Mapped { source: self.clone(), offset, len }))
             }
             Source::File(file) => {
-                let mut bytes = vec![0; len];
+                let mut bytes = zeroed(len)?;
                 file.read_at(offset, &mut bytes)?;
                 Ok(Bytes(Place::Copied(bytes.into())))
             }

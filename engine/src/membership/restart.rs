@@ -80,6 +80,12 @@ impl Membership {
         (absent, view.is_majority(here, self.settings.lone_survivor))
     }
 
+    /// How many voters of the view are linked, with this one, and how many there are.
+    pub(crate) fn returned(&self) -> (usize, usize) {
+        let voters = self.view.iter().flat_map(|view| &view.members).filter(|member| member.voter);
+        voters.fold((0, 0), |(here, all), member| (here + usize::from(self.is_linked(member.peer)), all + 1))
+    }
+
     /// How far a log with the last record `last` goes, as ends of the present view's streams.
     ///
     /// If `last` is of an earlier view, every end is 0.

@@ -284,6 +284,16 @@ impl Node {
         Ok(false)
     }
 
+    /// Whether this process has left, as far as the others are concerned: a member knows the view without it. What
+    /// remains is to end the links.
+    pub(crate) fn has_departed(&self) -> bool {
+        match self.phase {
+            Phase::Parting => !self.membership.nobody_knows(),
+            Phase::Closing | Phase::Left => true,
+            _ => false,
+        }
+    }
+
     /// Ends the links, because no member waits for this leaver any more.
     pub(super) fn close(&mut self) {
         self.fabric.close();

@@ -116,7 +116,14 @@ impl Node {
             _ if enough => {
                 format!("{members} of view {view}; more than half are here, but have not come to a decision")
             }
-            _ => format!("{members} of view {view}, more than half of which must come back with their logs"),
+            _ => {
+                let (here, voters) = self.membership.returned();
+                let more = (voters / 2 + 1).saturating_sub(here);
+                format!(
+                    "{members} of view {view}: {more} more of its {voters} voters must come back with their logs ({here} are here); \
+                     if their logs are lost for good, `galerna-log recover` begins a new group with one log"
+                )
+            }
         };
         Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
     }

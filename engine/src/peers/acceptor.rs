@@ -20,6 +20,7 @@ use crate::shared::Shared;
 use crate::shared::pulse::Ticker;
 use crate::shared::requests::PeerRequest;
 use crate::shared::snapshot::{NoState, Snapshot};
+use crate::shortage;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use crate::types::Version;
@@ -293,6 +294,11 @@ fn dial(address: &str, incarnation: u64) -> Result<(), Reply> {
         Ok((_, Reply::Refused { reason: what })) => Err(Reply::Refused { reason: reason(&what) }),
         Ok(_) => Err(Reply::Refused { reason: reason("another process answers there") }),
         Err(error) if is_elsewhere(&error) => Err(Reply::Refused { reason: reason(&error.to_string()) }),
+        // This member lacks a resource, and a joiner can do nothing about it.
+        Err(error) if shortage::advice(&error).is_some() => {
+            tracing::error!(%error, address, "a joiner could not be dialled");
+            Err(Reply::Later { reason: format!("a member cannot dial the joining process now: {error}") })
+        }
         // The joiner may only be slow.
         Err(error) => Err(Reply::Later { reason: reason(&error.to_string()) }),
     }

@@ -6,25 +6,23 @@ pub(crate) mod founders;
 pub(crate) mod pulse;
 pub(crate) mod requests;
 pub(crate) mod snapshot;
+mod state;
 
-use crate::app::{Frontiers, View};
 use crate::error::Error;
 use crate::log::Log;
-use crate::meet::questions::Place;
-use crate::multicast::{Refusal, Reserved, SendRing, Stats};
+use crate::multicast::{Refusal, Reserved, SendRing};
 use crate::process::Life;
 use crate::shared::bell::Bell;
-use crate::shared::flush::Pending;
 use crate::shared::founders::Founders;
 use crate::shared::pulse::Pulse;
-use crate::shared::requests::{CheckpointRequest, PeerRequest};
+use crate::shared::requests::PeerRequest;
 use crate::sync::Fence;
 use crate::types::MemberId;
 use crate::types::Mode;
 use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::EventFd;
+use state::State;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,58 +78,6 @@ pub(crate) enum NoClaim {
     Closed,
 }
 
-/// State that changes seldom, under a lock.
-pub(crate) struct State {
-    /// The reason why the group stopped.
-    pub(crate) stopped: Option<Error>,
-    /// This process has asked to leave.
-    pub(crate) leaving: bool,
-    /// The time at which the driver drops all reservations that are still open.
-    pub(crate) drops_at: Option<Instant>,
-    /// The driver has ended, with this result of the leave.
-    pub(crate) ended: Option<Result<(), Error>>,
-    /// Increases when ring space is freed, or a message of this process delivered, while a thread waits for one.
-    progress_epoch: u64,
-    /// New flushes. The driver takes them.
-    pub(crate) flushes: Vec<Pending>,
-    pub(crate) stats: Vec<Stats>,
-    /// The progress of the log.
-    pub(crate) frontiers: Frontiers,
-    /// Checkpoints that were requested. The driver takes them.
-    pub(crate) checkpoints: Vec<CheckpointRequest>,
-    /// Requests from the thread that accepts connections (the acceptor). The driver takes them.
-    pub(crate) requests: Vec<PeerRequest>,
-    /// The first fault of each member since the present view began; of a removed member, the one before its removal.
-    pub(crate) faults: HashMap<MemberId, String>,
-    /// The addresses of the members of the present view. Before a joiner's first view: of the processes that it links
-    /// with.
-    pub(crate) places: Arc<Vec<Place>>,
-    /// The latest view of which the application was notified.
-    pub(crate) view: Arc<View>,
-    /// The incarnations of the processes in the present view. Only these may fetch the state, or the log of a running
-    /// group.
-    pub(crate) present: HashSet<u64>,
-}
-
-impl State {
-    /// Updates the recorded faults when a view begins.
-    ///
-    /// The faults of the other members of the new view are dropped. A removed member without a recorded fault gets a
-    /// text. An error of this process itself, `me`, stays.
-    pub(crate) fn note_departures(&mut self, view: &View, me: MemberId) {
-        for member in view.members.iter().filter(|member| **member != me && !view.failed.contains(member)) {
-            self.faults.remove(member);
-        }
-        for member in view.failed.iter().filter(|member| **member != me) {
-            let unseen = match view.joined.contains(member) {
-                true => "its former process had ended when this one was started again",
-                false => "the other members removed it before this process observed anything",
-            };
-            self.faults.entry(*member).or_insert_with(|| unseen.to_owned());
-        }
-    }
-}
-
 impl Shared {
     /// Whether the group has a log.
     pub(crate) fn logs(&self) -> bool {
@@ -148,23 +94,7 @@ impl Shared {
         log: Option<Arc<Log>>,
         (event, pulse): (EventFd, Pulse),
     ) -> Shared {
-        let stats = vec![Stats::default(); rings.len()];
-        let state = State {
-            stopped: None,
-            leaving: false,
-            drops_at: None,
-            ended: None,
-            progress_epoch: 0,
-            flushes: Vec::new(),
-            stats,
-            frontiers: Frontiers::default(),
-            checkpoints: Vec::new(),
-            requests: Vec::new(),
-            faults: HashMap::new(),
-            places: Arc::default(),
-            view: Arc::default(),
-            present: HashSet::new(),
-        };
+        let state = State::new(rings.len());
         Shared {
             life: Life::present(),
             me,
