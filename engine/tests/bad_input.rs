@@ -65,6 +65,8 @@ fn configurations_that_cannot_be() {
         ("group =", "contacts = ['0.0.0.0:7002']\ngroup =", &["contact `0.0.0.0:7002`", "all interfaces", "is found"]),
         ("127.0.0.1:7002", "[::]:7002", &["[::]:7002", "member 2", "all interfaces", "`listen`"]),
         ("127.0.0.1:7002", "[fe80::1]:7002", &["member 2", "needs an interface", "[fe80::1%eth0]:7001"]),
+        ("127.0.0.1:7002", "2001:db8::2:7002", &["2001:db8::2:7002", "member 2", "brackets"]),
+        ("127.0.0.1:7002", "::1:7002", &["member 2", "brackets", "[ADDRESS]:PORT"]),
         ("127.0.0.1:7002", "224.0.0.1:7002", &["member 2", "the address of many hosts"]),
         ("group = 'g'", "", &["missing field", "`group`"]),
         ("group = 'g'", "group = ''", &["`group`", "1 to 255 bytes"]),

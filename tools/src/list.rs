@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::args::ListArgs;
-use crate::record::{Moment, hex, rfc3339};
+use crate::record::{Moment, rfc3339};
 use crate::walk;
 use galerna::Error;
 use galerna::Version;

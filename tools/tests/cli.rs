@@ -325,3 +325,24 @@ fn removed_files_are_missed() {
     }
     assert!(folder.out("verify").contains("whole: 500 records"));
 }
+
+/// The memory that a log needs does not depend on the size of its segments, so a small container can open it.
+#[test]
+fn a_segment_may_be_larger_than_the_memory() {
+    let folder = Folder::new();
+    let log = Log::open(folder.log(), LogOptions::default()).unwrap();
+    fill(&log, 1..=2000);
+    log.close().unwrap();
+    let segment = fs::metadata(folder.log().join(segment(0))).unwrap().len();
+    assert!(segment >= 64 << 20, "the default of {segment} bytes is what this test needs");
+    for command in ["verify", "list", "print"] {
+        let tool = format!(
+            "ulimit -v 50000; exec '{}' {}",
+            env!("CARGO_BIN_EXE_galerna-log"),
+            command.replacen(' ', &format!(" '{}' ", folder.log().display()), 1)
+        );
+        let tool = if command.contains(' ') { tool } else { format!("{tool} '{}'", folder.log().display()) };
+        let output = Command::new("sh").args(["-c", &tool]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}, {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+}

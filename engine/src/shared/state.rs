@@ -88,3 +88,23 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_link_is_no_fault_of_a_member_that_left() {
+        let [me, stays, leaves, fails, unseen] = [1, 2, 3, 4, 5].map(MemberId);
+        let mut state = State::new(1);
+        for member in [me, stays, leaves, fails] {
+            state.faults.insert(member, "the peer closed the connection".to_owned());
+        }
+        let view =
+            View { members: vec![me, stays], left: vec![leaves], failed: vec![fails, unseen], ..View::default() };
+        state.note_departures(&view, me);
+        let mut faulty: Vec<_> = state.faults.keys().copied().collect();
+        faulty.sort_unstable();
+        assert_eq!(faulty, [me, fails, unseen]);
+    }
+}

@@ -176,6 +176,11 @@ impl Process {
         self.signal(nix::sys::signal::Signal::SIGCONT);
     }
 
+    /// Tells the member to leave.
+    pub(crate) fn leave(&mut self, timeout_ms: u64) {
+        writeln!(self.orders, "leave {timeout_ms}").unwrap();
+    }
+
     /// Makes the process send no more messages.
     pub(crate) fn hush(&mut self) {
         writeln!(self.orders, "quiet").unwrap();

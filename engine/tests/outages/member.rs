@@ -121,6 +121,10 @@ pub(crate) fn run() {
         if line == "stand" {
             STANDS.store(true, Ordering::Relaxed);
         }
+        if let Some(timeout_ms) = line.strip_prefix("leave ") {
+            let timeout = Duration::from_millis(timeout_ms.parse().unwrap());
+            println!("left {:?}", group.leave(timeout));
+        }
         if line == "quiet" {
             quiet.store(true, Ordering::Relaxed);
             if let Some(sends) = sends.take() {

@@ -71,6 +71,23 @@ fn a_process_that_stood_still_for_a_moment_goes_on_with_the_other() {
     }
 }
 
+/// A member stands still while another one leaves. The leaver's last link, to the one that stands still, does not end
+/// in time; but the third member goes on without both, so the leave has succeeded.
+#[test]
+fn a_leave_that_the_others_know_has_succeeded() {
+    let keys = "failure_timeout_ms = 3000\npartition_timeout_ms = 60000";
+    let plan = plan(FabricKind::Tcp, direct(FabricKind::Tcp, 3), keys);
+    let mut cluster = Cluster::start("left-in-time", plan);
+    cluster.wait_for_more(&[1, 2, 3], 50);
+    cluster.members[&3].stop();
+    if let Some(leaver) = cluster.members.get_mut(&1) {
+        leaver.leave(5500);
+    }
+    cluster.wait(1, "left ");
+    assert!(cluster.members[&1].has_said("left Ok(())"), "{:?}", cluster.members[&1].said());
+    cluster.wait_for_view(2, "2");
+}
+
 /// All links of the members are cut for longer than `failure_timeout_ms`, again and again.
 fn all_cut(ids: &[u32], view: &str) {
     let behind = common::addresses(FabricKind::Tcp, ids.len() as u32);

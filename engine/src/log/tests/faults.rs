@@ -85,6 +85,27 @@ fn without_a_descriptor_nothing_is_lost_and_the_log_goes_on() {
 
 /// Everything that a cut needs is allocated before anything is changed.
 #[test]
+fn a_checkpoint_with_a_failed_write_is_never_installed() {
+    let disk = SimDisk::new(5);
+    let mut store = Store::open(Arc::new(disk.clone()), OURS, SMALL).unwrap();
+    let mut good = store.snapshot(version(1), 7).unwrap();
+    good.write(b"good").unwrap();
+    store.install(good).unwrap();
+    let mut torn = store.snapshot(version(2), 8).unwrap();
+    torn.write(b"begins").unwrap();
+    disk.set_capacity(Some(0));
+    assert!(matches!(torn.write(&[1; 5000]), Err(Error::LogFull { .. })));
+    disk.set_capacity(None);
+    // There is space again, but a part is missing.
+    assert!(matches!(torn.write(b"goes on"), Err(Error::LogFull { .. })));
+    assert!(matches!(store.install(torn), Err(Error::LogFull { .. })));
+    let mut kept = store.load_snapshot().unwrap().unwrap();
+    let mut state = Vec::new();
+    std::io::Read::read_to_end(&mut kept, &mut state).unwrap();
+    assert_eq!((kept.version, &state[..]), (version(1), &b"good"[..]));
+}
+
+#[test]
 fn a_cut_on_a_full_disk_is_refused_and_changes_nothing() {
     for from in [5, 24] {
         let disk = written(25, 1000);
