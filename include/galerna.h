@@ -269,13 +269,13 @@ enum galerna_drive_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * A thread of the library, which galerna_join() starts. Callbacks run in that thread.
+   * A thread of the library, which galerna_group_join() starts. Callbacks run in that thread.
    */
   GALERNA_DRIVE_THREAD = 0,
   /**
-   * The application's own loop. It waits until the descriptor of galerna_fd() is readable and then calls
-   * galerna_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks also
-   * run inside such calls.
+   * The application's own loop. It waits until the descriptor of galerna_group_fd() is readable and then calls
+   * galerna_group_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks
+   * also run inside such calls.
    */
   GALERNA_DRIVE_DISPATCH = 1,
 };
@@ -367,12 +367,12 @@ typedef struct galerna_reader_t galerna_reader_t;
 /**
  * The progress of a group with a log, as this member knows it.
  *
- * Except for `view` and `past_ns`, each frontier is a sequence number of the total order: all messages with smaller
+ * Except for `view` and `closed_ns`, each frontier is a sequence number of the total order: all messages with smaller
  * numbers have reached that stage. No frontier ever goes back.
  */
-typedef struct galerna_frontiers_t {
+typedef struct galerna_group_frontiers_t {
   /**
-   * Set it to sizeof(galerna_frontiers_t).
+   * Set it to sizeof(galerna_group_frontiers_t).
    */
   size_t size;
   /**
@@ -390,7 +390,7 @@ typedef struct galerna_frontiers_t {
   /**
    * Persisted by all voters. Such messages can no longer be revoked.
    */
-  uint64_t everywhere;
+  uint64_t persisted_all;
   /**
    * Persisted by all voters, or by as many voters as `log.durable_members` specifies.
    */
@@ -401,8 +401,8 @@ typedef struct galerna_frontiers_t {
    *
    * In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
    */
-  uint64_t past_ns;
-} galerna_frontiers_t;
+  uint64_t closed_ns;
+} galerna_group_frontiers_t;
 
 /**
  * The position of a record in a log.
@@ -566,10 +566,10 @@ typedef struct galerna_snapshot_t {
  * The callbacks of an application. Two of them transfer its state to joining members.
  *
  * Threads: the callbacks of a group run one at a time. With GALERNA_DRIVE_THREAD they run in a thread of the library.
- * With GALERNA_DRIVE_DISPATCH they run inside galerna_dispatch() and inside calls that wait. With either, `restore`
- * and the first `view` run inside galerna_join(). When a member of a group with a log is started again, `deliver` also
- * runs inside galerna_join(), before the first view and in a thread of the library: it receives the messages of the
- * log that the checkpoint does not cover.
+ * With GALERNA_DRIVE_DISPATCH they run inside galerna_group_dispatch() and inside calls that wait. With either,
+ * `restore` and the first `view` run inside galerna_group_join(). When a member of a group with a log is started
+ * again, `deliver` also runs inside galerna_group_join(), before the first view and in a thread of the library: it
+ * receives the messages of the log that the checkpoint does not cover.
  *
  * Time: the group makes no progress while a callback runs. A callback that lasts longer than `failure_timeout_ms`
  * makes this process look dead to the other members.
@@ -581,16 +581,16 @@ typedef struct galerna_snapshot_t {
  * Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
  * SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
  *
- * Calls inside a callback, of any group, never wait. galerna_send(), galerna_reserve() and galerna_log_append() act as
- * if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_join(), galerna_dispatch(),
- * galerna_flush(), galerna_wait_durable(), galerna_wait_past(), galerna_persist(), galerna_checkpoint(),
- * galerna_trim_log(), galerna_leave(), galerna_group_free(), and the calls of a log that wait for its disk. All other
- * calls work as usual.
+ * Calls inside a callback, of any group, never wait. galerna_group_send(), galerna_group_reserve() and
+ * galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
+ * galerna_group_dispatch(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
+ * galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
+ * galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
  *
  * State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
  * its joining members begin with the messages that follow. In a group with a log both callbacks also serve
- * checkpoints: galerna_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process is
- * started again.
+ * checkpoints: galerna_group_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process
+ * is started again.
  */
 typedef struct galerna_callbacks_t {
   /**
@@ -636,10 +636,10 @@ typedef struct galerna_callbacks_t {
   /**
    * Called when this process joins: replace the own state by another member's state, using galerna_reader_read().
    *
-   * It runs before any message is delivered and before galerna_join() has a handle. It may take as long as the join.
-   * Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed before.
-   * If the member that sends the state dies during the transfer, the callback is called again from the start;
-   * discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
+   * It runs before any message is delivered and before galerna_group_join() has a handle. It may take as long as the
+   * join. Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed
+   * before. If the member that sends the state dies during the transfer, the callback is called again from the
+   * start; discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
   /**
@@ -749,9 +749,9 @@ typedef struct galerna_log_record_t {
 /**
  * Ring bytes to be filled in place.
  *
- * galerna_commit() sends them, galerna_abandon() gives them up. Every reservation must end with one of these two
- * calls. An open reservation holds back all later messages of this process. galerna_leave() waits for it and finally
- * drops it.
+ * galerna_group_commit() sends them, galerna_group_abandon() gives them up. Every reservation must end with one of
+ * these two calls. An open reservation holds back all later messages of this process. galerna_group_leave() waits for
+ * it and finally drops it.
  *
  * A reservation belongs to one thread at a time. The library checks its contents: using a reservation twice, or a
  * changed one, fails with GALERNA_ERR_MISUSE.
@@ -791,9 +791,9 @@ typedef struct galerna_reservation_t {
 /**
  * Counters of one subgroup at this member, since the start.
  */
-typedef struct galerna_stats_t {
+typedef struct galerna_group_stats_t {
   /**
-   * Set it to sizeof(galerna_stats_t).
+   * Set it to sizeof(galerna_group_stats_t).
    */
   size_t size;
   /**
@@ -856,7 +856,7 @@ typedef struct galerna_stats_t {
    * Calls that passed requests to an RDMA device. Each one rings the doorbell once.
    */
   uint64_t fabric_doorbells;
-} galerna_stats_t;
+} galerna_group_stats_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -910,9 +910,9 @@ void galerna_config_free(struct galerna_config_t *config);
 /**
  * Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
  *
- * The descriptor is readable when galerna_join() returns, and later whenever there is work to dispatch, including
- * heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it for anything
- * else. The library owns it and closes it when the group is left or freed.
+ * The descriptor is readable when galerna_group_join() returns, and later whenever there is work to dispatch,
+ * including heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it
+ * for anything else. The library owns it and closes it when the group is left or freed.
  *
  * - `fd`: receives the descriptor.
  *
@@ -921,8 +921,8 @@ void galerna_config_free(struct galerna_config_t *config);
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
  * this group), GALERNA_ERR_LEFT.
  */
-galerna_result_t galerna_fd(const struct galerna_group_t *group,
-                            int *fd);
+galerna_result_t galerna_group_fd(const struct galerna_group_t *group,
+                                  int *fd);
 
 /**
  * Does the pending work of a group that was joined with GALERNA_DRIVE_DISPATCH. Never waits.
@@ -936,7 +936,7 @@ galerna_result_t galerna_fd(const struct galerna_group_t *group,
  * inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
  * the error that stopped the group.
  */
-galerna_result_t galerna_dispatch(struct galerna_group_t *group);
+galerna_result_t galerna_group_dispatch(struct galerna_group_t *group);
 
 /**
  * Gets the progress of a group.
@@ -951,9 +951,9 @@ galerna_result_t galerna_dispatch(struct galerna_group_t *group);
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_frontiers(const struct galerna_group_t *group,
-                                   uint16_t subgroup,
-                                   struct galerna_frontiers_t *frontiers);
+galerna_result_t galerna_group_frontiers(const struct galerna_group_t *group,
+                                         uint16_t subgroup,
+                                         struct galerna_group_frontiers_t *frontiers);
 
 /**
  * Waits until the message `sequence` and all messages before it are durable.
@@ -969,10 +969,10 @@ galerna_result_t galerna_frontiers(const struct galerna_group_t *group,
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
  * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
-galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
-                                      uint16_t subgroup,
-                                      uint64_t sequence,
-                                      uint32_t timeout_ms);
+galerna_result_t galerna_group_wait_durable(struct galerna_group_t *group,
+                                            uint16_t subgroup,
+                                            uint64_t sequence,
+                                            uint32_t timeout_ms);
 
 /**
  * Waits until the closed time of the group reaches `time_ns`.
@@ -988,10 +988,10 @@ galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
  * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
-galerna_result_t galerna_wait_past(struct galerna_group_t *group,
-                                   uint16_t subgroup,
-                                   uint64_t time_ns,
-                                   uint32_t timeout_ms);
+galerna_result_t galerna_group_wait_closed(struct galerna_group_t *group,
+                                           uint16_t subgroup,
+                                           uint64_t time_ns,
+                                           uint32_t timeout_ms);
 
 /**
  * Waits until all messages that this process has sent, and all that were delivered here, are durable.
@@ -1007,16 +1007,16 @@ galerna_result_t galerna_wait_past(struct galerna_group_t *group,
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
  * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
-galerna_result_t galerna_persist(struct galerna_group_t *group,
-                                 uint16_t subgroup,
-                                 uint32_t timeout_ms);
+galerna_result_t galerna_group_persist(struct galerna_group_t *group,
+                                       uint16_t subgroup,
+                                       uint32_t timeout_ms);
 
 /**
  * Writes a checkpoint of the application's state to this member's disk.
  *
  * The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
  * is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
- * receives the messages after it. galerna_trim_log() may delete the records before it.
+ * receives the messages after it. galerna_group_trim_log() may delete the records before it.
  *
  * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
@@ -1029,10 +1029,10 @@ galerna_result_t galerna_persist(struct galerna_group_t *group,
  * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
  * failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
  */
-galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
-                                    uint16_t subgroup,
-                                    uint32_t timeout_ms,
-                                    struct galerna_version_t *version);
+galerna_result_t galerna_group_checkpoint(struct galerna_group_t *group,
+                                          uint16_t subgroup,
+                                          uint32_t timeout_ms,
+                                          struct galerna_version_t *version);
 
 /**
  * Deletes records before a version from the group's log on this member's disk, in whole segments.
@@ -1041,7 +1041,7 @@ galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
  *
  * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
- *   (see galerna_checkpoint()).
+ *   (see galerna_group_checkpoint()).
  *
  * May be called from any thread, but not inside a callback.
  *
@@ -1049,9 +1049,9 @@ galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
  * that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
  * damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
  */
-galerna_result_t galerna_trim_log(struct galerna_group_t *group,
-                                  uint16_t subgroup,
-                                  struct galerna_version_t before);
+galerna_result_t galerna_group_trim_log(struct galerna_group_t *group,
+                                        uint16_t subgroup,
+                                        struct galerna_version_t before);
 
 /**
  * Opens the group's log on this member's disk for reading, also while it grows.
@@ -1099,10 +1099,10 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  *   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
  * - Any other error that stops a group.
  */
-galerna_result_t galerna_join(const struct galerna_config_t *config,
-                              const struct galerna_callbacks_t *callbacks,
-                              galerna_drive_t drive,
-                              struct galerna_group_t **out);
+galerna_result_t galerna_group_join(const struct galerna_config_t *config,
+                                    const struct galerna_callbacks_t *callbacks,
+                                    galerna_drive_t drive,
+                                    struct galerna_group_t **out);
 
 /**
  * Leaves the group.
@@ -1112,27 +1112,28 @@ galerna_result_t galerna_join(const struct galerna_config_t *config,
  * delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
  * group return GALERNA_ERR_LEFT. The handle must still be freed.
  *
- * An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
- * or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
- * GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
+ * An open reservation holds back the messages after it. The leave waits for half of its timeout for
+ * galerna_group_commit() or galerna_group_abandon(), then drops the reservation: its message is not sent, and its
+ * galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
+ * galerna_group_free().
  *
  * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
  *   members see it fail.
  *
- * May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
+ * May be called from any thread, also while another thread is in galerna_group_dispatch(), but not inside a callback.
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
  * error that stopped the group.
  */
-galerna_result_t galerna_leave(struct galerna_group_t *group,
-                               uint32_t timeout_ms);
+galerna_result_t galerna_group_leave(struct galerna_group_t *group,
+                                     uint32_t timeout_ms);
 
 /**
  * Frees a group's handle.
  *
- * Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
- * GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
- * invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+ * Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads
+ * return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open
+ * reservations are invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
  *
  * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
  *
@@ -1185,9 +1186,9 @@ galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_max_message(const struct galerna_group_t *group,
-                                     uint16_t subgroup,
-                                     size_t *bytes);
+galerna_result_t galerna_group_max_message(const struct galerna_group_t *group,
+                                           uint16_t subgroup,
+                                           size_t *bytes);
 
 /**
  * Opens the log in a directory for writing, or makes a new one. Repairs the effects of a crash.
@@ -1625,44 +1626,44 @@ galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
  * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
  * GALERNA_ERR_LEFT, and the error that stopped the group.
  */
-galerna_result_t galerna_reserve(struct galerna_group_t *group,
-                                 uint16_t subgroup,
-                                 size_t length,
-                                 uint32_t timeout_ms,
-                                 struct galerna_reservation_t *out);
+galerna_result_t galerna_group_reserve(struct galerna_group_t *group,
+                                       uint16_t subgroup,
+                                       size_t length,
+                                       uint32_t timeout_ms,
+                                       struct galerna_reservation_t *out);
 
 /**
  * Sends a reserved message and clears the reservation. Never waits.
  *
- * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+ * - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
  * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
  *
- * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_reserve() returns the
- * error that stopped the group.
+ * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_group_reserve()
+ * returns the error that stopped the group.
  *
  * May be called from any thread.
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
  * is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
- * open), GALERNA_ERR_LEFT (galerna_leave() dropped the reservation: nothing is sent, and the reservation is cleared),
- * GALERNA_ERR_UNKNOWN_SUBGROUP.
+ * open), GALERNA_ERR_LEFT (galerna_group_leave() dropped the reservation: nothing is sent, and the reservation is
+ * cleared), GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_commit(struct galerna_group_t *group,
-                                struct galerna_reservation_t *reservation,
-                                galerna_mode_t mode);
+galerna_result_t galerna_group_commit(struct galerna_group_t *group,
+                                      struct galerna_reservation_t *reservation,
+                                      galerna_mode_t mode);
 
 /**
  * Abandons a reservation and clears it. Nothing is sent. Never waits.
  *
- * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+ * - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
  *
- * Abandoning a reservation that galerna_leave() has dropped is not an error. May be called from any thread.
+ * Abandoning a reservation that galerna_group_leave() has dropped is not an error. May be called from any thread.
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
  * GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_abandon(struct galerna_group_t *group,
-                                 struct galerna_reservation_t *reservation);
+galerna_result_t galerna_group_abandon(struct galerna_group_t *group,
+                                       struct galerna_reservation_t *reservation);
 
 /**
  * Returns a short description of a result code, in English.
@@ -1689,7 +1690,7 @@ const char *galerna_version(void);
 /**
  * Sends a copy of `length` bytes as one message.
  *
- * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
+ * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_group_flush().
  *
  * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
@@ -1704,12 +1705,12 @@ const char *galerna_version(void);
  * GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
  * group.
  */
-galerna_result_t galerna_send(struct galerna_group_t *group,
-                              uint16_t subgroup,
-                              galerna_mode_t mode,
-                              const void *data,
-                              size_t length,
-                              uint32_t timeout_ms);
+galerna_result_t galerna_group_send(struct galerna_group_t *group,
+                                    uint16_t subgroup,
+                                    galerna_mode_t mode,
+                                    const void *data,
+                                    size_t length,
+                                    uint32_t timeout_ms);
 
 /**
  * Waits until `k` members have received all messages that this process has sent and all that were delivered here.
@@ -1725,10 +1726,10 @@ galerna_result_t galerna_send(struct galerna_group_t *group,
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
  * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
-galerna_result_t galerna_flush(struct galerna_group_t *group,
-                               uint16_t subgroup,
-                               size_t k,
-                               uint32_t timeout_ms);
+galerna_result_t galerna_group_flush(struct galerna_group_t *group,
+                                     uint16_t subgroup,
+                                     size_t k,
+                                     uint32_t timeout_ms);
 
 /**
  * Gets the counters of a subgroup.
@@ -1743,9 +1744,9 @@ galerna_result_t galerna_flush(struct galerna_group_t *group,
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_stats(const struct galerna_group_t *group,
-                               uint16_t subgroup,
-                               struct galerna_stats_t *stats);
+galerna_result_t galerna_group_stats(const struct galerna_group_t *group,
+                                     uint16_t subgroup,
+                                     struct galerna_group_stats_t *stats);
 
 /**
  * Gets the last view that the application was notified of. Also works after the leave and after the group has stopped.

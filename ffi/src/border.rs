@@ -223,9 +223,9 @@ pub(crate) unsafe trait Versioned: Copy {
     const SIZE_MIN: usize;
 }
 
-/// Implements [`Versioned`] for a struct: `versioned_struct!(type, min: field, last: field)`. A program may be compiled with a
-/// header that lacks the fields from `min` on; without `min` it needs all fields. The struct must end with the field
-/// `last`, without padding.
+/// Implements [`Versioned`] for a struct: `versioned_struct!(type, min: field, last: field)`. A program may be compiled
+/// with a header that lacks the fields from `min` on; without `min` it needs all fields. The struct must end with the
+/// field `last`, without padding.
 macro_rules! versioned_struct {
     ($type:ident, last: $last:ident) => {
         $crate::border::versioned_struct!(@ $type, size_of::<$type>(), $last);

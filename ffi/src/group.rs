@@ -93,7 +93,7 @@ pub(crate) fn with<R>(
 ///   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
 /// - Any other error that stops a group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_join(
+pub unsafe extern "C" fn galerna_group_join(
     config: *const galerna_config_t,
     callbacks: *const galerna_callbacks_t,
     drive: RawDrive,
@@ -158,19 +158,20 @@ fn hasten(member: &Member) {
 /// delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
 /// group return GALERNA_ERR_LEFT. The handle must still be freed.
 ///
-/// An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
-/// or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
-/// GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
+/// An open reservation holds back the messages after it. The leave waits for half of its timeout for
+/// galerna_group_commit() or galerna_group_abandon(), then drops the reservation: its message is not sent, and its
+/// galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
+/// galerna_group_free().
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
 ///   members see it fail.
 ///
-/// May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
+/// May be called from any thread, also while another thread is in galerna_group_dispatch(), but not inside a callback.
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
 /// error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
+pub extern "C" fn galerna_group_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
         let timeout = Duration::from_millis(timeout_ms.into());
@@ -186,9 +187,9 @@ pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) ->
 
 /// Frees a group's handle.
 ///
-/// Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
-/// GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
-/// invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+/// Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads
+/// return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open
+/// reservations are invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
 ///
 /// May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
 ///
@@ -271,7 +272,7 @@ pub unsafe extern "C" fn galerna_group_fault(
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_max_message(
+pub unsafe extern "C" fn galerna_group_max_message(
     group: *const galerna_group_t,
     subgroup: u16,
     bytes: *mut usize,

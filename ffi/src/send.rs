@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Sends a copy of `length` bytes as one message.
 ///
-/// Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
+/// Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_group_flush().
 ///
 /// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
 /// group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_send(
+pub unsafe extern "C" fn galerna_group_send(
     group: *mut galerna_group_t,
     subgroup: u16,
     mode: RawMode,
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn galerna_send(
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
 /// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_flush(
+pub extern "C" fn galerna_group_flush(
     group: *mut galerna_group_t,
     subgroup: u16,
     k: usize,

@@ -222,13 +222,13 @@ static void join(const options_t *options, counter_t *counter)
         check(galerna_config_from_file(options->config, &config), "configuration");
     }
     check(galerna_config_set_member(config, options->member), "configuration");
-    check(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &counter->group), "join");
+    check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &counter->group), "join");
     galerna_config_free(config);
 }
 
 static void say(const counter_t *counter, char what)
 {
-    check(galerna_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
+    check(galerna_group_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
 }
 
 static void increment(const counter_t *counter, const options_t *options)
@@ -265,7 +265,7 @@ int main(int argc, char **argv)
     increment(&counter, &options);
     wait_for_all(&counter);
     printf("%" PRIu64 "\n", counter.value);
-    check(galerna_leave(counter.group, TIMEOUT_MS), "leave");
+    check(galerna_group_leave(counter.group, TIMEOUT_MS), "leave");
     galerna_group_free(counter.group);
     return 0;
 }

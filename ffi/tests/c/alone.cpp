@@ -44,16 +44,16 @@ int main()
     if (galerna_config_from_toml(toml.c_str(), &config) != GALERNA_OK) {
         return failed("configuration");
     }
-    if (galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group) != GALERNA_OK) {
+    if (galerna_group_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group) != GALERNA_OK) {
         return failed("join");
     }
     galerna_config_free(config);
     for (int i = 0; i < 100; i++) {
-        if (galerna_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
+        if (galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
             return failed("send");
         }
     }
-    if (galerna_leave(group, 10000) != GALERNA_OK) {
+    if (galerna_group_leave(group, 10000) != GALERNA_OK) {
         return failed("leave");
     }
     galerna_group_free(group);

@@ -67,7 +67,7 @@ galerna_result_t join(Member &member, galerna_drive_t drive)
     callbacks.stopped = stopped;
     callbacks.context = &member;
     check(galerna_config_from_toml(toml.c_str(), &config) == GALERNA_OK, "configuration");
-    const galerna_result_t result = galerna_join(config, &callbacks, drive, &member.group);
+    const galerna_result_t result = galerna_group_join(config, &callbacks, drive, &member.group);
     galerna_config_free(config);
     return result;
 }
@@ -77,19 +77,19 @@ void one_that_delivers(galerna_drive_t drive)
     Member member;
     check(join(member, drive) == GALERNA_OK, "join");
     for (int i = 0; i < 2; i++) {
-        const galerna_result_t sent = galerna_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS);
+        const galerna_result_t sent = galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS);
         check(sent == GALERNA_OK || (i == 1 && sent == GALERNA_ERR_CALLBACK), "send");
     }
     for (int i = 0; member.stopped == GALERNA_OK; i++) {
         check(i < 60000, "it does not stop");
         if (drive == GALERNA_DRIVE_DISPATCH) {
-            galerna_dispatch(member.group);
+            galerna_group_dispatch(member.group);
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     check(member.stopped == GALERNA_ERR_CALLBACK, "the code");
     check(member.reason.find("`deliver` callback threw") != std::string::npos, member.reason.c_str());
-    check(galerna_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, 0) == GALERNA_ERR_CALLBACK, "a later call");
+    check(galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, 0) == GALERNA_ERR_CALLBACK, "later call");
     check(galerna_group_free(member.group) == GALERNA_OK, "free");
     check(member.delivered == 2, "nothing is delivered any more");
 }
