@@ -124,7 +124,7 @@ fn wait(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let looked = || match wait(member, Duration::ZERO) {
                 Err(Error::TimedOut { .. }) => None,
@@ -155,7 +155,7 @@ pub extern "C" fn galerna_group_persist(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let persist = member.group.start_persist(SubgroupId(subgroup))?;
             let engine = || persist.wait(timeout);
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn galerna_group_checkpoint(
         // SAFETY: the C caller guarantees the documented requirements on `version`.
         let out = unsafe { Out::optional("version", version)? };
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let covered = checkpoint(member, SubgroupId(subgroup), timeout)?;
             if let Some(out) = out {

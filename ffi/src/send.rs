@@ -8,7 +8,6 @@ use crate::message::{self, RawMode};
 use crate::result::galerna_result_t;
 use engine::{Error, Reservation, SubgroupId};
 use std::ffi::c_void;
-use std::time::Duration;
 
 /// Sends a copy of `length` bytes as one message.
 ///
@@ -73,7 +72,7 @@ pub extern "C" fn galerna_group_flush(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let flush = member.group.start_flush(SubgroupId(subgroup), k)?;
             let engine = || flush.wait(timeout);
@@ -94,7 +93,7 @@ pub(crate) fn reserve(
         Err(Error::WouldBlock(_)) if timeout_ms > 0 && !in_callback() => {}
         other => return other,
     }
-    let timeout = Duration::from_millis(timeout_ms.into());
+    let timeout = border::timeout(timeout_ms);
     let engine = || group.reserve(subgroup, length, timeout);
     member.wait("waiting for ring space", timeout, engine, || match group.try_reserve(subgroup, length) {
         Err(Error::WouldBlock(_)) => None,

@@ -36,8 +36,7 @@ int main()
     std::atomic<int> count{0};
     galerna_config_t *config = nullptr;
     galerna_group_t *group = nullptr;
-    galerna_callbacks_t callbacks{};
-    callbacks.size = sizeof callbacks;
+    galerna_callbacks_t callbacks = GALERNA_CALLBACKS_INIT;
     callbacks.deliver = deliver;
     callbacks.view = view;
     callbacks.context = &count;

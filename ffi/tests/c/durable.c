@@ -165,7 +165,7 @@ static void send_some(peer_t *peer, unsigned count)
         memcpy(reservation.data, text, bytes);
         OK(galerna_group_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE));
     }
-    OK(galerna_group_persist(peer->member.group, 0, LONG_MS));
+    OK(galerna_group_persist(peer->member.group, 0, GALERNA_WAIT_FOREVER));
     arrive(peer);
 }
 
@@ -213,7 +213,7 @@ static void group_log(peer_t *peer)
     }
     galerna_log_iter_free(iter);
     CHECK(messages == state_of(peer).count);
-    OK(galerna_group_wait_closed(peer->member.group, 0, time_ns, LONG_MS));
+    OK(galerna_group_wait_closed(peer->member.group, 0, time_ns, GALERNA_WAIT_FOREVER));
     OK(galerna_log_at_time(log, time_ns, &entry));
     OK(galerna_log_entry_record(entry, &record));
     CHECK(record.version.view == end.view && record.version.sequence == end.sequence);
@@ -244,7 +244,7 @@ static void checkpoint(peer_t *peer)
     version.view++;
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_trim_log(group, 0, version));
     expect_text("checkpoint");
-    OK(galerna_group_checkpoint(group, 0, LONG_MS, NULL));
+    OK(galerna_group_checkpoint(group, 0, GALERNA_WAIT_FOREVER, NULL));
     arrive(peer);
 }
 
