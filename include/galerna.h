@@ -1,9 +1,60 @@
 /*
  * Galerna: an RDMA-first replication engine.
  *
+ * The processes of a group exchange messages. Every member delivers the same messages in the same
+ * order. A program makes a configuration (galerna_config_new(), or galerna_config_from_file()),
+ * joins the group with its callbacks (galerna_group_join()), and sends (galerna_group_send()). The
+ * `deliver` callback receives the messages, and the `view` callback the changes of the membership.
+ * A group with a log keeps the messages on disk. A log can also be used without a group
+ * (galerna_log_open()). The functions below are in the order of their use.
+ *
+ * A complete program. Start it twice in one directory, as "hello 1" and "hello 2"; Enter ends it:
+ *
+ *     #include <galerna.h>
+ *     #include <stdio.h>
+ *     #include <stdlib.h>
+ *
+ *     static void check(galerna_result_t result)
+ *     {
+ *         if (result != GALERNA_OK) {
+ *             fprintf(stderr, "%s: %s\n", galerna_result_name(result), galerna_last_error());
+ *             exit(1);
+ *         }
+ *     }
+ *
+ *     static void deliver(void *context, const galerna_message_t *message)
+ *     {
+ *         (void)context;
+ *         printf("%.*s from member %u\n", (int)message->length, (const char *)message->payload,
+ *                (unsigned)message->sender);
+ *         fflush(stdout);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         galerna_callbacks_t callbacks = GALERNA_CALLBACKS_INIT;
+ *         galerna_config_t *config;
+ *         galerna_group_t *group;
+ *         callbacks.deliver = deliver;
+ *         check(galerna_config_new("hello", &config));
+ *         check(galerna_config_set(config, "fabric", "shm"));
+ *         check(galerna_config_add_member(config, 1, "unix:hello-1.sock"));
+ *         check(galerna_config_add_member(config, 2, "unix:hello-2.sock"));
+ *         check(galerna_config_set_member(config, argc > 1 ? (uint32_t)atoi(argv[1]) : 1));
+ *         check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+ *         galerna_config_free(config);
+ *         check(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, GALERNA_WAIT_FOREVER));
+ *         getchar();
+ *         check(galerna_group_leave(group, 5000));
+ *         return galerna_group_free(group) == GALERNA_OK ? 0 : 1;
+ *     }
+ *
  * Calls return a galerna_result_t. galerna_last_error() returns the text of the calling thread's
  * last error. Each function lists its errors. "The error that stopped the group" stands for the
  * code that the `stopped` callback receives, such as GALERNA_ERR_PARTITIONED or GALERNA_ERR_REMOVED.
+ *
+ * Every parameter `timeout_ms` is a time in milliseconds; with GALERNA_WAIT_FOREVER the call waits
+ * without an end. The end of a group ends every wait for it.
  *
  * Each function that makes a handle names the call that frees it. A process can hold up to 1024
  * handles of each kind at a time (groups, configurations, views, logs, entries and so on); one
@@ -35,6 +86,21 @@
 /* Whether the struct that `pointer` points to has `field`: a struct that the library passes to a
  * callback ends after `size` bytes. */
 #define GALERNA_HAS(pointer, field) ((size_t)((const char *)(&(pointer)->field + 1) - (const char *)(pointer)) <= (pointer)->size)
+
+/* The initial value of a galerna_callbacks_t: its size is set, and it has no callback. */
+#define GALERNA_CALLBACKS_INIT { sizeof(galerna_callbacks_t), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/* The version of this header. galerna_version() returns that of the library. */
+#define GALERNA_VERSION_MAJOR 0
+#define GALERNA_VERSION_MINOR 1
+#define GALERNA_VERSION_PATCH 0
+#define GALERNA_VERSION "0.1.0"
+
+
+/**
+ * A timeout without an end, for every parameter `timeout_ms`.
+ */
+#define GALERNA_WAIT_FOREVER UINT32_MAX
 
 /**
  * The result of a call: GALERNA_OK, or the reason for which the call had no effect.
@@ -198,6 +264,43 @@ typedef int32_t galerna_result_t;
 #endif // __cplusplus
 
 /**
+ * The level of a log line. A lower number is more important.
+ */
+enum galerna_log_level_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Something failed, and an operator should act.
+   */
+  GALERNA_LOG_LEVEL_ERROR = 1,
+  /**
+   * Something is wrong or unusual, and the library continues.
+   */
+  GALERNA_LOG_LEVEL_WARN = 2,
+  /**
+   * A rare event of normal operation.
+   */
+  GALERNA_LOG_LEVEL_INFO = 3,
+  /**
+   * A detail that helps to find a problem.
+   */
+  GALERNA_LOG_LEVEL_DEBUG = 4,
+  /**
+   * Every detail.
+   */
+  GALERNA_LOG_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum galerna_log_level_t galerna_log_level_t;
+#else
+typedef int32_t galerna_log_level_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * The condition under which a message is delivered. All modes share one order.
  */
 enum galerna_mode_t
@@ -269,13 +372,13 @@ enum galerna_drive_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * A thread of the library, which galerna_join() starts. Callbacks run in that thread.
+   * A thread of the library, which galerna_group_join() starts. Callbacks run in that thread.
    */
   GALERNA_DRIVE_THREAD = 0,
   /**
-   * The application's own loop. It waits until the descriptor of galerna_fd() is readable and then calls
-   * galerna_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks also
-   * run inside such calls.
+   * The application's own loop. It waits until the descriptor of galerna_group_fd() is readable and then calls
+   * galerna_group_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks
+   * also run inside such calls.
    */
   GALERNA_DRIVE_DISPATCH = 1,
 };
@@ -365,60 +468,18 @@ typedef struct galerna_log_t galerna_log_t;
 typedef struct galerna_reader_t galerna_reader_t;
 
 /**
- * The progress of a group with a log, as this member knows it.
+ * A function that receives the library's log lines. See galerna_set_log_callback().
  *
- * Except for `view` and `past_ns`, each frontier is a sequence number of the total order: all messages with smaller
- * numbers have reached that stage. No frontier ever goes back.
+ * - `context`: the pointer that was given to galerna_set_log_callback().
+ * - `level`: the level of the line.
+ * - `target`: the part of the library that wrote the line, for example "galerna::driver". Valid during the call.
+ * - `text`: one line without a newline at its end: a sentence, followed by ` name=value` for each field. Valid during
+ *   the call.
  */
-typedef struct galerna_frontiers_t {
-  /**
-   * Set it to sizeof(galerna_frontiers_t).
-   */
-  size_t size;
-  /**
-   * Number of the present view.
-   */
-  uint64_t view;
-  /**
-   * Received by every member, and handed to the log at this member.
-   */
-  uint64_t stable;
-  /**
-   * Persisted: written and synced to this member's disk.
-   */
-  uint64_t persisted;
-  /**
-   * Persisted by all voters. Such messages can no longer be revoked.
-   */
-  uint64_t everywhere;
-  /**
-   * Persisted by all voters, or by as many voters as `log.durable_members` specifies.
-   */
-  uint64_t durable;
-  /**
-   * The closed time. Up to this time the log is the same at every member and does not change any more: no later
-   * record has this time or an earlier one.
-   *
-   * In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
-   */
-  uint64_t past_ns;
-} galerna_frontiers_t;
-
-/**
- * The position of a record in a log.
- *
- * Versions grow from record to record, with gaps. To compare two versions, compare `view` first, then `sequence`.
- */
-typedef struct galerna_version_t {
-  /**
-   * Number of the view in which the message was delivered. 0 in a log without a group.
-   */
-  uint64_t view;
-  /**
-   * Sequence number of the message in the total order. In a log without a group it begins with 1.
-   */
-  uint64_t sequence;
-} galerna_version_t;
+typedef void (*galerna_log_callback_t)(void *context,
+                                       galerna_log_level_t level,
+                                       const char *target,
+                                       const char *text);
 
 /**
  * A delivered message.
@@ -566,10 +627,10 @@ typedef struct galerna_snapshot_t {
  * The callbacks of an application. Two of them transfer its state to joining members.
  *
  * Threads: the callbacks of a group run one at a time. With GALERNA_DRIVE_THREAD they run in a thread of the library.
- * With GALERNA_DRIVE_DISPATCH they run inside galerna_dispatch() and inside calls that wait. With either, `restore`
- * and the first `view` run inside galerna_join(). When a member of a group with a log is started again, `deliver` also
- * runs inside galerna_join(), before the first view and in a thread of the library: it receives the messages of the
- * log that the checkpoint does not cover.
+ * With GALERNA_DRIVE_DISPATCH they run inside galerna_group_dispatch() and inside calls that wait. With either,
+ * `restore` and the first `view` run inside galerna_group_join(). When a member of a group with a log is started
+ * again, `deliver` also runs inside galerna_group_join(), before the first view and in a thread of the library: it
+ * receives the messages of the log that the checkpoint does not cover.
  *
  * Time: the group makes no progress while a callback runs. A callback that lasts longer than `failure_timeout_ms`
  * makes this process look dead to the other members.
@@ -581,16 +642,16 @@ typedef struct galerna_snapshot_t {
  * Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
  * SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
  *
- * Calls inside a callback, of any group, never wait. galerna_send(), galerna_reserve() and galerna_log_append() act as
- * if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_join(), galerna_dispatch(),
- * galerna_flush(), galerna_wait_durable(), galerna_wait_past(), galerna_persist(), galerna_checkpoint(),
- * galerna_trim_log(), galerna_leave(), galerna_group_free(), and the calls of a log that wait for its disk. All other
- * calls work as usual.
+ * Calls inside a callback, of any group, never wait. galerna_group_send(), galerna_group_reserve() and
+ * galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
+ * galerna_group_dispatch(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
+ * galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
+ * galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
  *
  * State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
  * its joining members begin with the messages that follow. In a group with a log both callbacks also serve
- * checkpoints: galerna_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process is
- * started again.
+ * checkpoints: galerna_group_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process
+ * is started again.
  */
 typedef struct galerna_callbacks_t {
   /**
@@ -636,10 +697,10 @@ typedef struct galerna_callbacks_t {
   /**
    * Called when this process joins: replace the own state by another member's state, using galerna_reader_read().
    *
-   * It runs before any message is delivered and before galerna_join() has a handle. It may take as long as the join.
-   * Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed before.
-   * If the member that sends the state dies during the transfer, the callback is called again from the start;
-   * discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
+   * It runs before any message is delivered and before galerna_group_join() has a handle. It may take as long as the
+   * join. Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed
+   * before. If the member that sends the state dies during the transfer, the callback is called again from the
+   * start; discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
    */
   int (*restore)(void *context, struct galerna_reader_t *reader);
   /**
@@ -660,98 +721,11 @@ typedef struct galerna_callbacks_t {
 } galerna_callbacks_t;
 
 /**
- * Options of a log. A field that is 0 selects its default.
- */
-typedef struct galerna_log_options_t {
-  /**
-   * Set it to sizeof(galerna_log_options_t).
-   */
-  size_t size;
-  /**
-   * Size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. The default is 64 MiB.
-   *
-   * A record does not span segments, and galerna_log_trim() removes whole segments. An existing log keeps the size
-   * with which it was made.
-   */
-  uint64_t segment_bytes;
-  /**
-   * Number of appended bytes that may be not yet durable; beyond it an append waits. The default is 64 MiB.
-   */
-  size_t backlog_max_bytes;
-} galerna_log_options_t;
-
-/**
- * Information about a checkpoint.
- */
-typedef struct galerna_log_checkpoint_info_t {
-  /**
-   * Set it to sizeof(galerna_log_checkpoint_info_t).
-   */
-  size_t size;
-  /**
-   * The last version that the checkpoint covers. Apply the records after it to the checkpoint.
-   */
-  struct galerna_version_t version;
-  /**
-   * The time given to galerna_log_checkpoint_begin(), in nanoseconds since 1970.
-   */
-  uint64_t time_ns;
-  /**
-   * Size of the checkpoint in bytes.
-   */
-  uint64_t length;
-} galerna_log_checkpoint_info_t;
-
-/**
- * The contents of a record.
- */
-typedef struct galerna_log_record_t {
-  /**
-   * Set it to sizeof(galerna_log_record_t).
-   */
-  size_t size;
-  /**
-   * The payload, `length` bytes. Never NULL. Valid until the entry is freed.
-   *
-   * If this process writes the log, the payload is in the mapping of the log's file.
-   */
-  const void *payload;
-  /**
-   * Size of the payload in bytes.
-   */
-  size_t length;
-  /**
-   * The record's position in the log.
-   */
-  struct galerna_version_t version;
-  /**
-   * Time of the append, in nanoseconds since 1970. It is greater than that of the record before.
-   */
-  uint64_t time_ns;
-  /**
-   * The `id` of the member that sent the message. 0 in a log without a group.
-   */
-  uint32_t sender;
-  /**
-   * The mode with which the message was sent. GALERNA_MODE_ORDERED in a log without a group.
-   */
-  galerna_mode_t mode;
-  /**
-   * The kind of the record.
-   */
-  galerna_log_kind_t kind;
-  /**
-   * Always 0.
-   */
-  uint32_t reserved;
-} galerna_log_record_t;
-
-/**
  * Ring bytes to be filled in place.
  *
- * galerna_commit() sends them, galerna_abandon() gives them up. Every reservation must end with one of these two
- * calls. An open reservation holds back all later messages of this process. galerna_leave() waits for it and finally
- * drops it.
+ * galerna_group_commit() sends them, galerna_group_abandon() gives them up. Every reservation must end with one of
+ * these two calls. An open reservation holds back all later messages of this process. galerna_group_leave() waits for
+ * it and finally drops it.
  *
  * A reservation belongs to one thread at a time. The library checks its contents: using a reservation twice, or a
  * changed one, fails with GALERNA_ERR_MISUSE.
@@ -791,9 +765,9 @@ typedef struct galerna_reservation_t {
 /**
  * Counters of one subgroup at this member, since the start.
  */
-typedef struct galerna_stats_t {
+typedef struct galerna_group_stats_t {
   /**
-   * Set it to sizeof(galerna_stats_t).
+   * Set it to sizeof(galerna_group_stats_t).
    */
   size_t size;
   /**
@@ -856,11 +830,227 @@ typedef struct galerna_stats_t {
    * Calls that passed requests to an RDMA device. Each one rings the doorbell once.
    */
   uint64_t fabric_doorbells;
-} galerna_stats_t;
+} galerna_group_stats_t;
+
+/**
+ * The progress of a group with a log, as this member knows it.
+ *
+ * Except for `view` and `closed_ns`, each frontier is a sequence number of the total order: all messages with smaller
+ * numbers have reached that stage. No frontier ever goes back.
+ */
+typedef struct galerna_group_frontiers_t {
+  /**
+   * Set it to sizeof(galerna_group_frontiers_t).
+   */
+  size_t size;
+  /**
+   * Number of the present view.
+   */
+  uint64_t view;
+  /**
+   * Received by every member, and handed to the log at this member.
+   */
+  uint64_t stable;
+  /**
+   * Persisted: written and synced to this member's disk.
+   */
+  uint64_t persisted;
+  /**
+   * Persisted by all voters. Such messages can no longer be revoked.
+   */
+  uint64_t persisted_all;
+  /**
+   * Persisted by all voters, or by as many voters as `log.durable_members` specifies.
+   */
+  uint64_t durable;
+  /**
+   * The closed time. Up to this time the log is the same at every member and does not change any more: no later
+   * record has this time or an earlier one.
+   *
+   * In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
+   */
+  uint64_t closed_ns;
+} galerna_group_frontiers_t;
+
+/**
+ * The position of a record in a log.
+ *
+ * Versions grow from record to record, with gaps. To compare two versions, compare `view` first, then `sequence`.
+ */
+typedef struct galerna_version_t {
+  /**
+   * Number of the view in which the message was delivered. 0 in a log without a group.
+   */
+  uint64_t view;
+  /**
+   * Sequence number of the message in the total order. In a log without a group it begins with 1.
+   */
+  uint64_t sequence;
+} galerna_version_t;
+
+/**
+ * Options of a log. A field that is 0 selects its default.
+ */
+typedef struct galerna_log_options_t {
+  /**
+   * Set it to sizeof(galerna_log_options_t).
+   */
+  size_t size;
+  /**
+   * Size of a segment in bytes: a multiple of 4096, from 8 KiB to 2 GiB. The default is 64 MiB.
+   *
+   * A record does not span segments, and galerna_log_trim() removes whole segments. An existing log keeps the size
+   * with which it was made.
+   */
+  uint64_t segment_bytes;
+  /**
+   * Number of appended bytes that may be not yet durable; beyond it an append waits. The default is 64 MiB.
+   */
+  size_t backlog_max_bytes;
+} galerna_log_options_t;
+
+/**
+ * The contents of a record.
+ */
+typedef struct galerna_log_record_t {
+  /**
+   * Set it to sizeof(galerna_log_record_t).
+   */
+  size_t size;
+  /**
+   * The payload, `length` bytes. Never NULL. Valid until the entry is freed.
+   *
+   * If this process writes the log, the payload is in the mapping of the log's file.
+   */
+  const void *payload;
+  /**
+   * Size of the payload in bytes.
+   */
+  size_t length;
+  /**
+   * The record's position in the log.
+   */
+  struct galerna_version_t version;
+  /**
+   * Time of the append, in nanoseconds since 1970. It is greater than that of the record before.
+   */
+  uint64_t time_ns;
+  /**
+   * The `id` of the member that sent the message. 0 in a log without a group.
+   */
+  uint32_t sender;
+  /**
+   * The mode with which the message was sent. GALERNA_MODE_ORDERED in a log without a group.
+   */
+  galerna_mode_t mode;
+  /**
+   * The kind of the record.
+   */
+  galerna_log_kind_t kind;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} galerna_log_record_t;
+
+/**
+ * Information about a checkpoint.
+ */
+typedef struct galerna_log_checkpoint_info_t {
+  /**
+   * Set it to sizeof(galerna_log_checkpoint_info_t).
+   */
+  size_t size;
+  /**
+   * The last version that the checkpoint covers. Apply the records after it to the checkpoint.
+   */
+  struct galerna_version_t version;
+  /**
+   * The time given to galerna_log_checkpoint_begin(), in nanoseconds since 1970.
+   */
+  uint64_t time_ns;
+  /**
+   * Size of the checkpoint in bytes.
+   */
+  uint64_t length;
+} galerna_log_checkpoint_info_t;
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Returns a short description of a result code, in English.
+ *
+ * The string is static. It is never NULL, also for numbers that are not result codes. May be called from any thread.
+ */
+const char *galerna_strerror(galerna_result_t result);
+
+/**
+ * Returns the name of a result code, for example "GALERNA_ERR_ARGUMENT".
+ *
+ * For a number that is no result code it returns "unknown result". The string is static. May be called from any thread.
+ */
+const char *galerna_result_name(galerna_result_t result);
+
+/**
+ * Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
+ *
+ * Successful calls do not change it. The string is empty if no call has failed in this thread, and never NULL. It is
+ * valid until this thread's next call of this function. May be called from any thread.
+ */
+const char *galerna_last_error(void);
+
+/**
+ * Returns the version of the library, for example "1.2.3".
+ *
+ * The string is static. May be called from any thread.
+ */
+const char *galerna_version(void);
+
+/**
+ * Sets the function that receives the library's log lines. Without it the library logs nothing.
+ *
+ * - `level`: a galerna_log_level_t. Only lines of this level and of the more important ones are passed on.
+ * - `function`: the function, or NULL to remove the present one. `level` and `context` are ignored then.
+ * - `context`: passed to the function. It must be usable in any thread until the function is replaced or removed.
+ *
+ * The setting is one for the whole process. When the call returns, the function that was set before is not running and
+ * will not be called again. A child made by fork() inherits the setting.
+ *
+ * The function may be called in any thread of the library and in any thread that calls the library, also in several
+ * threads at once, and while the library holds locks. It must return soon, because a group makes no progress
+ * meanwhile. Inside it only galerna_last_error(), galerna_strerror(), galerna_result_name(), galerna_mode_name() and
+ * galerna_version() may be called. Every other call returns GALERNA_ERR_MISUSE, and the calls without a result have no
+ * effect. If the function throws a C++ exception, the exception is dropped (on x86-64 and AArch64; on other
+ * architectures it ends the process).
+ *
+ * May be called from any thread, but not inside a callback, and not while holding a lock that the function waits for.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT (`level` is no galerna_log_level_t), GALERNA_ERR_MISUSE (inside a callback, or the
+ * process has set a global `tracing` subscriber of its own, as a Rust program can that links the library statically).
+ */
+galerna_result_t galerna_set_log_callback(galerna_log_level_t level,
+                                          galerna_log_callback_t function,
+                                          void *context);
+
+/**
+ * Makes a configuration without members. Every other key has its default.
+ *
+ * Add the members with galerna_config_add_member(), set further keys with galerna_config_set(), and then the own
+ * member with galerna_config_set_member().
+ *
+ * - `group`: the name of the group, a UTF-8 string of 1 to 255 bytes that ends with a zero byte. Not kept after the
+ *   call.
+ * - `out`: receives the configuration, or NULL after an error. Free it with galerna_config_free().
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT (NULL, or not UTF-8), GALERNA_ERR_CONFIG (the name is empty or too long),
+ * GALERNA_ERR_LIMIT.
+ */
+galerna_result_t galerna_config_new(const char *group,
+                                    struct galerna_config_t **out);
 
 /**
  * Makes a configuration from TOML text and validates it.
@@ -890,15 +1080,69 @@ galerna_result_t galerna_config_from_file(const char *path,
                                           struct galerna_config_t **out);
 
 /**
- * Sets which of the configured members this process is. Without this call the key `member` applies.
+ * Adds a member at the end of the list `members`. The order of the list gives the ranks in the first view.
  *
- * - `member`: the `id` of one of the configured members.
+ * - `member`: the id of the member, which no other member has.
+ * - `address`: the address at which the other members reach it, a UTF-8 string that ends with a zero byte:
+ *   `HOST:PORT`, or `unix:PATH` for the fabric `shm`. Not kept after the call.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`address` is NULL, or not UTF-8), GALERNA_ERR_CONFIG (the address
+ * is invalid, another member has the id or the address, or there are too many members). After an error nothing is
+ * added.
+ */
+galerna_result_t galerna_config_add_member(struct galerna_config_t *config,
+                                           uint32_t member,
+                                           const char *address);
+
+/**
+ * Adds an address to the list `contacts`: further processes that this one asks whether the group runs.
+ *
+ * - `address`: the address of the process, a UTF-8 string that ends with a zero byte, as for
+ *   galerna_config_add_member(). Not kept after the call.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`address` is NULL, or not UTF-8), GALERNA_ERR_CONFIG (the address
+ * is invalid, or there are too many contacts). After an error nothing is added.
+ */
+galerna_result_t galerna_config_add_contact(struct galerna_config_t *config,
+                                            const char *address);
+
+/**
+ * Sets one key of a configuration from text, in place of its present value or its default.
+ *
+ * - `key`: the key, as in a TOML file. The name of a key in a table follows the name of the table and a dot:
+ *   "ring_bytes", "log.directory", "verbs.mtu". A string that ends with a zero byte.
+ * - `value`: the value, a UTF-8 string that ends with a zero byte: "1048576", "true", "tcp". A string has no quotation
+ *   marks. A list is written as in TOML. Both strings are not kept after the call.
+ *
+ * The call checks the key and the range of the value. galerna_group_join() checks what depends on several keys: for
+ * example, `partition_timeout_ms` must not be less than `failure_timeout_ms`.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (a string is NULL, or not UTF-8), GALERNA_ERR_CONFIG (there is no
+ * such key, or the value is invalid; the text names the key, the value and what is allowed). After an error the
+ * configuration is unchanged.
+ */
+galerna_result_t galerna_config_set(struct galerna_config_t *config,
+                                    const char *key,
+                                    const char *value);
+
+/**
+ * Sets which member this process is. Without this call the key `member` applies.
+ *
+ * - `member`: the `id` of one of the configured members. If the key `address` is set: an id that none of them has. The
+ *   process then joins the running group.
  *
  * May be called from any thread.
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_CONFIG (there is no such member).
  */
-galerna_result_t galerna_config_set_member(struct galerna_config_t *config, uint32_t member);
+galerna_result_t galerna_config_set_member(struct galerna_config_t *config,
+                                           uint32_t member);
 
 /**
  * Frees a configuration. Groups that were joined with it do not need it any more.
@@ -906,172 +1150,6 @@ galerna_result_t galerna_config_set_member(struct galerna_config_t *config, uint
  * NULL and a handle that was already freed are ignored. May be called from any thread.
  */
 void galerna_config_free(struct galerna_config_t *config);
-
-/**
- * Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
- *
- * The descriptor is readable when galerna_join() returns, and later whenever there is work to dispatch, including
- * heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it for anything
- * else. The library owns it and closes it when the group is left or freed.
- *
- * - `fd`: receives the descriptor.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
- * this group), GALERNA_ERR_LEFT.
- */
-galerna_result_t galerna_fd(const struct galerna_group_t *group,
-                            int *fd);
-
-/**
- * Does the pending work of a group that was joined with GALERNA_DRIVE_DISPATCH. Never waits.
- *
- * The work includes the callbacks. In a busy group the function returns before all work is done; the descriptor is
- * readable then.
- *
- * May be called from any thread, but only from one at a time.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (a thread of the library drives this group, or the call was made
- * inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
- * the error that stopped the group.
- */
-galerna_result_t galerna_dispatch(struct galerna_group_t *group);
-
-/**
- * Gets the progress of a group.
- *
- * In a busy group the result may be some passes of the engine old. In a group without a log all fields except `size`
- * are 0.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `frontiers`: receives the frontiers. Its `size` must be set.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
- */
-galerna_result_t galerna_frontiers(const struct galerna_group_t *group,
-                                   uint16_t subgroup,
-                                   struct galerna_frontiers_t *frontiers);
-
-/**
- * Waits until the message `sequence` and all messages before it are durable.
- *
- * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `sequence`: the `sequence` of a message.
- * - `timeout_ms`: how long to wait, in milliseconds.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
- */
-galerna_result_t galerna_wait_durable(struct galerna_group_t *group,
-                                      uint16_t subgroup,
-                                      uint64_t sequence,
-                                      uint32_t timeout_ms);
-
-/**
- * Waits until the closed time of the group reaches `time_ns`.
- *
- * From then on the log up to that time is the same at every member and does not change any more.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `time_ns`: nanoseconds since 1970, as in a record's `time_ns`.
- * - `timeout_ms`: how long to wait, in milliseconds.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
- */
-galerna_result_t galerna_wait_past(struct galerna_group_t *group,
-                                   uint16_t subgroup,
-                                   uint64_t time_ns,
-                                   uint32_t timeout_ms);
-
-/**
- * Waits until all messages that this process has sent, and all that were delivered here, are durable.
- *
- * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. An open reservation
- * delays the call.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `timeout_ms`: how long to wait, in milliseconds.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
- */
-galerna_result_t galerna_persist(struct galerna_group_t *group,
-                                 uint16_t subgroup,
-                                 uint32_t timeout_ms);
-
-/**
- * Writes a checkpoint of the application's state to this member's disk.
- *
- * The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
- * is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
- * receives the messages after it. galerna_trim_log() may delete the records before it.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
- *   may still be stored later.
- * - `version`: receives the last version that the checkpoint covers. May be NULL. Not written after an error.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (inside a callback, or the group has no log),
- * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
- * failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
- */
-galerna_result_t galerna_checkpoint(struct galerna_group_t *group,
-                                    uint16_t subgroup,
-                                    uint32_t timeout_ms,
-                                    struct galerna_version_t *version);
-
-/**
- * Deletes records before a version from the group's log on this member's disk, in whole segments.
- *
- * Waits for the disk.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
- *   (see galerna_checkpoint()).
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, the group has no log, or no checkpoint covers
- * that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
- * damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
- */
-galerna_result_t galerna_trim_log(struct galerna_group_t *group,
-                                  uint16_t subgroup,
-                                  struct galerna_version_t before);
-
-/**
- * Opens the group's log on this member's disk for reading, also while it grows.
- *
- * The result is like a log from galerna_log_open_read_only(), but it also shows records that become durable here
- * later. Records of GALERNA_LOG_KIND_DECISION belong to the group: each ends a view and begins the next one. The
- * group's checkpoints cannot be read from it; they are passed to the `restore` callback.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `out`: receives the log, or NULL after an error. Free it with galerna_log_free() or galerna_log_close(). The log
- *   may outlive the group; it then shows the records that were there at the end.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_MISUSE (the group has no log),
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LIMIT.
- */
-galerna_result_t galerna_group_log(const struct galerna_group_t *group,
-                                   uint16_t subgroup,
-                                   struct galerna_log_t **out);
 
 /**
  * Founds a group together with the other members, or joins it if it already runs.
@@ -1099,47 +1177,10 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  *   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
  * - Any other error that stops a group.
  */
-galerna_result_t galerna_join(const struct galerna_config_t *config,
-                              const struct galerna_callbacks_t *callbacks,
-                              galerna_drive_t drive,
-                              struct galerna_group_t **out);
-
-/**
- * Leaves the group.
- *
- * The call accepts no further messages, sends those that were accepted before, and asks the other members to continue
- * without this process. They do so in the next view, which lists this member in `left`. By then they have
- * delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
- * group return GALERNA_ERR_LEFT. The handle must still be freed.
- *
- * An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
- * or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
- * GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
- *
- * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
- *   members see it fail.
- *
- * May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
- * error that stopped the group.
- */
-galerna_result_t galerna_leave(struct galerna_group_t *group,
-                               uint32_t timeout_ms);
-
-/**
- * Frees a group's handle.
- *
- * Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
- * GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
- * invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
- *
- * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
- *
- * Errors: GALERNA_ERR_HANDLE (`group` never was a group's handle), GALERNA_ERR_MISUSE (inside a callback; the group
- * continues).
- */
-galerna_result_t galerna_group_free(struct galerna_group_t *group);
+galerna_result_t galerna_group_join(const struct galerna_config_t *config,
+                                    const struct galerna_callbacks_t *callbacks,
+                                    galerna_drive_t drive,
+                                    struct galerna_group_t **out);
 
 /**
  * Gets this process's member id: its `id` in the configuration.
@@ -1185,9 +1226,378 @@ galerna_result_t galerna_group_fault(const struct galerna_group_t *group,
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
  */
-galerna_result_t galerna_max_message(const struct galerna_group_t *group,
+galerna_result_t galerna_group_max_message(const struct galerna_group_t *group,
+                                           uint16_t subgroup,
+                                           size_t *bytes);
+
+/**
+ * Returns the name of a mode, for example "GALERNA_MODE_SAFE".
+ *
+ * For a number that is no mode it returns "unknown mode". The string is static. May be called from any thread.
+ */
+const char *galerna_mode_name(galerna_mode_t mode);
+
+/**
+ * Sends a copy of `length` bytes as one message.
+ *
+ * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_group_flush().
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+ * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+ *   counts as 0.
+ *
+ * May be called from any thread. Messages of one thread are sent in the order of its calls.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+ * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+ * GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
+ * group.
+ */
+galerna_result_t galerna_group_send(struct galerna_group_t *group,
+                                    uint16_t subgroup,
+                                    galerna_mode_t mode,
+                                    const void *data,
+                                    size_t length,
+                                    uint32_t timeout_ms);
+
+/**
+ * Waits until `k` members have received all messages that this process has sent and all that were delivered here.
+ *
+ * Then a crash of fewer than `k` members cannot lose any of these messages. An open reservation delays the call.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `k`: the number of members, including this one. 0, or more than there are, means all members.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_flush(struct galerna_group_t *group,
                                      uint16_t subgroup,
-                                     size_t *bytes);
+                                     size_t k,
+                                     uint32_t timeout_ms);
+
+/**
+ * Reserves `length` bytes of the ring, to be filled in place.
+ *
+ * The messages of one process are ordered by their reservations.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `length`: size of the message in bytes.
+ * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
+ *   counts as 0.
+ * - `out`: receives the reservation. Its `size` must be set. After an error nothing is reserved, and `data` is NULL
+ *   unless `out` itself was invalid.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
+ * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
+ * GALERNA_ERR_LEFT, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_reserve(struct galerna_group_t *group,
+                                       uint16_t subgroup,
+                                       size_t length,
+                                       uint32_t timeout_ms,
+                                       struct galerna_reservation_t *out);
+
+/**
+ * Sends a reserved message and clears the reservation. Never waits.
+ *
+ * - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
+ * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+ *
+ * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_group_reserve()
+ * returns the error that stopped the group.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
+ * is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
+ * open), GALERNA_ERR_LEFT (galerna_group_leave() dropped the reservation: nothing is sent, and the reservation is
+ * cleared), GALERNA_ERR_UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_group_commit(struct galerna_group_t *group,
+                                      struct galerna_reservation_t *reservation,
+                                      galerna_mode_t mode);
+
+/**
+ * Abandons a reservation and clears it. Nothing is sent. Never waits.
+ *
+ * - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
+ *
+ * Abandoning a reservation that galerna_group_leave() has dropped is not an error. May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
+ * GALERNA_ERR_UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_group_abandon(struct galerna_group_t *group,
+                                       struct galerna_reservation_t *reservation);
+
+/**
+ * Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
+ *
+ * The descriptor is readable when galerna_group_join() returns, and later whenever there is work to dispatch,
+ * including heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it
+ * for anything else. The library owns it and closes it when the group is left or freed.
+ *
+ * - `fd`: receives the descriptor.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
+ * this group), GALERNA_ERR_LEFT.
+ */
+galerna_result_t galerna_group_fd(const struct galerna_group_t *group,
+                                  int *fd);
+
+/**
+ * Does the pending work of a group that was joined with GALERNA_DRIVE_DISPATCH. Never waits.
+ *
+ * The work includes the callbacks. In a busy group the function returns before all work is done; the descriptor is
+ * readable then.
+ *
+ * May be called from any thread, but only from one at a time.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (a thread of the library drives this group, or the call was made
+ * inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
+ * the error that stopped the group.
+ */
+galerna_result_t galerna_group_dispatch(struct galerna_group_t *group);
+
+/**
+ * Reads the next bytes of a state: `length` of them, or fewer at the end of the state.
+ *
+ * Waits for the member that sends the state.
+ *
+ * - `reader`: the reader that the `restore` callback received.
+ * - `buffer`: receives the bytes. May be NULL when `length` is 0.
+ * - `got`: receives the number of bytes read. It is less than `length` only at the end of the state, and 0 after an
+ *   error.
+ *
+ * May be called only in the thread of the `restore` callback, until the callback returns.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (the state is incomplete: the member that sends it
+ * died or could not read it; the callback should return an error).
+ */
+galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
+                                     void *buffer,
+                                     size_t length,
+                                     size_t *got);
+
+/**
+ * Gets the last view that the application was notified of. Also works after the leave and after the group has stopped.
+ *
+ * - `view`: receives the view. Its `size` must be set. Free it with galerna_view_free(). After an error it holds
+ *   nothing.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
+ */
+galerna_result_t galerna_group_view(const struct galerna_group_t *group,
+                                    struct galerna_view_t *view);
+
+/**
+ * Frees a view that galerna_group_view() filled in, and clears it.
+ *
+ * NULL, a view that was already freed, and a copy of such a view are ignored. May be called from any thread.
+ */
+void galerna_view_free(struct galerna_view_t *view);
+
+/**
+ * Gets the counters of a subgroup.
+ *
+ * In a busy group the counters may be some passes of the engine old. They are brought up to date when the group is
+ * idle and when it ends. They remain available after the leave.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `stats`: receives the counters. Its `size` must be set.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_group_stats(const struct galerna_group_t *group,
+                                     uint16_t subgroup,
+                                     struct galerna_group_stats_t *stats);
+
+/**
+ * Gets the progress of a group.
+ *
+ * In a busy group the result may be some passes of the engine old. In a group without a log all fields except `size`
+ * are 0.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `frontiers`: receives the frontiers. Its `size` must be set.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_group_frontiers(const struct galerna_group_t *group,
+                                         uint16_t subgroup,
+                                         struct galerna_group_frontiers_t *frontiers);
+
+/**
+ * Waits until the message `sequence` and all messages before it are durable.
+ *
+ * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `sequence`: the `sequence` of a message.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_wait_durable(struct galerna_group_t *group,
+                                            uint16_t subgroup,
+                                            uint64_t sequence,
+                                            uint32_t timeout_ms);
+
+/**
+ * Waits until the closed time of the group reaches `time_ns`.
+ *
+ * From then on the log up to that time is the same at every member and does not change any more.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `time_ns`: nanoseconds since 1970, as in a record's `time_ns`.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_wait_closed(struct galerna_group_t *group,
+                                           uint16_t subgroup,
+                                           uint64_t time_ns,
+                                           uint32_t timeout_ms);
+
+/**
+ * Waits until all messages that this process has sent, and all that were delivered here, are durable.
+ *
+ * Durable means: on the disks of all voters, or of as many as `log.durable_members` specifies. An open reservation
+ * delays the call.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `timeout_ms`: how long to wait, in milliseconds.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_persist(struct galerna_group_t *group,
+                                       uint16_t subgroup,
+                                       uint32_t timeout_ms);
+
+/**
+ * Writes a checkpoint of the application's state to this member's disk.
+ *
+ * The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
+ * is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
+ * receives the messages after it. galerna_group_trim_log() may delete the records before it.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
+ *   may still be stored later.
+ * - `version`: receives the last version that the checkpoint covers. May be NULL. Not written after an error.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (inside a callback, or the group has no log),
+ * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
+ * failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
+ */
+galerna_result_t galerna_group_checkpoint(struct galerna_group_t *group,
+                                          uint16_t subgroup,
+                                          uint32_t timeout_ms,
+                                          struct galerna_version_t *version);
+
+/**
+ * Deletes records before a version from the group's log on this member's disk, in whole segments.
+ *
+ * Waits for the disk.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
+ *   (see galerna_group_checkpoint()).
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, the group has no log, or no checkpoint covers
+ * that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
+ * damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
+ */
+galerna_result_t galerna_group_trim_log(struct galerna_group_t *group,
+                                        uint16_t subgroup,
+                                        struct galerna_version_t before);
+
+/**
+ * Opens the group's log on this member's disk for reading, also while it grows.
+ *
+ * The result is like a log from galerna_log_open_read_only(), but it also shows records that become durable here
+ * later. Records of GALERNA_LOG_KIND_DECISION belong to the group: each ends a view and begins the next one. The
+ * group's checkpoints cannot be read from it; they are passed to the `restore` callback.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `out`: receives the log, or NULL after an error. Free it with galerna_log_free() or galerna_log_close(). The log
+ *   may outlive the group; it then shows the records that were there at the end.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_MISUSE (the group has no log),
+ * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LIMIT.
+ */
+galerna_result_t galerna_group_log(const struct galerna_group_t *group,
+                                   uint16_t subgroup,
+                                   struct galerna_log_t **out);
+
+/**
+ * Leaves the group.
+ *
+ * The call accepts no further messages, sends those that were accepted before, and asks the other members to continue
+ * without this process. They do so in the next view, which lists this member in `left`. By then they have
+ * delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
+ * group return GALERNA_ERR_LEFT. The handle must still be freed.
+ *
+ * An open reservation holds back the messages after it. The leave waits for half of its timeout for
+ * galerna_group_commit() or galerna_group_abandon(), then drops the reservation: its message is not sent, and its
+ * galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
+ * galerna_group_free().
+ *
+ * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
+ *   members see it fail.
+ *
+ * May be called from any thread, also while another thread is in galerna_group_dispatch(), but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
+ * error that stopped the group.
+ */
+galerna_result_t galerna_group_leave(struct galerna_group_t *group,
+                                     uint32_t timeout_ms);
+
+/**
+ * Frees a group's handle.
+ *
+ * Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads
+ * return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open
+ * reservations are invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+ *
+ * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
+ *
+ * Errors: GALERNA_ERR_HANDLE (`group` never was a group's handle), GALERNA_ERR_MISUSE (inside a callback; the group
+ * continues).
+ */
+galerna_result_t galerna_group_free(struct galerna_group_t *group);
 
 /**
  * Opens the log in a directory for writing, or makes a new one. Repairs the effects of a crash.
@@ -1344,174 +1754,6 @@ galerna_result_t galerna_log_trim(struct galerna_log_t *log,
                                   uint32_t timeout_ms);
 
 /**
- * Opens the newest checkpoint and verifies all of it.
- *
- * - `out`: receives the checkpoint, or NULL if there is none or after an error. Free it with
- *   galerna_log_checkpoint_free().
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_DAMAGED (the checkpoint has
- * changed since it was written; the text names the file and the offset), GALERNA_ERR_LOG_FOREIGN,
- * GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_IO, GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is from galerna_group_log()).
- */
-galerna_result_t galerna_log_checkpoint_load(const struct galerna_log_t *log,
-                                             struct galerna_log_checkpoint_t **out);
-
-/**
- * Gets information about a checkpoint.
- *
- * - `info`: receives the information. Its `size` must be set.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
- */
-galerna_result_t galerna_log_checkpoint_info(const struct galerna_log_checkpoint_t *checkpoint,
-                                             struct galerna_log_checkpoint_info_t *info);
-
-/**
- * Reads the next bytes of a checkpoint: `length` of them, or fewer at its end.
- *
- * - `buffer`: receives the bytes. May be NULL when `length` is 0.
- * - `got`: receives the number of bytes read. It is less than `length` only at the end of the checkpoint, and 0 after
- *   an error.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO.
- */
-galerna_result_t galerna_log_checkpoint_read(struct galerna_log_checkpoint_t *checkpoint,
-                                             void *buffer,
-                                             size_t length,
-                                             size_t *got);
-
-/**
- * Frees a checkpoint's handle. The checkpoint itself remains on disk.
- *
- * NULL and a handle that was already freed are ignored. May be called from any thread.
- */
-void galerna_log_checkpoint_free(struct galerna_log_checkpoint_t *checkpoint);
-
-/**
- * Begins a checkpoint of the application's state.
- *
- * Write it with galerna_log_checkpoint_write() and commit it with galerna_log_checkpoint_commit(). Then
- * galerna_log_trim() may remove the records that it covers.
- *
- * - `version`: the last version that the checkpoint covers. Only one checkpoint of each version can be written at a
- *   time.
- * - `time_ns`: a time that is stored with the checkpoint, in nanoseconds since 1970.
- * - `out`: receives the writer, or NULL after an error. It is freed by galerna_log_checkpoint_commit() or
- *   galerna_log_checkpoint_abandon().
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO,
- * GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is open for reading only).
- */
-galerna_result_t galerna_log_checkpoint_begin(struct galerna_log_t *log,
-                                              struct galerna_version_t version,
-                                              uint64_t time_ns,
-                                              struct galerna_log_checkpoint_writer_t **out);
-
-/**
- * Appends `length` bytes to a checkpoint.
- *
- * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO. After GALERNA_ERR_LOG_FULL
- * or GALERNA_ERR_IO the checkpoint must be abandoned.
- */
-galerna_result_t galerna_log_checkpoint_write(struct galerna_log_checkpoint_writer_t *writer,
-                                              const void *data,
-                                              size_t length);
-
-/**
- * Makes a checkpoint durable, replaces the older ones, and frees the writer.
- *
- * The writer is freed even if the commit fails.
- *
- * - `timeout_ms`: how long to wait for the log, in milliseconds. If the timeout passes, the log may still commit the
- *   checkpoint later.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE (the writer is invalid, or its log was closed), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE (inside a callback; the writer
- * remains valid).
- */
-galerna_result_t galerna_log_checkpoint_commit(struct galerna_log_checkpoint_writer_t *writer,
-                                               uint32_t timeout_ms);
-
-/**
- * Abandons a checkpoint, deletes its data, and frees the writer.
- *
- * NULL and a writer that was already freed, also by a commit, are ignored. May be called from any thread.
- */
-void galerna_log_checkpoint_abandon(struct galerna_log_checkpoint_writer_t *writer);
-
-/**
- * Gets the contents of a record.
- *
- * - `record`: receives the contents. Its `size` must be set. The payload is valid until the entry is freed.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
- */
-galerna_result_t galerna_log_entry_record(const struct galerna_log_entry_t *entry,
-                                          struct galerna_log_record_t *record);
-
-/**
- * Frees an entry together with its payload.
- *
- * NULL and a handle that was already freed are ignored. May be called from any thread.
- */
-void galerna_log_entry_free(struct galerna_log_entry_t *entry);
-
-/**
- * Makes an iterator over the records of a log.
- *
- * - `from`: the iteration begins with the record of this version, or with the next one after it. NULL begins with the
- *   oldest record. Not kept after the call.
- * - `out`: receives the iterator, or NULL after an error. Free it with galerna_log_iter_free().
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
- */
-galerna_result_t galerna_log_iterate(const struct galerna_log_t *log,
-                                     const struct galerna_version_t *from,
-                                     struct galerna_log_iter_t **out);
-
-/**
- * Gets the next record, if it is durable.
- *
- * - `out`: receives the entry, or NULL at the end of the log and after an error. Free it with
- *   galerna_log_entry_free().
- *
- * At the end of the log, a later call continues with records that have been appended since. After an error of the log,
- * the iterator returns no more records.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
- * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT (the iterator does not advance).
- */
-galerna_result_t galerna_log_iter_next(struct galerna_log_iter_t *iter,
-                                       struct galerna_log_entry_t **out);
-
-/**
- * Frees an iterator. The entries that it returned remain valid.
- *
- * NULL and a handle that was already freed are ignored. May be called from any thread.
- */
-void galerna_log_iter_free(struct galerna_log_iter_t *iter);
-
-/**
  * Gets the version of the oldest record.
  *
  * - `version`: receives the version, or `0.0` if there is no record.
@@ -1588,184 +1830,172 @@ galerna_result_t galerna_log_at_time(const struct galerna_log_t *log,
                                      struct galerna_log_entry_t **out);
 
 /**
- * Reads the next bytes of a state: `length` of them, or fewer at the end of the state.
+ * Makes an iterator over the records of a log.
  *
- * Waits for the member that sends the state.
- *
- * - `reader`: the reader that the `restore` callback received.
- * - `buffer`: receives the bytes. May be NULL when `length` is 0.
- * - `got`: receives the number of bytes read. It is less than `length` only at the end of the state, and 0 after an
- *   error.
- *
- * May be called only in the thread of the `restore` callback, until the callback returns.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO (the state is incomplete: the member that sends it
- * died or could not read it; the callback should return an error).
- */
-galerna_result_t galerna_reader_read(struct galerna_reader_t *reader,
-                                     void *buffer,
-                                     size_t length,
-                                     size_t *got);
-
-/**
- * Reserves `length` bytes of the ring, to be filled in place.
- *
- * The messages of one process are ordered by their reservations.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `length`: size of the message in bytes.
- * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
- *   counts as 0.
- * - `out`: receives the reservation. Its `size` must be set. After an error nothing is reserved, and `data` is NULL
- *   unless `out` itself was invalid.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
- * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
- * GALERNA_ERR_LEFT, and the error that stopped the group.
- */
-galerna_result_t galerna_reserve(struct galerna_group_t *group,
-                                 uint16_t subgroup,
-                                 size_t length,
-                                 uint32_t timeout_ms,
-                                 struct galerna_reservation_t *out);
-
-/**
- * Sends a reserved message and clears the reservation. Never waits.
- *
- * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
- * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
- *
- * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_reserve() returns the
- * error that stopped the group.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
- * is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
- * open), GALERNA_ERR_LEFT (galerna_leave() dropped the reservation: nothing is sent, and the reservation is cleared),
- * GALERNA_ERR_UNKNOWN_SUBGROUP.
- */
-galerna_result_t galerna_commit(struct galerna_group_t *group,
-                                struct galerna_reservation_t *reservation,
-                                galerna_mode_t mode);
-
-/**
- * Abandons a reservation and clears it. Nothing is sent. Never waits.
- *
- * - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
- *
- * Abandoning a reservation that galerna_leave() has dropped is not an error. May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
- * GALERNA_ERR_UNKNOWN_SUBGROUP.
- */
-galerna_result_t galerna_abandon(struct galerna_group_t *group,
-                                 struct galerna_reservation_t *reservation);
-
-/**
- * Returns a short description of a result code, in English.
- *
- * The string is static. It is never NULL, also for numbers that are not result codes. May be called from any thread.
- */
-const char *galerna_strerror(galerna_result_t result);
-
-/**
- * Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
- *
- * Successful calls do not change it. The string is empty if no call has failed in this thread, and never NULL. It is
- * valid until this thread's next call of this function. May be called from any thread.
- */
-const char *galerna_last_error(void);
-
-/**
- * Returns the version of the library, for example "1.2.3".
- *
- * The string is static. May be called from any thread.
- */
-const char *galerna_version(void);
-
-/**
- * Sends a copy of `length` bytes as one message.
- *
- * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
- * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
- * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
- *   counts as 0.
- *
- * May be called from any thread. Messages of one thread are sent in the order of its calls.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MESSAGE_TOO_LARGE, GALERNA_ERR_WOULD_BLOCK (the ring
- * is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
- * GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
- * group.
- */
-galerna_result_t galerna_send(struct galerna_group_t *group,
-                              uint16_t subgroup,
-                              galerna_mode_t mode,
-                              const void *data,
-                              size_t length,
-                              uint32_t timeout_ms);
-
-/**
- * Waits until `k` members have received all messages that this process has sent and all that were delivered here.
- *
- * Then a crash of fewer than `k` members cannot lose any of these messages. An open reservation delays the call.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `k`: the number of members, including this one. 0, or more than there are, means all members.
- * - `timeout_ms`: how long to wait, in milliseconds.
- *
- * May be called from any thread, but not inside a callback.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
- */
-galerna_result_t galerna_flush(struct galerna_group_t *group,
-                               uint16_t subgroup,
-                               size_t k,
-                               uint32_t timeout_ms);
-
-/**
- * Gets the counters of a subgroup.
- *
- * In a busy group the counters may be some passes of the engine old. They are brought up to date when the group is
- * idle and when it ends. They remain available after the leave.
- *
- * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `stats`: receives the counters. Its `size` must be set.
- *
- * May be called from any thread.
- *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
- */
-galerna_result_t galerna_stats(const struct galerna_group_t *group,
-                               uint16_t subgroup,
-                               struct galerna_stats_t *stats);
-
-/**
- * Gets the last view that the application was notified of. Also works after the leave and after the group has stopped.
- *
- * - `view`: receives the view. Its `size` must be set. Free it with galerna_view_free(). After an error it holds
- *   nothing.
+ * - `from`: the iteration begins with the record of this version, or with the next one after it. NULL begins with the
+ *   oldest record. Not kept after the call.
+ * - `out`: receives the iterator, or NULL after an error. Free it with galerna_log_iter_free().
  *
  * May be called from any thread.
  *
  * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LIMIT.
  */
-galerna_result_t galerna_group_view(const struct galerna_group_t *group,
-                                    struct galerna_view_t *view);
+galerna_result_t galerna_log_iterate(const struct galerna_log_t *log,
+                                     const struct galerna_version_t *from,
+                                     struct galerna_log_iter_t **out);
 
 /**
- * Frees a view that galerna_group_view() filled in, and clears it.
+ * Gets the next record, if it is durable.
  *
- * NULL, a view that was already freed, and a copy of such a view are ignored. May be called from any thread.
+ * - `out`: receives the entry, or NULL at the end of the log and after an error. Free it with
+ *   galerna_log_entry_free().
+ *
+ * At the end of the log, a later call continues with records that have been appended since. After an error of the log,
+ * the iterator returns no more records.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_TRIMMED, GALERNA_ERR_LOG_DAMAGED
+ * (the text names the file and the offset), GALERNA_ERR_IO, GALERNA_ERR_LIMIT (the iterator does not advance).
  */
-void galerna_view_free(struct galerna_view_t *view);
+galerna_result_t galerna_log_iter_next(struct galerna_log_iter_t *iter,
+                                       struct galerna_log_entry_t **out);
+
+/**
+ * Frees an iterator. The entries that it returned remain valid.
+ *
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
+ */
+void galerna_log_iter_free(struct galerna_log_iter_t *iter);
+
+/**
+ * Gets the contents of a record.
+ *
+ * - `record`: receives the contents. Its `size` must be set. The payload is valid until the entry is freed.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
+ */
+galerna_result_t galerna_log_entry_record(const struct galerna_log_entry_t *entry,
+                                          struct galerna_log_record_t *record);
+
+/**
+ * Frees an entry together with its payload.
+ *
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
+ */
+void galerna_log_entry_free(struct galerna_log_entry_t *entry);
+
+/**
+ * Begins a checkpoint of the application's state.
+ *
+ * Write it with galerna_log_checkpoint_write() and commit it with galerna_log_checkpoint_commit(). Then
+ * galerna_log_trim() may remove the records that it covers.
+ *
+ * - `version`: the last version that the checkpoint covers. Only one checkpoint of each version can be written at a
+ *   time.
+ * - `time_ns`: a time that is stored with the checkpoint, in nanoseconds since 1970.
+ * - `out`: receives the writer, or NULL after an error. It is freed by galerna_log_checkpoint_commit() or
+ *   galerna_log_checkpoint_abandon().
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO,
+ * GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is open for reading only).
+ */
+galerna_result_t galerna_log_checkpoint_begin(struct galerna_log_t *log,
+                                              struct galerna_version_t version,
+                                              uint64_t time_ns,
+                                              struct galerna_log_checkpoint_writer_t **out);
+
+/**
+ * Appends `length` bytes to a checkpoint.
+ *
+ * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_LOG_FULL, GALERNA_ERR_IO. After GALERNA_ERR_LOG_FULL
+ * or GALERNA_ERR_IO the checkpoint must be abandoned.
+ */
+galerna_result_t galerna_log_checkpoint_write(struct galerna_log_checkpoint_writer_t *writer,
+                                              const void *data,
+                                              size_t length);
+
+/**
+ * Makes a checkpoint durable, replaces the older ones, and frees the writer.
+ *
+ * The writer is freed even if the commit fails.
+ *
+ * - `timeout_ms`: how long to wait for the log, in milliseconds. If the timeout passes, the log may still commit the
+ *   checkpoint later.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE (the writer is invalid, or its log was closed), GALERNA_ERR_TIMED_OUT,
+ * GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO, GALERNA_ERR_MISUSE (inside a callback; the writer
+ * remains valid).
+ */
+galerna_result_t galerna_log_checkpoint_commit(struct galerna_log_checkpoint_writer_t *writer,
+                                               uint32_t timeout_ms);
+
+/**
+ * Abandons a checkpoint, deletes its data, and frees the writer.
+ *
+ * NULL and a writer that was already freed, also by a commit, are ignored. May be called from any thread.
+ */
+void galerna_log_checkpoint_abandon(struct galerna_log_checkpoint_writer_t *writer);
+
+/**
+ * Opens the newest checkpoint and verifies all of it.
+ *
+ * - `out`: receives the checkpoint, or NULL if there is none or after an error. Free it with
+ *   galerna_log_checkpoint_free().
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`out` is NULL), GALERNA_ERR_LOG_DAMAGED (the checkpoint has
+ * changed since it was written; the text names the file and the offset), GALERNA_ERR_LOG_FOREIGN,
+ * GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_IO, GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (the log is from galerna_group_log()).
+ */
+galerna_result_t galerna_log_checkpoint_load(const struct galerna_log_t *log,
+                                             struct galerna_log_checkpoint_t **out);
+
+/**
+ * Gets information about a checkpoint.
+ *
+ * - `info`: receives the information. Its `size` must be set.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT.
+ */
+galerna_result_t galerna_log_checkpoint_info(const struct galerna_log_checkpoint_t *checkpoint,
+                                             struct galerna_log_checkpoint_info_t *info);
+
+/**
+ * Reads the next bytes of a checkpoint: `length` of them, or fewer at its end.
+ *
+ * - `buffer`: receives the bytes. May be NULL when `length` is 0.
+ * - `got`: receives the number of bytes read. It is less than `length` only at the end of the checkpoint, and 0 after
+ *   an error.
+ *
+ * May be called from any thread.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_IO.
+ */
+galerna_result_t galerna_log_checkpoint_read(struct galerna_log_checkpoint_t *checkpoint,
+                                             void *buffer,
+                                             size_t length,
+                                             size_t *got);
+
+/**
+ * Frees a checkpoint's handle. The checkpoint itself remains on disk.
+ *
+ * NULL and a handle that was already freed are ignored. May be called from any thread.
+ */
+void galerna_log_checkpoint_free(struct galerna_log_checkpoint_t *checkpoint);
 
 #ifdef __cplusplus
 }  // extern "C"

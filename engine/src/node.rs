@@ -234,10 +234,10 @@ impl Node {
 
     /// The data plane's pass.
     fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let past_ns = self.look_at_clocks();
+        let closed_ns = self.look_at_clocks();
         let membership = &self.membership;
         let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.phase_of(slot))?;
-        self.note_past(past_ns);
+        self.note_closed(closed_ns);
         progress |= self.write_log(sink)?;
         // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();

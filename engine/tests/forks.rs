@@ -117,7 +117,7 @@ fn group_calls(group: &Group) -> Result<(), String> {
     forked("stats", group.stats(MAIN))?;
     forked("frontiers", group.frontiers(MAIN))?;
     forked("wait_durable", group.wait_durable(MAIN, 0, LONG))?;
-    forked("wait_past", group.wait_past(MAIN, 0, LONG))?;
+    forked("wait_closed", group.wait_closed(MAIN, 0, LONG))?;
     forked("persist", group.persist(MAIN, LONG))?;
     forked("start_persist", group.start_persist(MAIN))?;
     forked("read_log", group.read_log(MAIN))?;

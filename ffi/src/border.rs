@@ -1,6 +1,7 @@
 //! The boundary between C and Rust: catches panics, turns errors into codes, and turns pointers into references.
 
 use crate::failure::Failure;
+use crate::log_callback;
 use crate::result::galerna_result_t::{self, GALERNA_OK};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -8,6 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 thread_local! {
     /// The last failure of this thread. It is taken out when its text is first requested.
@@ -45,6 +47,7 @@ impl Drop for Uncancelled {
 /// Runs the body of an ABI function and returns its result code.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> galerna_result_t {
     let _uncancelled = Uncancelled::new();
+    let body = || log_callback::not_inside().and_then(|()| body());
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
     let Err(failure) = result else {
         return GALERNA_OK;
@@ -78,6 +81,20 @@ pub(crate) fn c_string(text: &impl ToString) -> CString {
     let mut bytes = text.to_string().into_bytes();
     bytes.retain(|&byte| byte != 0);
     CString::new(bytes).unwrap_or_default()
+}
+
+/// A timeout without an end, for every parameter `timeout_ms`.
+pub const GALERNA_WAIT_FOREVER: u32 = u32::MAX;
+
+/// The wait of [`GALERNA_WAIT_FOREVER`]: a hundred years. It can be added to the present time without an overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Converts a timeout that C passed.
+pub(crate) fn timeout(timeout_ms: u32) -> Duration {
+    match timeout_ms {
+        GALERNA_WAIT_FOREVER => FOREVER,
+        timeout_ms => Duration::from_millis(timeout_ms.into()),
+    }
 }
 
 /// Converts a string that C passed.
@@ -223,9 +240,9 @@ pub(crate) unsafe trait Versioned: Copy {
     const SIZE_MIN: usize;
 }
 
-/// Implements [`Versioned`] for a struct: `versioned_struct!(type, min: field, last: field)`. A program may be compiled with a
-/// header that lacks the fields from `min` on; without `min` it needs all fields. The struct must end with the field
-/// `last`, without padding.
+/// Implements [`Versioned`] for a struct: `versioned_struct!(type, min: field, last: field)`. A program may be compiled
+/// with a header that lacks the fields from `min` on; without `min` it needs all fields. The struct must end with the
+/// field `last`, without padding.
 macro_rules! versioned_struct {
     ($type:ident, last: $last:ident) => {
         $crate::border::versioned_struct!(@ $type, size_of::<$type>(), $last);

@@ -19,10 +19,10 @@ use std::thread::ThreadId;
 /// The callbacks of an application. Two of them transfer its state to joining members.
 ///
 /// Threads: the callbacks of a group run one at a time. With GALERNA_DRIVE_THREAD they run in a thread of the library.
-/// With GALERNA_DRIVE_DISPATCH they run inside galerna_dispatch() and inside calls that wait. With either, `restore`
-/// and the first `view` run inside galerna_join(). When a member of a group with a log is started again, `deliver` also
-/// runs inside galerna_join(), before the first view and in a thread of the library: it receives the messages of the
-/// log that the checkpoint does not cover.
+/// With GALERNA_DRIVE_DISPATCH they run inside galerna_group_dispatch() and inside calls that wait. With either,
+/// `restore` and the first `view` run inside galerna_group_join(). When a member of a group with a log is started
+/// again, `deliver` also runs inside galerna_group_join(), before the first view and in a thread of the library: it
+/// receives the messages of the log that the checkpoint does not cover.
 ///
 /// Time: the group makes no progress while a callback runs. A callback that lasts longer than `failure_timeout_ms`
 /// makes this process look dead to the other members.
@@ -34,16 +34,16 @@ use std::thread::ThreadId;
 /// Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
 /// SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
 ///
-/// Calls inside a callback, of any group, never wait. galerna_send(), galerna_reserve() and galerna_log_append() act as
-/// if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_join(), galerna_dispatch(),
-/// galerna_flush(), galerna_wait_durable(), galerna_wait_past(), galerna_persist(), galerna_checkpoint(),
-/// galerna_trim_log(), galerna_leave(), galerna_group_free(), and the calls of a log that wait for its disk. All other
-/// calls work as usual.
+/// Calls inside a callback, of any group, never wait. galerna_group_send(), galerna_group_reserve() and
+/// galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
+/// galerna_group_dispatch(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
+/// galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
+/// galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
 ///
 /// State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
 /// its joining members begin with the messages that follow. In a group with a log both callbacks also serve
-/// checkpoints: galerna_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process is
-/// started again.
+/// checkpoints: galerna_group_checkpoint() stores the state from `snapshot`, and `restore` receives it when the process
+/// is started again.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct galerna_callbacks_t {
@@ -77,10 +77,10 @@ pub struct galerna_callbacks_t {
     pub snapshot: Option<unsafe extern "C-unwind" fn(context: *mut c_void, snapshot: *mut galerna_snapshot_t) -> c_int>,
     /// Called when this process joins: replace the own state by another member's state, using galerna_reader_read().
     ///
-    /// It runs before any message is delivered and before galerna_join() has a handle. It may take as long as the join.
-    /// Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed before.
-    /// If the member that sends the state dies during the transfer, the callback is called again from the start;
-    /// discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
+    /// It runs before any message is delivered and before galerna_group_join() has a handle. It may take as long as the
+    /// join. Return 0 on success. Return any other number on failure: then the join fails, unless a read had failed
+    /// before. If the member that sends the state dies during the transfer, the callback is called again from the
+    /// start; discard everything that an earlier call read. NULL if and only if `snapshot` is NULL.
     pub restore: Option<unsafe extern "C-unwind" fn(context: *mut c_void, reader: *mut galerna_reader_t) -> c_int>,
     /// Called in a group with a log when all messages with numbers below `below` have become durable.
     ///
@@ -195,7 +195,7 @@ impl From<Delivery<'_>> for Early {
     }
 }
 
-/// The end of the callbacks that `galerna_join` holds. When it is dropped, the application has its handle, and
+/// The end of the callbacks that `galerna_group_join` holds. When it is dropped, the application has its handle, and
 /// callbacks that wait for that continue.
 pub(crate) struct Joining {
     functions: Functions,
@@ -303,7 +303,7 @@ impl Handler for Callbacks {
     }
 
     fn stopped(&mut self, reason: &Error) {
-        // If the join fails, galerna_join() itself returns the reason.
+        // If the join fails, galerna_group_join() itself returns the reason.
         if self.in_join() {
             return;
         }

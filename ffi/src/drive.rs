@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum galerna_drive_t {
-    /// A thread of the library, which galerna_join() starts. Callbacks run in that thread.
+    /// A thread of the library, which galerna_group_join() starts. Callbacks run in that thread.
     GALERNA_DRIVE_THREAD = 0,
-    /// The application's own loop. It waits until the descriptor of galerna_fd() is readable and then calls
-    /// galerna_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks also
-    /// run inside such calls.
+    /// The application's own loop. It waits until the descriptor of galerna_group_fd() is readable and then calls
+    /// galerna_group_dispatch(), which runs the callbacks. A call that waits dispatches until it is done, so callbacks
+    /// also run inside such calls.
     GALERNA_DRIVE_DISPATCH = 1,
 }
 
@@ -29,9 +29,9 @@ pub type RawDrive = i32;
 
 /// Gets the file descriptor of a group that was joined with GALERNA_DRIVE_DISPATCH.
 ///
-/// The descriptor is readable when galerna_join() returns, and later whenever there is work to dispatch, including
-/// heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it for anything
-/// else. The library owns it and closes it when the group is left or freed.
+/// The descriptor is readable when galerna_group_join() returns, and later whenever there is work to dispatch,
+/// including heartbeats that become due. Wait for it with poll, select or epoll; no timeout is needed. Do not use it
+/// for anything else. The library owns it and closes it when the group is left or freed.
 ///
 /// - `fd`: receives the descriptor.
 ///
@@ -40,7 +40,7 @@ pub type RawDrive = i32;
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`fd` is NULL), GALERNA_ERR_MISUSE (a thread of the library drives
 /// this group), GALERNA_ERR_LEFT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut c_int) -> galerna_result_t {
+pub unsafe extern "C" fn galerna_group_fd(group: *const galerna_group_t, fd: *mut c_int) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `fd`.
         let fd = unsafe { Out::new("fd", fd)? };
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn galerna_fd(group: *const galerna_group_t, fd: *mut c_in
 /// inside a callback), GALERNA_ERR_WOULD_BLOCK (another thread is dispatching and does the work), GALERNA_ERR_LEFT, and
 /// the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_dispatch(group: *mut galerna_group_t) -> galerna_result_t {
+pub extern "C" fn galerna_group_dispatch(group: *mut galerna_group_t) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
         group::with(group, |member| {

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 /// The progress of a group with a log, as this member knows it.
 ///
-/// Except for `view` and `past_ns`, each frontier is a sequence number of the total order: all messages with smaller
+/// Except for `view` and `closed_ns`, each frontier is a sequence number of the total order: all messages with smaller
 /// numbers have reached that stage. No frontier ever goes back.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct galerna_frontiers_t {
-    /// Set it to sizeof(galerna_frontiers_t).
+pub struct galerna_group_frontiers_t {
+    /// Set it to sizeof(galerna_group_frontiers_t).
     pub size: usize,
     /// Number of the present view.
     pub view: u64,
@@ -25,23 +25,23 @@ pub struct galerna_frontiers_t {
     /// Persisted: written and synced to this member's disk.
     pub persisted: u64,
     /// Persisted by all voters. Such messages can no longer be revoked.
-    pub everywhere: u64,
+    pub persisted_all: u64,
     /// Persisted by all voters, or by as many voters as `log.durable_members` specifies.
     pub durable: u64,
     /// The closed time. Up to this time the log is the same at every member and does not change any more: no later
     /// record has this time or an earlier one.
     ///
     /// In nanoseconds since 1970, by the group's own clock, which also sets `time_ns` of a record.
-    pub past_ns: u64,
+    pub closed_ns: u64,
 }
 
-border::versioned_struct!(galerna_frontiers_t, min: stable, last: past_ns);
+border::versioned_struct!(galerna_group_frontiers_t, min: stable, last: closed_ns);
 
-impl From<Frontiers> for galerna_frontiers_t {
-    fn from(frontiers: Frontiers) -> galerna_frontiers_t {
-        let Frontiers { view, stable, persisted, everywhere, durable, past_ns } = frontiers;
-        let size = size_of::<galerna_frontiers_t>();
-        galerna_frontiers_t { size, view, stable, persisted, everywhere, durable, past_ns }
+impl From<Frontiers> for galerna_group_frontiers_t {
+    fn from(frontiers: Frontiers) -> galerna_group_frontiers_t {
+        let Frontiers { view, stable, persisted, persisted_all, durable, closed_ns } = frontiers;
+        let size = size_of::<galerna_group_frontiers_t>();
+        galerna_group_frontiers_t { size, view, stable, persisted, persisted_all, durable, closed_ns }
     }
 }
 
@@ -57,10 +57,10 @@ impl From<Frontiers> for galerna_frontiers_t {
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_frontiers(
+pub unsafe extern "C" fn galerna_group_frontiers(
     group: *const galerna_group_t,
     subgroup: u16,
-    frontiers: *mut galerna_frontiers_t,
+    frontiers: *mut galerna_group_frontiers_t,
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `frontiers`.
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn galerna_frontiers(
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
 /// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_wait_durable(
+pub extern "C" fn galerna_group_wait_durable(
     group: *mut galerna_group_t,
     subgroup: u16,
     sequence: u64,
@@ -107,13 +107,13 @@ pub extern "C" fn galerna_wait_durable(
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
 /// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_wait_past(
+pub extern "C" fn galerna_group_wait_closed(
     group: *mut galerna_group_t,
     subgroup: u16,
     time_ns: u64,
     timeout_ms: u32,
 ) -> galerna_result_t {
-    wait(group, timeout_ms, |member, timeout| member.group.wait_past(SubgroupId(subgroup), time_ns, timeout))
+    wait(group, timeout_ms, |member, timeout| member.group.wait_closed(SubgroupId(subgroup), time_ns, timeout))
 }
 
 /// Waits until a frontier has been reached.
@@ -124,7 +124,7 @@ fn wait(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let looked = || match wait(member, Duration::ZERO) {
                 Err(Error::TimedOut { .. }) => None,
@@ -148,10 +148,14 @@ fn wait(
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback, or the group has no log), GALERNA_ERR_TIMED_OUT,
 /// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_persist(group: *mut galerna_group_t, subgroup: u16, timeout_ms: u32) -> galerna_result_t {
+pub extern "C" fn galerna_group_persist(
+    group: *mut galerna_group_t,
+    subgroup: u16,
+    timeout_ms: u32,
+) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let persist = member.group.start_persist(SubgroupId(subgroup))?;
             let engine = || persist.wait(timeout);
@@ -164,7 +168,7 @@ pub extern "C" fn galerna_persist(group: *mut galerna_group_t, subgroup: u16, ti
 ///
 /// The call requests the state through the `snapshot` callback. It stores the state once every message contained in it
 /// is on the disks of all voters. When this process is started again, `restore` receives the state, and then `deliver`
-/// receives the messages after it. galerna_trim_log() may delete the records before it.
+/// receives the messages after it. galerna_group_trim_log() may delete the records before it.
 ///
 /// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `timeout_ms`: how long to wait for the group and the disk, in milliseconds. If the timeout passes, the checkpoint
@@ -177,7 +181,7 @@ pub extern "C" fn galerna_persist(group: *mut galerna_group_t, subgroup: u16, ti
 /// GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, GALERNA_ERR_IO (the `snapshot` callback
 /// failed), GALERNA_ERR_LOG_FULL, GALERNA_ERR_LOG_FAILED, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_checkpoint(
+pub unsafe extern "C" fn galerna_group_checkpoint(
     group: *mut galerna_group_t,
     subgroup: u16,
     timeout_ms: u32,
@@ -187,7 +191,7 @@ pub unsafe extern "C" fn galerna_checkpoint(
         // SAFETY: the C caller guarantees the documented requirements on `version`.
         let out = unsafe { Out::optional("version", version)? };
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let covered = checkpoint(member, SubgroupId(subgroup), timeout)?;
             if let Some(out) = out {
@@ -242,7 +246,7 @@ fn ended(thread: JoinHandle<Result<engine::Version, Error>>) -> Result<engine::V
 ///
 /// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `before`: the first record that is still needed. It must not be greater than the version of the newest checkpoint
-///   (see galerna_checkpoint()).
+///   (see galerna_group_checkpoint()).
 ///
 /// May be called from any thread, but not inside a callback.
 ///
@@ -250,7 +254,7 @@ fn ended(thread: JoinHandle<Result<engine::Version, Error>>) -> Result<engine::V
 /// that much), GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LOG_DAMAGED (the checkpoint is
 /// damaged), GALERNA_ERR_LOG_FAILED, GALERNA_ERR_IO.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_trim_log(
+pub extern "C" fn galerna_group_trim_log(
     group: *mut galerna_group_t,
     subgroup: u16,
     before: galerna_version_t,

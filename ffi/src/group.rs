@@ -43,6 +43,11 @@ impl Member {
         self.turn.as_ref().ok_or(misuse.into())
     }
 
+    /// Returns the driver, if the application drives the group.
+    pub(crate) fn driven(&self) -> Option<&Turn> {
+        self.turn.as_ref()
+    }
+
     /// Waits for an event of the group. If a thread of the library drives the group, `engine` waits. Otherwise this
     /// thread dispatches and calls `ready`, which does not wait, between the dispatches.
     pub(crate) fn wait<T>(
@@ -93,7 +98,7 @@ pub(crate) fn with<R>(
 ///   GALERNA_ERR_LOG_FOREIGN, GALERNA_ERR_LOG_FORMAT, GALERNA_ERR_LOG_FAILED.
 /// - Any other error that stops a group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_join(
+pub unsafe extern "C" fn galerna_group_join(
     config: *const galerna_config_t,
     callbacks: *const galerna_callbacks_t,
     drive: RawDrive,
@@ -151,58 +156,9 @@ fn hasten(member: &Member) {
     }
 }
 
-/// Leaves the group.
-///
-/// The call accepts no further messages, sends those that were accepted before, and asks the other members to continue
-/// without this process. They do so in the next view, which lists this member in `left`. By then they have
-/// delivered all messages that this process sent. Callbacks continue during the call. Afterwards, calls that need the
-/// group return GALERNA_ERR_LEFT. The handle must still be freed.
-///
-/// An open reservation holds back the messages after it. The leave waits for half of its timeout for galerna_commit()
-/// or galerna_abandon(), then drops the reservation: its message is not sent, and its galerna_commit() returns
-/// GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until galerna_group_free().
-///
-/// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
-///   members see it fail.
-///
-/// May be called from any thread, also while another thread is in galerna_dispatch(), but not inside a callback.
-///
-/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT, GALERNA_ERR_LEFT, and the
-/// error that stopped the group.
-#[unsafe(no_mangle)]
-pub extern "C" fn galerna_leave(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
-    border::call(|| {
-        not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
-        with(group, |member| {
-            let left = match &member.turn {
-                None => member.group.leave(timeout),
-                Some(turn) => turn.leave(&member.group, timeout),
-            };
-            Ok(left?)
-        })
-    })
-}
-
-/// Frees a group's handle.
-///
-/// Without a galerna_leave() before, the other members see this member fail. Calls that wait in other threads return
-/// GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open reservations are
-/// invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
-///
-/// May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
-///
-/// Errors: GALERNA_ERR_HANDLE (`group` never was a group's handle), GALERNA_ERR_MISUSE (inside a callback; the group
-/// continues).
-#[unsafe(no_mangle)]
-pub extern "C" fn galerna_group_free(group: *mut galerna_group_t) -> galerna_result_t {
-    border::call(|| {
-        if group.is_null() {
-            return Ok(());
-        }
-        not_in_callback()?;
-        GROUPS.remove(group, hasten).map(drop)
-    })
+/// Removes a group's handle, and waits for the running calls. NULL and a removed handle are ignored.
+pub(crate) fn remove(group: *const galerna_group_t) -> Result<(), Failure> {
+    GROUPS.remove(group, hasten).map(drop)
 }
 
 /// Gets this process's member id: its `id` in the configuration.
@@ -271,7 +227,7 @@ pub unsafe extern "C" fn galerna_group_fault(
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`bytes` is NULL), GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_max_message(
+pub unsafe extern "C" fn galerna_group_max_message(
     group: *const galerna_group_t,
     subgroup: u16,
     bytes: *mut usize,

@@ -12,28 +12,55 @@
     reason = "the documentation is the C header's, and says of each pointer what it must be"
 )]
 
+// The header has the functions in the order of these lines, which is the order of use. The empty lines keep rustfmt
+// from sorting them.
 mod border;
-mod callbacks;
-mod config;
-mod drive;
-mod durable;
 mod failure;
-mod group;
 mod handle;
-mod log;
-mod message;
-mod reader;
-mod reservation;
-mod result;
-mod send;
-mod snapshot;
-mod stats;
 mod thrown;
+
+mod result;
+
+mod log_callback;
+
+mod config;
+mod draft;
+
+mod callbacks;
+
+mod group;
+
+mod message;
+
+mod send;
+
+mod reservation;
+
+mod drive;
+
+mod snapshot;
+
+mod reader;
+
 mod view;
+
+mod stats;
+
+mod durable;
+
+mod leave;
+
+mod log;
 
 #[cfg(test)]
 #[path = "../tests/unit/codes.rs"]
 mod codes_tests;
+#[cfg(test)]
+#[path = "../tests/unit/draft.rs"]
+mod draft_tests;
+#[cfg(test)]
+#[path = "../tests/unit/log_lines.rs"]
+mod log_lines_tests;
 #[cfg(test)]
 #[path = "../tests/unit/state.rs"]
 mod state_tests;

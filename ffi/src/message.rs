@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use engine::{Delivery, Mode};
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 
 /// The condition under which a message is delivered. All modes share one order.
 #[repr(i32)]
@@ -36,6 +36,21 @@ impl From<Mode> for galerna_mode_t {
 
 /// A `galerna_mode_t` as C passes it: any number.
 pub type RawMode = i32;
+
+/// Returns the name of a mode, for example "GALERNA_MODE_SAFE".
+///
+/// For a number that is no mode it returns "unknown mode". The string is static. May be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_mode_name(mode: RawMode) -> *const c_char {
+    let name = match mode {
+        0 => c"GALERNA_MODE_FIFO",
+        1 => c"GALERNA_MODE_ORDERED",
+        2 => c"GALERNA_MODE_SAFE",
+        3 => c"GALERNA_MODE_DURABLE",
+        _ => c"unknown mode",
+    };
+    name.as_ptr()
+}
 
 /// A delivered message.
 ///

@@ -14,9 +14,9 @@ use std::sync::LazyLock;
 
 /// Ring bytes to be filled in place.
 ///
-/// galerna_commit() sends them, galerna_abandon() gives them up. Every reservation must end with one of these two
-/// calls. An open reservation holds back all later messages of this process. galerna_leave() waits for it and finally
-/// drops it.
+/// galerna_group_commit() sends them, galerna_group_abandon() gives them up. Every reservation must end with one of
+/// these two calls. An open reservation holds back all later messages of this process. galerna_group_leave() waits for
+/// it and finally drops it.
 ///
 /// A reservation belongs to one thread at a time. The library checks its contents: using a reservation twice, or a
 /// changed one, fails with GALERNA_ERR_MISUSE.
@@ -97,7 +97,7 @@ impl galerna_reservation_t {
 /// is full and the timeout is 0), GALERNA_ERR_TIMED_OUT (the ring stayed full), GALERNA_ERR_UNKNOWN_SUBGROUP,
 /// GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_reserve(
+pub unsafe extern "C" fn galerna_group_reserve(
     group: *mut galerna_group_t,
     subgroup: u16,
     length: usize,
@@ -130,20 +130,20 @@ pub unsafe extern "C" fn galerna_reserve(
 
 /// Sends a reserved message and clears the reservation. Never waits.
 ///
-/// - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+/// - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
 /// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
 ///
-/// In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_reserve() returns the
-/// error that stopped the group.
+/// In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_group_reserve()
+/// returns the error that stopped the group.
 ///
 /// May be called from any thread.
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (the reservation stays open), GALERNA_ERR_MISUSE (the reservation
 /// is not open; or the mode is GALERNA_MODE_DURABLE and the group has no log, in which case the reservation stays
-/// open), GALERNA_ERR_LEFT (galerna_leave() dropped the reservation: nothing is sent, and the reservation is cleared),
-/// GALERNA_ERR_UNKNOWN_SUBGROUP.
+/// open), GALERNA_ERR_LEFT (galerna_group_leave() dropped the reservation: nothing is sent, and the reservation is
+/// cleared), GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_commit(
+pub unsafe extern "C" fn galerna_group_commit(
     group: *mut galerna_group_t,
     reservation: *mut galerna_reservation_t,
     mode: RawMode,
@@ -165,14 +165,14 @@ pub unsafe extern "C" fn galerna_commit(
 
 /// Abandons a reservation and clears it. Nothing is sent. Never waits.
 ///
-/// - `reservation`: an open reservation, filled in by galerna_reserve() for this group.
+/// - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
 ///
-/// Abandoning a reservation that galerna_leave() has dropped is not an error. May be called from any thread.
+/// Abandoning a reservation that galerna_group_leave() has dropped is not an error. May be called from any thread.
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_MISUSE (the reservation is not open),
 /// GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_abandon(
+pub unsafe extern "C" fn galerna_group_abandon(
     group: *mut galerna_group_t,
     reservation: *mut galerna_reservation_t,
 ) -> galerna_result_t {

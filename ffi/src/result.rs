@@ -96,6 +96,14 @@ pub extern "C" fn galerna_strerror(result: RawResult) -> *const c_char {
     describe(result).as_ptr()
 }
 
+/// Returns the name of a result code, for example "GALERNA_ERR_ARGUMENT".
+///
+/// For a number that is no result code it returns "unknown result". The string is static. May be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_result_name(result: RawResult) -> *const c_char {
+    name(result).as_ptr()
+}
+
 /// Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
 ///
 /// Successful calls do not change it. The string is empty if no call has failed in this thread, and never NULL. It is
@@ -158,4 +166,48 @@ fn describe(result: RawResult) -> &'static CStr {
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)
+}
+
+fn name(result: RawResult) -> &'static CStr {
+    const UNKNOWN: &CStr = c"unknown result";
+    const NAMES: [&CStr; 36] = [
+        c"GALERNA_OK",
+        c"GALERNA_ERR_ARGUMENT",
+        c"GALERNA_ERR_HANDLE",
+        c"GALERNA_ERR_CONFIG",
+        c"GALERNA_ERR_MESSAGE_TOO_LARGE",
+        c"GALERNA_ERR_WOULD_BLOCK",
+        c"GALERNA_ERR_TIMED_OUT",
+        c"GALERNA_ERR_MEMBERS_MISSING",
+        c"GALERNA_ERR_DISAGREEMENT",
+        c"GALERNA_ERR_REFUSED",
+        c"GALERNA_ERR_LISTEN",
+        UNKNOWN,
+        c"GALERNA_ERR_CONTRACT",
+        UNKNOWN,
+        c"GALERNA_ERR_LEFT",
+        c"GALERNA_ERR_UNKNOWN_SUBGROUP",
+        c"GALERNA_ERR_MISUSE",
+        c"GALERNA_ERR_IO",
+        c"GALERNA_ERR_LIMIT",
+        c"GALERNA_ERR_INTERNAL",
+        c"GALERNA_ERR_PARTITIONED",
+        c"GALERNA_ERR_REMOVED",
+        c"GALERNA_ERR_STATE_TRANSFER",
+        c"GALERNA_ERR_RDMA",
+        c"GALERNA_ERR_LOG_LOCKED",
+        c"GALERNA_ERR_LOG_FULL",
+        c"GALERNA_ERR_LOG_DAMAGED",
+        c"GALERNA_ERR_LOG_FOREIGN",
+        c"GALERNA_ERR_LOG_FORMAT",
+        c"GALERNA_ERR_LOG_TRIMMED",
+        c"GALERNA_ERR_LOG_FAILED",
+        c"GALERNA_ERR_LOG_RECORD_TOO_LARGE",
+        c"GALERNA_ERR_LOG_ORDER",
+        c"GALERNA_ERR_CALLBACK",
+        c"GALERNA_ERR_FORKED",
+        c"GALERNA_ERR_TWO_GROUPS",
+    ];
+    let name = usize::try_from(result).ok().and_then(|index| NAMES.get(index));
+    name.copied().unwrap_or(UNKNOWN)
 }

@@ -8,11 +8,10 @@ use crate::message::{self, RawMode};
 use crate::result::galerna_result_t;
 use engine::{Error, Reservation, SubgroupId};
 use std::ffi::c_void;
-use std::time::Duration;
 
 /// Sends a copy of `length` bytes as one message.
 ///
-/// Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_flush().
+/// Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_group_flush().
 ///
 /// - `subgroup`: its number. Subgroup 0 contains every member.
 /// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
@@ -27,7 +26,7 @@ use std::time::Duration;
 /// GALERNA_ERR_MISUSE (GALERNA_MODE_DURABLE in a group without a log), GALERNA_ERR_LEFT, and the error that stopped the
 /// group.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_send(
+pub unsafe extern "C" fn galerna_group_send(
     group: *mut galerna_group_t,
     subgroup: u16,
     mode: RawMode,
@@ -65,7 +64,7 @@ pub unsafe extern "C" fn galerna_send(
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
 /// GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
 #[unsafe(no_mangle)]
-pub extern "C" fn galerna_flush(
+pub extern "C" fn galerna_group_flush(
     group: *mut galerna_group_t,
     subgroup: u16,
     k: usize,
@@ -73,7 +72,7 @@ pub extern "C" fn galerna_flush(
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let timeout = border::timeout(timeout_ms);
         group::with(group, |member| {
             let flush = member.group.start_flush(SubgroupId(subgroup), k)?;
             let engine = || flush.wait(timeout);
@@ -94,7 +93,7 @@ pub(crate) fn reserve(
         Err(Error::WouldBlock(_)) if timeout_ms > 0 && !in_callback() => {}
         other => return other,
     }
-    let timeout = Duration::from_millis(timeout_ms.into());
+    let timeout = border::timeout(timeout_ms);
     let engine = || group.reserve(subgroup, length, timeout);
     member.wait("waiting for ring space", timeout, engine, || match group.try_reserve(subgroup, length) {
         Err(Error::WouldBlock(_)) => None,

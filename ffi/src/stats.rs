@@ -1,4 +1,4 @@
-//! `galerna_stats_t`: counters.
+//! `galerna_group_stats_t`: counters.
 
 use crate::border::{self, VersionedOut};
 use crate::group::{self, galerna_group_t};
@@ -8,8 +8,8 @@ use engine::{Stats, SubgroupId};
 /// Counters of one subgroup at this member, since the start.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct galerna_stats_t {
-    /// Set it to sizeof(galerna_stats_t).
+pub struct galerna_group_stats_t {
+    /// Set it to sizeof(galerna_group_stats_t).
     pub size: usize,
     /// Messages sent.
     pub messages_sent: u64,
@@ -43,12 +43,12 @@ pub struct galerna_stats_t {
     pub fabric_doorbells: u64,
 }
 
-border::versioned_struct!(galerna_stats_t, min: bytes_sent, last: fabric_doorbells);
+border::versioned_struct!(galerna_group_stats_t, min: bytes_sent, last: fabric_doorbells);
 
-impl From<Stats> for galerna_stats_t {
-    fn from(stats: Stats) -> galerna_stats_t {
-        galerna_stats_t {
-            size: size_of::<galerna_stats_t>(),
+impl From<Stats> for galerna_group_stats_t {
+    fn from(stats: Stats) -> galerna_group_stats_t {
+        galerna_group_stats_t {
+            size: size_of::<galerna_group_stats_t>(),
             messages_sent: stats.messages_sent,
             bytes_sent: stats.bytes_sent,
             nulls_sent: stats.nulls_sent,
@@ -80,10 +80,10 @@ impl From<Stats> for galerna_stats_t {
 ///
 /// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn galerna_stats(
+pub unsafe extern "C" fn galerna_group_stats(
     group: *const galerna_group_t,
     subgroup: u16,
-    stats: *mut galerna_stats_t,
+    stats: *mut galerna_group_stats_t,
 ) -> galerna_result_t {
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `stats`.

@@ -10,8 +10,11 @@ use support::{Language, Link};
 /// The source files and the arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 16] = [
+const RUNS: [Run; 19] = [
     (&["arguments.c", "cluster.c"], &[]),
+    (&["config.c", "cluster.c"], &[]),
+    (&["log_callback.c", "cluster.c"], &[]),
+    (&["forever.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),

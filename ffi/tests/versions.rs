@@ -12,8 +12,8 @@ use support::Link;
 const GROWING: [(&str, usize); 6] = [
     ("galerna_callbacks_t", 2),
     ("galerna_view_t", 2),
-    ("galerna_stats_t", 3),
-    ("galerna_frontiers_t", 1),
+    ("galerna_group_stats_t", 3),
+    ("galerna_group_frontiers_t", 1),
     ("galerna_log_record_t", 2),
     ("galerna_message_t", 1),
 ];

@@ -46,9 +46,9 @@ impl Group {
     ///
     /// From then on, the part of [`Group::read_log`] up to that time is the same at every member, permanently. With a
     /// zero `timeout`, [`Error::TimedOut`] means that this is not the case yet.
-    pub fn wait_past(&self, subgroup: SubgroupId, time_ns: u64, timeout: Duration) -> Result<(), Error> {
+    pub fn wait_closed(&self, subgroup: SubgroupId, time_ns: u64, timeout: Duration) -> Result<(), Error> {
         self.log(subgroup)?;
-        self.await_frontier(timeout, |frontiers| frontiers.past_ns >= time_ns)
+        self.await_frontier(timeout, |frontiers| frontiers.closed_ns >= time_ns)
     }
 
     fn await_frontier(&self, timeout: Duration, reached: impl Fn(&Frontiers) -> bool) -> Result<(), Error> {
@@ -119,7 +119,7 @@ impl Group {
         let Snapshot { covered, mut state } = taken;
         // A checkpoint must not cover messages that a failure can still undo.
         let needs = covered.ahead.last().map_or(covered.below, |last| last + 1);
-        self.await_frontier(left(), |frontiers| frontiers.everywhere >= needs)?;
+        self.await_frontier(left(), |frontiers| frontiers.persisted_all >= needs)?;
         let version = Version { view: covered.view, sequence: covered.below.saturating_sub(1) };
         // The number itself may belong to a null message, which has no record.
         let time_ns = log.reader().last_at_or_before(version)?.map_or(0, |entry| entry.time_ns());

@@ -2,7 +2,7 @@
 
 /// The progress of a group with a log, as this member knows it.
 ///
-/// `stable`, `persisted`, `everywhere` and `durable` are sequence numbers of the total order: every message numbered
+/// `stable`, `persisted`, `persisted_all` and `durable` are sequence numbers of the total order: every message numbered
 /// below has reached that stage. No value ever decreases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Frontiers {
@@ -13,10 +13,10 @@ pub struct Frontiers {
     /// On this member's disk.
     pub persisted: u64,
     /// On the disks of all voters: no failure can undo it.
-    pub everywhere: u64,
+    pub persisted_all: u64,
     /// On the disks of all voters, or of `log.durable_members` of them if that is configured.
     pub durable: u64,
     /// The closed time: up to it, the log is the same at every member, permanently. No record with this stamp or an
     /// earlier one will be added. In nanoseconds since 1970, by the group's hybrid logical clock.
-    pub past_ns: u64,
+    pub closed_ns: u64,
 }

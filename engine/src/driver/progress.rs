@@ -22,8 +22,8 @@ impl Progress {
         let view = node.view().map_or(0, |view| view.number);
         let (stable, persisted) = node.multicast().logged();
         let durable = node.multicast().durable();
-        let everywhere = node.multicast().persisted_by_all();
-        let now = Frontiers { view, stable, persisted, everywhere, durable, past_ns: node.past_ns() };
+        let persisted_all = node.multicast().persisted_by_all();
+        let now = Frontiers { view, stable, persisted, persisted_all, durable, closed_ns: node.closed_ns() };
         let before = std::mem::replace(&mut self.frontiers, now);
         if !matches!(node.phase(), Phase::Running | Phase::Leaving) {
             return;

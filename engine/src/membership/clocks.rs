@@ -42,7 +42,7 @@ impl Membership {
     }
 
     /// The closed time of the view, in nanoseconds: no member publishes a message of this time or earlier any more.
-    pub(crate) fn past_ns(&self) -> u64 {
+    pub(crate) fn closed_ns(&self) -> u64 {
         let members = self.view.iter().flat_map(|view| &view.members);
         members.map(|member| self.announced_by(member.peer.slot)).min().unwrap_or(0)
     }

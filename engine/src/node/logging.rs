@@ -42,7 +42,7 @@ pub(super) struct Logging {
     pub(super) decision: Option<Ticket>,
     /// A time that becomes the closed time once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
-    past_ns: u64,
+    closed_ns: u64,
     /// Of a founder: its first view is on disk and published.
     begun: bool,
 }
@@ -63,7 +63,7 @@ impl Logging {
             vote: None,
             decision: None,
             passing: None,
-            past_ns: 0,
+            closed_ns: 0,
             begun: false,
         }
     }
@@ -143,8 +143,8 @@ impl Node {
     /// The closed time, in nanoseconds: no later record has this time or an earlier one.
     ///
     /// All records up to it are on the disks of all voters, so the log up to it is the same at every member for good.
-    pub(crate) fn past_ns(&self) -> u64 {
-        self.logging.as_ref().map_or(0, |logging| logging.past_ns)
+    pub(crate) fn closed_ns(&self) -> u64 {
+        self.logging.as_ref().map_or(0, |logging| logging.closed_ns)
     }
 
     /// Advances the clock. Every later stamp is greater than the announced time.
@@ -189,17 +189,17 @@ impl Node {
     /// A message with such a time or an earlier one was published before the announcement, so the counters cover it.
     pub(super) fn look_at_clocks(&mut self) -> Option<u64> {
         let logging = self.logging.as_ref()?;
-        let past_ns = self.membership.past_ns();
-        (logging.passing.is_none() && past_ns > logging.past_ns).then_some(past_ns)
+        let closed_ns = self.membership.closed_ns();
+        (logging.passing.is_none() && closed_ns > logging.closed_ns).then_some(closed_ns)
     }
 
     /// Notes the time of [`Node::look_at_clocks`], after the counters. It is closed once the log has all that has
     /// arrived.
-    pub(super) fn note_past(&mut self, past_ns: Option<u64>) {
+    pub(super) fn note_closed(&mut self, closed_ns: Option<u64>) {
         let horizon = self.multicast.horizon();
-        let past_ns = past_ns.filter(|_| self.multicast.took_all_in());
-        if let (Some(logging), Some(past_ns)) = (&mut self.logging, past_ns) {
-            logging.passing = Some((past_ns, horizon));
+        let closed_ns = closed_ns.filter(|_| self.multicast.took_all_in());
+        if let (Some(logging), Some(closed_ns)) = (&mut self.logging, closed_ns) {
+            logging.passing = Some((closed_ns, horizon));
         }
     }
 
@@ -209,15 +209,15 @@ impl Node {
         // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
         let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over())?;
-        if let Some((past_ns, number)) = logging.passing
+        if let Some((closed_ns, number)) = logging.passing
             && self.multicast.persisted_by_all() >= number
         {
-            logging.past_ns = logging.past_ns.max(past_ns);
+            logging.closed_ns = logging.closed_ns.max(closed_ns);
             logging.passing = None;
         }
         // Every record after the present end of the log has a later time.
         let (next, time_ns) = self.multicast.log_end();
-        if logging.passing.is_none() && time_ns > logging.past_ns {
+        if logging.passing.is_none() && time_ns > logging.closed_ns {
             logging.passing = Some((time_ns, next));
         }
         Ok(moved)

@@ -332,7 +332,7 @@ impl Shared {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.note_past();
+            self.note_closed();
             if let Some(reason) = self.group.stopped() {
                 // The callback records the reason a moment later.
                 let until = Instant::now() + PATIENCE;
@@ -345,12 +345,12 @@ impl Shared {
     }
 
     /// Records the closed time, and the last record of the process's own log up to it.
-    fn note_past(&self) {
+    fn note_closed(&self) {
         if !self.role.habits.has_log {
             return;
         }
         let Ok(frontiers) = self.group.frontiers(MAIN) else { return };
-        let time_ns = frontiers.past_ns;
+        let time_ns = frontiers.closed_ns;
         let Some(reader) = self.group.read_log(MAIN).ok().filter(|_| time_ns > 0) else { return };
         match reader.at_time(time_ns) {
             Ok(last) => {

@@ -31,16 +31,16 @@ fn now_ns() -> u64 {
 }
 
 /// The closed time of a member.
-fn past_ns(member: &mut Member) -> u64 {
-    let said = member.ask("past", "past ");
+fn closed_ns(member: &mut Member) -> u64 {
+    let said = member.ask("closed", "closed ");
     said.split_whitespace().last().unwrap().parse().unwrap()
 }
 
 /// Waits until the closed time of every member has reached `time_ns`.
-fn wait_past(members: &mut [Member], time_ns: u64, what: &str) {
+fn wait_closed(members: &mut [Member], time_ns: u64, what: &str) {
     let deadline = Instant::now() + PATIENCE;
     for (n, member) in members.iter_mut().enumerate() {
-        while past_ns(member) < time_ns {
+        while closed_ns(member) < time_ns {
             assert!(Instant::now() < deadline, "{what}: the closed time of member {} stands", n + 1);
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -68,22 +68,22 @@ fn a_wrong_clock_of_one_host_costs_nothing_but_a_warning() {
     let begin_ns = now_ns();
     let mut members = start_all(0);
     members[2].ask("send", "sent");
-    wait_past(&mut members, begin_ns, "all clocks are right");
+    wait_closed(&mut members, begin_ns, "all clocks are right");
     for (life, seconds) in SHIFTS.into_iter().enumerate() {
         let what = format!("a clock that is {seconds} s off");
         std::fs::write(&shift, seconds.to_string()).unwrap();
         let since_ns = now_ns();
         // By then the others have noticed: the last time that they have from that clock is one heartbeat old.
-        wait_past(&mut members, since_ns + 3 * SECOND_NS, &what);
+        wait_closed(&mut members, since_ns + 3 * SECOND_NS, &what);
         members[2].ask("send", "sent");
-        wait_past(&mut members, since_ns + 4 * SECOND_NS, &what);
+        wait_closed(&mut members, since_ns + 4 * SECOND_NS, &what);
         if life == 0 {
             std::thread::sleep(Duration::from_secs(5));
         }
-        let before = past_ns(&mut members[0]);
+        let before = closed_ns(&mut members[0]);
         members.iter_mut().for_each(Member::kill);
         members = start_all(life + 1);
-        wait_past(&mut members, before, &what);
+        wait_closed(&mut members, before, &what);
     }
     members.iter_mut().for_each(Member::kill);
     for id in 1..=MEMBERS {

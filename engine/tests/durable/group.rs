@@ -215,7 +215,7 @@ fn reads_by_time_are_the_same_everywhere() {
     let upto: Vec<Vec<_>> = members
         .iter()
         .map(|(group, _)| {
-            group.wait_past(MAIN, time_ns, PATIENCE).unwrap();
+            group.wait_closed(MAIN, time_ns, PATIENCE).unwrap();
             let log = group.read_log(MAIN).unwrap();
             let end = log.at_time(time_ns).unwrap().unwrap().version();
             log.iter(..=end).map(|entry| entry.unwrap().version()).collect()
@@ -225,8 +225,8 @@ fn reads_by_time_are_the_same_everywhere() {
     let messages = last.iter(..).filter(|e| e.as_ref().unwrap().record().kind == Kind::Message).count();
     assert_eq!(messages, 15);
     // The closed time of a quiet group goes on with its clock.
-    let later_ns = members[1].0.frontiers(MAIN).unwrap().past_ns + 100_000_000;
-    members[1].0.wait_past(MAIN, later_ns, PATIENCE).unwrap();
+    let later_ns = members[1].0.frontiers(MAIN).unwrap().closed_ns + 100_000_000;
+    members[1].0.wait_closed(MAIN, later_ns, PATIENCE).unwrap();
 }
 
 #[test]

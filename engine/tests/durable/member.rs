@@ -78,7 +78,7 @@ pub(crate) fn run() {
     for line in std::io::stdin().lock().lines() {
         match line.as_deref() {
             Ok("checkpoint") => println!("checkpoint {:?}", group.checkpoint(MAIN, Duration::from_secs(20))),
-            Ok("past") => println!("past {}", group.frontiers(MAIN).unwrap().past_ns),
+            Ok("closed") => println!("closed {}", group.frontiers(MAIN).unwrap().closed_ns),
             Ok("send") => {
                 println!("sent {:?}", group.send(MAIN, Mode::Durable, b"asked for", Duration::from_secs(60)))
             }

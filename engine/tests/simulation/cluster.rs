@@ -1102,10 +1102,10 @@ impl Cluster {
     fn check_closed_time(&self, since_ms: u64) {
         let many = |a: &Actor| a.node.view().is_some_and(|view| view.members.len() >= 3);
         for (who, actor) in self.actors.iter().enumerate().filter(|(_, a)| a.journal.is_some() && a.runs() && many(a)) {
-            let (past_ns, since_ns) = (actor.node.past_ns(), HostClocks::right_ns(since_ms));
+            let (closed_ns, since_ns) = (actor.node.closed_ns(), HostClocks::right_ns(since_ms));
             assert!(
-                past_ns >= since_ns,
-                "the closed time of {who} stands: {past_ns}, not {since_ns}{}",
+                closed_ns >= since_ns,
+                "the closed time of {who} stands: {closed_ns}, not {since_ns}{}",
                 self.describe()
             );
         }
@@ -1242,7 +1242,7 @@ impl Cluster {
             self.link_again(who);
         }
         if self.rng.chance(1, 20) && self.actors[who].runs() {
-            self.note_past(who);
+            self.note_closed(who);
         }
     }
 
@@ -1388,17 +1388,17 @@ impl Cluster {
     }
 
     /// Records a member's closed time and the last record up to it, which must not change any more.
-    fn note_past(&mut self, who: usize) {
-        let past_ns = self.actors[who].node.past_ns();
+    fn note_closed(&mut self, who: usize) {
+        let closed_ns = self.actors[who].node.closed_ns();
         // Of two clocks, the remaining one may have been set back since.
         let few = self.actors[who].node.view().is_none_or(|view| view.members.len() < 3);
         if few && self.clocks.is_any_wrong() {
             return;
         }
         let journal = self.actors[who].journal.clone();
-        if let Some(journal) = journal.filter(|_| past_ns > 0 && self.actors[who].release.is_none()) {
-            let last = journal.media().last_at(past_ns);
-            self.pasts.push((past_ns, last));
+        if let Some(journal) = journal.filter(|_| closed_ns > 0 && self.actors[who].release.is_none()) {
+            let last = journal.media().last_at(closed_ns);
+            self.pasts.push((closed_ns, last));
         }
     }
 
@@ -1449,9 +1449,9 @@ impl Cluster {
             assert_eq!(pair[0].len(), pair[1].len(), "one log is longer{}", self.describe());
         }
         if let Some(log) = logs.first() {
-            for (past_ns, last) in &self.pasts {
-                let now = log.iter().filter(|r| r.time_ns <= *past_ns).map(|r| r.version).max();
-                assert_eq!(now, *last, "the past changed: up to {past_ns} ns");
+            for (closed_ns, last) in &self.pasts {
+                let now = log.iter().filter(|r| r.time_ns <= *closed_ns).map(|r| r.version).max();
+                assert_eq!(now, *last, "the past changed: up to {closed_ns} ns");
             }
         }
     }

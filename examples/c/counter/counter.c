@@ -176,36 +176,6 @@ static int restore(void *context, galerna_reader_t *reader)
     return taken ? 0 : EINVAL;
 }
 
-/* Makes the configuration for a process that is not a founder of the group. */
-static void configure_to_join(const options_t *options, galerna_config_t **config)
-{
-    size_t room = 1 << 16, length = 0;
-    char *toml = malloc(room);
-    FILE *file = fopen(options->config, "rb");
-    if (toml == NULL) {
-        fail("memory", "exhausted");
-    }
-    if (file == NULL) {
-        fail(options->config, strerror(errno));
-    }
-    int written = snprintf(toml, room, "address = \"%s\"\n", options->address);
-    if (written < 0 || (size_t)written >= room) {
-        fail(options->address, "too long");
-    }
-    length = (size_t)written;
-    length += fread(toml + length, 1, room - length, file);
-    if (ferror(file)) {
-        fail(options->config, strerror(errno));
-    }
-    if (length == room) {
-        fail(options->config, "too long");
-    }
-    toml[length] = '\0';
-    fclose(file);
-    check(galerna_config_from_toml(toml, config), options->config);
-    free(toml);
-}
-
 static void join(const options_t *options, counter_t *counter)
 {
     galerna_callbacks_t callbacks = {.size = sizeof callbacks,
@@ -216,19 +186,19 @@ static void join(const options_t *options, counter_t *counter)
                                      .snapshot = snapshot,
                                      .restore = restore};
     galerna_config_t *config;
+    check(galerna_config_from_file(options->config, &config), "configuration");
     if (options->address != NULL) {
-        configure_to_join(options, &config);
-    } else {
-        check(galerna_config_from_file(options->config, &config), "configuration");
+        /* This process is not a founder of the group. */
+        check(galerna_config_set(config, "address", options->address), "address");
     }
     check(galerna_config_set_member(config, options->member), "configuration");
-    check(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &counter->group), "join");
+    check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &counter->group), "join");
     galerna_config_free(config);
 }
 
 static void say(const counter_t *counter, char what)
 {
-    check(galerna_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
+    check(galerna_group_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
 }
 
 static void increment(const counter_t *counter, const options_t *options)
@@ -265,7 +235,7 @@ int main(int argc, char **argv)
     increment(&counter, &options);
     wait_for_all(&counter);
     printf("%" PRIu64 "\n", counter.value);
-    check(galerna_leave(counter.group, TIMEOUT_MS), "leave");
+    check(galerna_group_leave(counter.group, TIMEOUT_MS), "leave");
     galerna_group_free(counter.group);
     return 0;
 }

@@ -180,7 +180,7 @@ static void join(store_t *store, const char *path, uint32_t member)
     store->life = ((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec) ^ (uint64_t)getpid() << 48;
     check(galerna_config_from_file(path, &config), "configuration");
     check(galerna_config_set_member(config, member), "configuration");
-    check(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &store->group), "join");
+    check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &store->group), "join");
     galerna_config_free(config);
 }
 
@@ -189,13 +189,13 @@ static void put(store_t *store, const char *text)
 {
     size_t length = strlen(text);
     galerna_reservation_t message = {.size = sizeof message};
-    check(galerna_reserve(store->group, SUBGROUP, sizeof store->life + length, TIMEOUT_MS, &message), "put");
+    check(galerna_group_reserve(store->group, SUBGROUP, sizeof store->life + length, TIMEOUT_MS, &message), "put");
     memcpy(message.data, &store->life, sizeof store->life);
     memcpy((char *)message.data + sizeof store->life, text, length);
     pthread_mutex_lock(&store->lock);
     store->waiting = true;
     pthread_mutex_unlock(&store->lock);
-    check(galerna_commit(store->group, &message, GALERNA_MODE_DURABLE), "put");
+    check(galerna_group_commit(store->group, &message, GALERNA_MODE_DURABLE), "put");
     pthread_mutex_lock(&store->lock);
     while (store->waiting && !store->stopped) {
         pthread_cond_wait(&store->changed, &store->lock);
@@ -237,8 +237,8 @@ static void dump(store_t *store)
 static void checkpoint(store_t *store)
 {
     galerna_version_t version;
-    check(galerna_checkpoint(store->group, SUBGROUP, TIMEOUT_MS, &version), "checkpoint");
-    check(galerna_trim_log(store->group, SUBGROUP, version), "trim");
+    check(galerna_group_checkpoint(store->group, SUBGROUP, TIMEOUT_MS, &version), "checkpoint");
+    check(galerna_group_trim_log(store->group, SUBGROUP, version), "trim");
     printf("checkpoint %" PRIu64 ".%" PRIu64 "\n", version.view, version.sequence);
 }
 
@@ -281,7 +281,7 @@ int main(int argc, char **argv)
         obey(&store, line);
     }
     free(line);
-    check(galerna_leave(store.group, LEAVE_TIMEOUT_MS), "leave");
+    check(galerna_group_leave(store.group, LEAVE_TIMEOUT_MS), "leave");
     galerna_group_free(store.group);
     map_clear(&store.map);
     return 0;

@@ -4,7 +4,7 @@
  * Usage: replicate CONFIG.toml MEMBER FILE
  *
  * The program has one thread and an event loop. The callback that appends a line to the history runs in two places:
- * in calls that wait for ring space, and in galerna_dispatch(), which is called when the descriptor is readable.
+ * in calls that wait for ring space, and in galerna_group_dispatch(), which is called when the descriptor is readable.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "sha256.h"
@@ -128,7 +128,7 @@ static void deliver(void *context, const galerna_message_t *message)
     history->lines++;
 }
 
-/* Called when a view begins. The first call comes inside galerna_join(). */
+/* Called when a view begins. The first call comes inside galerna_group_join(). */
 static void view(void *context, const galerna_view_t *view)
 {
     replica_t *replica = context;
@@ -146,9 +146,9 @@ static void view(void *context, const galerna_view_t *view)
 static void send_line(galerna_group_t *group, const char *text, size_t length)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
-    check(galerna_reserve(group, SUBGROUP, length, TIMEOUT_MS, &reservation), "reserve");
+    check(galerna_group_reserve(group, SUBGROUP, length, TIMEOUT_MS, &reservation), "reserve");
     memcpy(reservation.data, text, length);
-    check(galerna_commit(group, &reservation, GALERNA_MODE_SAFE), "commit");
+    check(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE), "commit");
 }
 
 /* The member with the rank `i modulo the number of members` sends line i. */
@@ -173,9 +173,9 @@ static void fail_with_member(const replica_t *replica)
 static void receive_all(const replica_t *replica, size_t count)
 {
     struct pollfd waiting = {.events = POLLIN};
-    check(galerna_fd(replica->group, &waiting.fd), "fd");
+    check(galerna_group_fd(replica->group, &waiting.fd), "fd");
     while (replica->history.lines < count) {
-        check(galerna_dispatch(replica->group), "dispatch");
+        check(galerna_group_dispatch(replica->group), "dispatch");
         if (replica->history.lines >= count) {
             break;
         }
@@ -212,12 +212,12 @@ int main(int argc, char **argv)
 
     check(galerna_config_from_file(argv[1], &config), "configuration");
     check(galerna_config_set_member(config, parse_member(argv[2])), "configuration");
-    check(galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &replica.group), "join");
+    check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &replica.group), "join");
     galerna_config_free(config);
 
     send_share(&replica, &lines);
     receive_all(&replica, lines.count);
-    check(galerna_leave(replica.group, TIMEOUT_MS), "leave");
+    check(galerna_group_leave(replica.group, TIMEOUT_MS), "leave");
     galerna_group_free(replica.group);
 
     char digest[65];

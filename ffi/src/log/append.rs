@@ -36,7 +36,7 @@ pub unsafe extern "C" fn galerna_log_append(
 ) -> galerna_result_t {
     border::call(|| {
         let wait = timeout_ms > 0 && !in_callback();
-        let timeout = wait.then_some(Duration::from_millis(timeout_ms.into()));
+        let timeout = wait.then_some(border::timeout(timeout_ms));
         // SAFETY: the C caller guarantees the documented requirements.
         unsafe { append(log, data, length, timeout, version) }
     })

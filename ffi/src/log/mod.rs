@@ -1,13 +1,20 @@
 //! `galerna_log_t`: a log in a directory, from open to close.
 
-mod append;
-mod checkpoint;
-mod checkpoint_writer;
-mod entry;
-mod iter;
+// In the order of the header, see `lib.rs`.
 mod options;
-mod read;
 mod version;
+
+mod append;
+
+mod read;
+
+mod iter;
+
+mod entry;
+
+mod checkpoint_writer;
+
+mod checkpoint;
 
 use crate::border::{self, Out};
 use crate::callbacks::not_in_callback;
@@ -90,7 +97,7 @@ fn wait_with<R>(
     body: impl FnOnce(&Log, Duration) -> Result<R, Error>,
 ) -> Result<R, Failure> {
     not_in_callback()?;
-    let timeout = Duration::from_millis(timeout_ms.into());
+    let timeout = border::timeout(timeout_ms);
     with(log, |open| Ok(body(open.writing()?, timeout)?))
 }
 

@@ -36,24 +36,23 @@ int main()
     std::atomic<int> count{0};
     galerna_config_t *config = nullptr;
     galerna_group_t *group = nullptr;
-    galerna_callbacks_t callbacks{};
-    callbacks.size = sizeof callbacks;
+    galerna_callbacks_t callbacks = GALERNA_CALLBACKS_INIT;
     callbacks.deliver = deliver;
     callbacks.view = view;
     callbacks.context = &count;
     if (galerna_config_from_toml(toml.c_str(), &config) != GALERNA_OK) {
         return failed("configuration");
     }
-    if (galerna_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group) != GALERNA_OK) {
+    if (galerna_group_join(config, &callbacks, GALERNA_DRIVE_DISPATCH, &group) != GALERNA_OK) {
         return failed("join");
     }
     galerna_config_free(config);
     for (int i = 0; i < 100; i++) {
-        if (galerna_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
+        if (galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
             return failed("send");
         }
     }
-    if (galerna_leave(group, 10000) != GALERNA_OK) {
+    if (galerna_group_leave(group, 10000) != GALERNA_OK) {
         return failed("leave");
     }
     galerna_group_free(group);

@@ -27,27 +27,27 @@ static int no_restore(void *context, galerna_reader_t *reader)
 static void no_group(galerna_group_t *group)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
-    galerna_stats_t stats = {.size = sizeof stats};
+    galerna_group_stats_t stats = {.size = sizeof stats};
     galerna_view_t view = {.size = sizeof view, .member_count = 9};
     char text[8];
     size_t size;
     uint32_t id;
     int fd;
-    EXPECT(GALERNA_ERR_HANDLE, galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_reserve(group, 0, 1, 0, &reservation));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_abandon(group, &reservation));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_fd(group, &fd));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_dispatch(group));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_flush(group, 0, 0, 0));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_stats(group, 0, &stats));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_reserve(group, 0, 1, 0, &reservation));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_abandon(group, &reservation));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_fd(group, &fd));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_dispatch(group));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_flush(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_stats(group, 0, &stats));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_view(group, &view));
     CHECK(view.members == NULL && view.member_count == 0);
     galerna_view_free(&view);
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_member(group, &id));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_fault(group, 1, text, sizeof text, &size));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_max_message(group, 0, &size));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_leave(group, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_max_message(group, 0, &size));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_leave(group, 0));
 }
 
 static void texts(void)
@@ -110,9 +110,9 @@ static void former_callbacks(void)
     memcpy(callbacks, &IGNORE, size);
     callbacks->size = size;
     OK(join(toml, 1, callbacks, GALERNA_DRIVE_THREAD, &group));
-    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    OK(galerna_flush(group, 0, 0, LONG_MS));
-    OK(galerna_leave(group, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     free(callbacks);
     free(toml);
@@ -125,34 +125,34 @@ static void joins(void)
     galerna_callbacks_t callbacks = IGNORE;
     char *toml = make_config("shm", 1, 1000);
     OK(galerna_config_from_toml(toml, &config));
-    EXPECT(GALERNA_ERR_CONFIG, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_CONFIG, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("member");
     CHECK(group == NULL);
     OK(galerna_config_set_member(config, 1));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_join(NULL, &callbacks, GALERNA_DRIVE_THREAD, &group));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, NULL, GALERNA_DRIVE_THREAD, &group));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, NULL));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, (galerna_drive_t)7, &group));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_join(NULL, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, NULL, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, (galerna_drive_t)7, &group));
     const size_t sizes[] = {0, 1, offsetof(galerna_callbacks_t, view) - 1, 4097, SIZE_MAX};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         callbacks.size = sizes[i];
-        EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+        EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
         expect_text("galerna_callbacks_t");
     }
     callbacks = (galerna_callbacks_t){.size = sizeof callbacks};
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("deliver");
     /* `snapshot` without `restore` is refused, and so is `restore` without `snapshot`. */
     callbacks = IGNORE;
     callbacks.snapshot = no_snapshot;
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("restore");
     callbacks = IGNORE;
     callbacks.restore = no_restore;
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     expect_text("snapshot");
     galerna_config_free(config);
-    EXPECT(GALERNA_ERR_HANDLE, galerna_join(config, &IGNORE, GALERNA_DRIVE_THREAD, &group));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_join(config, &IGNORE, GALERNA_DRIVE_THREAD, &group));
     free(toml);
 }
 
@@ -217,71 +217,71 @@ static void faults(galerna_group_t *group)
 
 static void queries(galerna_group_t *group)
 {
-    galerna_stats_t stats = {.size = 8};
+    galerna_group_stats_t stats = {.size = 8};
     size_t most = 0;
-    OK(galerna_max_message(group, 0, &most));
+    OK(galerna_group_max_message(group, 0, &most));
     CHECK(most == 4000);
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_max_message(group, 0, NULL));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_max_message(group, 7, &most));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_stats(group, 0, NULL));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_stats(group, 0, &stats));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_max_message(group, 0, NULL));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_max_message(group, 7, &most));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_stats(group, 0, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_stats(group, 0, &stats));
     stats.size = sizeof stats;
-    OK(galerna_stats(group, 0, &stats));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_stats(group, 7, &stats));
+    OK(galerna_group_stats(group, 0, &stats));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_stats(group, 7, &stats));
     expect_text("7");
 }
 
 /* The calls for logs, in a group without a log. */
 static void no_log(galerna_group_t *group)
 {
-    galerna_frontiers_t frontiers = {.size = 8};
+    galerna_group_frontiers_t frontiers = {.size = 8};
     galerna_version_t version = {1, 1};
     galerna_log_t *log = (galerna_log_t *)&log;
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_frontiers(group, 0, NULL));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_frontiers(group, 0, &frontiers));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_frontiers(group, 0, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_frontiers(group, 0, &frontiers));
     frontiers.size = sizeof frontiers;
-    EXPECT(GALERNA_ERR_HANDLE, galerna_frontiers(NULL, 0, &frontiers));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_frontiers(group, 7, &frontiers));
-    frontiers.durable = frontiers.past_ns = 9;
-    OK(galerna_frontiers(group, 0, &frontiers));
-    CHECK(frontiers.size == sizeof frontiers && frontiers.durable == 0 && frontiers.past_ns == 0);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_durable(group, 0, 0, 0));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_past(group, 0, 0, 0));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_persist(group, 0, 0));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_checkpoint(group, 0, 0, &version));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_checkpoint(group, 0, 0, NULL));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_trim_log(group, 0, version));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_frontiers(NULL, 0, &frontiers));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_frontiers(group, 7, &frontiers));
+    frontiers.durable = frontiers.closed_ns = 9;
+    OK(galerna_group_frontiers(group, 0, &frontiers));
+    CHECK(frontiers.size == sizeof frontiers && frontiers.durable == 0 && frontiers.closed_ns == 0);
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait_durable(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait_closed(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_persist(group, 0, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_checkpoint(group, 0, 0, &version));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_checkpoint(group, 0, 0, NULL));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_trim_log(group, 0, version));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_log(group, 0, NULL));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_log(group, 0, &log));
     expect_text("no log");
     CHECK(log == NULL);
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_persist(group, 7, 0));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_persist(group, 7, 0));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_log(group, 7, &log));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_wait_durable(NULL, 0, 0, 0));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_wait_past(NULL, 0, 0, 0));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_persist(NULL, 0, 0));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_checkpoint(NULL, 0, 0, NULL));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_trim_log(NULL, 0, version));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_wait_durable(NULL, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_wait_closed(NULL, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_persist(NULL, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_checkpoint(NULL, 0, 0, NULL));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_trim_log(NULL, 0, version));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_log(NULL, 0, &log));
 }
 
 static void sends(galerna_group_t *group)
 {
     static const char bytes[4001];
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, 0));
     expect_text("log");
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)4, "x", 1, 0));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_send(group, 0, (galerna_mode_t)-1, "x", 1, 0));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0));
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)4, "x", 1, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)-1, "x", 1, 0));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0));
     expect_text("4001");
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_send(group, 0, GALERNA_MODE_SAFE, bytes, SIZE_MAX, LONG_MS));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_flush(group, 7, 0, 0));
-    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, NULL, 0, LONG_MS));
-    OK(galerna_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4000, LONG_MS));
-    OK(galerna_send(group, 0, GALERNA_MODE_FIFO, "x", 1, LONG_MS));
-    OK(galerna_flush(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, SIZE_MAX, LONG_MS));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_flush(group, 7, 0, 0));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 0, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4000, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_FIFO, "x", 1, LONG_MS));
+    OK(galerna_group_flush(group, 0, 0, LONG_MS));
 }
 
 /* A reservation with any one byte changed must be refused. */
@@ -290,60 +290,60 @@ static void corrupted(galerna_group_t *group, const galerna_reservation_t *open)
     for (size_t i = sizeof open->size; i < sizeof *open; i++) {
         galerna_reservation_t copy = *open;
         ((unsigned char *)&copy)[i] ^= 0x41;
-        EXPECT(GALERNA_ERR_MISUSE, galerna_commit(group, &copy, GALERNA_MODE_SAFE));
-        EXPECT(GALERNA_ERR_MISUSE, galerna_abandon(group, &copy));
+        EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE));
+        EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &copy));
     }
 }
 
 static void reservations(galerna_group_t *group, galerna_group_t *other)
 {
     galerna_reservation_t reservation = {.size = 0};
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_reserve(group, 0, 8, 0, NULL));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_reserve(group, 0, 8, 0, &reservation));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_commit(group, NULL, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_abandon(group, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_reserve(group, 0, 8, 0, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_reserve(group, 0, 8, 0, &reservation));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, NULL, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_abandon(group, NULL));
     reservation.size = sizeof reservation;
-    EXPECT(GALERNA_ERR_MISUSE, galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_reserve(group, 0, 4001, 0, &reservation));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_reserve(group, 7, 8, 0, &reservation));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_reserve(group, 0, 4001, 0, &reservation));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_reserve(group, 7, 8, 0, &reservation));
     CHECK(reservation.data == NULL);
 
-    OK(galerna_reserve(group, 0, 24, LONG_MS, &reservation));
+    OK(galerna_group_reserve(group, 0, 24, LONG_MS, &reservation));
     CHECK(reservation.data != NULL && reservation.length == 24);
     memset(reservation.data, 'r', reservation.length);
     corrupted(group, &reservation);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_commit(other, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_commit(group, &reservation, (galerna_mode_t)9));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(other, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, (galerna_mode_t)9));
     galerna_reservation_t copy = reservation;
-    OK(galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
+    OK(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
     CHECK(reservation.data == NULL && reservation.length == 0 && reservation.size == sizeof reservation);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_commit(group, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_abandon(group, &reservation));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_commit(group, &copy, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &reservation));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE));
 
-    OK(galerna_reserve(group, 0, 0, LONG_MS, &reservation));
+    OK(galerna_group_reserve(group, 0, 0, LONG_MS, &reservation));
     CHECK(reservation.data != NULL && reservation.length == 0);
-    OK(galerna_abandon(group, &reservation));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_abandon(group, &reservation));
-    OK(galerna_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_abandon(group, &reservation));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &reservation));
+    OK(galerna_group_flush(group, 0, 0, LONG_MS));
 }
 
 static void after_leave(galerna_group_t *group, galerna_drive_t drive)
 {
     galerna_reservation_t reservation = {.size = sizeof reservation};
-    galerna_stats_t stats = {.size = sizeof stats};
+    galerna_group_stats_t stats = {.size = sizeof stats};
     galerna_view_t view = {.size = sizeof view};
     int fd;
     galerna_result_t undriven = drive == GALERNA_DRIVE_THREAD ? GALERNA_ERR_MISUSE : GALERNA_ERR_LEFT;
-    OK(galerna_leave(group, LONG_MS));
-    EXPECT(GALERNA_ERR_LEFT, galerna_leave(group, LONG_MS));
-    EXPECT(GALERNA_ERR_LEFT, galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    EXPECT(GALERNA_ERR_LEFT, galerna_reserve(group, 0, 1, LONG_MS, &reservation));
-    EXPECT(GALERNA_ERR_LEFT, galerna_flush(group, 0, 0, LONG_MS));
-    EXPECT(undriven, galerna_dispatch(group));
-    EXPECT(undriven, galerna_fd(group, &fd));
-    OK(galerna_stats(group, 0, &stats));
+    OK(galerna_group_leave(group, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_leave(group, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_reserve(group, 0, 1, LONG_MS, &reservation));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_flush(group, 0, 0, LONG_MS));
+    EXPECT(undriven, galerna_group_dispatch(group));
+    EXPECT(undriven, galerna_group_fd(group, &fd));
+    OK(galerna_group_stats(group, 0, &stats));
     CHECK(stats.messages_sent > 0);
     OK(galerna_group_view(group, &view));
     CHECK(view.member_count == 1);
@@ -354,13 +354,13 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
 static void leave_with_open_reservation(galerna_group_t *group)
 {
     galerna_reservation_t open = {.size = sizeof open};
-    OK(galerna_reserve(group, 0, 8, LONG_MS, &open));
-    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    OK(galerna_leave(group, 4000));
+    OK(galerna_group_reserve(group, 0, 8, LONG_MS, &open));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_group_leave(group, 4000));
     memset(open.data, 1, open.length);
-    EXPECT(GALERNA_ERR_LEFT, galerna_commit(group, &open, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_commit(group, &open, GALERNA_MODE_SAFE));
     CHECK(open.data == NULL);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_abandon(group, &open));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &open));
 }
 
 static void alone(const char *fabric, galerna_drive_t drive)
@@ -388,7 +388,7 @@ static void alone(const char *fabric, galerna_drive_t drive)
     CHECK(group != old);
     OK(galerna_group_free(old));
     no_group(old);
-    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
     leave_with_open_reservation(group);
     OK(galerna_group_free(group));
     OK(galerna_group_free(other));

@@ -88,7 +88,7 @@ galerna_result_t join(const char *toml, uint32_t id, const galerna_callbacks_t *
     galerna_config_t *config;
     OK(galerna_config_from_toml(toml, &config));
     OK(galerna_config_set_member(config, id));
-    galerna_result_t result = galerna_join(config, callbacks, drive, out);
+    galerna_result_t result = galerna_group_join(config, callbacks, drive, out);
     galerna_config_free(config);
     return result;
 }
@@ -212,16 +212,16 @@ void member_wait(member_t *member, bool (*done)(void *), void *argument)
             continue;
         }
         struct pollfd waiting = {.events = POLLIN};
-        OK(galerna_fd(member->group, &waiting.fd));
+        OK(galerna_group_fd(member->group, &waiting.fd));
         CHECK(poll(&waiting, 1, 10) >= 0);
-        galerna_result_t result = galerna_dispatch(member->group);
+        galerna_result_t result = galerna_group_dispatch(member->group);
         CHECK(result == GALERNA_OK || result == member_stop_code(member));
     }
 }
 
 void member_leave(member_t *member)
 {
-    OK(galerna_leave(member->group, LONG_MS));
+    OK(galerna_group_leave(member->group, LONG_MS));
     OK(galerna_group_free(member->group));
     pthread_mutex_destroy(&member->lock);
 }

@@ -44,11 +44,11 @@ static state_t state_of(peer_t *peer)
 static void refuse_to_wait(galerna_group_t *group)
 {
     galerna_version_t version = {0, 0};
-    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_durable(group, 0, 0, LONG_MS));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_wait_past(group, 0, 0, LONG_MS));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_persist(group, 0, LONG_MS));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_checkpoint(group, 0, LONG_MS, &version));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_trim_log(group, 0, version));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait_durable(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait_closed(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_persist(group, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_checkpoint(group, 0, LONG_MS, &version));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_trim_log(group, 0, version));
     expect_text("callback");
 }
 
@@ -152,20 +152,20 @@ static void send_some(peer_t *peer, unsigned count)
         int length = snprintf(text, sizeof text, "%u.%u.%u", peer->life, (unsigned)peer->id, i);
         size_t bytes = (size_t)length + i * 7 % 400;
         if (i % 3 > 0) {
-            OK(galerna_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, bytes, LONG_MS));
+            OK(galerna_group_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, bytes, LONG_MS));
             continue;
         }
         galerna_reservation_t reservation = {.size = sizeof reservation};
-        OK(galerna_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
+        OK(galerna_group_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
         CHECK(reservation.length == bytes);
         if (i % 2 == 0) {
-            OK(galerna_abandon(peer->member.group, &reservation));
-            OK(galerna_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
+            OK(galerna_group_abandon(peer->member.group, &reservation));
+            OK(galerna_group_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
         }
         memcpy(reservation.data, text, bytes);
-        OK(galerna_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE));
+        OK(galerna_group_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE));
     }
-    OK(galerna_persist(peer->member.group, 0, LONG_MS));
+    OK(galerna_group_persist(peer->member.group, 0, GALERNA_WAIT_FOREVER));
     arrive(peer);
 }
 
@@ -181,13 +181,13 @@ static bool told_durable(void *context)
 static void frontiers(peer_t *peer)
 {
     galerna_group_t *group = peer->member.group;
-    galerna_frontiers_t frontiers = {.size = sizeof frontiers};
-    OK(galerna_wait_durable(group, 0, peer->last_sequence, LONG_MS));
-    EXPECT(GALERNA_ERR_TIMED_OUT, galerna_wait_durable(group, 0, UINT64_MAX - 1, 30));
-    OK(galerna_frontiers(group, 0, &frontiers));
+    galerna_group_frontiers_t frontiers = {.size = sizeof frontiers};
+    OK(galerna_group_wait_durable(group, 0, peer->last_sequence, LONG_MS));
+    EXPECT(GALERNA_ERR_TIMED_OUT, galerna_group_wait_durable(group, 0, UINT64_MAX - 1, 30));
+    OK(galerna_group_frontiers(group, 0, &frontiers));
     CHECK(frontiers.durable > peer->last_sequence && frontiers.stable >= frontiers.durable);
-    CHECK(frontiers.persisted >= frontiers.everywhere && frontiers.everywhere >= frontiers.durable);
-    CHECK(frontiers.past_ns > 0 && frontiers.view + 1 >= peer->life);
+    CHECK(frontiers.persisted >= frontiers.persisted_all && frontiers.persisted_all >= frontiers.durable);
+    CHECK(frontiers.closed_ns > 0 && frontiers.view + 1 >= peer->life);
     member_wait(&peer->member, told_durable, peer);
 }
 
@@ -213,7 +213,7 @@ static void group_log(peer_t *peer)
     }
     galerna_log_iter_free(iter);
     CHECK(messages == state_of(peer).count);
-    OK(galerna_wait_past(peer->member.group, 0, time_ns, LONG_MS));
+    OK(galerna_group_wait_closed(peer->member.group, 0, time_ns, GALERNA_WAIT_FOREVER));
     OK(galerna_log_at_time(log, time_ns, &entry));
     OK(galerna_log_entry_record(entry, &record));
     CHECK(record.version.view == end.view && record.version.sequence == end.sequence);
@@ -238,13 +238,13 @@ static void checkpoint(peer_t *peer)
     pthread_mutex_lock(&peer->member.lock);
     uint64_t last_sequence = peer->last_sequence;
     pthread_mutex_unlock(&peer->member.lock);
-    OK(galerna_checkpoint(group, 0, LONG_MS, &version));
+    OK(galerna_group_checkpoint(group, 0, LONG_MS, &version));
     CHECK(version.sequence >= last_sequence);
-    OK(galerna_trim_log(group, 0, version));
+    OK(galerna_group_trim_log(group, 0, version));
     version.view++;
-    EXPECT(GALERNA_ERR_MISUSE, galerna_trim_log(group, 0, version));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_trim_log(group, 0, version));
     expect_text("checkpoint");
-    OK(galerna_checkpoint(group, 0, LONG_MS, NULL));
+    OK(galerna_group_checkpoint(group, 0, GALERNA_WAIT_FOREVER, NULL));
     arrive(peer);
 }
 

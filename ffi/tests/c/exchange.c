@@ -27,17 +27,17 @@ static void deliver(void *context, const galerna_message_t *message)
     if (peer->answered) {
         return;
     }
-    galerna_result_t sent = galerna_send(group, 0, GALERNA_MODE_SAFE, "from a callback", 15, LONG_MS);
+    galerna_result_t sent = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "from a callback", 15, LONG_MS);
     CHECK(sent == GALERNA_OK || sent == GALERNA_ERR_WOULD_BLOCK);
     peer->answered = sent == GALERNA_OK;
-    EXPECT(GALERNA_ERR_MISUSE, galerna_dispatch(group));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_flush(group, 0, 0, LONG_MS));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_leave(group, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_dispatch(group));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_flush(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_leave(group, LONG_MS));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_free(group));
     expect_text("callback");
     OK(galerna_config_from_toml(peer->toml, &config));
     galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .context = peer};
-    EXPECT(GALERNA_ERR_MISUSE, galerna_join(config, &callbacks, peer->drive, &none));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_join(config, &callbacks, peer->drive, &none));
     galerna_config_free(config);
 }
 
@@ -65,8 +65,8 @@ static bool all_finished(void *context)
 static bool all_counted(void *context)
 {
     peer_t *peer = context;
-    galerna_stats_t stats = {.size = sizeof stats};
-    OK(galerna_stats(peer->member.group, 0, &stats));
+    galerna_group_stats_t stats = {.size = sizeof stats};
+    OK(galerna_group_stats(peer->member.group, 0, &stats));
     return stats.messages_sent == MESSAGES + 1 && stats.messages_delivered == ALL;
 }
 
@@ -79,35 +79,35 @@ static void send_all(peer_t *peer)
         galerna_mode_t mode = i % 2 == 0 ? GALERNA_MODE_SAFE : GALERNA_MODE_ORDERED;
         memset(bytes, (int)(i + peer->id), sizeof bytes);
         if (i % 3 == 0) {
-            OK(galerna_send(peer->member.group, 0, mode, bytes, length, LONG_MS));
+            OK(galerna_group_send(peer->member.group, 0, mode, bytes, length, LONG_MS));
             continue;
         }
         galerna_reservation_t reservation = {.size = sizeof reservation};
-        OK(galerna_reserve(peer->member.group, 0, length, LONG_MS, &reservation));
+        OK(galerna_group_reserve(peer->member.group, 0, length, LONG_MS, &reservation));
         memcpy(reservation.data, bytes, length);
         if (i % 10 == 1) {
-            OK(galerna_abandon(peer->member.group, &reservation));
-            OK(galerna_reserve(peer->member.group, 0, length, LONG_MS, &reservation));
+            OK(galerna_group_abandon(peer->member.group, &reservation));
+            OK(galerna_group_reserve(peer->member.group, 0, length, LONG_MS, &reservation));
             memcpy(reservation.data, bytes, length);
         }
-        OK(galerna_commit(peer->member.group, &reservation, mode));
+        OK(galerna_group_commit(peer->member.group, &reservation, mode));
     }
 }
 
 static void *run(void *context)
 {
     peer_t *peer = context;
-    galerna_stats_t stats = {.size = sizeof stats};
+    galerna_group_stats_t stats = {.size = sizeof stats};
     galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = deliver, .stopped = stopped, .context = peer};
     CHECK(pthread_mutex_init(&peer->member.lock, NULL) == 0);
     peer->member.drive = peer->drive;
     OK(join(peer->toml, peer->id, &callbacks, peer->drive, &peer->member.group));
     send_all(peer);
     member_wait(&peer->member, all_delivered, peer);
-    OK(galerna_flush(peer->member.group, 0, 0, LONG_MS));
-    OK(galerna_flush(peer->member.group, 0, 1, LONG_MS));
+    OK(galerna_group_flush(peer->member.group, 0, 0, LONG_MS));
+    OK(galerna_group_flush(peer->member.group, 0, 1, LONG_MS));
     member_wait(&peer->member, all_counted, peer);
-    OK(galerna_stats(peer->member.group, 0, &stats));
+    OK(galerna_group_stats(peer->member.group, 0, &stats));
     CHECK(stats.bytes_delivered > stats.bytes_sent && stats.passes > 0 && stats.fabric_writes_posted > 0);
     atomic_fetch_add(peer->finished, 1);
     member_wait(&peer->member, all_finished, peer);

@@ -30,8 +30,8 @@ static void group_calls(things_t *things)
 {
     galerna_group_t *group = things->group;
     galerna_reservation_t reservation = {.size = sizeof reservation}, open = things->open;
-    galerna_stats_t stats = {.size = sizeof stats};
-    galerna_frontiers_t frontiers = {.size = sizeof frontiers};
+    galerna_group_stats_t stats = {.size = sizeof stats};
+    galerna_group_frontiers_t frontiers = {.size = sizeof frontiers};
     galerna_view_t view = {.size = sizeof view};
     galerna_version_t version;
     galerna_log_t *log;
@@ -39,33 +39,33 @@ static void group_calls(things_t *things)
     size_t bytes;
     int fd;
     for (int i = 0; i < 100; i++) {
-        FORKED(galerna_send(group, 0, GALERNA_MODE_SAFE, "the child's", 11, LONG_MS));
-        FORKED(galerna_send(group, 0, GALERNA_MODE_ORDERED, "the child's", 11, 0));
+        FORKED(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "the child's", 11, LONG_MS));
+        FORKED(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, "the child's", 11, 0));
     }
     expect_text("forked");
-    FORKED(galerna_reserve(group, 0, 8, LONG_MS, &reservation));
+    FORKED(galerna_group_reserve(group, 0, 8, LONG_MS, &reservation));
     CHECK(reservation.data == NULL);
-    FORKED(galerna_commit(group, &open, GALERNA_MODE_SAFE));
-    FORKED(galerna_abandon(group, &open));
-    FORKED(galerna_flush(group, 0, 0, LONG_MS));
-    FORKED(galerna_stats(group, 0, &stats));
-    FORKED(galerna_frontiers(group, 0, &frontiers));
-    FORKED(galerna_wait_durable(group, 0, 0, LONG_MS));
-    FORKED(galerna_wait_past(group, 0, 0, LONG_MS));
-    FORKED(galerna_persist(group, 0, LONG_MS));
-    FORKED(galerna_checkpoint(group, 0, LONG_MS, &version));
-    FORKED(galerna_trim_log(group, 0, things->first));
+    FORKED(galerna_group_commit(group, &open, GALERNA_MODE_SAFE));
+    FORKED(galerna_group_abandon(group, &open));
+    FORKED(galerna_group_flush(group, 0, 0, LONG_MS));
+    FORKED(galerna_group_stats(group, 0, &stats));
+    FORKED(galerna_group_frontiers(group, 0, &frontiers));
+    FORKED(galerna_group_wait_durable(group, 0, 0, LONG_MS));
+    FORKED(galerna_group_wait_closed(group, 0, 0, LONG_MS));
+    FORKED(galerna_group_persist(group, 0, LONG_MS));
+    FORKED(galerna_group_checkpoint(group, 0, LONG_MS, &version));
+    FORKED(galerna_group_trim_log(group, 0, things->first));
     FORKED(galerna_group_log(group, 0, &log));
     FORKED(galerna_group_member(group, &member));
     FORKED(galerna_group_fault(group, 2, NULL, 0, &bytes));
-    FORKED(galerna_max_message(group, 0, &bytes));
+    FORKED(galerna_group_max_message(group, 0, &bytes));
     FORKED(galerna_group_view(group, &view));
-    FORKED(galerna_fd(group, &fd));
-    FORKED(galerna_dispatch(group));
-    FORKED(galerna_leave(group, LONG_MS));
+    FORKED(galerna_group_fd(group, &fd));
+    FORKED(galerna_group_dispatch(group));
+    FORKED(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     OK(galerna_group_free(group));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_dispatch(group));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_dispatch(group));
     galerna_view_free(&things->view);
 }
 
@@ -159,8 +159,8 @@ static void fork_between(galerna_drive_t drive)
     CHECK(pthread_create(&thread, NULL, join_second, &second) == 0);
     member_join(&first, toml, 1, drive);
     things.group = first.group;
-    OK(galerna_send(first.group, 0, GALERNA_MODE_DURABLE, "before", 6, LONG_MS));
-    OK(galerna_persist(first.group, 0, LONG_MS));
+    OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "before", 6, LONG_MS));
+    OK(galerna_group_persist(first.group, 0, LONG_MS));
     CHECK(pthread_join(thread, NULL) == 0);
 
     OK(galerna_config_from_toml(toml, &things.config));
@@ -172,7 +172,7 @@ static void fork_between(galerna_drive_t drive)
     OK(galerna_log_get(things.log, things.first, &things.entry));
     OK(galerna_log_iterate(things.log, NULL, &things.iter));
     OK(galerna_log_checkpoint_begin(things.log, things.first, 1, &things.writer));
-    OK(galerna_reserve(first.group, 0, 8, LONG_MS, &things.open));
+    OK(galerna_group_reserve(first.group, 0, 8, LONG_MS, &things.open));
     memcpy(things.open.data, "parent's", 8);
 
     fflush(NULL);
@@ -190,10 +190,10 @@ static void fork_between(galerna_drive_t drive)
     }
     wait_for(child);
 
-    OK(galerna_commit(first.group, &things.open, GALERNA_MODE_SAFE));
+    OK(galerna_group_commit(first.group, &things.open, GALERNA_MODE_SAFE));
     for (unsigned i = 0; i < 20; i++) {
-        OK(galerna_send(first.group, 0, GALERNA_MODE_DURABLE, "after", 5, LONG_MS));
-        OK(galerna_send(second.member.group, 0, GALERNA_MODE_DURABLE, "after, too", 10, LONG_MS));
+        OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "after", 5, LONG_MS));
+        OK(galerna_group_send(second.member.group, 0, GALERNA_MODE_DURABLE, "after, too", 10, LONG_MS));
     }
     member_wait(&first, has_all, &first);
     member_wait(&second.member, has_all, &second.member);

@@ -12,11 +12,11 @@ static atomic_uint used;
 
 static void deliver(void *context, const galerna_message_t *message)
 {
-    galerna_stats_t stats = {.size = sizeof stats};
+    galerna_group_stats_t stats = {.size = sizeof stats};
     (void)message;
     /* The context belongs to the group of this round, and is valid until the group's handle is freed. */
     CHECK(atomic_load((atomic_int *)context) == 1);
-    galerna_result_t result = galerna_stats(atomic_load(&current), 0, &stats);
+    galerna_result_t result = galerna_group_stats(atomic_load(&current), 0, &stats);
     CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
 }
 
@@ -26,12 +26,12 @@ static void *use(void *context)
     while (!atomic_load(&done)) {
         galerna_reservation_t reservation = {.size = sizeof reservation};
         galerna_group_t *group = atomic_load(&current);
-        galerna_result_t result = galerna_reserve(group, 0, 64, 10, &reservation);
+        galerna_result_t result = galerna_group_reserve(group, 0, 64, 10, &reservation);
         CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE || result == GALERNA_ERR_LEFT ||
               result == GALERNA_ERR_TIMED_OUT);
         if (result == GALERNA_OK) {
             /* The bytes are not accessed, because freeing the group may unmap them. */
-            result = galerna_commit(group, &reservation, GALERNA_MODE_ORDERED);
+            result = galerna_group_commit(group, &reservation, GALERNA_MODE_ORDERED);
             CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
             atomic_fetch_add(&used, 1);
         }
@@ -39,7 +39,7 @@ static void *use(void *context)
         result = galerna_group_view(group, &view);
         CHECK(result == GALERNA_OK ? view.member_count == 1 && view.members[0] == 1 : result == GALERNA_ERR_HANDLE);
         galerna_view_free(&view);
-        result = galerna_flush(group, 0, 0, 5);
+        result = galerna_group_flush(group, 0, 0, 5);
         CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE || result == GALERNA_ERR_LEFT ||
               result == GALERNA_ERR_TIMED_OUT);
     }
@@ -56,7 +56,7 @@ static void round_of(galerna_drive_t drive)
     OK(join(toml, 1, &callbacks, drive, &group));
     atomic_store(&current, group);
     while (atomic_load(&used) < before + 20) {
-        galerna_flush(group, 0, 0, 5);
+        galerna_group_flush(group, 0, 0, 5);
     }
     OK(galerna_group_free(group));
     /* From here on no callback of this group may run. */

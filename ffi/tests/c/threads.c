@@ -38,7 +38,7 @@ static void *flush(void *context)
 {
     member_t *member = context;
     atomic_store(&begun, true);
-    galerna_result_t result = galerna_flush(member->group, 0, 0, LONG_MS);
+    galerna_result_t result = galerna_group_flush(member->group, 0, 0, LONG_MS);
     CHECK(result == GALERNA_ERR_LEFT || result == GALERNA_ERR_HANDLE);
     /* The cancellation takes effect after the call. */
     pthread_testcancel();
@@ -55,7 +55,7 @@ static void a_cancelled_thread_leaves_nothing_behind(galerna_drive_t drive)
     struct timespec moment = {.tv_nsec = 100000000};
     member_join(&member, toml, 1, drive);
     /* The open reservation delays the flush. */
-    OK(galerna_reserve(member.group, 0, 8, LONG_MS, &open));
+    OK(galerna_group_reserve(member.group, 0, 8, LONG_MS, &open));
     atomic_store(&begun, false);
     CHECK(pthread_create(&thread, NULL, flush, &member) == 0);
     while (!atomic_load(&begun)) {
@@ -83,7 +83,7 @@ static void *dispatch_on(void *group)
 {
     galerna_result_t result;
     do {
-        result = galerna_dispatch(group);
+        result = galerna_group_dispatch(group);
     } while (result == GALERNA_OK || result == GALERNA_ERR_WOULD_BLOCK);
     CHECK(result == GALERNA_ERR_LEFT);
     return NULL;
@@ -93,7 +93,7 @@ static void *send_on(void *group)
 {
     galerna_result_t result;
     do {
-        result = galerna_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 1000);
+        result = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 1000);
     } while (result == GALERNA_OK || result == GALERNA_ERR_TIMED_OUT);
     CHECK(result == GALERNA_ERR_LEFT);
     return NULL;
@@ -111,7 +111,7 @@ static void a_leave_beside_a_busy_dispatch(void)
     CHECK(pthread_create(&dispatches, NULL, dispatch_on, group) == 0);
     CHECK(pthread_create(&sends, NULL, send_on, group) == 0);
     nanosleep(&moment, NULL);
-    OK(galerna_leave(group, LONG_MS));
+    OK(galerna_group_leave(group, LONG_MS));
     CHECK(pthread_join(dispatches, NULL) == 0);
     CHECK(pthread_join(sends, NULL) == 0);
     OK(galerna_group_free(group));

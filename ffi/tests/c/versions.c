@@ -56,20 +56,20 @@ static void untouched(const unsigned char *guard)
 static void outputs(galerna_group_t *group)
 {
     GUARDED(galerna_view_t, now);
-    GUARDED(galerna_stats_t, stats);
-    GUARDED(galerna_frontiers_t, frontiers);
+    GUARDED(galerna_group_stats_t, stats);
+    GUARDED(galerna_group_frontiers_t, frontiers);
     OK(galerna_group_view(group, &now.it));
     CHECK(now.it.size == sizeof now.it && now.it.member_count == 1 && now.it.members[0] == 1);
     /* The counters may be some passes of the engine old. */
     for (int i = 0; i < 100000; i++) {
-        OK(galerna_stats(group, 0, &stats.it));
+        OK(galerna_group_stats(group, 0, &stats.it));
         if (stats.it.messages_sent > 0) {
             break;
         }
-        OK(galerna_flush(group, 0, 0, LONG_MS));
+        OK(galerna_group_flush(group, 0, 0, LONG_MS));
     }
     CHECK(stats.it.size == sizeof stats.it && stats.it.messages_sent == 1 && stats.it.bytes_sent == 5);
-    OK(galerna_frontiers(group, 0, &frontiers.it));
+    OK(galerna_group_frontiers(group, 0, &frontiers.it));
     CHECK(frontiers.it.size == sizeof frontiers.it && frontiers.it.stable == 0);
 #ifdef NEWER
     CHECK(now.it.added == 0 && stats.it.added == 0 && frontiers.it.added == 0);
@@ -94,16 +94,16 @@ int main(int argc, char **argv)
     OK(galerna_config_from_toml(toml, &config));
 #ifdef NEWER
     callbacks.added = 1;
-    CHECK(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group) == GALERNA_ERR_ARGUMENT);
+    CHECK(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group) == GALERNA_ERR_ARGUMENT);
     CHECK(strstr(galerna_last_error(), "newer version") != NULL);
     callbacks.added = 0;
 #endif
-    OK(galerna_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
+    OK(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     galerna_config_free(config);
-    OK(galerna_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS));
-    OK(galerna_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS));
+    OK(galerna_group_flush(group, 0, 0, LONG_MS));
     outputs(group);
-    OK(galerna_leave(group, LONG_MS));
+    OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     CHECK(delivered == 1 && views >= 1);
     return 0;

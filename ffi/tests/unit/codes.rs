@@ -1,7 +1,7 @@
 //! Tests of the result codes of log errors, and of the texts of all codes.
 
 use crate::failure::code_of;
-use crate::result::{galerna_result_t::*, galerna_strerror};
+use crate::result::{galerna_result_name, galerna_result_t::*, galerna_strerror};
 use engine::Error;
 use engine::Version;
 use std::collections::HashSet;
@@ -40,4 +40,21 @@ fn every_number_has_a_text_of_its_own() {
     assert_eq!(texts.len(), 34);
     assert_eq!(describe(36), none);
     assert_eq!(describe(GALERNA_ERR_LOG_ORDER as i32), c"the record does not follow the log's last one");
+}
+
+/// The header lists each name with its number.
+#[test]
+fn the_names_are_those_of_the_header() {
+    let header = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../include/galerna.h")).unwrap();
+    let listed: Vec<(&str, i32)> = header
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
+        .filter(|(name, _)| *name == "GALERNA_OK" || name.starts_with("GALERNA_ERR_"))
+        .map(|(name, number)| (name, number.parse().unwrap()))
+        .collect();
+    assert_eq!(listed.len(), 34);
+    for (name, number) in listed {
+        // SAFETY: a static string.
+        assert_eq!(unsafe { CStr::from_ptr(galerna_result_name(number)) }.to_str(), Ok(name));
+    }
 }
