@@ -103,6 +103,11 @@
 #define GALERNA_WAIT_FOREVER UINT32_MAX
 
 /**
+ * All members, as the `copies` of galerna_group_flush().
+ */
+#define GALERNA_COPIES_ALL UINT32_MAX
+
+/**
  * The result of a call: GALERNA_OK, or the reason for which the call had no effect.
  *
  * The numbers never change, and no number is ever reused. Any call may also return GALERNA_ERR_INTERNAL, and in a
@@ -520,12 +525,22 @@ typedef struct galerna_message_t {
    * Number of the view in which the message is delivered.
    */
   uint64_t view;
+  /**
+   * The ticket that sending it gave, if this process has sent it in its present life; otherwise 0.
+   */
+  uint64_t ticket;
+  /**
+   * In a group with a log: the time of the message's record, in nanoseconds since 1970; otherwise 0. A
+   * GALERNA_MODE_FIFO message that overtakes others has the time at which it was sent, and its record may have a later
+   * one.
+   */
+  uint64_t time_ns;
 } galerna_message_t;
 
 /**
  * A view: the members of the group, and the changes since the previous view.
  *
- * All members are notified of a view between the same two messages. All fields except `rank` have the same values at
+ * All members are notified of a view between the same two messages. All fields except `rank` and `addresses` have the same values at
  * every member.
  *
  * Each list consists of a pointer to member ids and their count. The pointers are never NULL. In a callback they are
@@ -593,6 +608,11 @@ typedef struct galerna_view_t {
    * Number of ids in `failed`.
    */
   size_t failed_count;
+  /**
+   * The addresses of the members, as many as `members` and in the same order: zero-terminated strings, empty where
+   * this process does not know the address. They may differ from member to member.
+   */
+  const char *const *addresses;
 } galerna_view_t;
 
 /**
@@ -721,6 +741,20 @@ typedef struct galerna_callbacks_t {
 } galerna_callbacks_t;
 
 /**
+ * A part of a message.
+ */
+typedef struct galerna_part_t {
+  /**
+   * The bytes. May be NULL when `length` is 0.
+   */
+  const void *data;
+  /**
+   * Number of bytes.
+   */
+  size_t length;
+} galerna_part_t;
+
+/**
  * Ring bytes to be filled in place.
  *
  * galerna_group_commit() sends them, galerna_group_abandon() gives them up. Every reservation must end with one of
@@ -831,6 +865,29 @@ typedef struct galerna_group_stats_t {
    */
   uint64_t fabric_doorbells;
 } galerna_group_stats_t;
+
+/**
+ * The space of this member's ring. With it a sender can control its own rate.
+ */
+typedef struct galerna_group_ring_t {
+  /**
+   * Set it to sizeof(galerna_group_ring_t).
+   */
+  size_t size;
+  /**
+   * Size of the ring in bytes.
+   */
+  uint64_t ring_bytes;
+  /**
+   * Bytes that no message occupies. A message takes its payload, rounded up to 8 bytes, and a header of 8 bytes, in a
+   * group with a log of 16.
+   */
+  uint64_t free_bytes;
+  /**
+   * 1 if a message was refused, or had to wait, since space was last freed; otherwise 0.
+   */
+  uint64_t is_short;
+} galerna_group_ring_t;
 
 /**
  * The progress of a group with a log, as this member knows it.
@@ -1240,13 +1297,15 @@ const char *galerna_mode_name(galerna_mode_t mode);
 /**
  * Sends a copy of `length` bytes as one message.
  *
- * Returns when the message is accepted, not when it is delivered. To wait for delivery see galerna_group_flush().
+ * Returns when the message is accepted, not when it is delivered. To wait for that, see galerna_group_wait().
  *
  * - `subgroup`: its number. Subgroup 0 contains every member.
  * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
  * - `data`: the bytes. May be NULL when `length` is 0. Not kept after the call.
  * - `timeout_ms`: how long to wait while the ring is full, in milliseconds. 0 does not wait. Inside a callback it
  *   counts as 0.
+ * - `ticket`: receives the message's ticket, for galerna_group_wait(); the delivery of the message here carries it, too.
+ *   At least 1; 0 after an error. May be NULL.
  *
  * May be called from any thread. Messages of one thread are sent in the order of its calls.
  *
@@ -1260,25 +1319,69 @@ galerna_result_t galerna_group_send(struct galerna_group_t *group,
                                     galerna_mode_t mode,
                                     const void *data,
                                     size_t length,
+                                    uint32_t timeout_ms,
+                                    uint64_t *ticket);
+
+/**
+ * Sends a copy of several parts, one after another, as one message.
+ *
+ * Like galerna_group_send(), except for the data:
+ *
+ * - `parts`: the parts. May be NULL when `part_count` is 0. Not kept after the call.
+ * - `part_count`: number of parts.
+ *
+ * May be called from any thread.
+ *
+ * Errors: those of galerna_group_send().
+ */
+galerna_result_t galerna_group_sendv(struct galerna_group_t *group,
+                                     uint16_t subgroup,
+                                     galerna_mode_t mode,
+                                     const struct galerna_part_t *parts,
+                                     size_t part_count,
+                                     uint32_t timeout_ms,
+                                     uint64_t *ticket);
+
+/**
+ * Waits until a message of this process has been delivered here, or is durable.
+ *
+ * With it a server can answer its client.
+ *
+ * - `subgroup`: the subgroup of the message.
+ * - `ticket`: from galerna_group_send(), galerna_group_sendv() or galerna_group_commit().
+ * - `until`: a galerna_until_t.
+ * - `timeout_ms`: how long to wait, in milliseconds. 0 only asks: GALERNA_ERR_TIMED_OUT means not yet.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (no galerna_until_t, or a ticket of 0), GALERNA_ERR_MISUSE (inside a
+ * callback; a ticket that no message has had so far; or GALERNA_UNTIL_DURABLE in a group without a log),
+ * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group. After
+ * the last two, other members may have been delivered the message.
+ */
+galerna_result_t galerna_group_wait(struct galerna_group_t *group,
+                                    uint16_t subgroup,
+                                    uint64_t ticket,
+                                    int32_t until,
                                     uint32_t timeout_ms);
 
 /**
- * Waits until `k` members have received all messages that this process has sent and all that were delivered here.
+ * Waits until enough members have received all messages that this process has sent and all that were delivered here.
  *
- * Then a crash of fewer than `k` members cannot lose any of these messages. An open reservation delays the call.
+ * Then a crash of fewer than `copies` members cannot lose any of these messages. An open reservation delays the call.
  *
  * - `subgroup`: its number. Subgroup 0 contains every member.
- * - `k`: the number of members, including this one. 0, or more than there are, means all members.
+ * - `copies`: the number of members, including this one. GALERNA_COPIES_ALL, or more than there are, means all members.
  * - `timeout_ms`: how long to wait, in milliseconds.
  *
  * May be called from any thread, but not inside a callback.
  *
- * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_MISUSE (inside a callback), GALERNA_ERR_TIMED_OUT,
- * GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT (`copies` is 0), GALERNA_ERR_MISUSE (inside a callback),
+ * GALERNA_ERR_TIMED_OUT, GALERNA_ERR_UNKNOWN_SUBGROUP, GALERNA_ERR_LEFT, and the error that stopped the group.
  */
 galerna_result_t galerna_group_flush(struct galerna_group_t *group,
                                      uint16_t subgroup,
-                                     size_t k,
+                                     uint32_t copies,
                                      uint32_t timeout_ms);
 
 /**
@@ -1310,6 +1413,7 @@ galerna_result_t galerna_group_reserve(struct galerna_group_t *group,
  *
  * - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
  * - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+ * - `ticket`: receives the message's ticket, as in galerna_group_send(). May be NULL.
  *
  * In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_group_reserve()
  * returns the error that stopped the group.
@@ -1323,7 +1427,8 @@ galerna_result_t galerna_group_reserve(struct galerna_group_t *group,
  */
 galerna_result_t galerna_group_commit(struct galerna_group_t *group,
                                       struct galerna_reservation_t *reservation,
-                                      galerna_mode_t mode);
+                                      galerna_mode_t mode,
+                                      uint64_t *ticket);
 
 /**
  * Abandons a reservation and clears it. Nothing is sent. Never waits.
@@ -1425,6 +1530,20 @@ void galerna_view_free(struct galerna_view_t *view);
 galerna_result_t galerna_group_stats(const struct galerna_group_t *group,
                                      uint16_t subgroup,
                                      struct galerna_group_stats_t *stats);
+
+/**
+ * Gets the space of this member's ring.
+ *
+ * - `subgroup`: its number. Subgroup 0 contains every member.
+ * - `ring`: receives the space. Its `size` must be set.
+ *
+ * May be called from any thread, also inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
+ */
+galerna_result_t galerna_group_ring(const struct galerna_group_t *group,
+                                    uint16_t subgroup,
+                                    struct galerna_group_ring_t *ring);
 
 /**
  * Gets the progress of a group.

@@ -58,7 +58,7 @@ pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verb
 pub use driver::Driver;
 pub use error::Error;
 pub use multicast::{Delivery, RingSpace, Stats};
-pub use shared::flush::Flush;
+pub use shared::wait::Wait;
 pub use types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until, Version};
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ mod common;
 use galerna::Version;
 use galerna::log::{Log, LogOptions};
 use galerna::{
-    Config, Delivery, Driver, Error, FabricKind, Flush, Group, LogConfig, Member, MemberId, Mode, Reservation,
-    SubgroupId,
+    Config, Delivery, Driver, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode, Reservation, SubgroupId,
+    Wait,
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -135,7 +135,7 @@ fn child(
     group: Group,
     driver: Option<Driver>,
     mut reservation: Reservation<'_>,
-    flush: Flush,
+    flush: Wait,
     own: Config,
 ) -> Result<(), String> {
     group_calls(&group)?;

@@ -148,6 +148,23 @@ pub(crate) unsafe fn bytes<'a>(name: &'static str, pointer: *const c_void, lengt
     }
 }
 
+/// Converts an array of `count` elements that C passed.
+///
+/// # Safety
+/// NULL, or memory of `count` initialised elements that do not change during `'a`.
+pub(crate) unsafe fn array<'a, T>(name: &'static str, pointer: *const T, count: usize) -> Result<&'a [T], Failure> {
+    let length = count.checked_mul(size_of::<T>()).ok_or(Failure::Argument(name, "has too many elements"))?;
+    check_bytes(name, pointer.cast(), length)?;
+    if count > 0 && !pointer.is_aligned() {
+        return Err(Failure::Argument(name, "is misaligned"));
+    }
+    match count {
+        0 => Ok(&[]),
+        // SAFETY: not NULL and aligned; the caller guarantees the rest.
+        _ => Ok(unsafe { std::slice::from_raw_parts(pointer, count) }),
+    }
+}
+
 /// Converts `length` bytes of C memory that the library fills. The bytes are set to zero first.
 ///
 /// # Safety

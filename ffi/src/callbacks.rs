@@ -7,7 +7,7 @@ use crate::reader::{self, galerna_reader_t};
 use crate::result::galerna_result_t;
 use crate::snapshot::{State, galerna_snapshot_t};
 use crate::thrown::{self, Thrown};
-use crate::view::{Ids, galerna_view_t};
+use crate::view::{Lists, galerna_view_t};
 use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -172,8 +172,8 @@ impl Functions {
 
     fn view(&self, view: &View) {
         if let Some(function) = self.others.view {
-            let ids = Ids::of(view);
-            let view = galerna_view_t::new(view, &ids, self.me);
+            let lists = Lists::of(view);
+            let view = galerna_view_t::new(view, &lists, self.me);
             // SAFETY: as in `deliver`.
             or_stop("view", || unsafe { function(self.others.context, &raw const view) });
         }
@@ -183,15 +183,33 @@ impl Functions {
 /// A callback that the engine made before the application had its handle, kept for later.
 enum Early {
     View(View),
-    Message { subgroup: SubgroupId, view: u64, sender: MemberId, sequence: u64, mode: Mode, payload: Vec<u8> },
+    Message(Box<Kept>),
     Durable(u64),
     Warned(MemberId, String),
 }
 
+/// A message that was delivered during the join.
+struct Kept {
+    subgroup: SubgroupId,
+    view: u64,
+    sender: MemberId,
+    sequence: u64,
+    mode: Mode,
+    time_ns: u64,
+    payload: Vec<u8>,
+}
+
 impl From<Delivery<'_>> for Early {
     fn from(delivery: Delivery<'_>) -> Early {
-        let Delivery { subgroup, view, sender, sequence, mode, payload } = delivery;
-        Early::Message { subgroup, view, sender, sequence, mode, payload: payload.to_vec() }
+        Early::Message(Box::new(Kept {
+            subgroup: delivery.subgroup,
+            view: delivery.view,
+            sender: delivery.sender,
+            sequence: delivery.sequence,
+            mode: delivery.mode,
+            time_ns: delivery.time_ns,
+            payload: delivery.payload.to_vec(),
+        }))
     }
 }
 
@@ -210,9 +228,19 @@ impl Joining {
         for early in self.early.try_iter() {
             match early {
                 Early::View(view) => self.functions.view(&view),
-                Early::Message { subgroup, view, sender, sequence, mode, payload } => {
-                    let payload = &payload;
-                    self.functions.deliver(Delivery { subgroup, view, sender, sequence, mode, payload });
+                Early::Message(kept) => {
+                    let Kept { subgroup, view, sender, sequence, mode, time_ns, payload } = &*kept;
+                    self.functions.deliver(Delivery {
+                        subgroup: *subgroup,
+                        view: *view,
+                        sender: *sender,
+                        sequence: *sequence,
+                        mode: *mode,
+                        // The process had no handle yet to send anything.
+                        ticket: None,
+                        time_ns: *time_ns,
+                        payload,
+                    });
                 }
                 Early::Durable(below) => self.functions.durable(below),
                 Early::Warned(member, what) => self.functions.warned(member, &what),

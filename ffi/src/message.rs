@@ -1,7 +1,7 @@
 //! `galerna_mode_t` and `galerna_message_t`.
 
 use crate::failure::Failure;
-use engine::{Delivery, Mode};
+use engine::{Delivery, Mode, Ticket};
 use std::ffi::{c_char, c_void};
 
 /// The condition under which a message is delivered. All modes share one order.
@@ -74,6 +74,12 @@ pub struct galerna_message_t {
     pub subgroup: u16,
     /// Number of the view in which the message is delivered.
     pub view: u64,
+    /// The ticket that sending it gave, if this process has sent it in its present life; otherwise 0.
+    pub ticket: u64,
+    /// In a group with a log: the time of the message's record, in nanoseconds since 1970; otherwise 0. A
+    /// GALERNA_MODE_FIFO message that overtakes others has the time at which it was sent, and its record may have a later
+    /// one.
+    pub time_ns: u64,
 }
 
 /// Converts a mode that C passed.
@@ -98,6 +104,8 @@ impl From<Delivery<'_>> for galerna_message_t {
             mode: delivery.mode.into(),
             subgroup: delivery.subgroup.0,
             view: delivery.view,
+            ticket: delivery.ticket.map_or(0, Ticket::get),
+            time_ns: delivery.time_ns,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::group::{self, galerna_group_t};
 use crate::message::{self, RawMode};
 use crate::result::galerna_result_t;
 use crate::send;
+use crate::send::TicketOut;
 use engine::multicast::Claim;
 use engine::{Error, SubgroupId};
 use std::ffi::c_void;
@@ -132,6 +133,7 @@ pub unsafe extern "C" fn galerna_group_reserve(
 ///
 /// - `reservation`: an open reservation, filled in by galerna_group_reserve() for this group.
 /// - `mode`: a galerna_mode_t, which determines when the message may be delivered.
+/// - `ticket`: receives the message's ticket, as in galerna_group_send(). May be NULL.
 ///
 /// In a group that has stopped, nothing is sent and the call returns GALERNA_OK. The next galerna_group_reserve()
 /// returns the error that stopped the group.
@@ -147,18 +149,22 @@ pub unsafe extern "C" fn galerna_group_commit(
     group: *mut galerna_group_t,
     reservation: *mut galerna_reservation_t,
     mode: RawMode,
+    ticket: *mut u64,
 ) -> galerna_result_t {
     border::call(|| {
+        // SAFETY: the C caller guarantees the documented requirements on `ticket`.
+        let out = unsafe { TicketOut::new(ticket)? };
         let mode = message::mode(mode)?;
         // SAFETY: the C caller guarantees the documented requirements on `reservation`.
         let (given, place) = unsafe { open(reservation)? };
         group::with(group, |member| {
             let (subgroup, claim) = given.claim(group)?;
             let committed = member.group.commit_claim(subgroup, claim, mode);
-            if matches!(committed, Ok(()) | Err(Error::Left)) {
+            if matches!(committed, Ok(_) | Err(Error::Left)) {
                 place.set(galerna_reservation_t::EMPTY);
             }
-            Ok(committed?)
+            out.set(committed?);
+            Ok(())
         })
     })
 }

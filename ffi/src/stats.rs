@@ -3,7 +3,7 @@
 use crate::border::{self, VersionedOut};
 use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
-use engine::{Stats, SubgroupId};
+use engine::{RingSpace, Stats, SubgroupId};
 
 /// Counters of one subgroup at this member, since the start.
 #[repr(C)]
@@ -90,6 +90,49 @@ pub unsafe extern "C" fn galerna_group_stats(
         let out = unsafe { VersionedOut::new("stats", stats)? };
         group::with(group, |member| {
             out.set(member.group.stats(SubgroupId(subgroup))?.into());
+            Ok(())
+        })
+    })
+}
+
+/// The space of this member's ring. With it a sender can control its own rate.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct galerna_group_ring_t {
+    /// Set it to sizeof(galerna_group_ring_t).
+    pub size: usize,
+    /// Size of the ring in bytes.
+    pub ring_bytes: u64,
+    /// Bytes that no message occupies. A message takes its payload, rounded up to 8 bytes, and a header of 8 bytes, in a
+    /// group with a log of 16.
+    pub free_bytes: u64,
+    /// 1 if a message was refused, or had to wait, since space was last freed; otherwise 0.
+    pub is_short: u64,
+}
+
+border::versioned_struct!(galerna_group_ring_t, min: ring_bytes, last: is_short);
+
+/// Gets the space of this member's ring.
+///
+/// - `subgroup`: its number. Subgroup 0 contains every member.
+/// - `ring`: receives the space. Its `size` must be set.
+///
+/// May be called from any thread, also inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_ARGUMENT, GALERNA_ERR_UNKNOWN_SUBGROUP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn galerna_group_ring(
+    group: *const galerna_group_t,
+    subgroup: u16,
+    ring: *mut galerna_group_ring_t,
+) -> galerna_result_t {
+    border::call(|| {
+        // SAFETY: the C caller guarantees the documented requirements on `ring`.
+        let out = unsafe { VersionedOut::new("ring", ring)? };
+        group::with(group, |member| {
+            let RingSpace { ring_bytes, free_bytes, short } = member.group.ring_space(SubgroupId(subgroup))?;
+            let size = size_of::<galerna_group_ring_t>();
+            out.set(galerna_group_ring_t { size, ring_bytes, free_bytes, is_short: u64::from(short) });
             Ok(())
         })
     })

@@ -5,11 +5,11 @@ use crate::group::{self, galerna_group_t};
 use crate::handle::Table;
 use crate::result::galerna_result_t;
 use engine::{MemberId, View};
-use std::ffi::c_void;
+use std::ffi::{CString, c_char, c_void};
 
 /// A view: the members of the group, and the changes since the previous view.
 ///
-/// All members are notified of a view between the same two messages. All fields except `rank` have the same values at
+/// All members are notified of a view between the same two messages. All fields except `rank` and `addresses` have the same values at
 /// every member.
 ///
 /// Each list consists of a pointer to member ids and their count. The pointers are never NULL. In a callback they are
@@ -50,20 +50,39 @@ pub struct galerna_view_t {
     pub failed: *const u32,
     /// Number of ids in `failed`.
     pub failed_count: usize,
+    /// The addresses of the members, as many as `members` and in the same order: zero-terminated strings, empty where
+    /// this process does not know the address. They may differ from member to member.
+    pub addresses: *const *const c_char,
 }
 
-border::versioned_struct!(galerna_view_t, min: rank, last: failed_count);
+border::versioned_struct!(galerna_view_t, min: rank, last: addresses);
 
-/// The ids that the views held by C programs point to.
-static VIEWS: Table<Ids> = Table::new("view", 5);
+/// The lists that the views held by C programs point to.
+static VIEWS: Table<Lists> = Table::new("view", 5);
 
-/// The ids of a view as C reads them: its five lists, one after another.
-pub(crate) struct Ids(Box<[u32]>);
+/// The lists of a view as C reads them.
+pub(crate) struct Lists {
+    /// The five lists of ids, one after another.
+    ids: Box<[u32]>,
+    /// Points into `texts`.
+    addresses: Box<[*const c_char]>,
+    _texts: Vec<CString>,
+}
 
-impl Ids {
-    pub(crate) fn of(view: &View) -> Ids {
-        let lists = [&view.members, &view.voters, &view.joined, &view.left, &view.failed];
-        Ids(lists.into_iter().flatten().map(|id| id.0).collect())
+// SAFETY: the pointers point into the strings of the same value, which nothing changes.
+unsafe impl Send for Lists {}
+// SAFETY: as above.
+unsafe impl Sync for Lists {}
+
+impl Lists {
+    pub(crate) fn of(view: &View) -> Lists {
+        let ids = [&view.members, &view.voters, &view.joined, &view.left, &view.failed];
+        // An address with a zero byte cannot be in a configuration.
+        let texts = view.addresses.iter().map(|address| CString::new(address.as_str()).unwrap_or_default());
+        let texts: Vec<CString> = texts.collect();
+        // Moving a string does not move its bytes.
+        let addresses = texts.iter().map(|text| text.as_ptr()).collect();
+        Lists { ids: ids.into_iter().flatten().map(|id| id.0).collect(), addresses, _texts: texts }
     }
 }
 
@@ -83,13 +102,14 @@ impl galerna_view_t {
         left_count: 0,
         failed: std::ptr::null(),
         failed_count: 0,
+        addresses: std::ptr::null(),
         private_handle: std::ptr::null_mut(),
     };
 
-    /// Makes the view as member `me` sees it. It points into `ids`, which were made from it, and is valid as long as
+    /// Makes the view as member `me` sees it. It points into `lists`, which were made from it, and is valid as long as
     /// they are.
-    pub(crate) fn new(view: &View, Ids(ids): &Ids, me: MemberId) -> galerna_view_t {
-        let (members, rest) = ids.split_at(view.members.len());
+    pub(crate) fn new(view: &View, lists: &Lists, me: MemberId) -> galerna_view_t {
+        let (members, rest) = lists.ids.split_at(view.members.len());
         let (voters, rest) = rest.split_at(view.voters.len());
         let (joined, rest) = rest.split_at(view.joined.len());
         let (left, failed) = rest.split_at(view.left.len());
@@ -106,6 +126,7 @@ impl galerna_view_t {
             left_count: left.len(),
             failed: failed.as_ptr(),
             failed_count: failed.len(),
+            addresses: lists.addresses.as_ptr(),
             ..galerna_view_t::EMPTY
         }
     }
@@ -130,10 +151,10 @@ pub unsafe extern "C" fn galerna_group_view(
         out.set(galerna_view_t::EMPTY);
         group::with(group, |member| {
             let view = member.group.view();
-            let ids = Ids::of(&view);
-            // Moving the ids into the table does not change their address, because they are in a box.
-            let mut filled = galerna_view_t::new(&view, &ids, member.group.member());
-            filled.private_handle = VIEWS.insert(ids)?;
+            let lists = Lists::of(&view);
+            // Moving the lists into the table does not change their address, because they are in a box.
+            let mut filled = galerna_view_t::new(&view, &lists, member.group.member());
+            filled.private_handle = VIEWS.insert(lists)?;
             out.set(filled);
             Ok(())
         })

@@ -10,7 +10,7 @@ use crate::shared::snapshot::Snapshot;
 use crate::thread;
 use crate::types::SubgroupId;
 use crate::types::Version;
-use crate::{Flush, Group};
+use crate::{Group, Wait};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
@@ -73,10 +73,10 @@ impl Group {
     }
 
     /// Begins a [`Group::persist`]; the caller can check later whether it is done.
-    pub fn start_persist(&self, subgroup: SubgroupId) -> Result<Flush, Error> {
+    pub fn start_persist(&self, subgroup: SubgroupId) -> Result<Wait, Error> {
         self.log(subgroup)?;
         self.shared.check_open()?;
-        Ok(Flush::persisted(&self.shared, self.ring(subgroup)?.next_ticket()))
+        Ok(Wait::persisted(&self.shared, self.ring(subgroup)?.next_ticket()))
     }
 
     /// A reader of this member's log on disk.

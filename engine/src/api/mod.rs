@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::multicast::{Claim, RingSpace, SendRing, Stats};
-use crate::shared::flush::Flush;
+use crate::shared::wait::Wait;
 use crate::shared::{Shared, after};
 use crate::thread;
 use crate::types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until};
@@ -184,21 +184,20 @@ impl Group {
     /// The reason why the group stopped, or [`Error::Left`], if it ended before; the message may have been delivered at
     /// other members. [`Error::Misuse`] if no message has had this ticket so far.
     pub fn wait(&self, subgroup: SubgroupId, ticket: Ticket, until: Until, timeout: Duration) -> Result<(), Error> {
+        self.start_wait(subgroup, ticket, until)?.wait(timeout)
+    }
+
+    /// Begins a wait for a message; the caller can check later whether it is over. Errors are those of [`Group::wait`].
+    pub fn start_wait(&self, subgroup: SubgroupId, ticket: Ticket, until: Until) -> Result<Wait, Error> {
         let ring = self.ring(subgroup)?;
         if ring.is_future(ticket) {
             return Err(Error::Misuse("no message of this process has had this ticket so far"));
         }
         match until {
-            Until::Delivered if ring.has_delivered(ticket) => Ok(()),
-            Until::Delivered if self.shared.in_callback() => {
-                Err(Error::WouldBlock("a delivery cannot be waited for in a callback"))
-            }
-            Until::Delivered => {
-                self.shared.wait_for_progress("waiting for a delivery", timeout, || ring.has_delivered(ticket))
-            }
+            Until::Delivered => Ok(Wait::delivered(&self.shared, ring, ticket)),
             Until::Durable => {
                 self.check_logs()?;
-                Flush::durable(&self.shared, ring.after(ticket)).wait(timeout)
+                Ok(Wait::durable(&self.shared, ring.after(ticket)))
             }
         }
     }
@@ -215,7 +214,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Error::Misuse`] for [`Copies::AtLeast`] 0.
-    pub fn start_flush(&self, subgroup: SubgroupId, copies: Copies) -> Result<Flush, Error> {
+    pub fn start_flush(&self, subgroup: SubgroupId, copies: Copies) -> Result<Wait, Error> {
         let ring = self.ring(subgroup)?;
         self.shared.check_open()?;
         if copies == Copies::AtLeast(0) {
@@ -223,7 +222,7 @@ impl Group {
                 "a flush to at least 0 members waits for nothing: ask for 1 or more, or for all",
             ));
         }
-        Ok(Flush::received(&self.shared, copies, ring.next_ticket()))
+        Ok(Wait::received(&self.shared, copies, ring.next_ticket()))
     }
 
     /// The present state of this member's ring.

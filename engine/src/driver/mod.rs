@@ -267,7 +267,8 @@ impl Driver {
         app.report_faults(node, !changes.is_empty());
         app.report_warnings(node);
         for change in changes {
-            let view = Arc::new(View::new(&change));
+            let address_of = |peer| join_service.place(peer).map(|place| place.address);
+            let view = Arc::new(View::new(&change, address_of));
             shared.lock().note_departures(&view, shared.me);
             join_service.begin(&change);
             join_service.show_sources(app, newcomer.gate(), &change.view);

@@ -2,7 +2,7 @@
 
 use super::app::App;
 use crate::node::Node;
-use crate::shared::flush::Pending;
+use crate::shared::wait::Pending;
 
 /// Number of flushes to check before the engine checks how long the pass has lasted.
 const FLUSHES_PER_LOOK: usize = 64;

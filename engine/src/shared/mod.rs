@@ -1,12 +1,12 @@
 //! The data that the handles of a group share with its driver.
 
 pub(crate) mod bell;
-pub(crate) mod flush;
 pub(crate) mod founders;
 pub(crate) mod pulse;
 pub(crate) mod requests;
 pub(crate) mod snapshot;
 mod state;
+pub(crate) mod wait;
 
 use crate::error::Error;
 use crate::log::Log;

@@ -1,7 +1,7 @@
 //! The part of the shared state that changes seldom and is under a lock.
 
-use super::flush::Pending;
 use super::requests::{CheckpointRequest, PeerRequest};
+use super::wait::Pending;
 use crate::app::{Frontiers, View};
 use crate::error::Error;
 use crate::meet::questions::Place;

@@ -198,7 +198,7 @@ static void join(const options_t *options, counter_t *counter)
 
 static void say(const counter_t *counter, char what)
 {
-    check(galerna_group_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS), "send");
+    check(galerna_group_send(counter->group, SUBGROUP, GALERNA_MODE_SAFE, &what, 1, TIMEOUT_MS, NULL), "send");
 }
 
 static void increment(const counter_t *counter, const options_t *options)

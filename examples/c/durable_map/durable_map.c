@@ -195,7 +195,7 @@ static void put(store_t *store, const char *text)
     pthread_mutex_lock(&store->lock);
     store->waiting = true;
     pthread_mutex_unlock(&store->lock);
-    check(galerna_group_commit(store->group, &message, GALERNA_MODE_DURABLE), "put");
+    check(galerna_group_commit(store->group, &message, GALERNA_MODE_DURABLE, NULL), "put");
     pthread_mutex_lock(&store->lock);
     while (store->waiting && !store->stopped) {
         pthread_cond_wait(&store->changed, &store->lock);

@@ -148,7 +148,7 @@ static void send_line(galerna_group_t *group, const char *text, size_t length)
     galerna_reservation_t reservation = {.size = sizeof reservation};
     check(galerna_group_reserve(group, SUBGROUP, length, TIMEOUT_MS, &reservation), "reserve");
     memcpy(reservation.data, text, length);
-    check(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE), "commit");
+    check(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL), "commit");
 }
 
 /* The member with the rank `i modulo the number of members` sends line i. */

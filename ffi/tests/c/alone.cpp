@@ -48,7 +48,7 @@ int main()
     }
     galerna_config_free(config);
     for (int i = 0; i < 100; i++) {
-        if (galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000) != GALERNA_OK) {
+        if (galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, 1000, NULL) != GALERNA_OK) {
             return failed("send");
         }
     }

@@ -33,13 +33,13 @@ static void no_group(galerna_group_t *group)
     size_t size;
     uint32_t id;
     int fd;
-    EXPECT(GALERNA_ERR_HANDLE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_reserve(group, 0, 1, 0, &reservation));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_abandon(group, &reservation));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_fd(group, &fd));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_dispatch(group));
-    EXPECT(GALERNA_ERR_HANDLE, galerna_group_flush(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_HANDLE, galerna_group_flush(group, 0, GALERNA_COPIES_ALL, 0));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_stats(group, 0, &stats));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_view(group, &view));
     CHECK(view.members == NULL && view.member_count == 0);
@@ -110,8 +110,8 @@ static void former_callbacks(void)
     memcpy(callbacks, &IGNORE, size);
     callbacks->size = size;
     OK(join(toml, 1, callbacks, GALERNA_DRIVE_THREAD, &group));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
+    OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     free(callbacks);
@@ -268,20 +268,20 @@ static void no_log(galerna_group_t *group)
 static void sends(galerna_group_t *group)
 {
     static const char bytes[4001];
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0, NULL));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, 0, NULL));
     expect_text("log");
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)4, "x", 1, 0));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)-1, "x", 1, 0));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0));
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)4, "x", 1, 0, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_send(group, 0, (galerna_mode_t)-1, "x", 1, 0, NULL));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_send(group, 7, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0, NULL));
     expect_text("4001");
-    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, SIZE_MAX, LONG_MS));
-    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_flush(group, 7, 0, 0));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 0, LONG_MS));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4000, LONG_MS));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_FIFO, "x", 1, LONG_MS));
-    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_send(group, 0, GALERNA_MODE_SAFE, bytes, SIZE_MAX, LONG_MS, NULL));
+    EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_flush(group, 7, GALERNA_COPIES_ALL, 0));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, NULL, 0, LONG_MS, NULL));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, bytes, 4000, LONG_MS, NULL));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_FIFO, "x", 1, LONG_MS, NULL));
+    OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
 }
 
 /* A reservation with any one byte changed must be refused. */
@@ -290,7 +290,7 @@ static void corrupted(galerna_group_t *group, const galerna_reservation_t *open)
     for (size_t i = sizeof open->size; i < sizeof *open; i++) {
         galerna_reservation_t copy = *open;
         ((unsigned char *)&copy)[i] ^= 0x41;
-        EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE));
+        EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE, NULL));
         EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &copy));
     }
 }
@@ -300,11 +300,11 @@ static void reservations(galerna_group_t *group, galerna_group_t *other)
     galerna_reservation_t reservation = {.size = 0};
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_reserve(group, 0, 8, 0, NULL));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_reserve(group, 0, 8, 0, &reservation));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, NULL, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, NULL, GALERNA_MODE_SAFE, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_abandon(group, NULL));
     reservation.size = sizeof reservation;
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL));
     EXPECT(GALERNA_ERR_MESSAGE_TOO_LARGE, galerna_group_reserve(group, 0, 4001, 0, &reservation));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_reserve(group, 7, 8, 0, &reservation));
     CHECK(reservation.data == NULL);
@@ -313,20 +313,20 @@ static void reservations(galerna_group_t *group, galerna_group_t *other)
     CHECK(reservation.data != NULL && reservation.length == 24);
     memset(reservation.data, 'r', reservation.length);
     corrupted(group, &reservation);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(other, &reservation, GALERNA_MODE_SAFE));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, (galerna_mode_t)9));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(other, &reservation, GALERNA_MODE_SAFE, NULL));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_commit(group, &reservation, (galerna_mode_t)9, NULL));
     galerna_reservation_t copy = reservation;
-    OK(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    OK(galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL));
     CHECK(reservation.data == NULL && reservation.length == 0 && reservation.size == sizeof reservation);
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &reservation, GALERNA_MODE_SAFE, NULL));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &reservation));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_commit(group, &copy, GALERNA_MODE_SAFE, NULL));
 
     OK(galerna_group_reserve(group, 0, 0, LONG_MS, &reservation));
     CHECK(reservation.data != NULL && reservation.length == 0);
     OK(galerna_group_abandon(group, &reservation));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &reservation));
-    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
 }
 
 static void after_leave(galerna_group_t *group, galerna_drive_t drive)
@@ -338,9 +338,9 @@ static void after_leave(galerna_group_t *group, galerna_drive_t drive)
     galerna_result_t undriven = drive == GALERNA_DRIVE_THREAD ? GALERNA_ERR_MISUSE : GALERNA_ERR_LEFT;
     OK(galerna_group_leave(group, LONG_MS));
     EXPECT(GALERNA_ERR_LEFT, galerna_group_leave(group, LONG_MS));
-    EXPECT(GALERNA_ERR_LEFT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
     EXPECT(GALERNA_ERR_LEFT, galerna_group_reserve(group, 0, 1, LONG_MS, &reservation));
-    EXPECT(GALERNA_ERR_LEFT, galerna_group_flush(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     EXPECT(undriven, galerna_group_dispatch(group));
     EXPECT(undriven, galerna_group_fd(group, &fd));
     OK(galerna_group_stats(group, 0, &stats));
@@ -355,10 +355,10 @@ static void leave_with_open_reservation(galerna_group_t *group)
 {
     galerna_reservation_t open = {.size = sizeof open};
     OK(galerna_group_reserve(group, 0, 8, LONG_MS, &open));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
     OK(galerna_group_leave(group, 4000));
     memset(open.data, 1, open.length);
-    EXPECT(GALERNA_ERR_LEFT, galerna_group_commit(group, &open, GALERNA_MODE_SAFE));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_commit(group, &open, GALERNA_MODE_SAFE, NULL));
     CHECK(open.data == NULL);
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_abandon(group, &open));
 }
@@ -388,7 +388,7 @@ static void alone(const char *fabric, galerna_drive_t drive)
     CHECK(group != old);
     OK(galerna_group_free(old));
     no_group(old);
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
     leave_with_open_reservation(group);
     OK(galerna_group_free(group));
     OK(galerna_group_free(other));

@@ -122,7 +122,7 @@ int main(void)
     galerna_config_free(config);
     OK(galerna_group_max_message(group, 0, &most));
     CHECK(most == 4000);
-    OK(galerna_group_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_DURABLE, "x", 1, LONG_MS, NULL));
     OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     CHECK(delivered == 1);

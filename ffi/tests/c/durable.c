@@ -152,7 +152,7 @@ static void send_some(peer_t *peer, unsigned count)
         int length = snprintf(text, sizeof text, "%u.%u.%u", peer->life, (unsigned)peer->id, i);
         size_t bytes = (size_t)length + i * 7 % 400;
         if (i % 3 > 0) {
-            OK(galerna_group_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, bytes, LONG_MS));
+            OK(galerna_group_send(peer->member.group, 0, GALERNA_MODE_DURABLE, text, bytes, LONG_MS, NULL));
             continue;
         }
         galerna_reservation_t reservation = {.size = sizeof reservation};
@@ -163,7 +163,7 @@ static void send_some(peer_t *peer, unsigned count)
             OK(galerna_group_reserve(peer->member.group, 0, bytes, LONG_MS, &reservation));
         }
         memcpy(reservation.data, text, bytes);
-        OK(galerna_group_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE));
+        OK(galerna_group_commit(peer->member.group, &reservation, GALERNA_MODE_DURABLE, NULL));
     }
     OK(galerna_group_persist(peer->member.group, 0, GALERNA_WAIT_FOREVER));
     arrive(peer);

@@ -27,11 +27,11 @@ static void deliver(void *context, const galerna_message_t *message)
     if (peer->answered) {
         return;
     }
-    galerna_result_t sent = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "from a callback", 15, LONG_MS);
+    galerna_result_t sent = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "from a callback", 15, LONG_MS, NULL);
     CHECK(sent == GALERNA_OK || sent == GALERNA_ERR_WOULD_BLOCK);
     peer->answered = sent == GALERNA_OK;
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_dispatch(group));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_flush(group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_leave(group, LONG_MS));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_free(group));
     expect_text("callback");
@@ -79,7 +79,7 @@ static void send_all(peer_t *peer)
         galerna_mode_t mode = i % 2 == 0 ? GALERNA_MODE_SAFE : GALERNA_MODE_ORDERED;
         memset(bytes, (int)(i + peer->id), sizeof bytes);
         if (i % 3 == 0) {
-            OK(galerna_group_send(peer->member.group, 0, mode, bytes, length, LONG_MS));
+            OK(galerna_group_send(peer->member.group, 0, mode, bytes, length, LONG_MS, NULL));
             continue;
         }
         galerna_reservation_t reservation = {.size = sizeof reservation};
@@ -90,7 +90,7 @@ static void send_all(peer_t *peer)
             OK(galerna_group_reserve(peer->member.group, 0, length, LONG_MS, &reservation));
             memcpy(reservation.data, bytes, length);
         }
-        OK(galerna_group_commit(peer->member.group, &reservation, mode));
+        OK(galerna_group_commit(peer->member.group, &reservation, mode, NULL));
     }
 }
 
@@ -104,7 +104,7 @@ static void *run(void *context)
     OK(join(peer->toml, peer->id, &callbacks, peer->drive, &peer->member.group));
     send_all(peer);
     member_wait(&peer->member, all_delivered, peer);
-    OK(galerna_group_flush(peer->member.group, 0, 0, LONG_MS));
+    OK(galerna_group_flush(peer->member.group, 0, GALERNA_COPIES_ALL, LONG_MS));
     OK(galerna_group_flush(peer->member.group, 0, 1, LONG_MS));
     member_wait(&peer->member, all_counted, peer);
     OK(galerna_group_stats(peer->member.group, 0, &stats));

@@ -102,9 +102,9 @@ static void fault_is_told(galerna_group_t *group)
 /* Both remaining members send, and both deliver the messages in view 1. */
 static void goes_on(member_t *one, member_t *two)
 {
-    OK(galerna_group_send(one->group, 0, GALERNA_MODE_SAFE, "one", 3, LONG_MS));
-    OK(galerna_group_send(two->group, 0, GALERNA_MODE_SAFE, "two", 3, LONG_MS));
-    OK(galerna_group_flush(one->group, 0, 0, LONG_MS));
+    OK(galerna_group_send(one->group, 0, GALERNA_MODE_SAFE, "one", 3, LONG_MS, NULL));
+    OK(galerna_group_send(two->group, 0, GALERNA_MODE_SAFE, "two", 3, LONG_MS, NULL));
+    OK(galerna_group_flush(one->group, 0, GALERNA_COPIES_ALL, LONG_MS));
     member_wait(one, has_one_more, one);
     member_wait(two, has_one_more, two);
     CHECK(member_stop_code(one) == GALERNA_OK && member_stop_code(two) == GALERNA_OK);
@@ -137,7 +137,7 @@ static void the_others_go_on_without_a_member_that_leaves(galerna_drive_t drive)
     const galerna_drive_t drives[] = {drive, GALERNA_DRIVE_THREAD, GALERNA_DRIVE_THREAD};
     char *toml = make_config(fabric, 3, LONG_MS);
     gather(toml, members, drives, 3);
-    OK(galerna_group_send(members[0].group, 0, GALERNA_MODE_ORDERED, "last words", 10, LONG_MS));
+    OK(galerna_group_send(members[0].group, 0, GALERNA_MODE_ORDERED, "last words", 10, LONG_MS, NULL));
     OK(galerna_group_leave(members[0].group, LONG_MS));
     EXPECT(GALERNA_ERR_LEFT, galerna_group_leave(members[0].group, LONG_MS));
     CHECK(member_stop_code(&members[0]) == GALERNA_OK);
@@ -179,8 +179,8 @@ static void one_of_two_stops(galerna_drive_t drive)
     member_wait(first, has_stopped, first);
     CHECK(member_stop_code(first) == GALERNA_ERR_PARTITIONED);
     CHECK(strstr(first->reason, "1000 ms") != NULL);
-    EXPECT(GALERNA_ERR_PARTITIONED, galerna_group_send(first->group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    EXPECT(GALERNA_ERR_PARTITIONED, galerna_group_flush(first->group, 0, 0, LONG_MS));
+    EXPECT(GALERNA_ERR_PARTITIONED, galerna_group_send(first->group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
+    EXPECT(GALERNA_ERR_PARTITIONED, galerna_group_flush(first->group, 0, GALERNA_COPIES_ALL, LONG_MS));
     EXPECT(GALERNA_ERR_PARTITIONED, galerna_group_leave(first->group, LONG_MS));
     expect_text("cut off");
     CHECK(member_view_number(first) == 0);
@@ -197,7 +197,7 @@ static void one_of_two_goes_on_if_it_is_told_to(galerna_drive_t drive)
     OK(galerna_group_free(members[1].group));
     member_wait(first, in_view_1, first);
     CHECK(are(&first->members, 1, 1, 0, 0) && are(&first->failed, 1, 2, 0, 0));
-    OK(galerna_group_send(first->group, 0, GALERNA_MODE_SAFE, "alone", 5, LONG_MS));
+    OK(galerna_group_send(first->group, 0, GALERNA_MODE_SAFE, "alone", 5, LONG_MS, NULL));
     member_wait(first, has_one_more, first);
     member_leave(first);
     free(toml);
@@ -209,7 +209,7 @@ static void *send_until_it_fails(void *context)
     member_t *member = context;
     galerna_result_t result;
     do {
-        result = galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, LONG_MS);
+        result = galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, LONG_MS, NULL);
     } while (result == GALERNA_OK);
     CHECK(result == GALERNA_ERR_LEFT || result == GALERNA_ERR_HANDLE);
     return NULL;
@@ -218,7 +218,7 @@ static void *send_until_it_fails(void *context)
 static void *flush_until_it_fails(void *context)
 {
     member_t *member = context;
-    galerna_result_t result = galerna_group_flush(member->group, 0, 0, LONG_MS);
+    galerna_result_t result = galerna_group_flush(member->group, 0, GALERNA_COPIES_ALL, LONG_MS);
     CHECK(result == GALERNA_ERR_LEFT || result == GALERNA_ERR_HANDLE);
     return NULL;
 }
@@ -229,10 +229,10 @@ static void *timed_out_send(void *context)
     member_t *member = context;
     galerna_result_t result;
     do {
-        result = galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 100);
+        result = galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 100, NULL);
     } while (result == GALERNA_OK);
     CHECK(result == GALERNA_ERR_TIMED_OUT);
-    CHECK(galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0) == GALERNA_ERR_WOULD_BLOCK);
+    CHECK(galerna_group_send(member->group, 0, GALERNA_MODE_SAFE, bytes, sizeof bytes, 0, NULL) == GALERNA_ERR_WOULD_BLOCK);
     return NULL;
 }
 
@@ -249,7 +249,7 @@ static void freeing_ends_the_calls_that_wait(galerna_drive_t drive)
     CHECK(pthread_create(&threads[0], NULL, send_until_it_fails, first) == 0);
     CHECK(pthread_create(&threads[1], NULL, send_until_it_fails, first) == 0);
     CHECK(pthread_create(&threads[2], NULL, flush_until_it_fails, first) == 0);
-    EXPECT(GALERNA_ERR_TIMED_OUT, galerna_group_flush(first->group, 0, 0, 100));
+    EXPECT(GALERNA_ERR_TIMED_OUT, galerna_group_flush(first->group, 0, GALERNA_COPIES_ALL, 100));
     OK(galerna_group_free(first->group));
     for (int i = 0; i < 3; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
@@ -271,7 +271,7 @@ static void slow_deliver(void *context, const galerna_message_t *message)
 
 static void *flush_alone(void *context)
 {
-    OK(galerna_group_flush(context, 0, 0, LONG_MS));
+    OK(galerna_group_flush(context, 0, GALERNA_COPIES_ALL, LONG_MS));
     return NULL;
 }
 
@@ -282,7 +282,7 @@ static void one_thread_dispatches_at_a_time(void)
     galerna_callbacks_t callbacks = {.size = sizeof callbacks, .deliver = slow_deliver};
     char *toml = make_config(fabric, 1, LONG_MS);
     OK(join(toml, 1, &callbacks, GALERNA_DRIVE_DISPATCH, &group));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
     CHECK(pthread_create(&thread, NULL, flush_alone, group) == 0);
     while (!atomic_load(&in_callback)) {
     }

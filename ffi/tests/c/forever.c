@@ -48,17 +48,17 @@ static void wait_for_ever(galerna_drive_t drive)
     OK(join(toml, 1, &callbacks, drive, &held.group));
     OK(galerna_group_reserve(held.group, 0, 8, GALERNA_WAIT_FOREVER, &held.open));
     CHECK(pthread_create(&thread, NULL, abandon_later, &held) == 0);
-    OK(galerna_group_flush(held.group, 0, 0, GALERNA_WAIT_FOREVER));
+    OK(galerna_group_flush(held.group, 0, GALERNA_COPIES_ALL, GALERNA_WAIT_FOREVER));
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(held.open.data == NULL);
-    OK(galerna_group_send(held.group, 0, GALERNA_MODE_SAFE, "x", 1, GALERNA_WAIT_FOREVER));
+    OK(galerna_group_send(held.group, 0, GALERNA_MODE_SAFE, "x", 1, GALERNA_WAIT_FOREVER, NULL));
     OK(galerna_group_leave(held.group, GALERNA_WAIT_FOREVER));
     OK(galerna_group_free(held.group));
 
     OK(join(toml, 1, &callbacks, drive, &held.group));
     OK(galerna_group_reserve(held.group, 0, 8, GALERNA_WAIT_FOREVER, &held.open));
     CHECK(pthread_create(&thread, NULL, free_later, &held) == 0);
-    EXPECT(GALERNA_ERR_LEFT, galerna_group_flush(held.group, 0, 0, GALERNA_WAIT_FOREVER));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_flush(held.group, 0, GALERNA_COPIES_ALL, GALERNA_WAIT_FOREVER));
     CHECK(pthread_join(thread, NULL) == 0);
     free(toml);
 }

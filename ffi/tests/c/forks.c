@@ -39,15 +39,15 @@ static void group_calls(things_t *things)
     size_t bytes;
     int fd;
     for (int i = 0; i < 100; i++) {
-        FORKED(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "the child's", 11, LONG_MS));
-        FORKED(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, "the child's", 11, 0));
+        FORKED(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "the child's", 11, LONG_MS, NULL));
+        FORKED(galerna_group_send(group, 0, GALERNA_MODE_ORDERED, "the child's", 11, 0, NULL));
     }
     expect_text("forked");
     FORKED(galerna_group_reserve(group, 0, 8, LONG_MS, &reservation));
     CHECK(reservation.data == NULL);
-    FORKED(galerna_group_commit(group, &open, GALERNA_MODE_SAFE));
+    FORKED(galerna_group_commit(group, &open, GALERNA_MODE_SAFE, NULL));
     FORKED(galerna_group_abandon(group, &open));
-    FORKED(galerna_group_flush(group, 0, 0, LONG_MS));
+    FORKED(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     FORKED(galerna_group_stats(group, 0, &stats));
     FORKED(galerna_group_frontiers(group, 0, &frontiers));
     FORKED(galerna_group_wait_durable(group, 0, 0, LONG_MS));
@@ -159,7 +159,7 @@ static void fork_between(galerna_drive_t drive)
     CHECK(pthread_create(&thread, NULL, join_second, &second) == 0);
     member_join(&first, toml, 1, drive);
     things.group = first.group;
-    OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "before", 6, LONG_MS));
+    OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "before", 6, LONG_MS, NULL));
     OK(galerna_group_persist(first.group, 0, LONG_MS));
     CHECK(pthread_join(thread, NULL) == 0);
 
@@ -190,10 +190,10 @@ static void fork_between(galerna_drive_t drive)
     }
     wait_for(child);
 
-    OK(galerna_group_commit(first.group, &things.open, GALERNA_MODE_SAFE));
+    OK(galerna_group_commit(first.group, &things.open, GALERNA_MODE_SAFE, NULL));
     for (unsigned i = 0; i < 20; i++) {
-        OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "after", 5, LONG_MS));
-        OK(galerna_group_send(second.member.group, 0, GALERNA_MODE_DURABLE, "after, too", 10, LONG_MS));
+        OK(galerna_group_send(first.group, 0, GALERNA_MODE_DURABLE, "after", 5, LONG_MS, NULL));
+        OK(galerna_group_send(second.member.group, 0, GALERNA_MODE_DURABLE, "after, too", 10, LONG_MS, NULL));
     }
     member_wait(&first, has_all, &first);
     member_wait(&second.member, has_all, &second.member);

@@ -31,7 +31,7 @@ static void *use(void *context)
               result == GALERNA_ERR_TIMED_OUT);
         if (result == GALERNA_OK) {
             /* The bytes are not accessed, because freeing the group may unmap them. */
-            result = galerna_group_commit(group, &reservation, GALERNA_MODE_ORDERED);
+            result = galerna_group_commit(group, &reservation, GALERNA_MODE_ORDERED, NULL);
             CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE);
             atomic_fetch_add(&used, 1);
         }
@@ -39,7 +39,7 @@ static void *use(void *context)
         result = galerna_group_view(group, &view);
         CHECK(result == GALERNA_OK ? view.member_count == 1 && view.members[0] == 1 : result == GALERNA_ERR_HANDLE);
         galerna_view_free(&view);
-        result = galerna_group_flush(group, 0, 0, 5);
+        result = galerna_group_flush(group, 0, GALERNA_COPIES_ALL, 5);
         CHECK(result == GALERNA_OK || result == GALERNA_ERR_HANDLE || result == GALERNA_ERR_LEFT ||
               result == GALERNA_ERR_TIMED_OUT);
     }
@@ -56,7 +56,7 @@ static void round_of(galerna_drive_t drive)
     OK(join(toml, 1, &callbacks, drive, &group));
     atomic_store(&current, group);
     while (atomic_load(&used) < before + 20) {
-        galerna_group_flush(group, 0, 0, 5);
+        galerna_group_flush(group, 0, GALERNA_COPIES_ALL, 5);
     }
     OK(galerna_group_free(group));
     /* From here on no callback of this group may run. */

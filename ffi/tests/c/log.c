@@ -569,7 +569,7 @@ static void with_a_group(void)
     galerna_group_t *group;
     galerna_log_entry_t *entry;
     OK(join(toml, 1, &callbacks, GALERNA_DRIVE_DISPATCH, &group));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "delivered", 9, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "delivered", 9, LONG_MS, NULL));
     OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));
     OK(galerna_log_sync(log, LONG_MS));

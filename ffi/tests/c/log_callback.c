@@ -38,7 +38,7 @@ static void line(void *context, galerna_log_level_t level, const char *target, c
     EXPECT(GALERNA_ERR_MISUSE, galerna_config_new("c-test", &config));
     expect_text("log callback");
     EXPECT(GALERNA_ERR_MISUSE, galerna_set_log_callback(GALERNA_LOG_LEVEL_ERROR, NULL, NULL));
-    EXPECT(GALERNA_ERR_MISUSE, galerna_group_send(NULL, 0, GALERNA_MODE_SAFE, "x", 1, 0));
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_send(NULL, 0, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
     CHECK(strcmp(galerna_result_name(GALERNA_OK), "GALERNA_OK") == 0 && strlen(galerna_version()) > 0);
 }
 
@@ -58,8 +58,8 @@ static void warn(const char *toml)
     galerna_group_t *group;
     callbacks.deliver = deliver;
     OK(join(toml, 1, &callbacks, GALERNA_DRIVE_THREAD, &group));
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS));
-    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, LONG_MS, NULL));
+    OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     OK(galerna_group_reserve(group, 0, 8, LONG_MS, &open));
     galerna_result_t result = galerna_group_leave(group, 400);
     CHECK(result == GALERNA_OK || result == GALERNA_ERR_TIMED_OUT);

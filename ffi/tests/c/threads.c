@@ -38,7 +38,7 @@ static void *flush(void *context)
 {
     member_t *member = context;
     atomic_store(&begun, true);
-    galerna_result_t result = galerna_group_flush(member->group, 0, 0, LONG_MS);
+    galerna_result_t result = galerna_group_flush(member->group, 0, GALERNA_COPIES_ALL, LONG_MS);
     CHECK(result == GALERNA_ERR_LEFT || result == GALERNA_ERR_HANDLE);
     /* The cancellation takes effect after the call. */
     pthread_testcancel();
@@ -93,7 +93,7 @@ static void *send_on(void *group)
 {
     galerna_result_t result;
     do {
-        result = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 1000);
+        result = galerna_group_send(group, 0, GALERNA_MODE_SAFE, "x", 1, 1000, NULL);
     } while (result == GALERNA_OK || result == GALERNA_ERR_TIMED_OUT);
     CHECK(result == GALERNA_ERR_LEFT);
     return NULL;

@@ -77,7 +77,7 @@ void one_that_delivers(galerna_drive_t drive)
     Member member;
     check(join(member, drive) == GALERNA_OK, "join");
     for (int i = 0; i < 2; i++) {
-        const galerna_result_t sent = galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS);
+        const galerna_result_t sent = galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS, NULL);
         check(sent == GALERNA_OK || (i == 1 && sent == GALERNA_ERR_CALLBACK), "send");
     }
     for (int i = 0; member.stopped == GALERNA_OK; i++) {
@@ -89,7 +89,7 @@ void one_that_delivers(galerna_drive_t drive)
     }
     check(member.stopped == GALERNA_ERR_CALLBACK, "the code");
     check(member.reason.find("`deliver` callback threw") != std::string::npos, member.reason.c_str());
-    check(galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, 0) == GALERNA_ERR_CALLBACK, "later call");
+    check(galerna_group_send(member.group, 0, GALERNA_MODE_SAFE, "hello", 5, 0, NULL) == GALERNA_ERR_CALLBACK, "later call");
     check(galerna_group_free(member.group) == GALERNA_OK, "free");
     check(member.delivered == 2, "nothing is delivered any more");
 }

@@ -66,7 +66,7 @@ static void outputs(galerna_group_t *group)
         if (stats.it.messages_sent > 0) {
             break;
         }
-        OK(galerna_group_flush(group, 0, 0, LONG_MS));
+        OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     }
     CHECK(stats.it.size == sizeof stats.it && stats.it.messages_sent == 1 && stats.it.bytes_sent == 5);
     OK(galerna_group_frontiers(group, 0, &frontiers.it));
@@ -100,8 +100,8 @@ int main(int argc, char **argv)
 #endif
     OK(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
     galerna_config_free(config);
-    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS));
-    OK(galerna_group_flush(group, 0, 0, LONG_MS));
+    OK(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, LONG_MS, NULL));
+    OK(galerna_group_flush(group, 0, GALERNA_COPIES_ALL, LONG_MS));
     outputs(group);
     OK(galerna_group_leave(group, LONG_MS));
     OK(galerna_group_free(group));

@@ -283,6 +283,8 @@ fn what_the_log_holds_comes_before_the_first_view() {
         sender: MemberId(1),
         sequence,
         mode: Mode::Durable,
+        ticket: None,
+        time_ns: 9,
         payload: &[1],
     };
     let replay = std::thread::spawn(move || {

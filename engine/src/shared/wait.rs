@@ -1,21 +1,32 @@
-//! A flush: the application begins it, and the driver completes it.
+//! Waits: the application begins them, and the driver completes them.
 
 use crate::error::Error;
+use crate::multicast::SendRing;
 use crate::node::Node;
-use crate::shared::{Shared, after};
-use crate::types::Copies;
+use crate::shared::Shared;
+use crate::types::{Copies, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A flush that has begun.
+/// A wait that has begun: for a flush, or for one message. The caller can check later whether it is over.
 #[derive(Clone)]
-pub struct Flush {
+pub struct Wait {
     shared: Arc<Shared>,
-    done: Arc<AtomicBool>,
+    what: &'static str,
+    until: Event,
 }
 
-/// What a flush waits for.
+/// The event that ends a wait.
+#[derive(Clone)]
+enum Event {
+    /// The driver sets the flag.
+    Flag(Arc<AtomicBool>),
+    /// The message of the ticket has been delivered here.
+    Delivered(Arc<SendRing>, Ticket),
+}
+
+/// What the driver checks for a wait.
 enum Goal {
     /// Enough members have received the messages sent and delivered before. The second part is set once those messages
     /// are published: the view, and for each stream the message count that covers them.
@@ -26,7 +37,7 @@ enum Goal {
     Durable(Option<(u64, u64)>),
 }
 
-/// The driver's part of a flush.
+/// The driver's part of a wait.
 pub(crate) struct Pending {
     goal: Goal,
     /// All messages that this process sent before the flush have tickets below this.
@@ -34,34 +45,42 @@ pub(crate) struct Pending {
     done: Arc<AtomicBool>,
 }
 
-impl Flush {
-    pub(crate) fn received(shared: &Arc<Shared>, copies: Copies, ticket: u32) -> Flush {
-        Flush::begin(shared, Goal::Received(copies, None), ticket)
+impl Wait {
+    pub(crate) fn received(shared: &Arc<Shared>, copies: Copies, ticket: u32) -> Wait {
+        Wait::begin(shared, Goal::Received(copies, None), ticket)
     }
 
-    /// Begins a flush that is done when all messages sent and delivered before are durable.
-    pub(crate) fn persisted(shared: &Arc<Shared>, ticket: u32) -> Flush {
-        Flush::begin(shared, Goal::Persisted(None), ticket)
+    /// Begins a wait until all messages sent and delivered before are durable.
+    pub(crate) fn persisted(shared: &Arc<Shared>, ticket: u32) -> Wait {
+        Wait::begin(shared, Goal::Persisted(None), ticket)
     }
 
-    /// Begins a flush that is done when all messages of this process with a ticket below `ticket` are durable.
-    pub(crate) fn durable(shared: &Arc<Shared>, ticket: u32) -> Flush {
-        Flush::begin(shared, Goal::Durable(None), ticket)
+    /// Begins a wait until all messages of this process with a ticket below `ticket` are durable.
+    pub(crate) fn durable(shared: &Arc<Shared>, ticket: u32) -> Wait {
+        Wait::begin(shared, Goal::Durable(None), ticket)
     }
 
-    fn begin(shared: &Arc<Shared>, goal: Goal, ticket: u32) -> Flush {
+    /// Begins a wait until the message of `ticket` has been delivered here.
+    pub(crate) fn delivered(shared: &Arc<Shared>, ring: &Arc<SendRing>, ticket: Ticket) -> Wait {
+        Wait { shared: shared.clone(), what: "waiting for a delivery", until: Event::Delivered(ring.clone(), ticket) }
+    }
+
+    fn begin(shared: &Arc<Shared>, goal: Goal, ticket: u32) -> Wait {
         let done = Arc::new(AtomicBool::new(false));
         shared.lock().flushes.push(Pending { goal, ticket, done: done.clone() });
         shared.ask();
-        Flush { shared: shared.clone(), done }
+        Wait { shared: shared.clone(), what: "flush", until: Event::Flag(done) }
     }
 
-    /// Whether the messages of this flush have been received, or are durable, as requested.
+    /// Whether the wait is over, because what it waits for has happened.
     pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        match &self.until {
+            Event::Flag(done) => done.load(Ordering::Acquire),
+            Event::Delivered(ring, ticket) => ring.has_delivered(*ticket),
+        }
     }
 
-    /// Waits until the flush is done, the group stops, or `timeout` has passed. Inside a callback it returns
+    /// Waits until it is over, the group ends, or `timeout` has passed. Inside a callback it returns
     /// [`Error::WouldBlock`] instead of waiting.
     pub fn wait(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.life.check()?;
@@ -69,17 +88,9 @@ impl Flush {
             return Ok(());
         }
         if self.shared.in_callback() {
-            return Err(Error::WouldBlock("a flush cannot be waited for in a callback"));
+            return Err(Error::WouldBlock("a message or a flush cannot be waited for in a callback"));
         }
-        self.shared.wait_until(after(timeout), "flush", timeout, |state| {
-            if self.is_done() {
-                return Some(Ok(()));
-            }
-            if let Some(reason) = &state.stopped {
-                return Some(Err(reason.clone()));
-            }
-            state.ended.as_ref().map(|_| Err(Error::Left))
-        })?
+        self.shared.wait_for_progress(self.what, timeout, || self.is_done())
     }
 }
 
