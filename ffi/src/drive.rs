@@ -89,7 +89,7 @@ pub(crate) fn drive(raw: RawDrive) -> Result<galerna_drive_t, Failure> {
 /// How long a waiting call holds the driver before other calls get a chance to take it.
 const SLICE: Duration = Duration::from_millis(20);
 /// How long a waiting call sleeps while another thread holds the driver.
-const TURN: Duration = Duration::from_millis(1);
+pub(crate) const TURN: Duration = Duration::from_millis(1);
 
 /// The driver of a group that the application drives, shared by the threads that dispatch. `None` after the leave.
 pub(crate) struct Turn {
@@ -108,6 +108,15 @@ impl Turn {
     /// Makes the calls that wait in other threads return.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the group if it is being freed. No dispatch does so then, and threads may wait for its end.
+    pub(crate) fn end_if_closed(&self) {
+        if self.closed.load(Ordering::Relaxed)
+            && let Some(mut driver) = self.lock()
+        {
+            drop(driver.take());
+        }
     }
 
     fn fd(&self) -> Result<RawFd, Error> {

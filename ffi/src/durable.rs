@@ -2,6 +2,7 @@
 
 use crate::border::{self, Out, VersionedOut};
 use crate::callbacks::not_in_callback;
+use crate::drive::TURN;
 use crate::group::{self, Member, galerna_group_t};
 use crate::log::{self, galerna_log_t, galerna_version_t};
 use crate::result::galerna_result_t;
@@ -228,9 +229,14 @@ fn checkpoint(member: &Member, subgroup: SubgroupId, timeout: Duration) -> Resul
             }
         },
     );
-    // The thread ends soon: it has the same timeout, which has passed.
+    // The thread ends soon: it has the same timeout, which has passed, or the group has ended.
     if let Some(running) = thread {
-        let _ = running.join();
+        while !running.is_finished() {
+            if let Some(turn) = member.driven() {
+                turn.end_if_closed();
+            }
+            std::thread::sleep(TURN);
+        }
     }
     done
 }

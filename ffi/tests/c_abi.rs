@@ -14,7 +14,7 @@ const RUNS: [Run; 19] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["config.c", "cluster.c"], &[]),
     (&["log_callback.c", "cluster.c"], &[]),
-    (&["forever.c", "cluster.c"], &[]),
+    (&["forever.c", "log_files.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),
