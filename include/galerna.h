@@ -35,6 +35,7 @@
  *         galerna_callbacks_t callbacks = GALERNA_CALLBACKS_INIT;
  *         galerna_config_t *config;
  *         galerna_group_t *group;
+ *         uint64_t ticket;
  *         callbacks.deliver = deliver;
  *         check(galerna_config_new("hello", &config));
  *         check(galerna_config_set(config, "fabric", "shm"));
@@ -43,7 +44,8 @@
  *         check(galerna_config_set_member(config, argc > 1 ? (uint32_t)atoi(argv[1]) : 1));
  *         check(galerna_group_join(config, &callbacks, GALERNA_DRIVE_THREAD, &group));
  *         galerna_config_free(config);
- *         check(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, GALERNA_WAIT_FOREVER));
+ *         check(galerna_group_send(group, 0, GALERNA_MODE_SAFE, "hello", 5, GALERNA_WAIT_FOREVER, &ticket));
+ *         check(galerna_group_wait(group, 0, ticket, GALERNA_UNTIL_DELIVERED, GALERNA_WAIT_FOREVER));
  *         getchar();
  *         check(galerna_group_leave(group, 5000));
  *         return galerna_group_free(group) == GALERNA_OK ? 0 : 1;
@@ -71,6 +73,9 @@
  * instead. Three conditions end the process: the system has no memory left for a small allocation,
  * a mapped file of a log has become shorter or unreadable (SIGBUS), and an exception leaves a
  * callback on an architecture other than x86-64 and AArch64.
+ *
+ * A thread that joins a group or opens a log needs 128 KiB of stack. The library's own threads that
+ * run callbacks have the configuration's `stack_bytes`.
  *
  * A thread is not cancelled inside a call: a pthread_cancel() takes effect after the call.
  */
@@ -1693,8 +1698,8 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  * galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
  * galerna_group_free().
  *
- * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
- *   members see it fail.
+ * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
+ *   process, it leaves anyway, and they see it fail.
  *
  * May be called from any thread, also while another thread is in galerna_group_dispatch(), but not inside a callback.
  *

@@ -134,18 +134,19 @@ impl<T> Table<T> {
         }
         let (index, generation) = self.parts(handle).ok_or_else(|| self.invalid(handle))?;
         let slot = &self.slots[index];
+        // In a forked child the handle stays as it is: the parent's value is not touched, and later calls with the
+        // handle still learn that it is the parent's. Does not wait: the thread that held the lock may not exist here.
+        let forked = match slot.value.try_read() {
+            Ok(held) => held.as_ref().is_some_and(|held| held.life.is_over()),
+            Err(TryLockError::Poisoned(held)) => held.into_inner().as_ref().is_some_and(|held| held.life.is_over()),
+            Err(TryLockError::WouldBlock) => false,
+        };
+        if forked && slot.generation.load(Ordering::Acquire) == generation {
+            return Ok(None);
+        }
         let next = generation + 1;
         if let Err(found) = slot.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire) {
             return if found > generation { Ok(None) } else { Err(self.invalid(handle)) };
-        }
-        // Does not wait: in a forked child the thread that held the lock may not exist.
-        let forked = match slot.value.try_read() {
-            Ok(held) => held.as_ref().is_none_or(|held| held.life.is_over()),
-            Err(TryLockError::Poisoned(held)) => held.into_inner().as_ref().is_none_or(|held| held.life.is_over()),
-            Err(TryLockError::WouldBlock) => false,
-        };
-        if forked {
-            return Ok(None);
         }
         if let Some(held) = slot.value.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             hasten(&held.value);

@@ -17,8 +17,8 @@ use crate::result::galerna_result_t;
 /// galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
 /// galerna_group_free().
 ///
-/// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes, the process leaves anyway, and the other
-///   members see it fail.
+/// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
+///   process, it leaves anyway, and they see it fail.
 ///
 /// May be called from any thread, also while another thread is in galerna_group_dispatch(), but not inside a callback.
 ///

@@ -10,11 +10,12 @@ use support::{Language, Link};
 /// The source files and the arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 19] = [
+const RUNS: [Run; 20] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["config.c", "cluster.c"], &[]),
     (&["log_callback.c", "cluster.c"], &[]),
     (&["forever.c", "log_files.c", "cluster.c"], &[]),
+    (&["tickets.c", "cluster.c"], &[]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),
