@@ -401,6 +401,31 @@ typedef int32_t galerna_drive_t;
 #endif // __cplusplus
 
 /**
+ * The event that galerna_group_wait() waits for.
+ */
+enum galerna_until_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The message has been delivered here, and the `deliver` callback has returned.
+   */
+  GALERNA_UNTIL_DELIVERED = 0,
+  /**
+   * The message, and all messages before it in the order, are durable. Only in a group with a log.
+   */
+  GALERNA_UNTIL_DURABLE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum galerna_until_t galerna_until_t;
+#else
+typedef int32_t galerna_until_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A configuration.
  *
  * Its calls may be made from any thread. The handle is a number and is never dereferenced: using a freed handle
@@ -1367,7 +1392,7 @@ galerna_result_t galerna_group_sendv(struct galerna_group_t *group,
 galerna_result_t galerna_group_wait(struct galerna_group_t *group,
                                     uint16_t subgroup,
                                     uint64_t ticket,
-                                    int32_t until,
+                                    galerna_until_t until,
                                     uint32_t timeout_ms);
 
 /**

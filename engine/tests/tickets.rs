@@ -79,6 +79,7 @@ fn waits_for_each(fabric: FabricKind, modes: &[Mode]) {
         let tickets: HashSet<_> = own.iter().map(|(_, ticket, ..)| ticket.unwrap()).collect();
         assert_eq!(tickets.len(), 600, "each message has a ticket of its own");
         assert!(own.is_sorted_by_key(|(_, ticket, ..)| *ticket), "tickets grow in the order of delivery");
+        assert!(seen.iter().all(|(_, _, time_ns, _)| *time_ns == 0), "there is no log");
         assert!(seen.iter().all(|(sender, ticket, ..)| (*sender == group.member()) == ticket.is_some()));
     }
     for (group, _) in members {

@@ -22,6 +22,9 @@ pub enum galerna_until_t {
     GALERNA_UNTIL_DURABLE = 1,
 }
 
+/// A `galerna_until_t` as C passes it: any number.
+pub type RawUntil = i32;
+
 /// A part of a message.
 #[repr(C)]
 pub struct galerna_part_t {
@@ -171,14 +174,14 @@ pub extern "C" fn galerna_group_wait(
     group: *mut galerna_group_t,
     subgroup: u16,
     ticket: u64,
-    until: i32,
+    until: RawUntil,
     timeout_ms: u32,
 ) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
         let until = match until {
-            0 => Until::Delivered,
-            1 => Until::Durable,
+            _ if until == galerna_until_t::GALERNA_UNTIL_DELIVERED as RawUntil => Until::Delivered,
+            _ if until == galerna_until_t::GALERNA_UNTIL_DURABLE as RawUntil => Until::Durable,
             _ => return Err(Failure::Argument("until", "is no galerna_until_t")),
         };
         let ticket = Ticket::new(ticket).ok_or(Failure::Argument("ticket", "is 0"))?;

@@ -122,7 +122,7 @@ pub(crate) fn work(args: &FailoverArgs, plan: &Plan, control: &Control) -> Resul
             sleep_until(start_ns + (sent as f64 * step) as u64);
         }
         match group.send(MAIN, Mode::Safe, &payload, LOOK_AROUND) {
-            Ok(()) => sent += 1,
+            Ok(_) => sent += 1,
             Err(Error::TimedOut { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -118,8 +118,11 @@ fn drop_all(members: Vec<Member>) -> Result<()> {
 fn restart(args: &RestartArgs, config: &Config, logs: &Path, n: u64) -> Result<Restart> {
     let payload = tagged(n, args.size);
     let (read_before, start) = (read_so_far()?, now_ns());
-    let members =
-        join_all(config, || Seen::looking_for(n), |group| Ok(group.send(MAIN, Mode::Durable, &payload, PATIENCE)?))?;
+    let members = join_all(
+        config,
+        || Seen::looking_for(n),
+        |group| Ok(group.send(MAIN, Mode::Durable, &payload, PATIENCE).map(|_| ())?),
+    )?;
     let joined_ns = now_ns() - start;
     let found = members.iter().map(|member| member.seen.wait_for_found()).collect::<Result<Vec<_>>>()?;
     let read = read_so_far()? - read_before;

@@ -248,7 +248,7 @@ impl Multicast {
         self.peer_received = vec![0; seats.len()];
         (self.wedged, self.ending, self.holds_nulls) = (false, false, false);
         (self.arrived, self.next, self.turn, self.index) = (order.first, order.first, 0, order.base);
-        self.time_ns = *time_ns;
+        self.time_ns = if self.feeder.is_some() { *time_ns } else { 0 };
         self.publisher.enter(*order, self.me);
         self.delivered[self.me] = order.first;
         self.persisted = vec![order.first; seats.len()];

@@ -262,7 +262,8 @@ impl Stream {
 
     /// Moves the order past `index`, a null or a message delivered ahead of it. Returns the stamp if it was a message.
     pub(super) fn go_through(&mut self, index: u64) -> Option<u64> {
-        let (_, stamp_ns) = self.ahead.pop_front_if(|(ahead, _)| *ahead == index)?;
+        let (_, stamp_ns) = *self.ahead.front().filter(|(ahead, _)| *ahead == index)?;
+        self.ahead.pop_front();
         self.ordered = index + 1;
         Some(stamp_ns)
     }

@@ -114,7 +114,7 @@ impl Store {
         if sent.is_err() {
             self.shared.lock().pending -= 1;
         }
-        sent
+        sent.map(|_| ())
     }
 
     /// Runs `read` with the map once the map contains all changes that this process has sent.

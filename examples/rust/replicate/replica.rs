@@ -100,7 +100,7 @@ impl Replica {
     pub(crate) fn send(&self, line: &[u8]) -> Result<(), Error> {
         // This fails only if the group has stopped, and then the send below returns the reason.
         let _ = self.sent_at.send(Instant::now());
-        self.group.send(EVERYBODY, self.mode, line, PATIENCE)
+        self.group.send(EVERYBODY, self.mode, line, PATIENCE).map(|_| ())
     }
 
     /// Number of lines delivered so far.

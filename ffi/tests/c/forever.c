@@ -119,7 +119,7 @@ static void checkpoint_for_ever(galerna_drive_t drive)
     OK(join(toml, 1, &callbacks, drive, &held.group));
     atomic_store(&joined, true);
     sleep_a_little();
-    OK(galerna_group_send(held.group, 0, GALERNA_MODE_ORDERED, "x", 1, GALERNA_WAIT_FOREVER));
+    OK(galerna_group_send(held.group, 0, GALERNA_MODE_ORDERED, "x", 1, GALERNA_WAIT_FOREVER, NULL));
     EXPECT(GALERNA_ERR_TIMED_OUT, galerna_group_persist(held.group, 0, 300));
     EXPECT(GALERNA_ERR_TIMED_OUT, galerna_group_checkpoint(held.group, 0, 300, NULL));
     CHECK(pthread_create(&thread, NULL, free_later, &held) == 0);

@@ -68,13 +68,14 @@ static void refusals(galerna_group_t *group)
     galerna_part_t wrong[] = {{.data = NULL, .length = 1}};
     galerna_part_t huge[] = {{.data = "x", .length = SIZE_MAX}, {.data = "x", .length = SIZE_MAX}};
     uint64_t ticket = 7;
+    uint32_t none = 0;
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_wait(group, 0, 0, GALERNA_UNTIL_DELIVERED, 0));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_wait(group, 0, 1, 7, 0));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait(group, 0, UINT64_MAX, GALERNA_UNTIL_DELIVERED, 0));
     EXPECT(GALERNA_ERR_MISUSE, galerna_group_wait(group, 0, 1, GALERNA_UNTIL_DURABLE, 0));
     EXPECT(GALERNA_ERR_UNKNOWN_SUBGROUP, galerna_group_wait(group, 1, 1, GALERNA_UNTIL_DELIVERED, 0));
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_wait(NULL, 0, 1, GALERNA_UNTIL_DELIVERED, 0));
-    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_flush(group, 0, 0, 0));
+    EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_flush(group, 0, none, 0));
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_sendv(group, 0, GALERNA_MODE_SAFE, wrong, 1, 0, &ticket));
     CHECK(ticket == 0);
     EXPECT(GALERNA_ERR_ARGUMENT, galerna_group_sendv(group, 0, GALERNA_MODE_SAFE, NULL, 1, 0, NULL));
