@@ -4,6 +4,7 @@ use super::app::App;
 use super::mending::Mending;
 use super::newcomer::Newcomer;
 use crate::config::FabricKind;
+use crate::error::Error;
 use crate::meet::questions::{Place, Reply};
 use crate::membership::{self, Admission, Departure, Peer, Refusal, ViewChange};
 use crate::node::Node;
@@ -125,7 +126,13 @@ impl JoinService {
                 Ok(()) => {
                     self.addresses.insert(place.incarnation, place.address);
                 }
-                Err(error) => tracing::warn!(%error, member = place.id, "a link was refused"),
+                Err(error) => {
+                    tracing::warn!(%error, member = place.id, "a link was refused");
+                    // For want of memory, say. The joiner cannot see it, and this process holds it up.
+                    if matches!(error, Error::Io { .. }) {
+                        note_own(app, &format!("member {} joins, and cannot be linked with here: {error}", place.id));
+                    }
+                }
             },
             PeerRequest::MayRelink { peer, view, reply } => {
                 let answer = self.may_relink(node, peer, view, now_ms);
@@ -273,6 +280,6 @@ fn snapshot(node: &mut Node, app: &mut App, newcomer: &Newcomer, first: u64) -> 
 
 /// Records an error of this process, for [`crate::Group::fault`] with the own member id.
 fn note_own(app: &App, what: &str) {
-    tracing::error!(what, "this process could not give the group's state away");
+    tracing::error!(what, "a fault of this process");
     app.shared.lock().faults.insert(app.shared.me, what.to_owned());
 }
