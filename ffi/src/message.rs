@@ -78,7 +78,8 @@ pub struct galerna_message_t {
     pub ticket: u64,
     /// In a group with a log: the time of the message's record, in nanoseconds since 1970; otherwise 0. A
     /// GALERNA_MODE_FIFO message that overtakes others has the time at which it was sent, and its record may have a later
-    /// one.
+    /// one. The record of a GALERNA_MODE_ORDERED message may have another time if this process is removed from the
+    /// view.
     pub time_ns: u64,
 }
 

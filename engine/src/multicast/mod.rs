@@ -72,8 +72,10 @@ pub struct Delivery<'a> {
     pub mode: Mode,
     /// The ticket that sending it returned, if this process has sent it.
     pub ticket: Option<MessageTicket>,
-    /// In a group with a log, the time of its record, in nanoseconds since 1970; otherwise 0. A `fifo` message that
-    /// overtakes others has the time at which it was sent, and its record may have a later one.
+    /// In a group with a log, the time of its record, in nanoseconds since 1970; otherwise 0.
+    ///
+    /// A `fifo` message that overtakes others has the time at which it was sent, and its record may have a later one. The
+    /// record of an `ordered` message may have another time if this process is removed from the view.
     pub time_ns: u64,
     /// Its payload.
     pub payload: &'a [u8],

@@ -117,7 +117,7 @@ impl Media {
                 let last = self.records.last();
                 assert!(
                     last.is_none_or(|last| last.version < record.version && last.time_ns < record.time_ns),
-                    "{record:?} after {last:?}"
+                    "a record that does not follow the last one: {record:?} after {last:?}"
                 );
                 self.bytes -= record.payload.len();
                 self.records.push(record);

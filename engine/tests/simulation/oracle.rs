@@ -26,6 +26,9 @@ pub(crate) fn content(sender: usize, number: usize, at: usize) -> u8 {
 /// A message by its sender and its place in the sender's order.
 type Message = (usize, usize);
 
+/// The sequence number of a delivery that is not `fifo`, and its time; the time is 0 in a group without a log.
+type Place = (u64, u64);
+
 /// A delivery that waits until it is known which messages came before it.
 struct Early {
     sender: usize,
@@ -43,8 +46,8 @@ struct Past {
     /// Per sender, the number of messages delivered; `None` until it is known what a joiner's state covers.
     counts: Option<Vec<usize>>,
     early: Vec<Early>,
-    /// Per view: the message of each sequence number, and the numbers of the ordered deliveries.
-    views: BTreeMap<u64, (BTreeMap<u64, Message>, Vec<u64>)>,
+    /// Per view: the message of each sequence number, and the places of the ordered deliveries.
+    views: BTreeMap<u64, (BTreeMap<u64, Message>, Vec<Place>)>,
     /// The view that it runs.
     view: Option<u64>,
 }
@@ -53,7 +56,7 @@ struct Past {
 struct End {
     counts: Vec<usize>,
     all: BTreeMap<u64, Message>,
-    ordered: Vec<u64>,
+    ordered: Vec<Place>,
 }
 
 /// The checks of a run; see the module.
@@ -64,8 +67,6 @@ pub(crate) struct Oracle {
     pasts: Vec<Past>,
     /// The one order: (view, number) to message.
     order: BTreeMap<(u64, u64), (Message, Mode)>,
-    /// The times of messages that are not `fifo`; 0 in a group without a log.
-    times: BTreeMap<(u64, u64), u64>,
     /// Messages that any process was delivered as safe.
     safe: BTreeSet<(u64, u64)>,
     /// Messages that any process was delivered as durable, if that means all voters.
@@ -124,23 +125,19 @@ impl Oracle {
         assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
         let expected = (sender == at).then_some(sent.ticket);
         assert_eq!(ticket, expected, "{what}: ticket");
-        if mode != Mode::Fifo {
-            let known = *self.times.entry((view, sequence)).or_insert(time_ns);
-            assert_eq!(known, time_ns, "{what}: another member delivered it with another time");
-        }
         let entry = ((sender, number), mode);
         let known = *self.order.entry((view, sequence)).or_insert(entry);
         assert_eq!(known, entry, "{what}: another member delivered something else there");
         let (all, ordered) = past.views.entry(view).or_default();
         assert!(all.insert(sequence, entry.0).is_none(), "{what}: twice");
         if mode == Mode::Fifo {
-            self.fifo_overtakes += u64::from(ordered.last().is_none_or(|&last| last < sequence));
+            self.fifo_overtakes += u64::from(ordered.last().is_none_or(|&(last, _)| last < sequence));
             return;
         }
-        if let Some(&last) = ordered.last() {
+        if let Some(&(last, _)) = ordered.last() {
             assert!(last < sequence, "{what}: after {last}");
         }
-        ordered.push(sequence);
+        ordered.push((sequence, time_ns));
         if mode >= Mode::Safe {
             self.safe.insert((view, sequence));
         }
@@ -223,7 +220,7 @@ impl Oracle {
             assert!(lost.is_none(), "number {lost:?} of view {view} was delivered as safe or durable, and lost");
             for (process, past) in self.pasts.iter().enumerate() {
                 let Some((_, ordered)) = past.views.get(view) else { continue };
-                let last_safe = ordered.iter().rposition(|q| safe.contains(q)).map_or(0, |i| i + 1);
+                let last_safe = ordered.iter().rposition(|(q, _)| safe.contains(q)).map_or(0, |i| i + 1);
                 assert!(
                     end.ordered.starts_with(&ordered[..last_safe]),
                     "process {process}: its history of view {view} is no prefix up to its last safe message"
@@ -289,9 +286,6 @@ impl Oracle {
             );
             let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
             assert!(wrong.is_none(), "{what}: content differs, of message {number} of {sender}");
-            if let Some(&known) = self.times.get(&(view, sequence)) {
-                assert_eq!(known, record.time_ns, "{what}: it was delivered with another time");
-            }
             if let Some((known, _)) = self.order.get(&(view, sequence)) {
                 assert_eq!(*known, (sender, number), "{what}: something else was delivered there");
             }
@@ -299,7 +293,7 @@ impl Oracle {
             end.counts.clone_from(&counts);
             end.all.insert(sequence, (sender, number));
             if record.mode != Mode::Fifo {
-                end.ordered.push(sequence);
+                end.ordered.push((sequence, record.time_ns));
             }
         }
         let last = counts.clone();
@@ -319,6 +313,7 @@ impl Oracle {
                 Some(known) => {
                     known.counts.resize(self.sent.len(), 0);
                     assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
+                    assert_eq!(known.ordered, end.ordered, "process {at}: the times in its log of view {view}");
                     assert_eq!(known.counts, end.counts, "process {at}: counts at the end of view {view}");
                 }
                 None => {
@@ -336,6 +331,7 @@ impl Oracle {
         for (view, end) in views {
             if let Some(known) = self.ends.get(&view) {
                 assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
+                assert_eq!(known.ordered, end.ordered, "process {at}: the times in its log of view {view}");
             }
         }
         let mut delivered = self.pasts[at].counts.clone().unwrap_or_default();
