@@ -1,4 +1,4 @@
-//! The atomics of all code that loom checks, which are loom's under `--cfg loom`, and an asymmetric fence.
+//! The atomics of all code that loom checks, which are loom's under `--cfg loom`, an asymmetric fence, and a lock.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -10,7 +10,16 @@ pub(crate) use loom::thread::yield_now;
 #[cfg(not(loom))]
 pub(crate) use std::thread::yield_now;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Locks `mutex`, also after a panic of a thread that held it.
+///
+/// The data is whole then: no code that can panic runs between two changes that belong together.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A pair of SeqCst fences, of which one side, [`Fence::light`], costs nothing.
 ///

@@ -13,11 +13,12 @@ use crate::node::Node;
 use crate::peers::linking::{self, Linking};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
+use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Pause between two searches for the other members.
@@ -186,10 +187,6 @@ impl Seeker {
     fn disagree(&self, error: Error) {
         lock(&self.heard).disagrees.get_or_insert((Instant::now(), error));
     }
-}
-
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Search {

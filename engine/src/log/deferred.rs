@@ -4,11 +4,12 @@
 
 use super::{Journal, Kind, Record, Ticket};
 use crate::error::Error;
+use crate::sync::lock;
 use crate::types::MemberId;
 use crate::types::Mode;
 use crate::types::Version;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A request to the journal.
 enum Asked {
@@ -58,11 +59,6 @@ pub(crate) struct Release(Arc<Mutex<State>>);
 pub(crate) fn deferred() -> (DeferredJournal, Release) {
     let state = Arc::new(Mutex::new(State::default()));
     (DeferredJournal(state.clone()), Release(state))
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A panic while the lock is held leaves at worst a list that is too long.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {

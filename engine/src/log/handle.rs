@@ -11,13 +11,14 @@ use super::snapshot::{Snapshot, SnapshotWriter};
 use super::store::{SEGMENT_BYTES_DEFAULT, Store};
 use super::{Journal, Kind, ReadOnlyLog, Record, Ticket, blobs, writer};
 use crate::error::Error;
+use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use crate::types::Mode;
 use crate::types::Version;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -330,7 +331,7 @@ impl Log {
     /// Like [`Log::close`], for a log that still has readers. Another writer may open it afterwards.
     pub fn shut(&self) -> Result<(), Error> {
         self.queue.life.check()?;
-        let mut slot = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.thread);
         let Some(thread) = slot.take() else { return Ok(()) };
         let ended = self.finish(thread);
         self.disk.unlock();

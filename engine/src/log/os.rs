@@ -6,13 +6,14 @@ use super::map::Map;
 use crate::error::Error;
 use crate::interrupt::{Locked, allocate, repeat, within_size_limit};
 use crate::process::Own;
+use crate::sync::lock;
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// The name of the lock file. Its lock protects the directory.
 const LOCK: &str = "lock";
@@ -99,7 +100,7 @@ impl OsDisk {
 
     /// Refills the reserve as far as the process has free descriptors.
     fn refill(&self) {
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserve = lock(&self.reserve);
         while self.writes && reserve.len() < RESERVE {
             match self.directory.try_clone() {
                 Ok(descriptor) => reserve.push(descriptor),
@@ -114,7 +115,7 @@ impl OsDisk {
         loop {
             match repeat(&mut call) {
                 Err(error) if failure::lacks_descriptors(&error) => {
-                    let spent = self.reserve.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let spent = lock(&self.reserve).pop();
                     if spent.is_none() {
                         return Err(error);
                     }
@@ -131,7 +132,7 @@ impl Disk for OsDisk {
     }
 
     fn unlock(&self) {
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.lock).take());
     }
 
     fn names(&self) -> io::Result<Vec<String>> {

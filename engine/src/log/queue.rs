@@ -5,6 +5,7 @@ use super::codec::{self, Stamp};
 use super::store::{Store, out_of_order};
 use crate::error::Error;
 use crate::process::Life;
+use crate::sync::lock;
 use crate::types::Version;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -124,7 +125,7 @@ impl Queue {
 
     /// A poisoned lock is usable: the state is consistent at every point that can panic.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Every request up to this ticket is durable. Acquire pairs with the Release store in [`Queue::complete`].

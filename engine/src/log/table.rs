@@ -7,10 +7,11 @@ use super::segment::{End, PAGE_BYTES, index_name, segment_name};
 use super::source::{Bytes, Source};
 use crate::error::Error;
 use crate::process::Life;
+use crate::sync::lock;
 use crate::types::Version;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The state that readers need of a log.
 pub(super) struct Shared {
@@ -46,11 +47,6 @@ enum Data {
     Mapped(Arc<Source>),
     /// The segment was cut. A reader that still holds it must look it up again.
     Retired,
-}
-
-/// Locks guard only a few words. A poisoned one is usable: the words are consistent even after a panic of its holder.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Segment {

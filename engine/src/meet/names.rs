@@ -2,12 +2,13 @@
 
 use crate::config::address;
 use crate::error::Error;
+use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Most threads at a time. There are several, so that one name without an answer does not block all others.
 const WORKERS_MAX: usize = 4;
@@ -66,7 +67,7 @@ impl Names {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Facts that a meeting learns from processes outside of it, and its answers to their questions.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::lock;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The facts, shared between the meeting and the thread that asks members and contacts.
 #[derive(Debug, Default)]
@@ -74,7 +75,7 @@ impl Outside {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -9,9 +9,10 @@ use crate::error::Error;
 use crate::meet::ask::Asker;
 use crate::meet::questions::{Place, Reply, Request};
 use crate::shortage;
+use crate::sync::lock;
 use crate::types::MemberId;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Time limit for one round of questions.
@@ -55,7 +56,7 @@ impl Memory {
 }
 
 fn kept() -> MutexGuard<'static, BTreeMap<Memory, Kept>> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&KEPT)
 }
 
 /// The processes that may know whether the group runs, and their latest answers.

@@ -3,10 +3,11 @@
 //! It also holds the list of sources. A source that is not in the new view is not waited for any longer.
 
 use crate::membership::Peer;
+use crate::sync::lock;
 use socket2::Socket;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A member that has the state, and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +55,6 @@ struct Inner {
 /// A gate between the thread that takes the state and the application.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<Inner>);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Gate {
     /// Whether the gate is shut, so that it makes no more calls.

@@ -13,6 +13,7 @@ use crate::peers::acceptor;
 use crate::peers::linking::{self, Linking};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
+use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use socket2::Socket;
@@ -20,7 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Pause between two dials of one process, and the maximum random addition in milliseconds.
@@ -73,10 +74,6 @@ impl Drop for Dialler {
     fn drop(&mut self) {
         lock(&self.0).over = true;
     }
-}
-
-fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
-    work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The state of the dialling thread.

@@ -17,6 +17,7 @@ use crate::shared::founders::Founders;
 use crate::shared::pulse::Pulse;
 use crate::shared::requests::PeerRequest;
 use crate::sync::Fence;
+use crate::sync::lock;
 use crate::types::MemberId;
 use crate::types::Mode;
 use crossbeam_utils::CachePadded;
@@ -85,7 +86,7 @@ impl Shared {
     }
 
     pub(crate) fn founders(&self) -> MutexGuard<'_, Founders> {
-        self.founders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.founders)
     }
 
     pub(crate) fn new(
@@ -121,7 +122,7 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock leaves the state consistent, because each change is a single assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Wakes the engine, if it sleeps, because there is work for it.

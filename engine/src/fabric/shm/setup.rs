@@ -8,13 +8,14 @@ use super::wake::{HEADER_LEN, Header, TABLES_MAX};
 use super::{Link, scm};
 use crate::error::Error;
 use crate::interrupt::SystemError;
+use crate::sync::lock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::stat::fstat;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 /// An error of this process, not of a peer.
@@ -75,7 +76,7 @@ impl Offer {
     }
 
     fn fds(&self) -> MutexGuard<'_, Vec<Arc<OwnedFd>>> {
-        self.0.fds.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.fds)
     }
 
     /// The present memory of the table at this position.

@@ -11,6 +11,7 @@ use super::sys::{CompletionChannel, CompletionQueue, QueuePair, Remote, VerbsErr
 use super::wake::RECEIVES;
 use crate::config::Verbs;
 use crate::error::Error;
+use crate::sync::lock;
 use crate::thread;
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::hash::BuildHasher;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The memory and device that a process offers its peers. Usable from any thread; clones share it. See
@@ -171,7 +172,7 @@ impl Offer {
 
     /// Records that the process in `peer` is attached, and that `rows` are the copies of its rows.
     pub(super) fn keep(&self, peer: Slot, rows: &[Arc<Region>]) {
-        let mut attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = lock(&self.0.attached);
         if let Some(place) = attached.get_mut(peer) {
             *place = Some(rows.to_vec());
         }
@@ -179,7 +180,7 @@ impl Offer {
 
     /// The copies of the rows of the process that is attached in `peer`.
     fn rows_of(&self, peer: Slot) -> Result<Vec<Arc<Region>>, Error> {
-        let attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = lock(&self.0.attached);
         let rows = attached.get(peer).cloned().flatten();
         rows.ok_or(Error::Misuse("verbs: a link is made again to a process that was attached"))
     }
