@@ -562,7 +562,8 @@ typedef struct galerna_message_t {
   /**
    * In a group with a log: the time of the message's record, in nanoseconds since 1970; otherwise 0. A
    * GALERNA_MODE_FIFO message that overtakes others has the time at which it was sent, and its record may have a later
-   * one.
+   * one. The record of a GALERNA_MODE_ORDERED message may have another time if this process is removed from the
+   * view.
    */
   uint64_t time_ns;
 } galerna_message_t;
@@ -694,7 +695,7 @@ typedef struct galerna_snapshot_t {
  *
  * Calls inside a callback, of any group, never wait. galerna_group_send(), galerna_group_reserve() and
  * galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
- * galerna_group_dispatch(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
+ * galerna_group_dispatch(), galerna_group_wait(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
  * galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
  * galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
  *

@@ -189,6 +189,9 @@ fn a_durable_wait_is_over_when_the_message_is_on_disk_and_deliveries_carry_the_t
         let mode = [Mode::Ordered, Mode::Safe, Mode::Durable][usize::from(i / 3) % 3];
         let ticket = group.send(MAIN, mode, &[i; 20], LONG).unwrap();
         group.wait(MAIN, ticket, Until::Durable, LONG).unwrap();
+        // From then on a wait of no time succeeds.
+        group.wait(MAIN, ticket, Until::Durable, Duration::ZERO).unwrap();
+        group.wait(MAIN, Ticket::new(1).unwrap(), Until::Durable, Duration::ZERO).unwrap();
         sequences.push(group.frontiers(MAIN).unwrap().durable);
     }
     assert!(sequences.windows(2).all(|pair| pair[0] <= pair[1]) && sequences[39] >= 40, "{sequences:?}");

@@ -36,7 +36,7 @@ use std::thread::ThreadId;
 ///
 /// Calls inside a callback, of any group, never wait. galerna_group_send(), galerna_group_reserve() and
 /// galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
-/// galerna_group_dispatch(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
+/// galerna_group_dispatch(), galerna_group_wait(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
 /// galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
 /// galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
 ///

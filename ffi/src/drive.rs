@@ -185,8 +185,9 @@ impl Turn {
                 return ended;
             }
             let Some(left) = left else {
+                let departed = group.has_departed();
                 group.abandon();
-                return Err(timed_out("leave", timeout));
+                return if departed { Ok(()) } else { Err(timed_out("leave", timeout)) };
             };
             std::thread::sleep(TURN.min(left));
         }

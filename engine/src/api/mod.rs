@@ -197,7 +197,7 @@ impl Group {
             Until::Delivered => Ok(Wait::delivered(&self.shared, ring, ticket)),
             Until::Durable => {
                 self.check_logs()?;
-                Ok(Wait::durable(&self.shared, ring.after(ticket)))
+                Ok(Wait::durable(&self.shared, ring, ticket))
             }
         }
     }
@@ -281,6 +281,12 @@ impl Group {
     #[doc(hidden)]
     pub fn left(&self) -> Option<Result<(), Error>> {
         self.shared.lock().ended.clone()
+    }
+
+    /// Whether the others have gone on without this process, which leaves. For the C ABI.
+    #[doc(hidden)]
+    pub fn has_departed(&self) -> bool {
+        self.shared.lock().departed
     }
 
     /// Whether the group needs no driver any more. For the C ABI.

@@ -231,7 +231,7 @@ impl Driver {
             self.serve_handles(now_ms);
             moved = true;
         }
-        if moved {
+        if moved || self.waiters.is_due(&self.node) {
             self.waiters.serve(&self.node, &self.app);
             self.join_service.hand_out(&self.node);
             // Also done before any waiting thread learns that the group has ended.

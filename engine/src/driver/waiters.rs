@@ -7,20 +7,14 @@ use crate::shared::wait::Pending;
 /// Number of flushes to check before the engine checks how long the pass has lasted.
 const FLUSHES_PER_LOOK: usize = 64;
 
-/// Counts of the node that grow when a waiting thread may go on: how often ring space was freed, and how many messages
-/// of this process were delivered.
-#[derive(Default, PartialEq, Eq)]
-struct Seen {
-    freed: u64,
-    delivered: u64,
-}
-
 /// The threads that wait for the node's progress.
 #[derive(Default)]
 pub(super) struct Waiters {
     flushes: Vec<Pending>,
-    /// The progress of the node as of the latest check.
-    seen: Seen,
+    /// How often the node has freed ring space, as of the latest check.
+    freed: u64,
+    /// How many messages of this process were delivered and are durable, as of the latest check.
+    progress: (u64, u64),
 }
 
 impl Waiters {
@@ -29,12 +23,19 @@ impl Waiters {
         self.flushes.append(flushes);
     }
 
+    /// Whether messages of this process were delivered or became durable since the latest check.
+    pub(super) fn is_due(&self, node: &Node) -> bool {
+        self.progress != node.multicast().own_progress()
+    }
+
     /// Wakes threads whose wait is over.
     pub(super) fn serve(&mut self, node: &Node, app: &App) {
-        let multicast = node.multicast();
-        let seen = Seen { freed: multicast.freed(), delivered: multicast.own_delivered() };
-        if self.seen != seen {
-            self.seen = seen;
+        let freed = node.multicast().freed();
+        if std::mem::replace(&mut self.freed, freed) != freed {
+            app.shared.space_freed();
+        }
+        let progress = node.multicast().own_progress();
+        if std::mem::replace(&mut self.progress, progress) != progress {
             app.shared.note_progress();
         }
         self.check_flushes(node, app);

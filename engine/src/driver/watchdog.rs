@@ -63,8 +63,9 @@ impl DiskWatchdog {
             self.since_ms = None;
         }
         let still_ms = now_ms - self.moved_ms;
-        let pending = asked - done;
         let what = || {
+            // A log that has failed counts no requests any more.
+            let pending = asked.saturating_sub(done);
             format!(
                 "the disk of the log has completed none of {pending} writes for {still_ms} ms, so this member stopped in order not to hold \
                  up the group; check the disk, and start it again"
@@ -97,6 +98,8 @@ mod tests {
         assert!((100..139).all(|n| disk.look(100 * n, (200, 99), None).is_none()));
         let reason = disk.look(13_900, (200, 99), None).map(|reason| reason.to_string());
         assert!(reason.is_some_and(|reason| reason.contains("4000 ms")));
+        // The log has failed.
+        assert!(disk.look(14_000, (0, 99), None).is_none());
         // There are no pending requests.
         let mut idle = watchdog();
         assert!((0..100).all(|n| idle.look(100 * n, (7, 7), None).is_none()));

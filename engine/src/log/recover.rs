@@ -182,6 +182,10 @@ pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
                 tracing::debug!("{file} at {offset}: {what}; looking again");
                 before = Some((file, offset));
             }
+            // The owner puts the end of the log in order in this very moment.
+            Err(Error::Io { what, source }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                tracing::debug!("{what}: {source}; looking again");
+            }
             steady => return steady,
         }
     }

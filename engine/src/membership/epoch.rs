@@ -366,6 +366,12 @@ impl Membership {
         next.into_iter().any(|member| member.peer.slot == slot)
     }
 
+    /// The slots of the other members of the decided view.
+    pub(crate) fn next_slots(&self) -> impl Iterator<Item = Slot> {
+        let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
+        next.map(|member| member.peer.slot).filter(|&slot| slot != self.me.slot)
+    }
+
     /// The processes that must learn the decision from a leaver, each with whether it is known to have learnt it.
     ///
     /// These are the other members of the decided view. If that view has no members, they are the other leavers.

@@ -259,9 +259,9 @@ impl Claims {
 
     /// The number of words that no claim occupies.
     pub(super) fn free_words(&self) -> u32 {
+        // First the earlier of the two: more may be claimed between the loads, but nothing that is not claimed is freed.
+        let (freed, _) = unpack(self.freed.load(Ordering::Acquire));
         let (head, _) = unpack(self.head.load(Ordering::Relaxed));
-        let (freed, _) = unpack(self.freed.load(Ordering::Relaxed));
-        // Between the two loads more may have been freed than the first one shows as claimed.
         self.ring_words - head.wrapping_sub(freed).min(self.ring_words)
     }
 

@@ -250,6 +250,9 @@ impl Multicast {
         (self.arrived, self.next, self.turn, self.index) = (order.first, order.first, 0, order.base);
         self.time_ns = if self.feeder.is_some() { *time_ns } else { 0 };
         self.publisher.enter(*order, self.me);
+        if self.feeder.is_some() {
+            self.ring().note_durable(self.publisher.frames.wrapping_add(self.ticket_offset));
+        }
         self.delivered[self.me] = order.first;
         self.persisted = vec![order.first; seats.len()];
         if let Some(feeder) = &mut self.feeder {

@@ -252,6 +252,11 @@ impl Multicast {
         self.table.attach(slot, row);
     }
 
+    /// Whether a row of a process in `slot` was ever attached.
+    pub fn is_attached(&self, slot: Slot) -> bool {
+        self.table.row(slot).is_some()
+    }
+
     pub(super) fn senders(&self) -> usize {
         self.seats.len()
     }
@@ -274,6 +279,7 @@ impl Multicast {
         let took_in = self.take_in(fabric, phase_of)?;
         let starved = self.ring().starved();
         let freed = self.free(fabric);
+        self.note_durable();
         self.show_handover(fabric);
         let held = self.holds_frames();
         let wrote = self.publisher.advance(held);

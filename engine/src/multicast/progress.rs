@@ -4,20 +4,22 @@ use super::{Multicast, Stats};
 use crate::types::Copies;
 
 impl Multicast {
+    /// Publishes how many frames of this member are durable, in a group with a log.
+    pub(super) fn note_durable(&mut self) {
+        if self.feeder.is_some() {
+            let durable = self.durable();
+            if let Some(frames) = self.publisher.durable_frames(durable) {
+                self.ring().note_durable(frames.wrapping_add(self.ticket_offset));
+            }
+        }
+    }
+
     /// Per stream of this view, a count for a flush. It covers this member's messages with a ticket below `ticket` and
     /// all messages delivered here. `None` until the former are published.
     pub fn flush_target(&self, ticket: u32) -> Option<Vec<u64>> {
         let mut target = self.delivered_counts();
         let mine = target.get_mut(self.me)?;
         *mine = (*mine).max(self.publisher.sent);
-        self.publisher.has_published(ticket).then_some(target)
-    }
-
-    /// The number below which everything must be durable, so that this member's messages with a ticket below `ticket`
-    /// are. `None` until they are published.
-    pub fn durable_target(&self, ticket: u32) -> Option<u64> {
-        let sent = self.publisher.sent;
-        let target = if sent > self.order.base { self.order.sequence(sent - 1, self.me) + 1 } else { self.order.first };
         self.publisher.has_published(ticket).then_some(target)
     }
 
@@ -31,9 +33,9 @@ impl Multicast {
         self.stability.received_by(copies, target)
     }
 
-    /// The number of this member's frames that have been delivered here.
-    pub fn own_delivered(&self) -> u64 {
-        self.ring().delivered()
+    /// How many frames of this member have been delivered here, and how many are durable.
+    pub fn own_progress(&self) -> (u64, u64) {
+        self.ring().progress()
     }
 
     /// How often ring bytes were freed for this member's senders.

@@ -45,6 +45,9 @@ pub(super) struct Publisher {
     pub(super) messages: u64,
     /// Messages up to the last application message. Later ones are nulls, which carry nothing.
     pub(super) sent: u64,
+    /// In a group with a log: for each pass that published messages which are not known to be durable, the frames up to
+    /// its end, and the number below which everything must be durable for that.
+    unsynced: VecDeque<(u64, u64)>,
     batches: VecDeque<Batch>,
     /// The length at which a batch ends, at the next message boundary.
     ///
@@ -80,6 +83,7 @@ impl Publisher {
             frames: origin.index,
             messages: origin.index,
             sent: origin.index,
+            unsynced: VecDeque::new(),
             batches: VecDeque::with_capacity(64),
             batch_words,
             ranges: Vec::with_capacity(2),
@@ -90,6 +94,8 @@ impl Publisher {
     /// Begins a view. Frames that are committed and not published go out in it, after the frames of earlier views.
     pub(super) fn enter(&mut self, order: Order, me: Rank) {
         (self.order, self.me) = (order, me);
+        // Every member of the view has the messages of earlier views on disk.
+        self.unsynced.clear();
         (self.messages, self.sent) = (order.base, order.base);
     }
 
@@ -121,6 +127,7 @@ impl Publisher {
         if held {
             return false;
         }
+        let first = self.frames;
         let mut start = self.word;
         let mut batch_start = self.word;
         let mut uncovered = false;
@@ -176,6 +183,13 @@ impl Publisher {
         if batch_start != self.word {
             self.end_batch(batch_start);
         }
+        if self.clock_ns.is_some() && self.frames != first {
+            let below = match self.sent > self.order.base {
+                true => self.order.sequence(self.sent - 1, self.me) + 1,
+                false => self.order.first,
+            };
+            self.unsynced.push_back((self.frames, below));
+        }
         self.ring.retire(self.ticket);
         self.published.batches += u64::from(!self.ranges.is_empty());
         !self.ranges.is_empty()
@@ -219,6 +233,16 @@ impl Publisher {
         for batch in self.batches.iter_mut().rev().take_while(|b| b.ticket == UNPOSTED) {
             batch.ticket = ticket;
         }
+    }
+
+    /// The number of frames that are durable, if it has grown: everything below `durable` is.
+    pub(super) fn durable_frames(&mut self, durable: u64) -> Option<u64> {
+        let mut frames = None;
+        while let Some(&(end, _)) = self.unsynced.front().filter(|&&(_, below)| below <= durable) {
+            frames = Some(end);
+            self.unsynced.pop_front();
+        }
+        frames
     }
 
     /// Publishes nulls up to `due` messages. Returns true if there were any.

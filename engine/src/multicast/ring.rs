@@ -6,6 +6,7 @@ use super::memories::Memories;
 use crate::fabric::Row;
 use crate::types::Mode;
 use crate::types::Ticket;
+use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -91,7 +92,9 @@ pub struct SendRing {
     /// Bytes of the stamp before each payload: see [`super::feeder`].
     stamp: usize,
     /// The number of this member's frames that have been delivered here. Its low half is a ticket of a claim.
-    delivered: AtomicU64,
+    delivered: CachePadded<AtomicU64>,
+    /// The number of this member's frames that are durable, in a group with a log.
+    durable: AtomicU64,
 }
 
 /// The bytes of an open claim. At first they contain data of earlier messages.
@@ -165,8 +168,17 @@ impl SendRing {
         // One slot per 64 ring bytes: a ring full of smaller messages runs out of slots first.
         let slots = (geometry.words / 8).max(8);
         let claims = Claims::new(geometry.words, slots, origin.0, origin.1);
-        let delivered = AtomicU64::new(u64::from(origin.0));
-        SendRing { claims, memories: Memories::new(row, slots as usize), geometry, max_message, stamp, delivered }
+        let delivered = CachePadded::new(AtomicU64::new(u64::from(origin.0)));
+        let durable = AtomicU64::new(u64::from(origin.0));
+        SendRing {
+            claims,
+            memories: Memories::new(row, slots as usize),
+            geometry,
+            max_message,
+            stamp,
+            delivered,
+            durable,
+        }
     }
 
     /// Prefetches the cache lines that the next frames will be written to.
@@ -295,9 +307,14 @@ impl SendRing {
         self.delivered.load(Ordering::Acquire) > ticket.frame()
     }
 
-    /// The number of this member's frames that have been delivered here.
-    pub(super) fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
+    /// Whether the message of a ticket, and everything before it in the order, is durable.
+    pub fn is_durable(&self, ticket: Ticket) -> bool {
+        self.durable.load(Ordering::Acquire) > ticket.frame()
+    }
+
+    /// How many frames of this member have been delivered here, and how many are durable.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.delivered.load(Ordering::Relaxed), self.durable.load(Ordering::Relaxed))
     }
 
     /// Whether no message has had this ticket so far.
@@ -317,14 +334,17 @@ impl SendRing {
         }
     }
 
-    /// The claim ticket after that of a message with `ticket`.
-    pub fn after(&self, ticket: Ticket) -> u32 {
-        (ticket.frame() as u32).wrapping_add(1)
-    }
-
     /// Publishes how many of this member's frames have been delivered here. Engine only.
     pub(super) fn note_delivered(&self, frames: u64) {
-        self.delivered.store(frames, Ordering::Release);
+        // Senders read the cache line, so it is written only when the count has changed.
+        if self.delivered.load(Ordering::Relaxed) != frames {
+            self.delivered.store(frames, Ordering::Release);
+        }
+    }
+
+    /// Publishes how many of this member's frames are durable. Engine only.
+    pub(super) fn note_durable(&self, frames: u64) {
+        self.durable.store(frames, Ordering::Release);
     }
 
     /// Whether a claim was refused since space was last freed.

@@ -176,9 +176,9 @@ impl Node {
             self.multicast.end(&trim);
             self.write_decision(&trim)?;
         }
-        self.multicast.deliver(sink)?;
+        let delivered = self.multicast.deliver(sink)?;
         if self.awaits_strays() {
-            return Ok(false);
+            return Ok(delivered);
         }
         if self.is_outrun() && self.membership.is_in_next() {
             self.stop_removed();
@@ -288,8 +288,7 @@ impl Node {
     /// remains is to end the links.
     pub(crate) fn has_departed(&self) -> bool {
         match self.phase {
-            Phase::Parting => !self.membership.nobody_knows(),
-            Phase::Closing | Phase::Left => true,
+            Phase::Parting | Phase::Closing | Phase::Left => !self.membership.nobody_knows(),
             _ => false,
         }
     }

@@ -227,6 +227,15 @@ impl Node {
         if !self.decision_is_saved() || matches!(outcome, Outcome::Runs) && self.is_alone_to_know() {
             return false;
         }
+        if matches!(outcome, Outcome::Runs) && self.lacks_rows() {
+            // It cannot read the streams of a member that it was never linked with. The others end the view without one
+            // of the two. This process joins anew.
+            let late = self.decided_for_ms() >= self.membership.failure_timeout_ms();
+            if late {
+                self.stop_removed();
+            }
+            return late;
+        }
         let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
         match outcome {
             Outcome::GoesOn(hard_state) => self.resume(*hard_state, recovery),
@@ -241,15 +250,25 @@ impl Node {
         true
     }
 
+    /// The time since the decision was known and saved, in milliseconds.
+    fn decided_for_ms(&mut self) -> u64 {
+        let now_ms = self.now_ms;
+        self.restart.as_mut().map_or(0, |restart| now_ms.saturating_sub(*restart.decided_ms.get_or_insert(now_ms)))
+    }
+
+    /// Whether this process was never linked with some member of the decided view.
+    fn lacks_rows(&self) -> bool {
+        self.membership.next_slots().any(|slot| !self.multicast.is_attached(slot))
+    }
+
     /// Whether this process must stay in the restart for now: no other member of the decided view knows the decision.
     ///
     /// During the restart a broken link can be made anew, and brings the decision. After the partition timeout the
     /// process continues.
     fn is_alone_to_know(&mut self) -> bool {
         let wait_ms = self.membership.partition_timeout_ms();
-        let Some(restart) = &mut self.restart else { return false };
-        let since_ms = *restart.decided_ms.get_or_insert(self.now_ms);
-        self.membership.nobody_knows() && self.now_ms.saturating_sub(since_ms) < wait_ms
+        let decided_for_ms = self.decided_for_ms();
+        self.membership.nobody_knows() && decided_for_ms < wait_ms
     }
 
     /// Brings the log to the decided ends, and writes the decision to disk.

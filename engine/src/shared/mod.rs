@@ -65,8 +65,10 @@ pub(crate) struct Shared {
     shut_fence: Fence,
     /// The driver must end at once: the last handle was dropped, or a leave took too long.
     abandoned: AtomicBool,
-    /// The number of threads that wait for ring space, or for the delivery of a message of this process.
+    /// The number of threads that wait for ring space.
     waiting: AtomicUsize,
+    /// The number of threads that wait until a message of this process is delivered or durable.
+    awaiting: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -115,6 +117,7 @@ impl Shared {
             shut_fence: Fence::new(),
             abandoned: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            awaiting: AtomicUsize::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -257,16 +260,15 @@ impl Shared {
     ) -> Result<T, Error> {
         let deadline = after(timeout);
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `note_progress`: either the driver sees this waiter, or the claim below sees the space.
+        // Pairs with the fence in `space_freed`: either the driver sees this waiter, or the claim below sees the space.
         fence(Ordering::SeqCst);
         let result = loop {
-            let seen = self.lock().progress_epoch;
+            let seen = self.lock().space_epoch;
             match claim() {
                 Err(Error::WouldBlock(_)) => {}
                 other => break other,
             }
-            let freed =
-                |state: &State| (state.progress_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
+            let freed = |state: &State| (state.space_epoch != seen || self.shut.load(Ordering::Relaxed)).then_some(());
             if let Err(error) = self.wait_until(
                 deadline,
                 "waiting for room in the ring, which is full until every member has delivered earlier messages,",
@@ -280,34 +282,54 @@ impl Shared {
         result
     }
 
-    /// Waits until `is_done` returns true, the group ends, or `timeout` has passed. The driver's
-    /// [`Shared::note_progress`] causes the checks.
+    /// Waits until `is_done` returns true, the group ends, or `timeout` has passed. The driver's [`Shared::notify`]
+    /// causes the checks.
+    pub(crate) fn wait_until_ended(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        is_done: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.wait_until(after(timeout), what, timeout, |state| {
+            if is_done() {
+                return Some(Ok(()));
+            }
+            let stopped = state.stopped.clone().map(Err);
+            stopped.or_else(|| state.ended.as_ref().map(|_| Err(Error::Left)))
+        })?
+    }
+
+    /// As [`Shared::wait_until_ended`], for progress of this process's messages: [`Shared::note_progress`] causes the
+    /// checks.
     pub(crate) fn wait_for_progress(
         &self,
         what: &'static str,
         timeout: Duration,
         is_done: impl Fn() -> bool,
     ) -> Result<(), Error> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // As in `wait_for_space`.
+        self.awaiting.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `note_progress`: either the driver sees this waiter, or the first check sees the
+        // progress.
         fence(Ordering::SeqCst);
-        let result = self.wait_until(after(timeout), what, timeout, |state| {
-            if is_done() {
-                return Some(Ok(()));
-            }
-            let stopped = state.stopped.clone().map(Err);
-            stopped.or_else(|| state.ended.as_ref().map(|_| Err(Error::Left)))
-        });
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        result?
+        let result = self.wait_until_ended(what, timeout, is_done);
+        self.awaiting.fetch_sub(1, Ordering::Relaxed);
+        result
     }
 
-    /// Wakes the threads that wait for ring space or a delivery, because there was progress.
-    pub(crate) fn note_progress(&self) {
+    /// Wakes the threads that wait for ring space, because the driver has freed some.
+    pub(crate) fn space_freed(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.lock().progress_epoch += 1;
+            self.lock().space_epoch += 1;
             self.changed.notify_all();
+        }
+    }
+
+    /// Wakes the threads that wait until a message is delivered or durable, because there was progress.
+    pub(crate) fn note_progress(&self) {
+        fence(Ordering::SeqCst);
+        if self.awaiting.load(Ordering::Relaxed) > 0 {
+            self.notify();
         }
     }
 

@@ -23,8 +23,8 @@ pub(crate) struct State {
     pub(crate) departed: bool,
     /// The driver has ended, with this result of the leave.
     pub(crate) ended: Option<Result<(), Error>>,
-    /// Increases when ring space is freed, or a message of this process delivered, while a thread waits for one.
-    pub(super) progress_epoch: u64,
+    /// Increases when ring space is freed while a thread waits for it.
+    pub(super) space_epoch: u64,
     /// New flushes. The driver takes them.
     pub(crate) flushes: Vec<Pending>,
     pub(crate) stats: Vec<Stats>,
@@ -54,7 +54,7 @@ impl State {
             departed: false,
             drops_at: None,
             ended: None,
-            progress_epoch: 0,
+            space_epoch: 0,
             flushes: Vec::new(),
             stats: vec![Stats::default(); subgroups],
             frontiers: Frontiers::default(),

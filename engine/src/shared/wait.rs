@@ -24,40 +24,43 @@ enum Event {
     Flag(Arc<AtomicBool>),
     /// The message of the ticket has been delivered here.
     Delivered(Arc<SendRing>, Ticket),
+    /// The message of the ticket is durable.
+    Durable(Arc<SendRing>, Ticket),
 }
 
 /// What the driver checks for a wait.
+#[derive(Clone, Copy)]
 enum Goal {
-    /// Enough members have received the messages sent and delivered before. The second part is set once those messages
-    /// are published: the view, and for each stream the message count that covers them.
-    Received(Copies, Option<(u64, Vec<u64>)>),
-    /// The messages sent and delivered before are durable. As above.
-    Persisted(Option<(u64, Vec<u64>)>),
-    /// The messages sent before are durable. The view, and the number below which everything must be durable.
-    Durable(Option<(u64, u64)>),
+    /// Enough members have received the messages sent and delivered before.
+    Received(Copies),
+    /// The messages sent and delivered before are durable.
+    Persisted,
 }
 
 /// The driver's part of a wait.
 pub(crate) struct Pending {
     goal: Goal,
-    /// All messages that this process sent before the flush have tickets below this.
+    /// All messages that this process sent before the wait have tickets below this.
     ticket: u32,
+    /// Set once all these messages are published: the view, and for each stream the message count that covers them.
+    target: Option<(u64, Vec<u64>)>,
     done: Arc<AtomicBool>,
 }
 
 impl Wait {
     pub(crate) fn received(shared: &Arc<Shared>, copies: Copies, ticket: u32) -> Wait {
-        Wait::begin(shared, Goal::Received(copies, None), ticket)
+        Wait::begin(shared, Goal::Received(copies), ticket)
     }
 
     /// Begins a wait until all messages sent and delivered before are durable.
     pub(crate) fn persisted(shared: &Arc<Shared>, ticket: u32) -> Wait {
-        Wait::begin(shared, Goal::Persisted(None), ticket)
+        Wait::begin(shared, Goal::Persisted, ticket)
     }
 
-    /// Begins a wait until all messages of this process with a ticket below `ticket` are durable.
-    pub(crate) fn durable(shared: &Arc<Shared>, ticket: u32) -> Wait {
-        Wait::begin(shared, Goal::Durable(None), ticket)
+    /// Begins a wait until the message of `ticket` is durable.
+    pub(crate) fn durable(shared: &Arc<Shared>, ring: &Arc<SendRing>, ticket: Ticket) -> Wait {
+        let until = Event::Durable(ring.clone(), ticket);
+        Wait { shared: shared.clone(), what: "waiting until a message is durable", until }
     }
 
     /// Begins a wait until the message of `ticket` has been delivered here.
@@ -67,7 +70,7 @@ impl Wait {
 
     fn begin(shared: &Arc<Shared>, goal: Goal, ticket: u32) -> Wait {
         let done = Arc::new(AtomicBool::new(false));
-        shared.lock().flushes.push(Pending { goal, ticket, done: done.clone() });
+        shared.lock().flushes.push(Pending { goal, ticket, target: None, done: done.clone() });
         shared.ask();
         Wait { shared: shared.clone(), what: "flush", until: Event::Flag(done) }
     }
@@ -77,6 +80,7 @@ impl Wait {
         match &self.until {
             Event::Flag(done) => done.load(Ordering::Acquire),
             Event::Delivered(ring, ticket) => ring.has_delivered(*ticket),
+            Event::Durable(ring, ticket) => ring.is_durable(*ticket),
         }
     }
 
@@ -90,39 +94,34 @@ impl Wait {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("a message or a flush cannot be waited for in a callback"));
         }
-        self.shared.wait_for_progress(self.what, timeout, || self.is_done())
+        match self.until {
+            Event::Flag(_) => self.shared.wait_until_ended(self.what, timeout, || self.is_done()),
+            _ => self.shared.wait_for_progress(self.what, timeout, || self.is_done()),
+        }
     }
 }
 
 impl Pending {
-    /// Checks the flush against the node's progress; returns true once it is done.
+    /// Checks the wait against the node's progress; returns true once it is done, or nobody waits any more.
     pub(crate) fn check(&mut self, node: &Node) -> bool {
+        if Arc::strong_count(&self.done) == 1 {
+            return true;
+        }
         let (multicast, Some(view)) = (node.multicast(), node.view().map(|view| view.number)) else { return false };
+        if self.target.is_none() {
+            self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
+        }
         // Every member of the next view has received the messages of a view that has ended, and has them on disk.
-        let is_done = match &mut self.goal {
-            Goal::Received(copies, target) => {
-                note(target, view, || multicast.flush_target(self.ticket));
-                target.as_ref().is_some_and(|(of, target)| *of < view || multicast.received_by(*copies, target))
-            }
-            Goal::Persisted(target) => {
-                note(target, view, || multicast.flush_target(self.ticket));
-                target.as_ref().is_some_and(|(of, target)| *of < view || multicast.is_durable(target))
-            }
-            Goal::Durable(target) => {
-                note(target, view, || multicast.durable_target(self.ticket));
-                target.is_some_and(|(of, below)| of < view || multicast.durable() >= below)
-            }
-        };
+        let is_done = self.target.as_ref().is_some_and(|(published_in, target)| {
+            *published_in < view
+                || match self.goal {
+                    Goal::Received(copies) => multicast.received_by(copies, target),
+                    Goal::Persisted => multicast.is_durable(target),
+                }
+        });
         if is_done {
             self.done.store(true, Ordering::Release);
         }
         is_done
-    }
-}
-
-/// Sets a target that is not known yet, once the messages before the flush are published in `view`.
-fn note<T>(target: &mut Option<(u64, T)>, view: u64, find: impl FnOnce() -> Option<T>) {
-    if target.is_none() {
-        *target = find().map(|found| (view, found));
     }
 }
