@@ -1011,7 +1011,9 @@ impl Cluster {
             };
             let all = |m: &Member| alive(m.peer.incarnation) && m.voter && heard(m.peer.incarnation);
             let all = view.members.iter().all(all);
-            a.runs() && !a.node.is_between_views() && all && a.todo.is_empty() && !a.leaves
+            // Messages wait while new memory of the ring is on its way.
+            let sent = a.todo.is_empty() && a.node.multicast().has_published_all();
+            a.runs() && !a.node.is_between_views() && all && sent && !a.leaves
         })
     }
 
