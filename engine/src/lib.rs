@@ -51,7 +51,7 @@ pub mod process;
 #[doc(hidden)]
 pub mod sst;
 
-pub use api::{Group, Reservation};
+pub use api::{Group, Joining, Reservation, Starting};
 pub use app::{Frontiers, Handler, View};
 pub use bootstrap::{RecoverError, Recovered, recover};
 pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verbs};

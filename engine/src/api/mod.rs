@@ -4,18 +4,23 @@
 //! library ([`Group::join`]) or in the application's own event loop ([`Group::join_driven`]).
 
 mod durable;
+mod remote;
 mod reservation;
+mod start;
 
 pub use reservation::Reservation;
+pub use start::{Joining, Starting};
 
 use crate::app::{Handler, View};
 use crate::bootstrap::join;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::Error;
+use crate::meet::deadline::Cancel;
 use crate::multicast::{Claim, RingSpace, SendRing, Stats};
 use crate::shared::wait::Wait;
 use crate::shared::{Shared, after};
+use crate::sync::lock;
 use crate::thread;
 use crate::types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until};
 use std::sync::{Arc, Mutex};
@@ -41,18 +46,19 @@ pub struct Group {
 /// Ends the engine thread when the last handle is dropped.
 struct Engine {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The thread that drives the group, until somebody waits for its end.
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let thread = self.thread.get_mut().ok().and_then(Option::take);
         if self.shared.life.is_over() {
             // The thread belongs to the parent process. This process can neither wait for it nor detach it.
-            std::mem::forget(thread);
+            std::mem::forget(self.thread.clone());
             return;
         }
         self.shared.abandon();
+        let thread = lock(&self.thread).take();
         // A thread cannot join itself. If this runs inside a callback, the engine thread ends by itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
@@ -71,7 +77,7 @@ impl Group {
     ///
     /// Waits at most `join_timeout_ms`. The error names the members that are missing or have a different configuration.
     pub fn join(config: Config, handler: impl Handler + 'static) -> Result<Group, Error> {
-        let (shared, driver) = join::join(&config, Box::new(handler))?;
+        let (shared, driver) = join::join(&config, Box::new(handler), &Cancel::default())?;
         let name = format!("galerna-{}", shared.me);
         let thread = thread::spawn(name, "runs the engine", config.stack_bytes, move || driver.run())?;
         Ok(Group::new(shared, Some(thread)))
@@ -82,14 +88,19 @@ impl Group {
     /// Nothing happens unless the application calls the driver: wait until [`Driver::fd`] is readable, then call
     /// [`Driver::dispatch`]. Callbacks run inside that call. The descriptor is readable when this function returns.
     pub fn join_driven(config: Config, handler: impl Handler + 'static) -> Result<(Group, Driver), Error> {
-        let (shared, driver) = join::join(&config, Box::new(handler))?;
+        let (shared, driver) = join::join(&config, Box::new(handler), &Cancel::default())?;
         // The join leaves the driver awake, so no event would make the descriptor readable before the first dispatch.
         shared.ring();
         Ok((Group::new(shared, None), driver))
     }
 
     fn new(shared: Arc<Shared>, thread: Option<JoinHandle<()>>) -> Group {
-        let engine = Engine { shared: shared.clone(), thread: Mutex::new(thread) };
+        Group::in_thread(shared, Arc::new(Mutex::new(thread)))
+    }
+
+    /// A group that `thread` drives.
+    fn in_thread(shared: Arc<Shared>, thread: Arc<Mutex<Option<JoinHandle<()>>>>) -> Group {
+        let engine = Engine { shared: shared.clone(), thread };
         Group { shared, _engine: Arc::new(engine) }
     }
 

@@ -3,6 +3,7 @@
 use crate::config::{Config, FabricKind};
 use crate::error::Error;
 use crate::meet::check;
+use crate::meet::deadline::Deadline;
 use crate::meet::questions::{self, Place, Reply, Request};
 use crate::peers::contacts::{self, Contacts};
 use crate::peers::linking::{Linking, STEP_TIME, link};
@@ -43,10 +44,10 @@ pub(crate) struct Admitted {
 pub(crate) fn admission(
     config: &Config,
     contacts: &mut Contacts,
-    deadline: Instant,
+    deadline: &Deadline,
     incarnation: u64,
 ) -> Result<Result<Admitted, String>, Error> {
-    let give_up = deadline.min(Instant::now() + ADMISSION_TIME);
+    let give_up = Instant::now() + ADMISSION_TIME;
     loop {
         let mut obstacle = contacts.obstacles();
         let mut ways: VecDeque<String> = contacts.ways().into();
@@ -64,7 +65,7 @@ pub(crate) fn admission(
                 Answer::Obstacle(what) => obstacle = format!("at {contact}: {what}"),
             }
         }
-        if Instant::now() >= give_up {
+        if Instant::now() >= give_up || deadline.is_over() {
             return Ok(Err(obstacle));
         }
         std::thread::sleep(AGAIN_TIME);

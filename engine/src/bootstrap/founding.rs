@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::fabric::SetupError;
 use crate::log::wall_ns;
 use crate::meet;
+use crate::meet::deadline::Deadline;
 use crate::meet::listen::Listening;
 use crate::meet::outside::{Outside, Surroundings};
 use crate::membership::Peer;
@@ -32,7 +33,7 @@ const WAITING_TIME: Duration = Duration::from_millis(200);
 pub(crate) struct Founder<'c> {
     pub(crate) config: &'c Config,
     pub(crate) rank: usize,
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: &'c Deadline,
 }
 
 impl Founder<'_> {
@@ -61,7 +62,7 @@ impl Founder<'_> {
         };
         let (shared, mut driver) = ready.start(self.config, handler)?;
         shared.founding.store(true, Ordering::Relaxed);
-        let missing = match driver.install(|_| false) {
+        let missing = match driver.install(self.deadline.cancel(), |_| false) {
             Ok(_) => return Ok(Attempt::Joined(shared, Box::new(driver))),
             Err(Error::Missing { missing, .. }) => missing,
             Err(error) => return Err(error),
@@ -88,16 +89,16 @@ impl Founder<'_> {
             Surroundings { outside: outside.clone(), former: contacts.former_addresses(), answer: Some(&answer) };
         let watch = Watch::start(config, me, contacts, outside.clone())?;
         let meet::Met { mut streams, incarnations, listening } =
-            meet::meet::<Socket>(config, rank, incarnation(), deadline, listening, around)?;
+            meet::meet::<Socket>(config, rank, incarnation(), deadline.clone(), listening, around)?;
         drop(watch);
-        let kind = linking::agree(config, &specs(config), &mut streams, deadline)?;
+        let kind = linking::agree(config, &specs(config), &mut streams, deadline.at())?;
         let (fabric, own, linking) = linking::new_fabric(config, kind, rank, &specs(config))?;
         let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
-        let links = linking.link(streams.collect(), deadline).map_err(|error| self.set_up_error(error))?;
+        let links = linking.link(streams.collect(), deadline.at()).map_err(|error| self.set_up_error(error))?;
         let ids = config.members.iter().map(|member| member.id).enumerate();
         let founders: Vec<Peer> =
             ids.zip(&incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect();
-        let mut node = node(config, founders[rank], fabric, own, deadline)?;
+        let mut node = node(config, founders[rank], fabric, own, deadline.at())?;
         let mut durable = None;
         if let Some(store) = store {
             let (log, wake) = (store.of(incarnations[0])?, Wake::default());
@@ -112,7 +113,17 @@ impl Founder<'_> {
         let addresses = incarnations.iter().zip(&config.members).map(|(&i, member)| (i, member.address.clone()));
         let (me, addresses) = (founders[rank], addresses.collect());
         let sign = LocalIdentity::new(config, incarnations[0], me, &config.members[rank].address, linking);
-        Ok(Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts: None, deadline })
+        Ok(Ready {
+            node,
+            me,
+            sign,
+            addresses,
+            places: Vec::new(),
+            listening,
+            durable,
+            restarts: None,
+            deadline: deadline.at(),
+        })
     }
 
     fn set_up_error(&self, error: SetupError) -> Error {

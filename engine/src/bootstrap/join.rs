@@ -11,6 +11,7 @@ use crate::driver::{Driver, Start};
 use crate::error::Error;
 use crate::fabric::{Fabric, Row, TableSpec};
 use crate::log::{Log, Release, deferred};
+use crate::meet::deadline::{Cancel, Deadline};
 use crate::meet::listen::{self, Listening};
 use crate::meet::questions::Place;
 use crate::membership::{self, HardState, Peer, Settings};
@@ -50,7 +51,12 @@ impl Attempt {
     }
 }
 
-pub(crate) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
+/// Joins the group. A cancellation ends the join with [`Error::Left`].
+pub(crate) fn join(
+    config: &Config,
+    handler: Box<dyn Handler>,
+    cancel: &Cancel,
+) -> Result<(Arc<Shared>, Driver), Error> {
     config.check()?;
     let (id, address, _) = config.own()?;
     let mut store = config.log.as_ref().map(|log| LogStore::open(log, config, id)).transpose()?;
@@ -59,7 +65,10 @@ pub(crate) fn join(config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Sh
     if let Some(hint) = &hint {
         tracing::warn!(hint, "the others may not find this process");
     }
-    let joined = try_to_join(config, &mut store, handler).map_err(|error| as_seen(error, config, begun, hint));
+    let joined = try_to_join(config, &mut store, handler, cancel).map_err(|error| match error {
+        Error::Missing { .. } | Error::TimedOut { .. } | Error::Listen { .. } if cancel.is_set() => Error::Left,
+        error => as_seen(error, config, begun, hint),
+    });
     if let (Err(_), Some(store)) = (&joined, &store) {
         store.close();
     }
@@ -92,9 +101,10 @@ fn try_to_join(
     config: &Config,
     store: &mut Option<LogStore>,
     mut handler: Box<dyn Handler>,
+    cancel: &Cancel,
 ) -> Result<(Arc<Shared>, Driver), Error> {
     let (_, address, rank) = config.own()?;
-    let deadline = Instant::now() + Duration::from_millis(config.join_timeout_ms);
+    let deadline = &Deadline::after(Duration::from_millis(config.join_timeout_ms), cancel);
     let log = match store.as_ref().and_then(|store| Some((store, store.group_id()?))) {
         Some((store, group_id)) => Some((group_id, store.places()?)),
         None => None,
@@ -126,7 +136,7 @@ fn try_to_join(
         };
         match attempt {
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
-            Attempt::Again(back, obstacle) if Instant::now() < deadline => {
+            Attempt::Again(back, obstacle) if !deadline.is_over() => {
                 tracing::info!(obstacle, "not in the group yet");
                 handler = back;
                 std::thread::sleep(AGAIN_TIME);
@@ -157,7 +167,7 @@ fn restart(
     config: &Config,
     store: &mut LogStore,
     past: Past,
-    deadline: Instant,
+    deadline: &Deadline,
     listening: Listening,
     handler: Box<dyn Handler>,
     contacts: &mut Contacts,
@@ -170,12 +180,14 @@ fn restart(
     let may_found =
         rank.is_some() && config.found == Found::IfNew && hard_state.view().number == 0 && !log.has_snapshot()?;
     let wake = Wake::default();
-    let node = node(config, me, fabric, own, deadline)?.with_journal(Box::new(log.journal(wake.call())));
+    let node = node(config, me, fabric, own, deadline.at())?.with_journal(Box::new(log.journal(wake.call())));
     let addresses = HashMap::from([(me.incarnation, address.to_owned())]);
     let sign = LocalIdentity::new(config, group_id, me, address, linking.clone());
     let durable = Some(Durable { log, wake, release: None });
     let restarts = Some((hard_state, recovery));
-    let ready = Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts, deadline };
+    let deadline_at = deadline.at();
+    let ready =
+        Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts, deadline: deadline_at };
     let (shared, mut driver) = ready.start(config, handler)?;
     let place = Place::new(me, address);
     let search = Search::start(config, group_id, place, contacts.addresses(), linking, shared.clone())?;
@@ -189,7 +201,7 @@ fn restart(
         search.note_links(node);
         search.disagreement().is_some() || search.finds_it_running(node) || founded_in_vain(node)
     };
-    let obstacle = match driver.install(gives_up) {
+    let obstacle = match driver.install(deadline.cancel(), gives_up) {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
         Ok(false) => match search.disagreement() {
             Some(error) => return Err(error),
@@ -325,7 +337,7 @@ fn attempt(
     config: &Config,
     mut store: Option<&mut LogStore>,
     handler: Box<dyn Handler>,
-    deadline: Instant,
+    deadline: &Deadline,
     listening: Listening,
     contacts: &mut Contacts,
     why: &str,
@@ -340,7 +352,7 @@ fn attempt(
     };
     let peer = me.peer();
     let (fabric, own, linking) = linking::new_fabric(config, fabric, peer.slot, &specs(config))?;
-    let mut node = node(config, peer, fabric, own, deadline)?;
+    let mut node = node(config, peer, fabric, own, deadline.at())?;
     let mut durable = None;
     if let Some(store) = store.as_deref_mut() {
         let (log, (held, release)) = (store.of(group_id)?, deferred());
@@ -350,13 +362,15 @@ fn attempt(
     let addresses = others.iter().chain([&me]).map(|place| (place.incarnation, place.address.clone())).collect();
     let sign = LocalIdentity::new(config, group_id, peer, &me.address, linking.clone());
     let places = others.clone();
-    let ready = Ready { node, me: peer, sign, addresses, places, listening, durable, restarts: None, deadline };
+    let deadline_at = deadline.at();
+    let ready =
+        Ready { node, me: peer, sign, addresses, places, listening, durable, restarts: None, deadline: deadline_at };
     let (shared, mut driver) = ready.start(config, handler)?;
     let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
     // The leader may have died, or a process may be unreachable. A new attempt finds that out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
-    let give_up = deadline.min(Instant::now() + patience);
-    if driver.install(|_| Instant::now() >= give_up)? {
+    let give_up = deadline.at().min(Instant::now() + patience);
+    if driver.install(deadline.cancel(), |_| Instant::now() >= give_up)? {
         return Ok(Attempt::Joined(shared, Box::new(driver)));
     }
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();

@@ -15,7 +15,7 @@ impl Driver {
     /// The descriptor to wait on. It is readable when the join returns, and then whenever [`Driver::dispatch`] has
     /// work, heartbeats included.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.outer.as_ref().unwrap_or(&self.epoll).0.as_fd()
     }
 
     /// Does all pending work, callbacks included, and returns without waiting.

@@ -18,6 +18,7 @@ use crate::app::{Handler, View};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{Release, wall_ns};
+use crate::meet::deadline::Cancel;
 use crate::membership::HardState;
 use crate::node::{Node, Phase, Recovery};
 use crate::peers::acceptor::Acceptor;
@@ -42,6 +43,8 @@ use watchdog::DiskWatchdog;
 
 /// Time that a stopped node continues, so that its last messages reach the other members, in milliseconds.
 const LINGER_MS: u64 = 1000;
+/// Time limit for the leave of a cancelled join.
+pub(crate) const CANCEL_TIME: Duration = Duration::from_secs(5);
 /// A driver that never sleeps yields its core after this number of idle passes.
 const PASSES_PER_YIELD: u64 = 256;
 
@@ -57,6 +60,8 @@ pub struct Driver {
     progress: Progress,
     watchdog: DiskWatchdog,
     epoll: Epoll,
+    /// The descriptor for the application, if it has one from the beginning of the join.
+    outer: Option<Epoll>,
     /// Makes the descriptor readable when a pass is due, for applications that wait on the descriptor themselves.
     timer: TimerFd,
     started: Instant,
@@ -122,6 +127,7 @@ impl Driver {
             progress: Progress::default(),
             watchdog: DiskWatchdog::new(config),
             epoll,
+            outer: None,
             timer,
             started: Instant::now(),
             spin: Duration::from_micros(config.spin_us),
@@ -143,8 +149,14 @@ impl Driver {
     ///
     /// The wait includes the vote: before that, the group may not survive the failure of the member that this process
     /// is to replace.
-    pub(crate) fn install(&mut self, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
+    ///
+    /// A cancellation ends the wait with [`Error::Left`]. If this process is in the group by then, it leaves first.
+    pub(crate) fn install(&mut self, cancel: &Cancel, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
+        let mut leaves_until = None;
         loop {
+            if cancel.is_set() && self.leave_cancelled(&mut leaves_until) {
+                return Err(Error::Left);
+            }
             match self.node.phase() {
                 Phase::Stopped(reason) => {
                     let reason = self.newcomer.with_whole_wait(reason);
@@ -153,7 +165,7 @@ impl Driver {
                 }
                 Phase::Joining | Phase::Restarting if give_up(&self.node) => return Ok(false),
                 Phase::Founding | Phase::Joining | Phase::Restarting => {}
-                _ if self.newcomer.is_new() => {}
+                _ if self.newcomer.is_new() || leaves_until.is_some() => {}
                 _ if self.node.is_voter() => return Ok(true),
                 _ => self.newcomer.check_vote(&mut self.node),
             }
@@ -161,6 +173,34 @@ impl Driver {
                 self.sleep(Some(Duration::from_millis(20)));
             }
         }
+    }
+
+    /// One step of the leave of a cancelled join, which must be over by `until`. Returns true once it is.
+    fn leave_cancelled(&mut self, until: &mut Option<Instant>) -> bool {
+        match self.node.phase() {
+            // The others have not taken this process in, and see it fail.
+            Phase::Founding | Phase::Joining | Phase::Restarting | Phase::Left => return true,
+            Phase::Stopped(_) => return false,
+            _ => {}
+        }
+        let until = *until.get_or_insert_with(|| {
+            self.node.leave();
+            Instant::now() + CANCEL_TIME
+        });
+        Instant::now() >= until
+    }
+
+    /// Takes the application's own handler in place of the one that the join used.
+    pub(crate) fn replace_handler(&mut self, handler: Box<dyn Handler>) {
+        self.app.give_back(handler);
+    }
+
+    /// Makes `outer` the descriptor of this driver. It is readable whenever the driver has work.
+    pub(crate) fn adopt(&mut self, outer: Epoll) -> Result<(), Error> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        outer.add(&self.epoll.0, event).map_err(|e| Error::io("cannot nest an epoll descriptor", e))?;
+        self.outer = Some(outer);
+        Ok(())
     }
 
     /// Gives up this attempt to join, and returns the handler. The other members see this process depart.

@@ -1,5 +1,6 @@
 //! The socket on which a member listens while it meets the others.
 
+use super::deadline::Deadline;
 use super::names::Names;
 use crate::config::address;
 use crate::config::address::ListenAt;
@@ -50,14 +51,14 @@ pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
 /// As [`listen`], but tries again until the deadline when the obstacle may pass.
 ///
 /// That is so while the address or its name does not exist yet, or another process uses the port.
-pub(crate) fn in_time(at: ListenAt<'_>, deadline: Instant) -> Result<Listening, Error> {
+pub(crate) fn in_time(at: ListenAt<'_>, deadline: &Deadline) -> Result<Listening, Error> {
     let (names, begun, mut warned) = (Names::default(), Instant::now(), String::new());
     loop {
-        let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline) {
+        let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline.at()) {
             Ok(listening) => return Ok(listening),
             Err(obstacle) => obstacle,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.left();
         if !passes {
             return Err(refused(at, reason));
         }

@@ -1,6 +1,7 @@
 //! The state of a meeting and its loop: one thread, which waits only in poll(2).
 
 use super::check;
+use super::deadline::Deadline;
 use super::dial::{self, Dial, RETRY_TIME};
 use super::listen::Listening;
 use super::names::Names;
@@ -58,7 +59,7 @@ pub(super) struct Meeting<'a> {
     ready: Vec<u8>,
     /// By rank: the last observed reason why there is no link.
     pub(super) obstacles: Vec<Option<String>>,
-    deadline: Instant,
+    deadline: Deadline,
     listening: Listening,
     accept_at: Instant,
     /// The error of the last attempt to accept a connection, if it failed.
@@ -79,7 +80,7 @@ impl<'a> Meeting<'a> {
         config: &'a Config,
         rank: usize,
         incarnation: u64,
-        deadline: Instant,
+        deadline: Deadline,
         listening: Listening,
         around: Surroundings<'a>,
     ) -> Result<Self, Error> {
@@ -132,7 +133,7 @@ impl<'a> Meeting<'a> {
                 return Ok(self.finish());
             } else if self.around.outside.is_running() {
                 return Err(Error::AlreadyRuns { member: self.hello.member });
-            } else if now >= self.deadline {
+            } else if now >= self.deadline.at() {
                 return Err(self.missing());
             } else {
                 self.dial(now);
@@ -361,7 +362,7 @@ impl<'a> Meeting<'a> {
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
-        let mut until = self.failed.as_ref().map_or(self.deadline, |(_, until)| *until);
+        let mut until = self.failed.as_ref().map_or_else(|| self.deadline.at(), |(_, until)| *until);
         for talk in &self.talks {
             until = until.min(talk.deadline);
         }

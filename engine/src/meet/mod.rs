@@ -26,6 +26,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod check;
+pub(crate) mod deadline;
 pub(crate) mod dial;
 mod handshake;
 pub(crate) mod listen;
@@ -42,6 +43,7 @@ pub(crate) mod wire;
 use crate::config::Config;
 use crate::error::Error;
 use crate::types::MemberId;
+use deadline::Deadline;
 use listen::Listening;
 use meeting::Meeting;
 use outside::Surroundings;
@@ -76,7 +78,7 @@ pub struct Met<S> {
 /// * [`Error::Io`]: a system call failed for a reason that concerns no single member.
 pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<TcpStream>, Error> {
     let listening = listen(config, rank)?;
-    meet(config, rank, incarnation, deadline, listening, Surroundings::default())
+    meet(config, rank, incarnation, deadline.into(), listening, Surroundings::default())
 }
 
 /// As [`meet_tcp`], but over unix sockets: addresses are `unix:PATH`.
@@ -85,7 +87,7 @@ pub fn meet_tcp(config: &Config, rank: usize, incarnation: u64, deadline: Instan
 /// As [`meet_tcp`].
 pub fn meet_unix(config: &Config, rank: usize, incarnation: u64, deadline: Instant) -> Result<Met<UnixStream>, Error> {
     let listening = listen(config, rank)?;
-    meet(config, rank, incarnation, deadline, listening, Surroundings::default())
+    meet(config, rank, incarnation, deadline.into(), listening, Surroundings::default())
 }
 
 fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
@@ -101,7 +103,7 @@ pub(crate) fn meet<S: From<Socket>>(
     config: &Config,
     rank: usize,
     incarnation: u64,
-    deadline: Instant,
+    deadline: Deadline,
     listening: Listening,
     around: Surroundings<'_>,
 ) -> Result<Met<S>, Error> {

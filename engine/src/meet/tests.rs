@@ -78,8 +78,9 @@ impl<S: From<Socket> + Send + 'static> Running<S> {
         let config = config.clone();
         std::thread::spawn(move || {
             let deadline = Instant::now() + time;
-            let met = listen(&config, rank)
-                .and_then(|listening| meet(&config, rank, incarnation, deadline, listening, Surroundings::default()));
+            let met = listen(&config, rank).and_then(|listening| {
+                meet(&config, rank, incarnation, deadline.into(), listening, Surroundings::default())
+            });
             sender.send(met)
         });
         Running(receiver)

@@ -257,7 +257,7 @@ fn a_former_group_is_asked_for_before_a_new_one_is_founded() {
     let (there, own) = (outside.clone(), config.clone());
     let zero = std::thread::spawn(move || {
         let around = Surroundings { outside: there, ..Surroundings::default() };
-        meet::<TcpStream>(&own, 0, incarnation(0), Instant::now() + FAR, listen(&own, 0)?, around)
+        meet::<TcpStream>(&own, 0, incarnation(0), (Instant::now() + FAR).into(), listen(&own, 0)?, around)
     });
     let mut one = connect(&config, 0);
     let former = vec!["127.0.0.1:1".to_owned()];

@@ -1,0 +1,217 @@
+//! Joins that do not block: in a thread of the library, and driven by the application; cancellations.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use galerna::{Config, Copies, Delivery, Driver, Error, FabricKind, Group, Handler, Joining, Member, MemberId, Mode};
+use galerna::{SubgroupId, View};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+const MAIN: SubgroupId = SubgroupId(0);
+const LONG: Duration = Duration::from_secs(60);
+
+/// What an application has been told, and in which threads.
+#[derive(Default)]
+struct Told {
+    messages: Vec<u8>,
+    state: Vec<u8>,
+    views: Vec<Vec<u32>>,
+    threads: Vec<ThreadId>,
+}
+
+struct App(Arc<Mutex<Told>>);
+
+impl App {
+    fn note(&self, note: impl FnOnce(&mut Told)) {
+        let mut told = self.0.lock().unwrap();
+        told.threads.push(std::thread::current().id());
+        note(&mut told);
+    }
+}
+
+impl Handler for App {
+    fn deliver(&mut self, message: Delivery<'_>) {
+        self.note(|told| told.messages.extend(message.payload));
+    }
+
+    fn view(&mut self, view: &View) {
+        self.note(|told| told.views.push(view.members.iter().map(|id| id.0).collect()));
+    }
+
+    fn snapshot(&mut self) -> io::Result<Box<dyn Read + Send>> {
+        let told = self.0.lock().unwrap();
+        Ok(Box::new(io::Cursor::new([&told.state[..], &told.messages[..]].concat())))
+    }
+
+    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        state.read_to_end(&mut bytes)?;
+        self.note(|told| told.state = bytes);
+        Ok(())
+    }
+}
+
+fn configs(fabric: FabricKind, n: u32) -> Vec<Config> {
+    let addresses = (1..=n).zip(common::addresses(fabric, n));
+    let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
+    let mut config = Config::new("starting", fabric, members);
+    config.ring_bytes = 64 << 10;
+    config.verbs = common::patient_verbs();
+    (1..=n).map(|id| config.clone().with_member(MemberId(id))).collect()
+}
+
+/// Begins to join in a thread of the library.
+fn start(config: &Config) -> (galerna::Starting, Receiver<Result<Group, Error>>, Arc<Mutex<Told>>) {
+    let told = Arc::<Mutex<Told>>::default();
+    let (done, joined) = channel();
+    let starting = Group::join_start(config.clone(), App(told.clone()), move |result| {
+        let _ = done.send(result);
+    });
+    (starting.unwrap(), joined, told)
+}
+
+/// Dispatches whenever the descriptor is readable, until the join is over.
+fn drive(joining: &mut Joining) -> Result<(Group, Driver), Error> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < deadline, "the join does not end");
+        let fd = joining.fd().unwrap();
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        if nix::poll::poll(&mut fds, PollTimeout::from(5000u16)).unwrap() == 0 {
+            continue;
+        }
+        if let Some(joined) = joining.dispatch()? {
+            return Ok(joined);
+        }
+    }
+}
+
+#[test]
+fn founders_and_a_joiner_start_without_blocking() {
+    for fabric in common::fabrics() {
+        let configs = configs(fabric, 3);
+        let begin = Instant::now();
+        let founders: Vec<_> = configs.iter().map(start).collect();
+        assert!(begin.elapsed() < Duration::from_secs(2), "no start waits for the others");
+        let groups: Vec<_> =
+            founders.iter().map(|(_, joined, _)| joined.recv_timeout(LONG).unwrap().unwrap()).collect();
+        groups[0].send(MAIN, Mode::Safe, b"a", LONG).unwrap();
+        groups[0].flush(MAIN, Copies::All, LONG).unwrap();
+        // A cancellation after the join has no effect.
+        founders[0].0.cancel();
+        drop(founders);
+        groups[2].leave(LONG).unwrap();
+
+        let told = Arc::<Mutex<Told>>::default();
+        let mut joining = Group::join_start_driven(configs[2].clone(), App(told.clone())).unwrap();
+        let fd = joining.fd().unwrap().as_raw_fd();
+        let (group, mut driver) = drive(&mut joining).unwrap();
+        drop(joining);
+        assert_eq!(driver.fd().as_raw_fd(), fd, "one descriptor for the whole life");
+        groups[1].send(MAIN, Mode::Safe, b"b", LONG).unwrap();
+        group.send(MAIN, Mode::Safe, b"c", Duration::ZERO).unwrap();
+        let done = || told.lock().unwrap().messages.len() == 2;
+        let deadline = Instant::now() + LONG;
+        while !done() {
+            assert!(Instant::now() < deadline);
+            let mut fds = [PollFd::new(driver.fd(), PollFlags::POLLIN)];
+            nix::poll::poll(&mut fds, PollTimeout::from(5000u16)).unwrap();
+            driver.dispatch().unwrap();
+        }
+        let told = told.lock().unwrap();
+        assert_eq!(told.state, b"a");
+        assert!(told.messages == b"bc" || told.messages == b"cb", "{:?}", told.messages);
+        assert_eq!(told.views.last().unwrap(), &[1, 2, 3]);
+        let me = std::thread::current().id();
+        assert!(told.threads.iter().all(|thread| *thread == me), "callbacks run in dispatch only");
+        drop(told);
+        driver.leave(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_wait_for_others_is_cancelled() {
+    let configs = configs(FabricKind::Tcp, 2);
+    let (starting, joined, _) = start(&configs[0]);
+    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    starting.cancel();
+    assert!(matches!(joined.recv_timeout(LONG).unwrap(), Err(Error::Left)));
+    drop(starting);
+    // Dropping it cancels, too, and waits for the end: the address is free then.
+    let (starting, joined, _) = start(&configs[0]);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(starting);
+    assert!(matches!(joined.try_recv().unwrap(), Err(Error::Left)));
+    let mut joining = Group::join_start_driven(configs[0].clone(), |_: Delivery<'_>| {}).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    joining.cancel();
+    assert!(matches!(drive(&mut joining), Err(Error::Left)));
+    drop(Group::join_start_driven(configs[0].clone(), |_: Delivery<'_>| {}).unwrap());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    // Nothing remains in the way of a later join.
+    let members: Vec<_> = configs.iter().map(start).collect();
+    for (_, joined, _) in &members {
+        joined.recv_timeout(LONG).unwrap().unwrap();
+    }
+}
+
+/// A joiner whose callbacks are never made is cancelled: it leaves, and the group goes on.
+#[test]
+fn a_joiner_is_cancelled_in_the_middle_of_its_callbacks() {
+    let configs = configs(FabricKind::Tcp, 3);
+    let members: Vec<_> = configs.iter().map(start).collect();
+    let groups: Vec<_> = members.iter().map(|(_, joined, _)| joined.recv_timeout(LONG).unwrap().unwrap()).collect();
+    groups[2].leave(LONG).unwrap();
+    // Its state is there, and nobody dispatches.
+    groups[0].send(MAIN, Mode::Safe, b"state", LONG).unwrap();
+    let joining = Group::join_start_driven(configs[2].clone(), App(Arc::default())).unwrap();
+    let deadline = Instant::now() + LONG;
+    while !groups[0].view().members.contains(&MemberId(3)) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(joining);
+    while groups[0].view().members.contains(&MemberId(3)) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    groups[0].send(MAIN, Mode::Safe, b"goes on", LONG).unwrap();
+    groups[0].flush(MAIN, Copies::All, LONG).unwrap();
+}
+
+#[test]
+fn a_callback_that_panics_ends_the_join() {
+    let configs = configs(FabricKind::Shm, 1);
+    struct Panics;
+    impl Handler for Panics {
+        fn deliver(&mut self, _: Delivery<'_>) {}
+        fn view(&mut self, _: &View) {
+            panic!("on purpose");
+        }
+    }
+    let mut joining = Group::join_start_driven(configs[0].clone(), Panics).unwrap();
+    let ended = drive(&mut joining).err().unwrap();
+    assert!(matches!(&ended, Error::CallbackPanicked(text) if text.contains("on purpose")), "{ended}");
+    drop(joining);
+    let (done, joined) = channel();
+    let _starting = Group::join_start(configs[0].clone(), Panics, move |result| done.send(result).unwrap()).unwrap();
+    let ended = joined.recv_timeout(LONG).unwrap().err().unwrap();
+    assert!(matches!(&ended, Error::CallbackPanicked(text) if text.contains("on purpose")), "{ended}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_at_once() {
+    let mut config = configs(FabricKind::Tcp, 1).remove(0);
+    config.ring_bytes = 5000;
+    let refused = Group::join_start_driven(config.clone(), |_: Delivery<'_>| {}).err();
+    assert!(matches!(refused, Some(Error::Config(_))), "{refused:?}");
+    let refused = Group::join_start(config, |_: Delivery<'_>| {}, |_| {}).err();
+    assert!(matches!(refused, Some(Error::Config(_))), "{refused:?}");
+}
