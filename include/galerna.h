@@ -93,7 +93,7 @@
 #define GALERNA_HAS(pointer, field) ((size_t)((const char *)(&(pointer)->field + 1) - (const char *)(pointer)) <= (pointer)->size)
 
 /* The initial value of a galerna_callbacks_t: its size is set, and it has no callback. */
-#define GALERNA_CALLBACKS_INIT { sizeof(galerna_callbacks_t), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+#define GALERNA_CALLBACKS_INIT { sizeof(galerna_callbacks_t), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* The version of this header. galerna_version() returns that of the library. */
 #define GALERNA_VERSION_MAJOR 0
@@ -264,6 +264,10 @@ enum galerna_result_t
    * Two groups have this name and do not know of each other. The text names where each was found.
    */
   GALERNA_ERR_TWO_GROUPS = 35,
+  /**
+   * The process is joining the group still: see galerna_group_join_start().
+   */
+  GALERNA_ERR_JOINING = 36,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -769,6 +773,13 @@ typedef struct galerna_callbacks_t {
    * returns. The warning is repeated after ten minutes if the problem persists. May be NULL.
    */
   void (*warned)(void *context, uint32_t member, const char *text);
+  /**
+   * Called once when a join that galerna_group_join_start() has begun is over.
+   *
+   * `result` is GALERNA_OK, or the error that galerna_group_join() would have returned; after a cancellation it is
+   * GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
+   */
+  void (*joined)(void *context, galerna_result_t result);
 } galerna_callbacks_t;
 
 /**
@@ -1271,6 +1282,32 @@ galerna_result_t galerna_group_join(const struct galerna_config_t *config,
                                     struct galerna_group_t **out);
 
 /**
+ * Begins to join a group, and returns at once with its handle.
+ *
+ * Like galerna_group_join(), except that nothing waits. A thread of the library does what blocks. The `joined` callback
+ * tells when the join is over, and with which result. Until then calls with the handle return GALERNA_ERR_JOINING,
+ * except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave() and galerna_group_free(). After a join that
+ * failed they return its error; free the handle then.
+ *
+ * With GALERNA_DRIVE_DISPATCH the descriptor of galerna_group_fd() is valid from the beginning and stays the same. All
+ * callbacks, `restore` and `joined` included, run in galerna_group_dispatch(). Of these only `restore` can wait, for the
+ * state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
+ *
+ * galerna_group_leave() and galerna_group_free() cancel the join. A process that is in the group by then leaves it.
+ *
+ * The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
+ *
+ * May be called from any thread, but not inside a callback.
+ *
+ * Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_HANDLE (`config`), GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (inside a
+ * callback), GALERNA_ERR_CONFIG, GALERNA_ERR_IO. All other errors come with the `joined` callback.
+ */
+galerna_result_t galerna_group_join_start(const struct galerna_config_t *config,
+                                          const struct galerna_callbacks_t *callbacks,
+                                          galerna_drive_t drive,
+                                          struct galerna_group_t **out);
+
+/**
  * Gets this process's member id: its `id` in the configuration.
  *
  * - `member`: receives the id.
@@ -1723,6 +1760,9 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  * galerna_group_commit() or galerna_group_abandon(), then drops the reservation: its message is not sent, and its
  * galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
  * galerna_group_free().
+ *
+ * While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once that has
+ * ended. With GALERNA_DRIVE_DISPATCH it dispatches for that.
  *
  * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
  *   process, it leaves anyway, and they see it fail.

@@ -93,9 +93,14 @@ pub struct galerna_callbacks_t {
     /// this process. The group continues. `text` describes the problem and the remedy, and is valid until the callback
     /// returns. The warning is repeated after ten minutes if the problem persists. May be NULL.
     pub warned: Option<unsafe extern "C-unwind" fn(context: *mut c_void, member: u32, text: *const c_char)>,
+    /// Called once when a join that galerna_group_join_start() has begun is over.
+    ///
+    /// `result` is GALERNA_OK, or the error that galerna_group_join() would have returned; after a cancellation it is
+    /// GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
+    pub joined: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
 }
 
-border::versioned_struct!(galerna_callbacks_t, min: view, last: warned);
+border::versioned_struct!(galerna_callbacks_t, min: view, last: joined);
 
 thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
@@ -132,14 +137,19 @@ fn or_stop<R>(name: &str, function: impl FnOnce() -> R) -> R {
 
 /// The application's functions, checked, and the member that they belong to.
 #[derive(Clone, Copy)]
-struct Functions {
+pub(crate) struct Functions {
     deliver: unsafe extern "C-unwind" fn(*mut c_void, *const galerna_message_t),
     others: galerna_callbacks_t,
     me: MemberId,
 }
 
+// SAFETY: the documentation requires a context that may be used in any thread.
+unsafe impl Send for Functions {}
+// SAFETY: as above.
+unsafe impl Sync for Functions {}
+
 impl Functions {
-    fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<Functions, Failure> {
+    pub(crate) fn new(callbacks: galerna_callbacks_t, me: MemberId) -> Result<Functions, Failure> {
         let deliver = callbacks.deliver.ok_or(Failure::Argument("callbacks.deliver", "is NULL"))?;
         // An application with only `restore` would send out an empty state, and the members' states would diverge.
         match (callbacks.snapshot, callbacks.restore) {
@@ -153,6 +163,14 @@ impl Functions {
         let message = galerna_message_t::from(delivery);
         // SAFETY: the function and its context belong to the application, which passed both in the struct.
         or_stop("deliver", || unsafe { (self.deliver)(self.others.context, &raw const message) });
+    }
+
+    /// Tells the application that its join is over. An exception has no one left to stop, and is dropped.
+    pub(crate) fn joined(&self, result: Result<(), &Error>) {
+        let Some(function) = self.others.joined else { return };
+        let result = border::call(|| result.map_err(|error| error.clone().into()));
+        // SAFETY: the function and its context belong to the application, which passed both in the struct.
+        let _ = as_callback(|| unsafe { function(self.others.context, result) });
     }
 
     fn durable(&self, below: u64) {
@@ -274,6 +292,12 @@ impl Callbacks {
         let joins_in = std::thread::current().id();
         let callbacks = Callbacks { functions, joins_in, early: sender, in_view: false, joined: Some(joined) };
         Ok((callbacks, Joining { functions, early, _open: open }))
+    }
+
+    /// Callbacks for a join that has its handle from the beginning: nothing waits for it.
+    pub(crate) fn started(functions: Functions) -> Callbacks {
+        let (early, _) = mpsc::channel();
+        Callbacks { functions, joins_in: std::thread::current().id(), early, in_view: false, joined: None }
     }
 
     /// Whether the engine calls from inside its join. The application has no handle then, and waiting for it would

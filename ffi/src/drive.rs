@@ -1,11 +1,11 @@
 //! `galerna_drive_t`: which thread drives a group, and how calls wait for the group.
 
 use crate::border::{self, Out};
-use crate::callbacks::{in_callback, not_in_callback};
+use crate::callbacks::{Functions, in_callback, not_in_callback};
 use crate::failure::Failure;
-use crate::group::{self, galerna_group_t};
+use crate::group::{self, Entry, galerna_group_t};
 use crate::result::galerna_result_t;
-use engine::{Driver, Error, Group};
+use engine::{Driver, Error, Group, Joining};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,8 +44,8 @@ pub unsafe extern "C" fn galerna_group_fd(group: *const galerna_group_t, fd: *mu
     border::call(|| {
         // SAFETY: the C caller guarantees the documented requirements on `fd`.
         let fd = unsafe { Out::new("fd", fd)? };
-        group::with(group, |member| {
-            fd.set(member.turn()?.fd()?);
+        group::with_entry(group, |entry| {
+            fd.set(entry.turn()?.fd()?);
             Ok(())
         })
     })
@@ -65,16 +65,7 @@ pub unsafe extern "C" fn galerna_group_fd(group: *const galerna_group_t, fd: *mu
 pub extern "C" fn galerna_group_dispatch(group: *mut galerna_group_t) -> galerna_result_t {
     border::call(|| {
         not_in_callback()?;
-        group::with(group, |member| {
-            let mut driver = member.turn()?.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
-            let dispatched = driver.as_mut().ok_or(Error::Left)?.dispatch();
-            if member.group.is_over() {
-                // The leave has ended, in this dispatch or because its timeout has passed. Dropping the driver closes
-                // the links, so that the other members notice.
-                drop(driver.take());
-            }
-            Ok(dispatched?)
-        })
+        group::with_entry(group, |entry| entry.turn()?.dispatch(entry))
     })
 }
 
@@ -91,9 +82,30 @@ const SLICE: Duration = Duration::from_millis(20);
 /// How long a waiting call sleeps while another thread holds the driver.
 pub(crate) const TURN: Duration = Duration::from_millis(1);
 
-/// The driver of a group that the application drives, shared by the threads that dispatch. `None` after the leave.
+/// What the threads of an application that drives a group dispatch.
+enum Stage {
+    Joining(Box<Joining>, Functions),
+    Driving(Box<Driver>),
+    /// After the leave, or a join that failed.
+    Over,
+}
+
+impl Stage {
+    fn driver(&mut self) -> Option<&mut Driver> {
+        if let Stage::Driving(driver) = self { Some(driver) } else { None }
+    }
+
+    fn take(&mut self) -> Option<Driver> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Driving(driver) => Some(*driver),
+            Stage::Joining(..) | Stage::Over => None,
+        }
+    }
+}
+
+/// The driver of a group that the application drives, or its join, shared by the threads that dispatch.
 pub(crate) struct Turn {
-    driver: Mutex<Option<Driver>>,
+    stage: Mutex<Stage>,
     fd: RawFd,
     /// Whether the group is being freed. Waiting calls then return.
     closed: AtomicBool,
@@ -102,7 +114,53 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) fn new(driver: Driver) -> Turn {
         let fd = driver.fd().as_raw_fd();
-        Turn { driver: Mutex::new(Some(driver)), fd, closed: AtomicBool::new(false) }
+        Turn { stage: Mutex::new(Stage::Driving(Box::new(driver))), fd, closed: AtomicBool::new(false) }
+    }
+
+    /// A group that is being joined.
+    pub(crate) fn joining(joining: Joining, functions: Functions) -> Result<Turn, Error> {
+        let fd = joining.fd().ok_or(Error::Left)?.as_raw_fd();
+        let stage = Mutex::new(Stage::Joining(Box::new(joining), functions));
+        Ok(Turn { stage, fd, closed: AtomicBool::new(false) })
+    }
+
+    /// Cancels the join, if it is under way.
+    pub(crate) fn cancel_join(&self) {
+        if let Some(stage) = self.lock()
+            && let Stage::Joining(joining, _) = &*stage
+        {
+            joining.cancel();
+        }
+    }
+
+    /// Does the pending work, callbacks included.
+    pub(crate) fn dispatch(&self, entry: &Entry) -> Result<(), Failure> {
+        let mut stage = self.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
+        let dispatched = match &mut *stage {
+            Stage::Joining(joining, functions) => {
+                let functions = *functions;
+                let joined = match joining.dispatch() {
+                    Ok(None) => return Ok(()),
+                    Ok(Some((group, driver))) => {
+                        *stage = Stage::Driving(Box::new(driver));
+                        Ok(group)
+                    }
+                    Err(error) => {
+                        *stage = Stage::Over;
+                        Err(error)
+                    }
+                };
+                return Ok(entry.end_join(joined, &functions)?);
+            }
+            Stage::Driving(driver) => driver.dispatch(),
+            Stage::Over => return Err(entry.member().err().unwrap_or(Error::Left.into())),
+        };
+        if entry.member().is_ok_and(|member| member.group.is_over()) {
+            // The leave has ended, in this dispatch or because its timeout has passed. Dropping the driver closes the
+            // links, so that the other members notice.
+            drop(stage.take());
+        }
+        Ok(dispatched?)
     }
 
     /// Makes the calls that wait in other threads return.
@@ -113,24 +171,24 @@ impl Turn {
     /// Ends the group if it is being freed. No dispatch does so then, and threads may wait for its end.
     pub(crate) fn end_if_closed(&self) {
         if self.closed.load(Ordering::Relaxed)
-            && let Some(mut driver) = self.lock()
+            && let Some(mut stage) = self.lock()
         {
-            drop(driver.take());
+            drop(stage.take());
         }
     }
 
     fn fd(&self) -> Result<RawFd, Error> {
         match self.lock() {
-            Some(driver) if driver.is_none() => Err(Error::Left),
+            Some(stage) if matches!(*stage, Stage::Over) => Err(Error::Left),
             _ => Ok(self.fd),
         }
     }
 
-    /// Locks the driver. Returns `None` if another thread holds it.
-    fn lock(&self) -> Option<MutexGuard<'_, Option<Driver>>> {
-        match self.driver.try_lock() {
-            Ok(driver) => Some(driver),
-            Err(TryLockError::Poisoned(driver)) => Some(driver.into_inner()),
+    /// Locks the stage. Returns `None` if another thread holds it.
+    fn lock(&self) -> Option<MutexGuard<'_, Stage>> {
+        match self.stage.try_lock() {
+            Ok(stage) => Some(stage),
+            Err(TryLockError::Poisoned(stage)) => Some(stage.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
@@ -152,12 +210,12 @@ impl Turn {
                 return Err(Error::Left);
             }
             let left = remaining(deadline).ok_or_else(|| timed_out(what, timeout))?;
-            let Some(mut driver) = self.lock() else {
+            let Some(mut stage) = self.lock() else {
                 std::thread::sleep(TURN.min(left));
                 continue;
             };
             let mut value = None;
-            let waited = driver.as_mut().ok_or(Error::Left)?.wait(SLICE.min(left), || {
+            let waited = stage.driver().ok_or(Error::Left)?.wait(SLICE.min(left), || {
                 value = ready();
                 value.is_some()
             });
@@ -175,8 +233,8 @@ impl Turn {
         let deadline = Instant::now() + timeout;
         loop {
             let left = remaining(deadline);
-            if let Some(mut driver) = self.lock() {
-                return match driver.take() {
+            if let Some(mut stage) = self.lock() {
+                return match stage.take() {
                     Some(driver) => driver.finish_leave(left.unwrap_or_default(), timeout),
                     None => group.left().unwrap_or(Err(Error::Left)),
                 };

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Handle { kind: &'static str, null: bool },
     /// Too many handles: the kind, and the limit.
     Limit { kind: &'static str, most: usize },
+    /// The process is joining the group still.
+    Joining,
     /// The text of a panic.
     Panic(String),
 }
@@ -37,6 +39,7 @@ impl Failure {
             Failure::Argument(..) | Failure::Size { .. } | Failure::NewerHeader { .. } => GALERNA_ERR_ARGUMENT,
             Failure::Handle { .. } => GALERNA_ERR_HANDLE,
             Failure::Limit { .. } => GALERNA_ERR_LIMIT,
+            Failure::Joining => GALERNA_ERR_JOINING,
             Failure::Panic(_) => GALERNA_ERR_INTERNAL,
         }
     }
@@ -46,6 +49,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Engine(error) => error.fmt(f),
+            Failure::Joining => f.write_str("this process is joining the group: wait for the `joined` callback"),
             Failure::Argument(name, what) => write!(f, "`{name}` {what}"),
             Failure::Size { name, given, min, max } => write!(
                 f,

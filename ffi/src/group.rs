@@ -1,16 +1,17 @@
 //! `galerna_group_t`: a member of a group, from join to leave.
 
 use crate::border::{self, Out};
-use crate::callbacks::{Callbacks, galerna_callbacks_t, not_in_callback};
+use crate::callbacks::{Callbacks, Functions, galerna_callbacks_t, not_in_callback};
 use crate::config::{self, galerna_config_t};
-use crate::drive::{self, RawDrive, Turn, galerna_drive_t};
+use crate::drive::{self, RawDrive, TURN, Turn, galerna_drive_t};
 use crate::failure::Failure;
 use crate::handle::Table;
 use crate::result::galerna_result_t;
-use engine::{Error, Group, MemberId, SubgroupId};
+use engine::{Config, Error, Group, MemberId, Starting, SubgroupId};
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A member of a group.
 ///
@@ -27,25 +28,98 @@ use std::time::Duration;
 /// vfork() must not call the library.
 pub struct galerna_group_t;
 
-static GROUPS: Table<Member> = Table::new("group", 3);
+static GROUPS: Table<Entry> = Table::new("group", 3);
+
+/// What a group's handle stands for: a member, or a join that is under way.
+pub(crate) struct Entry {
+    // Declared first so that it is dropped first: a remaining driver reports the end to the group when it is dropped.
+    turn: Option<Arc<Turn>>,
+    /// A join in a thread of the library.
+    starting: Mutex<Option<Starting>>,
+    /// The error with which the join ended.
+    failure: OnceLock<Error>,
+    member: OnceLock<Member>,
+}
+
+impl Entry {
+    fn new(turn: Option<Arc<Turn>>) -> Entry {
+        Entry { turn, starting: Mutex::default(), failure: OnceLock::new(), member: OnceLock::new() }
+    }
+
+    fn joined(member: Member) -> Entry {
+        let entry = Entry::new(member.turn.clone());
+        // The cell is new.
+        let _ = entry.member.set(member);
+        entry
+    }
+
+    /// The member. Fails while the process joins, and with the error of a join that failed.
+    #[inline]
+    pub(crate) fn member(&self) -> Result<&Member, Failure> {
+        self.member.get().ok_or_else(|| self.failure.get().map_or(Failure::Joining, |error| error.clone().into()))
+    }
+
+    /// Returns the driver. Fails in a group that a thread of the library drives.
+    pub(crate) fn turn(&self) -> Result<&Turn, Failure> {
+        let misuse = Error::Misuse("a thread of the library drives this group: join it with GALERNA_DRIVE_DISPATCH");
+        self.turn.as_deref().ok_or(misuse.into())
+    }
+
+    /// Records the end of the join, and tells the application.
+    pub(crate) fn end_join(&self, result: Result<Group, Error>, functions: &Functions) -> Result<(), Error> {
+        match result {
+            Ok(group) => {
+                let _ = self.member.set(Member { turn: self.turn.clone(), group });
+                functions.joined(Ok(()));
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.failure.set(error.clone());
+                functions.joined(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Cancels a join that is under way, and waits for its end. Returns false if the process has joined.
+    pub(crate) fn cancel_join(&self, timeout: Duration) -> Result<bool, Error> {
+        if self.member.get().is_some() || self.failure.get().is_some() {
+            return Ok(self.failure.get().is_some());
+        }
+        if let Some(starting) = self.starting.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            starting.cancel();
+        }
+        if let Some(turn) = &self.turn {
+            turn.cancel_join();
+        }
+        let begin = Instant::now();
+        loop {
+            if let Some(turn) = &self.turn {
+                // Callbacks of the join, and its end. The result is recorded.
+                let _ = turn.dispatch(self);
+            }
+            if self.member.get().is_some() || self.failure.get().is_some() {
+                return Ok(self.failure.get().is_some());
+            }
+            if begin.elapsed() >= timeout {
+                let after_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                return Err(Error::TimedOut { what: "the cancelled join", after_ms });
+            }
+            std::thread::sleep(TURN);
+        }
+    }
+}
 
 /// The member that a group's handle stands for.
 pub(crate) struct Member {
-    // Declared first so that it is dropped first: a remaining driver reports the end to `group` when it is dropped.
-    turn: Option<Turn>,
+    turn: Option<Arc<Turn>>,
     pub(crate) group: Group,
 }
 
 impl Member {
-    /// Returns the driver. Fails in a group that a thread of the library drives.
-    pub(crate) fn turn(&self) -> Result<&Turn, Failure> {
-        let misuse = Error::Misuse("a thread of the library drives this group: join it with GALERNA_DRIVE_DISPATCH");
-        self.turn.as_ref().ok_or(misuse.into())
-    }
-
     /// Returns the driver, if the application drives the group.
     pub(crate) fn driven(&self) -> Option<&Turn> {
-        self.turn.as_ref()
+        self.turn.as_deref()
     }
 
     /// Waits for an event of the group. If a thread of the library drives the group, `engine` waits. Otherwise this
@@ -69,6 +143,14 @@ impl Member {
 pub(crate) fn with<R>(
     group: *const galerna_group_t,
     body: impl FnOnce(&Member) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    GROUPS.with(group, |entry| body(entry.member()?))
+}
+
+/// Runs `body` with what a handle stands for, also while the process joins.
+pub(crate) fn with_entry<R>(
+    group: *const galerna_group_t,
+    body: impl FnOnce(&Entry) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
     GROUPS.with(group, body)
 }
@@ -122,11 +204,11 @@ pub unsafe extern "C" fn galerna_group_join(
             galerna_drive_t::GALERNA_DRIVE_THREAD => Member { turn: None, group: Group::join(config, callbacks)? },
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
                 let (group, driver) = Group::join_driven(config, callbacks)?;
-                let turn = Some(Turn::new(driver));
+                let turn = Some(Arc::new(Turn::new(driver)));
                 Member { turn, group }
             }
         };
-        let handle: *mut galerna_group_t = vacancy.fill(member);
+        let handle: *mut galerna_group_t = vacancy.fill(Entry::joined(member));
         out.set(handle);
         // The callbacks run while the handle is in use, so a thread that frees the handle waits for them. The handle
         // may already be freed.
@@ -148,10 +230,89 @@ pub unsafe extern "C" fn galerna_group_join(
     })
 }
 
+/// Begins to join a group, and returns at once with its handle.
+///
+/// Like galerna_group_join(), except that nothing waits. A thread of the library does what blocks. The `joined` callback
+/// tells when the join is over, and with which result. Until then calls with the handle return GALERNA_ERR_JOINING,
+/// except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave() and galerna_group_free(). After a join that
+/// failed they return its error; free the handle then.
+///
+/// With GALERNA_DRIVE_DISPATCH the descriptor of galerna_group_fd() is valid from the beginning and stays the same. All
+/// callbacks, `restore` and `joined` included, run in galerna_group_dispatch(). Of these only `restore` can wait, for the
+/// state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
+///
+/// galerna_group_leave() and galerna_group_free() cancel the join. A process that is in the group by then leaves it.
+///
+/// The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
+///
+/// May be called from any thread, but not inside a callback.
+///
+/// Errors: GALERNA_ERR_ARGUMENT, GALERNA_ERR_HANDLE (`config`), GALERNA_ERR_LIMIT, GALERNA_ERR_MISUSE (inside a
+/// callback), GALERNA_ERR_CONFIG, GALERNA_ERR_IO. All other errors come with the `joined` callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn galerna_group_join_start(
+    config: *const galerna_config_t,
+    callbacks: *const galerna_callbacks_t,
+    drive: RawDrive,
+    out: *mut *mut galerna_group_t,
+) -> galerna_result_t {
+    border::call(|| {
+        // SAFETY: the C caller guarantees the documented requirements on `out`.
+        let out = unsafe { Out::new("out", out)? };
+        out.set(std::ptr::null_mut());
+        not_in_callback()?;
+        // SAFETY: the C caller guarantees the documented requirements on `callbacks`.
+        let callbacks = unsafe { border::versioned("callbacks", callbacks)? };
+        let drive = drive::drive(drive)?;
+        let config = config::get(config)?;
+        let me = config.member.unwrap_or(MemberId(u32::MAX));
+        let functions = Functions::new(callbacks, me)?;
+        let vacancy = GROUPS.vacancy()?;
+        match drive {
+            galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
+                let joining = Group::join_start_driven(config, Callbacks::started(functions))?;
+                let turn = Turn::joining(joining, functions)?;
+                out.set(vacancy.fill(Entry::new(Some(Arc::new(turn)))));
+                Ok(())
+            }
+            galerna_drive_t::GALERNA_DRIVE_THREAD => {
+                let handle: *mut galerna_group_t = vacancy.fill(Entry::new(None));
+                out.set(handle);
+                start_in_thread(config, functions, handle).inspect_err(|_| {
+                    out.set(std::ptr::null_mut());
+                    // Nothing uses the handle yet.
+                    let _ = GROUPS.remove(handle, hasten);
+                })
+            }
+        }
+    })
+}
+
+fn start_in_thread(config: Config, functions: Functions, handle: *mut galerna_group_t) -> Result<(), Failure> {
+    let number = handle.addr();
+    let done = move |result| {
+        let handle: *const galerna_group_t = std::ptr::without_provenance(number);
+        // If the handle was freed, nobody is told, and a group is left without a word.
+        let _ = with_entry(handle, |entry| Ok(entry.end_join(result, &functions)?));
+    };
+    let starting = Group::join_start(config, Callbacks::started(functions), done)?;
+    // If the handle was freed, this ends the join.
+    with_entry(handle, |entry| {
+        *entry.starting.lock().unwrap_or_else(PoisonError::into_inner) = Some(starting);
+        Ok(())
+    })
+    .or(Ok(()))
+}
+
 /// Ends the calls that wait in other threads.
-fn hasten(member: &Member) {
-    member.group.abandon();
-    if let Some(turn) = &member.turn {
+fn hasten(entry: &Entry) {
+    if let Some(member) = entry.member.get() {
+        member.group.abandon();
+    }
+    if let Some(starting) = entry.starting.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        starting.cancel();
+    }
+    if let Some(turn) = &entry.turn {
         turn.close();
     }
 }

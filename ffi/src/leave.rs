@@ -17,6 +17,9 @@ use crate::result::galerna_result_t;
 /// galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
 /// galerna_group_free().
 ///
+/// While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once that has
+/// ended. With GALERNA_DRIVE_DISPATCH it dispatches for that.
+///
 /// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
 ///   process, it leaves anyway, and they see it fail.
 ///
@@ -29,7 +32,11 @@ pub extern "C" fn galerna_group_leave(group: *mut galerna_group_t, timeout_ms: u
     border::call(|| {
         not_in_callback()?;
         let timeout = border::timeout(timeout_ms);
-        group::with(group, |member| {
+        group::with_entry(group, |entry| {
+            if entry.member().is_err() && entry.cancel_join(timeout)? {
+                return Ok(());
+            }
+            let member = entry.member()?;
             let left = match member.driven() {
                 None => member.group.leave(timeout),
                 Some(turn) => turn.leave(&member.group, timeout),

@@ -86,6 +86,8 @@ pub enum galerna_result_t {
     GALERNA_ERR_FORKED = 34,
     /// Two groups have this name and do not know of each other. The text names where each was found.
     GALERNA_ERR_TWO_GROUPS = 35,
+    /// The process is joining the group still: see galerna_group_join_start().
+    GALERNA_ERR_JOINING = 36,
 }
 
 /// Returns a short description of a result code, in English.
@@ -126,7 +128,7 @@ pub type RawResult = i32;
 
 fn describe(result: RawResult) -> &'static CStr {
     const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 36] = [
+    const TEXTS: [&CStr; 37] = [
         c"done",
         c"invalid argument",
         c"invalid handle",
@@ -163,6 +165,7 @@ fn describe(result: RawResult) -> &'static CStr {
         c"a callback threw an exception",
         c"made by the parent of this process",
         c"two groups have this name",
+        c"this process is joining the group still",
     ];
     let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
     text.copied().unwrap_or(NONE)
@@ -170,7 +173,7 @@ fn describe(result: RawResult) -> &'static CStr {
 
 fn name(result: RawResult) -> &'static CStr {
     const UNKNOWN: &CStr = c"unknown result";
-    const NAMES: [&CStr; 36] = [
+    const NAMES: [&CStr; 37] = [
         c"GALERNA_OK",
         c"GALERNA_ERR_ARGUMENT",
         c"GALERNA_ERR_HANDLE",
@@ -207,6 +210,7 @@ fn name(result: RawResult) -> &'static CStr {
         c"GALERNA_ERR_CALLBACK",
         c"GALERNA_ERR_FORKED",
         c"GALERNA_ERR_TWO_GROUPS",
+        c"GALERNA_ERR_JOINING",
     ];
     let name = usize::try_from(result).ok().and_then(|index| NAMES.get(index));
     name.copied().unwrap_or(UNKNOWN)

@@ -10,12 +10,14 @@ use support::{Language, Link};
 /// The source files and the arguments of a run.
 type Run = (&'static [&'static str], &'static [&'static str]);
 
-const RUNS: [Run; 20] = [
+const RUNS: [Run; 22] = [
     (&["arguments.c", "cluster.c"], &[]),
     (&["config.c", "cluster.c"], &[]),
     (&["log_callback.c", "cluster.c"], &[]),
     (&["forever.c", "log_files.c", "cluster.c"], &[]),
     (&["tickets.c", "cluster.c"], &[]),
+    (&["starting.c", "cluster.c"], &["tcp"]),
+    (&["starting.c", "cluster.c"], &["shm"]),
     (&["exchange.c", "cluster.c"], &["tcp"]),
     (&["exchange.c", "cluster.c"], &["shm"]),
     (&["failures.c", "cluster.c"], &["tcp"]),

@@ -136,6 +136,7 @@ fn functions(app: &mut App) -> galerna_callbacks_t {
         restore: Some(restore),
         durable: Some(durable),
         warned: Some(warned),
+        joined: None,
     }
 }
 
