@@ -9,22 +9,19 @@ use crate::error::Error;
 use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot};
 use crate::meet::questions::{self, Asker, Reply, Request};
 use crate::membership::Peer;
-use crate::multicast::Delivery;
 use crate::node::HARD_STATE;
 use crate::peers::gate::{Gate, Source};
 use crate::peers::log_store::DISK_TIME;
 use crate::peers::patience::Patient;
+use crate::peers::replay;
 use crate::peers::transfer::{self, CONNECT_TIME, Chunks, Restored, Taker, Trouble};
 use crate::process::Life;
 use crate::shared::snapshot::Covered;
 use crate::thread::{self, OWN_STACK_BYTES};
-use crate::types::Mode;
-use crate::types::Version;
-use crate::types::{MemberId, SubgroupId};
+use crate::types::{MemberId, Mode, Version};
 use socket2::Socket;
 use std::any::Any;
 use std::io::{self, Read};
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -443,7 +440,7 @@ fn keep(log: &Log, from: &mut impl Read, own: &mut Option<Error>) -> io::Result<
 /// The source receives the application's result for the checkpoint, like in any state transfer.
 fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Option<Giver>) -> Result<Covered, Error> {
     let panicked = |panic: Box<dyn Any + Send>| Error::CallbackPanicked(text_of(&*panic));
-    let restored = catch_unwind(AssertUnwindSafe(|| restore(handler, gate, log, view))).map_err(panicked);
+    let restored = catch_unwind(AssertUnwindSafe(|| replay::restore(handler, gate, log, view))).map_err(panicked);
     let restored = restored.and_then(|restored| restored);
     if let Some((source, socket)) = from {
         let taken = restored.as_ref().map(drop).map_err(|error| match error {
@@ -453,50 +450,7 @@ fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Opti
         transfer::say_last_words(&socket, &taken, &|| gate.wants(source.peer));
     }
     let (covered, after) = restored?;
-    catch_unwind(AssertUnwindSafe(|| replay(handler, gate, log, (view, after), &covered))).map_err(panicked)??;
+    catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, (view, after), &covered)))
+        .map_err(panicked)??;
     Ok(covered)
-}
-
-/// Passes the checkpoint to the application, if there is one.
-///
-/// A checkpoint that another member took during the transfer may cover more than the views before `view`.
-fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<(Covered, Bound<Version>), Error> {
-    let Some(mut checkpoint) = log.load_snapshot()? else {
-        return Ok((Covered { view, below: 0, ahead: Vec::new() }, Bound::Unbounded));
-    };
-    let version = checkpoint.version;
-    let covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence);
-    let covered = covered.map_err(|error| Error::io("reading the checkpoint", error))?;
-    let failed = |error| {
-        let what =
-            format!("the application's `restore` failed: {error} (of the checkpoint that covers all up to {version})");
-        Error::StateTransfer(what)
-    };
-    gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;
-    Ok((covered, Bound::Excluded(version)))
-}
-
-/// Delivers the messages of the views before `view` that the checkpoint does not cover.
-fn replay(
-    handler: &mut dyn Handler,
-    gate: &Gate,
-    log: &Log,
-    (view, after): (u64, Bound<Version>),
-    covered: &Covered,
-) -> Result<(), Error> {
-    for entry in log.iter((after, Bound::Unbounded)) {
-        let entry = entry?;
-        let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
-        if version.view >= view {
-            break;
-        }
-        if kind == Kind::Message && covered.ahead.binary_search(&version.sequence).is_err() {
-            let (subgroup, view, sequence) = (SubgroupId(0), version.view, version.sequence);
-            // The messages of an earlier life of this process have no tickets here.
-            let ticket = None;
-            let delivery = Delivery { subgroup, view, sender, sequence, mode, ticket, time_ns, payload };
-            gate.pass(|| handler.deliver(delivery)).ok_or(Error::Left)?;
-        }
-    }
-    Ok(())
 }

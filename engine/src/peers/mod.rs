@@ -9,4 +9,5 @@ pub(crate) mod log_store;
 pub(crate) mod log_transfer;
 mod patience;
 pub(crate) mod relink;
+mod replay;
 pub(crate) mod transfer;
