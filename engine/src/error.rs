@@ -1,8 +1,7 @@
 //! The error type of the engine. A text states the problem, the offending value and the remedy.
 
 use crate::shortage;
-use crate::types::Version;
-use crate::types::{MemberId, SubgroupId};
+use crate::types::{MemberId, SubgroupId, Version};
 use std::sync::Arc;
 
 /// All errors of the engine. Cheap to clone: the reason why a group stopped is returned to every caller.

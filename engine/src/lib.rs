@@ -52,6 +52,8 @@ pub mod process;
 pub mod sst;
 
 pub use api::{Group, Joining, Reservation, Starting};
+#[doc(hidden)]
+pub use app::Kept;
 pub use app::{Frontiers, Handler, View};
 pub use bootstrap::{RecoverError, Recovered, recover};
 pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verbs};

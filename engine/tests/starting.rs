@@ -162,7 +162,7 @@ fn a_wait_for_others_is_cancelled() {
     }
 }
 
-/// A joiner whose callbacks are never made is cancelled: it leaves, and the group goes on.
+/// A joiner is cancelled while its callbacks are not made: it leaves, and the group goes on.
 #[test]
 fn a_joiner_is_cancelled_in_the_middle_of_its_callbacks() {
     let configs = configs(FabricKind::Tcp, 3);

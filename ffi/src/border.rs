@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 thread_local! {
@@ -74,6 +75,11 @@ pub(crate) fn last_error() -> *const c_char {
         Some(text.as_ptr())
     });
     text.ok().flatten().unwrap_or(c"".as_ptr())
+}
+
+/// Locks `mutex`, also after a panic of a thread that held it: the data is whole between two calls.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a text for C. Zero bytes in the text are removed.

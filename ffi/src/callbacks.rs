@@ -8,7 +8,7 @@ use crate::result::galerna_result_t;
 use crate::snapshot::{State, galerna_snapshot_t};
 use crate::thrown::{self, Thrown};
 use crate::view::{Lists, galerna_view_t};
-use engine::{Delivery, Error, Handler, MemberId, Mode, SubgroupId, View};
+use engine::{Delivery, Error, Handler, Kept, MemberId, View};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::io::Read;
@@ -201,34 +201,9 @@ impl Functions {
 /// A callback that the engine made before the application had its handle, kept for later.
 enum Early {
     View(View),
-    Message(Box<Kept>),
+    Message(Kept),
     Durable(u64),
     Warned(MemberId, String),
-}
-
-/// A message that was delivered during the join.
-struct Kept {
-    subgroup: SubgroupId,
-    view: u64,
-    sender: MemberId,
-    sequence: u64,
-    mode: Mode,
-    time_ns: u64,
-    payload: Vec<u8>,
-}
-
-impl From<Delivery<'_>> for Early {
-    fn from(delivery: Delivery<'_>) -> Early {
-        Early::Message(Box::new(Kept {
-            subgroup: delivery.subgroup,
-            view: delivery.view,
-            sender: delivery.sender,
-            sequence: delivery.sequence,
-            mode: delivery.mode,
-            time_ns: delivery.time_ns,
-            payload: delivery.payload.to_vec(),
-        }))
-    }
 }
 
 /// The end of the callbacks that `galerna_group_join` holds. When it is dropped, the application has its handle, and
@@ -246,20 +221,7 @@ impl Joining {
         for early in self.early.try_iter() {
             match early {
                 Early::View(view) => self.functions.view(&view),
-                Early::Message(kept) => {
-                    let Kept { subgroup, view, sender, sequence, mode, time_ns, payload } = &*kept;
-                    self.functions.deliver(Delivery {
-                        subgroup: *subgroup,
-                        view: *view,
-                        sender: *sender,
-                        sequence: *sequence,
-                        mode: *mode,
-                        // The process had no handle yet to send anything.
-                        ticket: None,
-                        time_ns: *time_ns,
-                        payload,
-                    });
-                }
+                Early::Message(kept) => self.functions.deliver(kept.delivery()),
                 Early::Durable(below) => self.functions.durable(below),
                 Early::Warned(member, what) => self.functions.warned(member, &what),
             }
@@ -338,7 +300,7 @@ impl Handler for Callbacks {
             self.functions.deliver(delivery);
             return;
         }
-        self.tell(|functions| functions.deliver(delivery), || delivery.into());
+        self.tell(|functions| functions.deliver(delivery), || Early::Message((&delivery).into()));
     }
 
     fn view(&mut self, view: &View) {

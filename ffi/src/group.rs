@@ -10,7 +10,7 @@ use crate::result::galerna_result_t;
 use engine::{Config, Error, Group, MemberId, Starting, SubgroupId};
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A member of a group.
@@ -86,7 +86,7 @@ impl Entry {
         if self.member.get().is_some() || self.failure.get().is_some() {
             return Ok(self.failure.get().is_some());
         }
-        if let Some(starting) = self.starting.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(starting) = border::lock(&self.starting).as_ref() {
             starting.cancel();
         }
         if let Some(turn) = &self.turn {
@@ -298,7 +298,7 @@ fn start_in_thread(config: Config, functions: Functions, handle: *mut galerna_gr
     let starting = Group::join_start(config, Callbacks::started(functions), done)?;
     // If the handle was freed, this ends the join.
     with_entry(handle, |entry| {
-        *entry.starting.lock().unwrap_or_else(PoisonError::into_inner) = Some(starting);
+        *border::lock(&entry.starting) = Some(starting);
         Ok(())
     })
     .or(Ok(()))
@@ -309,7 +309,7 @@ fn hasten(entry: &Entry) {
     if let Some(member) = entry.member.get() {
         member.group.abandon();
     }
-    if let Some(starting) = entry.starting.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+    if let Some(starting) = border::lock(&entry.starting).as_ref() {
         starting.cancel();
     }
     if let Some(turn) = &entry.turn {

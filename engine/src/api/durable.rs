@@ -8,25 +8,19 @@ use crate::shared::after;
 use crate::shared::requests::CheckpointRequest;
 use crate::shared::snapshot::Snapshot;
 use crate::thread;
-use crate::types::SubgroupId;
-use crate::types::Version;
+use crate::types::{SubgroupId, Version};
 use crate::{Group, Wait};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const NO_LOG: Error = Error::Misuse("this group has no log: give it a `[log]` section at every member");
-
 impl Group {
-    /// Checks that the group has a log.
-    pub(super) fn check_logs(&self) -> Result<(), Error> {
-        self.shared.log.as_ref().map(|_| ()).ok_or(NO_LOG)
-    }
-
-    fn log(&self, subgroup: SubgroupId) -> Result<&Arc<Log>, Error> {
+    /// The group's log. Fails in a group without one.
+    pub(super) fn log(&self, subgroup: SubgroupId) -> Result<&Arc<Log>, Error> {
         self.ring(subgroup)?;
-        self.shared.log.as_ref().ok_or(NO_LOG)
+        let no_log = Error::Misuse("this group has no log: give it a `[log]` section at every member");
+        self.shared.log.as_ref().ok_or(no_log)
     }
 
     /// The progress of the group's log; in a busy group it may be some passes old. All values are 0 in a group without

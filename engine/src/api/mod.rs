@@ -207,7 +207,7 @@ impl Group {
         match until {
             Until::Delivered => Ok(Wait::delivered(&self.shared, ring, ticket)),
             Until::Durable => {
-                self.check_logs()?;
+                self.log(subgroup)?;
                 Ok(Wait::durable(&self.shared, ring, ticket))
             }
         }

@@ -1,12 +1,12 @@
 //! A handler that passes its calls on to another thread, which makes them.
 
-use crate::app::{Handler, View};
+use crate::app::{Handler, Kept, View};
 use crate::driver::{CANCEL_TIME, Driver};
 use crate::error::Error;
 use crate::multicast::Delivery;
 use crate::shared::Shared;
 use crate::sync::lock;
-use crate::types::{MemberId, Mode, SubgroupId};
+use crate::types::MemberId;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -22,17 +22,6 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECES: usize = 4;
 
 type Snapshot = io::Result<Box<dyn Read + Send>>;
-
-/// A message, copied out of the ring.
-pub(super) struct Kept {
-    subgroup: SubgroupId,
-    view: u64,
-    sender: MemberId,
-    sequence: u64,
-    mode: Mode,
-    time_ns: u64,
-    payload: Box<[u8]>,
-}
 
 /// One call of a handler, or the end of the join.
 pub(super) enum Call {
@@ -55,17 +44,7 @@ impl Call {
     /// Makes the call.
     pub(super) fn make(self, handler: &mut dyn Handler) {
         match self {
-            Call::Deliver(kept) => handler.deliver(Delivery {
-                subgroup: kept.subgroup,
-                view: kept.view,
-                sender: kept.sender,
-                sequence: kept.sequence,
-                mode: kept.mode,
-                // A process that joins has sent nothing.
-                ticket: None,
-                time_ns: kept.time_ns,
-                payload: &kept.payload,
-            }),
+            Call::Deliver(kept) => handler.deliver(kept.delivery()),
             Call::View(view) => handler.view(&view),
             Call::Suspected(member, what) => handler.suspected(member, &what),
             Call::Warned(member, what) => handler.warned(member, &what),
@@ -196,15 +175,7 @@ impl Remote {
 
 impl Handler for Remote {
     fn deliver(&mut self, message: Delivery<'_>) {
-        self.0.push(Call::Deliver(Kept {
-            subgroup: message.subgroup,
-            view: message.view,
-            sender: message.sender,
-            sequence: message.sequence,
-            mode: message.mode,
-            time_ns: message.time_ns,
-            payload: message.payload.into(),
-        }));
+        self.0.push(Call::Deliver((&message).into()));
     }
 
     fn view(&mut self, view: &View) {

@@ -2,10 +2,12 @@
 
 mod frontiers;
 mod handler;
+mod kept;
 mod view;
 
 pub use frontiers::Frontiers;
 pub use handler::Handler;
+pub use kept::Kept;
 pub use view::View;
 
 /// The text of a panic.

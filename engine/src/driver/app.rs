@@ -46,7 +46,7 @@ impl App {
         }
     }
 
-    /// Runs one pass of the node, whose messages go to the application, or to the backlog of a newcomer. Returns true if
+    /// Runs one pass of the node. Its messages go to the application, or to the backlog of a newcomer. Returns true if
     /// anything changed.
     pub(super) fn poll(&mut self, node: &mut Node, newcomer: &mut Newcomer, now_ms: u64) -> bool {
         let App { shared, handler, .. } = self;

@@ -2,25 +2,15 @@
 //!
 //! They are copied out of the rings, so that no sender waits for the joiner.
 
-use crate::app::View;
+use crate::app::{Kept, View};
 use crate::multicast::Delivery;
 use crate::shared::snapshot::Covered;
-use crate::types::Mode;
-use crate::types::{MemberId, SubgroupId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A message or a view that has not been passed to the application yet.
 pub(crate) enum Item {
-    Message {
-        subgroup: SubgroupId,
-        view: u64,
-        sender: MemberId,
-        sequence: u64,
-        mode: Mode,
-        time_ns: u64,
-        payload: Box<[u8]>,
-    },
+    Message(Kept),
     View(Arc<View>),
 }
 
@@ -29,7 +19,7 @@ impl Item {
     pub(crate) fn is_covered(&self, covered: &Covered) -> bool {
         match self {
             Item::View(view) => view.number < covered.view,
-            Item::Message { view, sequence, .. } => covered.has(*view, *sequence),
+            Item::Message(kept) => covered.has(kept.view, kept.sequence),
         }
     }
 }
@@ -52,10 +42,8 @@ impl Backlog {
 
     /// Keeps a copy of a delivered message.
     pub(crate) fn keep(&mut self, message: &Delivery<'_>) {
-        let Delivery { subgroup, view, sender, sequence, mode, time_ns, payload, ticket: _ } = *message;
-        self.bytes += ITEM_BYTES + payload.len();
-        let payload = payload.into();
-        self.items.push_back(Item::Message { subgroup, view, sender, sequence, mode, time_ns, payload });
+        self.bytes += ITEM_BYTES + message.payload.len();
+        self.items.push_back(Item::Message(message.into()));
     }
 
     pub(crate) fn keep_view(&mut self, view: Arc<View>) {
@@ -67,8 +55,8 @@ impl Backlog {
     pub(crate) fn next(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= ITEM_BYTES;
-        if let Item::Message { payload, .. } = &item {
-            self.bytes -= payload.len();
+        if let Item::Message(kept) = &item {
+            self.bytes -= kept.payload.len();
         }
         Some(item)
     }

@@ -41,7 +41,7 @@ impl Mending {
         self.due_ms
     }
 
-    /// The time from which `peer` is dialled, whose link is known to be broken at `now_ms`.
+    /// The time from which `peer` is dialled. Its link is known to be broken at `now_ms`.
     fn dials_at_ms(&mut self, peer: Peer, me: Slot, now_ms: u64) -> u64 {
         let since_ms = *self.since_ms.entry(peer.incarnation).or_insert(now_ms);
         let wait_ms = if me < peer.slot { LOWER_WAITS_MS } else { HIGHER_WAITS_MS };

@@ -231,13 +231,7 @@ impl Newcomer {
             match self.backlog.next() {
                 Some(item) if item.is_covered(covered) => {}
                 Some(Item::View(view)) => app.begin_view(node, &view),
-                Some(Item::Message { subgroup, view, sender, sequence, mode, time_ns, payload }) => {
-                    let payload = &*payload;
-                    // The process has sent nothing before it has the state.
-                    let ticket = None;
-                    let message = Delivery { subgroup, view, sender, sequence, mode, ticket, time_ns, payload };
-                    app.call(node, |handler| handler.deliver(message));
-                }
+                Some(Item::Message(kept)) => app.call(node, |handler| handler.deliver(kept.delivery())),
                 // Catch-up ends only when the log is on disk.
                 None if self.release.as_ref().is_some_and(|release| !release.is_done()) => return moved,
                 None => {

@@ -28,7 +28,7 @@ impl Waiters {
         self.progress != node.multicast().own_progress()
     }
 
-    /// Wakes threads whose wait is over.
+    /// Wakes the threads that can go on.
     pub(super) fn serve(&mut self, node: &Node, app: &App) {
         let freed = node.multicast().freed();
         if std::mem::replace(&mut self.freed, freed) != freed {

@@ -21,9 +21,7 @@
 //! to header, and the search for evidence of damage reads only headers.
 
 use super::{Kind, Record};
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 
 pub(super) const HEAD_BYTES: usize = 64;
 const MAGIC: u32 = u32::from_le_bytes(*b"GREC");

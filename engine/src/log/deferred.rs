@@ -5,9 +5,7 @@
 use super::{Journal, Kind, Record, Ticket};
 use crate::error::Error;
 use crate::sync::lock;
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 

@@ -1,8 +1,6 @@
 //! The content of the log.
 
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,7 @@
 
 use super::codec::{Stamp, u32_at, u64_at};
 use crate::error::Error;
-use crate::types::MemberId;
-use crate::types::Version;
+use crate::types::{MemberId, Version};
 
 /// The size of the first page in bytes. It contains only the header.
 pub(super) const PAGE_BYTES: u64 = 4096;

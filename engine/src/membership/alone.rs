@@ -6,8 +6,7 @@ use super::Member;
 use super::hard_state::HardState;
 use super::view::{View, ViewDecision};
 use crate::multicast::{End, Tail, record_time, words};
-use crate::types::MemberId;
-use crate::types::Version;
+use crate::types::{MemberId, Version};
 
 /// How the log of such a member continues; see [`HardState::alone`].
 pub(crate) struct Alone {

@@ -7,8 +7,7 @@ use super::row::Ballot;
 use super::view::{View, ViewDecision};
 use super::{Membership, Peer};
 use crate::multicast::{words, words_of};
-use crate::types::MemberId;
-use crate::types::Version;
+use crate::types::{MemberId, Version};
 
 /// The first word of a hard state: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");

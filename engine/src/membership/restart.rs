@@ -14,8 +14,7 @@ use super::view::ViewDecision;
 use super::{Member, Membership, Peer};
 use crate::fabric::{Fabric, Rank};
 use crate::multicast::End;
-use crate::types::MemberId;
-use crate::types::Version;
+use crate::types::{MemberId, Version};
 
 impl Membership {
     /// Continues in the view of `hard_state`, which has wedged.

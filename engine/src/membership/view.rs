@@ -3,8 +3,7 @@
 use crate::fabric::{Rank, SLOTS, Slot};
 use crate::multicast::End;
 use crate::multicast::order::Order;
-use crate::types::MemberId;
-use crate::types::Version;
+use crate::types::{MemberId, Version};
 
 /// A process in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,7 @@ use super::{Multicast, Violation, column};
 use crate::fabric::Rank;
 use crate::log::{Journal, Kind, Record, Ticket};
 use crate::planted::{self, Bug};
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 use std::collections::VecDeque;
 
 /// Bytes of a stamp.

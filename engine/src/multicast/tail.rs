@@ -4,8 +4,7 @@
 //! end of all processes. It is one file that is replaced as a whole. Each new tail covers more than the one before.
 
 use super::epoch::End;
-use crate::types::MemberId;
-use crate::types::Mode;
+use crate::types::{MemberId, Mode};
 
 /// The name of the file.
 pub const TAIL: &str = "tail";

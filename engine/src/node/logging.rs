@@ -5,9 +5,7 @@ use super::{Node, Phase};
 use crate::log::{Journal, Kind, Record, Ticket};
 use crate::multicast::{End, Sink, Violation};
 use crate::planted::{self, Bug};
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 
 /// The name of the file that holds a member's [`crate::membership::HardState`].
 pub(crate) const HARD_STATE: &str = "hard_state";

@@ -8,8 +8,7 @@ use crate::error::Error;
 use crate::log::{Kind, Record, Ticket};
 use crate::membership::{Cause, HardState, Outcome, Peer};
 use crate::multicast::{End, Tail, TailRecord, Violation, record_time};
-use crate::types::Version;
-use crate::types::{MemberId, named};
+use crate::types::{MemberId, Version, named};
 
 /// The contents of a restarted process's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

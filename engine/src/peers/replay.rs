@@ -6,8 +6,7 @@ use crate::log::{Kind, Log, Record};
 use crate::multicast::Delivery;
 use crate::peers::gate::Gate;
 use crate::shared::snapshot::Covered;
-use crate::types::SubgroupId;
-use crate::types::Version;
+use crate::types::{SubgroupId, Version};
 use std::ops::Bound;
 
 /// Passes the checkpoint to the application, if there is one.

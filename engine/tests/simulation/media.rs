@@ -11,9 +11,7 @@ use crate::log::{Identity, Journal, Kind, Record, Ticket};
 use crate::membership::HardState;
 use crate::multicast::{TAIL, Tail};
 use crate::node::{CLOCK, HARD_STATE, Recovery};
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -9,7 +9,7 @@ use crate::result::galerna_result_t;
 use engine::Error;
 use engine::log::Snapshot;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A checkpoint of the application, stored beside a log: its state up to a version.
 ///
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_info(
         // SAFETY: the C caller guarantees the documented requirements on `info`.
         let out = unsafe { VersionedOut::new("info", info)? };
         CHECKPOINTS.with(checkpoint, |snapshot| {
-            let snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = border::lock(snapshot);
             out.set(galerna_log_checkpoint_info_t {
                 size: size_of::<galerna_log_checkpoint_info_t>(),
                 version: snapshot.version.into(),
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_read(
         // SAFETY: the C caller guarantees the documented requirements on `buffer`.
         let bytes = unsafe { border::bytes_out("buffer", buffer, length)? };
         CHECKPOINTS.with(checkpoint, |snapshot| {
-            let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut snapshot = border::lock(snapshot);
             let failed = |error| Error::Io { what: "reading a checkpoint".to_owned(), source: Arc::new(error) };
             got.set(reader::fill(&mut *snapshot, bytes).map_err(failed)?);
             Ok(())

@@ -79,7 +79,7 @@ pub unsafe extern "C" fn galerna_log_checkpoint_write(
         // SAFETY: the C caller guarantees the documented requirements on `data`.
         let bytes = unsafe { border::bytes("data", data, length)? };
         WRITERS.with(writer, |writing| {
-            let mut snapshot = writing.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut snapshot = border::lock(&writing.snapshot);
             Ok(snapshot.write(bytes)?)
         })
     })

@@ -8,7 +8,7 @@ use crate::handle::Table;
 use crate::result::galerna_result_t;
 use engine::Version;
 use engine::log::{Iter, Reader};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// An iterator over the records of a log.
 ///
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn galerna_log_iter_next(
         ITERS.with(iter, |walk| {
             // A panic inside the log may have poisoned the lock. The iterator is still valid then: it is at a record or
             // at the end.
-            let mut iter = walk.iter.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut iter = border::lock(&walk.iter);
             entry::give(&out, walk.reader.clone(), |_| iter.next().transpose())
         })
     })

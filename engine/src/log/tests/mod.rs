@@ -13,9 +13,7 @@ use super::store::Store;
 use super::{Identity, Kind, Record};
 use crate::error::Error;
 use crate::simulation::disk::SimDisk;
-use crate::types::MemberId;
-use crate::types::Mode;
-use crate::types::Version;
+use crate::types::{MemberId, Mode, Version};
 use std::sync::Arc;
 
 const SMALL: u64 = 16 << 10;
