@@ -93,7 +93,7 @@
 #define GALERNA_HAS(pointer, field) ((size_t)((const char *)(&(pointer)->field + 1) - (const char *)(pointer)) <= (pointer)->size)
 
 /* The initial value of a galerna_callbacks_t: its size is set, and it has no callback. */
-#define GALERNA_CALLBACKS_INIT { sizeof(galerna_callbacks_t), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+#define GALERNA_CALLBACKS_INIT { sizeof(galerna_callbacks_t), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* The version of this header. galerna_version() returns that of the library. */
 #define GALERNA_VERSION_MAJOR 0
@@ -448,9 +448,13 @@ typedef struct galerna_config_t galerna_config_t;
  * (on shared memory an access raises SIGSEGV). The parent is not affected. The child may join a group as a process of
  * its own, with an inherited or a new configuration.
  *
- * Until the child ends or calls exec, it shares the parent's file descriptors. If the parent dies during that time,
- * the other members detect it only by `failure_timeout_ms`, and the parent's port and log stay in use. A child made by
- * vfork() must not call the library.
+ * A child gives up its copies of the library's connections, ports and locks, so the other members detect the death of
+ * the parent as usual. A fork at the moment in which a connection is made, or a bare clone(), can escape this. Such a
+ * child keeps copies until it ends or calls exec: if the parent dies during that time, the other members detect it by
+ * `failure_timeout_ms`. A child made by vfork() must not call the library.
+ *
+ * dlclose(): the shared library stays in memory, because its threads and fork handlers refer to it. Free all handles
+ * before.
  */
 typedef struct galerna_group_t galerna_group_t;
 
@@ -701,7 +705,8 @@ typedef struct galerna_snapshot_t {
  * galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
  * galerna_group_dispatch(), galerna_group_wait(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
  * galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
- * galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
+ * galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual:
+ * galerna_group_leave_start() is the way to leave from a callback.
  *
  * State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
  * its joining members begin with the messages that follow. In a group with a log both callbacks also serve
@@ -780,6 +785,13 @@ typedef struct galerna_callbacks_t {
    * GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
    */
   void (*joined)(void *context, galerna_result_t result);
+  /**
+   * Called once when a leave that galerna_group_leave_start() has begun is over.
+   *
+   * `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. During the callback
+   * galerna_last_error() returns the text of the error. May be NULL.
+   */
+  void (*left)(void *context, galerna_result_t result);
 } galerna_callbacks_t;
 
 /**
@@ -1286,14 +1298,15 @@ galerna_result_t galerna_group_join(const struct galerna_config_t *config,
  *
  * Like galerna_group_join(), except that nothing waits. A thread of the library does what blocks. The `joined` callback
  * tells when the join is over, and with which result. Until then calls with the handle return GALERNA_ERR_JOINING,
- * except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave() and galerna_group_free(). After a join that
- * failed they return its error; free the handle then.
+ * except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave(), galerna_group_leave_start() and
+ * galerna_group_free(). After a join that failed they return its error; free the handle then.
  *
  * With GALERNA_DRIVE_DISPATCH the descriptor of galerna_group_fd() is valid from the beginning and stays the same. All
  * callbacks, `restore` and `joined` included, run in galerna_group_dispatch(). Of these only `restore` can wait, for the
  * state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
  *
- * galerna_group_leave() and galerna_group_free() cancel the join. A process that is in the group by then leaves it.
+ * galerna_group_leave(), galerna_group_leave_start() and galerna_group_free() cancel the join. A process that is in the
+ * group by then leaves it.
  *
  * The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
  *
@@ -1774,6 +1787,28 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  */
 galerna_result_t galerna_group_leave(struct galerna_group_t *group,
                                      uint32_t timeout_ms);
+
+/**
+ * Begins to leave the group, and returns at once.
+ *
+ * Like galerna_group_leave(), except that nothing waits: the `left` callback tells when the leave is over, and with which
+ * result. Callbacks continue until then. With GALERNA_DRIVE_DISPATCH, `left` is called in galerna_group_dispatch(), which
+ * then returns GALERNA_ERR_LEFT. If the handle is freed before, `left` is called with GALERNA_ERR_LEFT in
+ * galerna_group_free().
+ *
+ * While the process joins (galerna_group_join_start()), the call cancels the join. Then the `joined` callback is called
+ * with GALERNA_ERR_LEFT; or, if the process has joined by then, `joined` is called with GALERNA_OK, and `left` follows.
+ *
+ * - `timeout_ms`: how long the leave may last, in milliseconds. If the timeout passes before the other members go on
+ *   without this process, it leaves anyway, they see it fail, and `left` is called with GALERNA_ERR_TIMED_OUT.
+ *
+ * May be called from any thread, also inside a callback.
+ *
+ * Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_LEFT (a leave has begun already), and the error that ended the join or stopped
+ * the group. After an error `left` is not called.
+ */
+galerna_result_t galerna_group_leave_start(struct galerna_group_t *group,
+                                           uint32_t timeout_ms);
 
 /**
  * Frees a group's handle.

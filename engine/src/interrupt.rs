@@ -3,7 +3,7 @@
 //! Only this module repeats interrupted calls. It also prevents SIGXFSZ: the kernel sends that signal when a file grows
 //! beyond RLIMIT_FSIZE, and it ends a program that has no handler for it.
 
-use crate::process;
+use crate::process::{self, Private};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
@@ -93,20 +93,20 @@ pub(crate) fn allocate(file: impl AsFd, flags: FallocateFlags, from: u64, to: u6
 
 /// A file that is locked exclusively for this process.
 #[derive(Debug)]
-pub(crate) struct Locked(File);
+pub(crate) struct Locked(Private<File>);
 
 impl Locked {
     /// Locks the whole file without waiting. Fails with `EWOULDBLOCK` if another process holds the lock.
     pub(crate) fn new(file: File) -> io::Result<Locked> {
         repeat(|| flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from))?;
-        Ok(Locked(file))
+        Ok(Locked(Private::new(file)))
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Unlocks explicitly: closing is not enough, because a forked child may hold the descriptor too. This cannot
-        // fail for an open file.
-        let _ = repeat(|| flock(&self.0, FlockOperation::Unlock).map_err(io::Error::from));
+        // Unlocks explicitly: closing is not enough, because a child of a bare `clone` may hold the descriptor too. This
+        // cannot fail for an open file.
+        let _ = repeat(|| flock(&*self.0, FlockOperation::Unlock).map_err(io::Error::from));
     }
 }

@@ -51,7 +51,7 @@ pub mod process;
 #[doc(hidden)]
 pub mod sst;
 
-pub use api::{Group, Joining, Reservation, Starting};
+pub use api::{Canceller, Group, Joining, Reservation, Starting};
 #[doc(hidden)]
 pub use app::Kept;
 pub use app::{Frontiers, Handler, View};

@@ -10,6 +10,10 @@
 //! bare `clone` system call bypasses that handler. A child of `vfork` shares the parent's memory and is not detected:
 //! it may only call `exec`.
 
+mod private;
+
+pub(crate) use private::Private;
+
 use crate::error::Error;
 use nix::sys::signal::{SigSet, Signal};
 use std::mem::ManuallyDrop;
@@ -45,7 +49,11 @@ impl Life {
         }
         let next = GIVEN.fetch_add(1, Ordering::Relaxed) + 1;
         match word.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Life(next),
+            Ok(_) => {
+                // After a bare `clone`, which runs no handler, the descriptors are those of the parent.
+                private::forget();
+                Life(next)
+            }
             // Another thread assigned the number first.
             Err(present) => Life(present),
         }
@@ -64,24 +72,28 @@ impl Life {
     }
 }
 
-/// Ensures that the page is cleared in every child.
+/// Ensures that the page is cleared in every child, and that a child of `fork` gives up the private descriptors.
 ///
 /// A concurrent caller does not wait for the first one: in a child a lock here could be held for ever.
 fn prepare() {
     static PREPARED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn before() {
+        private::arm(PAGE.0[0].load(Ordering::Relaxed) != 0);
+    }
     extern "C" fn clear() {
         PAGE.0[0].store(0, Ordering::Relaxed);
+        private::give_up();
     }
     if PREPARED.swap(true, Ordering::Relaxed) {
         return;
     }
     let page = (&raw const PAGE).cast_mut().cast();
     // SAFETY: the page is a whole page owned by this library, private and not backed by a file. In a child the kernel
-    // writes zeros to it, which are valid values. If the kernel refuses, the handler remains, which only performs the
-    // same store.
+    // writes zeros to it, which are valid values. If the kernel refuses, the handler remains, which performs the same
+    // store. The handlers make no call that is forbidden after a fork.
     unsafe {
         libc::madvise(page, size_of::<Page>(), libc::MADV_WIPEONFORK);
-        if libc::pthread_atfork(None, None, Some(clear)) != 0 {
+        if libc::pthread_atfork(Some(before), None, Some(clear)) != 0 {
             tracing::warn!("no memory to watch for forks with");
         }
     }

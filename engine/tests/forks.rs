@@ -13,6 +13,7 @@ use galerna::{
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -314,5 +315,70 @@ fn descriptors_are_closed_by_exec() {
             open().into_iter().filter(|(number, _, closes)| !closes && !before.contains(number)).collect();
         assert!(open.is_empty(), "{fabric}: {open:?}");
         drop((group, other));
+    }
+}
+
+/// A child process that ends with the value.
+struct Process(nix::unistd::Pid);
+
+impl Process {
+    fn new(body: impl FnOnce()) -> Process {
+        // SAFETY: as in `in_child`.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+                // SAFETY: it ends here.
+                unsafe { libc::_exit(i32::from(ended.is_err())) }
+            }
+            ForkResult::Parent { child } => Process(child),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// A parent is killed while its child lives: the others notice it at once, although the failure timeout is a minute, and
+/// the parent's address and log are free for its next process.
+#[test]
+fn the_death_of_a_parent_is_noticed_while_its_child_lives() {
+    for fabric in common::fabrics() {
+        let folders: Vec<_> = (0..3).map(|_| Folder::new()).collect();
+        let config = config(fabric, 3);
+        let of = |id: u32| {
+            let config = config.clone().with_member(MemberId(id));
+            config.with_log(LogConfig::new(&folders[id as usize - 1].0))
+        };
+        let (mut told, tells) = std::io::pipe().unwrap();
+        let parent = Process::new(|| {
+            let group = Group::join(of(3), |_: Delivery<'_>| {}).unwrap();
+            let child = Process::new(|| std::thread::sleep(2 * LONG));
+            (&tells).write_all(&child.0.as_raw().to_le_bytes()).unwrap();
+            std::thread::sleep(2 * LONG);
+            drop((group, child));
+        });
+        let join = |id| {
+            let config = of(id);
+            std::thread::spawn(move || Group::join(config, |_: Delivery<'_>| {}).unwrap())
+        };
+        let [first, second] = [1, 2].map(join).map(|thread| thread.join().unwrap());
+        let mut number = [0; 4];
+        told.read_exact(&mut number).unwrap();
+        let child = Process(nix::unistd::Pid::from_raw(i32::from_le_bytes(number)));
+        drop(parent);
+        let deadline = Instant::now() + LONG / 2;
+        while first.view().members.contains(&MemberId(3)) {
+            assert!(Instant::now() < deadline, "{fabric}: the death of the parent is not noticed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let again = join(3).join().unwrap();
+        again.leave(LONG).unwrap();
+        drop((first, second));
+        // It lived until now.
+        assert_eq!(nix::sys::signal::kill(child.0, None), Ok(()));
     }
 }

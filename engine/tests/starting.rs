@@ -215,3 +215,115 @@ fn a_wrong_configuration_is_refused_at_once() {
     let refused = Group::join_start(config, |_: Delivery<'_>| {}, |_| {}).err();
     assert!(matches!(refused, Some(Error::Config(_))), "{refused:?}");
 }
+
+/// Waits on the descriptor and dispatches until that fails.
+fn drive_to_the_end(driver: &mut Driver) -> Error {
+    let deadline = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < deadline, "the leave does not end");
+        let mut fds = [PollFd::new(driver.fd(), PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, PollTimeout::from(5000u16)).unwrap();
+        if let Err(error) = driver.dispatch() {
+            return error;
+        }
+    }
+}
+
+fn told_of_leave(group: &Group, timeout: Duration) -> Receiver<Result<(), Error>> {
+    let (done, left) = channel();
+    group.leave_start(timeout, move |result| done.send(result).unwrap()).unwrap();
+    assert!(matches!(group.leave_start(timeout, |_| panic!("a second leave")), Err(Error::Left)));
+    left
+}
+
+#[test]
+fn a_leave_does_not_block() {
+    for fabric in common::fabrics() {
+        let configs = configs(fabric, 3);
+        let members: Vec<_> = configs.iter().map(start).collect();
+        let groups: Vec<_> = members.iter().map(|(_, joined, _)| joined.recv_timeout(LONG).unwrap().unwrap()).collect();
+        drop(members);
+        for i in 0..50 {
+            groups[2].send(MAIN, Mode::Safe, &[i], LONG).unwrap();
+        }
+        let left = told_of_leave(&groups[2], LONG);
+        assert!(matches!(groups[2].send(MAIN, Mode::Safe, b"late", LONG), Err(Error::Left)));
+        left.recv_timeout(LONG).unwrap().unwrap();
+        // The application drives the next one.
+        let mut joining = Group::join_start_driven(configs[2].clone(), App(Arc::default())).unwrap();
+        let (group, mut driver) = drive(&mut joining).unwrap();
+        let left = told_of_leave(&group, LONG);
+        assert!(left.try_recv().is_err(), "nothing happens before a dispatch");
+        let ended = drive_to_the_end(&mut driver);
+        assert!(matches!(ended, Error::Left), "{ended}");
+        left.try_recv().unwrap().unwrap();
+        assert!(matches!(driver.dispatch(), Err(Error::Left)), "the end stays");
+        drop(driver);
+        groups[0].send(MAIN, Mode::Safe, b"goes on", LONG).unwrap();
+        groups[0].flush(MAIN, Copies::All, LONG).unwrap();
+        assert!(groups[0].view().left.contains(&MemberId(3)), "{:?}", groups[0].view());
+    }
+}
+
+/// The others do not answer: the leave ends at its time limit, and says so. A driver that is dropped says so, too.
+#[test]
+fn a_leave_that_is_not_finished_is_told() {
+    let mut configs = configs(FabricKind::Tcp, 2);
+    for config in &mut configs {
+        (config.failure_timeout_ms, config.partition_timeout_ms) = (60_000, 60_000);
+    }
+    let mut members = Vec::new();
+    let mut joinings: Vec<_> =
+        configs.iter().map(|config| Group::join_start_driven(config.clone(), |_: Delivery<'_>| {}).unwrap()).collect();
+    let deadline = Instant::now() + LONG;
+    while members.len() < 2 {
+        assert!(Instant::now() < deadline);
+        joinings.retain_mut(|joining| match joining.dispatch().unwrap() {
+            Some(member) => {
+                members.push(member);
+                false
+            }
+            None => true,
+        });
+        for (_, driver) in &mut members {
+            driver.dispatch().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // From here on only one of the two is driven.
+    let (idle, mut driven) = (members.remove(0), members.remove(0));
+    let left = told_of_leave(&driven.0, Duration::from_millis(300));
+    let ended = drive_to_the_end(&mut driven.1);
+    assert!(matches!(ended, Error::Left), "{ended}");
+    let result = left.try_recv().unwrap();
+    assert!(matches!(result, Err(Error::TimedOut { after_ms: 300, .. })), "{result:?}");
+    let left = told_of_leave(&idle.0, LONG);
+    drop(idle.1);
+    assert!(matches!(left.try_recv().unwrap(), Err(Error::Left)));
+}
+
+/// A callback can begin the leave of its own group.
+#[test]
+fn a_leave_begins_inside_a_callback() {
+    struct Leaves(Arc<Mutex<Option<Group>>>, std::sync::mpsc::Sender<Result<(), Error>>);
+    impl Handler for Leaves {
+        fn deliver(&mut self, message: Delivery<'_>) {
+            if let (b"leave", Some(group)) = (message.payload, &*self.0.lock().unwrap()) {
+                let told = self.1.clone();
+                group.leave_start(LONG, move |result| told.send(result).unwrap()).unwrap();
+            }
+        }
+    }
+    let configs = configs(FabricKind::Shm, 2);
+    let (slot, (told, left)) = (Arc::new(Mutex::new(None)), channel());
+    let (done, joined) = channel();
+    let handler = Leaves(slot.clone(), told);
+    let starting = Group::join_start(configs[1].clone(), handler, move |result| done.send(result).unwrap()).unwrap();
+    let (other, other_joined, _) = start(&configs[0]);
+    let group = joined.recv_timeout(LONG).unwrap().unwrap();
+    let other_group = other_joined.recv_timeout(LONG).unwrap().unwrap();
+    *slot.lock().unwrap() = Some(group);
+    other_group.send(MAIN, Mode::Safe, b"leave", LONG).unwrap();
+    left.recv_timeout(LONG).unwrap().unwrap();
+    drop((starting, other, slot.lock().unwrap().take()));
+}

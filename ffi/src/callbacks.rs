@@ -38,7 +38,8 @@ use std::thread::ThreadId;
 /// galerna_log_append() act as if their timeout were 0. The following return GALERNA_ERR_MISUSE: galerna_group_join(),
 /// galerna_group_dispatch(), galerna_group_wait(), galerna_group_flush(), galerna_group_wait_durable(), galerna_group_wait_closed(),
 /// galerna_group_persist(), galerna_group_checkpoint(), galerna_group_trim_log(), galerna_group_leave(),
-/// galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual.
+/// galerna_group_free(), and the calls of a log that wait for its disk. All other calls work as usual:
+/// galerna_group_leave_start() is the way to leave from a callback.
 ///
 /// State: an application with state sets both `snapshot` and `restore`. An application that sets neither has no state:
 /// its joining members begin with the messages that follow. In a group with a log both callbacks also serve
@@ -98,9 +99,14 @@ pub struct galerna_callbacks_t {
     /// `result` is GALERNA_OK, or the error that galerna_group_join() would have returned; after a cancellation it is
     /// GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
     pub joined: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
+    /// Called once when a leave that galerna_group_leave_start() has begun is over.
+    ///
+    /// `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. During the callback
+    /// galerna_last_error() returns the text of the error. May be NULL.
+    pub left: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
 }
 
-border::versioned_struct!(galerna_callbacks_t, min: view, last: joined);
+border::versioned_struct!(galerna_callbacks_t, min: view, last: left);
 
 thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
@@ -165,9 +171,23 @@ impl Functions {
         or_stop("deliver", || unsafe { (self.deliver)(self.others.context, &raw const message) });
     }
 
-    /// Tells the application that its join is over. An exception has no one left to stop, and is dropped.
+    /// Tells the application that its join is over.
     pub(crate) fn joined(&self, result: Result<(), &Error>) {
-        let Some(function) = self.others.joined else { return };
+        self.tell_result(self.others.joined, result);
+    }
+
+    /// Tells the application that its leave is over.
+    pub(crate) fn left(&self, result: Result<(), &Error>) {
+        self.tell_result(self.others.left, result);
+    }
+
+    /// Calls a function with a result. There is nothing left that an exception could stop, so it is dropped.
+    fn tell_result(
+        &self,
+        function: Option<unsafe extern "C-unwind" fn(*mut c_void, galerna_result_t)>,
+        result: Result<(), &Error>,
+    ) {
+        let Some(function) = function else { return };
         let result = border::call(|| result.map_err(|error| error.clone().into()));
         // SAFETY: the function and its context belong to the application, which passed both in the struct.
         let _ = as_callback(|| unsafe { function(self.others.context, result) });
@@ -260,6 +280,10 @@ impl Callbacks {
     pub(crate) fn started(functions: Functions) -> Callbacks {
         let (early, _) = mpsc::channel();
         Callbacks { functions, joins_in: std::thread::current().id(), early, in_view: false, joined: None }
+    }
+
+    pub(crate) fn functions(&self) -> Functions {
+        self.functions
     }
 
     /// Whether the engine calls from inside its join. The application has no handle then, and waiting for it would

@@ -1,11 +1,11 @@
 //! `galerna_drive_t`: which thread drives a group, and how calls wait for the group.
 
 use crate::border::{self, Out};
-use crate::callbacks::{Functions, in_callback, not_in_callback};
+use crate::callbacks::{in_callback, not_in_callback};
 use crate::failure::Failure;
 use crate::group::{self, Entry, galerna_group_t};
 use crate::result::galerna_result_t;
-use engine::{Driver, Error, Group, Joining};
+use engine::{Canceller, Driver, Error, Group, Joining};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,7 @@ pub(crate) const TURN: Duration = Duration::from_millis(1);
 
 /// What the threads of an application that drives a group dispatch.
 enum Stage {
-    Joining(Box<Joining>, Functions),
+    Joining(Box<Joining>),
     Driving(Box<Driver>),
     /// After the leave, or a join that failed.
     Over,
@@ -98,7 +98,7 @@ impl Stage {
     fn take(&mut self) -> Option<Driver> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Driving(driver) => Some(*driver),
-            Stage::Joining(..) | Stage::Over => None,
+            Stage::Joining(_) | Stage::Over => None,
         }
     }
 }
@@ -107,6 +107,8 @@ impl Stage {
 pub(crate) struct Turn {
     stage: Mutex<Stage>,
     fd: RawFd,
+    /// Cancels the join. Outside of the lock, because the thread that dispatches may be inside a callback.
+    canceller: Option<Canceller>,
     /// Whether the group is being freed. Waiting calls then return.
     closed: AtomicBool,
 }
@@ -114,22 +116,22 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) fn new(driver: Driver) -> Turn {
         let fd = driver.fd().as_raw_fd();
-        Turn { stage: Mutex::new(Stage::Driving(Box::new(driver))), fd, closed: AtomicBool::new(false) }
+        let stage = Mutex::new(Stage::Driving(Box::new(driver)));
+        Turn { stage, fd, canceller: None, closed: AtomicBool::new(false) }
     }
 
     /// A group that is being joined.
-    pub(crate) fn joining(joining: Joining, functions: Functions) -> Result<Turn, Error> {
+    pub(crate) fn joining(joining: Joining) -> Result<Turn, Error> {
         let fd = joining.fd().ok_or(Error::Left)?.as_raw_fd();
-        let stage = Mutex::new(Stage::Joining(Box::new(joining), functions));
-        Ok(Turn { stage, fd, closed: AtomicBool::new(false) })
+        let canceller = Some(joining.canceller());
+        let stage = Mutex::new(Stage::Joining(Box::new(joining)));
+        Ok(Turn { stage, fd, canceller, closed: AtomicBool::new(false) })
     }
 
     /// Cancels the join, if it is under way.
     pub(crate) fn cancel_join(&self) {
-        if let Some(stage) = self.lock()
-            && let Stage::Joining(joining, _) = &*stage
-        {
-            joining.cancel();
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
         }
     }
 
@@ -137,8 +139,7 @@ impl Turn {
     pub(crate) fn dispatch(&self, entry: &Entry) -> Result<(), Failure> {
         let mut stage = self.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
         let dispatched = match &mut *stage {
-            Stage::Joining(joining, functions) => {
-                let functions = *functions;
+            Stage::Joining(joining) => {
                 let joined = match joining.dispatch() {
                     Ok(None) => return Ok(()),
                     Ok(Some((group, driver))) => {
@@ -150,7 +151,7 @@ impl Turn {
                         Err(error)
                     }
                 };
-                return Ok(entry.end_join(joined, &functions)?);
+                return Ok(entry.end_join(joined)?);
             }
             Stage::Driving(driver) => driver.dispatch(),
             Stage::Over => return Err(entry.member().err().unwrap_or(Error::Left.into())),
@@ -235,7 +236,7 @@ impl Turn {
             let left = remaining(deadline);
             if let Some(mut stage) = self.lock() {
                 return match stage.take() {
-                    Some(driver) => driver.finish_leave(left.unwrap_or_default(), timeout),
+                    Some(driver) => driver.finish_leave(),
                     None => group.left().unwrap_or(Err(Error::Left)),
                 };
             }

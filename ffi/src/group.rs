@@ -23,9 +23,13 @@ use std::time::{Duration, Instant};
 /// (on shared memory an access raises SIGSEGV). The parent is not affected. The child may join a group as a process of
 /// its own, with an inherited or a new configuration.
 ///
-/// Until the child ends or calls exec, it shares the parent's file descriptors. If the parent dies during that time,
-/// the other members detect it only by `failure_timeout_ms`, and the parent's port and log stay in use. A child made by
-/// vfork() must not call the library.
+/// A child gives up its copies of the library's connections, ports and locks, so the other members detect the death of
+/// the parent as usual. A fork at the moment in which a connection is made, or a bare clone(), can escape this. Such a
+/// child keeps copies until it ends or calls exec: if the parent dies during that time, the other members detect it by
+/// `failure_timeout_ms`. A child made by vfork() must not call the library.
+///
+/// dlclose(): the shared library stays in memory, because its threads and fork handlers refer to it. Free all handles
+/// before.
 pub struct galerna_group_t;
 
 static GROUPS: Table<Entry> = Table::new("group", 3);
@@ -34,20 +38,24 @@ static GROUPS: Table<Entry> = Table::new("group", 3);
 pub(crate) struct Entry {
     // Declared first so that it is dropped first: a remaining driver reports the end to the group when it is dropped.
     turn: Option<Arc<Turn>>,
+    functions: Functions,
     /// A join in a thread of the library.
     starting: Mutex<Option<Starting>>,
+    /// A leave that begins when the process has joined, with its time limit. The join is being cancelled.
+    leaves: Mutex<Option<Duration>>,
     /// The error with which the join ended.
     failure: OnceLock<Error>,
     member: OnceLock<Member>,
 }
 
 impl Entry {
-    fn new(turn: Option<Arc<Turn>>) -> Entry {
-        Entry { turn, starting: Mutex::default(), failure: OnceLock::new(), member: OnceLock::new() }
+    fn new(turn: Option<Arc<Turn>>, functions: Functions) -> Entry {
+        let (failure, member) = (OnceLock::new(), OnceLock::new());
+        Entry { turn, functions, starting: Mutex::default(), leaves: Mutex::default(), failure, member }
     }
 
-    fn joined(member: Member) -> Entry {
-        let entry = Entry::new(member.turn.clone());
+    fn joined(member: Member, functions: Functions) -> Entry {
+        let entry = Entry::new(member.turn.clone(), functions);
         // The cell is new.
         let _ = entry.member.set(member);
         entry
@@ -66,18 +74,61 @@ impl Entry {
     }
 
     /// Records the end of the join, and tells the application.
-    pub(crate) fn end_join(&self, result: Result<Group, Error>, functions: &Functions) -> Result<(), Error> {
+    pub(crate) fn end_join(&self, result: Result<Group, Error>) -> Result<(), Error> {
         match result {
             Ok(group) => {
-                let _ = self.member.set(Member { turn: self.turn.clone(), group });
-                functions.joined(Ok(()));
+                let leaves = {
+                    // A leave that begins now either sees the member or is seen here.
+                    let mut leaves = border::lock(&self.leaves);
+                    let _ = self.member.set(Member { turn: self.turn.clone(), group });
+                    leaves.take()
+                };
+                self.functions.joined(Ok(()));
+                if let (Some(timeout), Some(member)) = (leaves, self.member.get())
+                    && let Err(error) = self.leave_member(member, timeout)
+                {
+                    self.functions.left(Err(&error));
+                }
                 Ok(())
             }
             Err(error) => {
                 let _ = self.failure.set(error.clone());
-                functions.joined(Err(&error));
+                self.functions.joined(Err(&error));
                 Err(error)
             }
+        }
+    }
+
+    fn leave_member(&self, member: &Member, timeout: Duration) -> Result<(), Error> {
+        let functions = self.functions;
+        member.group.leave_start(timeout, move |result| functions.left(result.as_ref().map(|()| ())))
+    }
+
+    /// Begins to leave. A join that is under way is cancelled.
+    pub(crate) fn leave_start(&self, timeout: Duration) -> Result<(), Failure> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.clone().into());
+        }
+        let mut leaves = border::lock(&self.leaves);
+        if let Some(member) = self.member.get() {
+            drop(leaves);
+            return Ok(self.leave_member(member, timeout)?);
+        }
+        if leaves.replace(timeout).is_some() {
+            return Err(Error::Left.into());
+        }
+        drop(leaves);
+        self.cancel();
+        Ok(())
+    }
+
+    /// Cancels a join that is under way.
+    fn cancel(&self) {
+        if let Some(starting) = border::lock(&self.starting).as_ref() {
+            starting.cancel();
+        }
+        if let Some(turn) = &self.turn {
+            turn.cancel_join();
         }
     }
 
@@ -86,17 +137,15 @@ impl Entry {
         if self.member.get().is_some() || self.failure.get().is_some() {
             return Ok(self.failure.get().is_some());
         }
-        if let Some(starting) = border::lock(&self.starting).as_ref() {
-            starting.cancel();
-        }
-        if let Some(turn) = &self.turn {
-            turn.cancel_join();
-        }
+        self.cancel();
         let begin = Instant::now();
         loop {
             if let Some(turn) = &self.turn {
                 // Callbacks of the join, and its end. The result is recorded.
                 let _ = turn.dispatch(self);
+            } else {
+                // A thread of the library may not have stored its join yet when it was cancelled above.
+                self.cancel();
             }
             if self.member.get().is_some() || self.failure.get().is_some() {
                 return Ok(self.failure.get().is_some());
@@ -200,6 +249,7 @@ pub unsafe extern "C" fn galerna_group_join(
         let (callbacks, joining) = Callbacks::new(callbacks, me)?;
         // Reserved first, so that no step can fail after the group is joined.
         let vacancy = GROUPS.vacancy()?;
+        let functions = callbacks.functions();
         let member = match drive {
             galerna_drive_t::GALERNA_DRIVE_THREAD => Member { turn: None, group: Group::join(config, callbacks)? },
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
@@ -208,7 +258,7 @@ pub unsafe extern "C" fn galerna_group_join(
                 Member { turn, group }
             }
         };
-        let handle: *mut galerna_group_t = vacancy.fill(Entry::joined(member));
+        let handle: *mut galerna_group_t = vacancy.fill(Entry::joined(member, functions));
         out.set(handle);
         // The callbacks run while the handle is in use, so a thread that frees the handle waits for them. The handle
         // may already be freed.
@@ -234,14 +284,15 @@ pub unsafe extern "C" fn galerna_group_join(
 ///
 /// Like galerna_group_join(), except that nothing waits. A thread of the library does what blocks. The `joined` callback
 /// tells when the join is over, and with which result. Until then calls with the handle return GALERNA_ERR_JOINING,
-/// except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave() and galerna_group_free(). After a join that
-/// failed they return its error; free the handle then.
+/// except galerna_group_fd(), galerna_group_dispatch(), galerna_group_leave(), galerna_group_leave_start() and
+/// galerna_group_free(). After a join that failed they return its error; free the handle then.
 ///
 /// With GALERNA_DRIVE_DISPATCH the descriptor of galerna_group_fd() is valid from the beginning and stays the same. All
 /// callbacks, `restore` and `joined` included, run in galerna_group_dispatch(). Of these only `restore` can wait, for the
 /// state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
 ///
-/// galerna_group_leave() and galerna_group_free() cancel the join. A process that is in the group by then leaves it.
+/// galerna_group_leave(), galerna_group_leave_start() and galerna_group_free() cancel the join. A process that is in the
+/// group by then leaves it.
 ///
 /// The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
 ///
@@ -271,12 +322,12 @@ pub unsafe extern "C" fn galerna_group_join_start(
         match drive {
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
                 let joining = Group::join_start_driven(config, Callbacks::started(functions))?;
-                let turn = Turn::joining(joining, functions)?;
-                out.set(vacancy.fill(Entry::new(Some(Arc::new(turn)))));
+                let turn = Turn::joining(joining)?;
+                out.set(vacancy.fill(Entry::new(Some(Arc::new(turn)), functions)));
                 Ok(())
             }
             galerna_drive_t::GALERNA_DRIVE_THREAD => {
-                let handle: *mut galerna_group_t = vacancy.fill(Entry::new(None));
+                let handle: *mut galerna_group_t = vacancy.fill(Entry::new(None, functions));
                 out.set(handle);
                 start_in_thread(config, functions, handle).inspect_err(|_| {
                     out.set(std::ptr::null_mut());
@@ -293,12 +344,16 @@ fn start_in_thread(config: Config, functions: Functions, handle: *mut galerna_gr
     let done = move |result| {
         let handle: *const galerna_group_t = std::ptr::without_provenance(number);
         // If the handle was freed, nobody is told, and a group is left without a word.
-        let _ = with_entry(handle, |entry| Ok(entry.end_join(result, &functions)?));
+        let _ = with_entry(handle, |entry| Ok(entry.end_join(result)?));
     };
     let starting = Group::join_start(config, Callbacks::started(functions), done)?;
     // If the handle was freed, this ends the join.
     with_entry(handle, |entry| {
         *border::lock(&entry.starting) = Some(starting);
+        // A leave that was begun before could not cancel the join.
+        if border::lock(&entry.leaves).is_some() {
+            entry.cancel();
+        }
         Ok(())
     })
     .or(Ok(()))

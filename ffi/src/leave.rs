@@ -46,6 +46,28 @@ pub extern "C" fn galerna_group_leave(group: *mut galerna_group_t, timeout_ms: u
     })
 }
 
+/// Begins to leave the group, and returns at once.
+///
+/// Like galerna_group_leave(), except that nothing waits: the `left` callback tells when the leave is over, and with which
+/// result. Callbacks continue until then. With GALERNA_DRIVE_DISPATCH, `left` is called in galerna_group_dispatch(), which
+/// then returns GALERNA_ERR_LEFT. If the handle is freed before, `left` is called with GALERNA_ERR_LEFT in
+/// galerna_group_free().
+///
+/// While the process joins (galerna_group_join_start()), the call cancels the join. Then the `joined` callback is called
+/// with GALERNA_ERR_LEFT; or, if the process has joined by then, `joined` is called with GALERNA_OK, and `left` follows.
+///
+/// - `timeout_ms`: how long the leave may last, in milliseconds. If the timeout passes before the other members go on
+///   without this process, it leaves anyway, they see it fail, and `left` is called with GALERNA_ERR_TIMED_OUT.
+///
+/// May be called from any thread, also inside a callback.
+///
+/// Errors: GALERNA_ERR_HANDLE, GALERNA_ERR_LEFT (a leave has begun already), and the error that ended the join or stopped
+/// the group. After an error `left` is not called.
+#[unsafe(no_mangle)]
+pub extern "C" fn galerna_group_leave_start(group: *mut galerna_group_t, timeout_ms: u32) -> galerna_result_t {
+    border::call(|| group::with_entry(group, |entry| entry.leave_start(border::timeout(timeout_ms))))
+}
+
 /// Frees a group's handle.
 ///
 /// Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads

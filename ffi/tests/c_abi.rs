@@ -70,6 +70,18 @@ fn with_the_static_library() {
 }
 
 #[test]
+fn an_unloaded_library_stays_in_memory() {
+    let folder = support::scratch("unloaded");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/unloaded.c");
+    let mut compiler = support::compiler(support::Language::C11);
+    compiler.arg(source).arg("-o").arg(folder.join("unloaded")).arg("-ldl");
+    support::succeed(compiler);
+    let mut program = Command::new(folder.join("unloaded"));
+    program.arg(support::library().join("libgalerna.so"));
+    support::succeed(program);
+}
+
+#[test]
 fn with_sanitizers() {
     let source = support::scratch("sanitizers").join("empty.c");
     std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();

@@ -9,7 +9,7 @@ mod reservation;
 mod start;
 
 pub use reservation::Reservation;
-pub use start::{Joining, Starting};
+pub use start::{Canceller, Joining, Starting};
 
 use crate::app::{Handler, View};
 use crate::bootstrap::join;
@@ -34,9 +34,10 @@ use std::time::Duration;
 ///
 /// The handle belongs to the process that joined. In a child that `fork` makes, every call returns [`Error::Forked`]
 /// and has no effect ([`Group::view`] returns an empty view), dropping a handle does nothing, and the parent is not
-/// disturbed. The child may join on its own. Until the child ends or calls `exec`, it shares the parent's descriptors.
-/// If the parent dies in that time, the other members notice only after `failure_timeout_ms`, and the parent's port and
-/// log stay in use. A child of `vfork` must not make any call.
+/// disturbed. The child may join on its own. It gives up its copies of the library's connections, ports and locks, so the
+/// death of the parent is noticed as usual. A fork at the moment in which a connection is made, or a bare `clone`, can
+/// escape this. Such a child keeps copies until it ends or calls `exec`: if the parent dies in that time, the other
+/// members notice after `failure_timeout_ms`. A child of `vfork` must not make any call.
 #[derive(Clone)]
 pub struct Group {
     shared: Arc<Shared>,
@@ -266,7 +267,7 @@ impl Group {
     /// If `timeout` passes first, the process leaves nevertheless, and the other members see it fail. With
     /// [`Group::join_driven`], use [`Driver::leave`].
     pub fn leave(&self, timeout: Duration) -> Result<(), Error> {
-        self.shared.begin_leave(timeout)?;
+        self.shared.begin_leave(timeout, None)?;
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("the leave has begun; it ends after the callback"));
         }
@@ -282,10 +283,28 @@ impl Group {
         left.and_then(|ended| ended)
     }
 
+    /// Begins to leave, like [`Group::leave`], and returns at once. May be called inside a callback.
+    ///
+    /// `done` is called once, with the result, in the thread that drives the group. If the application drives it, that is
+    /// inside [`Driver::dispatch`], which returns [`Error::Left`] afterwards. If the application drops the driver before
+    /// the leave is over, or the last handle is dropped, the leave ends at once, and `done` is called with
+    /// [`Error::Left`].
+    ///
+    /// # Errors
+    /// [`Error::Left`] if a leave has begun before, and the reason why the group stopped if it has stopped. `done` is not
+    /// called then.
+    pub fn leave_start(
+        &self,
+        timeout: Duration,
+        done: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        self.shared.begin_leave(timeout, Some(Box::new(done)))
+    }
+
     /// Begins a leave, which the dispatching thread completes. For the C ABI.
     #[doc(hidden)]
     pub fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
-        self.shared.begin_leave(timeout)
+        self.shared.begin_leave(timeout, None)
     }
 
     /// The result of the leave, once it has ended. For the C ABI.

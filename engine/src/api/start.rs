@@ -28,14 +28,24 @@ const DISPATCH_TIME: Duration = Duration::from_millis(20);
 
 /// A join in a thread of the library. Dropping it cancels the join, if that has not ended, and waits for its end.
 pub struct Starting {
+    canceller: Canceller,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Cancels a join. It can be used in any thread and inside callbacks.
+#[derive(Clone)]
+pub struct Canceller {
     cancel: Cancel,
     /// True once the process has joined, and the group owns the thread. Held while a cancellation is decided.
     joined: Arc<Mutex<bool>>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     life: Life,
 }
 
-impl Starting {
+impl Canceller {
+    fn new() -> Canceller {
+        Canceller { cancel: Cancel::default(), joined: Arc::default(), life: Life::present() }
+    }
+
     /// Cancels the join, which then ends with [`Error::Left`]. A process that is in the group by then leaves it. If the
     /// join has ended, this has no effect.
     pub fn cancel(&self) {
@@ -51,16 +61,35 @@ impl Starting {
         }
         !*joined
     }
+
+    /// Notes that the process has joined, unless the join was cancelled.
+    fn note_joined(&self) -> bool {
+        let mut joined = lock(&self.joined);
+        *joined = !self.cancel.is_set();
+        *joined
+    }
+}
+
+impl Starting {
+    /// Cancels the join: see [`Canceller::cancel`].
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+
+    /// Returns a value that cancels this join.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        if self.life.is_over() {
+        if self.canceller.life.is_over() {
             // The thread belongs to the parent process. This process can neither wait for it nor detach it.
             std::mem::forget(self.thread.clone());
             return;
         }
-        if !self.cancel_unless_joined() {
+        if !self.canceller.cancel_unless_joined() {
             return;
         }
         let thread = lock(&self.thread).take();
@@ -92,15 +121,15 @@ impl Group {
         done: impl FnOnce(Result<Group, Error>) + Send + 'static,
     ) -> Result<Starting, Error> {
         config.check()?;
-        let (cancel, joined, slot) = (Cancel::default(), Arc::new(Mutex::new(false)), Arc::new(Mutex::new(None)));
-        let (cancelled, has_joined, of_group) = (cancel.clone(), joined.clone(), slot.clone());
+        let (canceller, slot) = (Canceller::new(), Arc::new(Mutex::new(None)));
+        let (own, of_group) = (canceller.clone(), slot.clone());
         let stack_bytes = config.stack_bytes;
         // The group's handle needs the thread's own handle, which exists only after the start.
         let mut started = lock(&slot);
         let thread =
             thread::spawn("galerna-join", "joins the group and runs it", stack_bytes, move || {
-                match join::join(&config, Box::new(handler), &cancelled) {
-                    Ok((shared, driver)) => match not_cancelled(&cancelled, &has_joined, driver) {
+                match join::join(&config, Box::new(handler), &own.cancel) {
+                    Ok((shared, driver)) => match not_cancelled(&own, driver) {
                         Some(driver) => {
                             done(Ok(Group::in_thread(shared, of_group)));
                             driver.run();
@@ -112,7 +141,7 @@ impl Group {
             })?;
         *started = Some(thread);
         drop(started);
-        Ok(Starting { cancel, joined, thread: slot, life: Life::present() })
+        Ok(Starting { canceller, thread: slot })
     }
 
     /// Begins to join, like [`Group::join_driven`], and returns at once.
@@ -122,15 +151,14 @@ impl Group {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let calls = Arc::new(Calls::new()?);
         epoll.add(calls.event(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
-        let (cancel, remote) = (Cancel::default(), calls.clone());
-        let cancelled = cancel.clone();
+        let (canceller, remote) = (Canceller::new(), calls.clone());
+        let cancelled = canceller.cancel.clone();
         let joins = move || {
             let joined = join::join(&config, Box::new(Remote::new(remote.clone())), &cancelled);
             remote.push(Call::Joined(joined.map(|(shared, driver)| (shared, Box::new(driver)))));
         };
         let thread = thread::spawn("galerna-join", "joins the group", thread::OWN_STACK_BYTES, joins)?;
-        let (joined, thread) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(Some(thread))));
-        let starting = Starting { cancel, joined, thread, life: Life::present() };
+        let starting = Starting { canceller, thread: Arc::new(Mutex::new(Some(thread))) };
         Ok(Joining { calls, handler: Some(Box::new(handler)), epoll: Some(epoll), starting })
     }
 }
@@ -186,16 +214,21 @@ impl Joining {
         Ok((Group::new(shared, None), *driver))
     }
 
-    /// Cancels the join: see [`Starting::cancel`]. [`Joining::dispatch`] then returns [`Error::Left`], once the thread
+    /// Cancels the join: see [`Canceller::cancel`]. [`Joining::dispatch`] then returns [`Error::Left`], once the thread
     /// has ended the join.
     pub fn cancel(&self) {
         self.starting.cancel();
+    }
+
+    /// Returns a value that cancels this join, as long as [`Joining::dispatch`] has not returned the group.
+    pub fn canceller(&self) -> Canceller {
+        self.starting.canceller()
     }
 }
 
 impl Drop for Joining {
     fn drop(&mut self) {
-        if self.starting.life.is_over() {
+        if self.starting.canceller.life.is_over() {
             return;
         }
         // The thread may wait for a callback, which would never come.
@@ -209,13 +242,10 @@ impl Drop for Joining {
 }
 
 /// Returns the driver of a process that has joined, unless the join was cancelled: then the process leaves.
-fn not_cancelled(cancel: &Cancel, joined: &Mutex<bool>, driver: Driver) -> Option<Driver> {
-    let mut joined = lock(joined);
-    if !cancel.is_set() {
-        *joined = true;
+fn not_cancelled(canceller: &Canceller, driver: Driver) -> Option<Driver> {
+    if canceller.note_joined() {
         return Some(driver);
     }
-    drop(joined);
     let _ = driver.leave(CANCEL_TIME);
     None
 }

@@ -2,7 +2,8 @@
 
 use super::Driver;
 use crate::error::Error;
-use crate::shared::{after, millis};
+use crate::node::Phase;
+use crate::shared::after;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,10 +21,28 @@ impl Driver {
 
     /// Does all pending work, callbacks included, and returns without waiting.
     ///
-    /// In a busy group it returns before all work is done, and the descriptor is readable then. An error is the reason
-    /// why the group stopped.
+    /// In a busy group it returns before all work is done, and the descriptor is readable then.
+    ///
+    /// # Errors
+    /// The reason why the group stopped. [`Error::Left`] once a leave is over: drop the driver, which ends its links.
     pub fn dispatch(&mut self) -> Result<(), Error> {
         self.shared.life.check()?;
+        if !self.has_left() {
+            self.dispatch_passes();
+        }
+        match self.shared.lock().stopped.clone() {
+            Some(reason) => Err(reason),
+            None if self.has_left() => Err(Error::Left),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a leave is over, or the last handle was dropped.
+    fn has_left(&self) -> bool {
+        matches!(self.node.phase(), Phase::Left) || self.shared.is_abandoned()
+    }
+
+    fn dispatch_passes(&mut self) {
         self.disarm();
         // This makes the timer's descriptor unreadable until the timer is set and expires again.
         let _ = self.timer.unset();
@@ -37,7 +56,6 @@ impl Driver {
         } else {
             self.set_timer();
         }
-        self.shared.lock().stopped.clone().map_or(Ok(()), Err)
     }
 
     /// Sets the timer for the next pass, so that heartbeats continue while the application waits on the descriptor.
@@ -70,29 +88,5 @@ impl Driver {
             }
             self.block(Some(deadline - now));
         }
-    }
-
-    /// Leaves the group like [`crate::Group::leave`], for a group that the application drives.
-    pub fn leave(self, timeout: Duration) -> Result<(), Error> {
-        self.shared.begin_leave(timeout)?;
-        self.finish_leave(timeout, timeout)
-    }
-
-    /// Completes a leave that has begun: `left` is the remaining part of its `timeout`. For the C ABI.
-    #[doc(hidden)]
-    pub fn finish_leave(mut self, left: Duration, timeout: Duration) -> Result<(), Error> {
-        let deadline = after(left);
-        while !self.ended() {
-            if Instant::now() >= deadline {
-                // Links that do not end in time, such as those to a process that stands still, end with this process.
-                let late = || Err(Error::TimedOut { what: "leave", after_ms: millis(timeout) });
-                self.shared.end(if self.node.has_departed() { Ok(()) } else { late() });
-                break;
-            }
-            if !self.pass() {
-                self.sleep(Some(deadline.saturating_duration_since(Instant::now())));
-            }
-        }
-        self.shared.lock().ended.clone().unwrap_or(Ok(()))
     }
 }

@@ -7,6 +7,7 @@ mod app;
 mod backlog;
 mod dispatch;
 mod join_service;
+mod leaving;
 mod log_fetch;
 mod mending;
 mod newcomer;
@@ -29,6 +30,7 @@ use crate::shared::snapshot::Snapshot;
 use crate::shared::{Shared, millis};
 use app::App;
 use join_service::JoinService;
+use leaving::Leaving;
 use log_fetch::LogFetch;
 use newcomer::Newcomer;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -72,8 +74,7 @@ pub struct Driver {
     notified_stop: bool,
     /// Another attempt to join follows, which needs the log open.
     keeps_log: bool,
-    /// The time at which reservations that are still open are dropped, while this process leaves.
-    drops_at_ms: Option<u64>,
+    leaving: Leaving,
     /// The time at which the remaining links are given up, after the node has stopped.
     linger_until_ms: Option<u64>,
 }
@@ -136,7 +137,7 @@ impl Driver {
             sleeps: 0,
             notified_stop: false,
             keeps_log: false,
-            drops_at_ms: None,
+            leaving: Leaving::default(),
             linger_until_ms: None,
         })
     }
@@ -173,21 +174,6 @@ impl Driver {
                 self.sleep(Some(Duration::from_millis(20)));
             }
         }
-    }
-
-    /// One step of the leave of a cancelled join, which must be over by `until`. Returns true once it is.
-    fn leave_cancelled(&mut self, until: &mut Option<Instant>) -> bool {
-        match self.node.phase() {
-            // The others have not taken this process in, and see it fail.
-            Phase::Founding | Phase::Joining | Phase::Restarting | Phase::Left => return true,
-            Phase::Stopped(_) => return false,
-            _ => {}
-        }
-        let until = *until.get_or_insert_with(|| {
-            self.node.leave();
-            Instant::now() + CANCEL_TIME
-        });
-        Instant::now() >= until
     }
 
     /// Takes the application's own handler in place of the one that the join used.
@@ -235,22 +221,10 @@ impl Driver {
     /// The time at which a pass is due even if nothing arrives.
     fn next_pass_ms(&self) -> u64 {
         let mends_at_ms = self.join_service.mends_at_ms();
-        [self.drops_at_ms, self.linger_until_ms, mends_at_ms]
+        [self.leaving.next_pass_ms(), self.linger_until_ms, mends_at_ms]
             .into_iter()
             .flatten()
             .fold(self.node.next_pass_ms(), u64::min)
-    }
-
-    /// Drops the reservations that delay a leave, once it has waited long enough for them.
-    fn drop_reservations(&mut self, now_ms: u64) -> bool {
-        if self.drops_at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
-            return false;
-        }
-        let dropped: usize = self.shared.rings.iter().map(|ring| ring.drop_open()).sum();
-        if dropped > 0 {
-            tracing::warn!(dropped, "reservations that were still open as this process left were dropped");
-        }
-        dropped > 0
     }
 
     fn now_ms(&self) -> u64 {
@@ -262,7 +236,7 @@ impl Driver {
         let now_ms = self.now_ms();
         let Driver { node, app, newcomer, .. } = self;
         let mut moved = newcomer.is_new() && newcomer.welcome(node, app);
-        moved |= self.drop_reservations(now_ms);
+        moved |= self.keep_leave_limits(now_ms);
         moved |= self.serve_log(now_ms);
         moved |= self.app.poll(&mut self.node, &mut self.newcomer, now_ms);
         self.passes += 1;
@@ -333,13 +307,13 @@ impl Driver {
         self.waiters.append(&mut state.flushes);
         let requests = std::mem::take(&mut state.requests);
         let checkpoints = std::mem::take(&mut state.checkpoints);
-        let (leaving, drops_at) = (state.leaving, state.drops_at.take());
+        let (leaves, times) = (state.leaving, state.leave_times.take());
         drop(state);
-        if leaving {
+        if leaves {
             self.node.leave();
         }
-        if let Some(at) = drops_at {
-            self.drops_at_ms = Some(millis(at.saturating_duration_since(self.started)));
+        if let Some(times) = times {
+            self.leaving.begin(times, self.started);
         }
         let (mut requests, mut checkpoints) = (requests.into_iter(), checkpoints.into_iter());
         for request in requests.by_ref() {
@@ -389,6 +363,7 @@ impl Driver {
                 self.linger_until_ms = Some(self.now_ms() + LINGER_MS);
                 self.shared.shut();
                 self.shared.stop(&reason);
+                self.tell_left();
                 // If the application has not received anything yet, it is not notified: another attempt to join may
                 // follow.
                 let told_nothing = [&self.shared.restarting, &self.shared.founding];
@@ -396,7 +371,10 @@ impl Driver {
                     self.app.call(&mut self.node, |handler| handler.stopped(&reason));
                 }
             }
-            Phase::Left => self.shared.end(Ok(())),
+            Phase::Left => {
+                self.shared.end(Ok(()));
+                self.tell_left();
+            }
             Phase::Parting | Phase::Closing if self.node.has_departed() => self.shared.lock().departed = true,
             _ => {}
         }
@@ -472,5 +450,6 @@ impl Drop for Driver {
             tracing::error!(%error, "the group's log");
         }
         self.shared.end(Err(Error::Left));
+        self.tell_left();
     }
 }

@@ -6,6 +6,7 @@ use crate::config::address;
 use crate::config::address::ListenAt;
 use crate::error::Error;
 use crate::interrupt::{Locked, repeat};
+use crate::process::Private;
 use crate::shortage;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, OpenOptions};
@@ -24,7 +25,7 @@ const AGAIN_TIME: Duration = Duration::from_millis(100);
 /// A non-blocking listening socket. Dropping it removes the file of a unix socket.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    pub(crate) socket: Socket,
+    pub(crate) socket: Private<Socket>,
     _file: Option<SocketFile>,
 }
 
@@ -83,7 +84,7 @@ fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<L
         Some(path) => listen_unix(Path::new(path), at.key).map(|(socket, file)| (socket, Some(file)))?,
         None => (listen_tcp(at, names, deadline)?, None),
     };
-    Ok(Listening { socket, _file: file })
+    Ok(Listening { socket: Private::new(socket), _file: file })
 }
 
 /// Resolves a host name. If the name service does not answer, gives up at the deadline.

@@ -264,7 +264,9 @@ fn many_start_with_one_socket_path() {
         let (sender, results) = mpsc::channel();
         for i in 0..4 {
             let (config, sender) = (config.clone(), sender.clone());
-            std::thread::spawn(move || sender.send(meet_unix(&config, 0, i, Instant::now() + FAR)));
+            std::thread::spawn(move || {
+                let _ = sender.send(meet_unix(&config, 0, i, Instant::now() + FAR));
+            });
         }
         // The fourth process holds the place, and waits for the other member.
         for _ in 0..3 {

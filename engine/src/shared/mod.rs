@@ -5,7 +5,7 @@ pub(crate) mod founders;
 pub(crate) mod pulse;
 pub(crate) mod requests;
 pub(crate) mod snapshot;
-mod state;
+pub(crate) mod state;
 pub(crate) mod wait;
 
 use crate::error::Error;
@@ -21,7 +21,7 @@ use crate::sync::lock;
 use crate::types::{MemberId, Mode};
 use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::EventFd;
-use state::State;
+use state::{LeaveTimes, LeftFn, State};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -361,18 +361,23 @@ impl Shared {
         }
     }
 
-    /// Asks the driver to leave, and to drop reservations that are still open after half of `timeout`.
+    /// Asks the driver to leave within `timeout`, to drop reservations that are still open after half of it, and to call
+    /// `left` with the result.
     ///
-    /// If the group has stopped, the result is already in `State::ended`.
-    pub(crate) fn begin_leave(&self, timeout: Duration) -> Result<(), Error> {
+    /// If the group has ended, the result is already in `State::ended`. That is an error if there is a function to call.
+    pub(crate) fn begin_leave(&self, timeout: Duration, left: Option<LeftFn>) -> Result<(), Error> {
         self.life.check()?;
         let mut state = self.lock();
         if state.leaving {
             return Err(Error::Left);
         }
+        if let (Some(_), Some(ended)) = (&left, &state.ended) {
+            return Err(ended.clone().err().unwrap_or(Error::Left));
+        }
         self.shut();
         state.leaving = true;
-        state.drops_at = Some(after(timeout / 2));
+        state.leave_times = Some(LeaveTimes { drops_at: after(timeout / 2), ends_at: after(timeout), timeout });
+        state.left = left;
         drop(state);
         self.changed.notify_all();
         self.ask();

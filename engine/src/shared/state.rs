@@ -9,7 +9,19 @@ use crate::multicast::Stats;
 use crate::types::MemberId;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A function of the application that is called with the result of a leave.
+pub(crate) type LeftFn = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// The limits of a leave.
+pub(crate) struct LeaveTimes {
+    /// When the driver drops all reservations that are still open.
+    pub(crate) drops_at: Instant,
+    /// When the driver ends, whether or not the other members have gone on without this process.
+    pub(crate) ends_at: Instant,
+    pub(crate) timeout: Duration,
+}
 
 /// State that changes seldom, under a lock.
 pub(crate) struct State {
@@ -17,8 +29,10 @@ pub(crate) struct State {
     pub(crate) stopped: Option<Error>,
     /// This process has asked to leave.
     pub(crate) leaving: bool,
-    /// The time at which the driver drops all reservations that are still open.
-    pub(crate) drops_at: Option<Instant>,
+    /// The limits of the leave. The driver takes them.
+    pub(crate) leave_times: Option<LeaveTimes>,
+    /// The application's function that is called with the result of the leave. The driver takes it.
+    pub(crate) left: Option<LeftFn>,
     /// The other members have gone on without this process, which asked to leave. Only links remain to be ended.
     pub(crate) departed: bool,
     /// The driver has ended, with this result of the leave.
@@ -52,7 +66,8 @@ impl State {
             stopped: None,
             leaving: false,
             departed: false,
-            drops_at: None,
+            leave_times: None,
+            left: None,
             ended: None,
             space_epoch: 0,
             flushes: Vec::new(),

@@ -1,4 +1,4 @@
-/* Joins that do not block: in a thread of the library and in the application's loop, and cancellations.
+/* Joins and leaves that do not block: in a thread of the library and in the application's loop, and cancellations.
  * Usage: starting tcp|shm */
 #define _POSIX_C_SOURCE 200809L
 #include "cluster.h"
@@ -19,6 +19,8 @@ typedef struct {
     int views;
     int messages;
     galerna_result_t result;
+    int left;
+    galerna_result_t left_result;
     char text[512];
     galerna_group_t *group;
 } app_t;
@@ -62,6 +64,25 @@ static void joined(void *context, galerna_result_t result)
     }
 }
 
+static void left(void *context, galerna_result_t result)
+{
+    app_t *app = context;
+    EXPECT(GALERNA_ERR_MISUSE, galerna_group_free(app->group));
+    CHECK(pthread_mutex_lock(&app->lock) == 0);
+    app->left++;
+    app->left_result = result;
+    CHECK(pthread_mutex_unlock(&app->lock) == 0);
+}
+
+static int has_left(app_t *app)
+{
+    int has;
+    CHECK(pthread_mutex_lock(&app->lock) == 0);
+    has = app->left;
+    CHECK(pthread_mutex_unlock(&app->lock) == 0);
+    return has;
+}
+
 static int is_joined(app_t *app)
 {
     int is;
@@ -87,6 +108,7 @@ static void start(const char *toml, uint32_t id, galerna_drive_t drive, app_t *a
     callbacks.deliver = deliver;
     callbacks.view = view;
     callbacks.joined = joined;
+    callbacks.left = left;
     OK(galerna_config_from_toml(toml, &config));
     OK(galerna_config_set_member(config, id));
     OK(galerna_group_join_start(config, &callbacks, drive, &app->group));
@@ -146,8 +168,27 @@ static void together(const char *toml, galerna_drive_t drive)
         }
     }
     OK(galerna_group_wait(apps[0].group, 0, ticket, GALERNA_UNTIL_DELIVERED, LONG_MS));
+    /* The second leaves without waiting, in one thread with the first; then the first, alone. */
+    for (int leaver = 1; leaver >= 0; leaver--) {
+        galerna_result_t result = GALERNA_OK;
+        OK(galerna_group_leave_start(apps[leaver].group, LONG_MS));
+        EXPECT(GALERNA_ERR_LEFT, galerna_group_leave_start(apps[leaver].group, LONG_MS));
+        EXPECT(GALERNA_ERR_LEFT, galerna_group_send(apps[leaver].group, 0, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
+        for (; !has_left(&apps[leaver]); a_moment()) {
+            for (int i = 0; i <= leaver && drive == GALERNA_DRIVE_DISPATCH; i++) {
+                result = turn(&apps[i]);
+                CHECK(result == GALERNA_OK || (i == leaver && result == GALERNA_ERR_LEFT));
+            }
+        }
+        CHECK(apps[leaver].left == 1 && apps[leaver].left_result == GALERNA_OK);
+        if (drive == GALERNA_DRIVE_DISPATCH) {
+            CHECK(result == GALERNA_ERR_LEFT);
+            EXPECT(GALERNA_ERR_LEFT, galerna_group_dispatch(apps[leaver].group));
+        }
+    }
     OK(galerna_group_free(apps[1].group));
     OK(galerna_group_free(apps[0].group));
+    CHECK(apps[0].left == 1 && apps[1].left == 1);
 }
 
 static void cancelled(const char *toml, galerna_drive_t drive)
@@ -159,6 +200,20 @@ static void cancelled(const char *toml, galerna_drive_t drive)
     CHECK(is_joined(&app) && app.result == GALERNA_ERR_LEFT);
     CHECK(strlen(app.text) > 0);
     EXPECT(GALERNA_ERR_LEFT, galerna_group_send(app.group, 0, GALERNA_MODE_SAFE, "x", 1, 0, NULL));
+    OK(galerna_group_free(app.group));
+    /* The same without waiting: `joined` tells the end. */
+    start(toml, 1, drive, &app);
+    OK(galerna_group_leave_start(app.group, LONG_MS));
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_leave_start(app.group, LONG_MS));
+    while (!is_joined(&app)) {
+        if (drive == GALERNA_DRIVE_DISPATCH) {
+            galerna_result_t result = turn(&app);
+            CHECK(result == GALERNA_OK || result == GALERNA_ERR_LEFT);
+        }
+        a_moment();
+    }
+    CHECK(app.result == GALERNA_ERR_LEFT && app.left == 0);
+    EXPECT(GALERNA_ERR_LEFT, galerna_group_leave_start(app.group, LONG_MS));
     OK(galerna_group_free(app.group));
     /* Freed at once, and after a moment. */
     start(toml, 1, drive, &app);

@@ -137,6 +137,7 @@ fn functions(app: &mut App) -> galerna_callbacks_t {
         durable: Some(durable),
         warned: Some(warned),
         joined: None,
+        left: None,
     }
 }
 

@@ -42,6 +42,7 @@ use super::{
     Connection, Event, Fabric, FabricStats, Renewed, Row, SLOTS, Slot, Source, TableId, TableSpec, Ticket, index_of,
 };
 use crate::error::Error;
+use crate::process::Private;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use renewal::{End, Newer};
@@ -109,7 +110,7 @@ struct Memory {
 
 /// A peer that is up.
 struct Link {
-    stream: UnixStream,
+    stream: Private<UnixStream>,
     header: Arc<Header>,
     /// Registered in the epoll; alive as long as the link.
     wakes_me: EventFd,

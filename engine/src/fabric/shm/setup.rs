@@ -8,6 +8,7 @@ use super::wake::{HEADER_LEN, Header, TABLES_MAX};
 use super::{Link, scm};
 use crate::error::Error;
 use crate::interrupt::SystemError;
+use crate::process::Private;
 use crate::sync::lock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
@@ -140,7 +141,7 @@ impl Offer {
             rows.push((Arc::new(row), origin, spare));
         }
         let wakes_peer = wake_handle(wakes_peer, fault)?;
-        let link = Link { stream, header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
+        let link = Link { stream: Private::new(stream), header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
         Ok(Prepared { peer, link, rows, given: self.clone() })
     }
 }

@@ -269,7 +269,7 @@ fn a_peer_cannot_write_or_shrink_our_row() {
 fn a_byte_after_set_up_is_a_breach() {
     let [End { fabric: mut a, row, .. }, End { fabric: mut b, own, .. }] = pair();
     own.word(0).store(1, Ordering::Release);
-    (&b.links.get_mut(ME).unwrap().stream).write_all(b"!").unwrap();
+    (&*b.links.get_mut(ME).unwrap().stream).write_all(b"!").unwrap();
     let mut events = Vec::new();
     // The fabric is neither armed nor idle, and must notice nevertheless.
     for _ in 0..ASK_EVERY {

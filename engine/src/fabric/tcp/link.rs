@@ -6,6 +6,7 @@ use super::receive::{Inbox, Received};
 use super::send::{Outbox, Sent};
 use super::wire::Place;
 use crate::fabric::{Event, FabricStats, Row, Slot};
+use crate::process::Private;
 use nix::sys::epoll::EpollFlags;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// Readiness is edge-triggered. The kernel reports each change once, and the link remembers it until a short read or
 /// write disproves it. So no system call is spent on changing the set of awaited events.
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Private<TcpStream>,
     pub(super) outbox: Outbox,
     inbox: Inbox,
     /// The socket may hold bytes to read.
@@ -47,7 +48,7 @@ pub(super) enum End {
 impl Link {
     pub(super) fn new(stream: TcpStream, rows: Vec<Arc<Row>>) -> Link {
         Link {
-            stream,
+            stream: Private::new(stream),
             outbox: Outbox::new(),
             inbox: Inbox::new(rows),
             readable: false,

@@ -149,7 +149,7 @@ impl TcpFabric {
         self.epoll.add(&stream, EpollEvent::new(interest(), peer as u64)).map_err(|e| fail(e.into()))?;
         self.drop_link(peer);
         self.links.insert(peer, Link::new(stream, rows));
-        let streams: Vec<_> = self.links.iter().map(|(slot, link)| (slot, &link.stream)).collect();
+        let streams: Vec<_> = self.links.iter().map(|(slot, link)| (slot, &*link.stream)).collect();
         self.buffers.bound(&streams, peer);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::send::{Outbox, Sent};
 use crate::fabric::{FabricStats, Row};
+use crate::process::Private;
 use nix::sys::epoll::EpollFlags;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -16,7 +17,7 @@ const PASS_BYTES: usize = 1 << 20;
 pub(super) struct Parting {
     /// Identifies the link in the events of the epoll.
     pub(super) token: u64,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Private<TcpStream>,
     outbox: Outbox,
     readable: bool,
     writable: bool,

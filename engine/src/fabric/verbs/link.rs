@@ -11,6 +11,7 @@ use super::sys::{
     IBV_WR_RDMA_WRITE_WITH_IMM, QueuePair, ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc, ibv_wr, ibv_wr_rdma, wc_status,
 };
 use super::wake::{Notice, Wake};
+use crate::process::Private;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) const STAGE_AT: usize = 4096;
 pub(super) struct Link {
     /// Unique among the links of this process; the `wr_id` of the link's receive requests.
     pub(super) id: u64,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Private<TcpStream>,
     queue_pair: QueuePair,
     completions: Arc<CompletionQueue>,
     pub(super) desk: Arc<Region>,
@@ -84,7 +85,7 @@ impl Link {
         let (depth, held) = (depth as usize, peer.again);
         Link {
             id,
-            stream,
+            stream: Private::new(stream),
             queue_pair,
             completions,
             desk,
@@ -292,7 +293,7 @@ impl Link {
     /// write.
     pub(super) fn say_severed(&mut self) {
         // The stream is idle, so one byte fits into it. If the write fails, the link is down.
-        if let Err(error) = (&self.stream).write_all(&[SEVERED]) {
+        if let Err(error) = (&*self.stream).write_all(&[SEVERED]) {
             self.fail(|| format!("the link broke: {error}"));
         }
     }
