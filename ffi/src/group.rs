@@ -101,7 +101,7 @@ impl Entry {
 
     fn leave_member(&self, member: &Member, timeout: Duration) -> Result<(), Error> {
         let functions = self.functions;
-        member.group.leave_start(timeout, move |result| functions.left(result.as_ref().map(|()| ())))
+        member.group.leave_start(timeout, move |result| functions.left(result.as_ref().copied()))
     }
 
     /// Begins to leave. A join that is under way is cancelled.
