@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(30);
@@ -266,6 +266,67 @@ fn few_descriptors() {
         drop(taken.pop().unwrap());
     }
     println!("there were enough");
+}
+
+/// The environment variable that gives the two addresses to a child process whose descriptors run out.
+const FULL: &str = "GALERNA_BAD_INPUT_FULL";
+
+/// A member has no descriptor for the link with a joiner. The joiner cannot know; the member itself says so.
+#[test]
+fn a_member_without_descriptors_for_a_joiner_says_so() {
+    let folder = std::env::temp_dir().join(format!("galerna-full-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let unix = [1, 2].map(|n| format!("unix:{}/{n}", folder.display())).join(",");
+    let tcp = config(2).members.into_iter().map(|member| member.address).collect::<Vec<_>>().join(",");
+    for (addresses, own) in
+        [(unix, format!("unix:{}/3", folder.display())), (tcp, config(1).members[0].address.clone())]
+    {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["no_descriptors_for_a_joiner", "--exact", "--nocapture", "--test-threads=1"]);
+        let (piped, also) = (std::process::Stdio::piped(), std::process::Stdio::piped());
+        let child = child.env(FULL, &addresses).stdin(piped).stdout(also).spawn().unwrap();
+        let joiner = Config { join_timeout_ms: 1000, address: Some(own), ..few(&addresses) };
+        let deadline = Instant::now() + LONG;
+        let joined = loop {
+            assert!(Instant::now() < deadline, "the joiner does not get in");
+            if let Ok(group) = join(&joiner, 30) {
+                break group;
+            }
+        };
+        let output = child.wait_with_output().unwrap();
+        drop(joined);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("its own fault: "), "{said}");
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Runs in the child process that the test above starts; returns at once elsewhere.
+#[test]
+fn no_descriptors_for_a_joiner() {
+    let Ok(addresses) = std::env::var(FULL) else { return };
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 128, 128).unwrap();
+    let config = few(&addresses);
+    let members = [10, 20].map(|id| joining(&config, id)).map(|thread| thread.join().unwrap().unwrap());
+    let mut taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let deadline = Instant::now() + LONG;
+    let mut fault = None;
+    for step in 1.. {
+        assert!(Instant::now() < deadline, "nothing is said");
+        fault = fault.or_else(|| members.iter().find_map(|group| group.fault(group.member())));
+        if let Some(fault) = &fault {
+            assert!(fault.contains("joins, and cannot be") && fault.contains("`ulimit -n`"), "{fault}");
+            println!("its own fault: {fault}");
+            break;
+        }
+        if step % 100 == 0 {
+            drop(taken.pop());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(taken);
+    // The members stay until the test has joined, or has failed.
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn talk(mut socket: Socket, sign: &LocalIdentity, shared: &Shared) -> io::Result
                 () if group != sign.group => other_group(sign),
                 () => match check::difference(&sign.agreed, &agreed) {
                     Some((key, value, _)) => Reply::Disagreement { member: sign.me.id.0, key, value },
-                    None => admit(shared, MemberId(id), incarnation, address),
+                    None => admit(sign, shared, MemberId(id), incarnation, address),
                 },
             };
             questions::answer(&mut socket, &reply)
@@ -260,13 +260,13 @@ fn other_group(sign: &LocalIdentity) -> Reply {
 
 /// Admits a joiner if it can be reached at its address. An unreachable member would block all later joiners, because
 /// each joiner links with all members.
-fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
+fn admit(sign: &LocalIdentity, shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Reply {
     let late = |_| Reply::Later { reason: "this member is busy".to_owned() };
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.request(PeerRequest::Leads { reply });
     match answer.recv_timeout(STEP_TIME) {
         Ok(true) => {
-            if let Err(reply) = dial(&address, incarnation) {
+            if let Err(reply) = dial(sign, shared, &address, incarnation) {
                 return reply;
             }
         }
@@ -280,7 +280,7 @@ fn admit(shared: &Shared, id: MemberId, incarnation: u64, address: String) -> Re
 }
 
 /// Dials a joiner at its address. The error is the reply for the joiner.
-fn dial(address: &str, incarnation: u64) -> Result<(), Reply> {
+fn dial(sign: &LocalIdentity, shared: &Shared, address: &str, incarnation: u64) -> Result<(), Reply> {
     let reason = |what: &str| {
         format!(
             "the joining process cannot be reached at {address}, which it gives as its address: {what}; give it an `address` at which all members reach it, and a `listen` if it listens elsewhere"
@@ -295,12 +295,18 @@ fn dial(address: &str, incarnation: u64) -> Result<(), Reply> {
         Err(error) if is_elsewhere(&error) => Err(Reply::Refused { reason: reason(&error.to_string()) }),
         // This member lacks a resource, and a joiner can do nothing about it.
         Err(error) if shortage::advice(&error).is_some() => {
-            tracing::error!(%error, address, "a joiner could not be dialled");
+            let shortage = shortage::explained(&error);
+            note_shortage(sign, shared, format!("a process joins, and cannot be dialled from here: {shortage}"));
             Err(Reply::Later { reason: format!("a member cannot dial the joining process now: {error}") })
         }
         // The joiner may only be slow.
         Err(error) => Err(Reply::Later { reason: reason(&error.to_string()) }),
     }
+}
+
+/// Records a shortage of this process as its own fault.
+fn note_shortage(sign: &LocalIdentity, shared: &Shared, what: String) {
+    shared.request(PeerRequest::Fault { member: sign.me.id, what });
 }
 
 /// Whether the error shows that no process listens at the address. A process that asks to join does listen.
@@ -327,7 +333,16 @@ fn link(
         return questions::answer(&mut socket, &Reply::Refused { reason });
     }
     questions::answer(&mut socket, &Reply::Linked {})?;
-    let connection = connection(socket, from.slot, &sign.linking, false)?;
+    // The joiner cannot see the reason, and this process holds it up.
+    let connection = connection(socket, from.slot, &sign.linking, false).inspect_err(|error| {
+        if let Some(shortage) = linking::own_shortage(error) {
+            note_shortage(
+                sign,
+                shared,
+                format!("member {} joins, and cannot be linked with here: {shortage}", from.id),
+            );
+        }
+    })?;
     shared.request(PeerRequest::Link { place: from, since, connection });
     Ok(())
 }

@@ -193,6 +193,14 @@ pub(crate) fn connection(socket: Socket, peer: usize, linking: &Linking, again: 
     Ok(link.1)
 }
 
+/// The shortage of this process because of which [`connection`] failed; `None` if the fault is the peer's or the link's.
+pub(crate) fn own_shortage(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<SetupError>()? {
+        SetupError::Local(error @ Error::Io { .. }) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
 /// Asks `other` to link with this process, and makes the link.
 pub(crate) fn link(
     group_id: u64,

@@ -171,7 +171,10 @@ impl Dials {
                             connection,
                         });
                     }
-                    Err(error) => error,
+                    Err(error) => {
+                        note_shortage(&self.caller.shared, attempt.place.id, &error);
+                        error
+                    }
                 }
             }
             Ok(Some(Reply::GoneOn { view: next, left })) => {
@@ -278,9 +281,18 @@ pub(crate) fn answer(
     }
     still_there(&socket)?;
     questions::answer(&mut socket, &reply)?;
-    let connection = linking::connection(socket, from.slot, &sign.linking, true)?;
+    let connection = linking::connection(socket, from.slot, &sign.linking, true);
+    let connection = connection.inspect_err(|error| note_shortage(shared, from.id, error))?;
     shared.request(PeerRequest::Relink { peer: from.peer(), view, dialled: false, connection });
     Ok(())
+}
+
+/// Records a shortage of this process, because of which a link to `member` is not made again, as its own fault.
+fn note_shortage(shared: &Shared, member: u32, error: &io::Error) {
+    if let Some(shortage) = linking::own_shortage(error) {
+        let what = format!("the broken link to member {member} cannot be made again: {shortage}");
+        shared.request(PeerRequest::Fault { member: shared.me, what });
+    }
 }
 
 /// Checks that the other end still waits for an answer: the connection is open, and no more bytes have arrived.
