@@ -272,7 +272,7 @@ impl Ready {
         let pulse =
             Pulse::new(config.failure_timeout_ms).map_err(|e| Error::io("cannot make an event descriptor", e))?;
         let log = self.durable.as_ref().map(|durable| durable.log.clone());
-        let shared = Arc::new(Shared::new((self.me.id, config.stack_bytes), rings, log, (event, pulse)));
+        let shared = Arc::new(Shared::new(self.me.id, config.stack_bytes, rings, log, event, pulse));
         shared.restarting.store(self.restarts.is_some(), Ordering::Relaxed);
         shared.lock().places = Arc::new(self.places);
         let caller = Caller {
