@@ -77,7 +77,8 @@
  * A thread that joins a group or opens a log needs 128 KiB of stack. The library's own threads that
  * run callbacks have the configuration's `stack_bytes`.
  *
- * A thread is not cancelled inside a call: a pthread_cancel() takes effect after the call.
+ * A thread is not cancelled inside a call: a pthread_cancel() takes effect after the call. No call
+ * may be made in a signal handler. A signal whose handler runs during a call does not end the call.
  */
 
 #ifndef GALERNA_H
@@ -535,7 +536,7 @@ typedef struct galerna_message_t {
    */
   size_t size;
   /**
-   * The payload, `length` bytes. Never NULL.
+   * The payload, `length` bytes. Never NULL. It may have any alignment: copy it before it is used as a struct.
    */
   const void *payload;
   /**
@@ -824,8 +825,8 @@ typedef struct galerna_reservation_t {
    */
   size_t size;
   /**
-   * Where to write the message. It contains bytes of earlier messages at first. NULL after the commit or the
-   * abandon.
+   * Where to write the message: a multiple of 8. It contains bytes of earlier messages at first. NULL after the
+   * commit or the abandon.
    */
   void *data;
   /**

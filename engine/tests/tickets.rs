@@ -57,7 +57,9 @@ fn waits_for_each(fabric: FabricKind, modes: &[Mode]) {
                 scope.spawn(move || {
                     for i in 0..300u32 {
                         if i % 7 == 0 {
-                            drop(group.reserve(MAIN, 40, LONG).unwrap());
+                            let reservation = group.reserve(MAIN, 40, LONG).unwrap();
+                            assert_eq!(reservation.as_ptr().addr() % 8, 0, "a reservation begins at a multiple of 8");
+                            drop(reservation);
                         }
                         let payload = [&[thread][..], &i.to_le_bytes()].concat();
                         let mode = modes[i as usize % modes.len()];

@@ -59,7 +59,7 @@ pub extern "C" fn galerna_mode_name(mode: RawMode) -> *const c_char {
 pub struct galerna_message_t {
     /// Size in bytes of this struct in the library's version. Later versions append fields.
     pub size: usize,
-    /// The payload, `length` bytes. Never NULL.
+    /// The payload, `length` bytes. Never NULL. It may have any alignment: copy it before it is used as a struct.
     pub payload: *const c_void,
     /// Size of the payload in bytes.
     pub length: usize,

@@ -26,8 +26,8 @@ use std::sync::LazyLock;
 pub struct galerna_reservation_t {
     /// Set it to sizeof(galerna_reservation_t).
     pub size: usize,
-    /// Where to write the message. It contains bytes of earlier messages at first. NULL after the commit or the
-    /// abandon.
+    /// Where to write the message: a multiple of 8. It contains bytes of earlier messages at first. NULL after the
+    /// commit or the abandon.
     pub data: *mut c_void,
     /// Size of the message in bytes.
     pub length: usize,

@@ -77,7 +77,7 @@ pub struct Delivery<'a> {
     /// A `fifo` message that overtakes others has the time at which it was sent, and its record may have a later one. The
     /// record of an `ordered` message may have another time if this process is removed from the view.
     pub time_ns: u64,
-    /// Its payload.
+    /// Its payload. It may have any alignment.
     pub payload: &'a [u8],
 }
 
