@@ -52,13 +52,7 @@ impl Group {
         if self.shared.in_callback() {
             return Err(Error::WouldBlock("a frontier cannot be waited for in a callback"));
         }
-        self.shared.wait_until(after(timeout), "waiting for the log", timeout, |state| {
-            if reached(&state.frontiers) {
-                return Some(Ok(()));
-            }
-            let stopped = state.stopped.clone().map(Err);
-            stopped.or_else(|| state.ended.as_ref().map(|_| Err(Error::Left)))
-        })?
+        self.shared.wait_until_ended("waiting for the log", timeout, |state| reached(&state.frontiers))
     }
 
     /// Waits until every message that this process has sent or been delivered is durable.

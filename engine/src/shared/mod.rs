@@ -289,10 +289,10 @@ impl Shared {
         &self,
         what: &'static str,
         timeout: Duration,
-        is_done: impl Fn() -> bool,
+        is_done: impl Fn(&State) -> bool,
     ) -> Result<(), Error> {
         self.wait_until(after(timeout), what, timeout, |state| {
-            if is_done() {
+            if is_done(state) {
                 return Some(Ok(()));
             }
             let stopped = state.stopped.clone().map(Err);
@@ -306,7 +306,7 @@ impl Shared {
         &self,
         what: &'static str,
         timeout: Duration,
-        is_done: impl Fn() -> bool,
+        is_done: impl Fn(&State) -> bool,
     ) -> Result<(), Error> {
         self.awaiting.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `note_progress`: either the driver sees this waiter, or the first check sees the

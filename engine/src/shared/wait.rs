@@ -95,8 +95,8 @@ impl Wait {
             return Err(Error::WouldBlock("a message or a flush cannot be waited for in a callback"));
         }
         match self.until {
-            Event::Flag(_) => self.shared.wait_until_ended(self.what, timeout, || self.is_done()),
-            _ => self.shared.wait_for_progress(self.what, timeout, || self.is_done()),
+            Event::Flag(_) => self.shared.wait_until_ended(self.what, timeout, |_| self.is_done()),
+            _ => self.shared.wait_for_progress(self.what, timeout, |_| self.is_done()),
         }
     }
 }
