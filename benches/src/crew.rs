@@ -10,13 +10,14 @@ use crate::args::Fabric;
 use crate::control::{Job, Order, Plan, Word};
 use crate::measure::now_ns;
 use crate::place::AcrossArgs;
+use crate::ports::free_addresses;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -68,11 +69,8 @@ fn addresses(task: &Task, folder: &Folder) -> Result<Vec<String>> {
         let path = |rank| format!("unix:{}", folder.0.join(format!("{rank}.sock")).display());
         return Ok(ranks.map(path).collect());
     }
-    // All ports are bound at the same time, so that no port is used twice.
-    let listeners = ranks.map(|rank| TcpListener::bind((task.hosts[rank % task.hosts.len()], 0)));
-    let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
-    let address = |l: &TcpListener| l.local_addr().map(|a| a.to_string());
-    Ok(listeners.iter().map(address).collect::<std::io::Result<_>>()?)
+    let hosts: Vec<_> = ranks.map(|rank| task.hosts[rank % task.hosts.len()].to_string()).collect();
+    Ok(free_addresses(hosts.iter().map(String::as_str))?)
 }
 
 /// Shared memory that the members open by path while the parent holds the files.

@@ -23,6 +23,8 @@ mod measure;
 mod member;
 mod pingpong;
 mod place;
+#[path = "../../engine/tests/common/ports.rs"]
+mod ports;
 mod report;
 mod restart;
 

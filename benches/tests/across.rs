@@ -1,8 +1,10 @@
 //! Runs across machines: one command per member, here all on one machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[path = "../../engine/tests/common/ports.rs"]
+mod ports;
+
 use serde_json::Value;
-use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,7 @@ fn start(flags: &str) -> Child {
 
 /// The flag `--across` with free ports of the loopback interface.
 fn across(members: usize) -> String {
-    let listeners: Vec<_> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+    let addresses = ports::free_addresses(std::iter::repeat_n("127.0.0.1", members)).unwrap();
     format!("--across {}", addresses.join(","))
 }
 

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,12 +20,9 @@ const RING_BYTES: usize = 64 << 10;
 
 /// Configures members 10, 20 and so on, on free ports of this host.
 fn config(n: u32) -> Config {
-    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let member = |(rank, listener): (u32, &TcpListener)| Member {
-        id: MemberId(10 * (rank + 1)),
-        address: listener.local_addr().unwrap().to_string(),
-    };
-    let mut config = Config::new("bad-input", FabricKind::Tcp, (0..n).zip(&listeners).map(member).collect());
+    let addresses = ports::free_addresses(std::iter::repeat_n("127.0.0.1", n as usize)).unwrap();
+    let members = (1..).zip(addresses).map(|(rank, address)| Member { id: MemberId(10 * rank), address });
+    let mut config = Config::new("bad-input", FabricKind::Tcp, members.collect());
     config.ring_bytes = RING_BYTES;
     config.join_timeout_ms = 20_000;
     config

@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use galerna::{Config, Delivery, FabricKind, Group, Member, MemberId};
-use std::net::TcpListener;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
 
 fn leave_together() -> Vec<String> {
-    let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let member = |(id, listener): (u32, &TcpListener)| Member {
-        id: MemberId(id),
-        address: listener.local_addr().unwrap().to_string(),
-    };
-    let config = Config::new("leave", FabricKind::Tcp, (0..4).zip(&listeners).map(member).collect());
-    drop(listeners);
+    let addresses = ports::free_addresses(["127.0.0.1"; 4].into_iter()).unwrap();
+    let members = (0..4).zip(addresses).map(|(id, address)| Member { id: MemberId(id), address });
+    let config = Config::new("leave", FabricKind::Tcp, members.collect());
     let leave = |id| {
         let config = config.clone().with_member(MemberId(id));
         std::thread::spawn(move || {

@@ -1,6 +1,8 @@
 //! The log in real files, with real threads and processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/small_disk.rs"]
 mod small_disk;
 
@@ -355,8 +357,8 @@ fn child_with_a_limit_of_file_sizes() {
     says_limit(checkpoint.write(&vec![7; 2 << 20]).unwrap_err());
     drop(checkpoint);
     says_limit(Log::open(path.join("large"), LogOptions::default()).map(drop).unwrap_err());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let me = Member { id: MemberId(1), address: free.to_string() };
+    let address = ports::free_addresses(["127.0.0.1"].into_iter()).unwrap().remove(0);
+    let me = Member { id: MemberId(1), address };
     let config = Config::new("limited", FabricKind::Tcp, vec![me]).with_member(MemberId(1));
     let with_log = config.clone().with_log(LogConfig::new(path.join("group")));
     says_limit(Group::join(with_log, |_: Delivery<'_>| {}).map(drop).unwrap_err());

@@ -5,10 +5,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use galerna::meet::meet_tcp;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::Write;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -51,12 +54,9 @@ const ROW_LEN: u64 = COLUMNS_LEN + RING_BYTES;
 
 /// Members 10, 20 and 30, on free ports of this host.
 fn config() -> Config {
-    let listeners = [10, 20, 30].map(|id| (id, TcpListener::bind("127.0.0.1:0").unwrap()));
-    let member = |(id, listener): &(u32, TcpListener)| Member {
-        id: MemberId(*id),
-        address: listener.local_addr().unwrap().to_string(),
-    };
-    let mut config = Config::new("rogues", FabricKind::Tcp, listeners.iter().map(member).collect());
+    let addresses = ports::free_addresses(["127.0.0.1"; 3].into_iter()).unwrap();
+    let members = [10, 20, 30].into_iter().zip(addresses).map(|(id, address)| Member { id: MemberId(id), address });
+    let mut config = Config::new("rogues", FabricKind::Tcp, members.collect());
     config.ring_bytes = RING_BYTES as usize;
     config.join_timeout_ms = 20_000;
     config

@@ -1,10 +1,11 @@
 //! Builds `examples/c` with their Makefiles and runs them: all processes must end with the same history or value.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+#[path = "../../engine/tests/common/ports.rs"]
+mod ports;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -31,10 +32,9 @@ fn build(name: &str, folder: &Path) -> PathBuf {
 
 /// Writes a configuration with free addresses.
 fn configuration(fabric: &str, members: usize, folder: &Path) -> PathBuf {
-    // All listeners are open at the same time, so that no port is assigned twice.
-    let listeners: Vec<_> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let free = ports::free_addresses(std::iter::repeat_n("127.0.0.1", members)).unwrap();
     let address = |i: usize| match fabric {
-        "tcp" => listeners[i].local_addr().unwrap().to_string(),
+        "tcp" => free[i].clone(),
         _ => {
             let test = folder.file_name().unwrap().display();
             let name = format!("galerna-{test}-{}-{i}.sock", std::process::id());
@@ -181,7 +181,7 @@ fn a_counter_that_joins_late_has_the_value_of_the_others() {
         std::thread::sleep(Duration::from_millis(300));
         let folder = support::scratch(&format!("counter-joiner-{fabric}"));
         let address = match fabric {
-            "tcp" => std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string(),
+            "tcp" => ports::free_addresses(["127.0.0.1"].into_iter()).unwrap().remove(0),
             _ => {
                 let name = format!("galerna-counter-four-{}.sock", std::process::id());
                 format!("unix:{}", std::env::temp_dir().join(name).display())

@@ -2,9 +2,9 @@
 
 use crate::Result;
 use crate::measure::now_ns;
+use crate::ports::free_addresses;
 use galerna::Member as Listed;
 use galerna::{Config, Delivery, FabricKind, Group, Handler, LogConfig, MemberId, Mode, SubgroupId};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -110,14 +110,8 @@ pub(crate) struct Member {
 
 /// The configuration of `members` members with their logs in a directory.
 pub(crate) fn config(members: u64, size: u64, ring_bytes: Option<usize>, directory: &Path) -> Result<Config> {
-    // All ports are bound at the same time, so that no port is used twice.
-    let listeners = (0..members).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
-    let listed = listeners
-        .iter()
-        .zip(1..)
-        .map(|(listener, id)| Ok(Listed { id: MemberId(id), address: listener.local_addr()?.to_string() }));
-    let listed = listed.collect::<std::io::Result<Vec<_>>>()?;
+    let addresses = free_addresses((0..members).map(|_| "127.0.0.1"))?;
+    let listed = addresses.into_iter().zip(1..).map(|(address, id)| Listed { id: MemberId(id), address }).collect();
     let mut config = Config::new("bench", FabricKind::Tcp, listed).with_log(LogConfig::new(directory));
     config.ring_bytes = ring_bytes.unwrap_or(config.ring_bytes);
     config.max_message_bytes = Some(size as usize);

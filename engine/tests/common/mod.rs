@@ -1,9 +1,10 @@
 //! The fabrics that this machine can test, and addresses for members.
 
+mod ports;
+
 use galerna::FabricKind;
 use galerna::Verbs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -49,18 +50,5 @@ pub(crate) fn addresses(fabric: FabricKind, count: u32) -> Vec<String> {
         return (0..count).map(unix).collect();
     }
     let hosts = if fabric == FabricKind::Verbs { rdma_hosts() } else { vec!["127.0.0.1".to_owned()] };
-    // All listeners are open at once, so that no port is given out twice.
-    let listen = |n: u32| free_port(&hosts[n as usize % hosts.len()]);
-    let listeners: Vec<_> = (0..count).map(listen).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
-}
-
-/// Finds a port outside the range from which the system takes ports for outgoing connections. So no connection can take
-/// the port while the member that listens on it is away.
-fn free_port(host: &str) -> TcpListener {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(977);
-    let ports = || 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-    let free = (0..20_000).find_map(|_| TcpListener::bind((host, ports() as u16)).ok());
-    free.unwrap_or_else(|| TcpListener::bind((host, 0)).unwrap())
+    ports::free_addresses(hosts.iter().cycle().take(count as usize).map(String::as_str)).unwrap()
 }

@@ -4,10 +4,10 @@
 use crate::expected::Expected;
 use crate::members::{Event, Members};
 use crate::options::Demo;
+use crate::ports::free_port;
 use anyhow::{Context, Result, bail, ensure};
 use galerna::FabricKind;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -88,7 +88,7 @@ fn configuration(fabric: FabricKind, directory: &Path, sockets: &Path) -> Result
         let address = match fabric {
             FabricKind::Shm => format!("unix:{}", sockets.join(format!("{id}.sock")).display()),
             _ => {
-                let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+                let listener = free_port("127.0.0.1").context("no free port")?;
                 let address = listener.local_addr()?.to_string();
                 listeners.push(listener);
                 address

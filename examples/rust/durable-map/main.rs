@@ -6,6 +6,8 @@ mod map;
 mod member;
 mod members;
 mod options;
+#[path = "../ports.rs"]
+mod ports;
 mod store;
 
 use clap::Parser;

@@ -7,6 +7,8 @@ mod lines;
 mod member;
 mod members;
 mod options;
+#[path = "../ports.rs"]
+mod ports;
 mod progress;
 mod replica;
 mod report;

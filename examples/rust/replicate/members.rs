@@ -2,10 +2,10 @@
 
 use crate::member::Report;
 use crate::options::{Run, Workload};
+use crate::ports::free_port;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -140,7 +140,7 @@ pub(crate) fn config(run: &Run, directory: &Path) -> Result<String> {
         let address = match kind {
             galerna::FabricKind::Auto | galerna::FabricKind::Verbs | galerna::FabricKind::Tcp => {
                 let host = run.hosts[id as usize % run.hosts.len()];
-                let listener = TcpListener::bind((host, 0)).with_context(|| format!("no free port on {host}"))?;
+                let listener = free_port(&host.to_string()).with_context(|| format!("no free port on {host}"))?;
                 let address = listener.local_addr()?.to_string();
                 listeners.push(listener);
                 address

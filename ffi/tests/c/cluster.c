@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,17 +38,25 @@ static void append(char *text, size_t capacity, const char *format, ...)
     CHECK(written >= 0 && (size_t)written < capacity - used);
 }
 
-/* Returns a port on which no process listens. The open socket keeps the port from being assigned again. */
+/* Returns a port on which no process listens, outside the range from which the system takes ports for outgoing
+ * connections. The open socket keeps the port from being assigned again. */
 static unsigned free_port(int *socket_out)
 {
+    static atomic_uint next;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(fd >= 0);
-    CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
-    *socket_out = fd;
-    return ntohs(address.sin_port);
+    for (unsigned tries = 0; tries < 20000; tries++) {
+        unsigned port = 10000 + ((unsigned)getpid() * 977 + atomic_fetch_add(&next, 1)) % 20000;
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(fd >= 0);
+        address.sin_port = htons((uint16_t)port);
+        if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0) {
+            *socket_out = fd;
+            return port;
+        }
+        close(fd);
+    }
+    CHECK(!"a free port");
+    return 0;
 }
 
 char *make_config(const char *fabric, unsigned members, unsigned join_timeout_ms)
