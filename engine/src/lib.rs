@@ -25,6 +25,7 @@ mod api;
 mod app;
 mod bootstrap;
 mod config;
+mod deadline;
 mod driver;
 mod error;
 mod interrupt;

@@ -12,7 +12,7 @@
 
 mod private;
 
-pub(crate) use private::Private;
+pub use private::Private;
 
 use crate::error::Error;
 use nix::sys::signal::{SigSet, Signal};

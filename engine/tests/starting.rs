@@ -327,3 +327,99 @@ fn a_leave_begins_inside_a_callback() {
     left.recv_timeout(LONG).unwrap().unwrap();
     drop((starting, other, slot.lock().unwrap().take()));
 }
+
+/// The environment variable that gives the addresses to the process of the members that are stopped.
+const STOPPED: &str = "GALERNA_STARTING_STOPPED";
+
+fn pair_of(fabric: FabricKind, addresses: &str) -> Config {
+    let members = (1..).zip(addresses.split(',')).map(|(id, at)| Member { id: MemberId(id), address: at.to_owned() });
+    let mut config = Config::new("stopped", fabric, members.collect());
+    config.ring_bytes = 64 << 10;
+    (config.failure_timeout_ms, config.partition_timeout_ms) = (60_000, 60_000);
+    config
+}
+
+/// Runs in the process that the test below starts; returns at once elsewhere.
+#[test]
+fn members_that_are_stopped() {
+    let Ok(addresses) = std::env::var(STOPPED) else { return };
+    let fabric = if addresses.starts_with("unix:") { FabricKind::Shm } else { FabricKind::Tcp };
+    let config = pair_of(fabric, &addresses);
+    let join = |id| {
+        let config = config.clone().with_member(MemberId(id));
+        std::thread::spawn(move || Group::join(config, |_: Delivery<'_>| {}).unwrap())
+    };
+    let groups = [1, 2].map(join).map(|thread| thread.join().unwrap());
+    println!("ready");
+    let _ = io::stdin().read(&mut [0]);
+    drop(groups);
+}
+
+/// The members stand still in the middle of a join, and the join is cancelled: that does not wait for their answers.
+#[test]
+fn a_cancellation_waits_for_no_member_that_stands_still() {
+    use nix::sys::signal::{Signal, kill};
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let addresses = common::addresses(fabric, 3);
+        let (founders, own) = (addresses[..2].join(","), addresses[2].clone());
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["members_that_are_stopped", "--exact", "--nocapture", "--test-threads=1"]);
+        let piped = std::process::Stdio::piped;
+        let mut child = child.env(STOPPED, &founders).stdin(piped()).stdout(piped()).spawn().unwrap();
+        let mut said = io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            assert!(io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "the members have ended");
+        }
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        let mut took = Duration::ZERO;
+        for round in 0..12 {
+            let config = Config { address: Some(own.clone()), ..pair_of(fabric, &founders).with_member(MemberId(3)) };
+            let starting = Group::join_start(config, |_: Delivery<'_>| {}, |_| {}).unwrap();
+            std::thread::sleep(Duration::from_millis(1 << (round / 2)));
+            kill(pid, Signal::SIGSTOP).unwrap();
+            let begin = Instant::now();
+            drop(starting);
+            took += begin.elapsed();
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        // A leave lasts a second at most, and a question that is waited for five seconds.
+        assert!(took < Duration::from_secs(25), "{fabric}: {took:?}");
+    }
+}
+
+/// No callback follows the end of a leave, although messages go on.
+#[test]
+fn nothing_is_delivered_after_a_leave_that_timed_out() {
+    for fabric in [FabricKind::Tcp, FabricKind::Shm] {
+        let configs = configs(fabric, 2);
+        for round in 0..10u64 {
+            let over = Arc::new(Mutex::new(false));
+            let seen = over.clone();
+            let deliver = move |_: Delivery<'_>| assert!(!*seen.lock().unwrap(), "a message after the end");
+            let (done, joined) = channel();
+            let sends = move |result: Result<Group, Error>| done.send(result).unwrap();
+            let late = Group::join_start(configs[1].clone(), deliver, sends).unwrap();
+            let (other, other_joined, _) = start(&configs[0]);
+            let group = joined.recv_timeout(LONG).unwrap().unwrap();
+            let other_group = other_joined.recv_timeout(LONG).unwrap().unwrap();
+            for _ in 0..2000 {
+                let _ = other_group.try_send(MAIN, Mode::Ordered, b"goes on");
+            }
+            let (told, left) = channel();
+            let ends = over.clone();
+            let done = move |result| {
+                *ends.lock().unwrap() = true;
+                told.send(result).unwrap();
+            };
+            group.leave_start(Duration::from_millis(round / 3), done).unwrap();
+            // Which of the two it is depends on the machine.
+            let result = left.recv_timeout(LONG).unwrap();
+            assert!(matches!(result, Ok(()) | Err(Error::TimedOut { .. })), "{result:?}");
+            drop((group, late, other_group, other));
+        }
+    }
+}

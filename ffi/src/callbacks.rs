@@ -13,6 +13,8 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::io::Read;
 use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::ThreadId;
 
@@ -29,7 +31,8 @@ use std::thread::ThreadId;
 ///
 /// Exceptions: a callback must return. A C++ exception that leaves a callback stops the group with GALERNA_ERR_CALLBACK
 /// (on x86-64 and AArch64; on other architectures it ends the process). A callback that is left by longjmp(), by
-/// pthread_exit() or by the cancellation of its thread leaves the library in an undefined state.
+/// pthread_exit() or by the cancellation of its thread leaves the library in an undefined state. An exception that leaves
+/// `joined` or `left` is dropped.
 ///
 /// Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
 /// SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
@@ -97,12 +100,13 @@ pub struct galerna_callbacks_t {
     /// Called once when a join that galerna_group_join_start() has begun is over.
     ///
     /// `result` is GALERNA_OK, or the error that galerna_group_join() would have returned; after a cancellation it is
-    /// GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
+    /// GALERNA_ERR_LEFT. For an error galerna_last_error() returns the text during the callback. If the handle is freed
+    /// before the join is over, the callback runs in galerna_group_free(). May be NULL.
     pub joined: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
     /// Called once when a leave that galerna_group_leave_start() has begun is over.
     ///
-    /// `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. During the callback
-    /// galerna_last_error() returns the text of the error. May be NULL.
+    /// `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned, whose text galerna_last_error()
+    /// returns during the callback. No callback follows. May be NULL.
     pub left: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
 }
 
@@ -260,6 +264,8 @@ pub(crate) struct Callbacks {
     in_view: bool,
     /// This channel closes when [`Joining`] is dropped.
     joined: Option<Receiver<()>>,
+    /// Of a join that has its handle from the beginning: whether the process has joined.
+    runs: Option<Arc<AtomicBool>>,
 }
 
 // SAFETY: the documentation requires a context that may be used in any thread.
@@ -272,14 +278,17 @@ impl Callbacks {
         let (open, joined) = mpsc::channel();
         let (sender, early) = mpsc::channel();
         let joins_in = std::thread::current().id();
-        let callbacks = Callbacks { functions, joins_in, early: sender, in_view: false, joined: Some(joined) };
+        let callbacks =
+            Callbacks { functions, joins_in, early: sender, in_view: false, joined: Some(joined), runs: None };
         Ok((callbacks, Joining { functions, early, _open: open }))
     }
 
-    /// Callbacks for a join that has its handle from the beginning: nothing waits for it.
-    pub(crate) fn started(functions: Functions) -> Callbacks {
+    /// Callbacks for a join that has its handle from the beginning: nothing waits for it. `runs` becomes true when the
+    /// process has joined.
+    pub(crate) fn started(functions: Functions, runs: Arc<AtomicBool>) -> Callbacks {
         let (early, _) = mpsc::channel();
-        Callbacks { functions, joins_in: std::thread::current().id(), early, in_view: false, joined: None }
+        let joins_in = std::thread::current().id();
+        Callbacks { functions, joins_in, early, in_view: false, joined: None, runs: Some(runs) }
     }
 
     pub(crate) fn functions(&self) -> Functions {
@@ -341,8 +350,8 @@ impl Handler for Callbacks {
     }
 
     fn stopped(&mut self, reason: &Error) {
-        // If the join fails, galerna_group_join() itself returns the reason.
-        if self.in_join() {
+        // If the join fails, galerna_group_join() itself returns the reason, or `joined` receives it.
+        if self.in_join() || self.runs.as_ref().is_some_and(|runs| !runs.load(Ordering::Relaxed)) {
             return;
         }
         self.wait_for_handle();

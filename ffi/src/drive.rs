@@ -128,10 +128,10 @@ impl Turn {
         Ok(Turn { stage, fd, canceller, closed: AtomicBool::new(false) })
     }
 
-    /// Cancels the join, if it is under way.
-    pub(crate) fn cancel_join(&self) {
+    /// Cancels the join, if it is under way. If the process is in the group by then, it leaves within `timeout`.
+    pub(crate) fn cancel_join(&self, timeout: Duration) {
         if let Some(canceller) = &self.canceller {
-            canceller.cancel();
+            canceller.cancel_within(timeout);
         }
     }
 

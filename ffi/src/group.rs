@@ -10,6 +10,7 @@ use crate::result::galerna_result_t;
 use engine::{Config, Error, Group, MemberId, Starting, SubgroupId};
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -41,21 +42,24 @@ pub(crate) struct Entry {
     functions: Functions,
     /// A join in a thread of the library.
     starting: Mutex<Option<Starting>>,
-    /// A leave that begins when the process has joined, with its time limit. The join is being cancelled.
-    leaves: Mutex<Option<Duration>>,
+    /// A leave that begins when the process has joined. The join is being cancelled.
+    leaves: Mutex<Option<Leave>>,
+    /// The process has joined, and the application may hear that the group has stopped.
+    runs: Arc<AtomicBool>,
     /// The error with which the join ended.
     failure: OnceLock<Error>,
     member: OnceLock<Member>,
 }
 
 impl Entry {
-    fn new(turn: Option<Arc<Turn>>, functions: Functions) -> Entry {
+    fn new(turn: Option<Arc<Turn>>, functions: Functions, runs: Arc<AtomicBool>) -> Entry {
         let (failure, member) = (OnceLock::new(), OnceLock::new());
-        Entry { turn, functions, starting: Mutex::default(), leaves: Mutex::default(), failure, member }
+        let (starting, leaves) = (Mutex::default(), Mutex::default());
+        Entry { turn, functions, starting, leaves, runs, failure, member }
     }
 
     fn joined(member: Member, functions: Functions) -> Entry {
-        let entry = Entry::new(member.turn.clone(), functions);
+        let entry = Entry::new(member.turn.clone(), functions, Arc::default());
         // The cell is new.
         let _ = entry.member.set(member);
         entry
@@ -81,12 +85,16 @@ impl Entry {
                     // A leave that begins now either sees the member or is seen here.
                     let mut leaves = border::lock(&self.leaves);
                     let _ = self.member.set(Member { turn: self.turn.clone(), group });
-                    leaves.take()
+                    leaves.take_if(|leave| !leave.is_awaited)
+                };
+                self.runs.store(true, Ordering::Relaxed);
+                // Before the callback: a leave that the callback begins is the second one.
+                let failed = match (leaves, self.member.get()) {
+                    (Some(leave), Some(member)) => self.leave_member(member, leave).err(),
+                    _ => None,
                 };
                 self.functions.joined(Ok(()));
-                if let (Some(timeout), Some(member)) = (leaves, self.member.get())
-                    && let Err(error) = self.leave_member(member, timeout)
-                {
+                if let Some(error) = failed {
                     self.functions.left(Err(&error));
                 }
                 Ok(())
@@ -99,9 +107,14 @@ impl Entry {
         }
     }
 
-    fn leave_member(&self, member: &Member, timeout: Duration) -> Result<(), Error> {
+    fn leave_member(&self, member: &Member, leave: Leave) -> Result<(), Error> {
         let functions = self.functions;
-        member.group.leave_start(timeout, move |result| functions.left(result.as_ref().copied()))
+        let left = move |result: Result<(), Error>| {
+            if leave.tells {
+                functions.left(result.as_ref().copied());
+            }
+        };
+        member.group.leave_start(leave.timeout, left)
     }
 
     /// Begins to leave. A join that is under way is cancelled.
@@ -110,25 +123,27 @@ impl Entry {
             return Err(failure.clone().into());
         }
         let mut leaves = border::lock(&self.leaves);
+        let leave = Leave { timeout, tells: true, is_awaited: false };
         if let Some(member) = self.member.get() {
             drop(leaves);
-            return Ok(self.leave_member(member, timeout)?);
+            return Ok(self.leave_member(member, leave)?);
         }
-        if leaves.replace(timeout).is_some() {
+        if leaves.is_some() {
             return Err(Error::Left.into());
         }
+        *leaves = Some(leave);
         drop(leaves);
-        self.cancel();
+        self.cancel(timeout);
         Ok(())
     }
 
-    /// Cancels a join that is under way.
-    fn cancel(&self) {
+    /// Cancels a join that is under way. If the process is in the group by then, it leaves within `timeout`.
+    fn cancel(&self, timeout: Duration) {
         if let Some(starting) = border::lock(&self.starting).as_ref() {
-            starting.cancel();
+            starting.canceller().cancel_within(timeout);
         }
         if let Some(turn) = &self.turn {
-            turn.cancel_join();
+            turn.cancel_join(timeout);
         }
     }
 
@@ -137,7 +152,14 @@ impl Entry {
         if self.member.get().is_some() || self.failure.get().is_some() {
             return Ok(self.failure.get().is_some());
         }
-        self.cancel();
+        let leave = Leave { timeout, tells: false, is_awaited: true };
+        let is_first = {
+            let mut leaves = border::lock(&self.leaves);
+            let is_first = leaves.is_none();
+            leaves.get_or_insert(leave);
+            is_first
+        };
+        self.cancel(timeout);
         let begin = Instant::now();
         loop {
             if let Some(turn) = &self.turn {
@@ -145,16 +167,48 @@ impl Entry {
                 let _ = turn.dispatch(self);
             } else {
                 // A thread of the library may not have stored its join yet when it was cancelled above.
-                self.cancel();
+                self.cancel(timeout);
             }
-            if self.member.get().is_some() || self.failure.get().is_some() {
-                return Ok(self.failure.get().is_some());
+            if self.failure.get().is_some() {
+                return Ok(true);
             }
-            if begin.elapsed() >= timeout {
+            let over = begin.elapsed() >= timeout;
+            let mut leaves = border::lock(&self.leaves);
+            if is_first && (over || self.member.get().is_some()) {
+                *leaves = None;
+            }
+            if self.member.get().is_some() {
+                return Ok(false);
+            }
+            if over {
+                // The join ends without this call, and a process that is in the group by then leaves it.
+                leaves.get_or_insert(Leave { is_awaited: false, ..leave });
                 let after_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 return Err(Error::TimedOut { what: "the cancelled join", after_ms });
             }
+            drop(leaves);
             std::thread::sleep(TURN);
+        }
+    }
+}
+
+/// A leave that the application has asked for.
+#[derive(Clone, Copy)]
+struct Leave {
+    timeout: Duration,
+    /// Whether the `left` callback is called when it is over.
+    tells: bool,
+    /// A call waits for the end of the join, and then leaves.
+    is_awaited: bool,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // A thread that joins ends before the last callback.
+        self.turn = None;
+        drop(border::lock(&self.starting).take());
+        if self.member.get().is_none() && self.failure.get().is_none() {
+            self.functions.joined(Err(&Error::Left));
         }
     }
 }
@@ -321,16 +375,19 @@ pub unsafe extern "C" fn galerna_group_join_start(
         let vacancy = GROUPS.vacancy()?;
         match drive {
             galerna_drive_t::GALERNA_DRIVE_DISPATCH => {
-                let joining = Group::join_start_driven(config, Callbacks::started(functions))?;
+                let runs = Arc::<AtomicBool>::default();
+                let joining = Group::join_start_driven(config, Callbacks::started(functions, runs.clone()))?;
                 let turn = Turn::joining(joining)?;
-                out.set(vacancy.fill(Entry::new(Some(Arc::new(turn)), functions)));
+                out.set(vacancy.fill(Entry::new(Some(Arc::new(turn)), functions, runs)));
                 Ok(())
             }
             galerna_drive_t::GALERNA_DRIVE_THREAD => {
-                let handle: *mut galerna_group_t = vacancy.fill(Entry::new(None, functions));
+                let handle: *mut galerna_group_t = vacancy.fill(Entry::new(None, functions, Arc::default()));
                 out.set(handle);
                 start_in_thread(config, functions, handle).inspect_err(|_| {
                     out.set(std::ptr::null_mut());
+                    // This call returns the error, so `joined` is not called.
+                    let _ = with_entry(handle, |entry| Ok(entry.failure.set(Error::Left).unwrap_or_default()));
                     // Nothing uses the handle yet.
                     let _ = GROUPS.remove(handle, hasten);
                 })
@@ -346,13 +403,15 @@ fn start_in_thread(config: Config, functions: Functions, handle: *mut galerna_gr
         // If the handle was freed, nobody is told, and a group is left without a word.
         let _ = with_entry(handle, |entry| Ok(entry.end_join(result)?));
     };
-    let starting = Group::join_start(config, Callbacks::started(functions), done)?;
+    let runs = with_entry(handle, |entry| Ok(entry.runs.clone()))?;
+    let starting = Group::join_start(config, Callbacks::started(functions, runs), done)?;
     // If the handle was freed, this ends the join.
     with_entry(handle, |entry| {
         *border::lock(&entry.starting) = Some(starting);
         // A leave that was begun before could not cancel the join.
-        if border::lock(&entry.leaves).is_some() {
-            entry.cancel();
+        let leaves = *border::lock(&entry.leaves);
+        if let Some(leave) = leaves {
+            entry.cancel(leave.timeout);
         }
         Ok(())
     })

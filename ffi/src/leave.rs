@@ -18,7 +18,8 @@ use crate::result::galerna_result_t;
 /// galerna_group_free().
 ///
 /// While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once that has
-/// ended. With GALERNA_DRIVE_DISPATCH it dispatches for that.
+/// ended, or GALERNA_ERR_TIMED_OUT. With GALERNA_DRIVE_DISPATCH it dispatches for that. After a join that failed there is
+/// nothing to leave, and the call returns GALERNA_OK.
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
 ///   process, it leaves anyway, and they see it fail.
@@ -71,8 +72,12 @@ pub extern "C" fn galerna_group_leave_start(group: *mut galerna_group_t, timeout
 /// Frees a group's handle.
 ///
 /// Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads
-/// return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open
-/// reservations are invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+/// return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. In callbacks that
+/// run during the call the handle is invalid already. Open reservations are invalid. NULL and a handle that was already
+/// freed are ignored and return GALERNA_OK.
+///
+/// While the process joins, the call cancels the join and waits for its end. A process that is in the group by then
+/// leaves it, for which it has one second.
 ///
 /// May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
 ///

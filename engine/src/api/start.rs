@@ -9,9 +9,9 @@ use super::remote::{Call, Calls, Remote};
 use crate::app::{Handler, text_of};
 use crate::bootstrap::join;
 use crate::config::Config;
+use crate::deadline::Cancel;
 use crate::driver::{CANCEL_TIME, Driver};
 use crate::error::Error;
-use crate::meet::deadline::Cancel;
 use crate::process::Life;
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -46,18 +46,24 @@ impl Canceller {
         Canceller { cancel: Cancel::default(), joined: Arc::default(), life: Life::present() }
     }
 
-    /// Cancels the join, which then ends with [`Error::Left`]. A process that is in the group by then leaves it. If the
-    /// join has ended, this has no effect.
+    /// Cancels the join, which then ends with [`Error::Left`]. A process that is in the group by then leaves it, within
+    /// a second. If the join has ended, this has no effect.
     pub fn cancel(&self) {
+        self.cancel_within(CANCEL_TIME);
+    }
+
+    /// Like [`Canceller::cancel`]; a process that is in the group by then leaves it within `timeout`. After that the
+    /// others see it fail.
+    pub fn cancel_within(&self, timeout: Duration) {
         if !self.life.is_over() {
-            self.cancel_unless_joined();
+            self.cancel_unless_joined(timeout);
         }
     }
 
-    fn cancel_unless_joined(&self) -> bool {
+    fn cancel_unless_joined(&self, timeout: Duration) -> bool {
         let joined = lock(&self.joined);
         if !*joined {
-            self.cancel.set();
+            self.cancel.set(timeout);
         }
         !*joined
     }
@@ -89,7 +95,7 @@ impl Drop for Starting {
             std::mem::forget(self.thread.clone());
             return;
         }
-        if !self.canceller.cancel_unless_joined() {
+        if !self.canceller.cancel_unless_joined(CANCEL_TIME) {
             return;
         }
         let thread = lock(&self.thread).take();
@@ -246,6 +252,6 @@ fn not_cancelled(canceller: &Canceller, driver: Driver) -> Option<Driver> {
     if canceller.note_joined() {
         return Some(driver);
     }
-    let _ = driver.leave(CANCEL_TIME);
+    let _ = driver.leave(canceller.cancel.timeout());
     None
 }

@@ -1,10 +1,10 @@
 //! Brings a process into a running group: it asks to be admitted, then links with all other processes.
 
 use crate::config::{Config, FabricKind};
+use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::meet::check;
-use crate::meet::deadline::Deadline;
 use crate::meet::questions::{self, Place, Reply, Request};
+use crate::meet::{asking, check};
 use crate::peers::contacts::{self, Contacts};
 use crate::peers::linking::{Linking, STEP_TIME, link};
 use crate::shared::Shared;
@@ -52,9 +52,9 @@ pub(crate) fn admission(
         let mut obstacle = contacts.obstacles();
         let mut ways: VecDeque<String> = contacts.ways().into();
         let mut asked = 0;
-        while let Some(contact) = ways.pop_front().filter(|_| asked < QUESTIONS_MAX) {
+        while let Some(contact) = ways.pop_front().filter(|_| asked < QUESTIONS_MAX && !deadline.is_over()) {
             asked += 1;
-            match ask_for_a_place(config, contacts, &contact, incarnation)? {
+            match ask_for_a_place(config, contacts, &contact, incarnation, deadline)? {
                 Answer::Admitted(admitted) => return Ok(Ok(*admitted)),
                 Answer::Elsewhere(address) => {
                     contacts.add(&address);
@@ -80,7 +80,13 @@ enum Answer {
     Obstacle(String),
 }
 
-fn ask_for_a_place(config: &Config, contacts: &mut Contacts, contact: &str, incarnation: u64) -> Result<Answer, Error> {
+fn ask_for_a_place(
+    config: &Config,
+    contacts: &mut Contacts,
+    contact: &str,
+    incarnation: u64,
+    deadline: &Deadline,
+) -> Result<Answer, Error> {
     let (id, address, _) = config.own()?;
     let request = Request::Join {
         group: config.group.clone(),
@@ -89,7 +95,7 @@ fn ask_for_a_place(config: &Config, contacts: &mut Contacts, contact: &str, inca
         incarnation,
         address: address.to_owned(),
     };
-    Ok(match questions::ask(contact, &request, STEP_TIME).map(|(_, reply)| reply) {
+    Ok(match asking::ask(contact, &request, STEP_TIME, deadline) {
         Ok(Reply::Admitted { group_id, fabric, me, since, others }) => {
             contacts.check_id(group_id, contact)?;
             contacts.learn(&others);

@@ -4,11 +4,11 @@ use crate::app::Handler;
 use crate::bootstrap::idle::Idle;
 use crate::bootstrap::join::{Attempt, Durable, Ready, Wake, incarnation, node, specs};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fabric::SetupError;
 use crate::log::wall_ns;
 use crate::meet;
-use crate::meet::deadline::Deadline;
 use crate::meet::listen::Listening;
 use crate::meet::outside::{Outside, Surroundings};
 use crate::membership::Peer;
@@ -17,6 +17,7 @@ use crate::peers::acceptor::LocalIdentity;
 use crate::peers::contacts::{Contacts, LOOK_TIME};
 use crate::peers::linking;
 use crate::peers::log_store::LogStore;
+use crate::process::Private;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use socket2::Socket;
@@ -89,12 +90,12 @@ impl Founder<'_> {
             Surroundings { outside: outside.clone(), former: contacts.former_addresses(), answer: Some(&answer) };
         let watch = Watch::start(config, me, contacts, outside.clone())?;
         let meet::Met { mut streams, incarnations, listening } =
-            meet::meet::<Socket>(config, rank, incarnation(), deadline.clone(), listening, around)?;
+            meet::meet::<Private<Socket>>(config, rank, incarnation(), deadline.clone(), listening, around)?;
         drop(watch);
-        let kind = linking::agree(config, &specs(config), &mut streams, deadline.at())?;
+        let kind = linking::agree(config, &specs(config), &mut streams, deadline)?;
         let (fabric, own, linking) = linking::new_fabric(config, kind, rank, &specs(config))?;
         let streams = streams.into_iter().enumerate().filter_map(|(slot, stream)| Some((slot, stream?)));
-        let links = linking.link(streams.collect(), deadline.at()).map_err(|error| self.set_up_error(error))?;
+        let links = linking.link(streams.collect(), deadline).map_err(|error| self.set_up_error(error))?;
         let ids = config.members.iter().map(|member| member.id).enumerate();
         let founders: Vec<Peer> =
             ids.zip(&incarnations).map(|((slot, id), &incarnation)| Peer { slot, id, incarnation }).collect();

@@ -1,10 +1,10 @@
 //! The driver's part of a leave: its limits in time, and the word to the application when it is over.
 
-use super::{CANCEL_TIME, Driver};
+use super::Driver;
 use crate::error::Error;
 use crate::node::Phase;
-use crate::shared::millis;
 use crate::shared::state::LeaveTimes;
+use crate::shared::{after, millis};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub(super) struct Leaving {
     /// When this process goes, whether or not the others have gone on without it.
     ends_at_ms: Option<u64>,
     timeout_ms: u64,
+    /// The time limit has passed. The driver makes no pass any more.
+    pub(super) over: bool,
 }
 
 impl Leaving {
@@ -44,6 +46,7 @@ impl Driver {
             let late = Error::TimedOut { what: "leave", after_ms: self.leaving.timeout_ms };
             self.shared.end(if self.node.has_departed() { Ok(()) } else { Err(late) });
             self.shared.abandon();
+            self.leaving.over = true;
             self.tell_left();
         }
         dropped || ends
@@ -68,8 +71,9 @@ impl Driver {
         }
     }
 
-    /// One step of the leave of a cancelled join, which must be over by `until`. Returns true once it is.
-    pub(super) fn leave_cancelled(&mut self, until: &mut Option<Instant>) -> bool {
+    /// One step of the leave of a cancelled join, which must be over by `until`: `timeout` after the first step. Returns
+    /// true once it is.
+    pub(super) fn leave_cancelled(&mut self, timeout: Duration, until: &mut Option<Instant>) -> bool {
         match self.node.phase() {
             // The others have not taken this process in, and see it fail.
             Phase::Founding | Phase::Joining | Phase::Restarting | Phase::Left => return true,
@@ -78,7 +82,7 @@ impl Driver {
         }
         let until = *until.get_or_insert_with(|| {
             self.node.leave();
-            Instant::now() + CANCEL_TIME
+            after(timeout)
         });
         Instant::now() >= until
     }

@@ -17,9 +17,9 @@ mod watchdog;
 
 use crate::app::{Handler, View};
 use crate::config::Config;
+use crate::deadline::Cancel;
 use crate::error::Error;
 use crate::log::{Release, wall_ns};
-use crate::meet::deadline::Cancel;
 use crate::membership::HardState;
 use crate::node::{Node, Phase, Recovery};
 use crate::peers::acceptor::Acceptor;
@@ -45,8 +45,8 @@ use watchdog::DiskWatchdog;
 
 /// Time that a stopped node continues, so that its last messages reach the other members, in milliseconds.
 const LINGER_MS: u64 = 1000;
-/// Time limit for the leave of a cancelled join.
-pub(crate) const CANCEL_TIME: Duration = Duration::from_secs(5);
+/// Time limit for the leave of a cancelled join, unless the caller gives another.
+pub(crate) const CANCEL_TIME: Duration = Duration::from_secs(1);
 /// A driver that never sleeps yields its core after this number of idle passes.
 const PASSES_PER_YIELD: u64 = 256;
 
@@ -155,7 +155,7 @@ impl Driver {
     pub(crate) fn install(&mut self, cancel: &Cancel, mut give_up: impl FnMut(&Node) -> bool) -> Result<bool, Error> {
         let mut leaves_until = None;
         loop {
-            if cancel.is_set() && self.leave_cancelled(&mut leaves_until) {
+            if cancel.is_set() && self.leave_cancelled(cancel.timeout(), &mut leaves_until) {
                 return Err(Error::Left);
             }
             match self.node.phase() {
@@ -234,9 +234,12 @@ impl Driver {
     /// Runs one pass of the node and serves the requests of the handles. Returns true if anything changed.
     fn pass(&mut self) -> bool {
         let now_ms = self.now_ms();
+        let mut moved = self.keep_leave_limits(now_ms);
+        if self.leaving.over {
+            return false;
+        }
         let Driver { node, app, newcomer, .. } = self;
-        let mut moved = newcomer.is_new() && newcomer.welcome(node, app);
-        moved |= self.keep_leave_limits(now_ms);
+        moved |= newcomer.is_new() && newcomer.welcome(node, app);
         moved |= self.serve_log(now_ms);
         moved |= self.app.poll(&mut self.node, &mut self.newcomer, now_ms);
         self.passes += 1;

@@ -71,6 +71,7 @@ pub use memory::Row;
 pub use setup::{PeerFault, SetupError};
 
 use crate::error::Error;
+use crate::process::Private;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -154,7 +155,7 @@ impl TableSpec {
 #[derive(Debug)]
 pub enum Connection {
     /// For [`tcp::TcpFabric`].
-    Tcp(TcpStream),
+    Tcp(Private<TcpStream>),
     /// For [`shm::ShmFabric`]; the result of [`shm::Offer::exchange`].
     Shm(shm::Prepared),
     /// For [`verbs::VerbsFabric`]; the result of [`verbs::Offer::exchange`].

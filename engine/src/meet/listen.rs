@@ -1,9 +1,9 @@
 //! The socket on which a member listens while it meets the others.
 
-use super::deadline::Deadline;
 use super::names::Names;
 use crate::config::address;
 use crate::config::address::ListenAt;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::interrupt::{Locked, repeat};
 use crate::process::Private;
@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 const BACKLOG: i32 = 256;
@@ -46,7 +47,7 @@ fn lasting(reason: impl Into<String>) -> Obstacle {
 
 /// Listens on an address of this host, `HOST:PORT` or `unix:PATH`: the member's own, or its `listen`.
 pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
-    try_to_listen(at, &Names::default(), Instant::now() + LOOKUP_TIME).map_err(|o| refused(at, o.reason))
+    try_to_listen(at, &Names::default(), &(Instant::now() + LOOKUP_TIME).into()).map_err(|o| refused(at, o.reason))
 }
 
 /// As [`listen`], but tries again until the deadline when the obstacle may pass.
@@ -55,7 +56,7 @@ pub(crate) fn listen(at: ListenAt<'_>) -> Result<Listening, Error> {
 pub(crate) fn in_time(at: ListenAt<'_>, deadline: &Deadline) -> Result<Listening, Error> {
     let (names, begun, mut warned) = (Names::default(), Instant::now(), String::new());
     loop {
-        let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline.at()) {
+        let Obstacle { reason, passes } = match try_to_listen(at, &names, deadline) {
             Ok(listening) => return Ok(listening),
             Err(obstacle) => obstacle,
         };
@@ -79,7 +80,7 @@ fn refused(at: ListenAt<'_>, reason: String) -> Error {
     Error::Listen { address: at.address.to_owned(), reason }
 }
 
-fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Listening, Obstacle> {
+fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: &Deadline) -> Result<Listening, Obstacle> {
     let (socket, file) = match at.address.strip_prefix("unix:") {
         Some(path) => listen_unix(Path::new(path), at.key).map(|(socket, file)| (socket, Some(file)))?,
         None => (listen_tcp(at, names, deadline)?, None),
@@ -88,7 +89,7 @@ fn try_to_listen(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<L
 }
 
 /// Resolves a host name. If the name service does not answer, gives up at the deadline.
-fn resolve(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Vec<SocketAddr>, Obstacle> {
+fn resolve(at: ListenAt<'_>, names: &Names, deadline: &Deadline) -> Result<Vec<SocketAddr>, Obstacle> {
     let ListenAt { address, key } = at;
     if !address::is_name(address)
         && let Ok(found) = address::resolve(address)
@@ -96,17 +97,19 @@ fn resolve(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Vec<Soc
         return Ok(found);
     }
     let correct = format!("give an address of this host in {key}");
-    let left = deadline.saturating_duration_since(Instant::now()).max(AGAIN_TIME);
     let asked = names.look_up(address).map_err(|error| lasting(error.to_string()))?;
-    match asked.recv_timeout(left) {
-        Ok(Ok(found)) if found.is_empty() => Err(passing(format!("the host name has no address; {correct}"))),
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(passing(format!("the host name cannot be resolved ({error}); {correct}"))),
-        Err(_) => Err(passing(format!("the name service does not answer; {correct}"))),
+    loop {
+        return match asked.recv_timeout(deadline.slice().max(AGAIN_TIME)) {
+            Ok(Ok(found)) if found.is_empty() => Err(passing(format!("the host name has no address; {correct}"))),
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(passing(format!("the host name cannot be resolved ({error}); {correct}"))),
+            Err(RecvTimeoutError::Timeout) if !deadline.is_over() => continue,
+            Err(_) => Err(passing(format!("the name service does not answer; {correct}"))),
+        };
     }
 }
 
-fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: Instant) -> Result<Socket, Obstacle> {
+fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: &Deadline) -> Result<Socket, Obstacle> {
     let key = at.key;
     let mut last = lasting("the host name has no address");
     for candidate in resolve(at, names, deadline)? {

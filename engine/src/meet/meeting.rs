@@ -1,7 +1,6 @@
 //! The state of a meeting and its loop: one thread, which waits only in poll(2).
 
 use super::check;
-use super::deadline::Deadline;
 use super::dial::{self, Dial, RETRY_TIME};
 use super::listen::Listening;
 use super::names::Names;
@@ -9,7 +8,9 @@ use super::outside::Surroundings;
 use super::talk::{CLOSING_TIME, Stage, Talk};
 use super::wire::{BODY_MAX, Decoder, Hello, Message};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::process::Private;
 use crate::shortage;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use socket2::{Socket, TcpKeepalive};
@@ -35,11 +36,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const POLLRDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
 
 /// The sockets by rank, the incarnations by rank, and the listening socket.
-pub(super) type Meet = (Vec<Option<Socket>>, Vec<u64>, Listening);
+pub(super) type Meet = (Vec<Option<Private<Socket>>>, Vec<u64>, Listening);
 
 /// An established stream.
 struct Link {
-    socket: Socket,
+    socket: Private<Socket>,
     incarnation: u64,
     /// Receives the one message after the handshake, `Ready`. The bytes behind it belong to the fabric.
     inbox: Decoder,

@@ -25,8 +25,8 @@
 //! instead.
 
 pub(crate) mod ask;
+pub(crate) mod asking;
 pub(crate) mod check;
-pub(crate) mod deadline;
 pub(crate) mod dial;
 mod handshake;
 pub(crate) mod listen;
@@ -41,9 +41,10 @@ pub(crate) mod tests;
 pub(crate) mod wire;
 
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::process::Private;
 use crate::types::MemberId;
-use deadline::Deadline;
 use listen::Listening;
 use meeting::Meeting;
 use outside::Surroundings;
@@ -99,7 +100,7 @@ fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
 
 /// As [`meet_tcp`] or [`meet_unix`], with a socket that listens already. Returns [`Error::AlreadyRuns`] when another
 /// source reports that the group runs without this process.
-pub(crate) fn meet<S: From<Socket>>(
+pub(crate) fn meet<S: From<Private<Socket>>>(
     config: &Config,
     rank: usize,
     incarnation: u64,

@@ -1,6 +1,7 @@
 //! One connection during its handshake: its buffers, its deadline and its progress.
 
 use super::wire::{Decoder, Garbage, Message};
+use crate::process::Private;
 use crate::shortage;
 use socket2::Socket;
 use std::io::{self, Read};
@@ -58,7 +59,7 @@ impl std::fmt::Display for Broken {
 
 /// A connection that is not a link yet.
 pub(super) struct Talk {
-    pub(super) socket: Socket,
+    pub(super) socket: Private<Socket>,
     /// The address at the other end, for log and error texts.
     pub(super) place: String,
     /// The rank to which this connection was made; `None` for an accepted one.
@@ -80,6 +81,7 @@ impl Talk {
     }
 
     fn new(socket: Socket, place: String, toward: Option<usize>, stage: Stage, deadline: Instant) -> Talk {
+        let socket = Private::new(socket);
         Talk { socket, place, toward, stage, deadline, outbox: Vec::new(), sent: 0, inbox: Decoder::default() }
     }
 
@@ -153,7 +155,7 @@ impl Talk {
         let mut bytes = [0; 4096];
         // Bounded, so that an end that sends without pause does not delay the others.
         for _ in 0..16 {
-            match (&self.socket).read(&mut bytes) {
+            match (&*self.socket).read(&mut bytes) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,

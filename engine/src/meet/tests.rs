@@ -7,6 +7,7 @@ mod wire;
 
 use super::*;
 use crate::config::{FabricKind, Member};
+use crate::process::Private;
 use crate::types::MemberId;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -72,7 +73,7 @@ fn unix(members: usize, dir: &Dir) -> Config {
 /// A member in a separate thread.
 struct Running<S>(Receiver<Result<Met<S>, Error>>);
 
-impl<S: From<Socket> + Send + 'static> Running<S> {
+impl<S: From<Private<Socket>> + Send + 'static> Running<S> {
     fn start(config: &Config, rank: usize, incarnation: u64, time: Duration) -> Running<S> {
         let (sender, receiver) = mpsc::channel();
         let config = config.clone();
@@ -125,14 +126,14 @@ fn check<S: Read + Write>(mut met: Vec<Met<S>>) {
 }
 
 /// Checks that these members, in the order of their ranks, meet each other.
-fn all_meet<S: From<Socket> + Send + Read + Write + 'static>(running: Vec<Running<S>>) {
+fn all_meet<S: From<Private<Socket>> + Send + Read + Write + 'static>(running: Vec<Running<S>>) {
     let results: Vec<_> = running.into_iter().map(Running::result).collect();
     let errors: Vec<String> = results.iter().filter_map(|r| Some(r.as_ref().err()?.to_string())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     check(results.into_iter().flatten().collect());
 }
 
-fn join_in_order<S: From<Socket> + Send + Read + Write + 'static>(config: &Config, order: &[usize]) {
+fn join_in_order<S: From<Private<Socket>> + Send + Read + Write + 'static>(config: &Config, order: &[usize]) {
     let mut running: Vec<Option<Running<S>>> = order.iter().map(|_| None).collect();
     for &rank in order {
         running[rank] = Some(Running::start(config, rank, incarnation(rank), FAR));

@@ -16,6 +16,7 @@ use crate::peers::patience::{LOOK_TIME, Patient};
 use crate::peers::relink;
 use crate::peers::transfer::{self, Halt};
 use crate::process::Life;
+use crate::process::Private;
 use crate::shared::Shared;
 use crate::shared::pulse::Ticker;
 use crate::shared::requests::PeerRequest;
@@ -124,6 +125,7 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<LocalIdentity>, shar
         match listening.socket.accept() {
             Ok((socket, _)) if visitors.load(Ordering::Relaxed) < VISITORS_MAX => {
                 visitors.fetch_add(1, Ordering::Relaxed);
+                let socket = Private::new(socket);
                 let (sign, shared_state, count) = (sign.clone(), shared.clone(), visitors.clone());
                 let counted = Counted(count);
                 let talk = move || {
@@ -147,7 +149,7 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<LocalIdentity>, shar
     }
 }
 
-fn talk(mut socket: Socket, sign: &LocalIdentity, shared: &Shared) -> io::Result<()> {
+fn talk(mut socket: Private<Socket>, sign: &LocalIdentity, shared: &Shared) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(STEP_TIME))?;
     socket.set_write_timeout(Some(STEP_TIME))?;
@@ -317,7 +319,7 @@ fn is_elsewhere(error: &io::Error) -> bool {
 
 /// Handles the request of an admitted process to link with this one.
 fn link(
-    mut socket: Socket,
+    mut socket: Private<Socket>,
     sign: &LocalIdentity,
     shared: &Shared,
     group_id: u64,

@@ -2,14 +2,17 @@
 
 use crate::config::address;
 use crate::config::{Config, FabricKind};
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fabric::{Connection, Fabric, Row, SetupError, Slot, TableSpec, shm, tcp, verbs};
 use crate::meet::Quiet;
 use crate::meet::questions::{self, Place, Reply, Request};
+use crate::process::Private;
 use crate::types::MemberId;
 use socket2::Socket;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,13 +82,13 @@ impl Linking {
     /// Like [`Linking::link`], with processes that were linked before. Their links broke.
     pub(crate) fn link_again(
         &self,
-        streams: Vec<(Slot, Socket)>,
-        deadline: Instant,
+        streams: Vec<(Slot, Private<Socket>)>,
+        deadline: &Deadline,
     ) -> Result<Vec<(Slot, Connection)>, SetupError> {
         match self {
             Linking::Verbs(offer) => {
-                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
-                let prepared = offer.exchange_again(streams, deadline)?;
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.map(TcpStream::from))).collect();
+                let prepared = offer.exchange_again(streams, deadline.clone())?;
                 Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Verbs(Box::new(link)))).collect())
             }
             Linking::Tcp | Linking::Shm(_) => self.link(streams, deadline),
@@ -96,19 +99,21 @@ impl Linking {
     /// time.
     pub(crate) fn link(
         &self,
-        streams: Vec<(Slot, Socket)>,
-        deadline: Instant,
+        streams: Vec<(Slot, Private<Socket>)>,
+        deadline: &Deadline,
     ) -> Result<Vec<(Slot, Connection)>, SetupError> {
         match self {
-            Linking::Tcp => Ok(streams.into_iter().map(|(slot, s)| (slot, Connection::Tcp(s.into()))).collect()),
+            Linking::Tcp => {
+                Ok(streams.into_iter().map(|(slot, s)| (slot, Connection::Tcp(s.map(TcpStream::from)))).collect())
+            }
             Linking::Shm(offer) => {
-                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
-                let prepared = offer.exchange(streams, deadline)?;
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.map(UnixStream::from))).collect();
+                let prepared = offer.exchange(streams, deadline.clone())?;
                 Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Shm(link))).collect())
             }
             Linking::Verbs(offer) => {
-                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.into())).collect();
-                let prepared = offer.exchange(streams, deadline)?;
+                let streams = streams.into_iter().map(|(slot, stream)| (slot, stream.map(TcpStream::from))).collect();
+                let prepared = offer.exchange(streams, deadline.clone())?;
                 Ok(prepared.into_iter().map(|(slot, link)| (slot, Connection::Verbs(Box::new(link)))).collect())
             }
         }
@@ -132,8 +137,8 @@ const CANNOT: u8 = b't';
 pub(crate) fn agree(
     config: &Config,
     specs: &[TableSpec],
-    streams: &mut [Option<Socket>],
-    deadline: Instant,
+    streams: &mut [Option<Private<Socket>>],
+    deadline: &Deadline,
 ) -> Result<FabricKind, Error> {
     if config.fabric != FabricKind::Auto {
         return Ok(config.fabric);
@@ -145,9 +150,9 @@ pub(crate) fn agree(
         tracing::info!("the group uses tcp: {obstacle}");
     }
     let ids = config.members.iter().map(|member| member.id);
-    let mut peers: Vec<(MemberId, &mut Socket)> =
+    let mut peers: Vec<(MemberId, &mut Private<Socket>)> =
         ids.zip(streams).filter_map(|(id, stream)| Some((id, stream.as_mut()?))).collect();
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = || deadline.left().max(Duration::from_millis(1));
     let patience = left();
     let failed = |id: MemberId, e: io::Error| Error::Missing {
         missing: format!(
@@ -163,8 +168,14 @@ pub(crate) fn agree(
     let mut kind = if own == CAN { FabricKind::Verbs } else { FabricKind::Tcp };
     for (id, stream) in &mut peers {
         let mut theirs = [0];
-        let heard = stream.set_read_timeout(Some(left())).and_then(|()| stream.read_exact(&mut theirs));
-        heard.map_err(|e| failed(*id, e))?;
+        loop {
+            let slice = deadline.slice().max(Duration::from_millis(1));
+            match stream.set_read_timeout(Some(slice)).and_then(|()| stream.read_exact(&mut theirs)) {
+                Ok(()) => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !deadline.is_over() => {}
+                Err(e) => return Err(failed(*id, e)),
+            }
+        }
         match theirs[0] {
             CAN => {}
             CANNOT => {
@@ -182,12 +193,17 @@ pub(crate) fn agree(
 
 /// Turns a connection into a link of the fabric, after both ends have agreed on it. `again`: the two were linked
 /// before.
-pub(crate) fn connection(socket: Socket, peer: usize, linking: &Linking, again: bool) -> io::Result<Connection> {
+pub(crate) fn connection(
+    socket: Private<Socket>,
+    peer: usize,
+    linking: &Linking,
+    again: bool,
+) -> io::Result<Connection> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(None)?;
     socket.set_write_timeout(None)?;
-    let (streams, deadline) = (vec![(peer, socket)], Instant::now() + STEP_TIME);
-    let links = if again { linking.link_again(streams, deadline) } else { linking.link(streams, deadline) };
+    let (streams, deadline) = (vec![(peer, socket)], Deadline::from(Instant::now() + STEP_TIME));
+    let links = if again { linking.link_again(streams, &deadline) } else { linking.link(streams, &deadline) };
     let links = links.map_err(io::Error::other)?;
     let link = links.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to link with"))?;
     Ok(link.1)
@@ -210,7 +226,7 @@ pub(crate) fn link(
 ) -> std::io::Result<Connection> {
     let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
     match questions::ask(&other.address, &request, LINK_TIME)? {
-        (socket, Reply::Linked {}) => connection(socket, other.slot, linking, false),
+        (socket, Reply::Linked {}) => connection(Private::new(socket), other.slot, linking, false),
         (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
         (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
     }

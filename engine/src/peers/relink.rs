@@ -8,17 +8,19 @@
 
 use crate::error::Error;
 use crate::fabric::Slot;
+use crate::meet::asking::Asking;
 use crate::meet::questions::{self, Place, Reply, Request};
 use crate::peers::acceptor;
 use crate::peers::linking::{self, Linking};
+use crate::process::Private;
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollTimeout};
 use socket2::Socket;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -108,7 +110,7 @@ impl Dials {
                 // TCP retries them only after a second.
                 for attempt in &mut self.attempts {
                     attempt.next = Instant::now();
-                    attempt.dial = attempt.dial.take().filter(|dial| dial.sent > 0);
+                    attempt.dial = attempt.dial.take().filter(|dial| dial.asking.has_begun());
                 }
             }
             for place in places {
@@ -144,7 +146,8 @@ impl Dials {
     /// Waits until a dial can continue, or until the next check is due.
     fn wait(&self) {
         let dials = self.attempts.iter().filter_map(|attempt| attempt.dial.as_ref());
-        let mut fds: Vec<_> = dials.map(|dial| PollFd::new(dial.socket.as_fd(), dial.waits_for())).collect();
+        let mut fds: Vec<_> =
+            dials.map(|dial| PollFd::new(dial.asking.socket.as_fd(), dial.asking.waits_for())).collect();
         if let Err(error) = nix::poll::poll(&mut fds, PollTimeout::from(LOOK_MS)) {
             tracing::debug!(%error, "waiting for those who are dialled");
             std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS)));
@@ -155,12 +158,12 @@ impl Dials {
         let attempt = &mut self.attempts[at];
         let Some(dial) = &mut attempt.dial else { return };
         let asked = dial.view;
-        let error = match dial.step() {
+        let error = match dial.asking.step() {
             Ok(None) if Instant::now() < dial.deadline => return,
             Ok(None) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
             Ok(Some(Reply::Linked {})) => {
-                let Some(Dial { socket, .. }) = attempt.dial.take() else { return };
-                match linking::connection(socket, attempt.place.slot, &self.caller.linking, true) {
+                let Some(Dial { asking, .. }) = attempt.dial.take() else { return };
+                match linking::connection(asking.socket, attempt.place.slot, &self.caller.linking, true) {
                     Ok(connection) => {
                         attempt.next = Instant::now() + HANDED_OVER;
                         let peer = attempt.place.peer();
@@ -203,63 +206,24 @@ impl Attempt {
     }
 }
 
-/// A question on its way. None of its steps blocks.
+/// A request on its way.
 struct Dial {
     /// The view of this process when it asked.
     view: u64,
-    socket: Socket,
-    question: Vec<u8>,
-    sent: usize,
-    heard: Vec<u8>,
+    asking: Asking,
     deadline: Instant,
 }
 
 impl Dial {
     fn new(address: &str, count: usize, view: u64, request: &Request) -> io::Result<Dial> {
-        let question = questions::question(request)?;
-        let socket = questions::begin_connect(address, count)?;
-        Ok(Dial { view, socket, question, sent: 0, heard: Vec::new(), deadline: Instant::now() + ANSWER_TIME })
-    }
-
-    fn waits_for(&self) -> PollFlags {
-        if self.sent < self.question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
-    }
-
-    /// Sends and receives as much as possible without blocking. Returns the answer once it is complete; reads no byte
-    /// beyond it.
-    fn step(&mut self) -> io::Result<Option<Reply>> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        let later = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected)
-        };
-        while self.sent < self.question.len() {
-            match self.socket.send_with_flags(&self.question[self.sent..], libc::MSG_NOSIGNAL) {
-                Ok(count) => self.sent += count,
-                Err(error) if later(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-        loop {
-            let missing = match questions::answer_of(&self.heard)? {
-                Ok(reply) => return Ok(Some(reply)),
-                Err(missing) => missing,
-            };
-            let mut more = vec![0; missing];
-            match self.socket.read(&mut more) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
-                Ok(count) => self.heard.extend_from_slice(&more[..count]),
-                Err(error) if later(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        let asking = Asking::begin(address, count, request)?;
+        Ok(Dial { view, asking, deadline: Instant::now() + ANSWER_TIME })
     }
 }
 
 /// Handles the request of a member to make its link with this one again. Runs in a visitor's thread.
 pub(crate) fn answer(
-    mut socket: Socket,
+    mut socket: Private<Socket>,
     sign: &acceptor::LocalIdentity,
     shared: &Shared,
     asked: (u64, u64),

@@ -6,14 +6,17 @@
 //! copies by descriptors of a file of no use. It does not close them: objects in the child's copy of the memory contain
 //! their numbers, which the kernel would give to the child's next files.
 //!
-//! A fork that happens while a connection is made can escape this, and so do the descriptors of libibverbs, and those
-//! with numbers from 65,536 on. Their copies end with the child.
+//! Not covered are a fork at the very moment in which a connection is accepted or dialled, the memory that members on one
+//! host share, the descriptors of libibverbs, and those with numbers from 65,536 on. Their copies end with the child.
 
 use super::Life;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
 use std::mem::ManuallyDrop;
+use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// One bit for each private descriptor of this process, by number. Without locks, because the fork handler reads it.
@@ -25,7 +28,7 @@ static ARMED: AtomicBool = AtomicBool::new(false);
 
 /// An object with a descriptor that forked children give up. In a child it is not dropped.
 #[derive(Debug)]
-pub(crate) struct Private<T: AsFd> {
+pub struct Private<T: AsFd> {
     object: ManuallyDrop<T>,
     life: Life,
 }
@@ -36,6 +39,42 @@ impl<T: AsFd> Private<T> {
         make_file_of_no_use();
         mark(object.as_fd(), true);
         Private { object: ManuallyDrop::new(object), life }
+    }
+
+    /// Converts the object. The descriptor stays the same, and stays private.
+    pub(crate) fn map<U: AsFd>(self, convert: impl FnOnce(T) -> U) -> Private<U> {
+        let life = self.life;
+        Private { object: ManuallyDrop::new(convert(self.take())), life }
+    }
+
+    /// The object. From now on forked children keep its descriptor.
+    fn into_inner(self) -> T {
+        mark(self.object.as_fd(), false);
+        self.take()
+    }
+
+    fn take(self) -> T {
+        let mut whole = ManuallyDrop::new(self);
+        // SAFETY: the destructor of the whole does not run, so the object is used nowhere else.
+        unsafe { ManuallyDrop::take(&mut whole.object) }
+    }
+}
+
+impl<T: AsFd> From<T> for Private<T> {
+    fn from(object: T) -> Private<T> {
+        Private::new(object)
+    }
+}
+
+impl From<Private<Socket>> for TcpStream {
+    fn from(socket: Private<Socket>) -> TcpStream {
+        socket.into_inner().into()
+    }
+}
+
+impl From<Private<Socket>> for UnixStream {
+    fn from(socket: Private<Socket>) -> UnixStream {
+        socket.into_inner().into()
     }
 }
 

@@ -143,7 +143,7 @@ pub(crate) fn bad_slots_and_connections_are_refused<H: Harness>() {
         Connection::Simulated(0)
     } else {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        Connection::Tcp(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+        Connection::Tcp(TcpStream::connect(listener.local_addr().unwrap()).unwrap().into())
     };
     assert!(matches!(members[0].fabric.attach(SLOT_OF[1], foreign), Err(Error::Misuse(_))));
     let reader = |me: &mut Endpoint| me.sees(0, COUNTER) == 1;

@@ -23,7 +23,7 @@ impl Tcp {
     fn link(&mut self) -> [Connection; 2] {
         // One at a time, so that the accepted stream is the one that was connected.
         let near = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        [near, self.listener.accept().unwrap().0].map(Connection::Tcp)
+        [near, self.listener.accept().unwrap().0].map(|stream| Connection::Tcp(stream.into()))
     }
 }
 

@@ -21,9 +21,14 @@ typedef struct {
     galerna_result_t result;
     int left;
     galerna_result_t left_result;
+    /* The result of the leave that `joined` begins. */
+    galerna_result_t second;
     char text[512];
     galerna_group_t *group;
 } app_t;
+
+/* Whether `joined` begins to leave. */
+static int leaves_in_joined;
 
 static void deliver(void *context, const galerna_message_t *message)
 {
@@ -61,6 +66,9 @@ static void joined(void *context, galerna_result_t result)
         OK(galerna_group_member(app->group, &member));
         CHECK(member > 0);
         EXPECT(GALERNA_ERR_MISUSE, galerna_group_free(app->group));
+        if (leaves_in_joined) {
+            app->second = galerna_group_leave_start(app->group, LONG_MS);
+        }
     }
 }
 
@@ -120,7 +128,10 @@ static void start(const char *toml, uint32_t id, galerna_drive_t drive, app_t *a
 static galerna_result_t turn(app_t *app)
 {
     struct pollfd fds = {.events = POLLIN};
-    OK(galerna_group_fd(app->group, &fds.fd));
+    galerna_result_t result = galerna_group_fd(app->group, &fds.fd);
+    if (result != GALERNA_OK) {
+        return result;
+    }
     CHECK(poll(&fds, 1, 5) >= 0);
     return galerna_group_dispatch(app->group);
 }
@@ -215,13 +226,51 @@ static void cancelled(const char *toml, galerna_drive_t drive)
     CHECK(app.result == GALERNA_ERR_LEFT && app.left == 0);
     EXPECT(GALERNA_ERR_LEFT, galerna_group_leave_start(app.group, LONG_MS));
     OK(galerna_group_free(app.group));
-    /* Freed at once, and after a moment. */
+    /* Freed at once, and after a moment: `joined` tells the end here, too. */
     start(toml, 1, drive, &app);
     OK(galerna_group_free(app.group));
+    CHECK(app.joined == 1 && app.result == GALERNA_ERR_LEFT && app.left == 0);
     EXPECT(GALERNA_ERR_HANDLE, galerna_group_dispatch(app.group));
     start(toml, 1, drive, &app);
     a_moment();
+    OK(galerna_group_leave_start(app.group, LONG_MS));
     OK(galerna_group_free(app.group));
+    CHECK(app.joined == 1 && app.result == GALERNA_ERR_LEFT && app.left == 0);
+}
+
+/* A group of one joins quickly: a leave that begins at any moment of the join ends once, and a second one is refused. */
+static void leaves_at_every_moment(const char *fabric, galerna_drive_t drive)
+{
+    char *toml = make_config(fabric, 1, LONG_MS);
+    leaves_in_joined = 1;
+    for (int round = 0; round < 40; round++) {
+        app_t app;
+        start(toml, 1, drive, &app);
+        for (int i = 0; i < round / 4 && drive == GALERNA_DRIVE_DISPATCH; i++) {
+            a_moment();
+            galerna_group_dispatch(app.group);
+        }
+        for (int i = 0; i < round && drive == GALERNA_DRIVE_THREAD; i++) {
+            struct timespec pause = {.tv_nsec = 300000};
+            nanosleep(&pause, NULL);
+        }
+        galerna_result_t first = galerna_group_leave_start(app.group, LONG_MS);
+        CHECK(first == GALERNA_OK || first == GALERNA_ERR_LEFT);
+        while (!is_joined(&app) || (app.result == GALERNA_OK && !has_left(&app))) {
+            if (drive == GALERNA_DRIVE_DISPATCH) {
+                turn(&app);
+            }
+            a_moment();
+        }
+        if (app.result == GALERNA_OK) {
+            /* One of the two calls began the leave. */
+            CHECK((first == GALERNA_OK) == (app.second == GALERNA_ERR_LEFT));
+        }
+        OK(galerna_group_free(app.group));
+        CHECK(app.joined == 1 && app.left == (app.result == GALERNA_OK));
+    }
+    leaves_in_joined = 0;
+    free(toml);
 }
 
 /* The founder that is missing is named when the join's time is over. */
@@ -254,6 +303,7 @@ int main(int argc, char **argv)
         cancelled(toml, drives[i]);
         together(toml, drives[i]);
         alone(fabric, drives[i]);
+        leaves_at_every_moment(fabric, drives[i]);
     }
     free(toml);
     return 0;

@@ -9,14 +9,16 @@
 use super::super::{SLOTS, Slot, TableSpec};
 use super::scm;
 use super::setup::local;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fabric::setup::{PeerFault, SetupError};
+use crate::process::Private;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// "galerna" and the version of this message.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"galerna\x03");
@@ -31,7 +33,7 @@ pub(super) const NO_DESCRIPTOR: &str = "no descriptor is left for the memory of 
 /// Everything that a peer sent. Only the number of descriptors has been checked.
 pub(super) struct Met {
     pub(super) peer: Slot,
-    pub(super) stream: UnixStream,
+    pub(super) stream: Private<UnixStream>,
     /// The eventfd on which we sleep; the peer writes it.
     pub(super) wakes_me: EventFd,
     /// The header page, the eventfd that wakes the peer, and one memfd per table.
@@ -96,10 +98,10 @@ impl Hello {
 /// Exchanges `own` (the header page, then one memfd per table) with every peer.
 pub(super) fn exchange(
     me: Slot,
-    links: Vec<(Slot, UnixStream)>,
+    links: Vec<(Slot, impl Into<Private<UnixStream>>)>,
     specs: &[TableSpec],
     own: &[BorrowedFd<'_>],
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<Vec<Met>, SetupError> {
     let mut parties = Vec::new();
     for (peer, stream) in links {
@@ -107,7 +109,7 @@ pub(super) fn exchange(
         let wakes_me = EventFd::from_flags(flags).map_err(|e| local("cannot create an eventfd", e))?;
         let hello = Hello::new(me, peer, specs).bytes();
         let expected = Hello::new(peer, me, specs);
-        let met = Met { peer, stream, wakes_me, fds: Vec::new() };
+        let met = Met { peer, stream: stream.into(), wakes_me, fds: Vec::new() };
         parties.push(Party { met, hello, sent: 0, expected, heard: Vec::new() });
     }
     let fds_wanted = FDS_BEFORE_TABLES + specs.len();
@@ -124,10 +126,10 @@ pub(super) fn exchange(
 }
 
 /// Sleeps until an exchange can continue.
-fn wait(parties: &[Party], deadline: Instant) -> Result<(), SetupError> {
+fn wait(parties: &[Party], deadline: &Deadline) -> Result<(), SetupError> {
     let unfinished = || parties.iter().filter(|p| !p.done());
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+    let slice = deadline.slice();
+    if slice.is_zero() {
         let faults = unfinished().map(|p| PeerFault { peer: p.met.peer, what: p.obstacle() });
         return Err(SetupError::Missing(faults.collect()));
     }
@@ -138,8 +140,8 @@ fn wait(parties: &[Party], deadline: Instant) -> Result<(), SetupError> {
         flags
     };
     let mut fds: Vec<_> = unfinished().map(|p| PollFd::new(p.met.stream.as_fd(), interest(p))).collect();
-    // Rounded up, so that the last wait does not end before the deadline. A long wait is split into several.
-    let timeout = u16::try_from((left + Duration::from_millis(1)).as_millis()).unwrap_or(u16::MAX);
+    // Rounded up, so that the last wait does not end before the deadline.
+    let timeout = u16::try_from((slice + Duration::from_millis(1)).as_millis()).unwrap_or(u16::MAX);
     match poll(&mut fds, PollTimeout::from(timeout)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(e) => Err(SetupError::Local(Error::io("cannot wait for the other members", e))),

@@ -6,6 +6,7 @@ use super::exchange::{FDS_BEFORE_TABLES, Met, exchange};
 use super::sealed::{self, Origin, Spare};
 use super::wake::{HEADER_LEN, Header, TABLES_MAX};
 use super::{Link, scm};
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::interrupt::SystemError;
 use crate::process::Private;
@@ -17,7 +18,6 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 /// An error of this process, not of a peer.
 pub(super) fn local(what: &str, e: impl Into<std::io::Error>) -> SetupError {
@@ -108,8 +108,8 @@ impl Offer {
     /// too. [`SetupError::Missing`] when the deadline passes, [`SetupError::Local`] when this process lacks a resource.
     pub fn exchange(
         &self,
-        links: Vec<(Slot, UnixStream)>,
-        deadline: Instant,
+        links: Vec<(Slot, impl Into<Private<UnixStream>>)>,
+        deadline: impl Into<Deadline>,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
         let Offered { me, ref specs, .. } = *self.0;
         for (i, (peer, _)) in links.iter().enumerate() {
@@ -119,7 +119,7 @@ impl Offer {
         }
         let fds = self.fds().clone();
         let own: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let met = exchange(me, links, specs, &own, deadline)?;
+        let met = exchange(me, links, specs, &own, &deadline.into())?;
         met.into_iter().map(|met| Ok((met.peer, self.prepare(met)?))).collect()
     }
 
@@ -141,7 +141,7 @@ impl Offer {
             rows.push((Arc::new(row), origin, spare));
         }
         let wakes_peer = wake_handle(wakes_peer, fault)?;
-        let link = Link { stream: Private::new(stream), header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
+        let link = Link { stream, header, wakes_me, wakes_peer, woken: 0, seen: 0, dirty: false };
         Ok(Prepared { peer, link, rows, given: self.clone() })
     }
 }

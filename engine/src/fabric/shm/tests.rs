@@ -204,7 +204,7 @@ fn arguments_are_checked() {
     misuse(0, &vec![SPEC; 300]);
     let (fabric, rows, offer) = ShmFabric::new(SLOTS - 1, &[SPEC]).unwrap();
     assert!(fabric.closed() && rows.len() == 1 && rows[0].len() == SPEC.row_len);
-    assert!(offer.exchange(vec![], patient()).unwrap().is_empty());
+    assert!(offer.exchange(Vec::<(Slot, UnixStream)>::new(), patient()).unwrap().is_empty());
     for slots in [vec![SLOTS - 1], vec![SLOTS], vec![3, 4, 3]] {
         let links = slots.into_iter().map(|slot| (slot, UnixStream::pair().unwrap().0)).collect();
         assert!(matches!(offer.exchange(links, patient()), Err(SetupError::Local(Error::Misuse(_)))));

@@ -46,9 +46,9 @@ pub(super) enum End {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, rows: Vec<Arc<Row>>) -> Link {
+    pub(super) fn new(stream: Private<TcpStream>, rows: Vec<Arc<Row>>) -> Link {
         Link {
-            stream: Private::new(stream),
+            stream,
             outbox: Outbox::new(),
             inbox: Inbox::new(rows),
             readable: false,

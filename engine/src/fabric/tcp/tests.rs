@@ -45,8 +45,8 @@ impl Subject {
 
     fn over((near, peer): (TcpStream, TcpStream), specs: &[TableSpec]) -> Subject {
         let (mut fabric, own) = TcpFabric::new(ME, specs).unwrap();
-        let of_peer = fabric.attach(PEER, Connection::Tcp(near)).unwrap();
-        let of_third = fabric.attach(THIRD, Connection::Tcp(connected("127.0.0.1:0").0)).unwrap();
+        let of_peer = fabric.attach(PEER, Connection::Tcp(near.into())).unwrap();
+        let of_third = fabric.attach(THIRD, Connection::Tcp(connected("127.0.0.1:0").0.into())).unwrap();
         fabric.sever(THIRD);
         Subject { fabric, rows: [own, of_peer, of_third], peer, events: vec![] }
     }

@@ -59,7 +59,7 @@ pub(super) struct Link {
 /// The parts of a link that set-up creates.
 pub(super) struct Parts {
     pub(super) id: u64,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Private<TcpStream>,
     pub(super) queue_pair: QueuePair,
     pub(super) completions: Arc<CompletionQueue>,
     pub(super) desk: Arc<Region>,
@@ -85,7 +85,7 @@ impl Link {
         let (depth, held) = (depth as usize, peer.again);
         Link {
             id,
-            stream: Private::new(stream),
+            stream,
             queue_pair,
             completions,
             desk,

@@ -10,7 +10,9 @@ use super::region::{Access, Region};
 use super::sys::{CompletionChannel, CompletionQueue, QueuePair, Remote, VerbsError};
 use super::wake::RECEIVES;
 use crate::config::Verbs;
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::process::Private;
 use crate::sync::lock;
 use crate::thread;
 use std::collections::hash_map::RandomState;
@@ -20,7 +22,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The memory and device that a process offers its peers. Usable from any thread; clones share it. See
 /// [`Offer::exchange`].
@@ -114,10 +116,10 @@ impl Offer {
     /// too. [`SetupError::Missing`] when the deadline passes, [`SetupError::Local`] when this process lacks a resource.
     pub fn exchange(
         &self,
-        links: Vec<(Slot, TcpStream)>,
-        deadline: Instant,
+        links: Vec<(Slot, impl Into<Private<TcpStream>>)>,
+        deadline: impl Into<Deadline>,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
-        self.exchange_all(links, false, deadline)
+        self.exchange_all(private(links), false, &deadline.into())
     }
 
     /// The same exchange as [`Offer::exchange`], for [`super::super::Fabric::relink`].
@@ -128,17 +130,17 @@ impl Offer {
     /// As [`Offer::exchange`]; [`Error::Misuse`] for a slot in which no process is attached.
     pub fn exchange_again(
         &self,
-        links: Vec<(Slot, TcpStream)>,
-        deadline: Instant,
+        links: Vec<(Slot, impl Into<Private<TcpStream>>)>,
+        deadline: impl Into<Deadline>,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
-        self.exchange_all(links, true, deadline)
+        self.exchange_all(private(links), true, &deadline.into())
     }
 
     fn exchange_all(
         &self,
-        links: Vec<(Slot, TcpStream)>,
+        links: Vec<(Slot, Private<TcpStream>)>,
         again: bool,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Vec<(Slot, Prepared)>, SetupError> {
         let me = self.0.me;
         for (i, (peer, _)) in links.iter().enumerate() {
@@ -186,7 +188,13 @@ impl Offer {
     }
 
     /// Sets up one link.
-    fn meet(&self, peer: Slot, mut stream: TcpStream, again: bool, deadline: Instant) -> Result<Prepared, SetupError> {
+    fn meet(
+        &self,
+        peer: Slot,
+        mut stream: Private<TcpStream>,
+        again: bool,
+        deadline: &Deadline,
+    ) -> Result<Prepared, SetupError> {
         let Offered { me, ref specs, ref port, ref directory, ref wakes, ref channel, ref links, .. } = *self.0;
         let rows = if again { self.rows_of(peer) } else { Region::rows(port, specs, Access::ReadWrite) };
         let rows = rows.map_err(SetupError::Local)?;
@@ -248,25 +256,29 @@ impl Offer {
     }
 }
 
+fn private(links: Vec<(Slot, impl Into<Private<TcpStream>>)>) -> Vec<(Slot, Private<TcpStream>)> {
+    links.into_iter().map(|(slot, stream)| (slot, stream.into())).collect()
+}
+
 /// Exchanges messages with a peer until the deadline.
 struct Talk<'t> {
     peer: Slot,
     stream: &'t mut TcpStream,
-    deadline: Instant,
+    deadline: &'t Deadline,
 }
 
 impl Talk<'_> {
     /// Sends `own`, and receives until `theirs` is full. Neither end waits for the other to read: each message fits
     /// into a socket.
     fn exchange(&mut self, own: &[u8], theirs: &mut [u8]) -> Result<(), SetupError> {
-        let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = self.deadline.left().max(Duration::from_millis(1));
         let prepared = self.stream.set_nonblocking(false).and_then(|()| self.stream.set_nodelay(true));
         let timed = prepared.and_then(|()| self.stream.set_write_timeout(Some(left)));
         timed.map_err(|e| SetupError::Local(Error::io("verbs: cannot prepare a stream", e)))?;
         self.stream.write_all(own).map_err(|e| self.failed(&e))?;
         let mut heard = 0;
         while heard < theirs.len() {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = self.deadline.slice();
             let missing = |what| SetupError::Missing(vec![PeerFault { peer: self.peer, what }]);
             if left.is_zero() {
                 return Err(missing(format!("it said {heard} of {} bytes of the RDMA set-up", theirs.len())));

@@ -180,7 +180,7 @@ fn an_open_fetch_keeps_to_the_rows_of_its_call() {
     subject.fabric.fetch(PEER, TABLE, THIRD, 128..136);
     subject.deliver(&request(THIRD, 1, 4096, 4096));
     let (near, _far) = connected("127.0.0.1:0");
-    let new = subject.fabric.attach(THIRD, Connection::Tcp(near)).unwrap();
+    let new = subject.fabric.attach(THIRD, Connection::Tcp(near.into())).unwrap();
     subject.deliver(&answer(THIRD, 1, 128, &[1; 8]));
     assert_eq!(subject.events, [fetched(THIRD, 128..136)]);
     assert_eq!(subject.row(0, 2)[128..136], [1; 8]);

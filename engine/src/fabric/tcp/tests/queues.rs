@@ -88,9 +88,9 @@ fn sever_completes_what_was_queued() {
 fn both_ways() -> ([TcpFabric; 2], [[Arc<Row>; 2]; 2]) {
     let specs = [TableSpec { id: TABLE, columns_len: 128, row_len: 8 << 20 }];
     let (a, b) = connected("127.0.0.1:0");
-    let make = |me: Slot, stream| {
+    let make = |me: Slot, stream: TcpStream| {
         let (mut fabric, own) = TcpFabric::new(me, &specs).unwrap();
-        let others = fabric.attach(1 - me, Connection::Tcp(stream)).unwrap();
+        let others = fabric.attach(1 - me, Connection::Tcp(stream.into())).unwrap();
         let mut rows = [own[0].clone(), others[0].clone()];
         rows.rotate_right(me);
         (fabric, rows)
@@ -188,7 +188,7 @@ fn a_released_peer_that_takes_nothing_is_no_reason_to_stay() {
     assert!(!readable(&subject.fabric));
     assert!(subject.fabric.closed());
     let (near, mut far) = connected("127.0.0.1:0");
-    subject.fabric.attach(PEER, Connection::Tcp(near)).unwrap();
+    subject.fabric.attach(PEER, Connection::Tcp(near.into())).unwrap();
     assert!(!subject.fabric.closed());
     // The new link of the slot works at the same time.
     far.write_all(&frame(1, 0, &[1; 8])).unwrap();
@@ -208,7 +208,7 @@ fn released_links_do_not_pile_up() {
     let mut fars = vec![];
     for _ in 0..2 * PARTING_MAX {
         let (near, far) = connected("127.0.0.1:0");
-        subject.fabric.attach(PEER, Connection::Tcp(near)).unwrap();
+        subject.fabric.attach(PEER, Connection::Tcp(near.into())).unwrap();
         subject.fabric.release(PEER);
         fars.push(far);
     }
