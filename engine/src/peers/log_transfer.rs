@@ -19,6 +19,7 @@ use crate::process::Life;
 use crate::shared::snapshot::Covered;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::{MemberId, Mode, Version};
+use crate::words::{put_words, read_words};
 use socket2::Socket;
 use std::any::Any;
 use std::io::{self, Read};
@@ -53,10 +54,6 @@ fn malformed(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-fn put(out: &mut Vec<u8>, words: &[u64]) {
-    words.iter().for_each(|word| out.extend(word.to_le_bytes()));
-}
-
 /// The content of a transfer, as a stream of bytes.
 pub(crate) struct Sent {
     checkpoint: Option<Snapshot>,
@@ -80,7 +77,7 @@ impl Sent {
                 oldest: "unknown, and there is no checkpoint".to_owned(),
             })?;
             iter = log.iter(saved.version.next()..);
-            put(&mut buffer, &[1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
+            put_words(&mut buffer, [1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
             checkpoint = Some(saved);
         }
         let in_checkpoint = checkpoint.is_some();
@@ -95,12 +92,12 @@ impl Sent {
                 let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
                 let Version { view, sequence } = version;
                 let (mode, kind, len) = (mode as u64, kind as u64, payload.len() as u64);
-                put(&mut self.buffer, &[2, view, sequence, time_ns, u64::from(sender.0), mode, kind, len]);
+                put_words(&mut self.buffer, [2, view, sequence, time_ns, u64::from(sender.0), mode, kind, len]);
                 self.buffer.extend(payload);
             }
             Some(Err(error)) => return Err(io::Error::other(error)),
             _ => {
-                put(&mut self.buffer, &[0]);
+                put_words(&mut self.buffer, [0]);
                 self.ended = true;
             }
         }
@@ -185,30 +182,17 @@ impl Read for Given<'_> {
     }
 }
 
-fn word(from: &mut impl Read) -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    from.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn words<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
-    let mut all = [0; N];
-    for each in &mut all {
-        *each = word(from)?;
-    }
-    Ok(all)
-}
-
 /// Reads one record; `None` at the end. A checkpoint before the record goes to `checkpoint`.
 fn receive(
     from: &mut impl Read,
     checkpoint: &mut dyn FnMut(Version, u64, &mut dyn Read) -> io::Result<()>,
 ) -> io::Result<Option<Owned>> {
     loop {
-        match word(from)? {
+        let [what] = read_words(from)?;
+        match what {
             0 => return Ok(None),
             1 => {
-                let [view, sequence, time_ns, len] = words(from)?;
+                let [view, sequence, time_ns, len] = read_words(from)?;
                 let mut bytes = from.take(len);
                 checkpoint(Version { view, sequence }, time_ns, &mut bytes)?;
                 if bytes.limit() > 0 {
@@ -216,7 +200,7 @@ fn receive(
                 }
             }
             2 => {
-                let [view, sequence, time_ns, sender, mode, kind, len] = words(from)?;
+                let [view, sequence, time_ns, sender, mode, kind, len] = read_words(from)?;
                 let mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
                 let mode = mode.ok_or_else(|| malformed("a record of no known mode"))?;
                 let kind = u8::try_from(kind).ok().and_then(Kind::from_bits);
