@@ -6,7 +6,7 @@
 
 use crate::app::{Handler, text_of};
 use crate::error::Error;
-use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot};
+use crate::log::{Iter, Journal, Kind, Log, OwnedRecord, Record, Release, Snapshot};
 use crate::meet::questions::{self, Asker, Reply, Request};
 use crate::membership::Peer;
 use crate::node::HARD_STATE;
@@ -32,23 +32,6 @@ use std::time::Instant;
 const RECORD_BYTES_MAX: u64 = 1 << 28;
 /// Number of records that are handed over at a time.
 const RECORDS_PER_BATCH: usize = 256;
-
-/// A record that owns its bytes.
-pub(crate) struct Owned {
-    version: Version,
-    time_ns: u64,
-    sender: MemberId,
-    mode: Mode,
-    kind: Kind,
-    payload: Vec<u8>,
-}
-
-impl Owned {
-    pub(crate) fn record(&self) -> Record<'_> {
-        let Owned { version, time_ns, sender, mode, kind, ref payload } = *self;
-        Record { version, time_ns, sender, mode, kind, payload }
-    }
-}
 
 fn malformed(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
@@ -186,7 +169,7 @@ impl Read for Given<'_> {
 fn receive(
     from: &mut impl Read,
     checkpoint: &mut dyn FnMut(Version, u64, &mut dyn Read) -> io::Result<()>,
-) -> io::Result<Option<Owned>> {
+) -> io::Result<Option<OwnedRecord>> {
     loop {
         let [what] = read_words(from)?;
         match what {
@@ -211,7 +194,8 @@ fn receive(
                 let mut payload = vec![0; len as usize];
                 from.read_exact(&mut payload)?;
                 let sender = MemberId(u32::try_from(sender).map_err(|_| malformed("a sender that is no member"))?);
-                return Ok(Some(Owned { version: Version { view, sequence }, time_ns, sender, mode, kind, payload }));
+                let (version, payload) = (Version { view, sequence }, payload.into());
+                return Ok(Some(OwnedRecord { version, time_ns, sender, mode, kind, payload }));
             }
             other => return Err(malformed(format!("neither a record nor the end: {other:#x}"))),
         }
@@ -251,7 +235,7 @@ fn is_given(stream: &mut Patient<'_>) -> Result<(), Trouble> {
 
 /// A transfer of records to a process that is being restarted.
 pub(crate) struct Fetch {
-    pub(crate) batches: Receiver<io::Result<Vec<Owned>>>,
+    pub(crate) batches: Receiver<io::Result<Vec<OwnedRecord>>>,
     pub(crate) from: Peer,
     gate: Gate,
     life: Life,
@@ -290,7 +274,7 @@ fn pour(
     source: &Source,
     gate: &Gate,
     wanted: Wanted,
-    into: &SyncSender<io::Result<Vec<Owned>>>,
+    into: &SyncSender<io::Result<Vec<OwnedRecord>>>,
     wake: &impl Fn(),
 ) -> Result<(), Trouble> {
     let socket = ask(source, gate, wanted)?;
