@@ -417,8 +417,7 @@ fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Opti
         });
         transfer::say_last_words(&socket, &taken, &|| gate.wants(source.peer));
     }
-    let (covered, after) = restored?;
-    catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, (view, after), &covered)))
-        .map_err(panicked)??;
-    Ok(covered)
+    let restored = restored?;
+    catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, view, &restored))).map_err(panicked)??;
+    Ok(restored.covered)
 }

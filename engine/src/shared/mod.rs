@@ -91,10 +91,12 @@ impl Shared {
     }
 
     pub(crate) fn new(
-        (me, stack_bytes): (MemberId, usize),
+        me: MemberId,
+        stack_bytes: usize,
         rings: Vec<Arc<SendRing>>,
         log: Option<Arc<Log>>,
-        (event, pulse): (EventFd, Pulse),
+        event: EventFd,
+        pulse: Pulse,
     ) -> Shared {
         let state = State::new(rings.len());
         Shared {
