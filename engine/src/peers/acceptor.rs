@@ -192,17 +192,7 @@ fn talk(mut socket: Socket, sign: &LocalIdentity, shared: &Shared) -> io::Result
             questions::answer(&mut socket, &dialled.map_or_else(refused, |(_, reply)| reply))
         }
         Request::DialBack { group_id, from, since, to } => {
-            let reply = match group_id == sign.group_id && to.peer() == sign.me {
-                true => linking::link(group_id, &Seated { place: to, since }, &from, &sign.linking),
-                false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
-            };
-            let reply = match reply {
-                Ok(connection) => {
-                    shared.request(PeerRequest::Link { place: from, since, connection });
-                    Reply::Linked {}
-                }
-                Err(error) => Reply::Refused { reason: error.to_string() },
-            };
+            let reply = dial_back(sign, shared, group_id, from, &Seated { place: to, since });
             questions::answer(&mut socket, &reply)
         }
         Request::Link { group_id, from, since, to } => {
@@ -224,6 +214,21 @@ fn talk(mut socket: Socket, sign: &LocalIdentity, shared: &Shared) -> io::Result
         Request::State { group_id, .. } | Request::Log { group_id, .. } => {
             questions::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) })
         }
+    }
+}
+
+/// Dials the process `from`, which cannot reach this one, and links with it.
+fn dial_back(sign: &LocalIdentity, shared: &Shared, group_id: u64, from: Place, me: &Seated) -> Reply {
+    let linked = match group_id == sign.group_id && me.place.peer() == sign.me {
+        true => linking::link(group_id, me, &from, &sign.linking),
+        false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
+    };
+    match linked {
+        Ok(connection) => {
+            shared.request(PeerRequest::Link { place: from, since: me.since, connection });
+            Reply::Linked {}
+        }
+        Err(error) => Reply::Refused { reason: error.to_string() },
     }
 }
 
