@@ -179,6 +179,53 @@ pub(crate) fn name<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
+/// The transport, and the machines on which the processes run.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct TransportArgs {
+    /// The transport.
+    #[arg(long, value_enum)]
+    pub(crate) fabric: Fabric,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) across: AcrossArgs,
+}
+
+impl TransportArgs {
+    /// See [`HereArgs::verbs`].
+    pub(crate) fn verbs(&self) -> Result<galerna::Verbs> {
+        self.here.verbs(self.fabric)
+    }
+
+    /// See [`HereArgs::flags`].
+    pub(crate) fn flags(&self) -> Vec<String> {
+        self.here.flags(self.fabric)
+    }
+}
+
+/// Flags of a run that sends a given number of messages.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub(crate) struct RunArgs {
+    /// Messages of each sender, or round trips, before the measurement. Default: a tenth of --messages.
+    #[arg(long)]
+    pub(crate) warmup: Option<u64>,
+    /// Time limit of the run in seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout_s: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl RunArgs {
+    /// The messages before the `messages` of the measurement.
+    pub(crate) fn warmup(&self, messages: u64) -> u64 {
+        self.warmup.unwrap_or((messages / 10).max(1))
+    }
+}
+
 /// Flags that all measurements of the engine share.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct EngineArgs {
@@ -216,15 +263,9 @@ impl EngineArgs {
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct ClusterArgs {
-    /// The transport.
-    #[arg(long, value_enum)]
-    pub(crate) fabric: Fabric,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) here: HereArgs,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) across: AcrossArgs,
+    pub(crate) transport: TransportArgs,
     /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -259,15 +300,9 @@ pub(crate) struct ClusterArgs {
     /// With --drive dispatch: the most messages sent between two polls. Default: as many as the ring takes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) burst: Option<u64>,
-    /// Messages of each sender before the measurement. Default: a tenth of --messages.
-    #[arg(long)]
-    pub(crate) warmup: Option<u64>,
-    /// Time limit of the run in seconds.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout_s: u64,
-    /// Print one JSON object instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 /// The smallest message, in bytes, that can carry the two timestamps of a schedule.
@@ -275,16 +310,12 @@ pub(crate) const STAMPS_LEN: usize = 16;
 
 impl ClusterArgs {
     pub(crate) fn members(&self) -> usize {
-        self.across.count(self.members) as usize
-    }
-
-    pub(crate) fn warmup(&self) -> u64 {
-        self.warmup.unwrap_or((self.messages / 10).max(1))
+        self.transport.across.count(self.members) as usize
     }
 
     /// The engine's configuration, checked.
     pub(crate) fn config(&self, addresses: &[String]) -> Result<galerna::Config> {
-        let mut config = self.engine.config(self.fabric, &self.here, addresses, self.size)?;
+        let mut config = self.engine.config(self.transport.fabric, &self.transport.here, addresses, self.size)?;
         config.busy_poll = self.busy_poll;
         let most = config.ring_bytes / 2 - 8;
         if self.size > most {
@@ -308,21 +339,15 @@ impl ClusterArgs {
             .into());
         }
         // The addresses do not matter for the other checks.
-        self.config(&sample_addresses(self.fabric, self.members())).map(drop)
+        self.config(&sample_addresses(self.transport.fabric, self.members())).map(drop)
     }
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct LimitArgs {
-    /// The transport.
-    #[arg(long, value_enum)]
-    pub(crate) fabric: Fabric,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) here: HereArgs,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) across: AcrossArgs,
+    pub(crate) transport: TransportArgs,
     /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -338,38 +363,22 @@ pub(crate) struct LimitArgs {
     /// shm, verbs: bytes of each sender's ring.
     #[arg(long, default_value_t = 4 << 20)]
     pub(crate) ring_bytes: usize,
-    /// Messages of each sender before the measurement. Default: a tenth of --messages.
-    #[arg(long)]
-    pub(crate) warmup: Option<u64>,
-    /// Time limit of the run in seconds.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout_s: u64,
-    /// Print one JSON object instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 impl LimitArgs {
     pub(crate) fn members(&self) -> usize {
-        self.across.count(self.members) as usize
-    }
-
-    pub(crate) fn warmup(&self) -> u64 {
-        self.warmup.unwrap_or((self.messages / 10).max(1))
+        self.transport.across.count(self.members) as usize
     }
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct PingPongArgs {
-    /// The transport.
-    #[arg(long, value_enum)]
-    pub(crate) fabric: Fabric,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) here: HereArgs,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) across: AcrossArgs,
+    pub(crate) transport: TransportArgs,
     /// Bytes of each ping and each pong.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub(crate) size: u64,
@@ -382,34 +391,16 @@ pub(crate) struct PingPongArgs {
     /// Poll instead of sleeping in the kernel. On verbs this is always the case.
     #[arg(long)]
     pub(crate) spin: bool,
-    /// Round trips before the measurement. Default: a tenth of --messages.
-    #[arg(long)]
-    pub(crate) warmup: Option<u64>,
-    /// Time limit of the run in seconds.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout_s: u64,
-    /// Print one JSON object instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-impl PingPongArgs {
-    pub(crate) fn warmup(&self) -> u64 {
-        self.warmup.unwrap_or((self.messages / 10).max(1))
-    }
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct IdleArgs {
-    /// The transport.
-    #[arg(long, value_enum)]
-    pub(crate) fabric: Fabric,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) here: HereArgs,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) across: AcrossArgs,
+    pub(crate) transport: TransportArgs,
     /// The number of members, each in its own process.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) members: u64,
@@ -426,7 +417,7 @@ pub(crate) struct IdleArgs {
 
 impl IdleArgs {
     pub(crate) fn members(&self) -> usize {
-        self.across.count(self.members) as usize
+        self.transport.across.count(self.members) as usize
     }
 }
 

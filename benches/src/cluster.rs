@@ -67,23 +67,23 @@ pub(crate) fn run(args: &ClusterArgs) -> Result<()> {
     args.check()?;
     let senders = args.senders.count(args.members()) as u64;
     let task = Task {
-        fabric: args.fabric,
-        hosts: args.here.hosts.clone(),
-        across: args.across.clone(),
+        fabric: args.transport.fabric,
+        hosts: args.transport.here.hosts.clone(),
+        across: args.transport.across.clone(),
         members: args.members(),
         job: Job::Cluster(args.clone()),
-        timeout: Duration::from_secs(args.timeout_s),
+        timeout: Duration::from_secs(args.run.timeout_s),
         memory_bytes: 0,
-        deliveries: (args.warmup() + args.messages) * senders,
+        deliveries: (args.run.warmup(args.messages) + args.messages) * senders,
     };
     match crew::run(&task)? {
         Reports::All(reports) => {
             let cluster = put_together(args, &reports)?;
-            show(&cluster, args.json, || text(&cluster))
+            show(&cluster, args.run.json, || text(&cluster))
         }
         Reports::Own(rank, report) => {
             let member = member(rank, args.size, &report);
-            show(&member, args.json, || member_text(&member))
+            show(&member, args.run.json, || member_text(&member))
         }
     }
 }
@@ -122,7 +122,8 @@ fn put_together<'a>(args: &'a ClusterArgs, reports: &[Report]) -> Result<Cluster
     let cpu_us = reports.iter().map(|r| r.cpu.total_us()).sum::<u64>() as f64;
     let deliveries = messages as f64 * reports.len() as f64;
     let rate = messages as f64 / seconds;
-    let per_message = |count: u64| ratio(count as f64, messages as f64).filter(|_| args.fabric == Fabric::Verbs);
+    let per_message =
+        |count: u64| ratio(count as f64, messages as f64).filter(|_| args.transport.fabric == Fabric::Verbs);
     let peers = reports.len() as f64 - 1.0;
     let per_peer = |count: u64| per_message(count).and_then(|each| ratio(each, peers));
     let fan_out = counters.bytes_sent as f64 * peers;
@@ -134,7 +135,7 @@ fn put_together<'a>(args: &'a ClusterArgs, reports: &[Report]) -> Result<Cluster
         messages_per_second: rate,
         megabytes_per_second: rate * args.size as f64 / 1e6,
         latency_of: match args.rate {
-            Some(_) if args.across.any() => "scheduled time to own delivery, every message",
+            Some(_) if args.transport.across.any() => "scheduled time to own delivery, every message",
             Some(_) => "scheduled time to delivery, every message at every member",
             None => "commit to own delivery, samples",
         },
@@ -199,7 +200,7 @@ fn text(c: &Cluster<'_>) -> String {
          batches: {} messages per batch sent, {} per batch delivered; {} nulls, {} passes, {} sleeps\n\
          memory: {:.1} MiB at most",
         name(&c.flags.mode),
-        name(&c.flags.fabric),
+        name(&c.flags.transport.fabric),
         c.members.len(),
         name(&c.flags.senders),
         c.flags.size,

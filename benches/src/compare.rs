@@ -100,7 +100,7 @@ struct Comparison {
 /// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.cluster.check()?;
-    if args.cluster.across.any() {
+    if args.cluster.transport.across.any() {
         return Err(
             "compare runs on one machine: run `cluster` and what it is to be compared with by themselves".into()
         );
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         a,
         b,
     };
-    show(&comparison, args.cluster.json, || text(&comparison))
+    show(&comparison, args.cluster.run.json, || text(&comparison))
 }
 
 /// The median ratio of a figure that the runs of both sides have.
@@ -168,7 +168,8 @@ fn other_side(args: &CompareArgs) -> Result<(Against, Metric)> {
 
 fn b_side(args: &CompareArgs, against: &Against, exe: PathBuf) -> Result<Side> {
     let mut flags = args.cluster.clone();
-    flags.fabric = args.against_fabric.unwrap_or(flags.fabric);
+    let fabric = &mut flags.transport.fabric;
+    *fabric = args.against_fabric.unwrap_or(*fabric);
     let (program, mut arguments) = match against {
         Against::Limit => (exe, limit_flags(&flags)),
         Against::PingPong { paced } => {
@@ -193,7 +194,7 @@ fn cluster_flags(args: &ClusterArgs) -> Vec<String> {
     let mut flags = vec!["cluster".to_owned(), "--json".to_owned()];
     flags.extend(args.busy_poll.then(|| "--busy-poll".to_owned()));
     flags.extend(pairs([
-        ("fabric", Some(name(&args.fabric))),
+        ("fabric", Some(name(&args.transport.fabric))),
         ("members", Some(args.members.to_string())),
         ("senders", Some(name(&args.senders))),
         ("size", Some(args.size.to_string())),
@@ -205,26 +206,26 @@ fn cluster_flags(args: &ClusterArgs) -> Vec<String> {
         ("ring-bytes", args.engine.ring_bytes.map(|v| v.to_string())),
         ("spin-us", args.engine.spin_us.map(|v| v.to_string())),
         ("burst", args.burst.map(|v| v.to_string())),
-        ("warmup", args.warmup.map(|v| v.to_string())),
-        ("timeout-s", Some(args.timeout_s.to_string())),
+        ("warmup", args.run.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.run.timeout_s.to_string())),
     ]));
-    flags.extend(args.here.flags(args.fabric));
+    flags.extend(args.transport.flags());
     flags
 }
 
 fn limit_flags(args: &ClusterArgs) -> Vec<String> {
     let mut flags = vec!["limit".to_owned(), "--json".to_owned()];
     flags.extend(pairs([
-        ("fabric", Some(name(&args.fabric))),
+        ("fabric", Some(name(&args.transport.fabric))),
         ("members", Some(args.members.to_string())),
         ("senders", Some(name(&args.senders))),
         ("size", Some(args.size.to_string())),
         ("messages", Some(args.messages.to_string())),
-        ("ring-bytes", args.engine.ring_bytes.filter(|_| args.fabric != Fabric::Tcp).map(|v| v.to_string())),
-        ("warmup", args.warmup.map(|v| v.to_string())),
-        ("timeout-s", Some(args.timeout_s.to_string())),
+        ("ring-bytes", args.engine.ring_bytes.filter(|_| args.transport.fabric != Fabric::Tcp).map(|v| v.to_string())),
+        ("warmup", args.run.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.run.timeout_s.to_string())),
     ]));
-    flags.extend(args.here.flags(args.fabric));
+    flags.extend(args.transport.flags());
     flags
 }
 
@@ -232,14 +233,14 @@ fn pingpong_flags(args: &ClusterArgs) -> Vec<String> {
     let mut flags = vec!["pingpong".to_owned(), "--json".to_owned()];
     flags.extend(args.busy_poll.then(|| "--spin".to_owned()));
     flags.extend(pairs([
-        ("fabric", Some(name(&args.fabric))),
+        ("fabric", Some(name(&args.transport.fabric))),
         ("size", Some(args.size.to_string())),
         ("messages", Some(args.messages.to_string())),
         ("rate", args.rate.map(|v| v.to_string())),
-        ("warmup", args.warmup.map(|v| v.to_string())),
-        ("timeout-s", Some(args.timeout_s.to_string())),
+        ("warmup", args.run.warmup.map(|v| v.to_string())),
+        ("timeout-s", Some(args.run.timeout_s.to_string())),
     ]));
-    flags.extend(args.here.flags(args.fabric));
+    flags.extend(args.transport.flags());
     flags
 }
 

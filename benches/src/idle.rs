@@ -48,12 +48,12 @@ struct Idle<'a> {
 /// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &IdleArgs) -> Result<()> {
     let members = args.members();
-    let sample = sample_addresses(args.fabric, members);
-    args.engine.config(args.fabric, &args.here, &sample, MESSAGE.len())?.check()?;
+    let sample = sample_addresses(args.transport.fabric, members);
+    args.engine.config(args.transport.fabric, &args.transport.here, &sample, MESSAGE.len())?.check()?;
     let task = Task {
-        fabric: args.fabric,
-        hosts: args.here.hosts.clone(),
-        across: args.across.clone(),
+        fabric: args.transport.fabric,
+        hosts: args.transport.here.hosts.clone(),
+        across: args.transport.across.clone(),
         members,
         job: Job::Idle(args.clone()),
         timeout: Duration::from_secs(args.seconds + 60),
@@ -87,7 +87,7 @@ fn text(idle: &Idle<'_>) -> String {
          memory: rings {:.1} MiB per member; resident [MiB]: {:.1?}\n\
          {} passes, {} sleeps",
         idle.rss_mib.len(),
-        name(&idle.flags.fabric),
+        name(&idle.flags.transport.fabric),
         idle.seconds,
         idle.cpu_percent,
         idle.cpu_us,
@@ -101,7 +101,7 @@ fn text(idle: &Idle<'_>) -> String {
 /// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &IdleArgs, plan: &Plan, control: &Control) -> Result<()> {
     let main = SubgroupId(0);
-    let config = args.engine.config(args.fabric, &args.here, &plan.addresses, MESSAGE.len())?;
+    let config = args.engine.config(args.transport.fabric, &args.transport.here, &plan.addresses, MESSAGE.len())?;
     let config = config.with_member(MemberId(plan.rank as u32 + 1));
     let ring_bytes = config.ring_bytes;
     let group = Group::join(config, |_: Delivery<'_>| {})?;

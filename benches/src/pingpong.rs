@@ -50,28 +50,28 @@ struct PingPong<'a> {
 
 /// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
-    args.here.verbs(args.fabric)?;
-    let memory_bytes = match args.fabric {
+    args.transport.verbs()?;
+    let memory_bytes = match args.transport.fabric {
         Fabric::Tcp | Fabric::Verbs => 0,
         Fabric::Shm => COLUMNS + (args.size as usize).next_multiple_of(64),
     };
-    if args.across.any() && args.across.count(2) != 2 {
+    if args.transport.across.any() && args.transport.across.count(2) != 2 {
         return Err("a ping-pong is of two: --across needs two addresses".into());
     }
     let task = Task {
-        fabric: args.fabric,
-        hosts: args.here.hosts.clone(),
-        across: args.across.clone(),
+        fabric: args.transport.fabric,
+        hosts: args.transport.here.hosts.clone(),
+        across: args.transport.across.clone(),
         members: 2,
         job: Job::PingPong(args.clone()),
-        timeout: Duration::from_secs(args.timeout_s),
+        timeout: Duration::from_secs(args.run.timeout_s),
         memory_bytes,
         deliveries: 0,
     };
     let reports: Vec<Report> = match crew::run(&task)? {
         Reports::All(reports) => reports,
         // This member only answers, so it has no latencies to show.
-        Reports::Own(rank, report) => return show_own("ping-pong", rank, &report.cpu, args.json),
+        Reports::Own(rank, report) => return show_own("ping-pong", rank, &report.cpu, args.run.json),
     };
     let (mut latencies, mut from_send) = (Latencies::new()?, Latencies::new()?);
     for report in &reports {
@@ -95,15 +95,15 @@ pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
         cpu_us_per_message: cpu_us / args.messages as f64,
         cpu_cores: cpu_us / 1e6 / seconds,
     };
-    show(&result, args.json, || text(&result))
+    show(&result, args.run.json, || text(&result))
 }
 
 fn text(result: &PingPong<'_>) -> String {
     format!(
         "ping-pong over {}{}, {} bytes, {} round trips in {:.3} s{}{}\n\
          cost: {:.3} µs of CPU per round trip, both processes ({:.2} cores busy)",
-        name(&result.flags.fabric),
-        if result.flags.spin || result.flags.fabric == Fabric::Verbs { ", spinning" } else { "" },
+        name(&result.flags.transport.fabric),
+        if result.flags.spin || result.flags.transport.fabric == Fabric::Verbs { ", spinning" } else { "" },
         result.flags.size,
         result.messages,
         result.seconds,
@@ -123,7 +123,7 @@ trait Wire {
 /// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &PingPongArgs, plan: &Plan, control: &Control) -> Result<()> {
     exact_timers();
-    match args.fabric {
+    match args.transport.fabric {
         Fabric::Tcp => {
             let stream = connect(plan)?.into_iter().flatten().next().ok_or("no peer")?;
             stream.set_nonblocking(args.spin)?;
@@ -139,7 +139,7 @@ fn play(mut wire: impl Wire, args: &PingPongArgs, plan: &Plan, control: &Control
     let serves = plan.rank == 0;
     let mut game =
         Game { wire: &mut wire, message: &mut message, latencies: Latencies::new()?, from_send: Latencies::new()? };
-    game.rounds(serves, args.warmup(), None)?;
+    game.rounds(serves, args.run.warmup(args.messages), None)?;
     control.say(&Word::Ready)?;
     let start_ns = control.wait_start();
     sleep_until(start_ns);
@@ -268,7 +268,7 @@ impl Rdma {
     fn new(args: &PingPongArgs, plan: &Plan) -> Result<Rdma> {
         // A ping of up to 8 bytes is the counting word itself.
         let len = if args.size > 8 { args.size as usize } else { 0 };
-        let raw = Raw::open(&args.here.verbs(args.fabric)?, place::ip(&plan.addresses[plan.rank]), COLUMNS + len)?;
+        let raw = Raw::open(&args.transport.verbs()?, place::ip(&plan.addresses[plan.rank]), COLUMNS + len)?;
         let mut stream = connect(plan)?.into_iter().flatten().next().ok_or("no peer")?;
         let link = raw.connect(&mut stream, MEET)?;
         Ok(Rdma { raw, link, turns: 0, len })

@@ -39,6 +39,7 @@ mod shortage;
 mod sync;
 mod thread;
 mod types;
+mod words;
 
 // Not for applications, and free to change: the benchmarks, the C ABI and the tests of hostile peers use these.
 #[doc(hidden)]

@@ -1,7 +1,7 @@
 //! `galerna_result_t`: the result of a call.
 
 use crate::border;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 /// The result of a call: GALERNA_OK, or the reason for which the call had no effect.
 ///
@@ -95,7 +95,7 @@ pub enum galerna_result_t {
 /// The string is static. It is never NULL, also for numbers that are not result codes. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_strerror(result: RawResult) -> *const c_char {
-    describe(result).as_ptr()
+    known(result).map_or("no result code of this library\0", |(_, text)| text).as_ptr().cast()
 }
 
 /// Returns the name of a result code, for example "GALERNA_ERR_ARGUMENT".
@@ -103,7 +103,7 @@ pub extern "C" fn galerna_strerror(result: RawResult) -> *const c_char {
 /// For a number that is no result code it returns "unknown result". The string is static. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn galerna_result_name(result: RawResult) -> *const c_char {
-    name(result).as_ptr()
+    known(result).map_or("unknown result\0", |(name, _)| name).as_ptr().cast()
 }
 
 /// Returns the text of the last error in the calling thread: the problem, the value, and the remedy.
@@ -126,92 +126,58 @@ pub extern "C" fn galerna_version() -> *const c_char {
 /// A `galerna_result_t` as C passes it: any number.
 pub type RawResult = i32;
 
-fn describe(result: RawResult) -> &'static CStr {
-    const NONE: &CStr = c"no result code of this library";
-    const TEXTS: [&CStr; 37] = [
-        c"done",
-        c"invalid argument",
-        c"invalid handle",
-        c"unusable configuration",
-        c"message too large",
-        c"the call would have to wait",
-        c"timed out",
-        c"members are missing",
-        c"a member has another configuration",
-        c"a member refused this one",
-        c"cannot listen on the own address",
-        NONE,
-        c"a member broke the protocol",
-        NONE,
-        c"this process has left the group",
-        c"unknown subgroup",
-        c"the call cannot be made here",
-        c"the operating system refused something",
-        c"too many handles",
-        c"internal error",
-        c"cut off from more than half of the group",
-        c"removed from the group",
-        c"the group's state could not be taken",
-        c"no RDMA that can be used",
-        c"the log is open for writing already",
-        c"the log's disk is full",
-        c"the log is damaged",
-        c"the log is another's",
-        c"the log has a later format",
-        c"trimmed from the log",
-        c"the log has stopped, as its disk failed",
-        c"record too large for the log",
-        c"the record does not follow the log's last one",
-        c"a callback threw an exception",
-        c"made by the parent of this process",
-        c"two groups have this name",
-        c"this process is joining the group still",
-    ];
-    let text = usize::try_from(result).ok().and_then(|index| TEXTS.get(index));
-    text.copied().unwrap_or(NONE)
+/// Lists the results with their descriptions. A result without a line is an error of the compiler.
+macro_rules! results {
+    ($($result:ident $text:literal)*) => {
+        const RESULTS: &[galerna_result_t] = &[$(galerna_result_t::$result),*];
+
+        /// The name and the description of a result, each with a zero byte at its end.
+        fn name_and_text(result: galerna_result_t) -> (&'static str, &'static str) {
+            match result {
+                $(galerna_result_t::$result => (concat!(stringify!($result), "\0"), concat!($text, "\0")),)*
+            }
+        }
+    };
 }
 
-fn name(result: RawResult) -> &'static CStr {
-    const UNKNOWN: &CStr = c"unknown result";
-    const NAMES: [&CStr; 37] = [
-        c"GALERNA_OK",
-        c"GALERNA_ERR_ARGUMENT",
-        c"GALERNA_ERR_HANDLE",
-        c"GALERNA_ERR_CONFIG",
-        c"GALERNA_ERR_MESSAGE_TOO_LARGE",
-        c"GALERNA_ERR_WOULD_BLOCK",
-        c"GALERNA_ERR_TIMED_OUT",
-        c"GALERNA_ERR_MEMBERS_MISSING",
-        c"GALERNA_ERR_DISAGREEMENT",
-        c"GALERNA_ERR_REFUSED",
-        c"GALERNA_ERR_LISTEN",
-        UNKNOWN,
-        c"GALERNA_ERR_CONTRACT",
-        UNKNOWN,
-        c"GALERNA_ERR_LEFT",
-        c"GALERNA_ERR_UNKNOWN_SUBGROUP",
-        c"GALERNA_ERR_MISUSE",
-        c"GALERNA_ERR_IO",
-        c"GALERNA_ERR_LIMIT",
-        c"GALERNA_ERR_INTERNAL",
-        c"GALERNA_ERR_PARTITIONED",
-        c"GALERNA_ERR_REMOVED",
-        c"GALERNA_ERR_STATE_TRANSFER",
-        c"GALERNA_ERR_RDMA",
-        c"GALERNA_ERR_LOG_LOCKED",
-        c"GALERNA_ERR_LOG_FULL",
-        c"GALERNA_ERR_LOG_DAMAGED",
-        c"GALERNA_ERR_LOG_FOREIGN",
-        c"GALERNA_ERR_LOG_FORMAT",
-        c"GALERNA_ERR_LOG_TRIMMED",
-        c"GALERNA_ERR_LOG_FAILED",
-        c"GALERNA_ERR_LOG_RECORD_TOO_LARGE",
-        c"GALERNA_ERR_LOG_ORDER",
-        c"GALERNA_ERR_CALLBACK",
-        c"GALERNA_ERR_FORKED",
-        c"GALERNA_ERR_TWO_GROUPS",
-        c"GALERNA_ERR_JOINING",
-    ];
-    let name = usize::try_from(result).ok().and_then(|index| NAMES.get(index));
-    name.copied().unwrap_or(UNKNOWN)
+results! {
+    GALERNA_OK "done"
+    GALERNA_ERR_ARGUMENT "invalid argument"
+    GALERNA_ERR_HANDLE "invalid handle"
+    GALERNA_ERR_CONFIG "unusable configuration"
+    GALERNA_ERR_MESSAGE_TOO_LARGE "message too large"
+    GALERNA_ERR_WOULD_BLOCK "the call would have to wait"
+    GALERNA_ERR_TIMED_OUT "timed out"
+    GALERNA_ERR_MEMBERS_MISSING "members are missing"
+    GALERNA_ERR_DISAGREEMENT "a member has another configuration"
+    GALERNA_ERR_REFUSED "a member refused this one"
+    GALERNA_ERR_LISTEN "cannot listen on the own address"
+    GALERNA_ERR_CONTRACT "a member broke the protocol"
+    GALERNA_ERR_LEFT "this process has left the group"
+    GALERNA_ERR_UNKNOWN_SUBGROUP "unknown subgroup"
+    GALERNA_ERR_MISUSE "the call cannot be made here"
+    GALERNA_ERR_IO "the operating system refused something"
+    GALERNA_ERR_LIMIT "too many handles"
+    GALERNA_ERR_INTERNAL "internal error"
+    GALERNA_ERR_PARTITIONED "cut off from more than half of the group"
+    GALERNA_ERR_REMOVED "removed from the group"
+    GALERNA_ERR_STATE_TRANSFER "the group's state could not be taken"
+    GALERNA_ERR_RDMA "no RDMA that can be used"
+    GALERNA_ERR_LOG_LOCKED "the log is open for writing already"
+    GALERNA_ERR_LOG_FULL "the log's disk is full"
+    GALERNA_ERR_LOG_DAMAGED "the log is damaged"
+    GALERNA_ERR_LOG_FOREIGN "the log is another's"
+    GALERNA_ERR_LOG_FORMAT "the log has a later format"
+    GALERNA_ERR_LOG_TRIMMED "trimmed from the log"
+    GALERNA_ERR_LOG_FAILED "the log has stopped, as its disk failed"
+    GALERNA_ERR_LOG_RECORD_TOO_LARGE "record too large for the log"
+    GALERNA_ERR_LOG_ORDER "the record does not follow the log's last one"
+    GALERNA_ERR_CALLBACK "a callback threw an exception"
+    GALERNA_ERR_FORKED "made by the parent of this process"
+    GALERNA_ERR_TWO_GROUPS "two groups have this name"
+    GALERNA_ERR_JOINING "this process is joining the group still"
+}
+
+fn known(result: RawResult) -> Option<(&'static str, &'static str)> {
+    RESULTS.iter().find(|known| **known as RawResult == result).map(|known| name_and_text(*known))
 }

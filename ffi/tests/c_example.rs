@@ -62,7 +62,7 @@ fn printed(output: &Output) -> String {
     text
 }
 
-/// Returns the output of each member of the line store.
+/// Returns the history that each member of the line store writes.
 fn replicate(fabric: &str, members: usize, lines: &str) -> Vec<String> {
     let folder = support::scratch(&format!("replicate-{fabric}-{members}"));
     let program = build("replicate", &folder);
@@ -93,8 +93,8 @@ fn three_agree(fabric: &str) {
     }
     let lines: String = (0..3000).map(|i| format!("{}{i}\n", "line ".repeat(i % 50))).collect();
     let printed = replicate(fabric, 3, &lines);
-    assert!(printed[0].starts_with("3000 lines, sha256 "), "{}", printed[0]);
-    assert!(printed.iter().all(|p| p == &printed[0]), "{printed:?}");
+    assert_eq!(printed[0].lines().count(), 3000);
+    assert!(printed.iter().all(|p| p == &printed[0]), "the histories differ");
 }
 
 #[test]
@@ -108,13 +108,12 @@ fn three_line_stores_agree_on_shm() {
 }
 
 #[test]
-fn the_digest_is_sha256_of_senders_and_lines() {
+fn the_history_is_senders_and_lines() {
     if !have_make() {
         return;
     }
-    // The digest of 01 00 00 00 "hello" 0a, 01 00 00 00 0a, 01 00 00 00 "no newline" 0a.
-    let printed = replicate("shm", 1, "hello\n\nno newline");
-    assert_eq!(printed, ["3 lines, sha256 27b4aacbd3672644300d0d6549a8d9124d274d3fe5eb8627ad5cdd9e801dc8ef\n"]);
+    let history = replicate("shm", 1, "hello\n\nno newline");
+    assert_eq!(history, ["\x01\0\0\0hello\n\x01\0\0\0\n\x01\0\0\0no newline\n"]);
 }
 
 #[test]

@@ -68,19 +68,19 @@ struct Member {
 /// Runs the benchmark and shows the result.
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let members = args.members();
-    args.here.verbs(args.fabric)?;
-    let memory_bytes = match args.fabric {
+    args.transport.verbs()?;
+    let memory_bytes = match args.transport.fabric {
         Fabric::Tcp => 0,
         Fabric::Shm => shm::memory_bytes(args)?,
         Fabric::Verbs => verbs::memory_bytes(args)?,
     };
     let task = Task {
-        fabric: args.fabric,
-        hosts: args.here.hosts.clone(),
-        across: args.across.clone(),
+        fabric: args.transport.fabric,
+        hosts: args.transport.here.hosts.clone(),
+        across: args.transport.across.clone(),
         members,
         job: Job::Limit(args.clone()),
-        timeout: Duration::from_secs(args.timeout_s),
+        timeout: Duration::from_secs(args.run.timeout_s),
         memory_bytes,
         deliveries: 0,
     };
@@ -88,11 +88,11 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     match crew::run(&task)? {
         Reports::All(reports) => {
             let limit = put_together(args, messages, &reports);
-            show(&limit, args.json, || text(&limit))
+            show(&limit, args.run.json, || text(&limit))
         }
         Reports::Own(rank, report) => {
             let member = member(rank + 1, args, messages, &report);
-            show(&member, args.json, || member_text(&member))
+            show(&member, args.run.json, || member_text(&member))
         }
     }
 }
@@ -104,7 +104,7 @@ fn put_together<'a>(args: &'a LimitArgs, messages: u64, reports: &[Report]) -> L
     let deliveries = messages as f64 * reports.len() as f64;
     let per_message = |count: fn(&Report) -> u64| {
         let all = reports.iter().map(count).sum::<u64>() as f64;
-        Some(all / messages as f64).filter(|_| args.fabric == Fabric::Verbs)
+        Some(all / messages as f64).filter(|_| args.transport.fabric == Fabric::Verbs)
     };
     Limit {
         kind: "limit",
@@ -151,7 +151,7 @@ fn text(limit: &Limit<'_>) -> String {
         "raw limit of {}, {} members, senders {}, {} bytes, {} messages in {:.3} s\n\
          throughput: {:.0} messages/s, {:.1} MB/s at every member\n\
          cost: {:.3} µs of CPU per delivered message ({:.2} cores busy), {:.4} system calls per delivered message{}",
-        name(&limit.flags.fabric),
+        name(&limit.flags.transport.fabric),
         limit.members.len(),
         name(&limit.flags.senders),
         limit.flags.size,
@@ -182,7 +182,7 @@ fn fits_ring(size: u64, stride: usize, ring_bytes: usize) -> Result<()> {
 
 /// Runs the member: see [`crate::control`].
 pub(crate) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
-    match args.fabric {
+    match args.transport.fabric {
         Fabric::Tcp => tcp::work(args, plan, control),
         Fabric::Shm => shm::work(args, plan, control),
         Fabric::Verbs => verbs::work(args, plan, control),

@@ -80,12 +80,12 @@ pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<(
         sum: 0,
     };
     let senders = args.senders.count(args.members());
-    ring.run(senders, args.warmup());
+    ring.run(senders, args.run.warmup(args.messages));
     control.say(&Word::Ready)?;
     let start_ns = control.wait_start();
     sleep_until(start_ns);
     let cpu = Cpu::now();
-    ring.run(senders, args.warmup() + args.messages);
+    ring.run(senders, args.run.warmup(args.messages) + args.messages);
     std::hint::black_box(ring.sum);
     finish(control, start_ns, cpu, Work::default())
 }

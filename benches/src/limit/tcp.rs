@@ -36,7 +36,7 @@ struct Mesh {
 pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     let mut mesh = Mesh::new(connect(plan)?)?;
     let senders = args.senders.count(args.members());
-    mesh.move_bytes(plan.rank, senders, args.warmup() * args.size)?;
+    mesh.move_bytes(plan.rank, senders, args.run.warmup(args.messages) * args.size)?;
     control.say(&Word::Ready)?;
     let start_ns = control.wait_start();
     sleep_until(start_ns);

@@ -54,7 +54,7 @@ struct Mesh {
 pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<()> {
     let mut mesh = Mesh::new(args, plan)?;
     let senders = args.senders.count(args.members());
-    mesh.run(plan.rank, senders, args.warmup())?;
+    mesh.run(plan.rank, senders, args.run.warmup(args.messages))?;
     control.say(&Word::Ready)?;
     let start_ns = control.wait_start();
     sleep_until(start_ns);
@@ -68,7 +68,7 @@ pub(super) fn work(args: &LimitArgs, plan: &Plan, control: &Control) -> Result<(
 impl Mesh {
     fn new(args: &LimitArgs, plan: &Plan) -> Result<Mesh> {
         let (size, stride) = (args.size as usize, stride(args));
-        let raw = Raw::open(&args.here.verbs(args.fabric)?, place::ip(&plan.addresses[plan.rank]), args.ring_bytes)?;
+        let raw = Raw::open(&args.transport.verbs()?, place::ip(&plan.addresses[plan.rank]), args.ring_bytes)?;
         let mut peers = Vec::new();
         // Every member connects in rank order. So members never wait in a cycle for peers that are busy with others.
         for (rank, stream) in connect(plan)?.into_iter().enumerate() {

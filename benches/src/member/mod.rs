@@ -112,11 +112,11 @@ pub(crate) fn work(args: &ClusterArgs, plan: &Plan, control: &Control) -> Result
     let config = args.config(&plan.addresses)?.with_member(MemberId(plan.rank as u32 + 1));
     let board = Arc::new(Board::default());
     let senders = args.senders.count(args.members());
-    let (warm, each) = (args.warmup(), args.messages);
+    let (warm, each) = (args.run.warmup(args.messages), args.messages);
     let me = MemberId(plan.rank as u32 + 1);
     let probe = match (args.rate, args.size) {
         // Timestamps from other machines come from other clocks.
-        (Some(_), _) => Probe::Scheduled { all: !args.across.any() },
+        (Some(_), _) => Probe::Scheduled { all: !args.transport.across.any() },
         (None, size) if size < STAMPS_LEN / 2 => Probe::None,
         _ => Probe::Sampled,
     };

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::meet::questions::{self, Place, Reply, Request};
 use crate::meet::{asking, check};
 use crate::peers::contacts::{self, Contacts};
-use crate::peers::linking::{Linking, STEP_TIME, link};
+use crate::peers::linking::{Linking, STEP_TIME, Seated, link};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::shortage;
@@ -131,20 +131,19 @@ pub(crate) fn disagreement(config: &Config, member: u32, key: String, theirs: St
 pub(crate) fn link_all(
     shared: &Arc<Shared>,
     group_id: u64,
-    (me, since): (&Place, u64),
+    me: Seated,
     others: &[Place],
     linking: &Linking,
 ) -> Result<Arc<std::sync::Mutex<String>>, Error> {
     let obstacle = Arc::new(std::sync::Mutex::new(String::new()));
-    let (shown, shared, me, others, linking) =
-        (obstacle.clone(), shared.clone(), me.clone(), others.to_vec(), linking.clone());
+    let (shown, shared, others, linking) = (obstacle.clone(), shared.clone(), others.to_vec(), linking.clone());
     let link = move || {
         let (mut reached, mut missed) = (Vec::new(), Vec::new());
         for other in others {
-            match link(group_id, (&me, since), &other, &linking) {
+            match link(group_id, &me, &other, &linking) {
                 Ok(connection) => {
                     reached.push(other.address.clone());
-                    shared.request(PeerRequest::Link { place: other, since, connection });
+                    shared.request(PeerRequest::Link { place: other, since: me.since, connection });
                 }
                 Err(error) => missed.push((other, error.to_string())),
             }
@@ -152,7 +151,8 @@ pub(crate) fn link_all(
         // A missed process may be able to reach this one. It may also be dead and about to be removed; the leader
         // decides which links are needed.
         for (other, error) in missed {
-            let request = Request::Relay { group_id, from: me.clone(), since, to: other.clone() };
+            let Seated { place, since } = &me;
+            let request = Request::Relay { group_id, from: place.clone(), since: *since, to: other.clone() };
             let relayed = |by: &String| matches!(questions::ask(by, &request, STEP_TIME), Ok((_, Reply::Linked {})));
             if !reached.iter().take(RELAYS_MAX).any(relayed)
                 && let Ok(mut shown) = shown.lock()

@@ -19,7 +19,7 @@ use crate::multicast::{self, Durability, Multicast, Origin};
 use crate::node::{Node, Recovery};
 use crate::peers::acceptor::{Acceptor, LocalIdentity};
 use crate::peers::contacts::{Contacts, LOOK_TIME, Memory};
-use crate::peers::linking::{self, STEP_TIME};
+use crate::peers::linking::{self, STEP_TIME, Seated};
 use crate::peers::log_store::{LogStore, Past};
 use crate::peers::relink::Caller;
 use crate::shared::Shared;
@@ -366,7 +366,7 @@ fn attempt(
     let ready =
         Ready { node, me: peer, sign, addresses, places, listening, durable, restarts: None, deadline: deadline_at };
     let (shared, mut driver) = ready.start(config, handler)?;
-    let obstacle = link_all(&shared, group_id, (&me, since), &others, &linking)?;
+    let obstacle = link_all(&shared, group_id, Seated { place: me, since }, &others, &linking)?;
     // The leader may have died, or a process may be unreachable. A new attempt finds that out.
     let patience = Duration::from_millis(config.failure_timeout_ms.saturating_mul(2)).max(STEP_TIME);
     let give_up = deadline.at().min(Instant::now() + patience);

@@ -10,7 +10,7 @@ use crate::meet::ask::Asker;
 use crate::meet::check;
 use crate::meet::questions::{Place, Reply, Request};
 use crate::node::Node;
-use crate::peers::linking::{self, Linking};
+use crate::peers::linking::{self, Linking, Seated};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::sync::lock;
@@ -169,7 +169,8 @@ impl Seeker {
             self.unlinked.insert(place.incarnation, Instant::now());
         }
         if due {
-            match linking::link(self.group_id, (&self.me, 0), &place, &self.linking) {
+            let me = Seated { place: self.me.clone(), since: 0 };
+            match linking::link(self.group_id, &me, &place, &self.linking) {
                 Ok(connection) => self.shared.request(PeerRequest::Link { place, since: 0, connection }),
                 Err(error) => tracing::debug!(%error, address, "restart"),
             }

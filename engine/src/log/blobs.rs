@@ -1,18 +1,40 @@
 //! Small files that are replaced as a whole: after a crash such a file contains the old bytes or the new ones.
 //!
-//! A file has a header of 64 bytes (magic, checksum of the name and of all that follows, format, length, identity),
-//! then the bytes.
+//! A file has a header of 64 bytes, then the bytes.
 
-use super::codec::{u32_at, u64_at};
 use super::disk::{Disk, File};
 use super::failure::{Step, full_or_final};
-use super::segment::{FORMAT, Identity, TEMPORARY, check_format};
+use super::segment::{FORMAT, Identity, RawIdentity, TEMPORARY, check_format};
 use super::window::zeroed;
 use crate::error::Error;
 use std::io;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"GBLB");
-const HEAD_BYTES: usize = 64;
+const MAGIC: [u8; 4] = *b"GBLB";
+const HEAD_BYTES: usize = size_of::<Head>();
+
+/// The header of a file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Head {
+    magic: [u8; 4],
+    /// CRC-32C of the file's name, the rest of the header and the bytes.
+    checksum: U32,
+    format: U32,
+    _zeros: [u8; 4],
+    /// Of the bytes behind the header.
+    length: U64,
+    identity: RawIdentity,
+    _more_zeros: [u8; 12],
+}
+
+impl Head {
+    fn checksum(&self, file: &str, bytes: &[u8]) -> u32 {
+        let head = crc32c::crc32c_append(crc32c::crc32c(file.as_bytes()), &self.as_bytes()[8..]);
+        crc32c::crc32c_append(head, bytes)
+    }
+}
 
 /// Whether `name` may name a blob. It becomes part of a file name, so it is limited to safe characters.
 pub(super) fn valid_name(name: &str) -> bool {
@@ -28,10 +50,6 @@ pub(super) fn blob_file(name: &str) -> Result<String, Error> {
     Ok(format!("{name}.blob"))
 }
 
-fn checksum(file: &str, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(file.as_bytes()), &bytes[8..])
-}
-
 /// The size of a blob file that holds `len` bytes, in bytes.
 pub(super) fn size(len: usize) -> u64 {
     (HEAD_BYTES + len) as u64
@@ -39,15 +57,10 @@ pub(super) fn size(len: usize) -> u64 {
 
 /// The complete content of blob file `file` that holds `bytes`.
 pub(super) fn encode(identity: Identity, file: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut whole = vec![0; HEAD_BYTES];
-    whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
-    whole[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    whole[16..24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-    whole[24..24 + Identity::BYTES].copy_from_slice(&identity.to_bytes());
-    whole.extend_from_slice(bytes);
-    let checksum = checksum(file, &whole);
-    whole[4..8].copy_from_slice(&checksum.to_le_bytes());
-    whole
+    let (identity, length) = (identity.into(), (bytes.len() as u64).into());
+    let mut head = Head { magic: MAGIC, format: FORMAT.into(), length, identity, ..Head::new_zeroed() };
+    head.checksum = head.checksum(file, bytes).into();
+    [head.as_bytes(), bytes].concat()
 }
 
 /// Replaces `file`. Every failure is final, except a shortage of space, memory or descriptors.
@@ -88,21 +101,19 @@ pub(super) fn load_any(disk: &dyn Disk, file: &str) -> Result<Option<(Identity, 
     let size = usize::try_from(len).map_err(|_| damaged(0, "the file is too large"))?;
     let mut whole = zeroed(size).map_err(reading)?;
     opened.read_at(0, &mut whole).map_err(reading)?;
-    if whole.len() < HEAD_BYTES {
-        return Err(short());
-    }
-    if u32_at(&whole, 0) != MAGIC {
+    let Ok((head, bytes)) = Head::ref_from_prefix(&whole) else { return Err(short()) };
+    if head.magic != MAGIC {
         return Err(damaged(0, "it does not begin as a blob does"));
     }
-    check_format(file, u32_at(&whole, 8))?;
-    let expected = u64_at(&whole, 16).saturating_add(HEAD_BYTES as u64);
+    check_format(file, head.format.get())?;
+    let expected = head.length.get().saturating_add(HEAD_BYTES as u64);
     if len < expected {
         return Err(short());
     }
-    if len != expected || u32_at(&whole, 4) != checksum(file, &whole) {
+    if len != expected || head.checksum.get() != head.checksum(file, bytes) {
         return Err(damaged(0, "the checksum is wrong"));
     }
-    let identity = Identity::from_bytes(&whole[24..24 + Identity::BYTES]);
+    let identity = head.identity.into();
     whole.drain(..HEAD_BYTES);
     Ok(Some((identity, whole)))
 }

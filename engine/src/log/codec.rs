@@ -1,30 +1,46 @@
 //! The format of a record on disk: a header of 64 bytes, the payload, and zeros up to a multiple of 8 bytes.
 //!
-//! All numbers are little-endian:
-//!
-//! | bytes | content |
-//! |---|---|
-//! | 0..4 | magic |
-//! | 4..8 | checksum (CRC-32C) of bytes 8..64, the record's position and the log's seed |
-//! | 8..12 | checksum of the payload |
-//! | 12..16 | checksum of the record before |
-//! | 16..20 | length of the payload |
-//! | 20..24 | sender |
-//! | 24..40 | version: view, sequence |
-//! | 40..48 | time in nanoseconds |
-//! | 48..56 | position up to which the log was synced before this record's batch |
-//! | 56, 57 | mode, kind |
-//! | 58..64 | zero |
-//!
 //! The header's checksum covers the position and the seed (group, subgroup, member). So a record that was copied to
 //! another place or from another log is not valid. The payload has a separate checksum: a reader can step from header
 //! to header, and the search for evidence of damage reads only headers.
 
 use super::{Kind, Record};
 use crate::types::{MemberId, Mode, Version};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub(super) const HEAD_BYTES: usize = 64;
-const MAGIC: u32 = u32::from_le_bytes(*b"GREC");
+pub(super) const HEAD_BYTES: usize = size_of::<RawHead>();
+const MAGIC: [u8; 4] = *b"GREC";
+
+/// A header on disk.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHead {
+    magic: [u8; 4],
+    /// CRC-32C of the rest of the header, the record's position and the log's seed.
+    checksum: U32,
+    payload_checksum: U32,
+    /// The checksum of the record before.
+    previous: U32,
+    /// Of the payload, in bytes.
+    length: U32,
+    sender: U32,
+    stamp: RawStamp,
+    /// The position up to which the log was synced before this record's batch.
+    synced: U64,
+    mode: u8,
+    kind: u8,
+    _zeros: [u8; 6],
+}
+
+/// A [`Stamp`] on disk.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(super) struct RawStamp {
+    view: U64,
+    sequence: U64,
+    time_ns: U64,
+}
 
 /// A decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +70,18 @@ impl Stamp {
     }
 }
 
+impl From<Stamp> for RawStamp {
+    fn from(Stamp { version, time_ns }: Stamp) -> RawStamp {
+        RawStamp { view: version.view.into(), sequence: version.sequence.into(), time_ns: time_ns.into() }
+    }
+}
+
+impl From<RawStamp> for Stamp {
+    fn from(RawStamp { view, sequence, time_ns }: RawStamp) -> Stamp {
+        Stamp { version: Version { view: view.get(), sequence: sequence.get() }, time_ns: time_ns.get() }
+    }
+}
+
 /// The 128-bit FNV-1a hash. It is part of the format on disk and must not change.
 pub(crate) fn hash(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -65,75 +93,68 @@ pub(super) fn record_bytes(payload: usize) -> usize {
     (HEAD_BYTES + payload).next_multiple_of(8)
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
-}
-
 /// Appends a record to a batch, except the fields that [`finish`] fills in once the record's position is known.
 ///
 /// `payload_checksum` is the checksum of the payload. The caller computes it outside of any lock.
 pub(super) fn encode(batch: &mut Vec<u8>, record: &Record<'_>, payload_checksum: u32) {
     let start = batch.len();
-    let mut head = [0; HEAD_BYTES];
-    head[..4].copy_from_slice(&MAGIC.to_le_bytes());
-    head[8..12].copy_from_slice(&payload_checksum.to_le_bytes());
-    // The caller has checked that the payload fits a segment. So its length has less than 32 bits.
-    head[16..20].copy_from_slice(&(record.payload.len() as u32).to_le_bytes());
-    head[20..24].copy_from_slice(&record.sender.0.to_le_bytes());
-    head[24..32].copy_from_slice(&record.version.view.to_le_bytes());
-    head[32..40].copy_from_slice(&record.version.sequence.to_le_bytes());
-    head[40..48].copy_from_slice(&record.time_ns.to_le_bytes());
-    head[56] = record.mode as u8;
-    head[57] = record.kind as u8;
-    batch.extend_from_slice(&head);
-    batch.extend_from_slice(record.payload);
-    batch.resize(start + record_bytes(record.payload.len()), 0);
+    let Record { version, time_ns, sender, mode, kind, payload } = *record;
+    let head = RawHead {
+        magic: MAGIC,
+        payload_checksum: payload_checksum.into(),
+        // The caller has checked that the payload fits a segment. So its length has less than 32 bits.
+        length: (payload.len() as u32).into(),
+        sender: sender.0.into(),
+        stamp: Stamp { version, time_ns }.into(),
+        mode: mode as u8,
+        kind: kind as u8,
+        ..RawHead::new_zeroed()
+    };
+    batch.extend_from_slice(head.as_bytes());
+    batch.extend_from_slice(payload);
+    batch.resize(start + record_bytes(payload.len()), 0);
 }
 
-/// The payload length and the stamp of the first record in an encoded batch.
-pub(super) fn peek(batch: &[u8]) -> (usize, Stamp) {
-    let version = Version { view: u64_at(batch, 24), sequence: u64_at(batch, 32) };
-    (u32_at(batch, 16) as usize, Stamp { version, time_ns: u64_at(batch, 40) })
+/// The payload length and the stamp of the first record in an encoded batch; `None` if the batch is empty.
+pub(super) fn peek(batch: &[u8]) -> Option<(usize, Stamp)> {
+    let (head, _) = RawHead::ref_from_prefix(batch).ok()?;
+    Some((head.length.get() as usize, head.stamp.into()))
 }
 
-fn checksum(head: &[u8], position: u64, seed: u32) -> u32 {
+fn checksum(head: &RawHead, position: u64, seed: u32) -> u32 {
     let mut covered = [0; HEAD_BYTES + 4];
-    covered[..56].copy_from_slice(&head[8..HEAD_BYTES]);
+    covered[..56].copy_from_slice(&head.as_bytes()[8..]);
     covered[56..64].copy_from_slice(&position.to_le_bytes());
     covered[64..].copy_from_slice(&seed.to_le_bytes());
     crc32c::crc32c(&covered)
 }
 
-/// Completes the first record in an encoded batch for its position in the log. Returns the record's checksum.
-pub(super) fn finish(batch: &mut [u8], position: u64, seed: u32, previous: u32, synced: u64) -> u32 {
-    batch[12..16].copy_from_slice(&previous.to_le_bytes());
-    batch[48..56].copy_from_slice(&synced.to_le_bytes());
-    let checksum = checksum(&batch[..HEAD_BYTES], position, seed);
-    batch[4..8].copy_from_slice(&checksum.to_le_bytes());
-    checksum
+/// Completes the first record in an encoded batch for its position in the log. Returns the record's checksum; `None` if
+/// the batch is empty.
+pub(super) fn finish(batch: &mut [u8], position: u64, seed: u32, previous: u32, synced: u64) -> Option<u32> {
+    let (head, _) = RawHead::mut_from_prefix(batch).ok()?;
+    (head.previous, head.synced) = (previous.into(), synced.into());
+    let checksum = checksum(head, position, seed);
+    head.checksum = checksum.into();
+    Some(checksum)
 }
 
 /// The header at the start of `bytes`, if it is a valid one of this log at this position.
 pub(super) fn decode(bytes: &[u8], position: u64, seed: u32) -> Option<Head> {
-    let head = bytes.get(..HEAD_BYTES)?;
-    if u32_at(head, 0) != MAGIC || u32_at(head, 4) != checksum(head, position, seed) {
+    let (head, _) = RawHead::ref_from_prefix(bytes).ok()?;
+    if head.magic != MAGIC || head.checksum.get() != checksum(head, position, seed) {
         return None;
     }
-    let (length, stamp) = peek(head);
     Some(Head {
-        checksum: u32_at(head, 4),
-        payload_checksum: u32_at(head, 8),
-        previous: u32_at(head, 12),
-        length: length as u32,
-        stamp,
-        synced: u64_at(head, 48),
-        sender: MemberId(u32_at(head, 20)),
-        mode: Mode::from_bits(u32::from(head[56]))?,
-        kind: Kind::from_bits(head[57])?,
+        checksum: head.checksum.get(),
+        payload_checksum: head.payload_checksum.get(),
+        previous: head.previous.get(),
+        length: head.length.get(),
+        stamp: head.stamp.into(),
+        synced: head.synced.get(),
+        sender: MemberId(head.sender.get()),
+        mode: Mode::from_bits(u32::from(head.mode))?,
+        kind: Kind::from_bits(head.kind)?,
     })
 }
 

@@ -2,16 +2,16 @@
 //!
 //! Requests wait in memory. They reach the log once it has all earlier records.
 
-use super::{Journal, Kind, Record, Ticket};
+use super::{Journal, OwnedRecord, Record, Ticket};
 use crate::error::Error;
 use crate::sync::lock;
-use crate::types::{MemberId, Mode, Version};
+use crate::types::Version;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 /// A request to the journal.
 enum Asked {
-    Append { version: Version, time_ns: u64, sender: MemberId, mode: Mode, kind: Kind, payload: Box<[u8]> },
+    Append(OwnedRecord),
     Cut(Version),
     Save(&'static str, Box<[u8]>),
 }
@@ -19,14 +19,7 @@ enum Asked {
 impl Asked {
     fn of(journal: &mut dyn Journal, asked: &Asked) -> Ticket {
         match asked {
-            Asked::Append { version, time_ns, sender, mode, kind, payload } => journal.append(Record {
-                version: *version,
-                time_ns: *time_ns,
-                sender: *sender,
-                mode: *mode,
-                kind: *kind,
-                payload,
-            }),
+            Asked::Append(record) => journal.append(record.record()),
             Asked::Cut(from) => journal.cut(*from),
             Asked::Save(name, bytes) => journal.save(name, bytes),
         }
@@ -69,8 +62,8 @@ impl State {
                 self.tickets.push_back((theirs, ticket));
             }
             None => {
-                if let Asked::Append { payload, .. } = &asked {
-                    self.bytes += payload.len() + size_of::<Asked>();
+                if let Asked::Append(record) = &asked {
+                    self.bytes += record.payload.len() + size_of::<Asked>();
                 }
                 self.waiting.push_back(asked);
             }
@@ -111,7 +104,6 @@ impl Release {
 impl Journal for DeferredJournal {
     fn append(&mut self, record: Record<'_>) -> Ticket {
         let mut state = lock(&self.0);
-        let Record { version, time_ns, sender, mode, kind, payload } = record;
         if let Some(log) = &mut state.log {
             let theirs = log.append(record);
             state.asked += 1;
@@ -119,7 +111,7 @@ impl Journal for DeferredJournal {
             state.tickets.push_back((theirs, ticket));
             return ticket;
         }
-        state.ask(Asked::Append { version, time_ns, sender, mode, kind, payload: payload.into() })
+        state.ask(Asked::Append(record.into()))
     }
 
     fn cut(&mut self, from: Version) -> Ticket {

@@ -5,17 +5,44 @@
 //! entries that it reads. The checksums start from the checksum of the segment's last record, so an index of a
 //! different history is not accepted. A missing or damaged index is rebuilt from the records.
 
-use super::codec::{Stamp, u32_at, u64_at};
+use super::codec::{RawStamp, Stamp};
 use super::disk::Disk;
 use super::segment::{FORMAT, index_name};
 use super::source::Source;
 use crate::types::Version;
 use std::io;
 use std::sync::Arc;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-const HEAD_BYTES: usize = 64;
-const ENTRY_BYTES: usize = 40;
-const MAGIC: u32 = u32::from_le_bytes(*b"GIDX");
+const HEAD_BYTES: usize = size_of::<Head>();
+const ENTRY_BYTES: usize = size_of::<RawEntry>();
+const MAGIC: [u8; 4] = *b"GIDX";
+
+/// The header of the file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Head {
+    magic: [u8; 4],
+    /// CRC-32C of the rest of the header.
+    checksum: U32,
+    format: U32,
+    _zeros: [u8; 4],
+    /// The number of entries.
+    count: U64,
+    _more_zeros: [u8; 40],
+}
+
+/// An [`Entry`] on disk.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawEntry {
+    stamp: RawStamp,
+    offset: U64,
+    previous: U32,
+    /// CRC-32C of the fields before.
+    checksum: U32,
+}
 /// The bytes of records per index entry.
 pub(super) const STRIDE_BYTES: u64 = 16 << 10;
 
@@ -68,26 +95,33 @@ fn salt(number: u64, seed: u32, end: u32) -> u32 {
     crc32c::crc32c_append(start, &[seed.to_le_bytes(), end.to_le_bytes()].concat())
 }
 
+impl Head {
+    fn checksum(&self, salt: u32) -> u32 {
+        crc32c::crc32c_append(salt, &self.as_bytes()[8..])
+    }
+}
+
+impl RawEntry {
+    fn checksum(&self, salt: u32) -> u32 {
+        crc32c::crc32c_append(salt, &self.as_bytes()[..36])
+    }
+}
+
 impl Index {
     /// Writes the index of a segment. `end` is the checksum of its last record.
     ///
     /// The file's name becomes durable with the next sync of names.
     pub(super) fn write(disk: &dyn Disk, number: u64, seed: u32, end: u32, entries: &[Entry]) -> io::Result<()> {
         let salt = salt(number, seed, end);
-        let mut bytes = vec![0; HEAD_BYTES];
-        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        bytes[16..24].copy_from_slice(&(entries.len() as u64).to_le_bytes());
-        let checksum = crc32c::crc32c_append(salt, &bytes[8..HEAD_BYTES]);
-        bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
-        for entry in entries {
-            let Version { view, sequence } = entry.stamp.version;
-            let words = [view, sequence, entry.stamp.time_ns, entry.offset].map(u64::to_le_bytes).concat();
-            let start = bytes.len();
-            bytes.extend_from_slice(&words);
-            bytes.extend_from_slice(&entry.previous.to_le_bytes());
-            let checksum = crc32c::crc32c_append(salt, &bytes[start..]);
-            bytes.extend_from_slice(&checksum.to_le_bytes());
+        let count = (entries.len() as u64).into();
+        let mut head = Head { magic: MAGIC, format: FORMAT.into(), count, ..Head::new_zeroed() };
+        head.checksum = head.checksum(salt).into();
+        let mut bytes = head.as_bytes().to_vec();
+        for &Entry { stamp, offset, previous } in entries {
+            let (stamp, offset, previous) = (stamp.into(), offset.into(), previous.into());
+            let mut entry = RawEntry { stamp, offset, previous, checksum: U32::ZERO };
+            entry.checksum = entry.checksum(salt).into();
+            bytes.extend_from_slice(entry.as_bytes());
         }
         let file = disk.create(&index_name(number), bytes.len() as u64)?;
         file.write_at(0, &bytes)?;
@@ -98,12 +132,12 @@ impl Index {
     pub(super) fn open(disk: &dyn Disk, number: u64, seed: u32, end: u32) -> Option<Index> {
         let source = Arc::new(Source::open(disk, &index_name(number)).ok()?);
         let salt = salt(number, seed, end);
-        let head = source.view(0, HEAD_BYTES).ok()?;
-        let checksum = crc32c::crc32c_append(salt, &head[8..]);
-        if u32_at(&head, 0) != MAGIC || u32_at(&head, 8) != FORMAT || u32_at(&head, 4) != checksum {
+        let bytes = source.view(0, HEAD_BYTES).ok()?;
+        let head = Head::ref_from_bytes(&bytes).ok()?;
+        if head.magic != MAGIC || head.format.get() != FORMAT || head.checksum.get() != head.checksum(salt) {
             return None;
         }
-        let count = usize::try_from(u64_at(&head, 16)).ok()?;
+        let count = usize::try_from(head.count.get()).ok()?;
         Some(Index::File { source, count, salt })
     }
 
@@ -120,12 +154,11 @@ impl Index {
             Index::File { source, salt, .. } => (source, *salt),
         };
         let bytes = source.view((HEAD_BYTES + n * ENTRY_BYTES) as u64, ENTRY_BYTES).map_err(|_| Damaged)?;
-        if u32_at(&bytes, 36) != crc32c::crc32c_append(salt, &bytes[..36]) {
+        let entry = RawEntry::ref_from_bytes(&bytes).map_err(|_| Damaged)?;
+        if entry.checksum.get() != entry.checksum(salt) {
             return Err(Damaged);
         }
-        let version = Version { view: u64_at(&bytes, 0), sequence: u64_at(&bytes, 8) };
-        let stamp = Stamp { version, time_ns: u64_at(&bytes, 16) };
-        Ok(Entry { stamp, offset: u64_at(&bytes, 24), previous: u32_at(&bytes, 32) })
+        Ok(Entry { stamp: entry.stamp.into(), offset: entry.offset.get(), previous: entry.previous.get() })
     }
 
     /// The last entry that is not behind the target.

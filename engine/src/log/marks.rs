@@ -4,18 +4,17 @@
 //! file too many, which is noted when the log is opened. It never leaves one too few.
 
 use super::blobs;
-use super::codec::u64_at;
 use super::disk::{Disk, File};
 use super::failure::{Step, full_or_final};
 use super::segment::{Identity, TEMPORARY};
 use super::snapshot;
 use crate::error::Error;
 use crate::types::Version;
+use crate::words::{put_words, read_words};
 use std::collections::BTreeSet;
 
 /// The name of the marks file, which has the format of a blob.
 pub(super) const MARKS: &str = "marks";
-const WORDS: usize = 8;
 
 /// The files that a log must have: see the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,9 +38,9 @@ impl Marks {
         let Version { view, sequence } = self.snapshot.unwrap_or_default();
         let flags = u64::from(self.cut.is_some()) | u64::from(self.snapshot.is_some()) << 1;
         let count = self.blobs.len() as u64;
-        let words: [u64; WORDS] =
-            [self.low, self.newest, flags, self.cut.unwrap_or_default(), view, sequence, count, 0];
-        let mut bytes = words.map(u64::to_le_bytes).concat();
+        let cut = self.cut.unwrap_or_default();
+        let mut bytes = Vec::new();
+        put_words(&mut bytes, [self.low, self.newest, flags, cut, view, sequence, count, 0]);
         for name in &self.blobs {
             // A name has at most 64 bytes.
             bytes.push(name.len() as u8);
@@ -51,20 +50,19 @@ impl Marks {
     }
 
     fn decode(bytes: &[u8]) -> Option<Marks> {
-        let (head, mut rest) = bytes.split_at_checked(8 * WORDS)?;
-        let word = |n: usize| u64_at(head, 8 * n);
-        let flags = word(2);
-        let cut = (flags & 1 != 0).then_some(word(3));
-        let snapshot = (flags & 2 != 0).then_some(Version { view: word(4), sequence: word(5) });
+        let mut rest = bytes;
+        let [low, newest, flags, cut, view, sequence, count, _] = read_words(&mut rest).ok()?;
+        let cut = (flags & 1 != 0).then_some(cut);
+        let snapshot = (flags & 2 != 0).then_some(Version { view, sequence });
         let mut blobs = BTreeSet::new();
-        for _ in 0..word(6) {
+        for _ in 0..count {
             let (&len, names) = rest.split_first()?;
             let (name, others) = names.split_at_checked(usize::from(len))?;
             let name = std::str::from_utf8(name).ok().filter(|name| blobs::valid_name(name))?;
             blobs.insert(name.to_owned());
             rest = others;
         }
-        rest.is_empty().then_some(Marks { low: word(0), newest: word(1), cut, snapshot, blobs })
+        rest.is_empty().then_some(Marks { low, newest, cut, snapshot, blobs })
     }
 
     pub(super) fn save(&self, disk: &dyn Disk, identity: Identity) -> Result<(), Step> {

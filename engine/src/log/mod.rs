@@ -45,3 +45,4 @@ pub(crate) use handle::wall_ns;
 #[doc(hidden)]
 pub use journal::{Journal, Ticket};
 pub(crate) use os::OsDisk;
+pub(crate) use record::OwnedRecord;

@@ -34,3 +34,27 @@ pub struct Record<'a> {
     /// The record's bytes.
     pub payload: &'a [u8],
 }
+
+/// A record that owns its payload.
+pub(crate) struct OwnedRecord {
+    pub(crate) version: Version,
+    pub(crate) time_ns: u64,
+    pub(crate) sender: MemberId,
+    pub(crate) mode: Mode,
+    pub(crate) kind: Kind,
+    pub(crate) payload: Box<[u8]>,
+}
+
+impl OwnedRecord {
+    pub(crate) fn record(&self) -> Record<'_> {
+        let OwnedRecord { version, time_ns, sender, mode, kind, ref payload } = *self;
+        Record { version, time_ns, sender, mode, kind, payload }
+    }
+}
+
+impl From<Record<'_>> for OwnedRecord {
+    fn from(record: Record<'_>) -> OwnedRecord {
+        let Record { version, time_ns, sender, mode, kind, payload } = record;
+        OwnedRecord { version, time_ns, sender, mode, kind, payload: payload.into() }
+    }
+}

@@ -1,21 +1,21 @@
 //! The files of a log: their names, and the header of a segment.
 //!
-//! A segment is a file of fixed size, `{number:016x}.segment`. Its first page of 4096 bytes is its header: magic,
-//! checksum, format, flags, identity, number, size, the end of the segment before it (position, checksum, version,
-//! time), and the first segment that the log still had.
+//! A segment is a file of fixed size, `{number:016x}.segment`. Its first page of 4096 bytes is its header.
 //!
 //! A segment is created under a temporary name. It is renamed once its header is durable, and that happens after the
 //! whole segment before it is durable. So a segment that has a successor is complete.
 
-use super::codec::{Stamp, u32_at, u64_at};
+use super::codec::{RawStamp, Stamp};
 use crate::error::Error;
 use crate::types::{MemberId, Version};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 /// The size of the first page in bytes. It contains only the header.
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// The format that this code writes, and the highest that it reads.
 pub(super) const FORMAT: u32 = 1;
-const MAGIC: u32 = u32::from_le_bytes(*b"GSEG");
+const MAGIC: [u8; 4] = *b"GSEG";
 /// The smallest and the largest size of a segment in bytes.
 pub(super) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 2 * PAGE_BYTES..=1 << 31;
 
@@ -32,50 +32,65 @@ pub struct Identity {
     pub member: u64,
 }
 
-impl Identity {
-    pub(super) const BYTES: usize = 28;
+/// The parts of [`Identity::group`].
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Group {
+    id: U64,
+    name_hash: U64,
+}
 
+/// An [`Identity`] on disk.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(super) struct RawIdentity {
+    group: [u8; 16],
+    subgroup: U32,
+    member: U64,
+}
+
+impl From<Identity> for RawIdentity {
+    fn from(Identity { group, subgroup, member }: Identity) -> RawIdentity {
+        RawIdentity { group, subgroup: subgroup.into(), member: member.into() }
+    }
+}
+
+impl From<RawIdentity> for Identity {
+    fn from(RawIdentity { group, subgroup, member }: RawIdentity) -> Identity {
+        Identity { group, subgroup: subgroup.get(), member: member.get() }
+    }
+}
+
+impl Identity {
     /// The identity of the log of `member` in the group with this id and name.
     pub fn of_group(group_id: u64, name: &str, member: MemberId) -> Identity {
-        let mut group = [0; 16];
-        group[..8].copy_from_slice(&group_id.to_le_bytes());
-        group[8..].copy_from_slice(&name_hash(name).to_le_bytes());
-        Identity { group, subgroup: 0, member: u64::from(member.0) }
+        let group = Group { id: group_id.into(), name_hash: name_hash(name).into() };
+        Identity { group: transmute!(group), subgroup: 0, member: u64::from(member.0) }
     }
 
     /// The group's id.
     pub fn group_id(&self) -> u64 {
-        u64_at(&self.group, 0)
+        self.halves().id.get()
     }
 
     /// The same identity with another group id. The group's name stays.
     pub(crate) fn with_group_id(mut self, group_id: u64) -> Identity {
-        self.group[..8].copy_from_slice(&group_id.to_le_bytes());
+        self.group = transmute!(Group { id: group_id.into(), ..self.halves() });
         self
     }
 
     /// Whether the group has this name.
     pub fn is_of(&self, name: &str) -> bool {
-        u64_at(&self.group, 8) == name_hash(name)
+        self.halves().name_hash.get() == name_hash(name)
     }
 
-    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..16].copy_from_slice(&self.group);
-        bytes[16..20].copy_from_slice(&self.subgroup.to_le_bytes());
-        bytes[20..].copy_from_slice(&self.member.to_le_bytes());
-        bytes
-    }
-
-    pub(super) fn from_bytes(bytes: &[u8]) -> Identity {
-        let mut group = [0; 16];
-        group.copy_from_slice(&bytes[..16]);
-        Identity { group, subgroup: u32_at(bytes, 16), member: u64_at(bytes, 20) }
+    fn halves(&self) -> Group {
+        transmute!(self.group)
     }
 
     /// The start value of every record's checksum.
     pub(super) fn seed(self) -> u32 {
-        crc32c::crc32c(&self.to_bytes())
+        crc32c::crc32c(RawIdentity::from(self).as_bytes())
     }
 
     /// Refuses a file that belongs to another log.
@@ -122,53 +137,73 @@ pub(super) struct Header {
     pub(super) low: u64,
 }
 
+/// A [`Header`] on disk.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Page {
+    magic: [u8; 4],
+    /// CRC-32C of the rest of the page.
+    checksum: U32,
+    format: U32,
+    /// 1 if there is a record before.
+    has_last: U32,
+    identity: RawIdentity,
+    before_checksum: U32,
+    number: U64,
+    segment_bytes: U64,
+    before_position: U64,
+    last: RawStamp,
+    low: U64,
+    _zeros: [u8; PAGE_BYTES as usize - 104],
+}
+
+const _: () = assert!(size_of::<Page>() == PAGE_BYTES as usize);
+
+impl Page {
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c(&self.as_bytes()[8..])
+    }
+}
+
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut page = vec![0; PAGE_BYTES as usize];
-        let last = self.before.last;
-        let stamp = last.unwrap_or(Stamp { version: Version::default(), time_ns: 0 });
-        page[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        page[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        page[12..16].copy_from_slice(&u32::from(last.is_some()).to_le_bytes());
-        page[16..44].copy_from_slice(&self.identity.to_bytes());
-        page[44..48].copy_from_slice(&self.before.checksum.to_le_bytes());
-        let words = [
-            self.number,
-            self.segment_bytes,
-            self.before.position,
-            stamp.version.view,
-            stamp.version.sequence,
-            stamp.time_ns,
-            self.low,
-        ];
-        for (word, place) in words.iter().zip(page[48..].chunks_exact_mut(8)) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        let checksum = crc32c::crc32c(&page[8..]);
-        page[4..8].copy_from_slice(&checksum.to_le_bytes());
-        page
+        let End { position, last, checksum } = self.before;
+        let mut page = Page {
+            magic: MAGIC,
+            format: FORMAT.into(),
+            has_last: u32::from(last.is_some()).into(),
+            identity: self.identity.into(),
+            before_checksum: checksum.into(),
+            number: self.number.into(),
+            segment_bytes: self.segment_bytes.into(),
+            before_position: position.into(),
+            last: last.map_or_else(RawStamp::new_zeroed, RawStamp::from),
+            low: self.low.into(),
+            ..Page::new_zeroed()
+        };
+        page.checksum = page.checksum().into();
+        page.as_bytes().to_vec()
     }
 
     /// Decodes the first page of `file`, which should be segment `number`.
     pub(super) fn decode(file: &str, number: u64, page: &[u8]) -> Result<Header, Error> {
         let damaged = |what: &str| Err(Error::LogDamaged { file: file.to_owned(), offset: 0, what: what.to_owned() });
-        if u32_at(page, 0) != MAGIC {
+        let Some(page) = Page::ref_from_bytes(page).ok().filter(|page| page.magic == MAGIC) else {
             return damaged("it does not begin as a segment does");
-        }
+        };
         // The format is checked before the checksum, which a later format may store elsewhere.
-        check_format(file, u32_at(page, 8))?;
-        if u32_at(page, 4) != crc32c::crc32c(&page[8..]) {
+        check_format(file, page.format.get())?;
+        if page.checksum.get() != page.checksum() {
             return damaged("the checksum of the segment's header is wrong");
         }
-        let word = |n: usize| u64_at(page, 48 + 8 * n);
-        let version = Version { view: word(3), sequence: word(4) };
-        let last = (u32_at(page, 12) == 1).then_some(Stamp { version, time_ns: word(5) });
+        let last = (page.has_last.get() == 1).then(|| Stamp::from(page.last));
+        let before = End { position: page.before_position.get(), last, checksum: page.before_checksum.get() };
         let header = Header {
-            identity: Identity::from_bytes(&page[16..44]),
-            number: word(0),
-            segment_bytes: word(1),
-            before: End { position: word(2), last, checksum: u32_at(page, 44) },
-            low: word(6),
+            identity: page.identity.into(),
+            number: page.number.get(),
+            segment_bytes: page.segment_bytes.get(),
+            before,
+            low: page.low.get(),
         };
         if header.number != number {
             return damaged(&format!("it is segment {:016x} under another's name", header.number));

@@ -1,22 +1,47 @@
 //! Checkpoints of the application. They are written beside the log as one stream, and exist completely or not at all.
 //!
-//! A file has a header of 96 bytes (magic, checksum, format, checksum of the body, identity, version, time, length of
-//! the body), then the body.
+//! A file has a header of 96 bytes, then the body.
 
-use super::codec::{u32_at, u64_at};
+use super::codec::{RawStamp, Stamp};
 use super::disk::{Disk, File};
 use super::failure::not_made;
 use super::recover::Listing;
-use super::segment::{FORMAT, Identity, Named, TEMPORARY, check_format};
+use super::segment::{FORMAT, Identity, Named, RawIdentity, TEMPORARY, check_format};
 use crate::error::Error;
 use crate::process::Life;
 use crate::types::Version;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"GSNP");
-const HEAD_BYTES: usize = 96;
+const MAGIC: [u8; 4] = *b"GSNP";
+const HEAD_BYTES: usize = size_of::<Head>();
+
+/// The header of a file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Head {
+    magic: [u8; 4],
+    /// CRC-32C of the rest of the header.
+    checksum: U32,
+    format: U32,
+    body_checksum: U32,
+    identity: RawIdentity,
+    _zeros: [u8; 4],
+    stamp: RawStamp,
+    /// Of the body, in bytes.
+    length: U64,
+    _more_zeros: [u8; 16],
+}
+
+impl Head {
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c(&self.as_bytes()[8..])
+    }
+}
+
 /// The number of checkpoints that this process has begun. It makes temporary names unique.
 ///
 /// An abandoned checkpoint may still be in progress when the next one of the same version begins.
@@ -115,18 +140,17 @@ impl SnapshotWriter {
         if self.sealed {
             return Ok(());
         }
-        let mut head = [0; HEAD_BYTES];
-        head[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        head[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        head[12..16].copy_from_slice(&self.checksum.to_le_bytes());
-        head[16..16 + Identity::BYTES].copy_from_slice(&self.identity.to_bytes());
-        let words = [self.version.view, self.version.sequence, self.time_ns, self.len];
-        for (word, place) in words.iter().zip(head[48..].chunks_exact_mut(8)) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        let checksum = crc32c::crc32c(&head[8..]);
-        head[4..8].copy_from_slice(&checksum.to_le_bytes());
-        if let Err(error) = self.file.write_at(0, &head).and_then(|()| self.file.sync()) {
+        let mut head = Head {
+            magic: MAGIC,
+            format: FORMAT.into(),
+            body_checksum: self.checksum.into(),
+            identity: self.identity.into(),
+            stamp: Stamp { version: self.version, time_ns: self.time_ns }.into(),
+            length: self.len.into(),
+            ..Head::new_zeroed()
+        };
+        head.checksum = head.checksum().into();
+        if let Err(error) = self.file.write_at(0, head.as_bytes()).and_then(|()| self.file.sync()) {
             let error = not_made("syncing", error, &self.temporary, self.len);
             return Err(self.fail(error));
         }
@@ -201,21 +225,21 @@ impl Snapshot {
         if len < HEAD_BYTES as u64 {
             return Err(damaged(len, "the file ends too early"));
         }
-        let mut head = [0; HEAD_BYTES];
-        file.read_at(0, &mut head).map_err(reading)?;
-        if u32_at(&head, 0) != MAGIC {
+        let mut head = Head::new_zeroed();
+        file.read_at(0, head.as_mut_bytes()).map_err(reading)?;
+        if head.magic != MAGIC {
             return Err(damaged(0, "it does not begin as a checkpoint does"));
         }
-        check_format(&name, u32_at(&head, 8))?;
-        if u32_at(&head, 4) != crc32c::crc32c(&head[8..]) {
+        check_format(&name, head.format.get())?;
+        if head.checksum.get() != head.checksum() {
             return Err(damaged(0, "the checksum of the checkpoint's header is wrong"));
         }
-        identity.check(&name, Identity::from_bytes(&head[16..16 + Identity::BYTES]))?;
-        let word = |n: usize| u64_at(&head, 48 + 8 * n);
-        if (Version { view: word(0), sequence: word(1) }) != version {
+        identity.check(&name, head.identity.into())?;
+        let stamp = Stamp::from(head.stamp);
+        if stamp.version != version {
             return Err(damaged(0, "it is another checkpoint under this one's name"));
         }
-        let mut snapshot = Snapshot { version, time_ns: word(2), len: word(3), file, at: 0 };
+        let mut snapshot = Snapshot { version, time_ns: stamp.time_ns, len: head.length.get(), file, at: 0 };
         if len - (HEAD_BYTES as u64) < snapshot.len {
             return Err(damaged(len, "the file ends too early"));
         }
@@ -226,7 +250,7 @@ impl Snapshot {
                 n => checksum = crc32c::crc32c_append(checksum, &buffer[..n]),
             }
         }
-        if checksum != u32_at(&head, 12) {
+        if checksum != head.body_checksum.get() {
             return Err(damaged(HEAD_BYTES as u64, "the checksum of the checkpoint is wrong"));
         }
         snapshot.at = 0;

@@ -122,8 +122,7 @@ impl Store {
     fn plan(&self, batch: &[u8]) -> Result<VecDeque<Made>, Step> {
         let size = self.shared.segment_bytes;
         let (mut at, mut last, mut offset, mut rolls) = (0, self.end.last, self.offset(), 0);
-        while at < batch.len() {
-            let (len, stamp) = codec::peek(&batch[at..]);
+        while let Some((len, stamp)) = codec::peek(&batch[at..]) {
             if !stamp.follows(last) {
                 return Err(Step::Refused(out_of_order(stamp, last)));
             }
@@ -166,8 +165,7 @@ impl Store {
     fn write(&mut self, batch: &mut [u8], mut segments: VecDeque<Made>) -> Result<(), Step> {
         let (mut from, mut at, mut offset) = (0, 0, self.offset());
         let mut end = self.end;
-        while at < batch.len() {
-            let (len, stamp) = codec::peek(&batch[at..]);
+        while let Some((len, stamp)) = codec::peek(&batch[at..]) {
             let bytes = codec::record_bytes(len);
             if offset + bytes as u64 > self.shared.segment_bytes {
                 self.write_part(&batch[from..at], end)?;
@@ -177,7 +175,8 @@ impl Store {
                 (from, offset, end) = (at, PAGE_BYTES, self.end);
             }
             let record = &mut batch[at..];
-            let checksum = codec::finish(record, end.position, self.shared.seed, end.checksum, self.synced);
+            let finished = codec::finish(record, end.position, self.shared.seed, end.checksum, self.synced);
+            let Some(checksum) = finished else { break };
             if self.indexed == 0 || offset >= self.indexed + index::STRIDE_BYTES {
                 self.indexed = offset;
                 self.fresh.push(index::Entry { stamp, offset, previous: end.checksum });

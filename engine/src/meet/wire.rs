@@ -1,14 +1,16 @@
 //! The messages of a meeting, and a decoder that never asks for a byte beyond the current message.
 //!
 //! Every message is a preamble of [`PREAMBLE_LEN`] bytes {magic, protocol version u32, kind u8, body length u32} and a
-//! body. Numbers are little-endian. A string is its length (u32) and its UTF-8 bytes. The preamble and [`Refuse`] are
-//! the same in every protocol version, so that different versions can recognise each other.
+//! body. Numbers are little-endian. The body of a hello is TOML, as that of a question (see
+//! [`crate::meet::questions`]). In the body of a refusal, a string is its length (u32) and its UTF-8 bytes. The preamble
+//! and [`Refuse`] are the same in every protocol version, so that different versions can recognise each other.
 
 use crate::types::MemberId;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(crate) const PREAMBLE_LEN: usize = 17;
 pub(crate) const BODY_MAX: usize = 64 << 10;
 
@@ -22,7 +24,7 @@ pub(crate) const KIND_REQUEST: u8 = 16;
 const REFUSE_TEXT_MAX: usize = 1024;
 
 /// The identity of a process, and the configuration that it expects the others to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) group: String,
     pub(super) view: u64,
@@ -108,7 +110,7 @@ pub(crate) enum Garbage {
     Version(u32),
     Kind(u8),
     Length(u32),
-    Body(&'static str),
+    Body(String),
 }
 
 impl fmt::Display for Garbage {
@@ -129,19 +131,7 @@ impl Message {
         let mut body = Vec::new();
         let kind = match self {
             Message::Hello(hello) => {
-                put_str(&mut body, &hello.group)?;
-                body.extend_from_slice(&hello.view.to_le_bytes());
-                body.extend_from_slice(&hello.member.0.to_le_bytes());
-                body.extend_from_slice(&hello.incarnation.to_le_bytes());
-                body.extend_from_slice(&u32::try_from(hello.agreed.len()).ok()?.to_le_bytes());
-                for (key, value) in &hello.agreed {
-                    put_str(&mut body, key)?;
-                    put_str(&mut body, value)?;
-                }
-                body.extend_from_slice(&u32::try_from(hello.former.len()).ok()?.to_le_bytes());
-                for address in &hello.former {
-                    put_str(&mut body, address)?;
-                }
+                body.extend_from_slice(toml::to_string(hello).ok()?.as_bytes());
                 KIND_HELLO
             }
             Message::Accept => KIND_ACCEPT,
@@ -206,7 +196,7 @@ impl Decoder {
     /// Takes the next bytes, at most [`Decoder::wanted`] of them, and returns the message that they complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<Message>, Garbage> {
         if bytes.len() > self.wanted() {
-            return Err(Garbage::Body("more bytes than were asked for"));
+            return Err(malformed("more bytes than were asked for"));
         }
         self.bytes.extend_from_slice(bytes);
         // Checked as early as possible: a stranger may never send a whole preamble.
@@ -250,29 +240,16 @@ pub(crate) fn preamble(bytes: &[u8], kinds: &[u8]) -> Result<(u8, usize), Garbag
 }
 
 fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
-    if kind == KIND_REQUEST {
-        return Ok(Message::Question(body.to_vec()));
+    match kind {
+        KIND_REQUEST => return Ok(Message::Question(body.to_vec())),
+        KIND_HELLO => {
+            let hello = toml::from_str(text_of(body)?);
+            return hello.map(Message::Hello).map_err(|error| malformed(error.message()));
+        }
+        _ => {}
     }
     let mut reader = Reader { rest: body };
     let message = match kind {
-        KIND_HELLO => {
-            let mut hello = Hello {
-                group: reader.string()?,
-                view: reader.u64()?,
-                member: MemberId(reader.u32()?),
-                incarnation: reader.u64()?,
-                agreed: Vec::new(),
-                former: Vec::new(),
-            };
-            // Grows with the bytes that are present, not with the announced count.
-            for _ in 0..reader.u32()? {
-                hello.agreed.push((reader.string()?, reader.string()?));
-            }
-            for _ in 0..reader.u32()? {
-                hello.former.push(reader.string()?);
-            }
-            Message::Hello(hello)
-        }
         KIND_ACCEPT => Message::Accept,
         KIND_READY => Message::Ready,
         KIND_REFUSE => Message::Refuse(Refuse {
@@ -284,7 +261,15 @@ fn decode(kind: u8, body: &[u8]) -> Result<Message, Garbage> {
         }),
         other => return Err(Garbage::Kind(other)),
     };
-    if reader.rest.is_empty() { Ok(message) } else { Err(Garbage::Body("bytes after its last field")) }
+    if reader.rest.is_empty() { Ok(message) } else { Err(malformed("bytes after its last field")) }
+}
+
+fn malformed(what: impl Into<String>) -> Garbage {
+    Garbage::Body(what.into())
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, Garbage> {
+    std::str::from_utf8(bytes).map_err(|_| malformed("a text is not UTF-8"))
 }
 
 struct Reader<'a> {
@@ -293,7 +278,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], Garbage> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Garbage::Body("a field goes beyond its end"))?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| malformed("a field goes beyond its end"))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -312,13 +297,8 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Result<u64, Garbage> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
     fn string(&mut self) -> Result<String, Garbage> {
-        let len = usize::try_from(self.u32()?).map_err(|_| Garbage::Body("a field goes beyond its end"))?;
-        let text = std::str::from_utf8(self.bytes(len)?).map_err(|_| Garbage::Body("a text is not UTF-8"))?;
-        Ok(text.to_owned())
+        let len = self.u32()? as usize;
+        text_of(self.bytes(len)?).map(str::to_owned)
     }
 }

@@ -10,10 +10,10 @@ use crate::meet::listen::Listening;
 use crate::meet::questions::{self, Asker, First, Place, Reply, Request};
 use crate::meet::{self, check};
 use crate::membership::Peer;
-use crate::peers::linking::{self, LINK_TIME, Linking, STEP_TIME, connection};
+use crate::peers::linking::{self, LINK_TIME, Linking, STEP_TIME, Seated, connection};
 use crate::peers::log_transfer;
 use crate::peers::patience::{LOOK_TIME, Patient};
-use crate::peers::relink;
+use crate::peers::relink::{self, Relink};
 use crate::peers::transfer::{self, Halt};
 use crate::process::Life;
 use crate::process::Private;
@@ -194,33 +194,43 @@ fn talk(mut socket: Private<Socket>, sign: &LocalIdentity, shared: &Shared) -> i
             questions::answer(&mut socket, &dialled.map_or_else(refused, |(_, reply)| reply))
         }
         Request::DialBack { group_id, from, since, to } => {
-            let reply = match group_id == sign.group_id && to.peer() == sign.me {
-                true => linking::link(group_id, (&to, since), &from, &sign.linking),
-                false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
-            };
-            let reply = match reply {
-                Ok(connection) => {
-                    shared.request(PeerRequest::Link { place: from, since, connection });
-                    Reply::Linked {}
-                }
-                Err(error) => Reply::Refused { reason: error.to_string() },
-            };
+            let reply = dial_back(sign, shared, group_id, from, &Seated { place: to, since });
             questions::answer(&mut socket, &reply)
         }
-        Request::Link { group_id, from, since, to } => link(socket, sign, shared, group_id, (from, since), &to),
+        Request::Link { group_id, from, since, to } => {
+            link(socket, sign, shared, group_id, Seated { place: from, since }, &to)
+        }
         Request::Relink { group_id, view, from, to } => {
-            relink::answer(socket, sign, shared, (group_id, view), (&from, &to))
+            relink::answer(socket, sign, shared, &Relink { group_id, view, from, to })
         }
         Request::State { group_id, view, asker } if group_id == sign.group_id => {
-            give_state(&socket, sign, shared, view, asker)
+            Giver::new(&socket, sign, shared, asker).give_state(view)
         }
         Request::Log { group_id, from, below, ended, asker } if group_id == sign.group_id => match &shared.log {
-            Some(log) => give_log(&socket, (sign, shared), log, (from, below, ended), asker),
+            Some(log) => {
+                let version = |(view, sequence)| Version { view, sequence };
+                Giver::new(&socket, sign, shared, asker).give_log(log, version(from), version(below), ended)
+            }
             None => questions::answer(&mut socket, &Reply::Refused { reason: "this group has no log".to_owned() }),
         },
         Request::State { group_id, .. } | Request::Log { group_id, .. } => {
             questions::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) })
         }
+    }
+}
+
+/// Dials the process `from`, which cannot reach this one, and links with it.
+fn dial_back(sign: &LocalIdentity, shared: &Shared, group_id: u64, from: Place, me: &Seated) -> Reply {
+    let linked = match group_id == sign.group_id && me.place.peer() == sign.me {
+        true => linking::link(group_id, me, &from, &sign.linking),
+        false => Err(io::Error::other(format!("this is member {} of another life or group", sign.me.id))),
+    };
+    match linked {
+        Ok(connection) => {
+            shared.request(PeerRequest::Link { place: from, since: me.since, connection });
+            Reply::Linked {}
+        }
+        Err(error) => Reply::Refused { reason: error.to_string() },
     }
 }
 
@@ -323,9 +333,10 @@ fn link(
     sign: &LocalIdentity,
     shared: &Shared,
     group_id: u64,
-    (from, since): (Place, u64),
+    asker: Seated,
     to: &Place,
 ) -> io::Result<()> {
+    let Seated { place: from, since } = asker;
     if group_id != sign.group_id {
         tracing::warn!(member = from.id, from.address, "{}", other_id(sign, group_id));
         return questions::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) });
@@ -349,79 +360,84 @@ fn link(
     Ok(())
 }
 
-/// Sends the application's state to a process of the view.
-///
-/// The transfer ends early if that process leaves the view or its deadline passes.
-fn give_state(socket: &Socket, sign: &LocalIdentity, shared: &Shared, view: u64, asker: Asker) -> io::Result<()> {
-    let deadline = asker.deadline();
-    let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    shared.request(PeerRequest::State { view, reply });
-    // The asker's membership is not checked here: its first view may not have begun at this member yet. The driver's
-    // answer covers that case.
-    let gone = || shared.lock().ended.is_some() || Instant::now() >= deadline;
-    let given = loop {
-        match answer.recv_timeout(LOOK_TIME) {
-            Err(RecvTimeoutError::Timeout) if !gone() => {}
-            Err(_) => return Err(io::Error::other("the state was not ready before the other end had to give up")),
-            Ok(given) => break given,
-        }
-    };
-    let goes_on = || shared.is_present(asker.incarnation);
-    let mut stream = Patient::new(socket, deadline, &goes_on)?;
-    match given {
-        Ok(Snapshot { covered, state }) => {
-            questions::say(&mut stream, &Reply::State { view: covered.view, below: covered.below })?;
-            give(socket, (sign, shared), (asker, deadline), &mut stream, &mut covered.head().chain(state))
-        }
-        Err(NoState::Later(reason)) => questions::say(&mut stream, &Reply::Refused { reason }),
-        Err(NoState::Failed(reason)) => questions::say(&mut stream, &Reply::Failed { reason }),
-    }
-}
-
-/// Sends a state or a log to `asker`, and receives the result of the transfer from there.
-fn give(
-    socket: &Socket,
-    (sign, shared): (&LocalIdentity, &Shared),
-    (asker, deadline): (Asker, Instant),
-    stream: &mut Patient<'_>,
-    state: &mut dyn Read,
-) -> io::Result<()> {
-    let fault = |member, what| shared.request(PeerRequest::Fault { member, what });
-    let sent = transfer::send(stream, state);
-    if let Err(Halt::State(error)) = &sent {
-        fault(sign.me.id, format!("reading the state for member {} failed: {error}", asker.id));
-    }
-    let goes_on = || shared.is_present(asker.incarnation);
-    // If the connection is broken, a result that was sent before has already arrived.
-    let deadline = if sent.is_ok() { deadline } else { Instant::now() + STEP_TIME };
-    if let Some(what) = transfer::last_words(socket, deadline, &goes_on) {
-        fault(MemberId(asker.id), format!("it could not take the group's state: {what}"));
-    }
-    match sent {
-        Err(Halt::State(error) | Halt::Link(error)) => Err(error),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Sends log records to a process of the view, or to one that restarts together with this one.
-fn give_log(
-    socket: &Socket,
-    (sign, shared): (&LocalIdentity, &Shared),
-    log: &Log,
-    (from, below, ended): ((u64, u64), (u64, u64), bool),
+/// Sends a state or a log to a process that asks for it.
+struct Giver<'a> {
+    socket: &'a Socket,
+    sign: &'a LocalIdentity,
+    shared: &'a Shared,
     asker: Asker,
-) -> io::Result<()> {
-    let deadline = asker.deadline();
-    let goes_on = || shared.lock().ended.is_none() && (!ended || shared.is_present(asker.incarnation));
-    let mut stream = Patient::new(socket, deadline, &goes_on)?;
-    let version = |(view, sequence)| Version { view, sequence };
-    match log_transfer::refusal(log, version(from), version(below), ended) {
-        Some(reply) => questions::say(&mut stream, &reply),
-        None => {
-            // The reply goes out first, because reading and verifying a checkpoint may take a while.
-            questions::say(&mut stream, &Reply::Log {})?;
-            let mut records = log_transfer::Given::new(log, version(from), version(below));
-            give(socket, (sign, shared), (asker, deadline), &mut stream, &mut records)
+    deadline: Instant,
+}
+
+impl<'a> Giver<'a> {
+    fn new(socket: &'a Socket, sign: &'a LocalIdentity, shared: &'a Shared, asker: Asker) -> Giver<'a> {
+        Giver { socket, sign, shared, asker, deadline: asker.deadline() }
+    }
+
+    /// Whether the asker is in the view.
+    fn is_present(&self) -> bool {
+        self.shared.is_present(self.asker.incarnation)
+    }
+
+    /// Sends the application's state to a process of the view.
+    ///
+    /// The transfer ends early if that process leaves the view or its deadline passes.
+    fn give_state(&self, view: u64) -> io::Result<()> {
+        let &Giver { socket, shared, deadline, .. } = self;
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        shared.request(PeerRequest::State { view, reply });
+        // The asker's membership is not checked here: its first view may not have begun at this member yet. The
+        // driver's answer covers that case.
+        let gone = || shared.lock().ended.is_some() || Instant::now() >= deadline;
+        let given = loop {
+            match answer.recv_timeout(LOOK_TIME) {
+                Err(RecvTimeoutError::Timeout) if !gone() => {}
+                Err(_) => return Err(io::Error::other("the state was not ready before the other end had to give up")),
+                Ok(given) => break given,
+            }
+        };
+        let goes_on = || self.is_present();
+        let mut stream = Patient::new(socket, deadline, &goes_on)?;
+        match given {
+            Ok(Snapshot { covered, state }) => {
+                questions::say(&mut stream, &Reply::State { view: covered.view, below: covered.below })?;
+                self.give(&mut stream, &mut covered.head().chain(state))
+            }
+            Err(NoState::Later(reason)) => questions::say(&mut stream, &Reply::Refused { reason }),
+            Err(NoState::Failed(reason)) => questions::say(&mut stream, &Reply::Failed { reason }),
+        }
+    }
+
+    /// Sends log records to a process of the view, or to one that restarts together with this one.
+    fn give_log(&self, log: &Log, from: Version, below: Version, ended: bool) -> io::Result<()> {
+        let goes_on = || self.shared.lock().ended.is_none() && (!ended || self.is_present());
+        let mut stream = Patient::new(self.socket, self.deadline, &goes_on)?;
+        match log_transfer::refusal(log, from, below, ended) {
+            Some(reply) => questions::say(&mut stream, &reply),
+            None => {
+                // The reply goes out first, because reading and verifying a checkpoint may take a while.
+                questions::say(&mut stream, &Reply::Log {})?;
+                self.give(&mut stream, &mut log_transfer::Given::new(log, from, below))
+            }
+        }
+    }
+
+    /// Sends the bytes, and receives the result of the transfer.
+    fn give(&self, stream: &mut Patient<'_>, state: &mut dyn Read) -> io::Result<()> {
+        let &Giver { socket, sign, shared, asker, deadline } = self;
+        let fault = |member, what| shared.request(PeerRequest::Fault { member, what });
+        let sent = transfer::send(stream, state);
+        if let Err(Halt::State(error)) = &sent {
+            fault(sign.me.id, format!("reading the state for member {} failed: {error}", asker.id));
+        }
+        // If the connection is broken, a result that was sent before has already arrived.
+        let deadline = if sent.is_ok() { deadline } else { Instant::now() + STEP_TIME };
+        if let Some(what) = transfer::last_words(socket, deadline, &|| self.is_present()) {
+            fault(MemberId(asker.id), format!("it could not take the group's state: {what}"));
+        }
+        match sent {
+            Err(Halt::State(error) | Halt::Link(error)) => Err(error),
+            Ok(()) => Ok(()),
         }
     }
 }

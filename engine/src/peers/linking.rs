@@ -217,17 +217,18 @@ pub(crate) fn own_shortage(error: &io::Error) -> Option<String> {
     }
 }
 
+/// A process, and the view in which its slot was assigned.
+pub(crate) struct Seated {
+    pub(crate) place: Place,
+    pub(crate) since: u64,
+}
+
 /// Asks `other` to link with this process, and makes the link.
-pub(crate) fn link(
-    group_id: u64,
-    (me, since): (&Place, u64),
-    other: &Place,
-    linking: &Linking,
-) -> std::io::Result<Connection> {
-    let request = Request::Link { group_id, from: me.clone(), since, to: other.clone() };
+pub(crate) fn link(group_id: u64, me: &Seated, other: &Place, linking: &Linking) -> io::Result<Connection> {
+    let request = Request::Link { group_id, from: me.place.clone(), since: me.since, to: other.clone() };
     match questions::ask(&other.address, &request, LINK_TIME)? {
         (socket, Reply::Linked {}) => connection(Private::new(socket), other.slot, linking, false),
-        (_, Reply::Refused { reason }) => Err(std::io::Error::other(reason)),
-        (_, reply) => Err(std::io::Error::other(format!("an answer to another question: {reply:?}"))),
+        (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
+        (_, reply) => Err(io::Error::other(format!("an answer to another question: {reply:?}"))),
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::app::{Handler, text_of};
 use crate::error::Error;
-use crate::log::{Iter, Journal, Kind, Log, Record, Release, Snapshot};
+use crate::log::{Iter, Journal, Kind, Log, OwnedRecord, Record, Release, Snapshot};
 use crate::meet::questions::{self, Asker, Reply, Request};
 use crate::membership::Peer;
 use crate::node::HARD_STATE;
@@ -19,6 +19,7 @@ use crate::process::Life;
 use crate::shared::snapshot::Covered;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::{MemberId, Mode, Version};
+use crate::words::{put_words, read_words};
 use socket2::Socket;
 use std::any::Any;
 use std::io::{self, Read};
@@ -32,29 +33,8 @@ const RECORD_BYTES_MAX: u64 = 1 << 28;
 /// Number of records that are handed over at a time.
 const RECORDS_PER_BATCH: usize = 256;
 
-/// A record that owns its bytes.
-pub(crate) struct Owned {
-    version: Version,
-    time_ns: u64,
-    sender: MemberId,
-    mode: Mode,
-    kind: Kind,
-    payload: Vec<u8>,
-}
-
-impl Owned {
-    pub(crate) fn record(&self) -> Record<'_> {
-        let Owned { version, time_ns, sender, mode, kind, ref payload } = *self;
-        Record { version, time_ns, sender, mode, kind, payload }
-    }
-}
-
 fn malformed(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
-}
-
-fn put(out: &mut Vec<u8>, words: &[u64]) {
-    words.iter().for_each(|word| out.extend(word.to_le_bytes()));
 }
 
 /// The content of a transfer, as a stream of bytes.
@@ -80,7 +60,7 @@ impl Sent {
                 oldest: "unknown, and there is no checkpoint".to_owned(),
             })?;
             iter = log.iter(saved.version.next()..);
-            put(&mut buffer, &[1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
+            put_words(&mut buffer, [1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
             checkpoint = Some(saved);
         }
         let in_checkpoint = checkpoint.is_some();
@@ -95,12 +75,12 @@ impl Sent {
                 let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
                 let Version { view, sequence } = version;
                 let (mode, kind, len) = (mode as u64, kind as u64, payload.len() as u64);
-                put(&mut self.buffer, &[2, view, sequence, time_ns, u64::from(sender.0), mode, kind, len]);
+                put_words(&mut self.buffer, [2, view, sequence, time_ns, u64::from(sender.0), mode, kind, len]);
                 self.buffer.extend(payload);
             }
             Some(Err(error)) => return Err(io::Error::other(error)),
             _ => {
-                put(&mut self.buffer, &[0]);
+                put_words(&mut self.buffer, [0]);
                 self.ended = true;
             }
         }
@@ -185,30 +165,17 @@ impl Read for Given<'_> {
     }
 }
 
-fn word(from: &mut impl Read) -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    from.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn words<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
-    let mut all = [0; N];
-    for each in &mut all {
-        *each = word(from)?;
-    }
-    Ok(all)
-}
-
 /// Reads one record; `None` at the end. A checkpoint before the record goes to `checkpoint`.
 fn receive(
     from: &mut impl Read,
     checkpoint: &mut dyn FnMut(Version, u64, &mut dyn Read) -> io::Result<()>,
-) -> io::Result<Option<Owned>> {
+) -> io::Result<Option<OwnedRecord>> {
     loop {
-        match word(from)? {
+        let [what] = read_words(from)?;
+        match what {
             0 => return Ok(None),
             1 => {
-                let [view, sequence, time_ns, len] = words(from)?;
+                let [view, sequence, time_ns, len] = read_words(from)?;
                 let mut bytes = from.take(len);
                 checkpoint(Version { view, sequence }, time_ns, &mut bytes)?;
                 if bytes.limit() > 0 {
@@ -216,7 +183,7 @@ fn receive(
                 }
             }
             2 => {
-                let [view, sequence, time_ns, sender, mode, kind, len] = words(from)?;
+                let [view, sequence, time_ns, sender, mode, kind, len] = read_words(from)?;
                 let mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
                 let mode = mode.ok_or_else(|| malformed("a record of no known mode"))?;
                 let kind = u8::try_from(kind).ok().and_then(Kind::from_bits);
@@ -227,7 +194,8 @@ fn receive(
                 let mut payload = vec![0; len as usize];
                 from.read_exact(&mut payload)?;
                 let sender = MemberId(u32::try_from(sender).map_err(|_| malformed("a sender that is no member"))?);
-                return Ok(Some(Owned { version: Version { view, sequence }, time_ns, sender, mode, kind, payload }));
+                let (version, payload) = (Version { view, sequence }, payload.into());
+                return Ok(Some(OwnedRecord { version, time_ns, sender, mode, kind, payload }));
             }
             other => return Err(malformed(format!("neither a record nor the end: {other:#x}"))),
         }
@@ -267,7 +235,7 @@ fn is_given(stream: &mut Patient<'_>) -> Result<(), Trouble> {
 
 /// A transfer of records to a process that is being restarted.
 pub(crate) struct Fetch {
-    pub(crate) batches: Receiver<io::Result<Vec<Owned>>>,
+    pub(crate) batches: Receiver<io::Result<Vec<OwnedRecord>>>,
     pub(crate) from: Peer,
     gate: Gate,
     life: Life,
@@ -306,7 +274,7 @@ fn pour(
     source: &Source,
     gate: &Gate,
     wanted: Wanted,
-    into: &SyncSender<io::Result<Vec<Owned>>>,
+    into: &SyncSender<io::Result<Vec<OwnedRecord>>>,
     wake: &impl Fn(),
 ) -> Result<(), Trouble> {
     let socket = ask(source, gate, wanted)?;
@@ -449,8 +417,7 @@ fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Opti
         });
         transfer::say_last_words(&socket, &taken, &|| gate.wants(source.peer));
     }
-    let (covered, after) = restored?;
-    catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, (view, after), &covered)))
-        .map_err(panicked)??;
-    Ok(covered)
+    let restored = restored?;
+    catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, view, &restored))).map_err(panicked)??;
+    Ok(restored.covered)
 }

@@ -221,15 +221,22 @@ impl Dial {
     }
 }
 
+/// The fields of a [`Request::Relink`].
+pub(crate) struct Relink {
+    pub(crate) group_id: u64,
+    pub(crate) view: u64,
+    pub(crate) from: Place,
+    pub(crate) to: Place,
+}
+
 /// Handles the request of a member to make its link with this one again. Runs in a visitor's thread.
 pub(crate) fn answer(
     mut socket: Private<Socket>,
     sign: &acceptor::LocalIdentity,
     shared: &Shared,
-    asked: (u64, u64),
-    places: (&Place, &Place),
+    request: &Relink,
 ) -> io::Result<()> {
-    let ((group_id, view), (from, to)) = (asked, places);
+    let &Relink { group_id, view, ref from, ref to } = request;
     if group_id != sign.group_id || to.peer() != sign.me || !is_other(from.slot, sign.me.slot) {
         let reason = format!("this is member {} of another life or group", sign.me.id);
         return questions::answer(&mut socket, &Reply::Refused { reason });

@@ -9,17 +9,20 @@ use crate::shared::snapshot::Covered;
 use crate::types::{SubgroupId, Version};
 use std::ops::Bound;
 
+/// The part of a log that the application has after [`restore`].
+pub(super) struct Restored {
+    pub(super) covered: Covered,
+    /// The records in this range follow.
+    after: Bound<Version>,
+}
+
 /// Passes the checkpoint to the application, if there is one.
 ///
 /// A checkpoint that another member took during the transfer may cover more than the views before `view`.
-pub(super) fn restore(
-    handler: &mut dyn Handler,
-    gate: &Gate,
-    log: &Log,
-    view: u64,
-) -> Result<(Covered, Bound<Version>), Error> {
+pub(super) fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64) -> Result<Restored, Error> {
     let Some(mut checkpoint) = log.load_snapshot()? else {
-        return Ok((Covered { view, below: 0, ahead: Vec::new() }, Bound::Unbounded));
+        let covered = Covered { view, below: 0, ahead: Vec::new() };
+        return Ok(Restored { covered, after: Bound::Unbounded });
     };
     let version = checkpoint.version;
     let covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence);
@@ -30,7 +33,7 @@ pub(super) fn restore(
         Error::StateTransfer(what)
     };
     gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;
-    Ok((covered, Bound::Excluded(version)))
+    Ok(Restored { covered, after: Bound::Excluded(version) })
 }
 
 /// Delivers the messages of the views before `view` that the checkpoint does not cover.
@@ -38,10 +41,11 @@ pub(super) fn replay(
     handler: &mut dyn Handler,
     gate: &Gate,
     log: &Log,
-    (view, after): (u64, Bound<Version>),
-    covered: &Covered,
+    view: u64,
+    restored: &Restored,
 ) -> Result<(), Error> {
-    for entry in log.iter((after, Bound::Unbounded)) {
+    let Restored { covered, after } = restored;
+    for entry in log.iter((*after, Bound::Unbounded)) {
         let entry = entry?;
         let Record { version, time_ns, sender, mode, kind, payload } = entry.record();
         if version.view >= view {

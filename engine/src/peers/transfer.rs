@@ -263,7 +263,7 @@ fn take_from(
         other => return Err(malformed(format!("an answer to another question: {other:?}")).into()),
     };
     let mut chunks = Chunks::new(stream);
-    let taken = restore(handler, gate, &mut chunks, (view, below)).map_err(|trouble| match trouble {
+    let taken = restore(handler, gate, &mut chunks, view, below).map_err(|trouble| match trouble {
         Trouble::Own(Error::StateTransfer(what)) => {
             Trouble::Own(Error::StateTransfer(format!("{what} (from {source})")))
         }
@@ -277,7 +277,8 @@ fn restore(
     handler: &mut dyn Handler,
     gate: &Gate,
     chunks: &mut Chunks<Patient<'_>>,
-    (view, below): (u64, u64),
+    view: u64,
+    below: u64,
 ) -> Result<Covered, Trouble> {
     let trouble = |chunks: &Chunks<_>, error: io::Error| chunks.trouble().unwrap_or_else(|| error.into());
     let covered = Covered::read(chunks, view, below).map_err(|error| trouble(chunks, error))?;

@@ -1,7 +1,7 @@
 //! The application's state in transit to a joiner or a checkpoint, and the messages that it covers.
 
-use crate::multicast::words;
 use crate::node::Node;
+use crate::words::{read_words, words};
 use std::io::{self, Read};
 
 /// The messages that an application has received.
@@ -42,10 +42,7 @@ impl Covered {
 
     /// Reads a [`Covered::head`] and combines it with `view` and `below`.
     pub(crate) fn read(from: &mut dyn Read, view: u64, below: u64) -> io::Result<Covered> {
-        let mut word = || {
-            let mut bytes = [0; 8];
-            from.read_exact(&mut bytes).map(|()| u64::from_le_bytes(bytes))
-        };
+        let mut word = || read_words(from).map(|[word]| word);
         let count = word()?;
         let ahead = (0..count).map(|_| word()).collect::<io::Result<Vec<u64>>>()?;
         match ahead.is_sorted() {

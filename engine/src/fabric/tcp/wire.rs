@@ -1,4 +1,4 @@
-//! The 16-byte header of every message: `{kind u8, owner u8, table u16, len u32, offset u64}`, little endian.
+//! The 16-byte header of every message.
 //!
 //! | kind | `owner` | meaning | followed by |
 //! |---|---|---|---|
@@ -8,8 +8,21 @@
 
 use crate::fabric::{Slot, TableId, TableSpec};
 use std::ops::Range;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
-pub(super) const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = size_of::<Raw>();
+
+/// A header on the wire.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Raw {
+    kind: u8,
+    owner: u8,
+    table: U16,
+    len: U32,
+    offset: U64,
+}
 
 const KIND_WRITE: u8 = 1;
 const KIND_REQUEST: u8 = 2;
@@ -66,21 +79,14 @@ pub(super) fn answer(place: &Place) -> [u8; HEADER_LEN] {
 }
 
 fn encode(kind: u8, owner: Slot, table: TableId, range: &Range<usize>) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[0] = kind;
-    header[1] = owner as u8;
-    header[2..4].copy_from_slice(&table.0.to_le_bytes());
-    header[4..8].copy_from_slice(&(range.len() as u32).to_le_bytes());
-    header[8..].copy_from_slice(&(range.start as u64).to_le_bytes());
-    header
+    let (len, offset) = ((range.len() as u32).into(), (range.start as u64).into());
+    transmute!(Raw { kind, owner: owner as u8, table: table.0.into(), len, offset })
 }
 
 /// Decodes a peer's header; the error describes its violation of the protocol.
 pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<Header, String> {
-    let [kind, owner, t0, t1, l0, l1, l2, l3, offset @ ..] = *header;
-    let id = u16::from_le_bytes([t0, t1]);
-    let len = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
-    let offset = u64::from_le_bytes(offset);
+    let Raw { kind, owner, table, len, offset } = transmute!(*header);
+    let (id, len, offset) = (table.get(), u64::from(len.get()), offset.get());
     let name = match kind {
         KIND_WRITE => "a write",
         KIND_REQUEST => "a request",

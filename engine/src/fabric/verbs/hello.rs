@@ -8,6 +8,7 @@
 use super::super::{SLOTS, Slot, TableSpec};
 use super::region::Target;
 use super::sys::Remote;
+use crate::words::{words, words_of};
 
 /// "galernv" and the version of this message.
 const MAGIC: u64 = u64::from_be_bytes(*b"galernv\x01");
@@ -80,13 +81,13 @@ impl Hello {
 
     /// The bytes of the message.
     pub(super) fn encode(&self, specs: &[TableSpec]) -> Vec<u8> {
-        self.words(specs).iter().flat_map(|word| word.to_le_bytes()).collect()
+        words(self.words(specs))
     }
 
     /// Decodes the message from the process in slot `peer` to the one in slot `me`; both have tables of these shapes.
     /// The error describes the first fault.
     pub(super) fn decode(bytes: &[u8], peer: Slot, me: Slot, specs: &[TableSpec]) -> Result<Hello, String> {
-        let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
+        let words = words_of(bytes);
         let Some((head, tables)) = words.split_at_checked(HEAD_WORDS) else {
             return Err(format!("its set-up has {} bytes, not {}", bytes.len(), Hello::len(specs.len())));
         };
@@ -129,10 +130,6 @@ impl Hello {
         let (global, again) = (path[2] == 1, head[14] == 1);
         Ok(Hello { from: peer, to: me, remote, mtu, global, reads_served, again, line, directory, rows })
     }
-}
-
-fn word(chunk: &[u8]) -> u64 {
-    chunk.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
 fn number(what: &str, value: u64, bits: u32) -> Result<u32, String> {

@@ -22,8 +22,9 @@ pub(super) struct Port {
     pub(super) domain: Arc<ProtectionDomain>,
     /// Reduced to the limits of the device.
     settings: Verbs,
-    /// Concurrent read requests of a queue pair: the most that it serves, and the most that it issues.
-    reads: (u8, u8),
+    /// The most concurrent read requests that a queue pair serves, and the most that it issues.
+    reads_served: u8,
+    reads_issued: u8,
 }
 
 impl Port {
@@ -31,7 +32,8 @@ impl Port {
     pub(super) fn open(settings: &Verbs, address: Option<IpAddr>) -> Result<Port, Error> {
         let unavailable = Error::Rdma;
         let (choice, limits) = choose(settings, address)?;
-        let reads = limits.map_or((1, 1), |limits| (few(limits.max_qp_rd_atom), few(limits.max_qp_init_rd_atom)));
+        let reads_served = limits.map_or(1, |limits| few(limits.max_qp_rd_atom));
+        let reads_issued = limits.map_or(1, |limits| few(limits.max_qp_init_rd_atom));
         let mut settings = settings.clone();
         if let Some(limits) = limits {
             settings.send_queue_depth = settings.send_queue_depth.min(limits.max_qp_wr);
@@ -43,12 +45,12 @@ impl Port {
         let context = Context::open(&list, library, &choice.device).map_err(failed)?;
         let context = context.ok_or_else(|| unavailable(format!("the device {} has gone", choice.device)))?;
         let domain = ProtectionDomain::new(&context).map_err(failed)?;
-        Ok(Port { choice, context, domain, settings, reads })
+        Ok(Port { choice, context, domain, settings, reads_served, reads_issued })
     }
 
     /// The number of read requests of one peer that a queue pair serves at a time.
     pub(super) fn reads_served(&self) -> u8 {
-        self.reads.0
+        self.reads_served
     }
 
     /// An `IBV_MTU_*` value: that of the port, or a smaller one of the configuration.
@@ -94,8 +96,8 @@ impl Port {
             // 7 means for ever: the failure detector decides how long a process may stand still.
             rnr_retry: 7,
             min_rnr_timer: settings.min_rnr_timer,
-            reads: self.reads.1.min(reads_served),
-            reads_served: self.reads.0,
+            reads: self.reads_issued.min(reads_served),
+            reads_served: self.reads_served,
         }
     }
 }

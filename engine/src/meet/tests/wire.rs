@@ -6,10 +6,15 @@ fn text() -> impl Strategy<Value = String> {
     "\\PC{0,40}"
 }
 
+/// A number that TOML can express.
+fn number() -> impl Strategy<Value = u64> {
+    0..=i64::MAX as u64
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let pairs = proptest::collection::vec((text(), text()), 0..8);
     prop_oneof![
-        (text(), any::<(u64, u32, u64)>(), pairs, proptest::collection::vec(text(), 0..3)).prop_map(
+        (text(), (number(), any::<u32>(), number()), pairs, proptest::collection::vec(text(), 0..3)).prop_map(
             |(group, (view, id, incarnation), agreed, former)| {
                 Message::Hello(Hello { group, view, member: MemberId(id), incarnation, agreed, former })
             }
