@@ -3,6 +3,7 @@
 mod behaviour;
 mod crashes;
 mod faults;
+mod fuzz;
 mod lookups;
 mod mutations;
 mod store;
