@@ -390,7 +390,7 @@ mod tests {
     }
 
     /// Corrects the checksums of all chunks that are there in full.
-    fn repair(wire: &mut Vec<u8>) {
+    fn repair(wire: &mut [u8]) {
         let (mut at, mut lengths) = (0, 0);
         while let Some(head) = wire.get(at..at + 8) {
             let length = [head[0], head[1], head[2], head[3]];

@@ -30,7 +30,7 @@ pub(crate) struct Parser<'p> {
     /// Valid inputs.
     pub(crate) seeds: Vec<Vec<u8>>,
     /// Corrects the checksums of an input.
-    pub(crate) repair: &'p dyn Fn(&mut Vec<u8>),
+    pub(crate) repair: &'p dyn Fn(&mut [u8]),
     /// The most memory that one input may take at a time, in bytes: `.0` for each byte of the input, and `.1` beside.
     ///
     /// It includes the memory of the test itself, which encodes the value again.
@@ -38,7 +38,7 @@ pub(crate) struct Parser<'p> {
 }
 
 /// For formats without checksums.
-pub(crate) fn as_it_is(_: &mut Vec<u8>) {}
+pub(crate) fn as_it_is(_: &mut [u8]) {}
 
 /// Gives `parse` the seeds, then changed ones. `parse` returns whether it has accepted the input.
 pub(crate) fn run(parser: &Parser<'_>, parse: impl Fn(&[u8]) -> bool) {

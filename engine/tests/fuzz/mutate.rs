@@ -51,7 +51,7 @@ const TEXTS: [&str; 24] = [
 ];
 
 /// An input: noise, or a seed with a few changes.
-pub(super) fn input(rng: &mut Rng, seeds: &[Vec<u8>], repair: &dyn Fn(&mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn input(rng: &mut Rng, seeds: &[Vec<u8>], repair: &dyn Fn(&mut [u8])) -> Vec<u8> {
     if rng.chance(1, 16) {
         let len = rng.below(300);
         return noise(rng, len);

@@ -52,7 +52,7 @@ fn replies() -> Vec<Reply> {
 }
 
 /// Corrects the length in the preamble.
-fn repair(bytes: &mut Vec<u8>) {
+fn repair(bytes: &mut [u8]) {
     if let Some(body) = bytes.len().checked_sub(17) {
         bytes[13..17].copy_from_slice(&(body as u32).to_le_bytes());
     }

@@ -54,7 +54,7 @@ fn encoded(n: u64, len: usize) -> Vec<u8> {
 #[test]
 fn fuzz_log_records() {
     let seeds = [(0, 0), (9, 1), (10, 300)].map(|(n, len)| encoded(n, len)).to_vec();
-    let repair = |bytes: &mut Vec<u8>| {
+    let repair = |bytes: &mut [u8]| {
         if bytes.len() >= codec::HEAD_BYTES {
             let (previous, synced) = (u32_at(bytes, 12), u64_at(bytes, 48));
             codec::finish(bytes, 8192, seed(), previous, synced);
@@ -83,13 +83,19 @@ fn fuzz_segment_headers() {
         Header { identity: OURS, number, segment_bytes: SMALL, before, low: number / 2 }.encode()
     };
     let seeds = vec![header(3, Some(stamp)), header(3, None)];
-    let repair = |page: &mut Vec<u8>| {
-        page.resize(PAGE_BYTES as usize, 0);
-        repair_head(page, PAGE_BYTES as usize, 0);
-    };
-    run(&Parser { name: "segment headers", seeds, repair: &repair, heap_max: (3, 12 << 10) }, |bytes| {
+    let padded = |bytes: &[u8]| {
         let mut page = bytes.to_vec();
         page.resize(PAGE_BYTES as usize, 0);
+        page
+    };
+    let repair = |bytes: &mut [u8]| {
+        let page = padded(bytes);
+        if bytes.len() > 8 {
+            store(bytes, 4, crc32c::crc32c(&page[8..]));
+        }
+    };
+    run(&Parser { name: "segment headers", seeds, repair: &repair, heap_max: (3, 12 << 10) }, |bytes| {
+        let page = padded(bytes);
         let Ok(header) = Header::decode("a segment", 3, &page) else { return false };
         assert_eq!(Header::decode("a segment", 3, &header.encode()).unwrap(), header);
         assert!(header.start().position >= PAGE_BYTES);
@@ -118,7 +124,7 @@ fn fuzz_file_names() {
 #[test]
 fn fuzz_blobs() {
     let seeds = [&b""[..], b"what the application knows"].map(|bytes| blobs::encode(OURS, "a.blob", bytes)).to_vec();
-    let repair = |bytes: &mut Vec<u8>| {
+    let repair = |bytes: &mut [u8]| {
         let end = bytes.len();
         repair_head(bytes, end, crc32c::crc32c(b"a.blob"));
     };
@@ -146,7 +152,7 @@ fn checkpoint(state: &[u8]) -> Vec<u8> {
 #[test]
 fn fuzz_checkpoints() {
     let seeds = [&b""[..], b"what the application knows"].map(checkpoint).to_vec();
-    let repair = |bytes: &mut Vec<u8>| {
+    let repair = |bytes: &mut [u8]| {
         const HEAD_BYTES: usize = 96;
         if bytes.len() >= HEAD_BYTES {
             let len = usize::try_from(u64_at(bytes, 72)).unwrap_or(usize::MAX).min(bytes.len() - HEAD_BYTES);
@@ -188,7 +194,7 @@ fn fuzz_index() {
         disk.bytes(&index_name(number)).unwrap()
     };
     let salt = index::salt(number, seed(), end);
-    let repair = |bytes: &mut Vec<u8>| {
+    let repair = |bytes: &mut [u8]| {
         repair_head(bytes, 64, salt);
         for entry in bytes.get_mut(64..).unwrap_or_default().chunks_exact_mut(40) {
             let checksum = crc32c::crc32c_append(salt, &entry[..36]);
@@ -257,7 +263,7 @@ fn records(marks: &[u8], segment: Vec<u8>) -> Result<Vec<(Version, Vec<u8>)>, Er
 
 #[test]
 fn fuzz_segments() {
-    let repair = |bytes: &mut Vec<u8>| {
+    let repair = |bytes: &mut [u8]| {
         let page = PAGE_BYTES as usize;
         repair_head(bytes, page, 0);
         repair_records(bytes, page, 0, 0);

@@ -30,7 +30,7 @@ fn messages() -> Vec<Message> {
 }
 
 /// Corrects the magic, the version and the length.
-fn repair(bytes: &mut Vec<u8>) {
+fn repair(bytes: &mut [u8]) {
     if let Some(body) = bytes.len().checked_sub(PREAMBLE_LEN) {
         bytes[..12].copy_from_slice(&[&MAGIC[..], &VERSION.to_le_bytes()].concat());
         bytes[13..PREAMBLE_LEN].copy_from_slice(&(body as u32).to_le_bytes());
