@@ -261,8 +261,8 @@ impl Config {
 
     /// The most bytes of a message that fit a ring. With a log, 8 bytes go to the time before each message.
     fn frame_max(&self) -> usize {
-        let frame = (self.ring_bytes / 2 - 8).min(FRAME_PAYLOAD_MAX);
-        if self.log.is_some() { frame - 8 } else { frame }
+        let frame = (self.ring_bytes / 2).saturating_sub(8).min(FRAME_PAYLOAD_MAX);
+        if self.log.is_some() { frame.saturating_sub(8) } else { frame }
     }
 
     /// The same configuration with a log.

@@ -66,5 +66,8 @@ pub use shared::wait::Wait;
 pub use types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until, Version};
 
 #[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
+#[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;

@@ -28,6 +28,7 @@ fn leave_together() -> Vec<String> {
 
 #[test]
 fn all_leaves_are_in_order() {
-    let errors: Vec<_> = (0..300).flat_map(|_| leave_together()).collect();
+    let rounds = if std::env::var_os("GALERNA_LONG").is_some() { 300 } else { 30 };
+    let errors: Vec<_> = (0..rounds).flat_map(|_| leave_together()).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 }

@@ -1,6 +1,7 @@
 //! Checks of the source tree that the compiler does not make.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Longest source file, in lines; tests may be longer.
@@ -120,4 +121,76 @@ fn no_unfinished_business() {
             }
         }
     });
+}
+
+/// Whether `allowed` permits a licence expression. `OR` needs one of its sides, `AND` needs both.
+fn permits(expression: &str, allowed: &[&str]) -> bool {
+    // Without parentheses, AND binds closer than OR. The one group in use stands at the beginning of an AND.
+    if let Some((group, rest)) = expression.strip_prefix('(').and_then(|rest| rest.split_once(") AND ")) {
+        return permits(group, allowed) && permits(rest, allowed);
+    }
+    let expression = expression.replace('/', " OR ");
+    expression.split(" OR ").any(|all| all.split(" AND ").all(|licence| allowed.contains(&licence)))
+}
+
+#[test]
+fn licences_are_read() {
+    let permits = |expression| permits(expression, &["MIT", "Unicode-3.0"]);
+    assert!(permits("MIT") && permits("GPL-3.0 OR MIT") && permits("Unlicense/MIT"));
+    assert!(permits("(MIT OR Apache-2.0) AND Unicode-3.0") && permits("MIT AND Unicode-3.0"));
+    assert!(!permits("GPL-3.0") && !permits("MIT AND GPL-3.0") && !permits("(MIT OR GPL-3.0) AND GPL-3.0"));
+    assert!(!permits("MIT WITH exception") && !permits("") && !permits("((MIT))"));
+}
+
+/// The packages of the workspace and all their dependencies, as cargo describes them.
+fn packages() -> Vec<serde_json::Value> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--offline", "--format-version=1", "--filter-platform", &target]);
+    let output = cargo.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let used = |package: &&serde_json::Value| nodes.iter().any(|node| node["id"] == package["id"]);
+    let packages: Vec<_> = metadata["packages"].as_array().unwrap().iter().filter(used).cloned().collect();
+    assert!(packages.len() > 50, "cargo names no dependencies");
+    packages
+}
+
+/// `deny.toml` says which licences, double versions and sources a dependency may have.
+#[test]
+fn dependencies_keep_the_policy() {
+    let policy: toml::Value = toml::from_str(&std::fs::read_to_string(root().join("deny.toml")).unwrap()).unwrap();
+    let list = |table: &str, key: &str| policy[table][key].as_array().unwrap();
+    let (general, exceptions, skipped) =
+        (list("licenses", "allow"), list("licenses", "exceptions"), list("bans", "skip"));
+    let (mut versions, mut registries) = (BTreeMap::<_, Vec<_>>::new(), BTreeSet::new());
+    let mut complaints = Vec::new();
+    for package in &packages() {
+        let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+        let (name, version) = (text("name"), text("version"));
+        let exception = exceptions.iter().find(|exception| exception["crate"].as_str() == Some(&name));
+        let own = exception.map_or(&[][..], |exception| exception["allow"].as_array().unwrap());
+        let allowed: Vec<_> = general.iter().chain(own).filter_map(toml::Value::as_str).collect();
+        if !permits(&text("license"), &allowed) {
+            complaints.push(format!("{name} {version} has the licence `{}`", text("license")));
+        }
+        // A package of this repository has no source.
+        let source = text("source");
+        if source.starts_with("registry+") {
+            registries.insert(source);
+        } else if !source.is_empty() || !Path::new(&text("manifest_path")).starts_with(root()) {
+            complaints.push(format!("{name} {version} comes from `{source}`, which is no registry"));
+        }
+        let skips = |one: &toml::Value| {
+            one["crate"].as_str().is_some_and(|one| format!("{name}@{version}.").starts_with(&format!("{one}.")))
+        };
+        if !skipped.iter().any(skips) {
+            versions.entry(name).or_default().push(version);
+        }
+    }
+    let twice = versions.iter().filter(|(_, all)| all.len() > 1);
+    complaints.extend(twice.map(|(name, all)| format!("{name} has the versions {all:?}")));
+    assert!(registries.len() <= 1, "more than one registry: {registries:?}");
+    assert!(complaints.is_empty(), "see deny.toml: {complaints:#?}");
 }

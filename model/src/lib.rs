@@ -55,7 +55,7 @@
 //! | test | 1 | 1 | any | 299,508 | 2.4 million |
 //! | test: torn, joint | 1 | 1 | any | 1,001,178 | 31 million |
 //! | test: asks | 1 | 1 | any | 2,887,874 | 25 million |
-//! | test | 2 | 1 | any | 7,198,873 | 79 million |
+//! | test, with `GALERNA_LONG` | 2 | 1 | any | 7,198,873 | 79 million |
 //! | test: ballots | 0 | 0 | 2, 1, 1 | 342,339 | 3.6 million |
 //! | test: ballots, torn, joint | 0 | 0 | 1 | 460,828 | 21 million |
 //! | by hand | 2 | 2 | any | 7,828,895 | 91 million |

@@ -45,7 +45,10 @@ fn the_epoch_ends_well() {
     holds("one of each", one, &[NEW_LEADER, CONTEST]);
     holds("torn, joint", Config { torn: true, joint: true, ..one }, &[NEW_LEADER, CONTEST]);
     holds("asked", Config { asks: true, ..one }, &[SAME, NEW_LEADER, ADOPTION, CONTEST]);
-    holds("two suspicions", Config { suspicions: 2, ..one }, &[NEW_LEADER, ADOPTION, CONTEST]);
+    // Half of all steps.
+    if std::env::var_os("GALERNA_LONG").is_some() {
+        holds("two suspicions", Config { suspicions: 2, ..one }, &[NEW_LEADER, ADOPTION, CONTEST]);
+    }
 }
 
 #[test]
@@ -54,8 +57,8 @@ fn the_ballots_agree() {
     holds("torn ballots", Config { torn: true, joint: true, ..Config::SYNOD }, &[NEW_LEADER, ADOPTION, CONTEST]);
 }
 
-/// Explores until the named property breaks. The tests above explore bounds at least as wide without the mistake, so
-/// what is found is the mistake and not the model.
+/// Explores until the named property breaks. The tests above, with `GALERNA_LONG`, explore bounds at least as wide
+/// without the mistake, so what is found is the mistake and not the model.
 fn breaks(bug: Bug, bounds: Config, broken: &str) {
     let start = Instant::now();
     let wanted = HasDiscoveries::AnyOf([broken].iter().filter_map(|name| property(name)).collect());

@@ -90,7 +90,7 @@ pub(super) enum Index {
 /// An entry's checksum is wrong.
 pub(super) struct Damaged;
 
-fn salt(number: u64, seed: u32, end: u32) -> u32 {
+pub(super) fn salt(number: u64, seed: u32, end: u32) -> u32 {
     let start = crc32c::crc32c(&number.to_le_bytes());
     crc32c::crc32c_append(start, &[seed.to_le_bytes(), end.to_le_bytes()].concat())
 }
@@ -131,6 +131,7 @@ impl Index {
     /// Opens the index file. `None` if it is missing or damaged.
     pub(super) fn open(disk: &dyn Disk, number: u64, seed: u32, end: u32) -> Option<Index> {
         let source = Arc::new(Source::open(disk, &index_name(number)).ok()?);
+        let len = source.len().ok()?;
         let salt = salt(number, seed, end);
         let bytes = source.view(0, HEAD_BYTES).ok()?;
         let head = Head::ref_from_bytes(&bytes).ok()?;
@@ -138,6 +139,9 @@ impl Index {
             return None;
         }
         let count = usize::try_from(head.count.get()).ok()?;
+        if count.checked_mul(ENTRY_BYTES)?.checked_add(HEAD_BYTES)? as u64 != len {
+            return None;
+        }
         Some(Index::File { source, count, salt })
     }
 

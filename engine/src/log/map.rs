@@ -16,6 +16,11 @@ impl Map {
         MmapOptions::new().map_raw_read_only(file).map(Map)
     }
 
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     /// The bytes from `offset`; `None` if the mapping does not reach that far.
     ///
     /// Only for bytes below the durable end of a log that this process has locked.

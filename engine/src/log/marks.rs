@@ -133,7 +133,7 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::fuzz::{Parser, as_it_is, run};
 
     fn marks() -> Marks {
         let snapshot = Some(Version { view: 3, sequence: 99 });
@@ -155,14 +155,18 @@ mod tests {
         assert_eq!([end(8191), end(8192), end(8192 + 4096)], [Some((0, 8191)), Some((0, 8192)), Some((1, 4096))]);
     }
 
-    proptest! {
-        #[test]
-        fn garbage_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200), at: usize, byte: u8) {
-            let _ = Marks::decode(&bytes);
-            let mut bytes = marks().encode();
-            let at = at % bytes.len();
-            bytes[at] = byte;
-            let _ = Marks::decode(&bytes);
-        }
+    #[test]
+    fn fuzz_marks() {
+        let seeds = vec![marks().encode(), Marks::default().encode()];
+        // A name of one byte takes a node of a tree and an allocation.
+        let parser = Parser { name: "marks", seeds, repair: &as_it_is, heap_max: (100, 4 << 10) };
+        run(&parser, |bytes| {
+            let Some(marks) = Marks::decode(bytes) else { return false };
+            assert_eq!(Marks::decode(&marks.encode()).as_ref(), Some(&marks));
+            if let Some((number, offset)) = marks.end(8192) {
+                assert_eq!(marks.cut, Some(number * 8192 + offset));
+            }
+            true
+        });
     }
 }

@@ -30,6 +30,14 @@ impl Source {
         matches!(self, Source::Mapped(_))
     }
 
+    /// The length of the file in bytes.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        match self {
+            Source::Mapped(map) => Ok(map.len()),
+            Source::File(file) => file.len(),
+        }
+    }
+
     /// The bytes from `offset`. Fails with `UnexpectedEof` if the file is shorter.
     ///
     /// Only for bytes below the durable end.

@@ -263,11 +263,9 @@ pub(crate) fn resolve(address: &str) -> io::Result<()> {
 
 /// Decodes the answer that begins with `heard`, or returns the number of further bytes known to follow.
 pub(crate) fn answer_of(heard: &[u8]) -> io::Result<Result<Reply, usize>> {
-    let Some((first, body)) = heard.split_at_checked(PREAMBLE_LEN) else { return Ok(Err(PREAMBLE_LEN - heard.len())) };
+    let Some((first, rest)) = heard.split_at_checked(PREAMBLE_LEN) else { return Ok(Err(PREAMBLE_LEN - heard.len())) };
     let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
-    if body.len() < len {
-        return Ok(Err(len - body.len()));
-    }
+    let Some(body) = rest.get(..len) else { return Ok(Err(len - rest.len())) };
     toml::from_str(&String::from_utf8_lossy(body)).map(Ok).map_err(malformed)
 }
 
@@ -369,6 +367,8 @@ mod tests {
                 let missing = answer_of(&bytes[..cut]).unwrap().unwrap_err();
                 assert!((1..=bytes.len() - cut).contains(&missing), "{missing} after {cut} of {} bytes", bytes.len());
             }
+            bytes.extend(b"what follows");
+            assert_eq!(answer_of(&bytes).unwrap(), Ok(reply.clone()));
             let body = toml::to_string(reply).unwrap();
             assert_eq!(toml::from_str::<Reply>(&body).unwrap(), *reply, "{body}");
         }

@@ -2,6 +2,7 @@
 //! hangs.
 
 mod disagreement;
+mod fuzz;
 mod strangers;
 mod wire;
 

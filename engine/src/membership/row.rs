@@ -159,9 +159,10 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
 
 /// Reads the decision of view `view`, if the process in `slot` publishes it.
 pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<ViewDecision>, Malformed> {
+    // `view` may come from the row itself.
+    let Some(last) = view.checked_add(2) else { return Err(Malformed("a decision of a view that cannot be")) };
     // The slot is reused for the decision of view `view + 2`. The owner has installed that view by then.
-    let shows =
-        || (view + 1..=view + 2).contains(&table.load(slot, DECIDED)) && table.load(slot, INSTALLED) <= view + 2;
+    let shows = || (view + 1..=last).contains(&table.load(slot, DECIDED)) && table.load(slot, INSTALLED) <= last;
     if !shows() {
         return Ok(None);
     }
@@ -256,4 +257,85 @@ pub(super) fn end_words(ends: &[End]) -> Vec<u64> {
 /// Encodes a ballot and its value as words of a record.
 pub(super) fn ballot_words(ballot: Ballot, value: &ViewDecision) -> Vec<u64> {
     std::iter::once(ballot.0).chain(value.encode()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::{Member, Peer, View};
+    use super::*;
+    use crate::fabric::Row;
+    use crate::fuzz::{Parser, as_it_is, run};
+    use crate::multicast::order::Order;
+    use crate::types::MemberId;
+    use std::sync::Arc;
+
+    const VIEW: u64 = 6;
+
+    fn decision() -> ViewDecision {
+        let peer = |slot| Peer { slot, id: MemberId(slot as u32), incarnation: 9 };
+        let members = [0, 1].map(|slot| Member { peer: peer(slot), voter: true }).to_vec();
+        let view = View { number: VIEW + 1, members, order: Order { senders: 2, base: 70, first: 141 } };
+        let end = End { messages: 70, frames: 40, word: 7 };
+        ViewDecision { view, trims: vec![(peer(0), end), (peer(1), end)], left: 0, time_ns: 5 }
+    }
+
+    /// Words of a row, each as 10 bytes: where it is, in words, and its value.
+    fn encode(words: &[(Column, u64)]) -> Vec<u8> {
+        let pair =
+            |(column, word): &(Column, u64)| [&(column.0 as u16 / 8).to_le_bytes()[..], &word.to_le_bytes()].concat();
+        words.iter().flat_map(pair).collect()
+    }
+
+    fn seeds() -> Vec<Vec<u8>> {
+        let record =
+            |column: Column, words: Vec<u64>| words.into_iter().enumerate().map(move |(n, word)| (column.at(n), word));
+        let value = || ballot_words(Ballot::new(3, 1), &decision());
+        let ends = || end_words(&[End { messages: 70, frames: 40, word: 7 }; 2]);
+        let mut ending = vec![(EPOCH, VIEW + 1), (INSTALLED, VIEW + 1), (WEDGED, VIEW + 1), (PROMISE, 3 << 8 | 1)];
+        ending.extend([(ACCEPTED, 1), (PROPOSED, 2), (FLUSHED, 2)]);
+        ending.extend(record(ACCEPT.at(BALLOT_WORDS), value()).chain(record(PROPOSE, value())));
+        ending.extend(record(FLUSH, ends()).chain(record(WEDGE, ends())));
+        let mut decided = vec![(EPOCH, VIEW + 1), (INSTALLED, VIEW + 1), (DECIDED, VIEW + 1)];
+        decided.extend(record(DECISION.at((VIEW % 2) as usize * VALUE_WORDS), decision().encode()));
+        vec![encode(&ending), encode(&decided)]
+    }
+
+    #[test]
+    fn fuzz_membership_row() {
+        let spec = table_spec();
+        let row = || Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap());
+        let (mut table, peer) = (Table::new(spec, 0, row()), row());
+        table.attach(1, peer.clone());
+        let zeros = vec![0; spec.row_len];
+        // Four records of at most as many words as a decision has, and their decoded values.
+        let heap_max = (1, 12 * 8 * VALUE_WORDS);
+        run(&Parser { name: "membership row", seeds: seeds(), repair: &as_it_is, heap_max }, |bytes| {
+            peer.store_words(0, &zeros);
+            for pair in bytes.as_chunks::<10>().0 {
+                let [a, b, word @ ..] = *pair;
+                peer.store_words(usize::from(u16::from_le_bytes([a, b])) * 8 % spec.row_len, &word);
+            }
+            // As a member of the view reads it, and as a joiner does.
+            let shown = read(&table, 1, VIEW, 2);
+            let found = decided(&table, 1, VIEW);
+            let joins = table.load(1, DECIDED).checked_sub(1).map(|view| decided(&table, 1, view));
+            let valid = shown.is_ok() && found.is_ok() && joins.as_ref().is_none_or(Result::is_ok);
+            let records = shown.ok().flatten().into_iter().flat_map(|shown| [shown.accepted, shown.proposed]).flatten();
+            for value in
+                records.map(|(_, value)| value).chain(found.ok().flatten()).chain(joins.and_then(|found| found.ok()?))
+            {
+                assert_eq!(ViewDecision::decode(&value.encode()).as_ref(), Some(&value));
+            }
+            valid
+        });
+    }
+
+    #[test]
+    fn a_decision_of_the_last_view_that_a_word_can_name_is_malformed() {
+        let spec = table_spec();
+        let row = Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap());
+        row.store_words(DECIDED.0, &u64::MAX.to_le_bytes());
+        let table = Table::new(spec, 1, row);
+        assert!(decided(&table, 1, u64::MAX - 1).is_err());
+    }
 }

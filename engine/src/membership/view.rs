@@ -150,6 +150,10 @@ impl ViewDecision {
         if slots.count_ones() as usize != count {
             return None;
         }
+        // One number before the first is the decision's own.
+        if first == 0 {
+            return None;
+        }
         let order = Order { senders: count, base, first };
         Some(ViewDecision { view: View { number, members, order }, trims, left, time_ns })
     }
@@ -192,6 +196,8 @@ impl ViewDecision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Parser, as_it_is, run};
+    use crate::multicast::{words, words_of};
     use proptest::prelude::*;
 
     fn peer(slot: usize) -> Peer {
@@ -202,7 +208,7 @@ mod tests {
         #[test]
         fn values_survive_and_nothing_else_does(count in 0..=SLOTS, trimmed in 1..=SLOTS, voters: u64, left: u64, cut: usize) {
             let members = (0..count).map(|s| Member { peer: peer(s), voter: voters >> s & 1 == 1 }).collect();
-            let order = Order { senders: count, base: voters, first: left };
+            let order = Order { senders: count, base: voters, first: left.max(1) };
             let view = View { number: 9, members, order };
             let trims = (0..trimmed).map(|s| (peer(s), End { messages: left, frames: voters, word: s as u32 })).collect();
             let value = ViewDecision { view, trims, left, time_ns: voters };
@@ -211,10 +217,39 @@ mod tests {
             prop_assert_eq!(ViewDecision::decode(&words), Some(value));
             prop_assert_eq!(ViewDecision::decode(&words[..cut % words.len()]), None);
         }
+    }
 
-        #[test]
-        fn garbage_is_no_value_or_a_harmless_one(words in prop::collection::vec(any::<u64>(), 0..40)) {
-            let _ = ViewDecision::decode(&words);
-        }
+    #[test]
+    fn fuzz_view_decision() {
+        let value = |members: usize, trims: usize| {
+            let seat = |slot| Member { peer: peer(slot), voter: slot % 2 == 0 };
+            let order = Order { senders: members, base: 70, first: 211 };
+            let view = View { number: 9, members: (0..members).map(seat).collect(), order };
+            let end = End { messages: 70, frames: 40, word: 7 };
+            ViewDecision { view, trims: (0..trims).map(|slot| (peer(slot), end)).collect(), left: 4, time_ns: 1 << 60 }
+        };
+        let encoded = |(members, trims)| words(value(members, trims).encode());
+        let seeds = [(1, 1), (3, 4), (64, 3)].map(encoded).to_vec();
+        // The words, 40 bytes for each member and 48 for each end.
+        let parser = Parser { name: "view decision", seeds, repair: &as_it_is, heap_max: (16, 4 << 10) };
+        run(&parser, |bytes| {
+            let Some(value) = ViewDecision::decode(&words_of(bytes)) else { return false };
+            assert_eq!(ViewDecision::decode(&value.encode()).as_ref(), Some(&value));
+            assert!(value.joined().count() <= value.view.members.len());
+            assert!(value.departed().count() <= value.trims.len() && value.ends().len() == value.trims.len());
+            assert!(value.version() < Version { view: value.view.number, sequence: value.view.order.first });
+            let _ = value.view.is_majority(value.left, true);
+            true
+        });
+    }
+
+    #[test]
+    fn a_decision_needs_a_number_before_the_first_message() {
+        let order = Order { senders: 1, base: 0, first: 1 };
+        let view = View { number: 1, members: vec![Member { peer: peer(0), voter: true }], order };
+        let mut value = ViewDecision { view, trims: Vec::new(), left: 0, time_ns: 0 };
+        assert_eq!(ViewDecision::decode(&value.encode()).map(|value| value.version().sequence), Some(0));
+        value.view.order.first = 0;
+        assert_eq!(ViewDecision::decode(&value.encode()), None);
     }
 }

@@ -191,8 +191,11 @@ fn receive(
                 if len > RECORD_BYTES_MAX {
                     return Err(malformed(format!("a record of {len} bytes")));
                 }
-                let mut payload = vec![0; len as usize];
-                from.read_exact(&mut payload)?;
+                // The length is only announced: the memory grows with the bytes that arrive.
+                let mut payload = Vec::with_capacity(len.min(4096) as usize);
+                if (from.take(len).read_to_end(&mut payload)? as u64) < len {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 let sender = MemberId(u32::try_from(sender).map_err(|_| malformed("a sender that is no member"))?);
                 let (version, payload) = (Version { view, sequence }, payload.into());
                 return Ok(Some(OwnedRecord { version, time_ns, sender, mode, kind, payload }));
@@ -421,3 +424,6 @@ fn tell(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u64, from: Opti
     catch_unwind(AssertUnwindSafe(|| replay::replay(handler, gate, log, view, &restored))).map_err(panicked)??;
     Ok(restored.covered)
 }
+
+#[cfg(test)]
+mod tests;

@@ -325,6 +325,7 @@ pub(crate) fn last_words(socket: &socket2::Socket, deadline: Instant, goes_on: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Parser, run};
 
     fn sent(state: &[u8]) -> Vec<u8> {
         let mut wire = Vec::new();
@@ -387,5 +388,45 @@ mod tests {
         assert!(read(&flipped).unwrap_err().to_string().contains("checksum"));
         let without_first = &wire[CHUNK_BYTES + 8..];
         assert!(read(without_first).unwrap_err().to_string().contains("checksum"));
+    }
+
+    /// Corrects the checksums of all chunks that are there in full.
+    fn repair(wire: &mut [u8]) {
+        let (mut at, mut lengths) = (0, 0);
+        while let Some(head) = wire.get(at..at + 8) {
+            let length = [head[0], head[1], head[2], head[3]];
+            let len = (u32::from_le_bytes(length) & !FAILED) as usize;
+            let Some(bytes) = wire.get(at + 8..at + 8 + len) else { return };
+            let checksum = if u32::from_le_bytes(length) == 0 { lengths } else { crc32c::crc32c(bytes) };
+            lengths = crc32c::crc32c_append(lengths, &length);
+            wire[at + 4..at + 8].copy_from_slice(&checksum.to_le_bytes());
+            at += 8 + len;
+        }
+    }
+
+    #[test]
+    fn fuzz_state_transfer() {
+        let covered = Covered { view: 4, below: 70, ahead: vec![75, 80] };
+        let mut failed = Vec::new();
+        say_why(&mut failed, "the disk is gone").unwrap();
+        let mut pieces = [sent(b"first")[..13].to_vec(), sent(b"second")].concat();
+        repair(&mut pieces);
+        let seeds = vec![sent(&[&covered.head()[..], b"state"].concat()), sent(&[0; 8]), pieces, failed];
+        // A chunk is allocated before its bytes arrive, and another one to send the state again.
+        let heap_max = (12, 2 * CHUNK_BYTES + (4 << 10));
+        run(&Parser { name: "state transfer", seeds, repair: &repair, heap_max }, |wire| {
+            let (mut chunks, mut state) = (Chunks::new(wire), Vec::new());
+            if let Ok(covered) = Covered::read(&mut chunks, 4, 70) {
+                state = covered.head();
+                assert_eq!(Covered::read(&mut &state[..], 4, 70).unwrap(), covered);
+            }
+            if chunks.read_to_end(&mut state).is_err() {
+                return matches!(chunks.trouble(), Some(Trouble::Source(_)));
+            }
+            let mut again = Vec::new();
+            Chunks::new(sent(&state).as_slice()).read_to_end(&mut again).unwrap();
+            assert!(again == state);
+            true
+        });
     }
 }

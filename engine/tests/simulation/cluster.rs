@@ -825,7 +825,8 @@ impl Cluster {
             } else {
                 let number = self.oracle.sent[who].len();
                 let ticket = actor.ring.ticket(claim);
-                self.oracle.sent[who].push(Sent { len, mode, ticket, committed: false });
+                let after = self.oracle.last_of(who);
+                self.oracle.sent[who].push(Sent { len, mode, ticket, after, committed: false });
                 actor.todo.pop();
                 actor.open.push((claim, Some(number)));
             }
@@ -965,7 +966,7 @@ impl Cluster {
                 self.check_counters();
             }
             if self.durability.is_some() && self.is_dark() {
-                assert!(revivals < 8, "the group does not come back: {}", self.describe());
+                assert!(revivals < 8, "the group does not come back (guarantee 9): {}", self.describe());
                 revivals += 1;
                 self.revive();
             }
@@ -983,7 +984,7 @@ impl Cluster {
                 let next = self.actors.iter().filter(|a| !a.ended()).map(|a| a.node.next_pass_ms()).min();
                 self.now_ms = next.unwrap_or(u64::MAX).clamp(self.now_ms + 1, self.now_ms + 1000);
             }
-            assert!(self.now_ms < give_up_ms, "no end: {}", self.describe());
+            assert!(self.now_ms < give_up_ms, "no end (guarantee 9): {}", self.describe());
         }
     }
 
@@ -1032,7 +1033,7 @@ impl Cluster {
                 // The process is a learner, and all members with the state have left.
                 Phase::Stopped(Error::StateTransfer(_)) if !actor.node.is_voter() => {}
                 Phase::Stopped(Error::Io { .. }) if self.report.disk_failures > 0 => {}
-                _ => panic!("{who} ends as {phase:?}{}", self.describe()),
+                _ => panic!("{who} ends as {phase:?}, which no fault explains (guarantee 11){}", self.describe()),
             }
             let fine = actor.dead || actor.doubtful || actor.ended() && !self.plan.careful || actor.runs();
             // If two members accuse each other, either of them may be removed.
@@ -1043,19 +1044,23 @@ impl Cluster {
             let fine = fine || removed || outrun || matches!(phase, Phase::Left);
             let late = matches!(phase, Phase::Stopped(Error::TimedOut { .. }));
             unexcused += usize::from(!fine && !late);
-            assert!(unexcused <= self.excuses, "{who} ends as {phase:?}, without a reason{}", self.describe());
+            assert!(
+                unexcused <= self.excuses,
+                "{who} ends as {phase:?}, without a reason (guarantee 9){}",
+                self.describe()
+            );
         }
         if self.plan.outages {
             // A leaver that cannot reach the other member again may stop as partitioned, since that member has gone on.
             let same = self.actors.iter().all(|a| a.runs() || a.leaves);
-            assert!(same, "an outage has cost a member its place{}", self.describe());
+            assert!(same, "an outage has cost a member its place (guarantee 9){}", self.describe());
         }
         let views: Vec<&View> = running.iter().filter_map(|&who| self.actors[who].node.view()).collect();
-        assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "two groups{}", self.describe());
+        assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "two groups (guarantee 7){}", self.describe());
         let group_ended = self.actors.iter().all(|a| a.dead || a.leaves || !matches!(a.node.phase(), Phase::Running));
         assert!(
             !self.plan.careful || !running.is_empty() || group_ended && self.actors.iter().any(|a| a.leaves),
-            "{}",
+            "nobody runs any more (guarantee 9){}",
             self.describe()
         );
         for &at in &running {
@@ -1063,7 +1068,7 @@ impl Cluster {
                 let whole = running.contains(&sender) || matches!(self.actors[sender].node.phase(), Phase::Left);
                 assert!(
                     !whole || self.oracle.has_all_of(at, sender),
-                    "{at} has not delivered everything of {sender}{}",
+                    "{at} has not delivered everything of {sender} (guarantees 5 and 9){}",
                     self.describe()
                 );
             }
@@ -1104,7 +1109,7 @@ impl Cluster {
             let (closed_ns, since_ns) = (actor.node.closed_ns(), HostClocks::right_ns(since_ms));
             assert!(
                 closed_ns >= since_ns,
-                "the closed time of {who} stands: {closed_ns}, not {since_ns}{}",
+                "the closed time of {who} stands (guarantee 9): {closed_ns}, not {since_ns}{}",
                 self.describe()
             );
         }
@@ -1444,13 +1449,13 @@ impl Cluster {
         let key = |r: &super::media::Written| (r.version, r.time_ns, r.payload.clone());
         for pair in logs.windows(2) {
             let differ = pair[0].iter().zip(&pair[1]).find(|(a, b)| key(a) != key(b));
-            assert!(differ.is_none(), "two logs differ: {differ:?}");
-            assert_eq!(pair[0].len(), pair[1].len(), "one log is longer{}", self.describe());
+            assert!(differ.is_none(), "two logs differ (guarantee 1): {differ:?}");
+            assert_eq!(pair[0].len(), pair[1].len(), "one log is longer (guarantee 1){}", self.describe());
         }
         if let Some(log) = logs.first() {
             for (closed_ns, last) in &self.pasts {
                 let now = log.iter().filter(|r| r.time_ns <= *closed_ns).map(|r| r.version).max();
-                assert_eq!(now, *last, "the past changed: up to {closed_ns} ns");
+                assert_eq!(now, *last, "the past changed (guarantee 10): up to {closed_ns} ns");
             }
         }
     }

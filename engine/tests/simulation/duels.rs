@@ -34,12 +34,12 @@ fn duel(seed: u64) -> usize {
         for (who, known) in decided.iter_mut().enumerate() {
             if let Some(value) = s.node(who).decision() {
                 let first = known.get_or_insert_with(|| value.clone());
-                assert_eq!(*first, value, "{who} changes its mind");
+                assert_eq!(*first, value, "{who} changes its mind (guarantee 7)");
             }
         }
         let mut known = decided.iter().flatten();
         if let Some(first) = known.next() {
-            assert!(known.all(|other| other == first), "two decisions: {decided:#?}");
+            assert!(known.all(|other| other == first), "two decisions (guarantee 7): {decided:#?}");
         }
         if decided.iter().all(Option::is_some) {
             break;

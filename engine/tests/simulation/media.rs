@@ -172,8 +172,11 @@ impl Media {
         let new =
             some.iter().filter_map(|(_, asked)| if let Asked::Append(record) = asked { Some(record) } else { None });
         let all: Vec<&Written> = self.records.iter().chain(new).collect();
-        assert!(cuts || found.len() >= self.records.len(), "what was synced is lost");
-        assert!(cuts || found.iter().zip(all).all(|(a, b)| a == b), "the disk has something else than was written");
+        assert!(cuts || found.len() >= self.records.len(), "what was synced is lost (guarantee 4)");
+        assert!(
+            cuts || found.iter().zip(all).all(|(a, b)| a == b),
+            "the disk has something else than was written (guarantee 4)"
+        );
         self.records = found;
         let was_asked = |name: &str, now: &Option<Vec<u8>>| {
             some.iter().any(|(_, a)| matches!(a, Asked::Save(n, bytes) if *n == name && now.as_ref() == Some(bytes)))
@@ -241,7 +244,12 @@ impl Media {
             }
         }
         let mine = &self.records;
-        assert_eq!(shared, mine.len(), "a removed member's log is no beginning of the group's: {:?}", mine.get(shared));
+        assert_eq!(
+            shared,
+            mine.len(),
+            "a removed member's log is no beginning of the group's (guarantee 1): {:?}",
+            mine.get(shared)
+        );
         self.hard_state = Some(Vec::new());
         let new: Vec<Record<'_>> =
             from.iter().skip(shared).filter(|r| r.version < below).map(Written::record).collect();

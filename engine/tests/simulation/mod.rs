@@ -72,7 +72,7 @@ fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
         println!("seed {seed}: {:?}", run_or_say(seed, logs));
         return None;
     }
-    let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(5000));
+    let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(2000));
     let survey = std::env::var("GALERNA_SURVEY").is_ok();
     if survey {
         std::panic::set_hook(Box::new(|_| {}));
@@ -164,7 +164,7 @@ const DURABILITY: Property = &["was delivered as durable, and is not in its log"
 /// Records are appended to a log in the order of their versions and times.
 const LOG_ORDER: Property = &["a record that does not follow the last one"];
 /// The group ends what it has begun.
-const PROGRESS: Property = &["no end: ", "has not delivered everything of"];
+const PROGRESS: Property = &["no end (", "has not delivered everything of"];
 /// No member is removed or stops without a failure of its own.
 const NO_FALSE_REMOVAL: Property = &[", without a reason", "has cost a member its place"];
 /// The clock of one host does not decide the time of the group.

@@ -1,4 +1,5 @@
-//! The guarantees, checked at each delivery, at each view change and at the end of a run.
+//! The guarantees, checked at each delivery, at each view change and at the end of a run. The failure texts name their
+//! numbers in `docs/guarantees.md`.
 
 use super::media::Written;
 use crate::log::Kind;
@@ -13,6 +14,8 @@ pub(crate) struct Sent {
     pub(crate) len: usize,
     pub(crate) mode: Mode,
     pub(crate) ticket: Ticket,
+    /// The place in the order of the last message, not counting `fifo`, that the sender had delivered before.
+    pub(crate) after: Option<(u64, u64)>,
     pub(crate) committed: bool,
 }
 
@@ -50,6 +53,8 @@ struct Past {
     views: BTreeMap<u64, (BTreeMap<u64, Message>, Vec<Place>)>,
     /// The view that it runs.
     view: Option<u64>,
+    /// The place of its last delivery that is not `fifo`.
+    last: Option<(u64, u64)>,
 }
 
 /// The common deliveries of the processes that went on from a view.
@@ -105,8 +110,20 @@ impl Oracle {
             payload: delivery.payload.to_vec(),
         };
         self.deliveries += 1;
-        assert_eq!(self.pasts[at].view, Some(delivery.view), "process {at}: a delivery of another view than its own");
+        assert_eq!(
+            self.pasts[at].view,
+            Some(delivery.view),
+            "process {at}: a delivery of another view than its own (guarantee 8)"
+        );
+        if early.mode != Mode::Fifo {
+            self.pasts[at].last = Some((early.view, early.sequence));
+        }
         if self.pasts[at].counts.is_some() { self.take(at, early) } else { self.pasts[at].early.push(early) }
+    }
+
+    /// The place in the order of the last message, not counting `fifo`, that process `at` has delivered.
+    pub(crate) fn last_of(&self, at: usize) -> Option<(u64, u64)> {
+        self.pasts[at].last
     }
 
     fn take(&mut self, at: usize, it: Early) {
@@ -117,25 +134,27 @@ impl Oracle {
         let number = counts[sender];
         counts[sender] += 1;
         let what = format!("process {at}, view {view}, sequence {sequence}, message {number} of sender {sender}");
-        let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
-        assert!(sent.committed, "{what}: delivered before it was committed");
-        assert_eq!(payload.len(), sent.len, "{what}: length");
-        assert_eq!(mode, sent.mode, "{what}: mode");
+        let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it (guarantee 5)"));
+        assert!(sent.committed, "{what}: delivered before it was committed (guarantee 5)");
+        assert_eq!(payload.len(), sent.len, "{what}: length (guarantee 5)");
+        assert_eq!(mode, sent.mode, "{what}: mode (guarantee 5)");
         let wrong = payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
-        assert!(wrong.is_none(), "{what}: content differs at byte {}", wrong.unwrap().0);
+        assert!(wrong.is_none(), "{what}: content differs at byte {} (guarantee 5)", wrong.unwrap().0);
+        let caused = sent.after < Some((view, sequence));
+        assert!(caused, "{what}: sent after {:?} was delivered to its sender (guarantee 6)", sent.after);
         let expected = (sender == at).then_some(sent.ticket);
         assert_eq!(ticket, expected, "{what}: ticket");
         let entry = ((sender, number), mode);
         let known = *self.order.entry((view, sequence)).or_insert(entry);
-        assert_eq!(known, entry, "{what}: another member delivered something else there");
+        assert_eq!(known, entry, "{what}: another member delivered something else there (guarantee 1)");
         let (all, ordered) = past.views.entry(view).or_default();
-        assert!(all.insert(sequence, entry.0).is_none(), "{what}: twice");
+        assert!(all.insert(sequence, entry.0).is_none(), "{what}: twice (guarantee 5)");
         if mode == Mode::Fifo {
             self.fifo_overtakes += u64::from(ordered.last().is_none_or(|&(last, _)| last < sequence));
             return;
         }
         if let Some(&(last, _)) = ordered.last() {
-            assert!(last < sequence, "{what}: after {last}");
+            assert!(last < sequence, "{what}: after {last} (guarantee 1)");
         }
         ordered.push((sequence, time_ns));
         if mode >= Mode::Safe {
@@ -150,10 +169,10 @@ impl Oracle {
     pub(crate) fn install(&mut self, at: usize, change: &ViewChange) {
         let number = change.view.number;
         let known = self.changes.entry(number).or_insert_with(|| change.clone());
-        assert_eq!(known, change, "process {at}: two decisions about view {number}");
+        assert_eq!(known, change, "process {at}: two decisions about view {number} (guarantee 7)");
         assert!(
             change.view.members.iter().any(|m| m.peer.incarnation == at as u64 + 1),
-            "process {at} is not in {number}"
+            "process {at} is not in {number} (guarantee 7)"
         );
         let before = self.pasts[at].view.replace(number);
         if number == 0 {
@@ -161,7 +180,7 @@ impl Oracle {
         }
         match before {
             Some(before) => {
-                assert_eq!(before + 1, number, "process {at} skips a view");
+                assert_eq!(before + 1, number, "process {at} skips a view (guarantee 2)");
                 self.end_view(at, before);
             }
             None => {
@@ -184,9 +203,12 @@ impl Oracle {
         let (all, ordered) = past.views.entry(number).or_default().clone();
         if let Some(end) = self.ends.get_mut(&number) {
             end.counts.resize(senders, 0);
-            assert_eq!(end.all, all, "process {at}: other messages in view {number} than another that went on from it");
-            assert_eq!(end.ordered, ordered, "process {at}: another order in view {number}");
-            assert_eq!(end.counts, counts, "process {at}: a gap before the end of view {number}");
+            assert_eq!(
+                end.all, all,
+                "process {at}: other messages in view {number} than another that went on from it (guarantee 2)"
+            );
+            assert_eq!(end.ordered, ordered, "process {at}: another order in view {number} (guarantee 1)");
+            assert_eq!(end.counts, counts, "process {at}: a gap before the end of view {number} (guarantee 5)");
             return;
         }
         self.ends.insert(number, End { counts: counts.clone(), all, ordered });
@@ -217,13 +239,16 @@ impl Oracle {
             let kept = if self.failed.contains(view) { &self.durable } else { &self.safe };
             let safe: Vec<u64> = kept.range((*view, 0)..=(*view, u64::MAX)).map(|&(_, q)| q).collect();
             let lost = safe.iter().find(|q| !end.all.contains_key(q));
-            assert!(lost.is_none(), "number {lost:?} of view {view} was delivered as safe or durable, and lost");
+            assert!(
+                lost.is_none(),
+                "number {lost:?} of view {view} was delivered as safe or durable, and lost (guarantees 3 and 4)"
+            );
             for (process, past) in self.pasts.iter().enumerate() {
                 let Some((_, ordered)) = past.views.get(view) else { continue };
                 let last_safe = ordered.iter().rposition(|(q, _)| safe.contains(q)).map_or(0, |i| i + 1);
                 assert!(
                     end.ordered.starts_with(&ordered[..last_safe]),
-                    "process {process}: its history of view {view} is no prefix up to its last safe message"
+                    "process {process}: its history of view {view} is no prefix up to its last safe message (guarantee 1)"
                 );
             }
         }
@@ -278,16 +303,16 @@ impl Oracle {
             let sender = sender.peer.incarnation as usize - 1;
             let number = counts[sender];
             counts[sender] += 1;
-            let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it"));
+            let sent = self.sent[sender].get(number).unwrap_or_else(|| panic!("{what}: nobody sent it (guarantee 5)"));
             let bytes = &record.payload;
             assert!(
                 sent.committed && sent.mode == record.mode && sent.len == bytes.len(),
                 "{what}: {record:?}, {sent:?}"
             );
             let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
-            assert!(wrong.is_none(), "{what}: content differs, of message {number} of {sender}");
+            assert!(wrong.is_none(), "{what}: content differs (guarantee 4), of message {number} of {sender}");
             if let Some((known, _)) = self.order.get(&(view, sequence)) {
-                assert_eq!(*known, (sender, number), "{what}: something else was delivered there");
+                assert_eq!(*known, (sender, number), "{what}: something else was delivered there (guarantee 4)");
             }
             let end = views.get_mut(&view).unwrap_or_else(|| panic!("{what}: before its view's begin"));
             end.counts.clone_from(&counts);
@@ -307,14 +332,26 @@ impl Oracle {
         for (view, end) in views {
             let durable: Vec<u64> = self.durable.range((view, 0)..=(view, u64::MAX)).map(|&(_, q)| q).collect();
             let lost = durable.iter().find(|q| !end.all.contains_key(q));
-            assert!(lost.is_none(), "process {at}: {view}.{lost:?} was delivered as durable, and is not in its log");
+            assert!(
+                lost.is_none(),
+                "process {at}: {view}.{lost:?} was delivered as durable, and is not in its log (guarantee 4)"
+            );
             self.pasts[at].views.insert(view, (end.all.clone(), end.ordered.clone()));
             match self.ends.get_mut(&view) {
                 Some(known) => {
                     known.counts.resize(self.sent.len(), 0);
-                    assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
-                    assert_eq!(known.ordered, end.ordered, "process {at}: the times in its log of view {view}");
-                    assert_eq!(known.counts, end.counts, "process {at}: counts at the end of view {view}");
+                    assert_eq!(
+                        known.all, end.all,
+                        "process {at}: its log of view {view} is not what was delivered (guarantee 4)"
+                    );
+                    assert_eq!(
+                        known.ordered, end.ordered,
+                        "process {at}: the times in its log of view {view} (guarantee 10)"
+                    );
+                    assert_eq!(
+                        known.counts, end.counts,
+                        "process {at}: counts at the end of view {view} (guarantee 4)"
+                    );
                 }
                 None => {
                     self.failed.insert(view);
@@ -330,13 +367,22 @@ impl Oracle {
         let (mut counts, views) = self.replay(records, u64::MAX);
         for (view, end) in views {
             if let Some(known) = self.ends.get(&view) {
-                assert_eq!(known.all, end.all, "process {at}: its log of view {view} is not what was delivered");
-                assert_eq!(known.ordered, end.ordered, "process {at}: the times in its log of view {view}");
+                assert_eq!(
+                    known.all, end.all,
+                    "process {at}: its log of view {view} is not what was delivered (guarantee 4)"
+                );
+                assert_eq!(
+                    known.ordered, end.ordered,
+                    "process {at}: the times in its log of view {view} (guarantee 10)"
+                );
             }
         }
         let mut delivered = self.pasts[at].counts.clone().unwrap_or_default();
         counts.resize(self.sent.len(), 0);
         delivered.resize(self.sent.len(), 0);
-        assert_eq!(counts, delivered, "process {at}: its log has another number of messages than it was delivered");
+        assert_eq!(
+            counts, delivered,
+            "process {at}: its log has another number of messages than it was delivered (guarantee 4)"
+        );
     }
 }

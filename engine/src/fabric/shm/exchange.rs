@@ -210,3 +210,31 @@ impl Party {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::TableId;
+    use crate::fuzz::{Parser, as_it_is, run};
+
+    #[test]
+    fn fuzz_shm_exchange() {
+        let specs = [(1, 64, 128), (7, 4096, 1 << 20)].map(|(id, columns_len, row_len)| TableSpec {
+            id: TableId(id),
+            columns_len,
+            row_len,
+        });
+        let hello = Hello::new(3, 5, &specs);
+        let whole = hello.bytes();
+        // The description of a difference is all that is allocated.
+        let parser =
+            Parser { name: "shm exchange", seeds: vec![whole.clone()], repair: &as_it_is, heap_max: (0, 1024) };
+        run(&parser, |bytes| {
+            // No more is read than the message has.
+            let heard = &bytes[..bytes.len().min(whole.len())];
+            let words = heard.len() / 8 * 8;
+            assert_eq!(hello.check(heard).is_ok(), whole.starts_with(&heard[..words]), "{:?}", hello.check(heard));
+            hello.check(heard).is_ok()
+        });
+    }
+}

@@ -1,6 +1,7 @@
 //! Tests that the shared conformance suite cannot make: the exact bytes on the wire, and peers that send wrong ones.
 
 mod fetches;
+mod fuzz;
 mod queues;
 
 use super::*;

@@ -162,6 +162,7 @@ fn rows(words: &[u64], specs: &[TableSpec]) -> Result<Vec<Target>, String> {
 mod tests {
     use super::super::super::TableId;
     use super::*;
+    use crate::fuzz::{Parser, as_it_is, run};
 
     fn specs() -> Vec<TableSpec> {
         [(1, 64, 128), (7, 4096, 1 << 20)]
@@ -221,5 +222,17 @@ mod tests {
             says(b"GET / HTTP/1.1\r\n\r\n".repeat(20).as_slice(), 3, 63, &specs())
                 .contains("not Galerna's RDMA set-up")
         );
+    }
+
+    #[test]
+    fn fuzz_verbs_hello() {
+        let seeds = vec![hello().encode(&specs())];
+        // The words, and a target of 16 bytes for each row.
+        let parser = Parser { name: "verbs hello", seeds, repair: &as_it_is, heap_max: (4, 4 << 10) };
+        run(&parser, |bytes| {
+            let Ok(hello) = Hello::decode(bytes, 3, 63, &specs()) else { return false };
+            assert_eq!(Hello::decode(&hello.encode(&specs()), 3, 63, &specs()), Ok(hello));
+            true
+        });
     }
 }

@@ -3,6 +3,7 @@
 mod behaviour;
 mod crashes;
 mod faults;
+mod fuzz;
 mod layouts;
 mod lookups;
 mod mutations;
