@@ -152,7 +152,7 @@ impl SnapshotWriter {
         match self.disk.names() {
             Ok(names) => names.iter().filter(|name| self.replaces(name)).try_for_each(|name| self.disk.remove(name)),
             Err(error) => {
-                tracing::warn!("older checkpoints stay, as the log directory cannot be listed: {error}");
+                tracing::warn!("cannot remove older checkpoints, because the log directory cannot be listed: {error}");
                 Ok(())
             }
         }
@@ -204,7 +204,7 @@ impl Snapshot {
         let mut head = [0; HEAD_BYTES];
         file.read_at(0, &mut head).map_err(reading)?;
         if u32_at(&head, 0) != MAGIC {
-            return Err(damaged(0, "it does not begin as a checkpoint does"));
+            return Err(damaged(0, "the file does not begin with a checkpoint header"));
         }
         check_format(&name, u32_at(&head, 8))?;
         if u32_at(&head, 4) != crc32c::crc32c(&head[8..]) {
@@ -213,7 +213,7 @@ impl Snapshot {
         identity.check(&name, Identity::from_bytes(&head[16..16 + Identity::BYTES]))?;
         let word = |n: usize| u64_at(&head, 48 + 8 * n);
         if (Version { view: word(0), sequence: word(1) }) != version {
-            return Err(damaged(0, "it is another checkpoint under this one's name"));
+            return Err(damaged(0, "the checkpoint's version differs from that in the file's name"));
         }
         let mut snapshot = Snapshot { version, time_ns: word(2), len: word(3), file, at: 0 };
         if len - (HEAD_BYTES as u64) < snapshot.len {
