@@ -442,6 +442,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_lack_of_ports_here_is_not_the_fault_of_the_joiner() {
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert!(is_elsewhere(&refused) && shortage::advice(&refused).is_none());
+        let no_port = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        assert!(!is_elsewhere(&no_port) && shortage::explained(&no_port).contains("`net.ipv4.ip_local_port_range`"));
+    }
+
+    #[test]
     fn no_state_is_handed_out_that_ends_before_the_newcomer_begins() {
         let address = format!("127.0.0.1:{}", crate::meet::tests::free_port());
         let member = Member { id: MemberId(1), address: address.clone() };
