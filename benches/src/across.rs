@@ -63,13 +63,13 @@ fn difference(ours: &Value, theirs: &Value) -> Option<String> {
         return Some("it runs something else".to_owned());
     };
     if ours != theirs {
-        return Some(format!("it runs `{}`, the first `{}`", theirs.to_lowercase(), ours.to_lowercase()));
+        return Some(format!("it runs `{}`, but member 1 runs `{}`", theirs.to_lowercase(), ours.to_lowercase()));
     }
     let flags = our_flags.as_object().into_iter().flat_map(|flags| flags.iter());
     let differs = flags.map(|(key, value)| (key, value, &their_flags[key.as_str()])).find(|(_, a, b)| a != b);
     Some(differs.map_or_else(
-        || "it has other flags".to_owned(),
-        |(key, a, b)| format!("its --{} is {b}, that of the first {a}", key.replace('_', "-")),
+        || "it has other flags than member 1".to_owned(),
+        |(key, a, b)| format!("its --{} is {b}, but that of member 1 is {a}", key.replace('_', "-")),
     ))
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn gather(task: &Task) -> Result<Vec<TcpStream>> {
     let addresses = task.across.addresses();
     let listener = TcpListener::bind(&addresses[0]).map_err(|e| format!("cannot listen on {}: {e}", addresses[0]))?;
     listener.set_nonblocking(true)?;
-    eprintln!("member 1 of {}: waiting for the others on {}", addresses.len(), addresses[0]);
+    eprintln!("member 1 of {}: waiting for the other members on {}", addresses.len(), addresses[0]);
     let ours = shared(&task.job)?;
     let deadline = Instant::now() + task.timeout;
     let mut others: Vec<Option<TcpStream>> = addresses[1..].iter().map(|_| None).collect();
@@ -87,14 +87,19 @@ pub(crate) fn gather(task: &Task) -> Result<Vec<TcpStream>> {
             Ok((stream, from)) => match welcome(stream, &ours, &mut others) {
                 Ok(None) => {}
                 Ok(Some(why)) => return Err(why.into()),
-                Err(why) => eprintln!("{from} is none of the members: {why}"),
+                Err(why) => eprintln!("{from} is not a member: {why}"),
             },
             Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(PAUSE),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let missing = others.iter().zip(2..).filter(|(other, _)| other.is_none());
                 let missing = missing.map(|(_, member)| format!("member {member} at {}", addresses[member - 1]));
                 let missing = missing.collect::<Vec<_>>().join(", ");
-                return Err(format!("the commands of these did not come: {missing}; see --timeout-s").into());
+                let seconds = task.timeout.as_secs();
+                return Err(format!(
+                    "after {seconds} s the commands of these members are missing: {missing}; \
+                     start them, or raise --timeout-s"
+                )
+                .into());
             }
             Err(e) => return Err(e.into()),
         }
@@ -118,9 +123,11 @@ fn welcome(mut stream: TcpStream, ours: &Value, others: &mut [Option<TcpStream>]
     let version = env!("CARGO_PKG_VERSION");
     let place = hello.rank.checked_sub(1).and_then(|place| others.get_mut(place));
     let obstacle = match &place {
-        _ if hello.version != version => Some(format!("it is of version {}, the first of {version}", hello.version)),
-        None => Some("there is no such member".to_owned()),
-        Some(Some(_)) => Some("there is one already: each needs an address or --index of its own".to_owned()),
+        _ if hello.version != version => Some(format!("it has version {}, but member 1 has {version}", hello.version)),
+        None => Some("there is no member of this number".to_owned()),
+        Some(Some(_)) => {
+            Some("this member takes part already: each command needs an address or --index of its own".to_owned())
+        }
         Some(None) => difference(ours, &hello.job),
     };
     if let Some(obstacle) = obstacle {
@@ -152,7 +159,7 @@ pub(crate) fn follow<R: DeserializeOwned>(task: &Task, rank: usize) -> Result<R>
     let version = env!("CARGO_PKG_VERSION").to_owned();
     tell(&mut leader, &Hello { version, rank, job: shared(&task.job)? })?;
     let mut lines = Lines(BufReader::new(leader.try_clone()?).lines());
-    let gone = "the command of member 1 has ended the run: see what it says";
+    let gone = "the command of member 1 has ended the run: see its output";
     match lines.next() {
         Some(Answer::Welcome) => {}
         Some(Answer::Refused(why)) => return Err(format!("refused by the command of member 1: {why}").into()),
@@ -205,7 +212,7 @@ fn hand_on(stdout: ChildStdout, mut leader: &TcpStream, words: &Sender<Word>) {
 
 fn dial(address: &str, timeout: Duration) -> Result<TcpStream> {
     let deadline = Instant::now() + timeout;
-    let mut obstacle = "it has no address".to_owned();
+    let mut obstacle = "the host name has no address".to_owned();
     while Instant::now() < deadline {
         match address.to_socket_addrs() {
             Ok(found) => {
@@ -234,8 +241,8 @@ mod tests {
         let says = |theirs| difference(&ours, &theirs);
         assert_eq!(says(ours.clone()), None);
         let other = json!({"Cluster": {"size": 100, "ring_bytes": null}});
-        assert_eq!(says(other).unwrap(), "its --ring-bytes is null, that of the first 4096");
-        assert_eq!(says(json!({"Limit": {"size": 100}})).unwrap(), "it runs `limit`, the first `cluster`");
+        assert_eq!(says(other).unwrap(), "its --ring-bytes is null, but that of member 1 is 4096");
+        assert_eq!(says(json!({"Limit": {"size": 100}})).unwrap(), "it runs `limit`, but member 1 runs `cluster`");
         assert_eq!(says(json!("Limit")).unwrap(), "it runs something else");
     }
 }

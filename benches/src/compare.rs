@@ -101,9 +101,7 @@ struct Comparison {
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.cluster.check()?;
     if args.cluster.transport.across.any() {
-        return Err(
-            "compare runs on one machine: run `cluster` and what it is to be compared with by themselves".into()
-        );
+        return Err("compare runs on one machine only: run `cluster` and the other benchmark separately".into());
     }
     let (against, metric) = other_side(args)?;
     let exe = std::env::current_exe()?;
@@ -158,9 +156,11 @@ fn other_side(args: &CompareArgs) -> Result<(Against, Metric)> {
         _ => Metric::Throughput,
     });
     match (&against, metric) {
-        (Against::PingPong { .. }, Metric::Throughput) => Err("a ping-pong has no throughput: --metric latency".into()),
+        (Against::PingPong { .. }, Metric::Throughput) => {
+            Err("a ping-pong has no throughput: give --metric latency".into())
+        }
         (Against::Limit, Metric::Latency) => {
-            Err("the limit has no latency: --metric throughput, or --against pingpong".into())
+            Err("the limit has no latency: give --metric throughput, or --against pingpong".into())
         }
         _ => Ok((against, metric)),
     }
@@ -276,7 +276,7 @@ impl Side {
         };
         let figure = figure
             .as_f64()
-            .ok_or_else(|| format!("`{}` reported no {}; a larger --size?", self.command, name(&metric)))?;
+            .ok_or_else(|| format!("`{}` reported no {}: try a larger --size", self.command, name(&metric)))?;
         self.values.push(figure);
         self.runs.push(run);
         Ok(figure)

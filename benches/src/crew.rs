@@ -211,7 +211,7 @@ impl Crew {
             match line.as_deref().map(serde_json::from_str) {
                 Some(Ok(Word::Failed(why))) => return Err(format!("{name} failed: {why}").into()),
                 Some(_) => {}
-                None => return Err(format!("{name} ended before its time").into()),
+                None => return Err(format!("{name} ended too early").into()),
             }
         }
         Ok(())
@@ -238,9 +238,9 @@ impl Crew {
     pub(crate) fn kill(&mut self, rank: usize) -> Result<u64> {
         let name = self.name(rank);
         let worker = &mut self.workers[rank];
-        let child = worker.child.as_mut().ok_or("only members on this machine are killed")?;
+        let child = worker.child.as_mut().ok_or("only members on this machine can be killed")?;
         if let Some(status) = child.try_wait()? {
-            return Err(format!("{name} ended before its time: {status}").into());
+            return Err(format!("{name} ended too early: {status}").into());
         }
         worker.killed = true;
         let at_ns = now_ns();
@@ -288,7 +288,11 @@ impl Crew {
                     let late = (0..taken.len()).filter(|&r| taken[r].is_none() && !self.workers[r].killed);
                     let late = late.map(|r| self.name(r)).collect::<Vec<_>>().join(", ");
                     let seconds = self.timeout.as_secs();
-                    return Err(format!("after {seconds} s these did not {what}: {late}; see --timeout-s").into());
+                    return Err(format!(
+                        "after {seconds} s these members did not {what}: {late}; \
+                         raise --timeout-s if they need more time"
+                    )
+                    .into());
                 }
             };
             if self.workers[rank].killed {
@@ -297,8 +301,8 @@ impl Crew {
             let Some(line) = line else {
                 if taken[rank].is_none() {
                     let status = self.workers[rank].child.as_mut().map(Child::wait).transpose()?;
-                    let status = status.map_or_else(|| "see what its command says".to_owned(), |s| s.to_string());
-                    return Err(format!("{} ended before its time: {status}", self.name(rank)).into());
+                    let status = status.map_or_else(|| "see the output of its command".to_owned(), |s| s.to_string());
+                    return Err(format!("{} ended too early: {status}", self.name(rank)).into());
                 }
                 continue;
             };
@@ -306,7 +310,7 @@ impl Crew {
                 Ok(Word::Failed(why)) => return Err(format!("{} failed: {why}", self.name(rank)).into()),
                 Ok(Word::Progress(delivered)) => bar.iter().for_each(|bar| bar.set_position(delivered)),
                 Ok(word) => taken[rank] = take(word),
-                Err(_) => return Err(format!("{} said: {line}", self.name(rank)).into()),
+                Err(_) => return Err(format!("{} printed an unexpected line: {line}", self.name(rank)).into()),
             }
         }
         Ok(taken.into_iter().flatten().collect())
@@ -351,7 +355,7 @@ pub(crate) fn hire(plan: &Plan) -> Result<Hired> {
         .spawn()
         .map_err(|e| format!("cannot start the process of member {}: {e}", plan.rank + 1))?;
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err("a process without standard streams".into());
+        return Err("the process has no standard streams".into());
     };
     // If the child has already ended, `gather` detects it.
     let _ = tell(&mut stdin, plan);

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &PingPongArgs) -> Result<()> {
         Fabric::Shm => COLUMNS + (args.size as usize).next_multiple_of(64),
     };
     if args.transport.across.any() && args.transport.across.count(2) != 2 {
-        return Err("a ping-pong is of two: --across needs two addresses".into());
+        return Err("a ping-pong has two members: give two addresses in --across".into());
     }
     let task = Task {
         fabric: args.transport.fabric,
@@ -210,7 +210,7 @@ impl Socket {
         let mut at = 0;
         spin(|| {
             match step(at) {
-                Ok(0) => return Err("the other process is gone".into()),
+                Ok(0) => return Err("the other process has ended".into()),
                 Ok(count) => at += count,
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(e) => return Err(e.into()),

@@ -34,14 +34,15 @@ impl HereArgs {
     pub(crate) fn verbs(&self, fabric: Fabric) -> Result<Verbs> {
         let mut table = Map::new();
         for setting in &self.verbs {
-            let (key, value) = setting.split_once('=').ok_or_else(|| format!("--verbs {setting}: not KEY=VALUE"))?;
+            let (key, value) =
+                setting.split_once('=').ok_or_else(|| format!("--verbs {setting}: expected KEY=VALUE"))?;
             let number = value.parse::<u64>().map(Value::from);
             table.insert(key.to_owned(), number.unwrap_or_else(|_| value.into()));
         }
         table.extend(self.device.iter().map(|name| ("device".to_owned(), name.as_str().into())));
         table.extend(self.gid_index.iter().map(|&index| ("gid_index".to_owned(), index.into())));
         if fabric != Fabric::Verbs && !table.is_empty() {
-            return Err("--device, --gid-index and --verbs are for --fabric verbs".into());
+            return Err("--device, --gid-index and --verbs need --fabric verbs".into());
         }
         serde_json::from_value(Value::Object(table)).map_err(|e| format!("--verbs: {e}").into())
     }
@@ -93,7 +94,7 @@ impl AcrossArgs {
     pub(crate) fn rank(&self, fabric: Fabric) -> Result<usize> {
         let addresses = self.addresses();
         if fabric == Fabric::Shm {
-            return Err("--across: the members of --fabric shm are on one machine".into());
+            return Err("--across: --fabric shm connects members on one machine only".into());
         }
         if let Some(twice) = addresses.iter().enumerate().find(|(n, a)| addresses[..*n].contains(a)) {
             return Err(format!("--across names {} twice", twice.1).into());
@@ -105,14 +106,16 @@ impl AcrossArgs {
         if let Some(index) = self.index {
             return match index as usize <= addresses.len() {
                 true => Ok(index as usize - 1),
-                false => Err(format!("--index {index} is over the {} addresses of --across", addresses.len()).into()),
+                false => {
+                    Err(format!("--index {index} exceeds the number of --across addresses, {}", addresses.len()).into())
+                }
             };
         }
         let here: Vec<usize> = (0..addresses.len()).filter(|&rank| is_here(&addresses[rank])).collect();
         match here[..] {
             [rank] => Ok(rank),
-            [] => Err("none of the --across addresses is of this machine: correct them, or give --index".into()),
-            _ => Err("several of the --across addresses are of this machine: give --index, from 1".into()),
+            [] => Err("no --across address belongs to this machine: correct them, or give --index".into()),
+            _ => Err("several of the --across addresses belong to this machine: give --index, from 1".into()),
         }
     }
 }

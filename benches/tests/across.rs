@@ -82,8 +82,8 @@ fn commands_that_differ_are_told() {
     let across = across(2);
     let first = start(&format!("cluster --fabric tcp --messages 100 --timeout-s 60 {across} --index 1"));
     let second = start(&format!("cluster --fabric tcp --messages 200 --timeout-s 60 {across} --index 2"));
-    failed(&second.wait_with_output().unwrap(), "its --messages is 200, that of the first 100");
-    failed(&first.wait_with_output().unwrap(), "its --messages is 200, that of the first 100");
+    failed(&second.wait_with_output().unwrap(), "its --messages is 200, but that of member 1 is 100");
+    failed(&first.wait_with_output().unwrap(), "its --messages is 200, but that of member 1 is 100");
 }
 
 #[test]
@@ -113,8 +113,11 @@ fn when_one_command_dies_all_end() {
 fn what_cannot_be_is_refused() {
     let refused = |flags: &str, why: &str| failed(&start(flags).wait_with_output().unwrap(), why);
     refused("cluster --fabric tcp --across 127.0.0.1:7001,127.0.0.1:7002", "give --index");
-    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.2", "none of the --across addresses is of this machine");
-    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.2 --index 3", "over the 2 addresses");
+    refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.2", "no --across address belongs to this machine");
+    refused(
+        "cluster --fabric tcp --across 240.0.0.1,240.0.0.2 --index 3",
+        "exceeds the number of --across addresses, 2",
+    );
     refused("cluster --fabric tcp --across 240.0.0.1,240.0.0.1:7700 --index 1", "names 240.0.0.1:7700 twice");
     refused("cluster --fabric tcp --across 240.0.0.1 --index 1", "2 to 64 addresses");
     refused("cluster --fabric shm --across 240.0.0.1,240.0.0.2", "on one machine");

@@ -234,7 +234,7 @@ fn restarts() {
     assert!((12.0..246.0).contains(&told), "{run}");
     let output = bench(&format!("restart --bytes 8 --fill-size 8 --members 1 --restarts 1 --dir {dir}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("back after [ms]: median"), "{out}{err}");
+    assert!(output.status.success() && out.contains("restart [ms]: median"), "{out}{err}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The repository's `README.md` lists every key with its default and unit. An unknown key is an error.
 
 pub(crate) mod address;
+mod explain;
 mod log;
 mod verbs;
 
@@ -232,7 +233,7 @@ impl Config {
 
     /// Parses TOML and checks the values.
     pub fn from_toml(text: &str) -> Result<Config, Error> {
-        let config: Config = toml::from_str(text).map_err(|e| Error::Config(e.to_string().trim_end().to_owned()))?;
+        let config: Config = toml::from_str(text).map_err(|e| Error::Config(explain::explained(text, &e)))?;
         config.check()?;
         Ok(config)
     }
@@ -274,9 +275,7 @@ impl Config {
     /// This process's id, its address for peers, and its rank among the founders if it is one.
     pub fn own(&self) -> Result<(MemberId, &str, Option<usize>), Error> {
         let id = self.member.ok_or_else(|| {
-            Error::Config(
-                "`member` is missing: set it to the id that this process has, or is to have, in the group".into(),
-            )
+            Error::Config("`member` is missing: set it to the id of this process in the group".into())
         })?;
         let listed = self.members.iter().position(|m| m.id == id);
         match (listed, &self.address) {
@@ -286,7 +285,7 @@ impl Config {
                 "`address` is for a process that is not listed, but member {id} is among `members`: leave one of them out"
             ))),
             (None, None) => Err(Error::Config(format!(
-                "`member` is {id}, which is none of the {} listed members: to join a running group, say in `address` where the others find this process",
+                "`member` is {id}, but none of the {} listed members has this id: to join a running group, set `address` to the address at which the members reach this process",
                 self.members.len()
             ))),
         }
@@ -317,13 +316,15 @@ impl Config {
                 return fail(format!("two members have the id {}: every id must be unique", member.id));
             }
             if !addresses.insert(&member.address) {
-                return fail(format!("two members have the address {}", member.address));
+                return fail(format!("two members have the address {}: every address must be unique", member.address));
             }
             self.check_own_address(&member.address, &format!("address `{}` of member {}", member.address, member.id))?;
         }
         if let (Some(id), Some(address)) = (self.member, &self.address) {
             if addresses.contains(address) {
-                return fail(format!("`address` is {address}, which is that of a listed member"));
+                return fail(format!(
+                    "`address` is {address}, which belongs to a listed member: give this process another address"
+                ));
             }
             self.check_own_address(address, &format!("address `{address}` of member {id}"))?;
         }
@@ -333,57 +334,53 @@ impl Config {
         for contact in &self.contacts {
             self.check_address(contact, &format!("contact `{contact}`"))?;
             if let Some((why, _)) = address::unreachable(contact) {
-                return fail(format!("contact `{contact}`: {why}: give the address at which that member is found"));
+                return fail(format!("contact `{contact}`: {why}: give the address at which that member is reached"));
             }
         }
         if let Some(listen) = &self.listen {
             self.check_address(listen, &format!("`listen` is `{listen}`"))?;
         }
         if !self.ring_bytes.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_bytes) {
-            return fail(format!("`ring_bytes` must be a power of two from 4096 to 2^30, not {}", self.ring_bytes));
+            return Err(explain::outside("ring_bytes", self.ring_bytes));
         }
         let most = self.frame_max();
         if self.max_message() > most {
             return fail(format!(
-                "`max_message_bytes` is {}, but a ring of {} bytes carries at most {most}",
+                "`max_message_bytes` is {}, but a ring of {} bytes carries at most {most}: lower it, or raise `ring_bytes`",
                 self.max_message(),
                 self.ring_bytes
             ));
         }
         if !(1 << 18..=1 << 30).contains(&self.stack_bytes) {
-            return fail(format!("`stack_bytes` must be from 262144 to 2^30, not {}", self.stack_bytes));
+            return Err(explain::outside("stack_bytes", self.stack_bytes));
         }
         self.verbs.check()?;
         self.log.as_ref().map_or(Ok(()), |log| log.check(self.max_message()))?;
         if !(10..=FAILURE_TIMEOUT_MAX_MS).contains(&self.failure_timeout_ms) {
-            let value = self.failure_timeout_ms;
-            return fail(format!("`failure_timeout_ms` must be from 10 to 3600000 (an hour), not {value}"));
+            return Err(explain::outside("failure_timeout_ms", self.failure_timeout_ms));
         }
         if self.partition_timeout_ms < self.failure_timeout_ms {
             return fail(format!(
-                "`partition_timeout_ms` is {}, less than `failure_timeout_ms`, which is {}",
+                "`partition_timeout_ms` is {}, less than `failure_timeout_ms`, which is {}: raise it, or lower `failure_timeout_ms`",
                 self.partition_timeout_ms, self.failure_timeout_ms
             ));
         }
         if self.partition_timeout_ms > PARTITION_TIMEOUT_MAX_MS {
-            let value = self.partition_timeout_ms;
-            return fail(format!(
-                "`partition_timeout_ms` must be at most {PARTITION_TIMEOUT_MAX_MS} (a day), not {value}"
-            ));
+            return Err(explain::outside("partition_timeout_ms", self.partition_timeout_ms));
         }
         Ok(())
     }
 
     /// Like [`Config::check_address`], for an address at which other processes must be able to reach a member.
-    fn check_own_address(&self, address: &str, whose: &str) -> Result<(), Error> {
-        self.check_address(address, whose)?;
+    fn check_own_address(&self, address: &str, subject: &str) -> Result<(), Error> {
+        self.check_address(address, subject)?;
         match address::unreachable(address) {
-            Some((why, advice)) => Err(Error::Config(format!("{whose}: {why}: {advice}"))),
+            Some((why, advice)) => Err(Error::Config(format!("{subject}: {why}: {advice}"))),
             None => Ok(()),
         }
     }
 
-    fn check_address(&self, address: &str, whose: &str) -> Result<(), Error> {
+    fn check_address(&self, address: &str, subject: &str) -> Result<(), Error> {
         let unix = address.strip_prefix("unix:");
         let what = match (self.fabric, unix) {
             (FabricKind::Auto, Some(_)) => "fabric `auto` needs HOST:PORT; unix:PATH is for fabric `shm`",
@@ -401,7 +398,7 @@ impl Config {
             (FabricKind::Shm, Some(path)) if path.is_empty() || path.len() > 107 => "the path must have 1 to 107 bytes",
             (FabricKind::Shm, Some(_)) => return Ok(()),
         };
-        Err(Error::Config(format!("{whose}: {what}")))
+        Err(Error::Config(format!("{subject}: {what}")))
     }
 
     /// The values on which all members must agree, as (key, value) pairs in a fixed order.

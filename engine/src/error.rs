@@ -71,7 +71,7 @@ pub enum Error {
     },
     /// Two groups of this name exist that do not know of each other. Each accepts its own messages (split brain).
     #[error(
-        "two groups are named `{group}`: {ours}, and {theirs}; stop the members of one of them, or give it another name, and let its processes join the other without what they kept of it"
+        "two groups are named `{group}`: {ours}, and {theirs}; stop the members of one of them; then give that group another name, or remove its logs and start its members again, which join the other group"
     )]
     TwoGroups {
         /// The name.
@@ -82,7 +82,7 @@ pub enum Error {
         theirs: String,
     },
     /// This process joined, but could not receive the group's state.
-    #[error("join: the group's state could not be taken: {0}")]
+    #[error("join: the group's state could not be received: {0}")]
     StateTransfer(String),
     /// This process cannot listen on its own address.
     #[error("cannot listen on {address}: {reason}")]
@@ -157,7 +157,7 @@ pub enum Error {
     },
     /// A file of the log differs from its written content: durable data is lost on this disk.
     #[error(
-        "the log is damaged: {file}, offset {offset}: {what}; put the file back from a backup of this very member, or remove the whole directory: the member then takes the log from the others"
+        "the log is damaged: {file}, offset {offset}: {what}; put the file back from a backup of this very log, or remove the whole directory: a member of a group then receives the log from the others"
     )]
     LogDamaged {
         /// The file, with its directory.
@@ -190,7 +190,7 @@ pub enum Error {
         known: u32,
     },
     /// The requested records were trimmed.
-    #[error("the log does not go back to {wanted}: it was trimmed, and its oldest record is {oldest}")]
+    #[error("the log does not go back to {wanted}: it was trimmed; its oldest record: {oldest}")]
     LogTrimmed {
         /// The requested record.
         wanted: String,
@@ -201,7 +201,7 @@ pub enum Error {
     ///
     /// Data that is not durable by now may be lost, and it is unknown which part.
     #[error(
-        "the log has stopped, as {what} failed: {}; what was durable before is safe: open the log again",
+        "the log has stopped, because {what} failed: {}; everything that was durable before is safe: check the disk, and open the log again",
         shortage::explained(source)
     )]
     LogFailed {
@@ -212,7 +212,7 @@ pub enum Error {
     },
     /// A record does not fit a segment.
     #[error(
-        "a record of {len} bytes exceeds the log's limit of {limit} bytes: make the log with larger `segment_bytes`"
+        "a record of {len} bytes exceeds the log's limit of {limit} bytes: create the log with larger `segment_bytes`"
     )]
     LogRecordTooLarge {
         /// The size of the payload in bytes.
@@ -222,7 +222,7 @@ pub enum Error {
     },
     /// The version or the time of a record is not greater than that of the last record.
     #[error(
-        "a record of version {given} at {given_ns} ns cannot follow version {last} at {last_ns} ns: both must grow"
+        "a record of version {given} at {given_ns} ns cannot follow version {last} at {last_ns} ns: both must increase"
     )]
     LogOrder {
         /// The version of the refused record.
@@ -246,7 +246,7 @@ pub enum Error {
     ///
     /// The call had no effect.
     #[error(
-        "this process was forked after the call's group or log was made, which is the parent's: use it there, or join or open another one here"
+        "this process is a forked child, and the group or log belongs to its parent: use it in the parent, or join or open another one in the child"
     )]
     Forked,
     /// An application callback panicked, and the group has stopped.

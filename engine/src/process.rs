@@ -94,7 +94,7 @@ fn prepare() {
     unsafe {
         libc::madvise(page, size_of::<Page>(), libc::MADV_WIPEONFORK);
         if libc::pthread_atfork(Some(before), None, Some(clear)) != 0 {
-            tracing::warn!("no memory to watch for forks with");
+            tracing::warn!("cannot register the functions that detect a fork: no memory is left");
         }
     }
 }

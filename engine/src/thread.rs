@@ -59,7 +59,7 @@ fn started<T>(purpose: &str, start: impl FnOnce() -> io::Result<T>) -> Result<T,
 fn refused(purpose: &str, error: io::Error) -> Error {
     let what = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => format!(
-            "cannot start the thread that {purpose}, as a limit of processes (RLIMIT_NPROC, here {}; `pids.max` of the control group) or of memory (RLIMIT_AS, here {}) is reached: raise it",
+            "cannot start the thread that {purpose}, because a limit of processes (RLIMIT_NPROC, here {}; `pids.max` of the control group) or of memory (RLIMIT_AS, here {}) is reached: raise it",
             limit(Resource::RLIMIT_NPROC),
             limit(Resource::RLIMIT_AS),
         ),

@@ -62,7 +62,11 @@ fn configurations_that_cannot_be() {
         ("127.0.0.1:7002", "unix:x", &["unix:x", "member 2", "`auto`"]),
         ("group =", "listen = 'here'\ngroup =", &["`listen` is `here`", "HOST:PORT"]),
         ("127.0.0.1:7002", "0.0.0.0:7002", &["0.0.0.0:7002", "member 2", "all interfaces", "`listen`"]),
-        ("group =", "contacts = ['0.0.0.0:7002']\ngroup =", &["contact `0.0.0.0:7002`", "all interfaces", "is found"]),
+        (
+            "group =",
+            "contacts = ['0.0.0.0:7002']\ngroup =",
+            &["contact `0.0.0.0:7002`", "all interfaces", "is reached"],
+        ),
         ("127.0.0.1:7002", "[::]:7002", &["[::]:7002", "member 2", "all interfaces", "`listen`"]),
         ("127.0.0.1:7002", "[fe80::1]:7002", &["member 2", "needs an interface", "[fe80::1%eth0]:7001"]),
         ("127.0.0.1:7002", "2001:db8::2:7002", &["2001:db8::2:7002", "member 2", "brackets"]),
@@ -150,11 +154,22 @@ fn addresses_in_a_network() {
     let error = refused(join(&lost, 10));
     says(
         &error,
-        &["member 20 at 192.0.2.7:7006", "the others may not find this process", "`host-a` leads to 127.0.1.1"],
+        &[
+            "member 20 at 192.0.2.7:7006",
+            "the other members may not reach this process",
+            "`host-a` resolves to 127.0.1.1",
+        ],
     );
     let lost = Config { listen: Some("127.0.0.1:7008".to_owned()), ..lost };
     let error = refused(join(&lost, 20));
-    says(&error, &["member 10 at host-a:7005", "connection refused", "`host-a` leads to 127.0.1.1 on this host"]);
+    says(&error, &["member 10 at host-a:7005", "connection refused", "`host-a` resolves to 127.0.1.1 on this host"]);
+    // The only port for outgoing connections is in use. A machine may not let a test change the ports.
+    let lost = Config { join_timeout_ms: 700, ..with(["127.0.0.1:7010", "127.0.0.1:7011"]) };
+    if std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "61000 61000").is_ok() {
+        let _held = TcpListener::bind("127.0.0.1:61000").unwrap();
+        let error = refused(join(&lost, 20));
+        says(&error, &["member 10 at 127.0.0.1:7010", "no free port", "`net.ipv4.ip_local_port_range`"]);
+    }
     println!("all addresses work");
 }
 
@@ -315,7 +330,10 @@ fn no_descriptors_for_a_joiner() {
         assert!(Instant::now() < deadline, "nothing is said");
         fault = fault.or_else(|| members.iter().find_map(|group| group.fault(group.member())));
         if let Some(fault) = &fault {
-            assert!(fault.contains("joins, and cannot be") && fault.contains("`ulimit -n`"), "{fault}");
+            assert!(
+                fault.contains("this process cannot ") && fault.contains("join") && fault.contains("`ulimit -n`"),
+                "{fault}"
+            );
             println!("its own fault: {fault}");
             break;
         }
@@ -333,7 +351,7 @@ fn no_descriptors_for_a_joiner() {
 fn where_to_listen_is_corrected_in_its_own_key() {
     let hasty = Config { join_timeout_ms: 200, ..config(1) };
     for (listen, why) in
-        [("192.0.2.1:7001", "no address of this host"), ("no-such-host.invalid:7001", "cannot be resolved")]
+        [("192.0.2.1:7001", "not an address of this host"), ("no-such-host.invalid:7001", "cannot be resolved")]
     {
         let error = refused(join(&Config { listen: Some(listen.to_owned()), ..hasty.clone() }, 10));
         says(&error, &[listen, why, "in `listen`"]);

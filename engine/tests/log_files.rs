@@ -108,6 +108,18 @@ fn a_log_has_one_writer() {
 }
 
 #[test]
+fn a_directory_that_cannot_hold_a_log_is_named_with_advice() {
+    let folder = Folder::new();
+    let file = folder.0.join("file");
+    std::fs::write(&file, "").unwrap();
+    let directory = file.join("log");
+    let error = Log::open(&directory, small()).err().unwrap().to_string();
+    let advice = "give a directory in which this process may create and write files";
+    let expected = format!("cannot create the log directory {} ({advice}): ", directory.display());
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
 fn a_journal_says_what_is_durable_and_wakes() {
     let folder = Folder::new();
     let log = open(&folder);

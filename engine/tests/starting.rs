@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
 
-/// What an application has been told, and in which threads.
+/// The callbacks of an application, and the threads in which they were called.
 #[derive(Default)]
 struct Told {
     messages: Vec<u8>,

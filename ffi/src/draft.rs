@@ -107,7 +107,7 @@ impl Refusal {
         let message = error.message();
         let allowed = message.split_once("expected ").map_or(message, |(_, expected)| expected);
         Error::Config(match message.starts_with("unknown field") {
-            true => format!("there is no key `{key}` (its value was to be `{text}`): expected {allowed}"),
+            true => format!("there is no key `{key}` (given with the value `{text}`): expected {allowed}"),
             false => format!("`{key}` cannot be `{text}`: expected {}", plain(allowed)),
         })
     }
@@ -194,7 +194,7 @@ fn put(table: &mut Table, key: &str, value: Value) -> Result<(), Error> {
     while let Some((outer, inner)) = rest.split_once('.') {
         table = match table.entry(outer).or_insert_with(|| Value::Table(Table::new())) {
             Value::Table(table) => table,
-            _ => return Err(Error::Config(format!("there is no key `{key}`: `{outer}` is no table"))),
+            _ => return Err(Error::Config(format!("there is no key `{key}`: `{outer}` is not a table"))),
         };
         rest = inner;
     }

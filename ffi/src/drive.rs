@@ -73,7 +73,7 @@ pub(crate) fn drive(raw: RawDrive) -> Result<galerna_drive_t, Failure> {
     match raw {
         0 => Ok(galerna_drive_t::GALERNA_DRIVE_THREAD),
         1 => Ok(galerna_drive_t::GALERNA_DRIVE_DISPATCH),
-        _ => Err(Failure::Argument("drive", "is no galerna_drive_t")),
+        _ => Err(Failure::Argument("drive", "is not a galerna_drive_t")),
     }
 }
 
@@ -137,7 +137,8 @@ impl Turn {
 
     /// Does the pending work, callbacks included.
     pub(crate) fn dispatch(&self, entry: &Entry) -> Result<(), Failure> {
-        let mut stage = self.lock().ok_or(Error::WouldBlock("another thread dispatches"))?;
+        let mut stage =
+            self.lock().ok_or(Error::WouldBlock("another thread is in a call that dispatches this group"))?;
         let dispatched = match &mut *stage {
             Stage::Joining(joining) => {
                 let joined = match joining.dispatch() {

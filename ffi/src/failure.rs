@@ -63,7 +63,7 @@ impl fmt::Display for Failure {
                 env!("CARGO_PKG_VERSION")
             ),
             Failure::Handle { kind, null: true } => write!(f, "the {kind} is NULL"),
-            Failure::Handle { kind, null: false } => write!(f, "the handle is no {kind}, or one that was freed"),
+            Failure::Handle { kind, null: false } => write!(f, "the handle is not a {kind}, or was freed already"),
             Failure::Limit { kind, most } => write!(f, "there are {most} handles of a {kind} already: free some"),
             Failure::Panic(text) => write!(f, "internal error: {text}"),
         }

@@ -6,10 +6,10 @@
 //! [`border`]. [`callbacks`] defines which calls are allowed inside a callback. [`drive`] defines which thread drives a
 //! group and how calls wait.
 #![allow(non_camel_case_types, reason = "types and enumerators have here the names that they have in C")]
-#![allow(unreachable_pub, reason = "what is `pub` here is the C API, which cbindgen reads")]
+#![allow(unreachable_pub, reason = "the public items here are the C API, which cbindgen reads")]
 #![allow(
     clippy::missing_safety_doc,
-    reason = "the documentation is the C header's, and says of each pointer what it must be"
+    reason = "the documentation is that of the C header, which states the requirements of each pointer"
 )]
 
 // The header has the functions in the order of these lines, which is the order of use. The empty lines keep rustfmt

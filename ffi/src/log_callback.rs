@@ -88,7 +88,7 @@ pub unsafe extern "C" fn galerna_set_log_callback(
         match function {
             Some(function) => {
                 if !(1..=5).contains(&level) {
-                    return Err(Failure::Argument("level", "is no galerna_log_level_t"));
+                    return Err(Failure::Argument("level", "is not a galerna_log_level_t"));
                 }
                 replace(Some(Sink { function, context, level, life: Life::present() }))
             }

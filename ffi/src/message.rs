@@ -90,7 +90,7 @@ pub(crate) fn mode(raw: RawMode) -> Result<Mode, Failure> {
         1 => Ok(Mode::Ordered),
         2 => Ok(Mode::Safe),
         3 => Ok(Mode::Durable),
-        _ => Err(Failure::Argument("mode", "is no galerna_mode_t")),
+        _ => Err(Failure::Argument("mode", "is not a galerna_mode_t")),
     }
 }
 

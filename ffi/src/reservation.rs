@@ -70,7 +70,9 @@ impl galerna_reservation_t {
 
     /// Returns the claim of this reservation. Fails if its fields are not as this library filled them in.
     fn claim(&self, group: *const galerna_group_t) -> Result<(SubgroupId, Claim), Failure> {
-        let broken = Error::Misuse("the reservation is not open: committed, abandoned, changed, or of another group");
+        let broken = Error::Misuse(
+            "the reservation is not open: it was committed, abandoned or changed, or belongs to another group",
+        );
         let whole = !self.data.is_null() && self.private_check == self.check(group);
         let len = (self.private_place >> 32) as u32;
         let (Ok(subgroup), true) = (u16::try_from(self.private_place & u64::from(u32::MAX)), whole) else {

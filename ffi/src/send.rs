@@ -182,7 +182,7 @@ pub extern "C" fn galerna_group_wait(
         let until = match until {
             _ if until == galerna_until_t::GALERNA_UNTIL_DELIVERED as RawUntil => Until::Delivered,
             _ if until == galerna_until_t::GALERNA_UNTIL_DURABLE as RawUntil => Until::Durable,
-            _ => return Err(Failure::Argument("until", "is no galerna_until_t")),
+            _ => return Err(Failure::Argument("until", "is not a galerna_until_t")),
         };
         let ticket = Ticket::new(ticket).ok_or(Failure::Argument("ticket", "is 0"))?;
         let (subgroup, timeout) = (SubgroupId(subgroup), border::timeout(timeout_ms));

@@ -49,7 +49,7 @@ impl State {
 impl Read for State {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let State(galerna_snapshot_t { context, read, .. }) = *self;
-        let read = read.ok_or_else(|| Error::other("the application's snapshot has no `read`"))?;
+        let read = read.ok_or_else(|| Error::other("the `read` of the application's snapshot is NULL"))?;
         // SAFETY: the application's function and context; the buffer has as many bytes as `read` is passed.
         let got = as_callback(|| unsafe { read(context, buffer.as_mut_ptr().cast(), buffer.len()) });
         let got = got.map_err(|Thrown| Error::other("the snapshot's `read` threw an exception"))?;

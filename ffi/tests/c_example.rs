@@ -361,7 +361,7 @@ fn the_durable_maps_of_the_script_outlive_their_members() {
         let mut script = Command::new(example("durable_map").join("run.sh"));
         script.env("DURABLE_MAP", build("durable_map", &folder)).env("TMPDIR", &folder).arg(config).arg("4");
         let text = String::from_utf8(support::succeed(script).stdout).unwrap();
-        assert_eq!(text.matches("outlived the kill of all members; the 3 maps of").count(), 4, "{text}");
+        assert_eq!(text.matches("survived the kill of all members; the 3 maps of").count(), 4, "{text}");
         let left = std::fs::read_dir(&folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
         assert_eq!(left.count(), 0);
     }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let mut config = if synod { Config::SYNOD } else { Config::QUIET };
     for argument in &arguments {
         if set(&mut config, argument).is_none() {
-            eprintln!("{argument}: not a field of the configuration, or not a value for it");
+            eprintln!("{argument}: expected FIELD=VALUE, with a field of `Config` and a value for it");
             return ExitCode::FAILURE;
         }
     }

@@ -1,32 +1,32 @@
-//! The bounds of an exploration, and the mistakes that can be planted.
+//! The bounds of an exploration, and the mistakes that can be planted in the protocol.
 
 use crate::row::N;
 
-/// What is explored, and up to which bounds.
+/// The bounds of an exploration.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// What each member has received at the start; member 0 is the sender, and has sent what it has.
+    /// The number of messages that each member has at the start. Member 0 is the sender of all of them.
     pub received: [u8; N],
-    /// Each member's highest attempt as a leader.
+    /// The most attempts of each member as a leader.
     pub attempts: [u8; N],
-    /// Suspicions of members that live. Those of crashed members are not counted.
+    /// The most suspicions of live members. Suspicions of crashed members are not counted.
     pub suspicions: u8,
-    /// Members that may crash.
+    /// The most members that crash.
     pub crashes: u32,
-    /// Whether any member may wedge without a suspicion, as a join or a leave makes it.
+    /// Whether any member may wedge without a suspicion, as for a join or a leave.
     pub asks: bool,
-    /// Whether a reader can stop between a record and its guard.
+    /// Whether a reader can see a record without its guard.
     pub torn: bool,
-    /// Whether a pass can find news of both peers at once.
+    /// Whether one pass can read new pushes of both peers.
     pub joint: bool,
-    /// Whether to explore the ballots alone: all are flushed, and each member leads, with a value of its own.
+    /// Whether to explore only the ballots: all members are flushed, and each one leads with a value of its own.
     pub synod: bool,
-    /// What is wrong with the protocol.
+    /// The planted mistake.
     pub bug: Option<Bug>,
 }
 
 impl Config {
-    /// Nothing goes wrong with one message that only its sender has. Four attempts are more than any run here takes.
+    /// No fault, and one message that only its sender has. No run needs as many as four attempts.
     pub const QUIET: Self = Self {
         received: [1, 0, 0],
         attempts: [4; N],
@@ -38,7 +38,7 @@ impl Config {
         synod: false,
         bug: None,
     };
-    /// The ballots alone, one for each member.
+    /// Only the ballots, one attempt for each member.
     pub const SYNOD: Self = Self { received: [0; N], attempts: [1; N], synod: true, ..Self::QUIET };
 }
 
@@ -49,25 +49,25 @@ pub enum Bug {
     TrimByMinimum,
     /// A value is proposed when all candidates are wedged, before they are flushed.
     ProposeUnflushed,
-    /// A new leader does not look at what was accepted.
+    /// A new leader ignores accepted values.
     IgnoreAccepted,
     /// A ballot below a promise is accepted.
     AcceptAfterPromise,
-    /// A majority that accepted anything decides the value of the highest ballot.
+    /// A majority that accepted any values decides the value of the highest ballot.
     MajorityAcrossBallots,
-    /// A majority that accepted one value decides it, in whatever ballots.
+    /// A majority that accepted one value decides it, even in different ballots.
     MajorityOfOneValue,
-    /// A pass shows its promise before the record that it accepted.
+    /// A pass publishes its promise before the record that it accepted.
     PromiseBeforeAccepted,
-    /// A wedged member goes on taking messages in.
+    /// A wedged member continues to receive messages.
     TakeInAfterWedge,
-    /// A record's counter is shown before its slot.
+    /// A record's counter is published before its slot.
     CounterBeforeSlot,
     /// No leader asks for promises.
     SkipPromises,
-    /// Rank 0 proposes another value in the ballot it has used.
+    /// Rank 0 proposes another value in a ballot that it has used already.
     ReuseBallot,
-    /// Rank 0 uses its first ballot though it promised a higher one.
+    /// Rank 0 uses its first ballot although it has promised a higher one.
     FirstBallotAfterPromise,
     /// A member does not flush again when the candidates change.
     FlushOnce,

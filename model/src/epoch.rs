@@ -1,4 +1,4 @@
-//! The transitions and the properties, as the checker wants them.
+//! The transitions and the properties, in the form that the checker needs.
 
 use crate::config::{Bug, Config};
 use crate::member::Member;
@@ -6,22 +6,22 @@ use crate::row::{Ballot, MAJORITY, N, Row, Value, candidates, contains, edge};
 use crate::state::State;
 use stateright::{Model, Property};
 
-/// One step of the world.
+/// One step of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A member gets that many more pushes of each owner, and makes a pass.
+    /// A member reads this many more pushes of each owner, and makes a pass.
     Pass(usize, [u8; N]),
     /// The first suspects the second.
     Suspect(usize, usize),
-    /// A member wedges since it was asked to.
+    /// A member wedges without a suspicion.
     Ask(usize),
-    /// A member takes in one more message.
+    /// A member receives one more message.
     TakeIn(usize),
-    /// A member fetches what the candidates have, up to a count.
+    /// A member fetches the messages of the candidates, up to this count.
     Flush(usize, u8),
     /// A leader takes a ballot.
     Start(usize, Ballot),
-    /// A leader that has its promises proposes.
+    /// A leader with a majority of promises proposes.
     Propose(usize),
     /// A member crashes.
     Crash(usize),
@@ -87,7 +87,7 @@ impl Epoch {
         }
     }
 
-    /// Whether an action must happen some day, where links are up that nobody complained of.
+    /// Whether an action must happen eventually. A link must work unless a member has complained of it.
     fn is_due(&self, state: &State, action: Action) -> bool {
         match action {
             Action::Pass(reader, news) => (0..N).any(|owner| {
@@ -100,7 +100,7 @@ impl Epoch {
         }
     }
 
-    /// Whether nothing is left that must happen.
+    /// Whether no action is left that must happen.
     fn is_at_rest(&self, state: &State) -> bool {
         let mut actions = Vec::new();
         (0..N).filter(|&me| state.is_active(me)).all(|me| {
@@ -112,7 +112,7 @@ impl Epoch {
         })
     }
 
-    /// Whether a leader is out of attempts: the bound of the model, not of the protocol.
+    /// Whether a leader has no attempts left: a bound of the model, not of the protocol.
     fn is_cut_short(&self, state: &State) -> bool {
         (0..N).filter(|&me| state.is_active(me)).any(|me| {
             let next = Member::next_ballot(&self.config, state, me);
@@ -120,7 +120,7 @@ impl Epoch {
         })
     }
 
-    /// A view change ends if a majority lives, and its links do.
+    /// A view change ends if a majority is alive and its links work.
     fn ends(&self, state: &State) -> bool {
         let live = || (0..N).filter(|&i| !contains(state.crashed, i));
         if !live().any(|i| state.own(i).wedged) || !self.is_at_rest(state) {
@@ -193,7 +193,7 @@ impl Model for Epoch {
             Property::always("the next view delivered nothing beyond the trim", |_, state| {
                 decisions(state).all(|v| (0..N).all(|i| !contains(v.members, i) || state.own(i).received <= v.trim))
             }),
-            Property::always("what anyone delivered as safe is in the trim", |_, state| {
+            Property::always("every message delivered as safe is in the trim", |_, state| {
                 decisions(state).all(|value| state.safe <= value.trim)
             }),
             Property::always("only members of the next view install it", |_, state: &State| {
@@ -202,7 +202,7 @@ impl Model for Epoch {
             Property::always("a connected majority ends the epoch", |model, state| model.ends(state)),
             Property::sometimes("a decision for the same members", |_, state| decided_for(state, 0b111)),
             Property::sometimes("a decision without rank 0", |_, state| decided_for(state, 0b110)),
-            Property::sometimes("rank 1 finishes what rank 0 began", |_, state| {
+            Property::sometimes("rank 1 finishes a proposal of rank 0", |_, state| {
                 decisions(state).any(|value| {
                     let adopted = |i| {
                         let (ballot, accepted) = state.own(i).accepted.get();

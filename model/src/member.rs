@@ -1,10 +1,10 @@
-//! What one member does: a pass over the rows it sees, and the steps of flush and proposal.
+//! The steps of one member: a pass over the rows that it sees, flush, and proposal.
 
 use crate::config::{Bug, Config};
 use crate::row::{Ballot, MAJORITY, Members, N, Record, Update, Value, contains, edge};
 use crate::state::State;
 
-/// A member at work on a state.
+/// A member that changes a state.
 pub(crate) struct Member<'a> {
     pub(crate) config: &'a Config,
     pub(crate) state: &'a mut State,
@@ -16,7 +16,7 @@ impl Member<'_> {
         self.state.push(self.me, update);
     }
 
-    /// What an engine does each time it has looked at its copies.
+    /// The steps of an engine each time it has read its copies of the rows.
     pub(crate) fn pass(&mut self) {
         let (me, table) = (self.me, self.state.table[self.me]);
         let edges = table.iter().fold(0, |edges, row| edges | row.edges);
@@ -35,7 +35,7 @@ impl Member<'_> {
         self.learn();
     }
 
-    /// Ends the taking in, for ever in this view.
+    /// Stops receiving messages for the rest of this view.
     pub(crate) fn wedge(&mut self) {
         let row = self.state.own(self.me);
         if !row.wedged {
@@ -52,7 +52,7 @@ impl Member<'_> {
         self.pass();
     }
 
-    /// Takes in one more message. An ordered one is delivered at once.
+    /// Receives one more message. An `ordered` message is delivered at once.
     pub(crate) fn take_in(&mut self) {
         let received = self.state.own(self.me).received + 1;
         self.push(Update::Received(received));
@@ -64,11 +64,11 @@ impl Member<'_> {
         self.state.safe = self.state.safe.max(stable);
     }
 
-    /// Up to where this member would have to fetch, if every candidate is wedged.
+    /// The count up to which this member would have to fetch, if every candidate is wedged.
     pub(crate) fn flush_target(config: &Config, state: &State, me: usize) -> Option<u8> {
         let rows = wedged_candidates(state, me)?;
         let target = members(rows).map(|j| state.table[me][j].claims()).max()?;
-        // A fetch is answered by memory, whatever its owner knows of this epoch; not by the memory of the dead.
+        // A fetch reads the owner's memory, so the owner's state does not matter. A crashed owner has none.
         let source = |j: usize| state.table[me][j].claims() == target && !contains(state.crashed, j);
         let done = match config.bug {
             Some(Bug::FlushOnce) => state.own(me).flushed > 0,
@@ -77,12 +77,12 @@ impl Member<'_> {
         (!done && members(rows).any(source)).then_some(target)
     }
 
-    /// Fetches all that the candidates have.
+    /// Fetches all messages that the candidates have.
     pub(crate) fn flush(&mut self, target: u8) {
         self.push(Update::Flushed(target + 1));
     }
 
-    /// The value this member would propose as the leader.
+    /// The value that this member would propose as the leader.
     pub(crate) fn own_value(config: &Config, state: &State, me: usize) -> Option<Value> {
         if config.synod {
             return Some(Value { members: !(1 << ((me + 1) % N)) & 0b111, trim: 0 });
@@ -127,7 +127,7 @@ impl Member<'_> {
         (due || wants_another).then_some((ballot, due))
     }
 
-    /// Starts a ballot: the lowest there is proposes at once, any other asks for promises.
+    /// Starts a ballot. The lowest of all ballots proposes at once; any other one asks for promises first.
     pub(crate) fn start(&mut self, ballot: Ballot) {
         let at_once = ballot == Ballot::new(1, 0) || self.config.bug == Some(Bug::SkipPromises);
         match Self::own_value(self.config, self.state, self.me) {
@@ -157,7 +157,7 @@ impl Member<'_> {
         Some((ballot, value))
     }
 
-    /// Accepts one's own value, then shows it.
+    /// Accepts the own value, then publishes it.
     pub(crate) fn propose(&mut self, ballot: Ballot, value: Value) {
         self.accept(ballot, value);
         if self.state.own(self.me).promised != ballot {
@@ -188,7 +188,7 @@ impl Member<'_> {
         updates.into_iter().for_each(|update| self.push(update));
     }
 
-    /// The acceptor. A pass that finds several ballots takes the lowest first, which leaves the most behind.
+    /// The acceptor. A pass that finds several ballots takes the lowest first, which leads to the most states.
     fn answer_leaders(&mut self) {
         let mut asked = Vec::new();
         for owner in (0..N).filter(|&owner| owner != self.me) {
@@ -235,7 +235,7 @@ impl Member<'_> {
         }
     }
 
-    /// Shows the decision, then installs it.
+    /// Publishes the decision, then installs it.
     fn decide(&mut self, value: Value) {
         self.push(Update::Decision(value));
         self.push(Update::Decided);

@@ -1,4 +1,4 @@
-//! A member's row of the membership table, and the updates it is pushed by.
+//! A member's row of the membership table, and the updates that are pushed.
 
 use std::hash::{Hash, Hasher};
 
@@ -10,7 +10,7 @@ pub(crate) const MAJORITY: u32 = 2;
 /// A set of members, one bit each.
 pub type Members = u8;
 
-/// {attempt, rank}, in that order of weight; the default is below every ballot.
+/// A ballot, ordered by attempt, then by rank. The default is below every ballot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot(u8);
 
@@ -20,39 +20,39 @@ impl Ballot {
         Self(attempt << 2 | rank as u8)
     }
 
-    /// Which attempt.
+    /// The number of the attempt.
     pub fn attempt(self) -> u8 {
         self.0 >> 2
     }
 
-    /// Whose.
+    /// The rank of the leader.
     pub fn rank(self) -> usize {
         usize::from(self.0 & 3)
     }
 }
 
-/// What an epoch decides: the members of the next view, and the trim of the one stream.
+/// The decision of an epoch: the members of the next view, and the trim of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Value {
-    /// Never empty, so that the default means none.
+    /// Never empty: the default means that there is no decision.
     pub members: Members,
     /// Messages of the old view that the next view has delivered.
     pub trim: u8,
 }
 
-/// Which of a row's records.
+/// One of the two records of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// What its owner accepted last.
+    /// The value that the owner accepted last.
     Accepted,
-    /// What its owner proposed last.
+    /// The value that the owner proposed last.
     Proposed,
 }
 
 /// A record that can change: two slots used in turn by the parity of the counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Register {
-    /// How often it was written.
+    /// The number of writes so far.
     pub counter: u8,
     slots: [(Ballot, Value); 2],
 }
@@ -63,7 +63,7 @@ impl Register {
         u64::from_le_bytes([self.counter, a.0, v.members, v.trim, b.0, w.members, w.trim, more])
     }
 
-    /// What a reader gets who trusts the counter.
+    /// The slot that a reader reads if it relies on the counter.
     pub fn get(&self) -> (Ballot, Value) {
         self.slots[usize::from(self.counter & 1)]
     }
@@ -72,11 +72,11 @@ impl Register {
 /// One member's row. Every field is written by [`Row::apply`] only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// The hot counter: messages below it have reached the owner.
+    /// The counter that changes most often: messages below it have reached the owner.
     pub received: u8,
-    /// Broken edges, the owner's accusations and those it read, one bit per pair.
+    /// Edges, from the owner's accusations and from those that it has read: one bit per pair of members.
     pub edges: u8,
-    /// `received` at the wedge; says nothing before `wedged`.
+    /// `received` at the wedge. Undefined before `wedged` is set.
     pub wedge_vector: u8,
     /// Guards `wedge_vector`.
     pub wedged: bool,
@@ -86,22 +86,22 @@ pub struct Row {
     pub prepared: Ballot,
     /// The highest ballot the owner promised.
     pub promised: Ballot,
-    /// What the owner accepted last.
+    /// The value that the owner accepted last.
     pub accepted: Register,
-    /// What the owner proposed last.
+    /// The value that the owner proposed last.
     pub proposed: Register,
-    /// Says nothing before `decided`.
+    /// Undefined before `decided` is set.
     pub decision: Value,
     /// Guards `decision`.
     pub decided: bool,
 }
 
-/// One push: what becomes visible in one piece.
+/// One push, which becomes visible as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// The hot counter.
+    /// See [`Row::received`].
     Received(u8),
-    /// Edges, with those before.
+    /// The new set of edges, which contains the former ones.
     Edges(u8),
     /// The exact count at the wedge.
     WedgeVector(u8),
@@ -119,20 +119,20 @@ pub enum Update {
     Value(Record, u8, Value),
     /// The guard of both.
     Counter(Record, u8),
-    /// What was decided.
+    /// The decision.
     Decision(Value),
     /// The guard of the decision.
     Decided,
 }
 
 impl Update {
-    /// Whether nobody may look at it before a later update.
+    /// Whether no reader may use it before a later update.
     pub fn is_guarded(self) -> bool {
         matches!(self, Self::WedgeVector(_) | Self::Ballot(..) | Self::Value(..) | Self::Decision(_))
     }
 }
 
-// A checker spends most of its time on hashes: a row is three words, an update is one.
+// The checker spends most of its time on hashing, so a row is hashed as three words, and an update as one.
 impl Hash for Row {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let words = [self.received, self.edges, self.wedge_vector, u8::from(self.wedged), self.flushed];
@@ -165,7 +165,7 @@ impl Hash for Update {
 }
 
 impl Row {
-    /// Takes one update in.
+    /// Applies one update.
     pub fn apply(&mut self, update: Update) {
         match update {
             Update::Received(count) => self.received = count,
@@ -199,7 +199,7 @@ impl Row {
         self.received.max(self.flushed.saturating_sub(1))
     }
 
-    /// What the owner's wedge and flush say it has; only for a wedged row.
+    /// The number of messages that the owner has according to its wedge and flush. Only for a wedged row.
     pub fn claims(&self) -> u8 {
         self.wedge_vector.max(self.flushed.saturating_sub(1))
     }
@@ -210,7 +210,8 @@ pub(crate) fn edge(a: usize, b: usize) -> u8 {
     1 << (a + b - 1)
 }
 
-/// The largest set of members without an edge between them; of equal ones that whose sorted ranks come first.
+/// The largest set of members without an edge between them. Of sets of equal size, the one with the lowest ranks,
+/// compared in ascending order.
 pub(crate) fn candidates(edges: u8) -> Members {
     let independent = |set: Members| {
         (0..N).all(|a| (0..a).all(|b| !(contains(set, a) && contains(set, b) && edges & edge(a, b) != 0)))
@@ -218,7 +219,7 @@ pub(crate) fn candidates(edges: u8) -> Members {
     let mut best = 0;
     for set in (1..1 << N).filter(|&set| independent(set)) {
         let (size, best_size) = (Members::count_ones(set), Members::count_ones(best));
-        // Sorted ranks come first where the lowest rank in only one of the two sets is.
+        // The set with the lowest rank that is in only one of the two comes first.
         let first = set & (1 << (set ^ best).trailing_zeros()) != 0;
         if size > best_size || (size == best_size && first) {
             best = set;

@@ -1,25 +1,25 @@
-//! The state of all members, and how rows travel between them.
+//! The state of all members, and the transport of rows between them.
 
 use std::hash::{Hash, Hasher};
 
 use crate::row::{Members, N, Row, Update, candidates, contains};
 
-/// Everything there is. `table[i]` is member i's memory: its own row, and a copy of each peer's.
+/// The whole state. `table[i]` is the memory of member i: its own row, and a copy of each peer's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// `table[reader][owner]`; the diagonal is the truth.
+    /// `table[reader][owner]`. The diagonal contains the owners' rows themselves.
     pub table: [[Row; N]; N],
-    /// Per owner, the pushes that somebody who still reads has not got.
+    /// For each owner, the pushes that a member which still reads has not read yet.
     log: [Vec<Update>; N],
-    /// `read[reader][owner]`: how many of the pushes in the owner's log the reader has got.
+    /// `read[reader][owner]`: the number of pushes in the owner's log that the reader has read.
     read: [[u8; N]; N],
-    /// Who crashed.
+    /// The crashed members.
     pub crashed: Members,
-    /// Who installed the next view.
+    /// The members that installed the next view.
     pub installed: Members,
-    /// False suspicions that happened.
+    /// The number of false suspicions so far.
     pub suspicions: u8,
-    /// The highest count that any process, crashed ones too, delivered as safe.
+    /// The highest count that any process, also a crashed one, delivered as safe.
     pub safe: u8,
 }
 
@@ -36,7 +36,7 @@ impl Hash for State {
 }
 
 impl State {
-    /// All know the rows of all.
+    /// All members have read all rows.
     pub fn new(rows: [Row; N]) -> Self {
         Self {
             table: [rows; N],
@@ -64,24 +64,24 @@ impl State {
         candidates(self.own(member).edges)
     }
 
-    /// Changes a member's own row, and shows it to the others.
+    /// Changes a member's own row, and pushes the change to the others.
     pub fn push(&mut self, owner: usize, update: Update) {
         self.table[owner][owner].apply(update);
         self.log[owner].push(update);
     }
 
-    /// How many pushes of an owner a reader has not got.
+    /// The number of pushes of an owner that a reader has not read.
     pub fn pending(&self, reader: usize, owner: usize) -> usize {
         if reader == owner { 0 } else { self.log[owner].len() - usize::from(self.read[reader][owner]) }
     }
 
-    /// Whether a reader that gets `count` more pushes stops between a record and its guard.
+    /// Whether a reader that reads `count` more pushes stops between a record and its guard.
     pub fn is_torn(&self, reader: usize, owner: usize, count: usize) -> bool {
         let next = usize::from(self.read[reader][owner]) + count;
         next > 0 && self.log[owner][next - 1].is_guarded()
     }
 
-    /// Lets a reader have the next pushes of an owner.
+    /// Lets a reader read the next pushes of an owner.
     pub fn deliver(&mut self, reader: usize, owner: usize, count: u8) {
         let from = usize::from(self.read[reader][owner]);
         for update in &self.log[owner][from..from + usize::from(count)] {
@@ -90,7 +90,7 @@ impl State {
         self.read[reader][owner] += count;
     }
 
-    /// Forgets what no member will ever look at, so that states which differ in nothing else are one.
+    /// Removes data that no member will read, so that states that differ only in such data become equal.
     pub fn compact(&mut self) {
         for reader in 0..N {
             if !self.is_active(reader) {

@@ -36,7 +36,7 @@ fn holds(name: &str, config: Config, witnessed: &[&str]) {
 
 const SAME: &str = "a decision for the same members";
 const NEW_LEADER: &str = "a decision without rank 0";
-const ADOPTION: &str = "rank 1 finishes what rank 0 began";
+const ADOPTION: &str = "rank 1 finishes a proposal of rank 0";
 const CONTEST: &str = "two leaders propose two values";
 
 #[test]
@@ -82,7 +82,7 @@ fn mistakes_with_the_trim_show() {
     breaks(Bug::ProposeUnflushed, suspicion, "the next view has all up to the trim");
     let crash = Config { crashes: 1, ..Config::QUIET };
     breaks(Bug::TakeInAfterWedge, crash, "the next view delivered nothing beyond the trim");
-    breaks(Bug::TakeInAfterWedge, crash, "what anyone delivered as safe is in the trim");
+    breaks(Bug::TakeInAfterWedge, crash, "every message delivered as safe is in the trim");
     breaks(Bug::InstallThoughRemoved, suspicion, "only members of the next view install it");
 }
 

@@ -148,7 +148,8 @@ pub(crate) enum Place {
 }
 
 fn place(text: &str) -> Result<Place, String> {
-    let number = |digits: &str| digits.parse::<u64>().map_err(|_| "expected VIEW.SEQ or SEQ, as 3.1200".to_owned());
+    let number =
+        |digits: &str| digits.parse::<u64>().map_err(|_| "expected VIEW.SEQ or SEQ, for example 3.1200".to_owned());
     match text.split_once('.') {
         Some((view, sequence)) => Ok(Place::Version(Version { view: number(view)?, sequence: number(sequence)? })),
         None => Ok(Place::Sequence(number(text)?)),
@@ -157,11 +158,12 @@ fn place(text: &str) -> Result<Place, String> {
 
 fn time(text: &str) -> Result<u64, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().map_err(|_| "more nanoseconds than 64 bits hold".to_owned());
+        return text.parse().map_err(|_| "the number of nanoseconds does not fit 64 bits".to_owned());
     }
     let time: SystemTime = humantime::parse_rfc3339(text).map_err(|error| {
-        format!("expected nanoseconds since 1970 or RFC 3339 in UTC, as 2026-01-31T09:30:00Z: {error}")
+        format!("expected nanoseconds since 1970 or RFC 3339 in UTC, for example 2026-01-31T09:30:00Z: {error}")
     })?;
-    let since = time.duration_since(UNIX_EPOCH).map_err(|_| "a time before 1970".to_owned())?;
-    u64::try_from(since.as_nanos()).map_err(|_| "a time too late".to_owned())
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| "the time is before 1970".to_owned())?;
+    u64::try_from(since.as_nanos())
+        .map_err(|_| "the time is too late: its nanoseconds since 1970 do not fit 64 bits".to_owned())
 }

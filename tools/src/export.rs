@@ -14,7 +14,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         write(&mut walk, io::stdout().lock())?.1
     } else {
         let made = File::create_new(&args.file);
-        let made = made.map_err(|error| Failure::Unusable(format!("making {}: {error}", args.file.display())))?;
+        let made =
+            made.map_err(|error| Failure::Unusable(format!("cannot create {}: {error}", args.file.display())))?;
         let (file, records) = write(&mut walk, made)?;
         file.sync_all()?;
         records

@@ -42,7 +42,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::Enough,
-            _ => Failure::Unusable(format!("writing the output: {error}")),
+            _ => Failure::Unusable(format!("cannot write the output: {error}")),
         }
     }
 }

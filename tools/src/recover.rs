@@ -7,7 +7,7 @@ use galerna::{MemberId, RecoverError, Recovered};
 
 pub(crate) fn run(args: &RecoverArgs) -> Result<()> {
     if !args.accept_loss {
-        let what = "what only the lost members had is gone for good: say --accept-loss if that is accepted";
+        let what = "data that only the lost members had is gone for good: give --accept-loss to accept that";
         return Err(Failure::Unusable(what.to_owned()));
     }
     let lost: Vec<MemberId> = args.lost.iter().map(|&id| MemberId(id)).collect();
@@ -32,26 +32,22 @@ fn named(lost: &[MemberId]) -> String {
 
 fn tell(args: &RecoverArgs, made: &Recovered, lost: &[MemberId]) {
     let Recovered { member, view, voters, group_ids: (old, new), records, unfinished, last } = made;
-    println!("made {}: the log of group {new:#018x}, whose only member is {member}", args.new_dir.display());
-    println!("out of the log of group {old:#018x} in {}, which is as it was", args.dir.display());
-    println!(
-        "it holds {records} records of the old group, and {unfinished} messages that the end of view {view} had brought"
-    );
+    println!("made {}: the log of group {new:#018x}; its only member is {member}", args.new_dir.display());
+    println!("source: the log of group {old:#018x} in {}, which is unchanged", args.dir.display());
+    println!("it holds {records} records of the old group, and {unfinished} messages from the end of view {view}");
     match last {
         Some((version, time_ns)) => println!("the last record is {version} of {}", rfc3339(*time_ns)),
-        None => println!("the old group had no record"),
+        None => println!("the old group had no records"),
     }
     println!();
-    println!("what may be missing, without {} of view {view} (its voters: {}):", named(lost), list(voters));
+    println!("possibly missing, without {} of view {view} (its voters: {}):", named(lost), list(voters));
     println!(
-        "- messages that came later, or that only lost members had: also `durable` ones, if `log.durable_members` is less than all"
+        "- later messages and messages that only lost members had, including `durable` ones if `log.durable_members` is less than all"
     );
-    println!("- all that the group did after view {view}, if it went on without member {member}");
+    println!("- everything after view {view}, if the group continued without member {member}");
     println!();
+    println!("next: set `log.directory` so that this is the directory of member {member}; start member {member};");
     println!(
-        "what to do: set `log.directory` so that this is the directory of member {member}; start member {member};"
-    );
-    println!(
-        "then the others, each with an empty log directory: they join, and take its state. A log of the old group is refused."
+        "then the others, each with an empty log directory: they join, and receive its state. A log of the old group is refused."
     );
 }

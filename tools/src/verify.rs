@@ -30,7 +30,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     let beside = beside(&mut walk, &args.dir, &mut found)?;
     walk.tell_trimmed();
     if let Some((file, offset)) = walk.log.torn() {
-        println!("torn tail: {file} at {offset}: the last record is not whole; the log ends before it");
+        println!("torn tail: {file} at {offset}: the last record is incomplete; the log ends before it");
     }
     let Found { records, payload_bytes, damages } = found;
     let whole = if damages.is_empty() { "whole" } else { "readable" };
@@ -95,7 +95,7 @@ fn beside(walk: &mut Walk, dir: &Path, found: &mut Found) -> Result<String> {
         let what = "the file is missing".to_owned();
         note(Error::LogDamaged { file: dir.join(file).display().to_string(), offset: 0, what }, found)?;
     }
-    let listing = |error: std::io::Error| Failure::Unusable(format!("listing {}: {error}", dir.display()));
+    let listing = |error: std::io::Error| Failure::Unusable(format!("cannot list {}: {error}", dir.display()));
     let mut blobs = 0;
     for entry in std::fs::read_dir(dir).map_err(listing)? {
         let name = entry.map_err(listing)?.file_name();

@@ -104,7 +104,7 @@ impl Walk {
     /// Prints a note if some of the requested records were trimmed.
     pub(crate) fn tell_trimmed(&self) {
         if self.trimmed {
-            eprintln!("note: the log was trimmed: older records than the first ones here are gone");
+            eprintln!("note: the log was trimmed: records older than the first one were removed");
         }
     }
 }

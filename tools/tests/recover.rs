@@ -178,7 +178,7 @@ fn one_log_of_three_makes_a_new_group() {
         ("new --accept-loss --lost 2", "members 1, 3 are not named as lost"),
         ("new --accept-loss --lost 1,2", "member 1 is named as lost"),
         ("new --accept-loss --lost 2,3,9", "member 9 is not in view"),
-        ("logs --accept-loss --lost 2,3", "is there already"),
+        ("logs --accept-loss --lost 2,3", "exists already"),
         ("new --accept-loss --lost 2,3", "must be `%52e%3acover-1`"),
         ("new-%52e%3acover-1 --accept-loss --lost 2,3", "must be `%52e%3acover-1`"),
         ("elsewhere/%52e%3acover-2 --accept-loss --lost 2,3", "must be `%52e%3acover-1`"),
@@ -186,7 +186,7 @@ fn one_log_of_three_makes_a_new_group() {
         let said = refused(&format!("{own} {arguments}"), &folder);
         assert!(said.contains(why), "{arguments}: {said}");
     }
-    assert!(refused("nowhere new --accept-loss --lost 2,3", &folder).contains("is no directory"));
+    assert!(refused("nowhere new --accept-loss --lost 2,3", &folder).contains("is not a directory"));
     for id in [2, 3] {
         fs::remove_dir_all(logs.join(format!("%52e%3acover-{id}"))).unwrap();
     }
@@ -205,7 +205,7 @@ fn one_log_of_three_makes_a_new_group() {
     let made = recover(&format!("{own} new/%52e%3acover-1 --accept-loss --lost 2,3"), &folder);
     let said = String::from_utf8(made.stdout).unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    for part in ["whose only member is 1", "what may be missing", "members 2, 3", "its voters: 1, 2, 3"] {
+    for part in ["its only member is 1", "possibly missing", "members 2, 3", "its voters: 1, 2, 3"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let names: Vec<_> = fs::read_dir(folder.0.join("new")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -61,7 +61,7 @@ impl Seen {
         let (marks, late) = (self.lock(), |m: &mut Marks| get(m).is_none());
         let waited = self.0.1.wait_timeout_while(marks, PATIENCE, late);
         let (marks, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        get(&marks).ok_or_else(|| format!("{what} did not come within {} s", PATIENCE.as_secs()).into())
+        get(&marks).ok_or_else(|| format!("{what} did not arrive within {} s", PATIENCE.as_secs()).into())
     }
 
     /// Waits until the target count is delivered. Returns the time of the last of these deliveries.

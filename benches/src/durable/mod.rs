@@ -71,7 +71,7 @@ pub(crate) fn run(args: &DurableArgs) -> Result<()> {
     let place = Place::make(args.dir.as_deref())?;
     if place.in_memory() {
         let path = place.path().display();
-        eprintln!("warning: {path} is in memory, where a sync costs nothing: give --dir on a disk");
+        eprintln!("warning: {path} is in memory, where a sync costs nothing: give a --dir on a disk");
     }
     let logs = place.path().join("logs");
     std::fs::create_dir(&logs)?;

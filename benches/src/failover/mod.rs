@@ -101,7 +101,7 @@ fn round(args: &FailoverArgs) -> Result<(u64, Vec<Seen>)> {
     for seen in &survivors {
         if seen.failed != [victim] || seen.suspect != victim || seen.suspected_ns < killed_ns {
             return Err(format!(
-                "member {victim} was killed, but a survivor suspected member {} first ({}), and went on without {:?}",
+                "member {victim} was killed, but a survivor suspected member {} first ({}), and continued without {:?}",
                 seen.suspect, seen.notice, seen.failed
             )
             .into());
@@ -128,7 +128,7 @@ fn text(f: &Failover<'_>) -> String {
         ("installation: from the notice to its next view", &f.installation_us),
         ("gap: longest pause between two deliveries", &f.gap_us),
         ("next delivery: from the notice", &f.next_delivery_us),
-        ("back: from the kill to a delivery in the next view", &f.back_us),
+        ("recovery: from the kill to a delivery in the next view", &f.back_us),
     ] {
         let [median, p99, min, max] = [s.median, s.p99, s.min, s.max].map(|us| us / 1000.0);
         lines.push(format!("{what:<52} {median:>9.3} {p99:>9.3} {min:>9.3} {max:>9.3}"));

@@ -31,7 +31,7 @@ impl Handler for Application {
         let found = self.state.len();
         match found as u64 == self.expected {
             true => Ok(()),
-            false => Err(io::Error::other(format!("a state of {found} bytes instead of {}", self.expected))),
+            false => Err(io::Error::other(format!("the state has {found} bytes instead of {}", self.expected))),
         }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &JoinArgs) -> Result<()> {
         let round = founders.check().and(round).map_err(|e| format!("join {number} of {}: {e}", args.joins))?;
         if round.quiet_ns < round.ns() {
             eprintln!(
-                "join {number} took longer than the time before it: the figures of that time are of a shorter one"
+                "join {number} took longer than the time without a join before it, so the figures for that time cover a shorter time"
             );
         }
         rounds.push(round);
@@ -117,7 +117,7 @@ fn round(args: &JoinArgs, founders: &Crew, quiet: Duration) -> Result<Round> {
     let mut joiner = Crew::start(&task(args, 1, Job::Join(args.clone(), founders.addresses().to_vec()), 1))?;
     joiner.get_ready()?;
     joiner.order(Order::Start(now_ns()))?;
-    let joined = joiner.finish::<Joined>(None)?.pop().ok_or("no word of the process that joined")?;
+    let joined = joiner.finish::<Joined>(None)?.pop().ok_or("the joining process ended without a report")?;
     Ok(Round { joined, quiet_ns: joined.begin_ns.saturating_sub(quiet_since_ns) })
 }
 
@@ -168,7 +168,7 @@ fn text(j: &Joins<'_>) -> String {
         format!("{:<62} {:>10} {:>10} {:>10}", "[ms]", "median", "min", "max"),
     ];
     for (what, s) in [
-        ("join, until the process has everything", &j.join_ms),
+        ("join, until the process has the whole state", &j.join_ms),
         ("longest pause between own deliveries, during the join", &j.delivery_pause_ms.during),
         ("  and in as long a time before it", &j.delivery_pause_ms.before),
         ("longest wait of a send, during the join", &j.send_wait_ms.during),
@@ -176,7 +176,7 @@ fn text(j: &Joins<'_>) -> String {
     ] {
         lines.push(format!("{what:<62} {:>10.3} {:>10.3} {:>10.3}", s.median, s.min, s.max));
     }
-    lines.push(format!("the state came with {:.0} MB/s at the median", j.megabytes_per_second));
+    lines.push(format!("the state was transferred with {:.0} MB/s at the median", j.megabytes_per_second));
     lines.join("\n")
 }
 

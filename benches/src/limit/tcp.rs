@@ -58,9 +58,9 @@ pub(crate) fn connect(plan: &Plan) -> Result<Vec<Option<TcpStream>>> {
     }
     for _ in me + 1..plan.addresses.len() {
         let (mut stream, _) = listener.accept()?;
-        let mut who = [0];
-        stream.read_exact(&mut who)?;
-        let place = streams.get_mut(usize::from(who[0])).ok_or("a stranger dialled")?;
+        let mut rank = [0];
+        stream.read_exact(&mut rank)?;
+        let place = streams.get_mut(usize::from(rank[0])).ok_or("a process that is not a member connected")?;
         *place = Some(stream);
     }
     for stream in streams.iter().flatten() {

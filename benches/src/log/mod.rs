@@ -74,7 +74,7 @@ pub(crate) fn run(args: &LogArgs) -> Result<()> {
     let place = Place::make(args.dir.as_deref())?;
     if place.in_memory() {
         let path = place.path().display();
-        eprintln!("warning: {path} is in memory, where a sync costs nothing: give --dir on a disk");
+        eprintln!("warning: {path} is in memory, where a sync costs nothing: give a --dir on a disk");
     }
     let rounds = Rounds::new(args.pairs, "pairs", 1);
     // The first pair is discarded, because its files get memory that was never used before.
@@ -157,7 +157,7 @@ impl Runs {
 
 fn text(report: &Report<'_>) -> String {
     let load = match report.load {
-        Load::Batches(records) => format!("batches of {records}, two on their way"),
+        Load::Batches(records) => format!("batches of {records}, two in flight"),
         Load::Appenders(threads) => format!("{threads} threads, each waiting for each of its records"),
     };
     let mut text = format!("{} records of {} bytes in each run: {load}\n", report.records, report.flags.size);

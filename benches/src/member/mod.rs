@@ -185,7 +185,7 @@ impl Run<'_> {
         let mut counters = Counters::between(before, after);
         counters.sleeps += self.sleeps.get();
         let Some(finish) = self.board.marks().finish.take() else {
-            return Err("finished without a mark".into());
+            return Err("the member finished, but the time of its last delivery is missing".into());
         };
         self.control.done(&Report {
             ns: finish.at_ns.saturating_sub(start_ns),

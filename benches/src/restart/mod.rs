@@ -152,7 +152,7 @@ fn restart(args: &RestartArgs, config: &Config, logs: &Path, n: u64) -> Result<R
 fn read_so_far() -> Result<u64> {
     let counters = fs::read_to_string("/proc/self/io")?;
     let read = counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
-    Ok(read.ok_or("/proc/self/io does not tell what was read")?)
+    Ok(read.ok_or("/proc/self/io has no line `rchar`")?)
 }
 
 /// The last segment of a log.
@@ -184,7 +184,7 @@ fn text(report: &Report<'_>) -> String {
     );
     for (n, restart) in report.restarts.iter().enumerate() {
         text += &format!(
-            "restart {}: {:.1} ms (joined {:.1}), {:.1} MB read by each, {:.1} messages told again; raw {:.1} ms for {:.1} MB each; ratio {:.2}\n",
+            "restart {}: {:.1} ms (joined {:.1}), {:.1} MB read by each, {:.1} messages delivered again; raw {:.1} ms for {:.1} MB each; ratio {:.2}\n",
             n + 1,
             restart.ms,
             restart.joined_ms,
@@ -197,7 +197,7 @@ fn text(report: &Report<'_>) -> String {
     }
     let (ms, raw) = (&report.restart_ms, &report.raw_ms);
     text + &format!(
-        "back after [ms]: median {:.1}, least {:.1}, most {:.1}; reading the last segments: {:.1} ({:.1} to {:.1})\n\
+        "restart [ms]: median {:.1}, least {:.1}, most {:.1}; reading the last segments: {:.1} ({:.1} to {:.1})\n\
          ratio: median {:.2}, least {:.2}, most {:.2}; MB read by each member: {:.1}, raw: {:.1}",
         ms.median,
         ms.min,

@@ -50,7 +50,7 @@ impl Group {
             return Ok(());
         }
         if self.shared.in_callback() {
-            return Err(Error::WouldBlock("a frontier cannot be waited for in a callback"));
+            return Err(Error::WouldBlock("a callback cannot wait for the log"));
         }
         self.shared.wait_until_ended("waiting for the log", timeout, |state| reached(&state.frontiers))
     }
@@ -89,7 +89,7 @@ impl Group {
         let log = self.log(subgroup)?;
         self.shared.check_open()?;
         if self.shared.in_callback() {
-            return Err(Error::WouldBlock("a checkpoint cannot be waited for in a callback"));
+            return Err(Error::WouldBlock("a callback cannot wait for a checkpoint"));
         }
         let deadline = after(timeout);
         let left = || deadline.saturating_duration_since(Instant::now());
@@ -142,7 +142,7 @@ impl Group {
         match covered {
             Some(version) if before <= version => log.trim(before, DISK_TIME),
             _ => Err(Error::Misuse(
-                "the log can be trimmed up to the last checkpoint only: the application needs the rest",
+                "the log can be trimmed only up to the last checkpoint, because a restart needs the records after it: write a checkpoint first",
             )),
         }
     }

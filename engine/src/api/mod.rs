@@ -203,7 +203,7 @@ impl Group {
     pub fn start_wait(&self, subgroup: SubgroupId, ticket: Ticket, until: Until) -> Result<Wait, Error> {
         let ring = self.ring(subgroup)?;
         if ring.is_future(ticket) {
-            return Err(Error::Misuse("no message of this process has had this ticket so far"));
+            return Err(Error::Misuse("this process has sent no message with this ticket yet"));
         }
         match until {
             Until::Delivered => Ok(Wait::delivered(&self.shared, ring, ticket)),
@@ -358,7 +358,7 @@ impl Group {
     }
 
     fn not_open(&self) -> Error {
-        let misuse = "the reservation is not open: committed already, or not one of this group";
+        let misuse = "the reservation is not open: it was committed or abandoned already, or belongs to another group";
         self.shared.check_open().err().unwrap_or(Error::Misuse(misuse))
     }
 }

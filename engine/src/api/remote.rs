@@ -164,7 +164,7 @@ impl Read for Pieces {
 pub(super) struct Remote(Arc<Calls>);
 
 fn gone() -> io::Error {
-    io::Error::other("the join was given up")
+    io::Error::other("the join was cancelled")
 }
 
 impl Remote {

@@ -74,7 +74,7 @@ pub trait Handler: Send {
     fn restore(&mut self, state: &mut dyn Read) -> std::io::Result<()> {
         match state.read(&mut [0])? {
             0 => Ok(()),
-            _ => Err(std::io::Error::other("the group's application has state, and this one has no `restore`")),
+            _ => Err(std::io::Error::other("the group has state, but this application does not implement `restore`")),
         }
     }
 }

@@ -105,7 +105,7 @@ fn ask_for_a_place(
         Ok(Reply::Later { reason }) => Answer::Obstacle(reason),
         Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
         Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
-        Ok(other) => Answer::Obstacle(format!("an answer to another question: {other:?}")),
+        Ok(other) => Answer::Obstacle(format!("an unexpected answer: {other:?}")),
         Err(error) => Answer::Obstacle(shortage::explained(&error)),
     })
 }
@@ -114,7 +114,7 @@ fn refused(config: &Config, contact: &str, reason: String) -> Error {
     let listed = config.members.iter().find(|member| member.address == contact);
     match listed {
         Some(member) => Error::Refused { member: member.id, reason },
-        None => Error::Config(format!("{contact} refused: {reason}")),
+        None => Error::Config(format!("the process at {contact} refused this process: {reason}")),
     }
 }
 
@@ -161,6 +161,6 @@ pub(crate) fn link_all(
             }
         }
     };
-    thread::spawn("galerna-link", "links this process with the others", OWN_STACK_BYTES, link)?;
+    thread::spawn("galerna-link", "links this process with the members", OWN_STACK_BYTES, link)?;
     Ok(obstacle)
 }

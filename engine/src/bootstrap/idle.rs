@@ -71,17 +71,17 @@ impl Idle {
                 Reply::Disagreement { member: self.me.0, key: "group".to_owned(), value: self.group.clone() }
             }
             Request::Ask { .. } => self.waits.clone(),
-            Request::Join { .. } => Reply::Later { reason: "it is not in the group itself yet".to_owned() },
+            Request::Join { .. } => Reply::Later { reason: "it is not in the group yet".to_owned() },
             Request::Dial { incarnation } if Some(*incarnation) == self.incarnation => Reply::Dialled {},
             Request::Dial { .. } => {
-                Reply::Refused { reason: format!("another process, member {}, listens there", self.me) }
+                Reply::Refused { reason: format!("another process (member {}) listens there", self.me) }
             }
             Request::Link { .. }
             | Request::Relink { .. }
             | Request::Relay { .. }
             | Request::DialBack { .. }
             | Request::State { .. }
-            | Request::Log { .. } => Reply::Refused { reason: format!("member {} is in no group yet", self.me) },
+            | Request::Log { .. } => Reply::Refused { reason: format!("member {} is not in a group yet", self.me) },
         }
     }
 }
@@ -101,14 +101,14 @@ impl IdleAcceptor {
             serve(&listening, &seen, &idle);
             listening
         };
-        let thread = thread::spawn("galerna-acceptor", "answers questions", OWN_STACK_BYTES, serve)?;
+        let thread = thread::spawn("galerna-acceptor", "answers whether the group runs", OWN_STACK_BYTES, serve)?;
         Ok(IdleAcceptor { stop, thread: Some(thread) })
     }
 
     /// Ends the thread and returns the listening socket.
     pub(crate) fn close(mut self) -> Result<Listening, Error> {
         let ended = self.end().and_then(|thread| thread.join().ok());
-        ended.ok_or_else(|| Error::Internal("the thread that answers questions panicked".to_owned()))
+        ended.ok_or_else(|| Error::Internal("the thread that answers whether the group runs panicked".to_owned()))
     }
 
     fn end(&mut self) -> Option<JoinHandle<Listening>> {
@@ -144,7 +144,9 @@ fn serve(listening: &Listening, stop: &EventFd, idle: &Idle) {
         let timeout = if visitors.is_empty() { PollTimeout::NONE } else { PollTimeout::from(200u8) };
         match nix::poll::poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return tracing::error!(%error, "cannot wait for those who ask whether the group runs"),
+            Err(error) => {
+                return tracing::error!(%error, "cannot wait for connections: this process no longer answers whether the group runs");
+            }
         }
         if fds[0].revents().is_some_and(|flags| !flags.is_empty()) {
             return;
@@ -163,7 +165,7 @@ fn serve(listening: &Listening, stop: &EventFd, idle: &Idle) {
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept somebody who asks whether the group runs");
+                tracing::warn!(%error, "cannot accept a connection; trying again");
                 std::thread::sleep(Duration::from_millis(ACCEPT_PAUSE_MS));
             }
         }

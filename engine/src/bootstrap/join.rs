@@ -63,7 +63,7 @@ pub(crate) fn join(
     let begun = Instant::now();
     let hint = address::own_loopback_hint(config, address);
     if let Some(hint) = &hint {
-        tracing::warn!(hint, "the others may not find this process");
+        tracing::warn!(hint, "the other members may not reach this process");
     }
     let joined = try_to_join(config, &mut store, handler, cancel).map_err(|error| match error {
         Error::Missing { .. } | Error::TimedOut { .. } | Error::Listen { .. } if cancel.is_set() => Error::Left,
@@ -86,7 +86,7 @@ fn as_seen(error: Error, config: &Config, begun: Instant, hint: Option<String>) 
     match error {
         Error::Missing { missing, .. } => {
             let missing = match hint {
-                Some(hint) => format!("{missing}; the others may not find this process: {hint}"),
+                Some(hint) => format!("{missing}; the other members may not reach this process: {hint}"),
                 None => missing,
             };
             Error::Missing { missing, after_ms }
@@ -137,7 +137,7 @@ fn try_to_join(
         match attempt {
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
             Attempt::Again(back, obstacle) if !deadline.is_over() => {
-                tracing::info!(obstacle, "not in the group yet");
+                tracing::info!(obstacle, "not in the group yet; trying again");
                 handler = back;
                 std::thread::sleep(AGAIN_TIME);
             }
@@ -149,10 +149,10 @@ fn try_to_join(
 /// The reason why this process must not found the group; `None` if it may.
 fn not_founding(config: &Config, rank: Option<usize>, store: Option<&LogStore>, runs: bool) -> Option<String> {
     let why = match rank {
-        None => "it is none of `members`",
-        Some(_) if runs => "the group runs, and it joins",
+        None => "its id is not listed in `members`",
+        Some(_) if runs => "the group runs already, so it joins",
         // The process has been in the group. The log of a failed founding is removed by now.
-        Some(_) if store.is_some_and(LogStore::has_log) => "its log says that it has been in the group",
+        Some(_) if store.is_some_and(LogStore::has_log) => "its log shows that it was in the group before",
         Some(_) if config.found == Found::Never => "`found` is \"never\" in its configuration",
         Some(_) => return None,
     };
@@ -208,13 +208,13 @@ fn restart(
             None if founded_in_vain(driver.node()) => {
                 store.discard()?;
                 contacts.forget_log();
-                "not all founders wrote the first view down: they meet again"
+                "not all founders have view 0 on disk: founding begins again"
             }
-            None => "the group runs without this process, which joins it anew",
+            None => "the group runs without this process; joining it as a new member",
         },
         // The application has not been called yet, so it can join as a new process.
         Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
-            "the group goes on without this process, which joins it anew"
+            "the group continued without this process; joining it as a new member"
         }
         Err(error) => return Err(error),
     };
@@ -313,7 +313,8 @@ pub(crate) fn node(
     own: Vec<Arc<Row>>,
     deadline: Instant,
 ) -> Result<Node, Error> {
-    let [row, ring_row] = <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not make its rows"))?;
+    let [row, ring_row] =
+        <[_; 2]>::try_from(own).map_err(|_| Error::Misuse("the fabric did not create the rows of this process"))?;
     let [_, spec] = specs(config);
     let durability = config.log.as_ref().map(|log| Durability { k: log.durable_members });
     let everybody =
@@ -348,7 +349,9 @@ fn attempt(
     let listening = acceptor.close()?;
     let Admitted { group_id, fabric, me, since, others } = match admitted {
         Ok(admitted) => admitted,
-        Err(obstacle) => return Ok(Attempt::Again(handler, format!("a member of the group ({why}; {obstacle})"))),
+        Err(obstacle) => {
+            return Ok(Attempt::Again(handler, format!("a member that admits this process ({why}; {obstacle})")));
+        }
     };
     let peer = me.peer();
     let (fabric, own, linking) = linking::new_fabric(config, fabric, peer.slot, &specs(config))?;
@@ -374,8 +377,8 @@ fn attempt(
         return Ok(Attempt::Joined(shared, Box::new(driver)));
     }
     let what = obstacle.lock().map(|what| what.clone()).unwrap_or_default();
-    let what = if what.is_empty() { "the group has not taken this process in yet".to_owned() } else { what };
-    let again = Attempt::again(driver, format!("a place in the group ({what})"));
+    let what = if what.is_empty() { "no view with this process has begun yet".to_owned() } else { what };
+    let again = Attempt::again(driver, format!("admission to the group ({what})"));
     // The empty log must go: otherwise the next attempt would treat this process as a former member that comes back.
     store.map_or(Ok(()), LogStore::discard_empty)?;
     again

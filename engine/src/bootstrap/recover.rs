@@ -65,10 +65,10 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, RecoverError> {
 /// the member would not find its log. [`RecoverError::Log`] if a log cannot be read or written.
 pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, RecoverError> {
     if !from.is_dir() {
-        return refuse(format!("{} is no directory: name that of a member's log", from.display()));
+        return refuse(format!("{} is not a directory: give the directory of a member's log", from.display()));
     }
     if fs::symlink_metadata(to).is_ok() {
-        return refuse(format!("{} is there already: name a new directory, which is made", to.display()));
+        return refuse(format!("{} exists already: give a directory that does not exist yet", to.display()));
     }
     // No member may use the log during the recovery.
     let _lock = OsDisk::open_locked(from)?;
@@ -79,7 +79,9 @@ pub fn recover(from: &Path, to: &Path, lost: &[MemberId]) -> Result<Recovered, R
     check_name(from, to, old.identity(), me)?;
     let last = old.reader().end().unwrap_or_default();
     let time_ns = old.reader().last_at_or_before(last)?.map_or(0, |entry| entry.time_ns());
-    let tail = old.load(TAIL)?.map(|bytes| Tail::decode(&bytes).ok_or_else(|| damaged(from, TAIL, "it is no tail")));
+    let tail = old
+        .load(TAIL)?
+        .map(|bytes| Tail::decode(&bytes).ok_or_else(|| damaged(from, TAIL, "the content cannot be decoded")));
     let tail = tail.transpose()?;
     let alone = hard_state.alone(last, time_ns, tail.as_ref(), wall_ns());
 
@@ -139,7 +141,7 @@ fn damaged(from: &Path, name: &str, what: &str) -> Error {
 fn hard_state(log: &ReadOnlyLog, from: &Path) -> Result<HardState, RecoverError> {
     let Some(bytes) = log.load(HARD_STATE)?.filter(|bytes| !bytes.is_empty()) else {
         return refuse(format!(
-            "the log in {} is of no member of a group, or of one that had not joined yet: use another member's",
+            "the log in {} does not belong to a member of a group, or its member had not joined yet: use another member's log",
             from.display()
         ));
     };
@@ -156,21 +158,21 @@ fn check(hard_state: &HardState, lost: &[MemberId]) -> Result<(), RecoverError> 
     let (number, members) = (view.number, view.ids());
     if !hard_state.is_member() {
         return refuse(format!(
-            "member {me} is not in view {number}, the last one of its log: it had left; use the log of {}{}",
+            "member {me} is not in view {number}, the last view of its log, because it had left: use the log of {}{}",
             if members.len() == 1 { "" } else { "one of " },
             named(&members)
         ));
     }
     if lost.contains(&me) {
-        return refuse(format!("member {me} is named as lost, and this is its log"));
+        return refuse(format!("member {me} is named as lost, but this is its log: name only other members"));
     }
     if let Some(stranger) = lost.iter().find(|id| !members.contains(id)) {
-        return refuse(format!("member {stranger} is not in view {number}, whose members are {}", list(&members)));
+        return refuse(format!("member {stranger} is not in view {number}, which has the members {}", list(&members)));
     }
     if hard_state.can_do_without(lost) {
         let here: Vec<MemberId> = members.iter().copied().filter(|id| !lost.contains(id)).collect();
         return refuse(format!(
-            "{} {}, more than half of the voters of view {number} ({}): start as always, which loses nothing",
+            "{} {}, more than half of the voters of view {number} ({}): start the group as usual, without any loss",
             named(&here),
             if here.len() == 1 { "is not named as lost, and is" } else { "are not named as lost, and are" },
             list(&hard_state.voters())
@@ -212,7 +214,8 @@ fn copy_checkpoint(old: &ReadOnlyLog, new: &Log) -> Result<(), Error> {
 /// Errors are only logged, because the configuration can replace this file. The last remaining log of a group must not
 /// become useless because of it.
 fn own_place(log: &ReadOnlyLog, from: &Path, me: MemberId) -> Option<String> {
-    let skipped = |what: &dyn std::fmt::Display| tracing::warn!("where the members were found is left out: {what}");
+    let skipped =
+        |what: &dyn std::fmt::Display| tracing::warn!("the new log will not contain the members' addresses: {what}");
     let bytes = log.load(PLACES).inspect_err(|error| skipped(error)).ok().flatten()?;
     let places = toml::from_str::<Places>(&String::from_utf8_lossy(&bytes));
     let mut places = places.inspect_err(|error| skipped(&damaged(from, PLACES, &error.to_string()))).ok()?;

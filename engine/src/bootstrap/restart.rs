@@ -85,7 +85,7 @@ impl Search {
                     None
                 });
                 if let Err(error) = asked {
-                    tracing::warn!(%error, "cannot ask for the other members");
+                    tracing::warn!(%error, "cannot ask other processes whether the group runs");
                 }
                 for (address, reply) in replies {
                     match reply {

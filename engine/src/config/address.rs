@@ -49,12 +49,14 @@ pub(crate) fn unreachable(address: &str) -> Option<(&'static str, &'static str)>
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     match () {
         () if ip.is_unspecified() => Some((
-            "that stands for all interfaces of a host, and no other host can reach it",
-            "give an address at which the others find this member, and say in `listen` that it listens on all interfaces",
+            "it means all interfaces of a host, so no other host can reach it",
+            "give an address at which the other members reach this one, and set `listen` to listen on all interfaces",
         )),
-        () if is_link_local => Some(("a link-local address needs an interface", "[fe80::1%eth0]:7001")),
+        () if is_link_local => {
+            Some(("a link-local address needs an interface", "give it, for example [fe80::1%eth0]:7001"))
+        }
         () if ip.is_multicast() || is_broadcast => {
-            Some(("that is the address of many hosts", "give one of this member's own"))
+            Some(("it is the address of many hosts", "give an address of this member's host"))
         }
         () => None,
     }
@@ -67,7 +69,7 @@ pub(crate) fn loopback_hint(address: &str, found: &[SocketAddr]) -> Option<Strin
     let is_meant = !is_name(address) || host == "localhost";
     (!is_meant).then(|| {
         format!(
-            "the name `{host}` leads to {ip} on this host, which no other host can reach: correct it in /etc/hosts, or give an address in its place"
+            "the name `{host}` resolves to {ip} on this host, which no other host can reach: correct /etc/hosts, or give an IP address instead of the name"
         )
     })
 }
@@ -105,7 +107,7 @@ mod tests {
     fn names_that_lead_to_loopback_are_explained() {
         let found = ["127.0.1.1:7001".parse().unwrap()];
         let hint = loopback_hint("host-a:7001", &found).unwrap();
-        assert!(hint.contains("`host-a` leads to 127.0.1.1"), "{hint}");
+        assert!(hint.contains("`host-a` resolves to 127.0.1.1"), "{hint}");
         for address in ["localhost:7001", "127.0.1.1:7001"] {
             assert_eq!(loopback_hint(address, &found), None, "meant so");
         }

@@ -1,5 +1,6 @@
 //! The configuration of the group's log.
 
+use super::explain::outside;
 use crate::error::Error;
 use crate::log::{SEGMENT_BYTES_DEFAULT, hash};
 use crate::types::MemberId;
@@ -75,12 +76,10 @@ impl LogConfig {
             return fail("`log.directory` is empty: name a directory on a disk of this host".to_owned());
         }
         if !self.segment_bytes.is_multiple_of(4096) || !(8192..=1 << 31).contains(&self.segment_bytes) {
-            let value = self.segment_bytes;
-            return fail(format!("`log.segment_bytes` must be a multiple of 4096 from 8192 to 2^31, not {value}"));
+            return Err(outside("log.segment_bytes", self.segment_bytes));
         }
         if !(1..=86_400_000).contains(&self.clock_skew_max_ms) {
-            let value = self.clock_skew_max_ms;
-            return fail(format!("`log.clock_skew_max_ms` must be from 1 to 86400000 (a day), not {value}"));
+            return Err(outside("log.clock_skew_max_ms", self.clock_skew_max_ms));
         }
         // The first page of a segment is reserved, and a record has a header.
         let most = self.segment_bytes - 4096 - 128;

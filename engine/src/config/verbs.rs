@@ -1,5 +1,6 @@
 //! The RDMA settings: the table `verbs` of the configuration. Members may have different values.
 
+use super::explain::outside;
 use crate::error::Error;
 use serde::Deserialize;
 
@@ -70,7 +71,7 @@ impl Verbs {
     pub(super) fn check(&self) -> Result<(), Error> {
         let within = |key: &str, value: u32, least: u32, most: u32| match value {
             value if (least..=most).contains(&value) => Ok(()),
-            value => Err(Error::Config(format!("`verbs.{key}` must be from {least} to {most}, not {value}"))),
+            value => Err(outside(&format!("verbs.{key}"), value)),
         };
         within("port", u32::from(self.port.unwrap_or(1)), 1, 255)?;
         within("timeout", u32::from(self.timeout), 1, 31)?;
@@ -81,9 +82,7 @@ impl Verbs {
         within("send_queue_depth", self.send_queue_depth, 16, 16_384)?;
         within("inline_bytes", self.inline_bytes, 0, 1024)?;
         match self.mtu {
-            Some(mtu) if !(256..=4096).contains(&mtu) || !mtu.is_power_of_two() => {
-                Err(Error::Config(format!("`verbs.mtu` must be 256, 512, 1024, 2048 or 4096, not {mtu}")))
-            }
+            Some(mtu) if !(256..=4096).contains(&mtu) || !mtu.is_power_of_two() => Err(outside("verbs.mtu", mtu)),
             _ => Ok(()),
         }
     }

@@ -108,7 +108,7 @@ impl App {
     /// Notifies the application of hosts with a wrong clock, and logs a warning for the operator.
     pub(super) fn report_warnings(&mut self, node: &mut Node) {
         for (member, what) in node.take_warnings() {
-            tracing::warn!(member = member.0, what, "a wrong clock");
+            tracing::warn!(member = member.0, what, "a member's clock is wrong");
             self.call(node, |handler| handler.warned(member, &what));
         }
     }

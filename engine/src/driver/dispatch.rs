@@ -63,7 +63,7 @@ impl Driver {
         let due_ms = self.next_pass_ms().saturating_sub(self.now_ms()).clamp(1, 60_000);
         let expiration = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(due_ms)));
         if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            tracing::error!(%error, "cannot set a timer: heartbeats depend on the application's calls");
+            tracing::error!(%error, "cannot set the timer: heartbeats now depend on the application's calls of `dispatch`");
         }
     }
 

@@ -127,10 +127,13 @@ impl JoinService {
                     self.addresses.insert(place.incarnation, place.address);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, member = place.id, "a link was refused");
+                    tracing::warn!(%error, member = place.id, "cannot link with a joining process");
                     // For want of memory, say. The joiner cannot see it, and this process holds it up.
                     if matches!(error, Error::Io { .. }) {
-                        note_own(app, &format!("member {} joins, and cannot be linked with here: {error}", place.id));
+                        note_own(
+                            app,
+                            &format!("this process cannot link with the joining member {}: {error}", place.id),
+                        );
                     }
                 }
             },
@@ -146,7 +149,7 @@ impl JoinService {
             PeerRequest::Relink { peer, view, dialled, connection } => {
                 match node.relink(peer, view, dialled, connection) {
                     Ok(()) => tracing::info!(member = peer.id.0, "a broken link was made again"),
-                    Err(error) => tracing::debug!(%error, member = peer.id.0, "a link was not made again"),
+                    Err(error) => tracing::debug!(%error, member = peer.id.0, "a broken link could not be made again"),
                 }
             }
             PeerRequest::State { view, reply } => match snapshot(node, app, newcomer, view) {
@@ -195,11 +198,11 @@ impl JoinService {
             }
             Err(Refusal::NotLeader(leader)) => match leader.and_then(|leader| self.place(leader)) {
                 Some(Place { address, .. }) => Reply::Elsewhere { address },
-                None => Reply::Later { reason: "no member leads the group".to_owned() },
+                None => Reply::Later { reason: "the group has no leader at present".to_owned() },
             },
             Err(Refusal::Busy(reason)) => Reply::Later { reason: reason.to_owned() },
             Err(Refusal::Full) => Reply::Refused {
-                reason: format!("the group has {} members, which are all it can have", crate::fabric::SLOTS),
+                reason: format!("the group has {} members, the most that are possible", crate::fabric::SLOTS),
             },
         }
     }
@@ -253,7 +256,7 @@ impl JoinService {
         }
         match toml::to_string(&Places { fabric: self.fabric, places }) {
             Ok(text) => node.save(PLACES, text.as_bytes()),
-            Err(error) => tracing::error!(%error, "cannot keep where members are found"),
+            Err(error) => tracing::error!(%error, "cannot save the members' addresses"),
         }
     }
 }
@@ -265,7 +268,7 @@ fn place_of(addresses: &HashMap<u64, String>, peer: Peer) -> Option<Place> {
 /// Takes a snapshot for a process that enters the group in view `first`.
 fn snapshot(node: &mut Node, app: &mut App, newcomer: &Newcomer, first: u64) -> Result<Snapshot, NoState> {
     if !node.is_voter() || newcomer.is_new() {
-        return Err(NoState::Later("this member does not have the whole state itself".to_owned()));
+        return Err(NoState::Later("this member does not have the whole state yet".to_owned()));
     }
     if node.view().is_none_or(|view| view.number < first) {
         // The joiner would never get the messages that this member has yet to deliver in its own, earlier view.

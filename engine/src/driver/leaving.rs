@@ -56,7 +56,7 @@ impl Driver {
     fn drop_reservations(&self) -> bool {
         let dropped: usize = self.shared.rings.iter().map(|ring| ring.drop_open()).sum();
         if dropped > 0 {
-            tracing::warn!(dropped, "reservations that were still open as this process left were dropped");
+            tracing::warn!(dropped, "dropped the reservations that were still open when this process left");
         }
         dropped > 0
     }
@@ -67,7 +67,7 @@ impl Driver {
         let (Some(result), Some(left)) = (state.ended.clone(), state.left.take()) else { return };
         drop(state);
         if catch_unwind(AssertUnwindSafe(|| left(result))).is_err() {
-            tracing::error!("the function that was to be told of the end of the leave panicked");
+            tracing::error!("the application's function for the end of the leave panicked");
         }
     }
 

@@ -54,7 +54,7 @@ impl LogFetch {
                     moved = true;
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "fetching what the log lacks");
+                    tracing::warn!(%error, "cannot fetch missing log records; trying again");
                     self.again_ms = now_ms + PAUSE_MS;
                 }
                 Err(TryRecvError::Empty) => return moved,
@@ -71,12 +71,12 @@ impl LogFetch {
         match log_transfer::fetch(source, wanted, move || shared.ask()) {
             Ok(fetch) => self.fetch = Some(fetch),
             Err(error) => {
-                tracing::error!(%error, "fetching what the log lacks");
+                tracing::error!(%error, "cannot fetch missing log records; trying again");
                 self.again_ms = now_ms + PAUSE_MS;
                 return moved;
             }
         }
-        tracing::info!(from = need.from.id.0, %after, %below, "fetching what the log lacks");
+        tracing::info!(from = need.from.id.0, %after, %below, "fetching missing log records");
         moved
     }
 }

@@ -74,7 +74,7 @@ impl Mending {
             None => match Dialler::start(self.caller.clone(), view, places) {
                 Ok(dialler) => self.dialler = Some(dialler),
                 // The next pass tries again.
-                Err(error) => tracing::warn!(%error, "broken links are not made again yet"),
+                Err(error) => tracing::warn!(%error, "cannot make broken links again yet; trying again"),
             },
         }
     }

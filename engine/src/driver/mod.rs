@@ -346,7 +346,7 @@ impl Driver {
         if self.newcomer.is_new() || !matches!(self.node.phase(), Phase::Running | Phase::Leaving) {
             return Err(Error::Misuse("this process does not have the group's whole state yet"));
         }
-        self.app.snapshot(&mut self.node).map_err(|e| Error::io("the application's `snapshot`", e))
+        self.app.snapshot(&mut self.node).map_err(|e| Error::io("the application's `snapshot` failed", e))
     }
 
     fn show_stats(&mut self) {
@@ -450,7 +450,7 @@ impl Drop for Driver {
         // Afterwards all appended records are on disk, and another process may open the log.
         let log = self.shared.log.as_ref().filter(|_| !self.keeps_log);
         if let Some(Err(error)) = log.map(|log| log.shut()) {
-            tracing::error!(%error, "the group's log");
+            tracing::error!(%error, "cannot close the group's log");
         }
         self.shared.end(Err(Error::Left));
         self.tell_left();

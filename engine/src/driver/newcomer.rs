@@ -133,7 +133,7 @@ impl Newcomer {
         let held = self.release.as_ref().map_or(0, Release::held_bytes);
         if backlog.bytes() + held > self.most_bytes && !matches!(node.phase(), Phase::Stopped(_)) {
             let what = format!(
-                "more than {} bytes of messages came meanwhile: raise `join_backlog_bytes`, or join when there is less load",
+                "more than {} bytes of messages arrived during the transfer: raise `join_backlog_bytes`, or join when there is less load",
                 self.most_bytes
             );
             node.fail(Error::StateTransfer(what));
@@ -197,7 +197,7 @@ impl Newcomer {
                 Err(TryRecvError::Empty) => false,
                 Err(TryRecvError::Disconnected) => {
                     self.stage = Stage::Settled;
-                    node.fail(Error::Internal("the thread that takes the state is gone".to_owned()));
+                    node.fail(Error::Internal("the thread that receives the state ended without a result".to_owned()));
                     true
                 }
             },
@@ -218,8 +218,8 @@ impl Newcomer {
             let Stage::CatchUp(covered) = &self.stage else { return true };
             if self.catch_up_deadline.is_some_and(|until| now >= until) {
                 let what = format!(
-                    "the state is here, but {} ms later this process has not caught up with the messages that come: its callbacks \
-                     take them more slowly; raise `join_timeout_ms`, or join when there is less load",
+                    "the state has arrived, but {} ms later this process has not caught up: messages arrive faster than its \
+                     callbacks take them; raise `join_timeout_ms`, or join when there is less load",
                     self.join_timeout_ms
                 );
                 node.fail(Error::StateTransfer(what));

@@ -67,7 +67,7 @@ impl DiskWatchdog {
             // A log that has failed counts no requests any more.
             let pending = asked.saturating_sub(done);
             format!(
-                "the disk of the log has completed none of {pending} writes for {still_ms} ms, so this member stopped in order not to hold \
+                "the disk of the log has not completed any of {pending} writes for {still_ms} ms, so this member stopped in order not to hold \
                  up the group; check the disk, and start it again"
             )
         };

@@ -127,10 +127,10 @@ impl TableSpec {
     pub(crate) fn check_write(&self, range: &Range<usize>, source: Source) {
         let TableSpec { id, columns_len, row_len } = *self;
         let Range { start, end } = *range;
-        assert!(start <= end && end <= row_len, "{range:?} of {id:?}, whose rows have {row_len} bytes");
+        assert!(start <= end && end <= row_len, "{range:?} exceeds the rows of {id:?}, which have {row_len} bytes");
         assert!(
             start.is_multiple_of(8) && end.is_multiple_of(8),
-            "{range:?} of {id:?} is no whole number of aligned words"
+            "{range:?} of {id:?} is not a whole number of aligned words"
         );
         assert!(start >= columns_len || end <= columns_len, "{range:?} of {id:?} crosses {columns_len}");
         assert!(source == Source::Stable || range.len() <= SNAPSHOT_MAX, "a snapshot of {range:?} of {id:?}");
@@ -143,10 +143,13 @@ impl TableSpec {
     pub(crate) fn check_fetch(&self, range: &Range<usize>) {
         let TableSpec { id, columns_len, row_len } = *self;
         let Range { start, end } = *range;
-        assert!(columns_len <= start && start < end && end <= row_len, "{range:?} of {id:?} is no range of its data");
+        assert!(
+            columns_len <= start && start < end && end <= row_len,
+            "{range:?} of {id:?} is not a range of its data"
+        );
         assert!(
             start.is_multiple_of(8) && end.is_multiple_of(8),
-            "{range:?} of {id:?} is no whole number of aligned words"
+            "{range:?} of {id:?} is not a whole number of aligned words"
         );
     }
 }

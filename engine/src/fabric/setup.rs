@@ -12,7 +12,7 @@ pub enum SetupError {
     #[error("{0}")]
     Peer(PeerFault),
     /// The deadline passed before these peers had finished.
-    #[error("at the deadline: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("not finished at the deadline: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Missing(Vec<PeerFault>),
     /// This process could not get a resource that it needs.
     #[error(transparent)]

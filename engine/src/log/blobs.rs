@@ -45,7 +45,7 @@ pub(super) fn valid_name(name: &str) -> bool {
 /// The file name of the blob `name`.
 pub(super) fn blob_file(name: &str) -> Result<String, Error> {
     if !valid_name(name) {
-        return Err(Error::Misuse("the name of a blob is 1 to 64 characters out of a-z, 0-9, - and _"));
+        return Err(Error::Misuse("the name of a blob must have 1 to 64 characters of a-z, 0-9, - and _"));
     }
     Ok(format!("{name}.blob"))
 }
@@ -103,7 +103,7 @@ pub(super) fn load_any(disk: &dyn Disk, file: &str) -> Result<Option<(Identity, 
     opened.read_at(0, &mut whole).map_err(reading)?;
     let Ok((head, bytes)) = Head::ref_from_prefix(&whole) else { return Err(short()) };
     if head.magic != MAGIC {
-        return Err(damaged(0, "it does not begin as a blob does"));
+        return Err(damaged(0, "the file does not begin with a blob header"));
     }
     check_format(file, head.format.get())?;
     let expected = head.length.get().saturating_add(HEAD_BYTES as u64);

@@ -63,7 +63,7 @@ impl Store {
         self.synced = end.position;
         match self.end_cut() {
             // The mark may stay for now: the log ends exactly there until the next append.
-            Err(Step::Refused(error)) => tracing::warn!("the mark of a cut stays for now: {error}"),
+            Err(Step::Refused(error)) => tracing::warn!("cannot remove the mark of a cut yet: {error}"),
             done => return done,
         }
         Ok(())

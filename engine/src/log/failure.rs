@@ -74,9 +74,14 @@ fn full(error: &io::Error, file: &str, bytes: u64) -> Option<Error> {
 pub(super) fn is_shortage(error: &Error) -> bool {
     match error {
         Error::LogFull { .. } => true,
-        Error::Io { source, .. } => shortage(source).is_some(),
+        Error::Io { source, .. } => is_lack(source),
         _ => false,
     }
+}
+
+/// Whether only space, memory or a descriptor was missing.
+pub(super) fn is_lack(error: &io::Error) -> bool {
+    shortage(error).is_some()
 }
 
 pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
@@ -92,7 +97,7 @@ fn shortage(error: &io::Error) -> Option<&'static str> {
     }
     match error.raw_os_error().map(Errno::from_raw)? {
         Errno::EFBIG => Some(
-            "RLIMIT_FSIZE (`ulimit -f`) or the file system forbids a file of that size: raise the limit, or have smaller segments (`log.segment_bytes`)",
+            "RLIMIT_FSIZE (`ulimit -f`) or the file system forbids a file of that size: raise the limit, or use smaller segments (`log.segment_bytes`)",
         ),
         _ => shortage::advice(error),
     }

@@ -174,13 +174,13 @@ impl Log {
     /// Waits until everything that was appended before the call is durable.
     pub fn sync(&self, timeout: Duration) -> Result<(), Error> {
         let ticket = self.queue.asked()?;
-        self.queue.wait_for("sync of the log", timeout, |queue| queue.done() >= ticket)
+        self.queue.wait_for("the sync of the log", timeout, |queue| queue.done() >= ticket)
     }
 
     /// Waits until the record of this version and all records before it are durable.
     pub fn wait_durable(&self, version: Version, timeout: Duration) -> Result<(), Error> {
         let durable = |_: &Queue| self.durable().is_some_and(|durable| durable >= version);
-        self.queue.wait_for("sync of the log", timeout, durable)
+        self.queue.wait_for("the sync of the log", timeout, durable)
     }
 
     /// The version of the last durable record.
@@ -230,18 +230,18 @@ impl Log {
 
     /// Removes every record with version `from` or a greater one, durably, once all earlier appends are written.
     pub fn cut(&self, from: Version, timeout: Duration) -> Result<(), Error> {
-        self.queue.run("cut of the log", timeout, true, move |store| store.cut(from))
+        self.queue.run("the cut of the log", timeout, true, move |store| store.cut(from))
     }
 
     /// Removes whole segments of records before `before`, durably. The log then begins at [`Log::oldest`].
     pub fn trim(&self, before: Version, timeout: Duration) -> Result<(), Error> {
-        self.queue.run("trim of the log", timeout, false, move |store| store.trim(before))
+        self.queue.run("the trim of the log", timeout, false, move |store| store.trim(before))
     }
 
     /// Replaces the blob `name` (1 to 64 characters of a-z, 0-9, - and _) as a whole, durably.
     pub fn save(&self, name: &str, bytes: &[u8], timeout: Duration) -> Result<(), Error> {
         let (name, bytes) = (name.to_owned(), bytes.to_owned());
-        self.queue.run("save beside the log", timeout, false, move |store| store.save(&name, &bytes))
+        self.queue.run("saving a blob", timeout, false, move |store| store.save(&name, &bytes))
     }
 
     /// The durable bytes of the blob `name`; `None` if it was never saved. Returns [`Error::LogDamaged`] if they are
@@ -357,7 +357,7 @@ impl Drop for Log {
             return;
         }
         if let Err(error) = self.shut() {
-            tracing::error!("closing the log: {error}");
+            tracing::error!("cannot close the log: {error}");
         }
     }
 }

@@ -75,7 +75,7 @@ impl Marks {
         let marks = Marks::decode(&bytes).ok_or_else(|| Error::LogDamaged {
             file: MARKS.to_owned(),
             offset: 0,
-            what: "it is no list of files".to_owned(),
+            what: "its list of files cannot be decoded".to_owned(),
         })?;
         Ok(Some((identity, marks)))
     }

@@ -42,19 +42,28 @@ pub(crate) struct OsDisk {
     reserve: Mutex<Vec<File>>,
 }
 
+/// The error of a directory in which no log can be written.
+fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
+    let advice = match failure::is_lack(&error) {
+        true => "",
+        false => " (give a directory in which this process may create and write files)",
+    };
+    Error::io(format!("{what} {}{advice}", path.display()), error)
+}
+
 impl OsDisk {
     /// Creates the directory if it is missing, and locks it for the lifetime of the value.
     ///
     /// Returns [`Error::LogLocked`] if it is already locked.
     pub(crate) fn open_locked(path: &Path) -> Result<OsDisk, Error> {
-        let failed = |what: &str, error: io::Error| Error::io(format!("{what} {}", path.display()), error);
+        let failed = |what: &str, error| unusable(what, path, error);
         if !path.is_dir() {
-            fs::create_dir_all(path).map_err(|e| failed("making the log directory", e))?;
+            fs::create_dir_all(path).map_err(|e| failed("cannot create the log directory", e))?;
             // The name of the new directory must survive a crash too.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             File::open(parent)
                 .and_then(|parent| parent.sync_all())
-                .map_err(|e| failed("syncing the directory above", e))?;
+                .map_err(|e| failed("cannot sync the parent directory of", e))?;
         }
         let held = OpenOptions::new()
             .read(true)
@@ -62,12 +71,12 @@ impl OsDisk {
             .create(true)
             .truncate(false)
             .open(path.join(LOCK))
-            .map_err(|e| failed("opening the lock file in", e))?;
+            .map_err(|e| failed("cannot open the lock file in", e))?;
         let held = Locked::new(held).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Error::LogLocked { directory: path.display().to_string() },
-            _ => failed("locking the log directory", error),
+            _ => failed("cannot lock the log directory", error),
         })?;
-        let directory = File::open(path).map_err(|e| failed("opening the log directory", e))?;
+        let directory = File::open(path).map_err(|e| failed("cannot open the log directory", e))?;
         let (lock, reserve) = (Mutex::new(Some(Own::new(held))), Mutex::default());
         let disk = OsDisk { path: path.to_owned(), directory, writes: true, lock, reserve };
         disk.refill();
@@ -81,7 +90,7 @@ impl OsDisk {
     pub(crate) fn try_out(path: &Path) -> Result<(), Error> {
         let tried = OsDisk::open_locked(path).and_then(|disk| {
             let made = disk.create(TRIAL, 1).and_then(|_| disk.remove(TRIAL));
-            made.map_err(|error| Error::io(format!("making a file in {}", path.display()), error))
+            made.map_err(|error| unusable("cannot create a file in", path, error))
         });
         match tried {
             Err(Error::LogLocked { .. }) => Ok(()),

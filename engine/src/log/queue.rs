@@ -216,12 +216,12 @@ impl Queue {
                 return Err(obstacle.clone());
             }
             let Some((patience, timeout)) = &mut waits else {
-                return Err(Error::WouldBlock("the disk is behind"));
+                return Err(Error::WouldBlock("the disk has not written earlier records yet"));
             };
             let (next, in_time) = self.wait(state, patience);
             state = next;
             if !in_time {
-                return Err(Error::TimedOut { what: "append to the log", after_ms: timeout.as_millis() as u64 });
+                return Err(Error::TimedOut { what: "the append to the log", after_ms: timeout.as_millis() as u64 });
             }
         }
     }
@@ -390,7 +390,7 @@ impl Queue {
         for wake in wakes {
             // A panic in a wake function must not stop the log.
             if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
-                tracing::error!("whoever was to be woken by the log panicked");
+                tracing::error!("the function to call when the log has written something panicked");
             }
         }
     }

@@ -161,7 +161,7 @@ pub(super) fn survey(disk: &dyn Disk, identity: Option<Identity>) -> Result<Opti
     }
     if let Some(position) = marks.cut.filter(|&position| scan.end.position != position) {
         let offset = |position: u64| position - last * segment_bytes;
-        let what = format!("the records end here, and not at {}, where they were cut", offset(position));
+        let what = format!("the records end here, but the log was cut at {}", offset(position));
         return Err(Error::LogDamaged { file: name, offset: offset(scan.end.position), what });
     }
     let lost = marks.missing(&listing.blobs, &listing.snapshots);
@@ -179,12 +179,12 @@ pub(super) fn survey_steady(disk: &dyn Disk) -> Result<Option<Survey>, Error> {
     for _ in 1..LOOKS_MAX {
         match survey(disk, None) {
             Err(Error::LogDamaged { file, offset, what }) if before != Some((file.clone(), offset)) => {
-                tracing::debug!("{file} at {offset}: {what}; looking again");
+                tracing::debug!("{file} at {offset}: {what}; reading again");
                 before = Some((file, offset));
             }
             // The owner puts the end of the log in order in this very moment.
             Err(Error::Io { what, source }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                tracing::debug!("{what}: {source}; looking again");
+                tracing::debug!("{what}: {source}; reading again");
             }
             steady => return steady,
         }
@@ -222,13 +222,13 @@ fn read_headers(
         let (file, header, len) = read_header(disk, number)?;
         identity.check(&name, header.identity)?;
         if header.segment_bytes != segment_bytes {
-            return Err(damaged(0, "the segment has another size than the others"));
+            return Err(damaged(0, "the segment's size differs from that of the others"));
         }
         if let Some((_, before_len)) = last {
             let start = (number - 1) * segment_bytes;
             let content = start + PAGE_BYTES..=start + segment_bytes;
             if !content.contains(&header.before.position) {
-                return Err(damaged(0, "the segment's header contradicts the segment before"));
+                return Err(damaged(0, "the segment's header contradicts the previous segment"));
             }
             if header.before.position - start > before_len {
                 let what = "the file ends before its last record".to_owned();
@@ -275,7 +275,7 @@ fn scan(name: &str, window: &mut Window<'_>, header: &Header) -> Result<Scan, Er
     scan.end = end;
     let proof = look_further(window, at, base, seed, end.position, &mut scan.torn).map_err(reading)?;
     if let Some(synced) = scan.proved.max(proof).checked_sub(end.position).filter(|&beyond| beyond > 0) {
-        let what = format!("the record here is damaged: the log had been synced up to {synced} bytes behind it");
+        let what = format!("the record here is damaged, although the log was synced up to {synced} bytes after it");
         return Err(Error::LogDamaged { file: name.to_owned(), offset: at, what });
     }
     Ok(scan)
@@ -324,7 +324,7 @@ impl Survey {
         // them.
         disk.sync_names().map_err(|error| Error::io("syncing the log directory", error))?;
         self.tidy(disk, last.number)?;
-        let writing = |error| Error::io(format!("putting {name} in order"), error);
+        let writing = |error| Error::io(format!("repairing the end of {name}"), error);
         let (start, end) = (last.number * last.segment_bytes, self.scan.end.position);
         let offset = |position: u64| position - start;
         if self.scan.torn || self.marks.cut.is_some() {

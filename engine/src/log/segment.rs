@@ -189,7 +189,7 @@ impl Header {
     pub(super) fn decode(file: &str, number: u64, page: &[u8]) -> Result<Header, Error> {
         let damaged = |what: &str| Err(Error::LogDamaged { file: file.to_owned(), offset: 0, what: what.to_owned() });
         let Some(page) = Page::ref_from_bytes(page).ok().filter(|page| page.magic == MAGIC) else {
-            return damaged("it does not begin as a segment does");
+            return damaged("the file does not begin with a segment header");
         };
         // The format is checked before the checksum, which a later format may store elsewhere.
         check_format(file, page.format.get())?;
@@ -206,7 +206,10 @@ impl Header {
             low: page.low.get(),
         };
         if header.number != number {
-            return damaged(&format!("it is segment {:016x} under another's name", header.number));
+            return damaged(&format!(
+                "the file contains segment {:016x}, which belongs to another name",
+                header.number
+            ));
         }
         let room = u64::MAX / SEGMENT_BYTES.end();
         if !valid_size(header.segment_bytes) || header.low > number || number >= room {

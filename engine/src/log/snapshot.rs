@@ -176,7 +176,7 @@ impl SnapshotWriter {
         match self.disk.names() {
             Ok(names) => names.iter().filter(|name| self.replaces(name)).try_for_each(|name| self.disk.remove(name)),
             Err(error) => {
-                tracing::warn!("older checkpoints stay, as the log directory cannot be listed: {error}");
+                tracing::warn!("cannot remove older checkpoints, because the log directory cannot be listed: {error}");
                 Ok(())
             }
         }
@@ -228,7 +228,7 @@ impl Snapshot {
         let mut head = Head::new_zeroed();
         file.read_at(0, head.as_mut_bytes()).map_err(reading)?;
         if head.magic != MAGIC {
-            return Err(damaged(0, "it does not begin as a checkpoint does"));
+            return Err(damaged(0, "the file does not begin with a checkpoint header"));
         }
         check_format(&name, head.format.get())?;
         if head.checksum.get() != head.checksum() {
@@ -237,7 +237,7 @@ impl Snapshot {
         identity.check(&name, head.identity.into())?;
         let stamp = Stamp::from(head.stamp);
         if stamp.version != version {
-            return Err(damaged(0, "it is another checkpoint under this one's name"));
+            return Err(damaged(0, "the checkpoint's version differs from that in the file's name"));
         }
         let mut snapshot = Snapshot { version, time_ns: stamp.time_ns, len: head.length.get(), file, at: 0 };
         if len - (HEAD_BYTES as u64) < snapshot.len {

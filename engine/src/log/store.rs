@@ -59,7 +59,8 @@ impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Store, Error> {
         if !valid_size(segment_bytes) {
             let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
-            let what = format!("`segment_bytes` = {segment_bytes}: it is a multiple of 4096, from {least} to {most}");
+            let what =
+                format!("`segment_bytes` must be a multiple of 4096 from {least} to {most}, not {segment_bytes}");
             return Err(Error::Config(what));
         }
         let mut survey = match recover::survey(&*disk, Some(identity))? {
@@ -67,7 +68,7 @@ impl Store {
             None => {
                 recover::create_first(&*disk, identity, segment_bytes)?;
                 let made = recover::survey(&*disk, Some(identity))?;
-                made.ok_or_else(|| Error::Internal("the segment that was made is not there".to_owned()))?
+                made.ok_or_else(|| Error::Internal("the segment that was just created is missing".to_owned()))?
             }
         };
         if let Some(file) = survey.missing.first() {

@@ -156,7 +156,7 @@ impl Shared {
             let first = table.segments.front().map_or(0, |segment| segment.number);
             self.start_at(&table, (number - first) as usize)
         };
-        self.open(start, None)?.ok_or_else(|| Error::Internal("a segment of the log was taken away".to_owned()))
+        self.open(start, None)?.ok_or_else(|| Error::Internal("a segment of the log was removed".to_owned()))
     }
 
     fn start_at(&self, table: &Table, n: usize) -> Start {
@@ -205,7 +205,7 @@ impl Shared {
             *lock(&start.segment.index) = Some(index);
             return Ok(Some(found));
         }
-        tracing::warn!("{} is missing or damaged: it is built anew, from the segment", index_name(number));
+        tracing::warn!("{} is missing or damaged: rebuilding it from the segment", index_name(number));
         let all = Start { segment: start.segment.clone(), ..*start };
         let Some(mut cursor) = self.open(all, None)? else { return Ok(None) };
         let mut entries = Vec::new();
@@ -227,7 +227,7 @@ impl Shared {
         let oldest = self.oldest().and_then(|mut cursor| cursor.head());
         let oldest = match oldest {
             Ok(Some(head)) => format!("{} of {} ns", head.stamp.version, head.stamp.time_ns),
-            Ok(None) | Err(_) => "not there yet".to_owned(),
+            Ok(None) | Err(_) => "none".to_owned(),
         };
         Error::LogTrimmed { wanted, oldest }
     }
@@ -271,7 +271,7 @@ impl Cursor {
             return Ok(None);
         }
         if self.offset + HEAD_BYTES as u64 > self.limit {
-            return Err(self.damaged("a record reaches over the end"));
+            return Err(self.damaged("a record extends beyond the end"));
         }
         let bytes = self.view(self.offset, HEAD_BYTES)?;
         let position = self.position();
@@ -282,7 +282,7 @@ impl Cursor {
             return Err(self.damaged("the record does not follow the one before it"));
         }
         if self.offset + head.record_bytes() > self.limit {
-            return Err(self.damaged("a record reaches over the end"));
+            return Err(self.damaged("a record extends beyond the end"));
         }
         Ok(Some(head))
     }
@@ -330,7 +330,7 @@ impl Cursor {
         let start = self.shared.start_at(&table, n + 1);
         drop(table);
         if start.at.checksum != self.checksum {
-            return Err(self.damaged("the segment does not end with the record that the next one follows"));
+            return Err(self.damaged("the segment's last record is not the one that the next segment follows"));
         }
         // If that segment was removed just now, the next call detects it.
         if let Some(next) = self.shared.open(start, None)? {

@@ -40,7 +40,7 @@ pub(super) fn connector(config: &Config, rank: usize, ours: &Hello, theirs: &Hel
     }
     let found = config.members.iter().position(|m| m.id == theirs.member);
     match found {
-        None => stranger(Code::Unexpected, format!("there is no member {}", theirs.member)),
+        None => stranger(Code::Unexpected, format!("member {} is not listed in `members`", theirs.member)),
         Some(r) if r <= rank => {
             stranger(Code::Unexpected, format!("member {} is not expected to connect to this one", theirs.member))
         }
@@ -89,7 +89,7 @@ pub(super) fn refusal(expected: &Member, ours: &Hello, refuse: &Refuse) -> Error
     let mut reason = refuse.reason.clone();
     // A process of another version may number its members differently.
     if refuse.member != expected.id && refuse.code != Code::Version {
-        reason = format!("{}, and says: {reason}", wrong_member(expected, refuse.member));
+        reason = format!("{}; its reason: {reason}", wrong_member(expected, refuse.member));
     }
     Error::Refused { member: expected.id, reason }
 }
@@ -117,5 +117,8 @@ pub(crate) fn value_of(pairs: &[(String, String)], key: &str) -> String {
 }
 
 fn wrong_member(expected: &Member, found: MemberId) -> String {
-    format!("member {found} answers at its address {}: correct the addresses in `members`", expected.address)
+    format!(
+        "member {found} answers at {}, the address of member {}: correct the addresses in `members`",
+        expected.address, expected.id
+    )
 }

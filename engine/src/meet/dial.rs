@@ -92,6 +92,28 @@ impl Dial {
     }
 }
 
+/// Looks up the host name of a member that connects to this process. The result only explains why it is missing.
+pub(super) struct NameCheck {
+    dial: Dial,
+    /// The reason why the last look-up found no address.
+    pub(super) obstacle: Option<String>,
+}
+
+impl NameCheck {
+    pub(super) fn new(address: &str, names: &Names, now: Instant) -> io::Result<NameCheck> {
+        Ok(NameCheck { dial: Dial::new(address, names, now)?, obstacle: None })
+    }
+
+    /// Looks the name up if that is due.
+    pub(super) fn look(&mut self, now: Instant) {
+        match self.dial.target(now) {
+            Ok(None) => {}
+            Ok(Some(_)) => self.obstacle = None,
+            Err(obstacle) => self.obstacle = Some(obstacle),
+        }
+    }
+}
+
 /// Starts to connect. The socket becomes writable when the attempt has succeeded or failed.
 pub(crate) fn connect(target: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(target.domain(), Type::STREAM, None)?;

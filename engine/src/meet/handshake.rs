@@ -205,7 +205,7 @@ impl Meeting<'_> {
         match (talk.toward, talk.stage) {
             (Some(rank), stage) => {
                 if is_garbage && self.obstacles[rank].as_deref() != Some(what) {
-                    tracing::warn!("meeting: {} is no usable member: {what}", talk.place);
+                    tracing::warn!("meeting: the process at {} is not a usable member: {what}", talk.place);
                 }
                 self.obstacle(rank, what.to_owned());
                 let answered = stage != Stage::Connecting;

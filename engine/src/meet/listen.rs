@@ -66,7 +66,7 @@ pub(crate) fn in_time(at: ListenAt<'_>, deadline: &Deadline) -> Result<Listening
         }
         if left.is_zero() {
             let tried = begun.elapsed().as_millis();
-            return Err(refused(at, format!("tried again for {tried} ms, and still {reason}")));
+            return Err(refused(at, format!("after trying for {tried} ms: {reason}")));
         }
         if warned != reason {
             tracing::warn!(address = at.address, reason, "cannot listen yet; trying again until the join timeout");
@@ -123,8 +123,8 @@ fn listen_tcp(at: ListenAt<'_>, names: &Names, deadline: &Deadline) -> Result<So
                 )));
             }
             Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
-                let or = if key == "`listen`" { "" } else { ", or say in `listen` where to listen instead" };
-                last = passing(format!("{} is no address of this host; correct it in {key}{or}", candidate.ip()));
+                let or = if key == "`listen`" { "" } else { ", or set `listen` to an address of this host" };
+                last = passing(format!("{} is not an address of this host; correct it in {key}{or}", candidate.ip()));
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 last = lasting(format!("{e}: choose a port above 1023 in {key}"));
@@ -173,11 +173,11 @@ const IN_USE: &str = "in use: another process listens on this socket; is this me
 fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     let kind = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(lasting(format!("cannot look at the path: {e}"))),
+        Err(e) => return Err(lasting(format!("cannot examine the path: {e}"))),
         Ok(metadata) => metadata.file_type(),
     };
     if !kind.is_socket() {
-        let what = "a file that is no socket has this path";
+        let what = "the file at this path is not a socket";
         return Err(lasting(format!("{what}: remove it, or choose another path in {key}")));
     }
     let probe = || {
@@ -189,14 +189,14 @@ fn clear(path: &Path, key: &str) -> Result<(), Obstacle> {
     };
     match probe() {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|e| lasting(format!("cannot remove the socket a dead process left there: {e}"))),
+            .map_err(|e| lasting(format!("cannot remove the socket that a dead process left: {e}"))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(lasting(format!(
             "the socket belongs to another user ({e}): remove it, or choose another path in {key}"
         ))),
         Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
             let why = because(&e, &format!("remove it, or choose another path in {key}"));
-            Err(lasting(format!("cannot find out whether a process listens on the socket that is there: {why}")))
+            Err(lasting(format!("cannot check whether a process listens on the existing socket: {why}")))
         }
         Ok(()) | Err(_) => Err(passing(IN_USE)),
     }

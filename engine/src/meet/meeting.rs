@@ -1,13 +1,13 @@
 //! The state of a meeting and its loop: one thread, which waits only in poll(2).
 
 use super::check;
-use super::dial::{self, Dial, RETRY_TIME};
+use super::dial::{self, Dial, NameCheck, RETRY_TIME};
 use super::listen::Listening;
 use super::names::Names;
 use super::outside::Surroundings;
 use super::talk::{CLOSING_TIME, Stage, Talk};
 use super::wire::{BODY_MAX, Decoder, Hello, Message};
-use crate::config::Config;
+use crate::config::{Config, Member};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::process::Private;
@@ -29,6 +29,8 @@ const DEAD_LINK_SECONDS: u64 = 3;
 /// The time for which another process may hold this one's place. It may be a predecessor that died with its host,
 /// unannounced.
 const DUPLICATE_TIME: Duration = Duration::from_secs(DEAD_LINK_SECONDS + 3);
+/// The time before the deadline in which the names of missing members that connect to this one are looked up.
+const NAME_CHECK_TIME: Duration = Duration::from_secs(3);
 /// Pause in accepting when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -67,6 +69,8 @@ pub(super) struct Meeting<'a> {
     accept_obstacle: Option<String>,
     /// One for each lower rank.
     dials: Vec<Dial>,
+    /// One for each higher rank.
+    names: Vec<NameCheck>,
     talks: Vec<Talk>,
     links: Vec<Option<Link>>,
     /// The error that ended the meeting, and the time limit for sending refusals to the others.
@@ -89,17 +93,18 @@ impl<'a> Meeting<'a> {
         let own = config
             .members
             .get(rank)
-            .ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
+            .ok_or_else(|| Error::Config(format!("rank {rank} is not below the number of members, {count}")))?;
         let hello = Hello { former: around.former.clone(), ..check::our_hello(config, own.id, incarnation) };
         let encode = |message: &Message| {
             let too_long = || Error::Config(format!("the member list exceeds {BODY_MAX} bytes: shorten the addresses"));
             message.encode().ok_or_else(too_long)
         };
         let (now, names) = (Instant::now(), Names::default());
-        let dials = config.members[..rank].iter().map(|m| {
-            Dial::new(&m.address, &names, now)
-                .map_err(|e| Error::Config(format!("address `{}` of member {}: {e}", m.address, m.id)))
-        });
+        let wrong = |m: &Member, e| Error::Config(format!("address `{}` of member {}: {e}", m.address, m.id));
+        let dials = config.members[..rank].iter();
+        let dials = dials.map(|m| Dial::new(&m.address, &names, now).map_err(|e| wrong(m, e)));
+        let checks = config.members[rank + 1..].iter();
+        let checks = checks.map(|m| NameCheck::new(&m.address, &names, now).map_err(|e| wrong(m, e)));
         Ok(Meeting {
             config,
             rank,
@@ -110,6 +115,7 @@ impl<'a> Meeting<'a> {
             obstacles: vec![None; count],
             deadline,
             dials: dials.collect::<Result<_, _>>()?,
+            names: checks.collect::<Result<_, _>>()?,
             listening,
             accept_at: now,
             accept_obstacle: None,
@@ -138,6 +144,7 @@ impl<'a> Meeting<'a> {
                 return Err(self.missing());
             } else {
                 self.dial(now);
+                self.check_names(now);
             }
             self.expire(now);
             self.wait()?;
@@ -178,9 +185,13 @@ impl<'a> Meeting<'a> {
     fn missing(&self) -> Error {
         let others = self.config.members.iter().enumerate().filter(|(rank, _)| *rank != self.rank);
         let (met, absent): (Vec<_>, Vec<_>) = others.partition(|(rank, _)| self.links[*rank].is_some());
-        let line = |(r, member): (usize, &crate::config::Member)| {
-            let default = if r > self.rank { "no connection from it yet" } else { "no answer yet" };
-            let obstacle = self.obstacles[r].as_deref().unwrap_or(default);
+        let line = |(r, member): (usize, &Member)| {
+            let default = || match r.checked_sub(self.rank + 1).map(|n| &self.names[n].obstacle) {
+                Some(Some(what)) => format!("no connection from it yet; {what}"),
+                Some(None) => "no connection from it yet".to_owned(),
+                None => "no answer yet".to_owned(),
+            };
+            let obstacle = self.obstacles[r].clone().unwrap_or_else(default);
             // The failed connection may have been that member's, so the local error may explain why it is missing.
             let local = self.accept_obstacle.as_ref().filter(|_| r > self.rank);
             let local = local.map(|what| format!("; {what}")).unwrap_or_default();
@@ -242,14 +253,14 @@ impl<'a> Meeting<'a> {
     }
 
     pub(super) fn establish(&mut self, rank: usize, incarnation: u64, talk: Talk) {
-        tracing::debug!("meeting: member {} has met us over {}", self.config.members[rank].id, talk.place);
+        tracing::debug!("meeting: linked with member {} over {}", self.config.members[rank].id, talk.place);
         let socket = talk.socket;
         if socket.local_addr().is_ok_and(|address| address.as_socket().is_some()) {
             let second = Duration::from_secs(1);
             let probes =
                 TcpKeepalive::new().with_time(second).with_interval(second).with_retries(DEAD_LINK_SECONDS as u32);
             if let Err(error) = socket.set_tcp_keepalive(&probes) {
-                tracing::debug!(%error, "meeting: the death of a member's host may stay unseen");
+                tracing::debug!(%error, "meeting: cannot set TCP keepalive: the failure of a member's host may stay undetected");
             }
         }
         self.duplicate = None;
@@ -302,13 +313,21 @@ impl<'a> Meeting<'a> {
         }
     }
 
+    /// Shortly before the deadline, looks up the names of the missing members that connect to this one.
+    fn check_names(&mut self, now: Instant) {
+        if self.deadline.left() <= NAME_CHECK_TIME {
+            let names = self.names.iter_mut().zip(&self.links[self.rank + 1..]);
+            names.filter(|(_, link)| link.is_none()).for_each(|(name, _)| name.look(now));
+        }
+    }
+
     /// Ends the connections that have exceeded their deadlines.
     fn expire(&mut self, now: Instant) {
         let (kept, expired) = std::mem::take(&mut self.talks).into_iter().partition(|talk| now < talk.deadline);
         self.talks = kept;
         for talk in Vec::<Talk>::into_iter(expired) {
             let what = match talk.stage {
-                Stage::Connecting => "the connection attempt is not answered",
+                Stage::Connecting => "the connection attempt got no answer",
                 _ => "it did not complete the handshake in time",
             };
             self.broken(&talk, what, false);
@@ -389,7 +408,7 @@ impl<'a> Meeting<'a> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    let what = format!("a connection could not be accepted here: {}", shortage::explained(&e));
+                    let what = format!("this process cannot accept a connection: {}", shortage::explained(&e));
                     if self.accept_obstacle.as_ref() != Some(&what) {
                         tracing::warn!("meeting: {what}");
                     }
@@ -408,7 +427,7 @@ impl<'a> Meeting<'a> {
             return;
         }
         if from.as_socket().is_some() && socket.set_tcp_nodelay(true).is_err() {
-            tracing::debug!("meeting: {place}: small messages may be late");
+            tracing::debug!("meeting: cannot set TCP_NODELAY for {place}: small messages may be late");
         }
         let mut oldest = None;
         let mut incoming = 0;
@@ -422,7 +441,7 @@ impl<'a> Meeting<'a> {
         }
         if let Some((_, i)) = oldest.filter(|_| incoming >= STRANGERS_MAX) {
             let talk = self.talks.remove(i);
-            self.broken(&talk, "too many connections that say nothing", false);
+            self.broken(&talk, "too many connections without a handshake", false);
         }
         self.talks.push(Talk::incoming(socket, place, now));
     }

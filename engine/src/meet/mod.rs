@@ -94,7 +94,7 @@ pub fn meet_unix(config: &Config, rank: usize, incarnation: u64, deadline: Insta
 fn listen(config: &Config, rank: usize) -> Result<Listening, Error> {
     let count = config.members.len();
     let own = config.members.get(rank);
-    let own = own.ok_or_else(|| Error::Config(format!("rank {rank} is none of the {count} members'")))?;
+    let own = own.ok_or_else(|| Error::Config(format!("rank {rank} is not below the number of members, {count}")))?;
     listen::listen(config.listens_at(&own.address))
 }
 

@@ -235,7 +235,7 @@ pub(crate) fn begin(address: &str, request: &Request, timeout: Duration) -> io::
 pub(crate) fn plain(error: io::Error, patience: Duration) -> io::Error {
     let text = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} ms", patience.as_millis()),
-        io::ErrorKind::UnexpectedEof => "it closed the connection before it had answered".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it closed the connection without an answer".to_owned(),
         io::ErrorKind::ConnectionRefused => "connection refused: no process listens there".to_owned(),
         _ => return error,
     };

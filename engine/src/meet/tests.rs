@@ -210,6 +210,12 @@ fn unresolvable_names() {
     assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("cannot be resolved")), "{error}");
     let error = Running::<TcpStream>::start(&config, 1, 7, Duration::from_millis(500)).result().unwrap_err();
     assert!(matches!(&error, Error::Missing { missing, .. } if missing.contains("no-such-host")), "{error}");
+    // Member 11 connects to member 10, which still names the reason.
+    let mut config = tcp(2);
+    config.members[1].address = "no such host:7000".into();
+    let error = Running::<TcpStream>::start(&config, 0, 7, Duration::from_millis(1500)).result().unwrap_err();
+    let text = "no connection from it yet; its host name cannot be resolved";
+    assert!(matches!(&error, Error::Missing { missing, .. } if missing.contains(text)), "{error}");
 }
 
 #[test]
@@ -229,7 +235,10 @@ fn address_of_another_host() {
     let mut config = tcp(2);
     config.members[0].address = "192.0.2.1:7000".into();
     let error = start(&config, 0).result().unwrap_err();
-    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("no address of this host")), "{error}");
+    assert!(
+        matches!(&error, Error::Listen { reason, .. } if reason.contains("not an address of this host")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -254,7 +263,7 @@ fn socket_files() {
     check(vec![first.result().unwrap(), second.result().unwrap()]);
     std::fs::write(&path, "precious").unwrap();
     let error = Running::<UnixStream>::start(&config, 0, 7, FAR).result().unwrap_err();
-    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("no socket")), "{error}");
+    assert!(matches!(&error, Error::Listen { reason, .. } if reason.contains("not a socket")), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 

@@ -116,7 +116,7 @@ pub(crate) enum Garbage {
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Garbage::Magic => write!(f, "it is no member: its first bytes are not this protocol's"),
+            Garbage::Magic => write!(f, "it is not a member: its first bytes are not those of this protocol"),
             Garbage::Version(theirs) => write!(f, "it speaks protocol version {theirs}, this process {VERSION}"),
             Garbage::Kind(kind) => write!(f, "it sent a message of the unknown kind {kind}"),
             Garbage::Length(len) => write!(f, "it announced a message of {len} bytes; the limit is {BODY_MAX}"),

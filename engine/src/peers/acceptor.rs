@@ -112,7 +112,9 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<LocalIdentity>, shar
         let rest = ticker.rest().map(|rest| PollTimeout::try_from(rest + Duration::from_millis(1)));
         match nix::poll::poll(&mut fds, rest.map_or(PollTimeout::NONE, |rest| rest.unwrap_or(PollTimeout::MAX))) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return tracing::error!(%error, "nobody can join by this member any more"),
+            Err(error) => {
+                return tracing::error!(%error, "cannot wait for connections: no process can join through this member any more");
+            }
         }
         let [visited, stopped, called] = fds.map(|fd| fd.revents().is_some_and(|flags| !flags.is_empty()));
         if stopped {
@@ -131,18 +133,20 @@ fn listen(listening: &Listening, stop: &EventFd, sign: &Arc<LocalIdentity>, shar
                 let talk = move || {
                     let _counted = counted;
                     if let Err(error) = talk(socket, &sign, &shared_state) {
-                        tracing::debug!(%error, "a visitor was turned away");
+                        tracing::debug!(%error, "closed an incoming connection");
                     }
                 };
                 // The thread may read the application's `snapshot`, so it gets the configured stack size.
-                if let Err(error) = thread::spawn("galerna-visitor", "talks to a visitor", shared.stack_bytes, talk) {
-                    tracing::warn!(%error, "a visitor was turned away");
+                if let Err(error) =
+                    thread::spawn("galerna-visitor", "serves an incoming connection", shared.stack_bytes, talk)
+                {
+                    tracing::warn!(%error, "cannot serve an incoming connection");
                 }
             }
-            Ok(_) => tracing::warn!("more than {VISITORS_MAX} visitors at a time"),
+            Ok(_) => tracing::warn!("closed an incoming connection: there are more than {VISITORS_MAX} at a time"),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a visitor");
+                tracing::warn!(%error, "cannot accept a connection; trying again");
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -266,6 +270,11 @@ fn other_id(sign: &LocalIdentity, group_id: u64) -> String {
     )
 }
 
+/// The reason why a request for another incarnation or group is refused here.
+pub(super) fn other_process(sign: &LocalIdentity) -> String {
+    format!("this is another incarnation of member {}, or another group", sign.me.id)
+}
+
 fn other_group(sign: &LocalIdentity) -> Reply {
     Reply::Disagreement { member: sign.me.id.0, key: "group".to_owned(), value: sign.group.clone() }
 }
@@ -308,8 +317,10 @@ fn dial(sign: &LocalIdentity, shared: &Shared, address: &str, incarnation: u64) 
         // This member lacks a resource, and a joiner can do nothing about it.
         Err(error) if shortage::advice(&error).is_some() => {
             let shortage = shortage::explained(&error);
-            note_shortage(sign, shared, format!("a process joins, and cannot be dialled from here: {shortage}"));
-            Err(Reply::Later { reason: format!("a member cannot dial the joining process now: {error}") })
+            note_shortage(sign, shared, format!("this process cannot connect to a joining process: {shortage}"));
+            Err(Reply::Later {
+                reason: format!("the group's leader cannot connect to the joining process now, and reports: {error}"),
+            })
         }
         // The joiner may only be slow.
         Err(error) => Err(Reply::Later { reason: reason(&error.to_string()) }),
@@ -323,8 +334,8 @@ fn note_shortage(sign: &LocalIdentity, shared: &Shared, what: String) {
 
 /// Whether the error shows that no process listens at the address. A process that asks to join does listen.
 fn is_elsewhere(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
-    matches!(error.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
 }
 
 /// Handles the request of an admitted process to link with this one.
@@ -342,7 +353,7 @@ fn link(
         return questions::answer(&mut socket, &Reply::Refused { reason: other_id(sign, group_id) });
     }
     if to.peer() != sign.me || from.slot >= crate::fabric::SLOTS || from.slot == sign.me.slot {
-        let reason = format!("member {} was started again meanwhile, or its place is another's", sign.me.id);
+        let reason = format!("member {} was restarted, or its slot belongs to another process", sign.me.id);
         return questions::answer(&mut socket, &Reply::Refused { reason });
     }
     questions::answer(&mut socket, &Reply::Linked {})?;
@@ -352,7 +363,7 @@ fn link(
             note_shortage(
                 sign,
                 shared,
-                format!("member {} joins, and cannot be linked with here: {shortage}", from.id),
+                format!("this process cannot make its end of the link to member {}, which joins: {shortage}", from.id),
             );
         }
     })?;
@@ -392,7 +403,7 @@ impl<'a> Giver<'a> {
         let given = loop {
             match answer.recv_timeout(LOOK_TIME) {
                 Err(RecvTimeoutError::Timeout) if !gone() => {}
-                Err(_) => return Err(io::Error::other("the state was not ready before the other end had to give up")),
+                Err(_) => return Err(io::Error::other("the state was not ready before the other end gave up")),
                 Ok(given) => break given,
             }
         };
@@ -433,7 +444,7 @@ impl<'a> Giver<'a> {
         // If the connection is broken, a result that was sent before has already arrived.
         let deadline = if sent.is_ok() { deadline } else { Instant::now() + STEP_TIME };
         if let Some(what) = transfer::last_words(socket, deadline, &|| self.is_present()) {
-            fault(MemberId(asker.id), format!("it could not take the group's state: {what}"));
+            fault(MemberId(asker.id), format!("it could not receive the group's state: {what}"));
         }
         match sent {
             Err(Halt::State(error) | Halt::Link(error)) => Err(error),
@@ -460,6 +471,14 @@ pub(crate) mod tests {
             questions::answer(&mut socket, &Reply::Dialled {}).unwrap();
         };
         (std::thread::spawn(answers), address)
+    }
+
+    #[test]
+    fn a_lack_of_ports_here_is_not_the_fault_of_the_joiner() {
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert!(is_elsewhere(&refused) && shortage::advice(&refused).is_none());
+        let no_port = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        assert!(!is_elsewhere(&no_port) && shortage::explained(&no_port).contains("`net.ipv4.ip_local_port_range`"));
     }
 
     #[test]

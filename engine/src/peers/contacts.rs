@@ -100,7 +100,7 @@ impl Contacts {
         let remembered = kept().get(&Memory::new(config)?).map(|kept| (kept.group_id, kept.places.clone()));
         let (knows, former) = match (log, remembered) {
             (Some((group_id, places)), _) => (Some((group_id, "this process's log")), places),
-            (None, Some((group_id, places))) => (Some((group_id, "in which this process was")), places),
+            (None, Some((group_id, places))) => (Some((group_id, "this process was in it")), places),
             (None, None) => (None, Vec::new()),
         };
         let mut contacts = Contacts {
@@ -248,7 +248,7 @@ impl Contacts {
         let is_reached = reply.is_ok();
         let what = match reply {
             Ok(Reply::Waits { been: false, .. }) => {
-                self.obstacles.push(format!("at {address}: it is not in the group itself yet"));
+                self.obstacles.push(format!("at {address}: it is not in the group yet"));
                 return;
             }
             Ok(Reply::Waits { been: true, places }) => {
@@ -258,25 +258,25 @@ impl Contacts {
                         &format!("member {id} of the group that the process at {address} was in, at {at}"),
                     );
                 }
-                let what = "it has been in the group, and is not in it any more";
+                let what = "it was in the group, and is not in it any more";
                 forbids.push(format!("the process at {address} ({what})"));
                 what.to_owned()
             }
             Ok(Reply::Restarting { group_id, only_founded, .. }) => {
-                let what = format!("it waits for the other members of group {group_id:#018x}, which all ended");
+                let what = format!("it waits for the other members of group {group_id:#018x}, which have all ended");
                 if !only_founded {
                     forbids.push(format!("the process at {address} ({what})"));
                 }
                 what
             }
             Ok(Reply::Later { reason }) => reason,
-            Ok(Reply::Disagreement { key, value, .. }) if key == "group" => format!("it is of group `{value}`"),
-            Ok(other) => format!("an answer to another question: {other:?}"),
+            Ok(Reply::Disagreement { key, value, .. }) if key == "group" => format!("it belongs to group `{value}`"),
+            Ok(other) => format!("an unexpected answer: {other:?}"),
             Err(error) => shortage::explained(&error),
         };
         if let Some((id, _)) = self.last.as_ref().filter(|(_, last)| !is_reached && last == address) {
             forbids.push(format!(
-                "member {id} where others would reach it, at {address} ({what}): give it an `address` at which it listens"
+                "member {id} at {address}, its address for the other members ({what}): give it an `address` at which it listens"
             ));
         }
         if let Some((_, required)) = self.required.iter().find(|(known, _)| known == address) {
@@ -309,7 +309,10 @@ impl Contacts {
                 tracing::error!(ours = shown(ours), theirs, "two groups are named `{}`", self.config.group);
             }
             (None, [id]) if self.knows.is_some() => {
-                tracing::warn!("the group that this process was in is gone; another of its name runs: {}", shown(*id));
+                tracing::warn!(
+                    "the group that this process was in does not run any more, but another group of its name does: {}",
+                    shown(*id)
+                );
             }
             _ => {}
         }

@@ -156,7 +156,7 @@ pub(crate) fn agree(
     let patience = left();
     let failed = |id: MemberId, e: io::Error| Error::Missing {
         missing: format!(
-            "member {id} (met, but it did not say whether it has RDMA: {})",
+            "member {id} (met, but it did not send whether it can use RDMA: {})",
             questions::plain(e, patience)
         ),
         after_ms: config.join_timeout_ms,
@@ -179,11 +179,11 @@ pub(crate) fn agree(
         match theirs[0] {
             CAN => {}
             CANNOT => {
-                tracing::info!("the group uses tcp: member {id} has no RDMA");
+                tracing::info!("the group uses tcp: member {id} cannot use RDMA");
                 kind = FabricKind::Tcp;
             }
             other => {
-                let what = format!("it said {other:#x} where it should say whether it has RDMA");
+                let what = format!("its byte for RDMA is {other:#x}, not {CAN:#x} (usable) or {CANNOT:#x} (unusable)");
                 return Err(Error::Contract { member: *id, what });
             }
         }
@@ -205,7 +205,7 @@ pub(crate) fn connection(
     let (streams, deadline) = (vec![(peer, socket)], Deadline::from(Instant::now() + STEP_TIME));
     let links = if again { linking.link_again(streams, &deadline) } else { linking.link(streams, &deadline) };
     let links = links.map_err(io::Error::other)?;
-    let link = links.into_iter().next().ok_or_else(|| io::Error::other("nobody was there to link with"))?;
+    let link = links.into_iter().next().ok_or_else(|| io::Error::other("the fabric returned no link"))?;
     Ok(link.1)
 }
 
@@ -229,6 +229,6 @@ pub(crate) fn link(group_id: u64, me: &Seated, other: &Place, linking: &Linking)
     match questions::ask(&other.address, &request, LINK_TIME)? {
         (socket, Reply::Linked {}) => connection(Private::new(socket), other.slot, linking, false),
         (_, Reply::Refused { reason }) => Err(io::Error::other(reason)),
-        (_, reply) => Err(io::Error::other(format!("an answer to another question: {reply:?}"))),
+        (_, reply) => Err(io::Error::other(format!("an unexpected answer: {reply:?}"))),
     }
 }

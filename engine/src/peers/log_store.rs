@@ -47,10 +47,7 @@ pub(crate) struct Past {
 
 fn unusable(log: &LogConfig, error: Error) -> Error {
     let Error::Io { what, source } = error else { return error };
-    let directory = log.directory.display();
-    let advice = "name a directory in which this process may make directories and files, or correct that one";
-    let what = format!("`log.directory` is `{directory}`, where no log can be kept ({advice}): {what}");
-    Error::Io { what, source }
+    Error::Io { what: format!("`log.directory` is `{}`: {what}", log.directory.display()), source }
 }
 
 impl LogStore {
@@ -69,7 +66,7 @@ impl LogStore {
         let mut store = LogStore { path, options, name: config.group.clone(), me, fabric, max_message, log: None };
         if let Some(found) = Log::identity_of(&store.path)? {
             if !found.is_of(&store.name) {
-                return Err(store.foreign("group name", &store.name, "another one"));
+                return Err(store.foreign("group name", &store.name, "another name"));
             }
             store.options.identity.group = found.group;
             store.log = Some(Arc::new(Log::open(&store.path, store.options.clone())?));
@@ -156,7 +153,7 @@ impl LogStore {
     /// Closes the log, so that another attempt can open it.
     pub(crate) fn close(&self) {
         if let Some(Err(error)) = self.log.as_ref().map(|log| log.shut()) {
-            tracing::error!(%error, "the group's log");
+            tracing::error!(%error, "cannot close the group's log");
         }
     }
 
@@ -202,10 +199,10 @@ impl LogStore {
             }
         }
         if let Some(tail) = log.load(TAIL)? {
-            recovery.tail = Some(Tail::decode(&tail).ok_or_else(|| damaged(TAIL, "it is no tail"))?);
+            recovery.tail = Some(Tail::decode(&tail).ok_or_else(|| damaged(TAIL, "the content cannot be decoded"))?);
         }
         if let Some(clock) = log.load(CLOCK)? {
-            let word = clock.try_into().map_err(|_| damaged(CLOCK, "it is no time of 8 bytes"))?;
+            let word = clock.try_into().map_err(|_| damaged(CLOCK, "the time does not have 8 bytes"))?;
             recovery.announced_ns = u64::from_le_bytes(word);
         }
         let places = self.kept_places()?;

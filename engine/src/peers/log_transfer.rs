@@ -57,7 +57,7 @@ impl Sent {
         if !goes_back_to(log, from)? {
             let saved = log.load_snapshot()?.ok_or_else(|| Error::LogTrimmed {
                 wanted: from.to_string(),
-                oldest: "unknown, and there is no checkpoint".to_owned(),
+                oldest: "unknown; there is no checkpoint".to_owned(),
             })?;
             iter = log.iter(saved.version.next()..);
             put_words(&mut buffer, [1, saved.version.view, saved.version.sequence, saved.time_ns, saved.len]);
@@ -179,28 +179,29 @@ fn receive(
                 let mut bytes = from.take(len);
                 checkpoint(Version { view, sequence }, time_ns, &mut bytes)?;
                 if bytes.limit() > 0 {
-                    return Err(malformed("a checkpoint that ends too early"));
+                    return Err(malformed("the checkpoint ends too early"));
                 }
             }
             2 => {
                 let [view, sequence, time_ns, sender, mode, kind, len] = read_words(from)?;
-                let mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
-                let mode = mode.ok_or_else(|| malformed("a record of no known mode"))?;
-                let kind = u8::try_from(kind).ok().and_then(Kind::from_bits);
-                let kind = kind.ok_or_else(|| malformed("a record of no known kind"))?;
+                let unknown = |key: &str, bits: u64| malformed(format!("a record of the unknown {key} {bits}"));
+                let known_mode = u32::try_from(mode).ok().and_then(Mode::from_bits);
+                let mode = known_mode.ok_or_else(|| unknown("mode", mode))?;
+                let known_kind = u8::try_from(kind).ok().and_then(Kind::from_bits);
+                let kind = known_kind.ok_or_else(|| unknown("kind", kind))?;
                 if len > RECORD_BYTES_MAX {
-                    return Err(malformed(format!("a record of {len} bytes")));
+                    return Err(malformed(format!("a record of {len} bytes; the limit is {RECORD_BYTES_MAX}")));
                 }
                 // The length is only announced: the memory grows with the bytes that arrive.
                 let mut payload = Vec::with_capacity(len.min(4096) as usize);
                 if (from.take(len).read_to_end(&mut payload)? as u64) < len {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                let sender = MemberId(u32::try_from(sender).map_err(|_| malformed("a sender that is no member"))?);
+                let sender = MemberId(u32::try_from(sender).map_err(|_| unknown("sender", sender))?);
                 let (version, payload) = (Version { view, sequence }, payload.into());
                 return Ok(Some(OwnedRecord { version, time_ns, sender, mode, kind, payload }));
             }
-            other => return Err(malformed(format!("neither a record nor the end: {other:#x}"))),
+            other => return Err(malformed(format!("{other:#x} is neither the tag of a record nor that of the end"))),
         }
     }
 }
@@ -232,7 +233,7 @@ fn is_given(stream: &mut Patient<'_>) -> Result<(), Trouble> {
         Reply::Log {} => Ok(()),
         Reply::Refused { reason } => Err(Trouble::Passing(reason)),
         Reply::Failed { reason } => Err(Trouble::Source(reason)),
-        other => Err(malformed(format!("an answer to another question: {other:?}")).into()),
+        other => Err(malformed(format!("an unexpected answer: {other:?}")).into()),
     }
 }
 
@@ -259,7 +260,7 @@ pub(crate) fn fetch(source: Source, wanted: Wanted, wake: impl Fn() + Send + 'st
     let (from, gate) = (source.peer, Gate::default());
     gate.offer(vec![source.clone()]);
     let watched = gate.clone();
-    thread::spawn("galerna-fetch", "fetches what the log lacks", OWN_STACK_BYTES, move || {
+    thread::spawn("galerna-fetch", "fetches missing log records", OWN_STACK_BYTES, move || {
         if let Err(trouble) = pour(&source, &watched, wanted, &sender, &wake) {
             let what = match trouble {
                 Trouble::Passing(what) | Trouble::Source(what) => what,
@@ -285,7 +286,7 @@ fn pour(
     let mut stream = Patient::new(&socket, wanted.deadline, &goes_on)?;
     is_given(&mut stream)?;
     let mut from = Chunks::new(stream);
-    let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("the log there does not go back far enough"));
+    let mut none = |_, _, _: &mut dyn Read| Err(io::Error::other("its log does not go back far enough"));
     let mut batch = Vec::new();
     loop {
         let next = receive(&mut from, &mut none)?;
@@ -320,7 +321,7 @@ pub(crate) fn start(
     done: impl FnOnce() + Send + 'static,
 ) -> Result<Receiver<Restored>, Error> {
     let (sender, receiver) = sync_channel(1);
-    thread::spawn("galerna-transfer", "takes the group's log", taker.stack_bytes, move || {
+    thread::spawn("galerna-transfer", "receives the group's log", taker.stack_bytes, move || {
         let taken = match takeover {
             Some(takeover) => take_over(takeover, &gate, taker).map(Some),
             // Records that the restart added may not be on disk yet.

@@ -47,7 +47,7 @@ impl<'a> Patient<'a> {
                         ));
                     }
                     if Instant::now() >= self.deadline {
-                        return Err(io::Error::new(ErrorKind::TimedOut, "the time that the join may take is over"));
+                        return Err(io::Error::new(ErrorKind::TimedOut, "the time limit of the join has passed"));
                     }
                 }
                 done => return done,

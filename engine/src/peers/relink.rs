@@ -149,7 +149,7 @@ impl Dials {
         let mut fds: Vec<_> =
             dials.map(|dial| PollFd::new(dial.asking.socket.as_fd(), dial.asking.waits_for())).collect();
         if let Err(error) = nix::poll::poll(&mut fds, PollTimeout::from(LOOK_MS)) {
-            tracing::debug!(%error, "waiting for those who are dialled");
+            tracing::debug!(%error, "cannot wait for connection attempts");
             std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS)));
         }
     }
@@ -190,7 +190,7 @@ impl Dials {
                 self.caller.shared.request(PeerRequest::GoneOn { peer: attempt.place.peer(), view: asked, left });
                 io::Error::other(format!("view {next} began without this member"))
             }
-            Ok(Some(other)) => io::Error::other(format!("it answers {other:?}")),
+            Ok(Some(other)) => io::Error::other(format!("an unexpected answer: {other:?}")),
             Err(error) => error,
         };
         attempt.failed(&error);
@@ -199,7 +199,7 @@ impl Dials {
 
 impl Attempt {
     fn failed(&mut self, error: &io::Error) {
-        tracing::debug!(%error, member = self.place.id, address = self.place.address, "a broken link is not made again yet");
+        tracing::debug!(%error, member = self.place.id, address = self.place.address, "a broken link could not be made again; trying again");
         self.dial = None;
         let jitter_ms = RandomState::new().hash_one(self.count) % JITTER_MS;
         self.next = Instant::now() + PAUSE + Duration::from_millis(jitter_ms);
@@ -238,7 +238,7 @@ pub(crate) fn answer(
 ) -> io::Result<()> {
     let &Relink { group_id, view, ref from, ref to } = request;
     if group_id != sign.group_id || to.peer() != sign.me || !is_other(from.slot, sign.me.slot) {
-        let reason = format!("this is member {} of another life or group", sign.me.id);
+        let reason = acceptor::other_process(sign);
         return questions::answer(&mut socket, &Reply::Refused { reason });
     }
     // A process that was paused finds all requests from that time. Most of their senders have given up.
@@ -271,8 +271,8 @@ fn still_there(socket: &Socket) -> io::Result<()> {
     let mut byte = [MaybeUninit::uninit()];
     match socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it asked to make a link again, and has given up")),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent more than its question")),
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it gave up its request to make a link again")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent bytes after its request")),
         Err(error) => Err(error),
     }
 }
@@ -315,7 +315,7 @@ mod tests {
         for (group_id, incarnation) in [(group_id ^ 1, member.incarnation), (group_id, member.incarnation ^ 1)] {
             let to = Place { incarnation, ..member.clone() };
             let reply = ask(Request::Relink { group_id, view: 0, from: admitted.clone(), to });
-            assert!(matches!(&reply, Reply::Refused { reason } if reason.contains("another life")), "{reply:?}");
+            assert!(matches!(&reply, Reply::Refused { reason } if reason.contains("another incarnation")), "{reply:?}");
         }
         group.send(SubgroupId(0), Mode::Safe, b"x", Duration::from_secs(10)).unwrap();
         group.flush(SubgroupId(0), crate::Copies::All, Duration::from_secs(10)).unwrap();

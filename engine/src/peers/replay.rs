@@ -28,8 +28,7 @@ pub(super) fn restore(handler: &mut dyn Handler, gate: &Gate, log: &Log, view: u
     let covered = Covered::read(&mut checkpoint, view.max(version.view), version.next().sequence);
     let covered = covered.map_err(|error| Error::io("reading the checkpoint", error))?;
     let failed = |error| {
-        let what =
-            format!("the application's `restore` failed: {error} (of the checkpoint that covers all up to {version})");
+        let what = format!("the application's `restore` failed: {error} (checkpoint up to {version})");
         Error::StateTransfer(what)
     };
     gate.pass(|| handler.restore(&mut checkpoint)).ok_or(Error::Left)?.map_err(failed)?;

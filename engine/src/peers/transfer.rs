@@ -52,7 +52,7 @@ pub(crate) fn send(stream: &mut impl Write, state: &mut dyn Read) -> Result<(), 
         let mut len = 0;
         while len < chunk.len() {
             let read = catch_unwind(AssertUnwindSafe(|| state.read(&mut chunk[len..])));
-            match read.unwrap_or_else(|_| Err(io::Error::other("it panicked as it was read"))) {
+            match read.unwrap_or_else(|_| Err(io::Error::other("reading it panicked"))) {
                 Ok(0) => break,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -142,7 +142,7 @@ impl<R: Read> Chunks<R> {
         }
         if failed != 0 {
             let why = String::from_utf8_lossy(&std::mem::take(&mut self.chunk)).into_owned();
-            return Err(Trouble::Source(format!("its state could not be read there: {why}")));
+            return Err(Trouble::Source(format!("it could not read its state: {why}")));
         }
         self.lengths = crc32c::crc32c_append(self.lengths, &length);
         let before = self.total / PROGRESS_BYTES;
@@ -176,7 +176,7 @@ pub(crate) struct Restored {
     pub(crate) result: Result<Covered, Error>,
 }
 
-/// The parameters of a process that takes the group's state.
+/// The parameters of a process that receives the group's state.
 ///
 /// The state must cover everything before the beginning of view `view`, and must be here by `deadline`.
 #[derive(Debug, Clone, Copy)]
@@ -197,7 +197,7 @@ pub(crate) fn start(
     done: impl FnOnce() + Send + 'static,
 ) -> Result<Receiver<Restored>, Error> {
     let (sender, receiver) = sync_channel(1);
-    thread::spawn("galerna-transfer", "takes the group's state", taker.stack_bytes, move || {
+    thread::spawn("galerna-transfer", "receives the group's state", taker.stack_bytes, move || {
         let result = from_any(&gate, taker.deadline, |source| take_from(&mut *handler, &gate, source, taker));
         // The driver may be gone, and the result is not needed then.
         let _ = sender.send(Restored { handler, result });
@@ -212,7 +212,7 @@ pub(crate) fn from_any<T>(
     deadline: Instant,
     mut take: impl FnMut(&Source) -> Result<T, Trouble>,
 ) -> Result<T, Error> {
-    let mut obstacle = "there is no member to take it from".to_owned();
+    let mut obstacle = "there is no member to receive it from".to_owned();
     let (mut failed, mut pause) = (HashSet::new(), PAUSE_MIN);
     loop {
         let sources: Vec<Source> =
@@ -260,7 +260,7 @@ fn take_from(
         Reply::State { view, below } => (view, below),
         Reply::Refused { reason } => return Err(Trouble::Passing(reason)),
         Reply::Failed { reason } => return Err(Trouble::Source(reason)),
-        other => return Err(malformed(format!("an answer to another question: {other:?}")).into()),
+        other => return Err(malformed(format!("an unexpected answer: {other:?}")).into()),
     };
     let mut chunks = Chunks::new(stream);
     let taken = restore(handler, gate, &mut chunks, view, below).map_err(|trouble| match trouble {

@@ -47,7 +47,9 @@ impl Covered {
         let ahead = (0..count).map(|_| word()).collect::<io::Result<Vec<u64>>>()?;
         match ahead.is_sorted() {
             true => Ok(Covered { view, below, ahead }),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, "a state whose numbers do not rise")),
+            false => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the sequence numbers of the state do not increase"))
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ impl State {
         }
         for member in view.failed.iter().filter(|member| **member != me) {
             let unseen = match view.joined.contains(member) {
-                true => "its former process had ended when this one was started again",
+                true => "its former process had ended when its present one was started",
                 false => "the other members removed it before this process observed anything",
             };
             self.faults.entry(*member).or_insert_with(|| unseen.to_owned());

@@ -92,7 +92,7 @@ impl Wait {
             return Ok(());
         }
         if self.shared.in_callback() {
-            return Err(Error::WouldBlock("a message or a flush cannot be waited for in a callback"));
+            return Err(Error::WouldBlock("a callback cannot wait for a message or a flush"));
         }
         match self.until {
             Event::Flag(_) => self.shared.wait_until_ended(self.what, timeout, |_| self.is_done()),

@@ -104,7 +104,7 @@ fn a_last_founder_that_is_not_where_it_says_is_named() {
     let (mut one, mut two) = (start(1, ""), start(2, &format!("listen = \"{listens}\"\n")));
     [&mut one, &mut two].iter_mut().for_each(|process| process.tell("join"));
     let said = one.hear();
-    let expected = format!("member 2 where others would reach it, at {} (Connection refused", addresses[1]);
+    let expected = format!("member 2 at {}, its address for the other members (Connection refused", addresses[1]);
     assert!(said.starts_with("refused") && said.contains(&expected), "{said}");
     let said = two.hear();
     assert!(said.starts_with("refused") && said.contains("member 1"), "{said}");
@@ -149,14 +149,14 @@ fn what_no_time_mends_is_said_at_once() {
     let config = configuration(1, &unix, &[1, 2], keys).replace("\"tcp\"", "\"shm\"");
     let mut one = Process::start(&folder.0, "1", &config, &[]);
     let said = one.ask("join");
-    assert!(said.contains("no socket"), "{said}");
+    assert!(said.contains("not a socket"), "{said}");
     // A directory in which no file can be created: the path of a file, and a path in `/proc`.
     for (directory, cause) in [(path.clone(), "Not a directory"), ("/proc/logs".into(), "No such file")] {
         let log = format!("{keys}\nlog.directory = \"{}\"", directory.display());
         let mut one = Process::start(&folder.0, "1", &configuration(1, &addresses, &[1, 2], &log), &[]);
         let said = one.ask("join");
         let key = format!("`log.directory` is `{}`", directory.display());
-        assert!([&key, cause, "name a directory"].iter().all(|part| said.contains(part)), "{said}");
+        assert!([&key, cause, "give a directory"].iter().all(|part| said.contains(part)), "{said}");
     }
     assert!(began.elapsed() < Duration::from_secs(300), "the join timeout was waited for");
 }

@@ -549,7 +549,7 @@ impl Fabric for SimFabric {
         let mut world = self.net.world();
         let rows = match world.memories[self.me].copies.get(peer) {
             Some(Some((attached, rows))) if *attached == process => rows.clone(),
-            _ => return Err(Error::Misuse("a link is made again to the process that was attached")),
+            _ => return Err(Error::Misuse("the process to link again is not the one that was attached")),
         };
         world.relink(self.me, process, number);
         // Announces this process's present memory again, over the new connection.

@@ -140,10 +140,10 @@ fn regressions_stay_fixed() {
     }
 }
 
-/// A property that every run checks, given by parts of the texts with which a run fails that lacks it.
+/// A property that every run checks: parts of the texts with which a run fails if it does not hold.
 type Property = &'static [&'static str];
 
-/// What is delivered is what was sent, once.
+/// Every delivered message was sent, and is delivered once.
 const INTEGRITY: Property =
     &[": length", ": mode", ": content differs", ": nobody sent it", "delivered before it was committed", ": twice"];
 /// The bytes of a write that is under way do not change.
@@ -159,11 +159,11 @@ const SYNCHRONY: Property = &[
 ];
 /// There is one decision about each view, also after a restart.
 const ONE_DECISION: Property = &["two decisions about view", "two groups"];
-/// What was delivered as durable is in the logs.
+/// Every message that was delivered as durable is in the logs.
 const DURABILITY: Property = &["was delivered as durable, and is not in its log", "is not what was delivered"];
 /// Records are appended to a log in the order of their versions and times.
 const LOG_ORDER: Property = &["a record that does not follow the last one"];
-/// The group ends what it has begun.
+/// Every view change, join and leave ends, and every message is delivered.
 const PROGRESS: Property = &["no end (", "has not delivered everything of"];
 /// No member is removed or stops without a failure of its own.
 const NO_FALSE_REMOVAL: Property = &[", without a reason", "has cost a member its place"];

@@ -46,7 +46,7 @@ struct Early {
 /// The past of one process.
 #[derive(Default)]
 struct Past {
-    /// Per sender, the number of messages delivered; `None` until it is known what a joiner's state covers.
+    /// Per sender, the number of messages delivered; `None` until the extent of a joiner's state is known.
     counts: Option<Vec<usize>>,
     early: Vec<Early>,
     /// Per view: the message of each sequence number, and the places of the ordered deliveries.
@@ -195,7 +195,7 @@ impl Oracle {
     pub(crate) fn end_view(&mut self, at: usize, number: u64) {
         let senders = self.sent.len();
         let past = &mut self.pasts[at];
-        // A joiner may leave its first view before it is known what its state covers; then there is nothing to compare
+        // A joiner may leave its first view before the extent of its state is known; then there is nothing to compare
         // yet.
         let Some(counts) = &mut past.counts else { return };
         counts.resize(senders, 0);

@@ -8,20 +8,20 @@
 #include <string.h>
 
 static const char HELP[] =
-    "A replicated counter: every member adds to it, and all of them end with the same value.\n"
+    "A replicated counter: every member adds to it, and all members end with the same value.\n"
     "\n"
     "Usage: counter [OPTION...] CONFIG.toml MEMBER\n"
     "\n"
     "CONFIG.toml is the group's configuration, MEMBER the id of this process in it.\n"
     "\n"
-    "  --increments N   add 1 so many times (default 1000)\n"
-    "  --pause MS       wait so long after each, in milliseconds (default 0)\n"
-    "  --join ADDRESS   join the running group with its value; MEMBER is a new id, and ADDRESS is\n"
-    "                   where the others find it, as those in the configuration\n"
-    "  --help           print this and end\n"
+    "  --increments N   add 1 N times (default 1000)\n"
+    "  --pause MS       wait MS milliseconds after each addition (default 0)\n"
+    "  --join ADDRESS   join the running group, and start from its value. MEMBER is a new id. ADDRESS is\n"
+    "                   the address at which the members reach this process, as in the configuration\n"
+    "  --help           print this text and exit\n"
     "\n"
-    "Prints the value once every member is done, and each view on stderr. Members that die meanwhile\n"
-    "are done by that. Ends with 0, with 1 after a failure, with 2 after a mistake in the command line.\n";
+    "Prints each view on stderr, and the value once every member has finished or failed. The exit status\n"
+    "is 0, or 1 after a failure, or 2 if the command line is wrong.\n";
 
 void fail(const char *what, const char *why)
 {

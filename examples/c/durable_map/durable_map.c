@@ -75,7 +75,7 @@ static void deliver(void *context, const galerna_message_t *message)
     pthread_mutex_lock(&store->lock);
     if (!map_put(&store->map, (const char *)message->payload + sizeof life, message->length - sizeof life)) {
         /* Without this put the map would differ from those of the other members. */
-        fail("a put", "no text of a key and a value, or no memory for it");
+        fail("a put", "the message is not a key and a value, or no memory is left");
     }
     if (life == store->life) {
         store->waiting = false;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Three members on this host take puts, are all killed with SIGKILL in the middle of more, and are started again: every
-# acknowledged put must be there, and the three maps be equal. Usage: run.sh [CONFIG.toml [ROUNDS]]
+# Three members on this host execute puts, are all killed with SIGKILL meanwhile, and are started again: every
+# acknowledged put must be there, and the three maps must be equal. Usage: run.sh [CONFIG.toml [ROUNDS]]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 config=${1:-$here/shm.toml}
@@ -10,13 +10,13 @@ puts=500
 case $config in /*) ;; *) config=$PWD/$config ;; esac
 case $program in /*) ;; *) program=$PWD/$program ;; esac
 
-# The logs are in here as well.
+# The directory also contains the logs.
 work=$(mktemp -d)
 members=
-# What still runs is ended, and nothing stays.
+# Ends the remaining members, and removes all files.
 trap 'kill -9 $members 2>/dev/null || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-# A member that died takes no commands.
+# A write to a member that died ends this script.
 trap 'exit 1' PIPE
 cd "$work"
 : > acknowledged
@@ -30,7 +30,7 @@ start() {
         "$program" "$config" "$member" < "in.$member" > "out.$member" &
         members="$members $!"
     done
-    # Open as long as the members are to go on.
+    # The members run as long as their inputs are open.
     exec 4> in.1 5> in.2 6> in.3
 }
 
@@ -38,14 +38,14 @@ close_inputs() {
     exec 4>&- 5>&- 6>&-
 }
 
-# Waits until each member has said so many lines like this.
+# Waits until each member has printed at least $2 lines that match $1.
 hear() {
     for member in 1 2 3; do
         tries=0
         until [ "$(grep -c "$1" "out.$member")" -ge "$2" ]; do
             tries=$((tries + 1))
             if [ $tries -gt 3000 ]; then
-                echo "run.sh: member $member does not say: $1" >&2
+                echo "run.sh: member $member did not print $2 lines like '$1' within 60 s" >&2
                 exit 1
             fi
             sleep 0.02
@@ -53,7 +53,7 @@ hear() {
     done
 }
 
-# The maps of the members that have just been started, against each other and against what was acknowledged.
+# Compares the maps of the restarted members with each other and with the acknowledged puts.
 compare() {
     echo dump >&4
     echo dump >&5
@@ -69,7 +69,7 @@ compare() {
     fi
 }
 
-# Puts of a round and a member, each of a key of its own, with a checkpoint among them.
+# Prints the puts of a round and a member, each of a separate key, with a checkpoint among them.
 commands() {
     awk -v round="$1" -v member="$2" -v puts=$puts 'BEGIN {
         for (i = 1; i <= puts; i++) {
@@ -89,7 +89,7 @@ while [ "$round" -le "$rounds" ]; do
     kill -9 $members
     wait $members 2>/dev/null || true
     close_inputs
-    # What they had said still counts; their last line may not be whole.
+    # Lines that were printed before the kill count. The last line may be incomplete.
     before=$(wc -l < acknowledged)
     for member in 1 2 3; do
         sed -n '$!{/^ok /p;}' "out.$member" | awk '{ split($2, part, "-"); print $2 " value " part[3] }' >> acknowledged
@@ -97,7 +97,7 @@ while [ "$round" -le "$rounds" ]; do
     said=$(($(wc -l < acknowledged) - before))
     start
     compare
-    echo "round $round: $said acknowledged puts outlived the kill of all members; the 3 maps of $(wc -l < there) keys are equal"
+    echo "round $round: $said acknowledged puts survived the kill of all members; the 3 maps of $(wc -l < there) keys are equal"
     round=$((round + 1))
 done
 close_inputs

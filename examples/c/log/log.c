@@ -125,7 +125,7 @@ static void list_lines(const char *directory, const galerna_version_t *from)
 static void print_found(galerna_log_entry_t *entry, const char *wanted)
 {
     if (entry == NULL) {
-        fail(wanted, "there was no line yet");
+        fail(wanted, "there is no line of this version or time");
     }
     print_line(entry);
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Appends the lines of a file in two runs of the program, and lists what is there. Usage: run.sh [DIRECTORY [FILE]]
+# Appends the lines of a file in two runs of the program, and lists the log. Usage: run.sh [DIRECTORY [FILE]]
 set -eu
 folder=$(dirname "$0")
 directory=${1:-$folder/lines.log}

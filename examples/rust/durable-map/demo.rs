@@ -31,7 +31,7 @@ struct Interrupted;
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted: all members are ended")
+        f.write_str("interrupted: all members were ended")
     }
 }
 
@@ -107,14 +107,14 @@ impl Group<'_> {
             let (acknowledged, on_the_way) = self.load(&mut members, u64::from(demo.changes))?;
             let seconds = started.elapsed().as_secs_f64();
             println!(
-                "round {round}: {acknowledged} changes were acknowledged in {seconds:.2} s, {on_the_way} were on the way; killed all members"
+                "round {round}: {acknowledged} changes were acknowledged in {seconds:.2} s, {on_the_way} were in flight; killed all members"
             );
             let restarted = Instant::now();
             members = self.start()?;
             let seconds = restarted.elapsed().as_secs_f64();
             let keys = self.check(&mut members)?;
             println!(
-                "         started again in {seconds:.2} s: every acknowledged change is there, and the {MEMBERS} maps of {keys} keys are equal"
+                "         started again in {seconds:.2} s: no acknowledged change is lost, and the {MEMBERS} maps of {keys} keys are equal"
             );
         }
         self.end(members)
@@ -199,7 +199,11 @@ impl Group<'_> {
             let (index, line) = self.hear(members)?;
             let (key, value) = line.split_once(' ').with_context(|| unexpected(index, &line))?;
             if key == "end" {
-                ensure!(maps[index].len().to_string() == value, "member {} says {line} of its map", index + 1);
+                ensure!(
+                    maps[index].len().to_string() == value,
+                    "member {} reports `{line}`, but sent another number of keys",
+                    index + 1
+                );
                 ended += 1;
                 continue;
             }
@@ -239,11 +243,11 @@ impl Group<'_> {
     fn event(&mut self) -> Result<Event> {
         self.events.recv_timeout(PATIENCE).map_err(|error| match error {
             RecvTimeoutError::Timeout => anyhow::anyhow!("nothing happened for {} s", PATIENCE.as_secs()),
-            RecvTimeoutError::Disconnected => anyhow::anyhow!("nobody can say anything any more"),
+            RecvTimeoutError::Disconnected => anyhow::anyhow!("all members have ended"),
         })
     }
 }
 
 fn unexpected(index: usize, line: &str) -> String {
-    format!("member {} says: {line}", index + 1)
+    format!("member {} printed an unexpected line: {line}", index + 1)
 }

@@ -25,7 +25,7 @@ impl Expected {
     /// Records that the next change of this key was acknowledged.
     pub(crate) fn acknowledged(&mut self, key: &str) -> Result<()> {
         let history = self.0.get_mut(key).filter(|history| history.acknowledged + 1 < history.values.len());
-        ensure!(history.is_some(), "a change of {key} was acknowledged that nobody sent");
+        ensure!(history.is_some(), "a change of {key} was acknowledged, but no member sent it");
         history.into_iter().for_each(|history| history.acknowledged += 1);
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Expected {
             *history = History { values: vec![found], acknowledged: 0 };
         }
         let stranger = map.keys().find(|key| !self.0.contains_key(*key));
-        ensure!(stranger.is_none(), "{} is in the map, and nobody put it there", stranger.map_or("", |key| key));
+        ensure!(stranger.is_none(), "{} is in the map, but no member put it there", stranger.map_or("", |key| key));
         Ok(())
     }
 }

@@ -47,7 +47,7 @@ impl Change {
         match what {
             [b'p'] => Ok((life, Change::Put { key, value: text(&mut bytes)? })),
             [b'd'] => Ok((life, Change::Delete { key })),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no change of a map")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the message is not a change of a map")),
         }
     }
 }

@@ -8,13 +8,13 @@ use galerna::{Config, Error, MemberId};
 use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
 
-const HELP: &str = "put KEY VALUE   sets a key, and says `ok KEY` once that is durable
-del KEY         removes it, likewise
-get KEY         prints its value, or `none KEY`
-dump            prints all keys with their values, and `end` with their number
-durable         prints how many messages no failure can take back
-checkpoint      keeps the map on disk in place of the log before it
-quit            leaves the group, as the end of the input does";
+const HELP: &str = "put KEY VALUE   sets a key, and prints `ok KEY` once the change is durable
+del KEY         removes a key, and prints `ok KEY` once the change is durable
+get KEY         prints `KEY VALUE`, or `none KEY` if there is no such key
+dump            prints all keys with their values, then `end` and the number of keys
+durable         prints the number of messages that are durable
+checkpoint      writes the map to disk, and removes the part of the log that it replaces
+quit            leaves the group; the end of the input does the same";
 
 pub(crate) fn run(options: &Member) -> Result<()> {
     let config = Config::from_file(&options.config)?;
@@ -23,14 +23,14 @@ pub(crate) fn run(options: &Member) -> Result<()> {
         None => config,
     };
     let shown = options.config.display();
-    ensure!(config.log.is_some(), "{shown} has no `[log]` section: without it nothing is durable");
+    ensure!(config.log.is_some(), "{shown} has no `[log]` section: add one, because nothing is durable without it");
     let (sender, news) = channel();
     let store = Store::join(config, sender)?;
     let keys = store.read(|map| map.len())?;
     say(&format!("joined with {keys} keys"));
     std::thread::Builder::new().name("news".to_owned()).spawn(move || tell(&news)).context("cannot start a thread")?;
     for line in std::io::stdin().lock().lines() {
-        let line = line.context("standard input")?;
+        let line = line.context("cannot read standard input")?;
         if line == "quit" {
             break;
         }
@@ -66,7 +66,7 @@ fn command(store: &Store, line: &str) -> Result<(), Error> {
         ("durable", None) => say(&format!("durable {}", store.durable()?)),
         ("checkpoint", None) => say(&format!("checkpoint {}", store.checkpoint()?)),
         ("help", None) => say(HELP),
-        _ => say(&format!("error: `{line}` is no command: `help` lists them")),
+        _ => say(&format!("error: unknown command `{line}`: `help` lists the commands")),
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ fn tell(news: &Receiver<News>) {
             News::Stopped(reason) => {
                 // The process exits here because the main thread may be waiting for a command.
                 eprintln!("error: {reason}");
-                #[allow(clippy::exit, reason = "there is nothing left to do or to undo")]
+                #[allow(clippy::exit, reason = "nothing is left to do or to undo")]
                 std::process::exit(1);
             }
         }

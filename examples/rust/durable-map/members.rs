@@ -29,7 +29,7 @@ struct Member {
 impl Members {
     /// Starts the `count` members of the configuration.
     pub(crate) fn start(config: &Path, count: usize, events: &Sender<Event>) -> Result<Members> {
-        let program = std::env::current_exe().context("cannot find the own program")?;
+        let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut members = Members(Vec::new());
         for index in 0..count {
             let mut child = Command::new(&program)
@@ -55,8 +55,8 @@ impl Members {
 
     /// Sends a member one or more commands.
     pub(crate) fn tell(&mut self, index: usize, commands: &str) -> Result<()> {
-        let input = self.0[index].input.as_mut().context("the member was told to end")?;
-        writeln!(input, "{commands}").with_context(|| format!("member {} takes no commands any more", index + 1))
+        let input = self.0[index].input.as_mut().context("the member was ordered to end")?;
+        writeln!(input, "{commands}").with_context(|| format!("member {} does not accept commands any more", index + 1))
     }
 
     /// Kills all members with SIGKILL.

@@ -59,18 +59,20 @@ impl History {
             let (mut sender, mut end) = ([0; 4], [0; 8]);
             from.read_exact(&mut sender)?;
             from.read_exact(&mut end)?;
-            let end = usize::try_from(u64::from_le_bytes(end)).map_err(|_| malformed("a line too far away"))?;
+            let end = usize::try_from(u64::from_le_bytes(end))
+                .map_err(|_| malformed("the end of a line does not fit the address space"))?;
             ends.push((u32::from_le_bytes(sender), end));
         }
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
         let mut history = History::default();
         for (sender, end) in ends {
-            let line = bytes.get(history.bytes()..end).ok_or_else(|| malformed("a line that is not there"))?;
+            let line =
+                bytes.get(history.bytes()..end).ok_or_else(|| malformed("the end of a line is outside the history"))?;
             history.append(sender, line);
         }
         if history.bytes() != bytes.len() {
-            return Err(malformed("bytes of no line"));
+            return Err(malformed("bytes follow the last line"));
         }
         Ok(history)
     }

@@ -17,7 +17,7 @@ pub(crate) fn judge(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) -> 
                 (&outcome.digests_by_sender[sender as usize], lines.digest_of(sender, run.members, has));
             ensure!(
                 *theirs == expected,
-                "member {id} has other lines of member {sender} than the file: SHA-256 {theirs}, not {expected}"
+                "the lines of member {sender} at member {id} differ from the file: SHA-256 {theirs}, not {expected}"
             );
         }
         // The lines of each sender have been checked above. Mode `fifo` guarantees no more than that.

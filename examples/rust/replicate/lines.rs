@@ -32,7 +32,7 @@ impl Lines {
             if len > limit {
                 bail!(
                     "line {} of {file} has {len} bytes, more than the limit of {limit} for a message; \
-                     --size cuts lines",
+                     cut the lines with --size",
                     number + 1
                 );
             }

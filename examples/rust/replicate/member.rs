@@ -64,7 +64,11 @@ fn run(options: &Member) -> Result<Outcome> {
     let members = u32::try_from(config.members.len())?;
     let lines = Lines::read(&options.workload, config.max_message())?;
     let total = lines.len();
-    ensure!(total == options.expect, "the file changed: {total} lines to send, not {}", options.expect);
+    ensure!(
+        total == options.expect,
+        "the file changed during the run: it has {total} lines to send, not {}",
+        options.expect
+    );
     let replica = Replica::join(config, MemberId(options.id), options.workload.mode.into())?;
     let started = Instant::now();
     // Lines that an earlier process sent with this id are either in the state or lost. This process continues after the
@@ -154,7 +158,7 @@ fn report(report: &Report) {
 fn die_with_parent() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        #[allow(clippy::exit, reason = "nobody is left to be told anything")]
+        #[allow(clippy::exit, reason = "the parent has ended, so nothing is left to do")]
         std::process::exit(1);
     });
 }

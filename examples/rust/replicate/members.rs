@@ -40,7 +40,7 @@ pub(crate) struct Launch<'a> {
 impl Launch<'_> {
     /// Starts process number `process` as member `id`. It does not treat a failure of `victim` as an error.
     fn member(&self, process: usize, id: u32, victim: Option<u32>) -> Result<Child> {
-        let program = std::env::current_exe().context("cannot find the own program")?;
+        let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut child = Command::new(&program)
             .args([OsStr::new("member"), OsStr::new("--config"), self.config.as_os_str()])
             .args([format!("--id={id}"), format!("--expect={}", self.expect)])
@@ -82,7 +82,7 @@ impl Members {
     /// Kills process `id` with SIGKILL. Returns false if it had already ended.
     pub(crate) fn kill_one(&mut self, id: usize) -> Result<bool> {
         let child = &mut self.0[id];
-        let runs = child.try_wait().with_context(|| format!("cannot look at member {id}"))?.is_none();
+        let runs = child.try_wait().with_context(|| format!("cannot query the state of member {id}"))?.is_none();
         if runs {
             child.kill().with_context(|| format!("cannot kill member {id}"))?;
         }

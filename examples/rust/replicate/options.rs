@@ -140,8 +140,12 @@ impl Run {
     pub(crate) fn victim(&self) -> Result<Option<u32>> {
         let Some(kill) = self.kill else { return Ok(None) };
         let id = kill.unwrap_or(self.members - 1);
-        ensure!(self.members >= 3, "--kill needs 3 members or more: of {} the rest is no majority", self.members);
-        ensure!(id < self.members, "--kill={id}: the members are 0 to {}", self.members - 1);
+        ensure!(
+            self.members >= 3,
+            "--kill needs 3 members or more: the rest of {} members is not a majority",
+            self.members
+        );
+        ensure!(id < self.members, "--kill={id}: there is no such member; the members are 0 to {}", self.members - 1);
         Ok(Some(id))
     }
 }

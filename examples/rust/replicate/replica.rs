@@ -130,7 +130,7 @@ impl Replica {
 
     /// Describes the failure of another member, as far as this member knows it.
     pub(crate) fn fault(&self, member: u32) -> String {
-        self.group.fault(MemberId(member)).unwrap_or_else(|| "others could not reach it".to_owned())
+        self.group.fault(MemberId(member)).unwrap_or_else(|| "other members could not reach it".to_owned())
     }
 
     /// Leaves the group once every member has received all that this member sent. Returns the final state.

@@ -25,7 +25,7 @@ pub(crate) fn show(run: &Run, lines: &Lines, outcomes: &[(usize, Outcome)]) {
     if !slowest.is_zero() {
         let seconds = slowest.as_secs_f64();
         println!(
-            "\nthroughput: {:.0} lines/s, {:.2} MB/s, until the slowest member had all after {}",
+            "\nthroughput: {:.0} lines/s, {:.2} MB/s, until the slowest member had all lines, after {}",
             most(|o| o.lines) / seconds,
             most(|o| o.bytes) / 1e6 / seconds,
             time(slowest)
@@ -56,7 +56,11 @@ pub(crate) fn show_views(victim: &Victim, outcomes: &[(usize, Outcome)]) {
             let changes: Vec<_> = changes.map(|(what, ids)| format!("{} {what}", list(ids))).collect();
             // A joining process becomes a voter once it has the state. This begins a view with an otherwise unchanged
             // list.
-            let changes = if changes.is_empty() { "who joined has the state".to_owned() } else { changes.join("; ") };
+            let changes = if changes.is_empty() {
+                "the joined member has received the state".to_owned()
+            } else {
+                changes.join("; ")
+            };
             let (after, pause) = (time(seen.at.saturating_sub(killed)), time(seen.pause_after(killed)));
             let members = list(&seen.members);
             println!("{id:>6}  {:>4}  {after:>14}  {pause:>17}  {members}: {changes}", seen.number);
@@ -72,8 +76,8 @@ fn list(ids: &[u32]) -> String {
 pub(crate) fn verdict_on(victim: &Victim, outcome: &Outcome) -> String {
     let (first, share) = (outcome.resumed_at, outcome.lines_by_sender[victim.id as usize]);
     format!(
-        "They have every line of each other once. The process in the place of {victim} took {} lines from the others,\n\
-         {first} of them its predecessor's own, and sent the other {} of the {share}.",
+        "Each member has every line exactly once. The process that replaced {victim} received {} lines from the others,\n\
+         {first} of them sent by its predecessor, and sent the remaining {} of the {share}.",
         outcome.taken,
         share - first
     )

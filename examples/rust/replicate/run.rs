@@ -60,7 +60,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let mut victim = victim.map(|id| Victim { id, after: lines.len() / 3, killed: None, went_on: 0 });
     match watch(members, &events, &launch, victim.as_mut())? {
         End::Interrupted => {
-            eprintln!("interrupted: all members are ended");
+            eprintln!("interrupted: all members were ended");
             Ok(ExitCode::from(INTERRUPTED))
         }
         End::All(outcomes) => {

@@ -53,11 +53,12 @@ impl Open {
         match self {
             Open::Writing(log) => Ok(log),
             Open::Reading(_) => {
-                Err(Error::Misuse("the log is open for reading only: open it by galerna_log_open").into())
+                Err(Error::Misuse("the log is open for reading only: open it with galerna_log_open to write").into())
             }
-            Open::Group(_) => {
-                Err(Error::Misuse("the log is a group's, which alone writes it: this is for reading").into())
-            }
+            Open::Group(_) => Err(Error::Misuse(
+                "the log belongs to a group, and only the group writes it: this handle is for reading",
+            )
+            .into()),
         }
     }
 
@@ -73,7 +74,7 @@ impl Open {
         match self {
             Open::Writing(log) => log.load_snapshot(),
             Open::Reading(log) => log.load_snapshot(),
-            Open::Group(_) => Err(Error::Misuse("a group's checkpoints come by the `restore` callback")),
+            Open::Group(_) => Err(Error::Misuse("the checkpoints of a group are passed to its `restore` callback")),
         }
     }
 

@@ -28,7 +28,7 @@ const WORDS_PER_TABLE: usize = 3;
 /// Descriptors before those of the tables.
 pub(super) const FDS_BEFORE_TABLES: usize = 2;
 
-pub(super) const NO_DESCRIPTOR: &str = "no descriptor is left for the memory of another member: raise the limit of open files (`ulimit -n`, LimitNOFILE), or close some";
+pub(super) const NO_DESCRIPTOR: &str = "this process has no file descriptor left for another member's memory: raise the limit of open files (`ulimit -n`, LimitNOFILE), or close some";
 
 /// Everything that a peer sent. Only the number of descriptors has been checked.
 pub(super) struct Met {
@@ -80,9 +80,9 @@ impl Hello {
             }
             return Err(match i {
                 0 => format!("its first bytes are {bytes:x?}, which is not Galerna's shared-memory set-up"),
-                1 => format!("it says that its slot is {found}, not {wanted}"),
-                2 => format!("it speaks to slot {found}, which is not this process's {wanted}"),
-                3 => format!("it counts {found} slots, not {wanted}"),
+                1 => format!("its slot is {found}, not {wanted}"),
+                2 => format!("it addresses slot {found}, but this process has slot {wanted}"),
+                3 => format!("it has {found} slots, not {wanted}"),
                 4 => format!("it has {found} tables, not {wanted}"),
                 _ => {
                     let (table, word) = ((i - HEAD_WORDS) / WORDS_PER_TABLE, (i - HEAD_WORDS) % WORDS_PER_TABLE);
@@ -159,7 +159,7 @@ impl Party {
         match self.heard.len() {
             0 => "it is connected, but sent nothing".to_owned(),
             heard if heard < whole => format!("it sent only {heard} of {whole} bytes"),
-            _ => format!("it took only {} of {whole} bytes", self.sent),
+            _ => format!("it received only {} of {whole} bytes", self.sent),
         }
     }
 

@@ -178,9 +178,9 @@ impl ShmFabric {
         match connection {
             Connection::Shm(prepared) if prepared.peer == peer && prepared.has(&self.offer) => Ok(prepared),
             Connection::Shm(_) => {
-                Err(Error::Misuse("shared memory: this was exchanged for another slot, or with another's offer"))
+                Err(Error::Misuse("shared memory: the connection was made for another slot, or with another offer"))
             }
-            _ => Err(Error::Misuse("shared memory needs a peer's memory")),
+            _ => Err(Error::Misuse("shared memory: the connection does not contain a peer's memory")),
         }
     }
 
@@ -292,12 +292,12 @@ impl ShmFabric {
     fn come_back(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
         let Prepared { link, rows: offered, .. } = self.check(peer, connection)?;
         let Some(memory) = self.memory[peer].as_mut() else {
-            return Err(Error::Misuse("shared memory: a link is made again to a process that was attached"));
+            return Err(Error::Misuse("shared memory: only a process that was attached can be linked again"));
         };
         // Only one row has to match: a row that got new memory since is sent once more after the link is made.
         let same = |(known, (_, offered, _)): (&Origin, &(Arc<Row>, Origin, Spare))| known == offered;
         if !memory.origins.iter().zip(&offered).any(same) {
-            return Err(Error::Misuse("shared memory: a link is made again to the process that was attached"));
+            return Err(Error::Misuse("shared memory: the process to link again is not the one that was attached"));
         }
         // Where copies replaced rows, the peer's memory is mapped at the same address again, so that all holders of a
         // row see it.
@@ -309,7 +309,7 @@ impl ShmFabric {
             *place = Some(spare);
         }
         let rows = memory.rows.clone();
-        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot listen to a peer", e))?;
+        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot watch the link to a peer", e))?;
         self.put_in_service(peer, link);
         self.send_renewals(peer);
         Ok(rows)
@@ -320,7 +320,7 @@ impl Fabric for ShmFabric {
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
         let Prepared { link, rows, .. } = self.check(peer, connection)?;
         let process = renewal::process(&link.stream);
-        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot listen to a peer", e))?;
+        self.listen(peer, &link).map_err(|e| Error::io("shared memory: cannot watch the link to a peer", e))?;
         self.sever(peer);
         let (epochs, header) = (vec![0; rows.len()], link.header.clone());
         self.put_in_service(peer, link);
@@ -411,7 +411,7 @@ impl Fabric for ShmFabric {
             for (row, spare) in rows.iter().zip(spares).chain(newer) {
                 if let Some(Err(error)) = spare.take().map(|spare| spare.replace(row)) {
                     // Happens only in a process at the kernel's limit of maps.
-                    tracing::error!(peer, %error, "the memory of a severed member could not be replaced");
+                    tracing::error!(peer, %error, "cannot replace the memory of a severed member by a copy");
                 }
             }
         }

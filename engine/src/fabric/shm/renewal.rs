@@ -112,8 +112,8 @@ impl ShmFabric {
                 }
                 return;
             }
-            Ok(sent) => format!("it took {sent} of {MESSAGE_LEN} bytes of a message with new memory"),
-            Err(error) => format!("it takes no new memory: {error}"),
+            Ok(sent) => format!("it accepted {sent} of {MESSAGE_LEN} bytes of a message with new memory"),
+            Err(error) => format!("it does not accept new memory: {error}"),
         };
         // New memory that the peer sent before is still valid.
         let _ = self.take_renewals(peer);
@@ -207,7 +207,7 @@ impl ShmFabric {
         memory.newer.retain(|newer| newer.table != table || newer.origin != origin);
         let is_later = |newer: &Newer| newer.table == table && newer.epoch >= epoch;
         if epoch <= memory.epochs[table] || memory.newer.iter().any(is_later) {
-            return Err(breach(&format!("it sent memory of epoch {epoch} behind that of a later one")));
+            return Err(breach(&format!("it sent memory of epoch {epoch} after that of the same or a later epoch")));
         }
         memory.newer.push(Newer { table, epoch, row, origin, spare: Some(spare) });
         let count = memory.newer.iter().filter(|newer| newer.table == table).count();

@@ -53,7 +53,7 @@ pub(super) type Origin = (u64, u64);
 /// A store through the row raises SIGSEGV: only the owner may store there.
 pub(super) fn open(fd: BorrowedFd<'_>, len: usize, columns_len: usize) -> Result<(Row, Origin), String> {
     let found =
-        fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| format!("it passed a descriptor that is no memfd: {e}"))?;
+        fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| format!("it passed a descriptor that is not a memfd: {e}"))?;
     let found = SealFlag::from_bits_retain(found);
     if !found.contains(seals()) {
         return Err(format!("it passed memory that lacks the seals {:?}", seals() - found));

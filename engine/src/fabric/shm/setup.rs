@@ -114,7 +114,9 @@ impl Offer {
         let Offered { me, ref specs, .. } = *self.0;
         for (i, (peer, _)) in links.iter().enumerate() {
             if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
-                return Err(SetupError::Local(Error::Misuse("shared memory: one link for each slot but the own one")));
+                return Err(SetupError::Local(Error::Misuse(
+                    "shared memory: the links must lead to different slots below 64, other than the own slot",
+                )));
             }
         }
         let fds = self.fds().clone();
@@ -150,7 +152,7 @@ fn create(len: usize, columns_len: usize) -> Result<(OwnedFd, Row), Error> {
     sealed::create(len, columns_len).map_err(|error| {
         // The limit of file sizes applies to shared memory, too.
         let advice = match error.is_too_large() {
-            true => ", as RLIMIT_FSIZE forbids a file of that size: raise it (`ulimit -f`), or lower `ring_bytes`",
+            true => ", because RLIMIT_FSIZE forbids a file of that size: raise it (`ulimit -f`), or lower `ring_bytes`",
             false => "",
         };
         Error::io(format!("shared memory: cannot create a row of {len} bytes{advice}"), error)
@@ -159,10 +161,10 @@ fn create(len: usize, columns_len: usize) -> Result<(OwnedFd, Row), Error> {
 
 fn check_arguments(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
-        return Err(Error::Misuse("shared memory: a slot is below 64"));
+        return Err(Error::Misuse("shared memory: a slot must be below 64"));
     }
     if specs.len() > (scm::FDS_MAX - FDS_BEFORE_TABLES).min(TABLES_MAX) {
-        return Err(Error::Misuse("shared memory: more tables than descriptors fit in one message"));
+        return Err(Error::Misuse("shared memory: one message cannot carry the descriptors of so many tables"));
     }
     if !specs.iter().all(TableSpec::fits) {
         return Err(Error::Misuse(
@@ -177,7 +179,7 @@ fn wake_handle(fd: OwnedFd, fault: impl Fn(String) -> SetupError) -> Result<Even
     let examined = |e| fault(format!("its eventfd cannot be examined: {e}"));
     // An eventfd has no file type; a pipe or a socket has one.
     if fstat(&fd).map_err(examined)?.st_mode & libc::S_IFMT != 0 {
-        return Err(fault("it passed a descriptor that is no eventfd".to_owned()));
+        return Err(fault("it passed a descriptor that is not an eventfd".to_owned()));
     }
     let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(examined)?;
     if !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) {

@@ -134,7 +134,7 @@ fn memory_that_is_not_as_it_must_be_is_refused() {
     let what = fault(|fake| fake.fds[0] = memfd(8, all));
     assert!(what.contains("memory of 8 bytes instead of 4096"), "{what}");
     let what = fault(|fake| fake.fds[2] = fake.stream.try_clone().unwrap().into());
-    assert!(what.contains("no memfd"), "{what}");
+    assert!(what.contains("not a memfd"), "{what}");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn wrong_descriptors_are_refused_and_none_leaks() {
     assert_eq!(fault(|fake| fake.fds.truncate(2)), "it passed 2 descriptors, not 3");
     assert_eq!(fault(|fake| fake.fds.clear()), "it passed 0 descriptors, not 3");
     let what = fault(|fake| fake.fds[1] = fake.stream.try_clone().unwrap().into());
-    assert!(what.contains("no eventfd"), "{what}");
+    assert!(what.contains("not an eventfd"), "{what}");
     let what = fault(|fake| fake.fds[1] = EventFd::new().unwrap().into());
     assert!(what.contains("blocks"), "{what}");
     // Reading a pipe returns its end when the last copy of the write end is closed.
@@ -162,7 +162,7 @@ fn a_peer_that_says_something_else_is_refused() {
     for (word, value, expected) in [
         (0, 0x0a0d_5448_5454_5047, "not Galerna's"),
         (1, 0, "its slot is 0, not 1"),
-        (2, 63, "it speaks to slot 63, which is not this process's 5"),
+        (2, 63, "it addresses slot 63, but this process has slot 5"),
         (3, 128, "128 slots, not 64"),
         (4, 7, "7 tables, not 1"),
         (5, 6, "number of its table at position 0 is 6, not 5"),
@@ -374,7 +374,7 @@ fn new_memory_that_cannot_be_is_refused() {
         (words(&[u64::MAX, 3]), vec![right()], true, "memory of table"),
         (words(&[table]), vec![right()], true, "it sent 8 bytes"),
         (words(&[table, 3]), vec![right(), right()], true, "it passed 2 descriptors"),
-        (words(&[table, 0]), vec![right()], true, "epoch 0 behind"),
+        (words(&[table, 0]), vec![right()], true, "epoch 0 after"),
         (words(&[table, 3]), vec![memfd(SPEC.row_len as u64, SealFlag::F_SEAL_SHRINK)], false, "lacks the seals"),
         (words(&[table, 3]), vec![sealed::create(4096, 64).unwrap().0], false, "4096 bytes instead of 8192"),
     ];

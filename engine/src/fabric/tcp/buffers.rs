@@ -54,7 +54,7 @@ impl Buffers {
             let socket = SockRef::from(stream);
             if let Err(error) = socket.set_recv_buffer_size(2 * share).and_then(|()| socket.set_send_buffer_size(share))
             {
-                tracing::debug!(%error, share, "the buffers of a connection are not bounded");
+                tracing::debug!(%error, share, "cannot limit the buffers of a connection");
             }
         }
     }

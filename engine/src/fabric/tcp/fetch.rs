@@ -60,7 +60,7 @@ impl Dealings<'_> {
     /// Queues the answer to a request of the peer; the error describes the request's violation of the protocol.
     pub(super) fn answer(&mut self, place: &Place) -> Result<(), String> {
         let Some(row) = self.tables.rows.get(place.owner).and_then(|rows| rows.get(place.table)) else {
-            return Err(format!("a request for the row of slot {}, which nobody has here", place.owner));
+            return Err(format!("a request for the row of slot {}, which this process does not have", place.owner));
         };
         if self.mute {
             return Ok(());

@@ -184,7 +184,7 @@ impl TcpFabric {
 impl Fabric for TcpFabric {
     fn attach(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
         if peer >= SLOTS || peer == self.me {
-            return Err(Error::Misuse("a peer's slot is below 64 and not the own one"));
+            return Err(Error::Misuse("a peer's slot must be below 64 and not the own slot"));
         }
         let rows = make_rows(&self.tables.specs)?;
         self.connect(peer, connection, rows.clone())?;
@@ -195,7 +195,7 @@ impl Fabric for TcpFabric {
     fn relink(&mut self, peer: Slot, connection: Connection) -> Result<Vec<Arc<Row>>, Error> {
         let rows = self.tables.rows.get(peer).filter(|rows| peer != self.me && !rows.is_empty()).cloned();
         let Some(rows) = rows else {
-            return Err(Error::Misuse("a link is made again to a process that was attached"));
+            return Err(Error::Misuse("only a process that was attached can be linked again"));
         };
         // Drop the old link first, even if the new one fails: the bytes that it still holds must never land.
         self.drop_link(peer);
@@ -369,14 +369,14 @@ fn make_rows(specs: &[TableSpec]) -> Result<Vec<Arc<Row>>, Error> {
 /// Refuses an invalid slot or invalid tables.
 fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
-        return Err(Error::Misuse("a slot is below 64"));
+        return Err(Error::Misuse("a slot must be below 64"));
     }
     for (i, spec) in specs.iter().enumerate() {
         if specs[..i].iter().any(|other| other.id == spec.id) {
             return Err(Error::Misuse("two tables have the same number"));
         }
         if spec.row_len == 0 || spec.row_len > wire::ROW_LEN_MAX || spec.columns_len > spec.row_len {
-            return Err(Error::Misuse("a row must have 64 to 2^32 - 64 bytes, its columns among them"));
+            return Err(Error::Misuse("a row must have 64 to 2^32 - 64 bytes, including its columns"));
         }
         if !spec.row_len.is_multiple_of(64) || !spec.columns_len.is_multiple_of(64) {
             return Err(Error::Misuse("the lengths of rows and columns must be multiples of 64"));

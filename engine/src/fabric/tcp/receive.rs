@@ -194,7 +194,7 @@ impl Inbox {
     fn expected(&self, place: &Place) -> Result<Target, String> {
         let Place { table, id, owner, ref range } = *place;
         if !self.asked.expects(place) {
-            return Err(format!("an answer of {range:?} of table {}, slot {owner}, which was not asked for", id.0));
+            return Err(format!("an answer of {range:?} of table {}, slot {owner}, which was not requested", id.0));
         }
         Ok(Target { table, range: range.clone(), columns: false, answer: true })
     }

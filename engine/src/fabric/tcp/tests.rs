@@ -67,9 +67,9 @@ impl Subject {
         self.poll_until(|s| s.fabric.stats().bytes_received == want || !s.events.is_empty());
     }
 
-    /// The contents of a row; `whose` is an index of `rows`.
-    fn row(&self, table: usize, whose: usize) -> Vec<u8> {
-        contents(&self.rows[whose][table])
+    /// The contents of a row; `owner` is an index of `rows`.
+    fn row(&self, table: usize, owner: usize) -> Vec<u8> {
+        contents(&self.rows[owner][table])
     }
 
     fn cause(&self) -> &str {
@@ -170,8 +170,8 @@ fn model(mut stream: &[u8], specs: &[TableSpec]) -> (Vec<Vec<u8>>, bool) {
 fn assert_rows(subject: &Subject, want: &[Vec<u8>]) {
     for (table, want) in want.iter().enumerate() {
         assert!(subject.row(table, 1) == *want, "the peer's row of table {table}");
-        for whose in [0, 2] {
-            assert!(subject.row(table, whose).iter().all(|&byte| byte == 0), "row {whose} of table {table}");
+        for owner in [0, 2] {
+            assert!(subject.row(table, owner).iter().all(|&byte| byte == 0), "row {owner} of table {table}");
         }
     }
 }
@@ -181,12 +181,12 @@ fn breaches_are_severed_and_told() {
     let cases = [
         (header(4, 0, 1, 8, 0), "unknown kind 4"),
         (header(0, 0, 1, 8, 0), "unknown kind 0"),
-        (header(1, 9, 1, 8, 0), "reserved byte is 9"),
+        (header(1, 9, 1, 8, 0), "reserved byte 9"),
         (header(1, 0, 2, 8, 0), "unknown table 2"),
         (header(1, 0, 1, 0, 0), "0 bytes at 0"),
         (header(1, 0, 1, 12, 0), "12 bytes at 0"),
         (header(1, 0, 1, 8, 4), "8 bytes at 4"),
-        (header(1, 0, 1, 8, 64 << 10), "8 bytes at 65536 of table 1, whose rows have 65536 bytes"),
+        (header(1, 0, 1, 8, 64 << 10), "8 bytes at 65536 of table 1, which has rows of 65536 bytes"),
         (header(1, 0, 1, 16, (64 << 10) - 8), "16 bytes at 65528"),
         (header(1, 0, 1, u32::MAX - 7, 128), "4294967288 bytes at 128"),
         (header(1, 0, 1, 8, u64::MAX - 7), "8 bytes at 18446744073709551608"),

@@ -94,7 +94,7 @@ pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<H
         _ => return Err(format!("a header of the unknown kind {kind}")),
     };
     if kind == KIND_WRITE && owner != 0 {
-        return Err(format!("a header whose reserved byte is {owner}, not 0"));
+        return Err(format!("a header with the reserved byte {owner}, not 0"));
     }
     let Some(table) = specs.iter().position(|spec| spec.id.0 == id) else {
         return Err(format!("{name} of the unknown table {id}"));
@@ -102,10 +102,10 @@ pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<H
     let TableSpec { columns_len, row_len, .. } = specs[table];
     let what = || format!("{name} of {len} bytes at {offset} of table {id}");
     if len == 0 || !len.is_multiple_of(8) || !offset.is_multiple_of(8) {
-        return Err(format!("{}, which is no whole number of aligned words", what()));
+        return Err(format!("{}, which is not a whole number of aligned words", what()));
     }
     let Some(end) = offset.checked_add(len).filter(|&end| end <= row_len as u64) else {
-        return Err(format!("{}, whose rows have {row_len} bytes", what()));
+        return Err(format!("{}, which has rows of {row_len} bytes", what()));
     };
     // Both fit in `usize`, since they are at most `row_len`.
     let range = offset as usize..end as usize;
@@ -117,7 +117,7 @@ pub(super) fn decode(header: &[u8; HEADER_LEN], specs: &[TableSpec]) -> Result<H
         return Ok(Header::Write(Target { table, range, columns, answer: false }));
     }
     if columns {
-        return Err(format!("{}, whose data begin at {columns_len}", what()));
+        return Err(format!("{}, which has its data from {columns_len} on", what()));
     }
     let place = Place { table, id: TableId(id), owner: Slot::from(owner), range };
     Ok(if kind == KIND_REQUEST { Header::Request(place) } else { Header::Answer(place) })

@@ -102,17 +102,17 @@ impl Hello {
             ));
         }
         same("its slot", 1, peer as u64)?;
-        same("the slot it speaks to", 2, me as u64)?;
+        same("the slot that it addresses", 2, me as u64)?;
         same("its number of slots", 3, SLOTS as u64)?;
         same("its number of tables", 4, specs.len() as u64)?;
         if head[14] > 1 {
-            return Err(format!("the word {} stands where it says whether a link is made again", head[14]));
+            return Err(format!("its flag for a link that is made again is {}, not 0 or 1", head[14]));
         }
         let rows = rows(tables, specs)?;
         let path = head[7].to_le_bytes();
         let (mtu, reads_served) = (u32::from(path[3]), path[4]);
         if !(1..=5).contains(&mtu) || path[2] > 1 || path[5..] != [0; 3] {
-            return Err(format!("its path {:#x} is of no known form", head[7]));
+            return Err(format!("its path {:#x} is malformed", head[7]));
         }
         let mut gid = [0; 16];
         gid[..8].copy_from_slice(&head[8].to_be_bytes());
@@ -212,7 +212,7 @@ mod tests {
         }
         let says = |bytes: &[u8], peer, me, specs: &[TableSpec]| Hello::decode(bytes, peer, me, specs).unwrap_err();
         assert_eq!(says(&bytes, 4, 63, &specs()), "its slot is 3, not 4");
-        assert_eq!(says(&bytes, 3, 62, &specs()), "the slot it speaks to is 63, not 62");
+        assert_eq!(says(&bytes, 3, 62, &specs()), "the slot that it addresses is 63, not 62");
         assert_eq!(says(&bytes, 3, 63, &specs()[..1]), "its number of tables is 2, not 1");
         let mut longer = specs();
         longer[1].row_len *= 2;

@@ -152,15 +152,15 @@ impl VerbsFabric {
                 Ok(*prepared)
             }
             Connection::Verbs(_) => {
-                Err(Error::Misuse("verbs: this was connected for another slot or purpose, or with another's offer"))
+                Err(Error::Misuse("verbs: the connection was made for another slot or purpose, or with another offer"))
             }
-            _ => Err(Error::Misuse("verbs: this is no connected queue pair")),
+            _ => Err(Error::Misuse("verbs: the connection does not contain a queue pair")),
         }
     }
 
     /// Makes `link` the link of `peer`, after severing the former one.
     fn put_in_service(&mut self, peer: Slot, mut link: Link) -> Result<(), Error> {
-        let fail = |e: io::Error| Error::io(format!("verbs: cannot listen to the process in slot {peer}"), e);
+        let fail = |e: io::Error| Error::io(format!("verbs: cannot watch the link to the process in slot {peer}"), e);
         link.stream.set_nonblocking(true).map_err(fail)?;
         self.drop_link(peer);
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
@@ -343,7 +343,7 @@ impl Fabric for VerbsFabric {
         let Prepared { link, rows, .. } = self.check(peer, connection, true)?;
         let known = self.memory[peer].as_ref().map_or(&[][..], |memory| &memory.rows);
         if known.len() != rows.len() || !known.iter().zip(&rows).all(|(known, row)| Arc::ptr_eq(known, row)) {
-            return Err(Error::Misuse("verbs: another process has got the slot since this was connected"));
+            return Err(Error::Misuse("verbs: another process has taken the slot since the connection was made"));
         }
         self.put_in_service(peer, link)?;
         if let Some(link) = self.links.get_mut(peer) {

@@ -145,7 +145,9 @@ impl Offer {
         let me = self.0.me;
         for (i, (peer, _)) in links.iter().enumerate() {
             if *peer >= SLOTS || *peer == me || links[..i].iter().any(|(other, _)| other == peer) {
-                return Err(SetupError::Local(Error::Misuse("verbs: one link for each slot but the own one")));
+                return Err(SetupError::Local(Error::Misuse(
+                    "verbs: the links must lead to different slots below 64, other than the own slot",
+                )));
             }
         }
         let prepared: Vec<_> = std::thread::scope(|scope| {
@@ -184,7 +186,7 @@ impl Offer {
     fn rows_of(&self, peer: Slot) -> Result<Vec<Arc<Region>>, Error> {
         let attached = lock(&self.0.attached);
         let rows = attached.get(peer).cloned().flatten();
-        rows.ok_or(Error::Misuse("verbs: a link is made again to a process that was attached"))
+        rows.ok_or(Error::Misuse("verbs: only a process that was attached can be linked again"))
     }
 
     /// Sets up one link.
@@ -232,14 +234,18 @@ impl Offer {
         if theirs.global != own.global {
             let kind = |global| if global { "GIDs (RoCE, or InfiniBand across subnets)" } else { "LIDs" };
             return Err(fault(format!(
-                "it is reached by {}, this process by {}",
+                "it is reached by {}, but this process by {}",
                 kind(theirs.global),
                 kind(own.global)
             )));
         }
         if theirs.again != again {
             let made = |again| if again { "again" } else { "for the first time" };
-            return Err(fault(format!("it makes this link {}, this process {}", made(theirs.again), made(again))));
+            return Err(fault(format!(
+                "it makes this link {}, but this process makes it {}",
+                made(theirs.again),
+                made(again)
+            )));
         }
         let attributes = port.attributes(theirs.mtu, theirs.reads_served.max(1));
         // The addresses that the peer sent may be unreachable from here.
@@ -249,7 +255,7 @@ impl Offer {
         let mut ready = [0];
         talk.exchange(&[READY], &mut ready)?;
         if ready != [READY] {
-            return Err(fault(format!("it said {:#x} where it should say that it is ready", ready[0])));
+            return Err(fault(format!("it sent {:#x} instead of {READY:#x}, which means ready", ready[0])));
         }
         let parts = Parts { id, stream, queue_pair, completions, desk, peer: theirs, inline_bytes, depth };
         Ok(Prepared { peer, link: Link::new(parts), rows, given: self.clone() })
@@ -281,7 +287,7 @@ impl Talk<'_> {
             let left = self.deadline.slice();
             let missing = |what| SetupError::Missing(vec![PeerFault { peer: self.peer, what }]);
             if left.is_zero() {
-                return Err(missing(format!("it said {heard} of {} bytes of the RDMA set-up", theirs.len())));
+                return Err(missing(format!("it sent {heard} of {} bytes of the RDMA set-up", theirs.len())));
             }
             let timed = self.stream.set_read_timeout(Some(left));
             timed.map_err(|e| SetupError::Local(Error::io("verbs: cannot prepare a stream", e)))?;
@@ -305,7 +311,7 @@ impl Talk<'_> {
 
 fn check(me: Slot, specs: &[TableSpec]) -> Result<(), Error> {
     if me >= SLOTS {
-        return Err(Error::Misuse("verbs: a slot is below 64"));
+        return Err(Error::Misuse("verbs: a slot must be below 64"));
     }
     if !specs.iter().all(TableSpec::fits) {
         return Err(Error::Misuse("verbs: a table's lengths are not multiples of 64, or its columns exceed its row"));

@@ -43,7 +43,7 @@ impl Port {
         let library = Library::get().map_err(|e| unavailable(e.to_string()))?;
         let list = DeviceList::get(library).map_err(failed)?;
         let context = Context::open(&list, library, &choice.device).map_err(failed)?;
-        let context = context.ok_or_else(|| unavailable(format!("the device {} has gone", choice.device)))?;
+        let context = context.ok_or_else(|| unavailable(format!("the device {} was removed", choice.device)))?;
         let domain = ProtectionDomain::new(&context).map_err(failed)?;
         Ok(Port { choice, context, domain, settings, reads_served, reads_issued })
     }
@@ -128,7 +128,7 @@ pub fn usable(settings: &Verbs, address: Option<IpAddr>, bytes: usize) -> Result
         let at = address.map_or_else(|| "a loopback address".to_owned(), |address| address.to_string());
         let Choice { device, port, .. } = &port.choice;
         return Err(Error::Rdma(format!(
-            "{device} port {port} has {}, but this process is found at {at}",
+            "{device} port {port} has the address {}, but the configured address of this process is {at}",
             gid.address
         )));
     }

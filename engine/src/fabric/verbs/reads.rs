@@ -121,7 +121,8 @@ impl Link {
             if !self.sends.is_done(request) {
                 return Ok(false);
             }
-            let nobody = |()| format!("it has no row of slot {}, which was to be fetched from it", read.owner);
+            let nobody =
+                |()| format!("it does not have the row of slot {} that this process fetches from it", read.owner);
             let source = Directory::read(&self.desk.row, DIRECTORY_AT, read.table, tables).map_err(nobody)?;
             self.reads.stage = source.map(|source| Stage::Row { source, next: read.range.start, last: None });
         }

@@ -55,7 +55,10 @@ impl Sends {
     /// Marks the request with this number, and all before it, as complete. An error if it is not under way.
     pub(super) fn complete(&mut self, number: u64) -> Result<(), String> {
         if number < self.done || number >= self.posted {
-            return Err(format!("the device completed request {number}, of {} to {}", self.done, self.posted));
+            return Err(format!(
+                "the device completed request {number}, which is not among the requests {} to {} under way",
+                self.done, self.posted
+            ));
         }
         self.done = number + 1;
         while self.stable.front().is_some_and(|(number, _)| *number < self.done) {

@@ -102,7 +102,7 @@ fn a_trim_removes_the_beginning() {
         assert!((1..=30).contains(&oldest));
         assert_eq!(numbers(store).unwrap(), (oldest..60).collect::<Vec<_>>());
         let early = store.reader().get(version(oldest - 1));
-        let told = format!("its oldest record is {}", version(oldest));
+        let told = format!("its oldest record: {}", version(oldest));
         assert!(
             matches!(&early, Err(error @ Error::LogTrimmed { .. }) if error.to_string().contains(&told)),
             "{early:?}"

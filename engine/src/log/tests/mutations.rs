@@ -119,7 +119,7 @@ fn logs() -> (SimDisk, SimDisk) {
             append(&mut store, n..n + 1, len).unwrap();
             store.sync().unwrap();
         }
-        store.save("state", b"what the application knows").unwrap();
+        store.save("state", b"the state of the application").unwrap();
     }
     (disk, other)
 }
@@ -145,7 +145,7 @@ fn read_all(disk: &SimDisk) {
         let _ = reader.first_at_or_after(version(n));
     }
     if let Ok(Some(state)) = store.load("state") {
-        assert_eq!(state, b"what the application knows");
+        assert_eq!(state, b"the state of the application");
     }
     drop(store);
     // Opening has repaired the log, so it opens again.

@@ -1,4 +1,4 @@
-//! What the tests and the simulator do with a [`Store`]; the threads of a [`super::super::Log`] have their own ways.
+//! Calls of a [`Store`] by the tests and the simulator, without the threads of a [`super::super::Log`].
 
 use crate::error::Error;
 use crate::log::store::Store;

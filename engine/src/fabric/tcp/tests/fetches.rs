@@ -59,13 +59,13 @@ fn bad_requests_are_breaches() {
         (request(ME, 1, 0, 128), "a request of 0 bytes at 128"),
         (request(ME, 1, 12, 128), "12 bytes at 128"),
         (request(ME, 1, 8, 132), "8 bytes at 132"),
-        (request(ME, 1, 8, 64 << 10), "whose rows have 65536 bytes"),
-        (request(ME, 1, 16, (64 << 10) - 8), "whose rows have 65536 bytes"),
+        (request(ME, 1, 8, 64 << 10), "which has rows of 65536 bytes"),
+        (request(ME, 1, 16, (64 << 10) - 8), "which has rows of 65536 bytes"),
         (header(2, ME as u8, 1, u32::MAX - 7, 128), "4294967288 bytes at 128"),
         (header(2, ME as u8, 1, 8, u64::MAX - 7), "8 bytes at 18446744073709551608"),
-        (request(ME, 1, 8, 120), "whose data begin at 128"),
-        (request(ME, 1, 16, 120), "whose data begin at 128"),
-        (request(ME, 7, 8, 0), "whose data begin at 64"),
+        (request(ME, 1, 8, 120), "which has its data from 128 on"),
+        (request(ME, 1, 16, 120), "which has its data from 128 on"),
+        (request(ME, 7, 8, 0), "which has its data from 64 on"),
     ];
     for (bad, text) in cases {
         let what = breach(&mut Subject::new(), &bad);
@@ -119,7 +119,7 @@ fn answers_land_in_the_row_that_was_asked_for() {
 
 #[test]
 fn an_answer_that_was_not_asked_for_is_a_breach() {
-    let text = "which was not asked for";
+    let text = "which was not requested";
     assert!(breach(&mut Subject::new(), &answer(THIRD, 1, 128, &[1; 8])).contains(text));
     let right = answer(THIRD, 1, 128, &[1; 8]);
     let wrong = [
@@ -142,7 +142,8 @@ fn an_answer_that_was_not_asked_for_is_a_breach() {
     }
     let bad = header(3, THIRD as u8, 1, 8, 0);
     assert!(
-        breach(&mut Subject::new(), &bad).contains("an answer of 8 bytes at 0 of table 1, whose data begin at 128")
+        breach(&mut Subject::new(), &bad)
+            .contains("an answer of 8 bytes at 0 of table 1, which has its data from 128 on")
     );
 }
 

@@ -117,7 +117,7 @@ impl Port {
                 Err("the port has no LID; start a subnet manager (opensm)".into())
             }
             LinkLayer::Unspecified => Err("the port is neither InfiniBand nor Ethernet".into()),
-            _ if self.active_mtu == 0 => Err("the port has an MTU that is not one of InfiniBand's".into()),
+            _ if self.active_mtu == 0 => Err("the port's MTU is not an InfiniBand MTU".into()),
             _ => Ok(()),
         }
     }
@@ -131,7 +131,7 @@ impl Port {
         let best = allowed.map(|gid| (rank(gid, wanted), gid)).min_by_key(|(rank, _)| *rank);
         match (best, wanted.gid_index) {
             (Some((rank, gid)), _) => Ok((rank, Some(gid.clone()))),
-            (None, Some(index)) => Err(format!("the port's GID table has nothing at index {index}{}", self.table())),
+            (None, Some(index)) => Err(format!("the port's GID table has no entry at index {index}{}", self.table())),
             (None, None) => {
                 Err("the port has no GID: its network interface has no address; give it one (ip address add)".into())
             }
@@ -140,7 +140,7 @@ impl Port {
 
     fn table(&self) -> String {
         let entries: Vec<String> = self.gids.iter().map(|gid| format!("{} is {}", gid.index, gid.address)).collect();
-        if entries.is_empty() { ", it is empty".into() } else { format!("; {}", entries.join(", ")) }
+        if entries.is_empty() { "; it is empty".into() } else { format!("; {}", entries.join(", ")) }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(index(&at("192.0.2.1")), Some(5), "an address of another network is no obstacle");
         assert_eq!(index(&Wanted { gid_index: Some(4), ..Wanted::default() }), Some(4), "the index decides, v1 too");
         let nowhere = Wanted { gid_index: Some(9), ..Wanted::default() };
-        refused(&devices, &nowhere, "mlx5_0 port 1: the port's GID table has nothing at index 9; 0 is fe80::1, 1 is");
+        refused(&devices, &nowhere, "mlx5_0 port 1: the port's GID table has no entry at index 9; 0 is fe80::1, 1 is");
     }
 
     #[test]

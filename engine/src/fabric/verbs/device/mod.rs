@@ -191,7 +191,7 @@ fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
     let reason = closed(first).unwrap_or_else(|| {
         let error = error.map_or_else(String::new, |e| format!(" ({e})"));
         format!(
-            "it has no driver for programs{error}; install ibverbs-providers (Debian, Ubuntu) or libibverbs (RHEL, Fedora)"
+            "libibverbs has no driver for it{error}; install ibverbs-providers (Debian, Ubuntu) or libibverbs (RHEL, Fedora)"
         )
     });
     format!("the kernel has {}, but libibverbs finds no device; {first}: {reason}", seen_by_kernel.join(", "))
@@ -201,7 +201,7 @@ fn nothing(seen_by_kernel: &[String], error: Option<VerbsError>) -> String {
 /// path.
 fn closed(name: &str) -> Option<String> {
     let Some(file) = sysfs::node(Path::new(sysfs::VERBS_ROOT), name) else {
-        return Some("the kernel offers it to no program; load ib_uverbs (modprobe ib_uverbs)".into());
+        return Some("programs cannot open it; load ib_uverbs (modprobe ib_uverbs)".into());
     };
     let file = Path::new("/dev/infiniband").join(file);
     let error = File::options().read(true).write(true).open(&file).err()?;
@@ -210,7 +210,9 @@ fn closed(name: &str) -> Option<String> {
         io::ErrorKind::PermissionDenied => {
             format!("this user may not read and write {file}; chmod 666 it, as the rules of udev normally do")
         }
-        io::ErrorKind::NotFound => format!("{file} is not here; into a container, pass it (--device={file})"),
+        io::ErrorKind::NotFound => {
+            format!("{file} is missing; in a container, pass the device through (--device={file})")
+        }
         _ => format!("{file} cannot be opened: {error}"),
     })
 }
@@ -221,7 +223,7 @@ fn describe(library: &'static Library, list: &DeviceList, name: String) -> Devic
     let mut device = Device { name, firmware, obstacle: None, limits: None, ports: Vec::new() };
     if sysfs::line(&folder.join("node_type")).is_some_and(|node_type| node_type.contains("RNIC")) {
         device.obstacle =
-            Some("it is an iWARP device, whose connections only rdma_cm can make; RoCE or InfiniBand is needed".into());
+            Some("it is an iWARP device, which needs connections by rdma_cm; use a RoCE or InfiniBand device".into());
     }
     match open(library, list, &mut device, &folder) {
         Err(e) if device.obstacle.is_none() => {

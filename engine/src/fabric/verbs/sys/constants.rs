@@ -158,10 +158,10 @@ pub(crate) fn wc_status(status: u32) -> &'static str {
         IBV_WC_WR_FLUSH_ERR => "flushed: the queue pair was in error before the request was done",
         IBV_WC_MW_BIND_ERR => "memory window bind error",
         IBV_WC_BAD_RESP_ERR => "bad response: the peer answered with an unexpected opcode",
-        IBV_WC_LOC_ACCESS_ERR => "local access error: what arrived may not be written to where it was to go",
+        IBV_WC_LOC_ACCESS_ERR => "local access error: the local memory does not permit the received write or read",
         IBV_WC_REM_INV_REQ_ERR => "the peer's device refuses the request as invalid",
         IBV_WC_REM_ACCESS_ERR => {
-            "the peer's device refuses access: the address range or key is not, or no longer, open to us"
+            "the peer's device refuses access: the address range or key is not registered for remote access, or not any more"
         }
         IBV_WC_REM_OP_ERR => "the peer's device could not complete the operation",
         IBV_WC_RETRY_EXC_ERR => "transport retries exceeded: the peer does not answer; it ended, or the network is cut",
