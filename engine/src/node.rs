@@ -130,7 +130,7 @@ impl Node {
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.membership.found(view);
-        match self.multicast.enter(&layout, &mut *self.fabric) {
+        match self.enter_streams(&layout) {
             // With a log, the view is published once it is on disk: when a member runs, no founder can forget the view.
             Ok(()) if self.logging.is_some() => self.write_first(),
             Ok(()) => self.membership.installed(&mut *self.fabric),
@@ -138,6 +138,15 @@ impl Node {
         }
         self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
+    }
+
+    /// Begins a view in the data plane.
+    fn enter_streams(&mut self, layout: &ViewConfig) -> Result<(), Violation> {
+        self.multicast.enter(layout, &mut *self.fabric)?;
+        if let Some(logging) = &mut self.logging {
+            logging.note(self.multicast.progress());
+        }
+        Ok(())
     }
 
     /// Makes one pass: lets writes land, advances, delivers, pushes counters, and makes a step if an epoch ends.
@@ -234,11 +243,10 @@ impl Node {
 
     /// The data plane's pass.
     fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let closed_ns = self.look_at_clocks();
+        let announced_ns = self.look_at_clocks();
         let membership = &self.membership;
         let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.phase_of(slot))?;
-        self.note_closed(closed_ns);
-        progress |= self.write_log(sink)?;
+        progress |= self.write_log(announced_ns, sink)?;
         // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();
         progress |= self.multicast.deliver(sink)?;

@@ -10,6 +10,7 @@
 
 use super::epoch::End;
 use super::order::Order;
+use super::progress::Progress;
 use super::stream::Stream;
 use super::tail::{TAIL, Tail, TailRecord};
 use super::{Multicast, Violation, column};
@@ -174,6 +175,19 @@ impl LogFeeder {
         self.point.next
     }
 
+    /// The part of [`Progress`] that is known here.
+    pub(super) fn progress(&self) -> Progress {
+        let LogFeeder { point, tail, persisted_ns, .. } = self;
+        Progress {
+            taken_in: None,
+            logged: point.next,
+            logged_ns: point.time_ns,
+            saved_ns: tail.as_ref().map_or(0, |tail| tail.time_ns).max(point.time_ns),
+            persisted_ns: *persisted_ns,
+            persisted_by_all: 0,
+        }
+    }
+
     /// Records how far the disk is.
     fn sync(&mut self, durable: Ticket) {
         let durable = if planted::is(Bug::PersistedBeforeSync) { self.last } else { durable };
@@ -313,12 +327,6 @@ impl Multicast {
         self.publisher.clock_ns = Some(clock_ns.min(STAMP_MAX_NS));
     }
 
-    /// The time of the last record that was handed to the log or saved beside it, in nanoseconds.
-    pub fn log_time_ns(&self) -> u64 {
-        let time = |feeder: &LogFeeder| feeder.tail.as_ref().map_or(0, |tail| tail.time_ns).max(feeder.point.time_ns);
-        self.feeder.as_ref().map_or(0, time)
-    }
-
     /// Two numbers: all below the first has been handed to the log, all below the second is on this member's disk.
     pub fn logged(&self) -> (u64, u64) {
         self.feeder.as_ref().map_or((0, 0), |feeder| (feeder.point.next, feeder.persisted))
@@ -334,16 +342,6 @@ impl Multicast {
         let ahead = self.streams.iter().enumerate();
         let ahead = ahead.flat_map(|(rank, stream)| stream.ahead().map(move |index| self.order.sequence(index, rank)));
         (self.next, ahead.collect())
-    }
-
-    /// The number up to which the log has been handed everything, and the time of its last record.
-    pub fn log_end(&self) -> (u64, u64) {
-        self.feeder.as_ref().map_or((0, 0), |feeder| (feeder.point.next, feeder.point.time_ns))
-    }
-
-    /// The time of the last record on this member's disk, in nanoseconds.
-    pub fn persisted_ns(&self) -> u64 {
-        self.feeder.as_ref().map_or(0, |feeder| feeder.persisted_ns)
     }
 
     /// The number below which everything is on the disks of all voters.

@@ -37,6 +37,7 @@ pub use epoch::{End, PeerPhase, StreamConfig, ViewConfig};
 pub(crate) use feeder::STAMP_MAX_NS;
 pub use feeder::{Durability, record_time};
 pub(crate) use feeder::{words, words_of};
+pub use progress::Progress;
 pub use ring::{Refusal, Reserved, RingSpace, SendRing};
 pub use tail::{TAIL, Tail, TailRecord};
 
@@ -180,7 +181,7 @@ pub struct Multicast {
     unadvertised_words: u32,
     /// Each member's `wanted`.
     wanted: Vec<u64>,
-    /// See [`Multicast::took_all_in`].
+    /// Whether the last pass took in all that the peers had published; see [`Progress::taken_in`].
     took_all_in: bool,
     /// How often ring bytes were freed for this member's senders.
     freed: u64,

@@ -3,6 +3,24 @@
 use super::{Multicast, Stats};
 use crate::types::Copies;
 
+/// How far the data plane of a group with a log is, as of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// One above the highest number that has arrived, if the last pass took in all that the peers had published. `None`
+    /// if it did not, for instance because one of them has wedged.
+    pub taken_in: Option<u64>,
+    /// The number below which everything has been handed to the log.
+    pub logged: u64,
+    /// The time of the last record before that number, in nanoseconds.
+    pub logged_ns: u64,
+    /// The time of the last record that was handed to the log or saved beside it, in nanoseconds.
+    pub saved_ns: u64,
+    /// The time of the last record on this member's disk, in nanoseconds.
+    pub persisted_ns: u64,
+    /// The number below which everything is on the disks of all voters.
+    pub persisted_by_all: u64,
+}
+
 impl Multicast {
     /// Publishes how many frames of this member are durable, in a group with a log.
     pub(super) fn note_durable(&mut self) {
@@ -43,15 +61,15 @@ impl Multicast {
         self.freed
     }
 
-    /// Whether the last pass took in all that the peers had published, so that [`Multicast::horizon`] covers it. It is
-    /// false if one of them has wedged.
-    pub fn took_all_in(&self) -> bool {
-        self.took_all_in
-    }
-
-    /// One above the highest number that has arrived.
-    pub fn horizon(&self) -> u64 {
-        self.order.horizon(self.streams.iter().map(|stream| stream.messages))
+    /// How far the data plane of a group with a log is. `None` in a group without one.
+    pub fn progress(&self) -> Option<Progress> {
+        let feeder = self.feeder.as_ref()?;
+        let horizon = || self.order.horizon(self.streams.iter().map(|stream| stream.messages));
+        Some(Progress {
+            taken_in: self.took_all_in.then(horizon),
+            persisted_by_all: self.persisted_by_all(),
+            ..feeder.progress()
+        })
     }
 
     /// Whether everything claimed so far is published.

@@ -223,7 +223,7 @@ impl Node {
         if !self.renew_ring(layout.view, &departed) {
             return Ok(());
         }
-        if let Err(breach) = self.multicast.enter(&layout, &mut *self.fabric) {
+        if let Err(breach) = self.enter_streams(&layout) {
             if self.is_outrun() {
                 self.stop_removed();
                 return Ok(());

@@ -3,7 +3,7 @@
 use super::clock::{CLOCK_MAX_NS, HostClocks};
 use super::{Node, Phase};
 use crate::log::{Journal, Kind, Record, Ticket};
-use crate::multicast::{End, Sink, Violation};
+use crate::multicast::{End, Progress, Sink, Violation};
 use crate::planted::{self, Bug};
 use crate::types::{MemberId, Mode, Version};
 
@@ -26,6 +26,8 @@ pub(super) struct Logging {
     clocks: HostClocks,
     /// The time that was announced to the other members, in nanoseconds.
     announced_ns: u64,
+    /// The time of the last record on this member's disk, in nanoseconds.
+    persisted_ns: u64,
     /// The time up to which the disk allows announcing corrected times, and the higher limit that is being saved.
     lease_ns: u64,
     leasing: Option<(Ticket, u64)>,
@@ -49,10 +51,11 @@ impl Logging {
     pub(super) fn new(journal: Box<dyn Journal>, clock_skew_max_ms: u64) -> Logging {
         Logging {
             journal,
-            clock_ns: 0,
+            clock_ns: 1,
             wall_ns: 0,
             clocks: HostClocks::new(clock_skew_max_ms),
             announced_ns: 0,
+            persisted_ns: 0,
             lease_ns: 0,
             leasing: None,
             warnings: Vec::new(),
@@ -70,6 +73,34 @@ impl Logging {
     fn tick(&mut self, time_ns: u64) -> u64 {
         self.clock_ns = time_ns.max(self.clock_ns.saturating_add(1));
         self.clock_ns
+    }
+
+    /// Takes in how far the data plane is: the clock is above the time of every record.
+    ///
+    /// Call it after every call of the data plane that can add a record.
+    pub(super) fn note(&mut self, progress: Option<Progress>) {
+        let Some(progress) = progress else { return };
+        self.clock_ns = self.clock_ns.max(progress.saved_ns.saturating_add(1));
+        self.persisted_ns = progress.persisted_ns;
+    }
+
+    /// Raises the closed time to a time that the disks of all voters have passed.
+    ///
+    /// `announced_ns` is the time of [`Node::look_at_clocks`]. It is closed once the log has all that had arrived.
+    fn close(&mut self, announced_ns: Option<u64>, progress: Progress) {
+        if let Some(passing) = announced_ns.zip(progress.taken_in) {
+            self.passing = Some(passing);
+        }
+        if let Some((closed_ns, number)) = self.passing
+            && progress.persisted_by_all >= number
+        {
+            self.closed_ns = self.closed_ns.max(closed_ns);
+            self.passing = None;
+        }
+        // Every record after the present end of the log has a later time.
+        if self.passing.is_none() && progress.logged_ns > self.closed_ns {
+            self.passing = Some((progress.logged_ns, progress.logged));
+        }
     }
 
     /// Returns how much of `time_ns` may be announced.
@@ -148,8 +179,7 @@ impl Node {
     /// Advances the clock. Every later stamp is greater than the announced time.
     pub(super) fn run_clock(&mut self) {
         let Some(logging) = &mut self.logging else { return };
-        logging.clock_ns = logging.clock_ns.max(self.multicast.log_time_ns().saturating_add(1));
-        let floor_ns = logging.announced_ns.max(self.multicast.persisted_ns()).max(logging.recovered_ns);
+        let floor_ns = logging.announced_ns.max(logging.persisted_ns).max(logging.recovered_ns);
         let latest_ns = floor_ns.max(self.membership.latest_ns());
         let now_ms = self.clock_ms;
         logging.clocks.look(now_ms, self.membership.host_clocks());
@@ -191,34 +221,21 @@ impl Node {
         (logging.passing.is_none() && closed_ns > logging.closed_ns).then_some(closed_ns)
     }
 
-    /// Notes the time of [`Node::look_at_clocks`], after the counters. It is closed once the log has all that has
-    /// arrived.
-    pub(super) fn note_closed(&mut self, closed_ns: Option<u64>) {
-        let horizon = self.multicast.horizon();
-        let closed_ns = closed_ns.filter(|_| self.multicast.took_all_in());
-        if let (Some(logging), Some(closed_ns)) = (&mut self.logging, closed_ns) {
-            logging.passing = Some((closed_ns, horizon));
-        }
-    }
-
     /// Hands stable messages to the log, until the pass has lasted long enough.
-    pub(super) fn write_log(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
+    ///
+    /// `announced_ns` is the time of [`Node::look_at_clocks`]. The peers' counters have been taken in since.
+    pub(super) fn write_log(&mut self, announced_ns: Option<u64>, sink: &mut impl Sink) -> Result<bool, Violation> {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
-        let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over())?;
-        if let Some((closed_ns, number)) = logging.passing
-            && self.multicast.persisted_by_all() >= number
-        {
-            logging.closed_ns = logging.closed_ns.max(closed_ns);
-            logging.passing = None;
+        let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over());
+        let progress = self.multicast.progress();
+        // A walk that found an invalid frame may have written the records before it.
+        logging.note(progress);
+        if let (Ok(_), Some(progress)) = (&moved, progress) {
+            logging.close(announced_ns, progress);
         }
-        // Every record after the present end of the log has a later time.
-        let (next, time_ns) = self.multicast.log_end();
-        if logging.passing.is_none() && time_ns > logging.closed_ns {
-            logging.passing = Some((time_ns, next));
-        }
-        Ok(moved)
+        moved
     }
 
     /// Saves the messages that the flush obtained.
@@ -226,7 +243,11 @@ impl Node {
     /// Returns true once they are on disk, or if no other member counts on this one's log.
     pub(super) fn save_tail(&mut self) -> Result<bool, Violation> {
         match &mut self.logging {
-            Some(logging) => Ok(self.multicast.save_tail(&mut *logging.journal)? || !self.membership.is_counted_on()),
+            Some(logging) => {
+                let saved = self.multicast.save_tail(&mut *logging.journal)?;
+                logging.note(self.multicast.progress());
+                Ok(saved || !self.membership.is_counted_on())
+            }
             None => Ok(true),
         }
     }
@@ -250,7 +271,9 @@ impl Node {
         let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
         let decision = decision(version, time_ns, &payload);
         logging.vote = None;
-        let written = self.multicast.write_end(trim, decision, &mut *logging.journal)?;
+        let written = self.multicast.write_end(trim, decision, &mut *logging.journal);
+        logging.note(self.multicast.progress());
+        let written = written?;
         logging.clock_ns = logging.clock_ns.max(time_ns);
         // A leaver's hard state names a view without it. If it comes back, it is a new member.
         let hard_state = self.membership.next_ledger();
