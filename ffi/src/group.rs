@@ -387,7 +387,10 @@ pub unsafe extern "C" fn galerna_group_join_start(
                 start_in_thread(config, functions, handle).inspect_err(|_| {
                     out.set(std::ptr::null_mut());
                     // This call returns the error, so `joined` is not called.
-                    let _ = with_entry(handle, |entry| Ok(entry.failure.set(Error::Left).unwrap_or_default()));
+                    let _ = with_entry(handle, |entry| {
+                        let _ = entry.failure.set(Error::Left);
+                        Ok(())
+                    });
                     // Nothing uses the handle yet.
                     let _ = GROUPS.remove(handle, hasten);
                 })

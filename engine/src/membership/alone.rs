@@ -5,8 +5,9 @@
 use super::Member;
 use super::hard_state::HardState;
 use super::view::{View, ViewDecision};
-use crate::multicast::{End, Tail, record_time, words};
+use crate::multicast::{End, Tail, record_time};
 use crate::types::{MemberId, Version};
+use crate::words::words;
 
 /// How the log of such a member continues; see [`HardState::alone`].
 pub(crate) struct Alone {

@@ -6,8 +6,8 @@
 use super::row::Ballot;
 use super::view::{View, ViewDecision};
 use super::{Membership, Peer};
-use crate::multicast::{words, words_of};
 use crate::types::{MemberId, Version};
+use crate::words::{words, words_of};
 
 /// The first word of a hard state: identifies it and its format.
 const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");

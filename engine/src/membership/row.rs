@@ -147,9 +147,13 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
             None => Err(Malformed("a record of a ballot that holds no value")),
         },
     };
+    let ends = |record: Option<Vec<u64>>| match record {
+        None => Ok(None),
+        Some(words) => ends(&words).map(Some).ok_or(Malformed("a record of ends whose ring positions are too large")),
+    };
     Ok(Some(Shown {
-        wedged: wedged.as_deref().map(ends),
-        flushed: flushed.as_deref().map(ends),
+        wedged: ends(wedged)?,
+        flushed: ends(flushed)?,
         promise,
         accepted: decode(accepted)?,
         proposed: decode(proposed)?,
@@ -214,9 +218,8 @@ fn words(table: &Table, slot: Slot, column: Column, len: usize) -> Vec<u64> {
     (0..len).map(|n| table.load(slot, column.at(n))).collect()
 }
 
-fn ends(words: &[u64]) -> Vec<End> {
-    // A ring position is modulo 2^32.
-    words.chunks_exact(3).map(|w| End { messages: w[0], frames: w[1], word: w[2] as u32 }).collect()
+fn ends(words: &[u64]) -> Option<Vec<End>> {
+    words.as_chunks().0.iter().map(|end| End::of_words(*end)).collect()
 }
 
 /// A record of the row.
@@ -251,7 +254,7 @@ impl Record {
 
 /// Encodes ends as words of a record.
 pub(super) fn end_words(ends: &[End]) -> Vec<u64> {
-    ends.iter().flat_map(|end| [end.messages, end.frames, u64::from(end.word)]).collect()
+    ends.iter().flat_map(|end| end.words()).collect()
 }
 
 /// Encodes a ballot and its value as words of a record.

@@ -113,7 +113,7 @@ impl ViewDecision {
         }
         for (peer, end) in &self.trims {
             words.extend(name(peer));
-            words.extend([end.messages, end.frames, u64::from(end.word)]);
+            words.extend(end.words());
         }
         words
     }
@@ -141,10 +141,7 @@ impl ViewDecision {
             .enumerate()
             .map(|(rank, name)| Some(Member { peer: peer(name)?, voter: voters >> rank & 1 == 1 }));
         let members: Vec<Member> = members.collect::<Option<_>>()?;
-        let trims = ends.chunks_exact(5).map(|end| {
-            let word = u32::try_from(end[4]).ok()?;
-            Some((peer(end)?, End { messages: end[2], frames: end[3], word }))
-        });
+        let trims = ends.chunks_exact(5).map(|end| Some((peer(end)?, End::of_words([end[2], end[3], end[4]])?)));
         let trims: Vec<_> = trims.collect::<Option<_>>()?;
         let slots = members.iter().fold(0u64, |bits, m| bits | 1 << m.peer.slot);
         if slots.count_ones() as usize != count {
@@ -197,7 +194,7 @@ impl ViewDecision {
 mod tests {
     use super::*;
     use crate::fuzz::{Parser, as_it_is, run};
-    use crate::multicast::{words, words_of};
+    use crate::words::{words, words_of};
     use proptest::prelude::*;
 
     fn peer(slot: usize) -> Peer {

@@ -27,6 +27,18 @@ pub struct End {
     pub word: u32,
 }
 
+impl End {
+    /// Encodes the end for a row, a decision or a tail.
+    pub(crate) fn words(self) -> [u64; 3] {
+        [self.messages, self.frames, u64::from(self.word)]
+    }
+
+    /// Decodes an end. `None` if the words are not an end.
+    pub(crate) fn of_words([messages, frames, word]: [u64; 3]) -> Option<End> {
+        Some(End { messages, frames, word: u32::try_from(word).ok()? })
+    }
+}
+
 /// A member of a view as the data plane sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamConfig {

@@ -366,13 +366,3 @@ impl Multicast {
         self.voters_persisted().filter(enough).max().unwrap_or(0)
     }
 }
-
-/// Encodes words as the bytes of a record.
-pub(crate) fn words(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    words.into_iter().flat_map(u64::to_le_bytes).collect()
-}
-
-/// Decodes the words of such bytes. An incomplete word at the end is ignored.
-pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
-    bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
-}

@@ -36,7 +36,6 @@ pub use deliver::Sink;
 pub use epoch::{End, PeerPhase, StreamConfig, ViewConfig};
 pub(crate) use feeder::STAMP_MAX_NS;
 pub use feeder::{Durability, record_time};
-pub(crate) use feeder::{words, words_of};
 pub use progress::Progress;
 pub use ring::{Refusal, Reserved, RingSpace, SendRing};
 pub use tail::{TAIL, Tail, TailRecord};

@@ -5,6 +5,7 @@
 
 use super::epoch::End;
 use crate::types::{MemberId, Mode};
+use crate::words::{put_words, read_words, words};
 
 /// The name of the file.
 pub const TAIL: &str = "tail";
@@ -37,12 +38,12 @@ pub struct Tail {
 
 impl Tail {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let ends = self.ends.iter().flat_map(|end| [end.messages, end.frames, u64::from(end.word)]);
+        let ends = self.ends.iter().flat_map(|end| end.words());
         let head = [FORMAT, self.view, self.ends.len() as u64, self.records.len() as u64];
-        let mut bytes = super::words(head.into_iter().chain(ends));
+        let mut bytes = words(head.into_iter().chain(ends));
         for TailRecord { sequence, sender, mode, raw } in &self.records {
             let about = u64::from(sender.0) | (*mode as u64) << 32;
-            bytes.extend(super::words([*sequence, about, raw.len() as u64]));
+            put_words(&mut bytes, [*sequence, about, raw.len() as u64]);
             bytes.extend(raw);
         }
         bytes
@@ -51,32 +52,21 @@ impl Tail {
     /// Decodes a saved tail. `None` if the bytes are not a tail.
     pub fn decode(bytes: &[u8]) -> Option<Tail> {
         let mut rest = bytes;
-        let mut word = || {
-            let (first, others) = rest.split_first_chunk()?;
-            rest = others;
-            Some(u64::from_le_bytes(*first))
-        };
-        let (format, view, ends, count) = (word()?, word()?, word()?, word()?);
+        let [format, view, ends, count] = read_words(&mut rest).ok()?;
         if format != FORMAT || ends > crate::fabric::SLOTS as u64 {
             return None;
         }
-        let mut end = || Some(End { messages: word()?, frames: word()?, word: u32::try_from(word()?).ok()? });
-        let ends = (0..ends).map(|_| end()).collect::<Option<_>>()?;
+        let ends = (0..ends).map(|_| End::of_words(read_words(&mut rest).ok()?)).collect::<Option<_>>()?;
         let mut records = Vec::new();
         for _ in 0..count {
-            let (head, others) = rest.split_first_chunk::<24>()?;
-            let [sequence, about, len] = [0, 8, 16].map(|at| u64_at(head, at));
-            let (raw, others) = others.split_at_checked(usize::try_from(len).ok()?)?;
+            let [sequence, about, len] = read_words(&mut rest).ok()?;
+            let (raw, others) = rest.split_at_checked(usize::try_from(len).ok()?)?;
             let mode = Mode::from_bits(u32::try_from(about >> 32).ok()?)?;
             records.push(TailRecord { sequence, sender: MemberId(about as u32), mode, raw: raw.to_vec() });
             rest = others;
         }
         rest.is_empty().then_some(Tail { view, ends, records })
     }
-}
-
-fn u64_at(bytes: &[u8; 24], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
