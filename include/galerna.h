@@ -697,7 +697,8 @@ typedef struct galerna_snapshot_t {
  *
  * Exceptions: a callback must return. A C++ exception that leaves a callback stops the group with GALERNA_ERR_CALLBACK
  * (on x86-64 and AArch64; on other architectures it ends the process). A callback that is left by longjmp(), by
- * pthread_exit() or by the cancellation of its thread leaves the library in an undefined state.
+ * pthread_exit() or by the cancellation of its thread leaves the library in an undefined state. An exception that leaves
+ * `joined` or `left` is dropped.
  *
  * Signals and stack: the library's threads block all signals except those of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
  * SIGTRAP, SIGSYS). The size of their stacks is the configuration key `stack_bytes`.
@@ -783,14 +784,15 @@ typedef struct galerna_callbacks_t {
    * Called once when a join that galerna_group_join_start() has begun is over.
    *
    * `result` is GALERNA_OK, or the error that galerna_group_join() would have returned; after a cancellation it is
-   * GALERNA_ERR_LEFT. During the callback galerna_last_error() returns the text of the error. May be NULL.
+   * GALERNA_ERR_LEFT. For an error galerna_last_error() returns the text during the callback. If the handle is freed
+   * before the join is over, the callback runs in galerna_group_free(). May be NULL.
    */
   void (*joined)(void *context, galerna_result_t result);
   /**
    * Called once when a leave that galerna_group_leave_start() has begun is over.
    *
-   * `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. During the callback
-   * galerna_last_error() returns the text of the error. May be NULL.
+   * `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned, whose text galerna_last_error()
+   * returns during the callback. No callback follows. May be NULL.
    */
   void (*left)(void *context, galerna_result_t result);
 } galerna_callbacks_t;
@@ -1776,7 +1778,8 @@ galerna_result_t galerna_group_log(const struct galerna_group_t *group,
  * galerna_group_free().
  *
  * While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once that has
- * ended. With GALERNA_DRIVE_DISPATCH it dispatches for that.
+ * ended, or GALERNA_ERR_TIMED_OUT. With GALERNA_DRIVE_DISPATCH it dispatches for that. After a join that failed there is
+ * nothing to leave, and the call returns GALERNA_OK.
  *
  * - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this
  *   process, it leaves anyway, and they see it fail.
@@ -1815,8 +1818,12 @@ galerna_result_t galerna_group_leave_start(struct galerna_group_t *group,
  * Frees a group's handle.
  *
  * Without a galerna_group_leave() before, the other members see this member fail. Calls that wait in other threads
- * return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. Open
- * reservations are invalid. NULL and a handle that was already freed are ignored and return GALERNA_OK.
+ * return GALERNA_ERR_LEFT. When the function returns, no callback is running and none will run again. In callbacks that
+ * run during the call the handle is invalid already. Open reservations are invalid. NULL and a handle that was already
+ * freed are ignored and return GALERNA_OK.
+ *
+ * While the process joins, the call cancels the join and waits for its end. A process that is in the group by then
+ * leaves it, for which it has one second.
  *
  * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
  *

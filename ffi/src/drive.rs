@@ -2,8 +2,9 @@
 
 use crate::border::{self, Out};
 use crate::callbacks::{in_callback, not_in_callback};
+use crate::entry::Entry;
 use crate::failure::Failure;
-use crate::group::{self, Entry, galerna_group_t};
+use crate::group::{self, galerna_group_t};
 use crate::result::galerna_result_t;
 use engine::{Canceller, Driver, Error, Group, Joining};
 use std::ffi::c_int;

@@ -3,7 +3,8 @@
 use crate::border::{self, Out, VersionedOut};
 use crate::callbacks::not_in_callback;
 use crate::drive::TURN;
-use crate::group::{self, Member, galerna_group_t};
+use crate::entry::Member;
+use crate::group::{self, galerna_group_t};
 use crate::log::{self, galerna_log_t, galerna_version_t};
 use crate::result::galerna_result_t;
 use engine::{Error, Frontiers, SubgroupId};

@@ -15,6 +15,7 @@
 // The header has the functions in the order of these lines, which is the order of use. The empty lines keep rustfmt
 // from sorting them.
 mod border;
+mod entry;
 mod failure;
 mod handle;
 mod thrown;

@@ -2,8 +2,9 @@
 
 use crate::border::{self, Out};
 use crate::callbacks::{in_callback, not_in_callback};
+use crate::entry::Member;
 use crate::failure::Failure;
-use crate::group::{self, Member, galerna_group_t};
+use crate::group::{self, galerna_group_t};
 use crate::message::{self, RawMode};
 use crate::result::galerna_result_t;
 use engine::{Copies, Error, Mode, Reservation, SubgroupId, Ticket, Until};

@@ -4,6 +4,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod contacts;
 pub(crate) mod gate;
+mod giver;
 pub(crate) mod linking;
 pub(crate) mod log_store;
 pub(crate) mod log_transfer;
