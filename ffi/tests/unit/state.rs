@@ -186,7 +186,7 @@ fn a_snapshot_that_cannot_be_read_is_an_error_and_freed() {
         assert_eq!(app.freed, 1);
     }
     let mut app = App { no_read: true, ..App::default() };
-    assert!(sent(&mut app).unwrap_err().to_string().contains("no `read`"));
+    assert!(sent(&mut app).unwrap_err().to_string().contains("`read` of the application's snapshot is NULL"));
     assert_eq!(app.freed, 1);
 }
 
