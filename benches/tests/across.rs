@@ -87,11 +87,11 @@ fn commands_that_differ_are_told() {
 }
 
 #[test]
-fn who_does_not_come_is_named() {
+fn a_command_that_does_not_come_is_named() {
     let across = across(3);
     let first = start(&format!("limit --fabric tcp --messages 100 --timeout-s 2 {across} --index 1"));
     let third = start(&format!("limit --fabric tcp --messages 100 --timeout-s 20 {across} --index 3"));
-    failed(&first.wait_with_output().unwrap(), "did not come: member 2 at 127.0.0.1:");
+    failed(&first.wait_with_output().unwrap(), "these members are missing: member 2 at 127.0.0.1:");
     failed(&third.wait_with_output().unwrap(), "the command of member 1 has ended the run");
 }
 

@@ -419,7 +419,7 @@ fn ballots_without_a_value() {
     let bad_slot = [BALLOT, 1, 1, 0, 0, 1, 0, 0, 10 | 64 << 32, 0];
     let twice = [BALLOT, 2, 1, 0, 0, 1, 0, 0, 10, 0, 10, 0];
     survived(vec![
-        case("accepted, zeros", |_| word(row::ACCEPTED, 1), NOT_NEXT),
+        case("accepted, zeros", |_| word(row::ACCEPTED, 1), NO_VALUE),
         case("accepted, too many members", move |_| record(row::ACCEPT, &too_many, row::ACCEPTED, 1), NO_VALUE),
         case("accepted, a slot that is none", move |_| record(row::ACCEPT, &bad_slot, row::ACCEPTED, 1), NO_VALUE),
         case("proposed, a slot twice", move |_| record(row::PROPOSE, &twice, row::PROPOSED, 1), NO_VALUE),

@@ -48,8 +48,8 @@ pub(crate) fn admission(
     incarnation: u64,
 ) -> Result<Result<Admitted, String>, Error> {
     let give_up = Instant::now() + ADMISSION_TIME;
+    let mut obstacle = contacts.obstacles();
     loop {
-        let mut obstacle = contacts.obstacles();
         let mut ways: VecDeque<String> = contacts.ways().into();
         let mut asked = 0;
         while let Some(contact) = ways.pop_front().filter(|_| asked < QUESTIONS_MAX && !deadline.is_over()) {
@@ -70,6 +70,9 @@ pub(crate) fn admission(
         }
         std::thread::sleep(AGAIN_TIME);
         contacts.look(None, contacts::LOOK_TIME)?;
+        if asked == 0 {
+            obstacle = contacts.obstacles();
+        }
     }
 }
 

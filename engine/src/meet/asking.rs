@@ -89,7 +89,8 @@ impl Asking {
 
 /// Like [`questions::ask`], but ends when the deadline passes, to which a cancellation may bring it forward.
 pub(crate) fn ask(address: &str, request: &Request, timeout: Duration, deadline: &Deadline) -> io::Result<Reply> {
-    let whole = deadline.or(Instant::now() + timeout);
+    let begun = Instant::now();
+    let whole = deadline.or(begun + timeout);
     let candidates = if address.starts_with("unix:") { 1 } else { address::resolve(address)?.len().max(1) };
     let mut last = io::ErrorKind::TimedOut.into();
     for turn in 0..candidates {
@@ -100,5 +101,5 @@ pub(crate) fn ask(address: &str, request: &Request, timeout: Duration, deadline:
             Err(error) => last = error,
         }
     }
-    Err(plain(last, timeout))
+    Err(plain(last, begun.elapsed().min(timeout)))
 }

@@ -79,7 +79,7 @@ fn a_member_stops_and_comes_back(calls: &str) {
         let reason = stopped(&failed.history).unwrap();
         let doing = if calls == "sync" { "syncing" } else { "writing" };
         // The log may also have been about to make the next segment.
-        let named = [doing, "making"].iter().any(|doing| reason.contains(&format!("as {doing} 0000")));
+        let named = [doing, "making"].iter().any(|doing| reason.contains(&format!("because {doing} 0000")));
         assert!(named && reason.contains(".segment") && reason.contains("os error 5"), "round {round}: {reason}");
         let last = settled(&failed.history).last().map_or(0, view_of);
         for member in &members {

@@ -284,6 +284,6 @@ fn fuzz_segments() {
     let parser = Parser { name: "segments", seeds: vec![segment()], repair: &repair, heap_max };
     run(&parser, |bytes| {
         // A segment of a larger size is extended on the disk, which is memory here.
-        u64_at(bytes, 56) == 8192 && records(&marks, bytes.to_vec()).is_ok()
+        bytes.len() >= 64 && u64_at(bytes, 56) == 8192 && records(&marks, bytes.to_vec()).is_ok()
     });
 }
