@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
@@ -50,12 +50,19 @@ fn the_librarys_threads_take_no_signal() {
     let before = SigSet::thread_get_mask().unwrap();
     let group = Group::join(config(1).with_log(LogConfig::new(&folder)), |_: Delivery<'_>| {}).unwrap();
     assert_eq!(SigSet::thread_get_mask().unwrap(), before, "the caller's signals are as they were");
-    // By then each thread has run, and has its name.
     group.send(MAIN, Mode::Durable, b"x", LONG).unwrap();
     group.persist(MAIN, LONG).unwrap();
-    let own: Vec<_> = threads().into_iter().filter(|(name, _)| name.starts_with("galerna-")).collect();
-    // The engine, the listener, and the log; threads of other tests may exist, too.
-    assert!(own.len() >= 3, "{own:?}");
+    let deadline = Instant::now() + LONG;
+    // A thread has its name once it has run.
+    let own = loop {
+        let own: Vec<_> = threads().into_iter().filter(|(name, _)| name.starts_with("galerna-")).collect();
+        // The engine, the listener, and the log; threads of other tests may exist, too.
+        if own.len() >= 3 {
+            break own;
+        }
+        assert!(Instant::now() < deadline, "{own:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    };
     let faults = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS];
     let never = [Signal::SIGKILL, Signal::SIGSTOP];
     for signal in Signal::iterator().filter(|signal| !faults.contains(signal) && !never.contains(signal)) {
