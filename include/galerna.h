@@ -78,7 +78,7 @@
  * run callbacks have the configuration's `stack_bytes`.
  *
  * A thread is not cancelled inside a call: a pthread_cancel() takes effect after the call. No call
- * may be made in a signal handler. A signal whose handler runs during a call does not end the call.
+ * may be made in a signal handler. A call continues after a signal handler has run during it.
  */
 
 #ifndef GALERNA_H
@@ -791,8 +791,8 @@ typedef struct galerna_callbacks_t {
   /**
    * Called once when a leave that galerna_group_leave_start() has begun is over.
    *
-   * `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned, whose text galerna_last_error()
-   * returns during the callback. No callback follows. May be NULL.
+   * `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. For an error
+   * galerna_last_error() returns the text during the callback. No callback follows. May be NULL.
    */
   void (*left)(void *context, galerna_result_t result);
 } galerna_callbacks_t;

@@ -7,6 +7,7 @@ mod explain;
 mod log;
 mod verbs;
 
+pub use explain::plain as plain_type;
 pub use log::LogConfig;
 pub(crate) use log::is_directory_name;
 pub use verbs::Verbs;

@@ -58,6 +58,8 @@ pub use api::{Canceller, Group, Joining, Reservation, Starting};
 pub use app::Kept;
 pub use app::{Frontiers, Handler, View};
 pub use bootstrap::{RecoverError, Recovered, recover};
+#[doc(hidden)]
+pub use config::plain_type;
 pub use config::{Config, FabricKind, Found, LogConfig, MEMBERS_MAX, Member, Verbs};
 pub use driver::Driver;
 pub use error::Error;

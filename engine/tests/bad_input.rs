@@ -283,7 +283,7 @@ fn few_descriptors() {
     println!("there were enough");
 }
 
-/// The environment variable that gives the two addresses to a child process whose descriptors run out.
+/// The environment variable that gives the two addresses to a child process without free descriptors.
 const FULL: &str = "GALERNA_BAD_INPUT_FULL";
 
 /// A member has no descriptor for the link with a joiner. The joiner cannot know; the member itself says so.

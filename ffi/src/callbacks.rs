@@ -105,8 +105,8 @@ pub struct galerna_callbacks_t {
     pub joined: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
     /// Called once when a leave that galerna_group_leave_start() has begun is over.
     ///
-    /// `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned, whose text galerna_last_error()
-    /// returns during the callback. No callback follows. May be NULL.
+    /// `result` is GALERNA_OK, or the error that galerna_group_leave() would have returned. For an error
+    /// galerna_last_error() returns the text during the callback. No callback follows. May be NULL.
     pub left: Option<unsafe extern "C-unwind" fn(context: *mut c_void, result: galerna_result_t)>,
 }
 

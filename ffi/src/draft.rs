@@ -113,19 +113,16 @@ impl Refusal {
     }
 }
 
-/// The plain name of a type that the deserialiser expects.
+/// The plain name of a type that the deserialiser expects from a setter.
 fn plain(expected: &str) -> &str {
     match expected {
-        "usize" | "u64" => "a whole number from 0",
-        "u32" => "a whole number from 0 to 4294967295",
-        "u16" => "a whole number from 0 to 65535",
-        "u8" => "a whole number from 0 to 255",
-        "a boolean" => "`true` or `false`",
+        // A setter takes a text without quotation marks.
+        "a string" | "path string" => expected,
         "a sequence" => "a list, such as [\"host-a:7001\", \"host-b:7001\"]",
         "struct LogConfig" | "struct Verbs" => {
             "the name of a key in this table, such as `log.directory` or `verbs.mtu`"
         }
-        other => other,
+        other => engine::plain_type(other),
     }
 }
 

@@ -8,7 +8,8 @@ use std::ops::{Deref, DerefMut};
 
 /// Ring bytes to fill in place. [`Reservation::commit`] sends them; dropping the reservation sends nothing.
 ///
-/// The bytes initially contain remains of earlier messages, and begin at a multiple of 8. In a forked child the slice is empty.
+/// The bytes initially contain remains of earlier messages, and begin at a multiple of 8. In a forked child the slice is
+/// empty.
 pub struct Reservation<'g> {
     pub(super) shared: &'g Shared,
     pub(super) ring: &'g SendRing,

@@ -56,8 +56,8 @@ fn wrong_type(text: &str, span: Range<usize>, message: &str) -> Option<String> {
     Some(wrong(&key, allowed(&key).unwrap_or_else(|| plain(expected)), text.get(span)?.trim()))
 }
 
-/// The plain name of a type that the deserialiser expects.
-fn plain(expected: &str) -> &str {
+/// The plain name of a type that the deserialiser expects. Also for the C ABI.
+pub fn plain(expected: &str) -> &str {
     match expected {
         "usize" | "u64" => "a whole number from 0",
         "u32" => "a whole number from 0 to 4294967295",

@@ -1,8 +1,7 @@
 //! The socket on which a member listens while it meets the others.
 
 use super::names::Names;
-use crate::config::address;
-use crate::config::address::ListenAt;
+use crate::config::address::{self, ListenAt};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::interrupt::{Locked, repeat};

@@ -64,6 +64,14 @@ struct End {
     ordered: Vec<Place>,
 }
 
+impl End {
+    /// Checks that the log of process `at` has what was delivered in this view, with the same times.
+    fn agrees(&self, at: usize, view: u64, log: &End) {
+        assert_eq!(self.all, log.all, "process {at}: its log of view {view} is not what was delivered (guarantee 4)");
+        assert_eq!(self.ordered, log.ordered, "process {at}: the times in its log of view {view} (guarantee 10)");
+    }
+}
+
 /// The checks of a run; see the module.
 #[derive(Default)]
 pub(crate) struct Oracle {
@@ -340,14 +348,7 @@ impl Oracle {
             match self.ends.get_mut(&view) {
                 Some(known) => {
                     known.counts.resize(self.sent.len(), 0);
-                    assert_eq!(
-                        known.all, end.all,
-                        "process {at}: its log of view {view} is not what was delivered (guarantee 4)"
-                    );
-                    assert_eq!(
-                        known.ordered, end.ordered,
-                        "process {at}: the times in its log of view {view} (guarantee 10)"
-                    );
+                    known.agrees(at, view, &end);
                     assert_eq!(
                         known.counts, end.counts,
                         "process {at}: counts at the end of view {view} (guarantee 4)"
@@ -367,14 +368,7 @@ impl Oracle {
         let (mut counts, views) = self.replay(records, u64::MAX);
         for (view, end) in views {
             if let Some(known) = self.ends.get(&view) {
-                assert_eq!(
-                    known.all, end.all,
-                    "process {at}: its log of view {view} is not what was delivered (guarantee 4)"
-                );
-                assert_eq!(
-                    known.ordered, end.ordered,
-                    "process {at}: the times in its log of view {view} (guarantee 10)"
-                );
+                known.agrees(at, view, &end);
             }
         }
         let mut delivered = self.pasts[at].counts.clone().unwrap_or_default();

@@ -1,22 +1,11 @@
 /* The library is loaded at run time, used, and unloaded: it stays in memory, and a later fork is safe.
  * Usage: unloaded LIBRARY */
 #define _POSIX_C_SOURCE 200809L
-#include <galerna.h>
+#include "cluster.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void *library;
 
