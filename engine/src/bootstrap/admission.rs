@@ -62,7 +62,9 @@ pub(crate) fn admission(
                     ways.retain(|way| *way != address);
                     ways.push_front(address);
                 }
-                Answer::Obstacle(what) => obstacle = format!("at {contact}: {what}"),
+                // The deadline cut this question short. An earlier obstacle says more.
+                Answer::Unanswered(_) if deadline.is_over() && !obstacle.is_empty() => {}
+                Answer::Obstacle(what) | Answer::Unanswered(what) => obstacle = format!("at {contact}: {what}"),
             }
         }
         if Instant::now() >= give_up || deadline.is_over() {
@@ -81,6 +83,8 @@ enum Answer {
     Admitted(Box<Admitted>),
     Elsewhere(String),
     Obstacle(String),
+    /// No answer came: the error.
+    Unanswered(String),
 }
 
 fn ask_for_a_place(
@@ -109,7 +113,7 @@ fn ask_for_a_place(
         Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
         Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
         Ok(other) => Answer::Obstacle(format!("an unexpected answer: {other:?}")),
-        Err(error) => Answer::Obstacle(shortage::explained(&error)),
+        Err(error) => Answer::Unanswered(shortage::explained(&error)),
     })
 }
 

@@ -112,7 +112,9 @@ fn try_to_join(
     let mut contacts = Contacts::new(config, log)?;
     let mut listening = Some(listen::in_time(config.listens_at(address), deadline)?);
     linking::check_local(config, &specs(config))?;
+    let mut before: Option<String> = None;
     loop {
+        let is_short = deadline.left() < LOOK_TIME;
         // The process asks before it listens. If several processes ask at once, each would otherwise wait for an answer
         // of the others.
         drop(listening.take());
@@ -138,10 +140,14 @@ fn try_to_join(
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
             Attempt::Again(back, obstacle) if !deadline.is_over() => {
                 tracing::info!(obstacle, "not in the group yet; trying again");
-                handler = back;
+                (handler, before) = (back, Some(obstacle));
                 std::thread::sleep(AGAIN_TIME);
             }
-            Attempt::Again(_, missing) => return Err(Error::Missing { missing, after_ms: config.join_timeout_ms }),
+            // An attempt that the deadline cuts short does not find the cause. The attempt before it did.
+            Attempt::Again(_, obstacle) => {
+                let missing = before.filter(|_| is_short).unwrap_or(obstacle);
+                return Err(Error::Missing { missing, after_ms: config.join_timeout_ms });
+            }
         }
     }
 }
