@@ -1,17 +1,12 @@
 //! Asks many processes the same question at once: one thread, non-blocking connections, one deadline.
 
-use crate::meet::dial::{self, Dial};
+use crate::meet::asking::{Asking, LOOKUP_LOOK_TIME};
+use crate::meet::dial::Dial;
 use crate::meet::names::Names;
 use crate::meet::questions::{self, Reply, Request};
-use crate::meet::talk::is_self_connected;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use socket2::Socket;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use nix::poll::{PollFd, PollTimeout};
+use std::io;
 use std::time::{Duration, Instant};
-
-/// Interval at which pending host name lookups are checked, in milliseconds.
-const LOOKUP_LOOK_MS: u128 = 10;
 
 /// The processes to ask, possibly many times. Resolved host names are cached between questions.
 pub(crate) struct Asker {
@@ -23,26 +18,6 @@ struct Target {
     address: String,
     /// `None` if the address is malformed.
     dial: Option<Dial>,
-}
-
-/// The progress of the question to one process.
-enum Stage {
-    /// No connection attempt is under way; `tried` attempts have been made.
-    Idle {
-        tried: usize,
-    },
-    /// The system is connecting; this is attempt number `tried`.
-    Connecting {
-        socket: Socket,
-        tried: usize,
-    },
-    /// The question is being sent, then the answer is being received.
-    Talking {
-        socket: Socket,
-        sent: usize,
-        inbox: Vec<u8>,
-    },
-    Over,
 }
 
 impl Asker {
@@ -81,54 +56,42 @@ impl Asker {
     ) -> io::Result<()> {
         let question = questions::question(request)?;
         let mut deadline = Instant::now() + timeout;
-        let mut stages: Vec<Stage> = self.targets.iter().map(|_| Stage::Idle { tried: 0 }).collect();
+        // `None` for a process that has answered or failed.
+        let mut asked: Vec<Option<Asking>> = self.targets.iter().map(|_| Some(Asking::new(question.clone()))).collect();
         loop {
             let now = Instant::now();
-            for (target, stage) in self.targets.iter_mut().zip(&mut stages) {
-                let answer = match std::mem::replace(stage, Stage::Over) {
-                    Stage::Over => None,
-                    _ if now >= deadline => {
+            for (target, slot) in self.targets.iter_mut().zip(&mut asked) {
+                let Some(asking) = slot else { continue };
+                let answer = match target.step(asking, now) {
+                    Ok(Some(reply)) => Ok(reply),
+                    Ok(None) if now < deadline => continue,
+                    Ok(None) => {
                         let what = format!("no answer within {} ms", timeout.as_millis());
-                        Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+                        Err(io::Error::new(io::ErrorKind::TimedOut, what))
                     }
-                    started => match target.advance(started, &question, now) {
-                        Ok((next, answer)) => {
-                            *stage = next;
-                            answer.map(Ok)
-                        }
-                        Err(error) => Some(Err(error)),
-                    },
+                    Err(error) => Err(error),
                 };
-                if let Some(left) = answer.and_then(|answer| heard(&target.address, answer)) {
+                *slot = None;
+                if let Some(left) = heard(&target.address, answer) {
                     deadline = deadline.min(now + left);
                 }
             }
-            if stages.iter().all(|stage| matches!(stage, Stage::Over)) {
+            if asked.iter().all(Option::is_none) {
                 return Ok(());
             }
-            wait(&stages, &question, deadline)?;
+            wait(asked.iter().flatten(), deadline)?;
         }
     }
 }
 
-/// Waits until one of the connections is ready or a deadline is due.
-fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> {
-    let mut fds = Vec::with_capacity(stages.len());
-    let mut looks_up = false;
-    for stage in stages {
-        match stage {
-            Stage::Idle { .. } => looks_up = true,
-            Stage::Connecting { socket, .. } => fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
-            Stage::Talking { socket, sent, .. } => {
-                let flags = if *sent < question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN };
-                fds.push(PollFd::new(socket.as_fd(), flags));
-            }
-            Stage::Over => {}
-        }
-    }
+/// Waits until one of the questions can go on, or until the deadline.
+fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, deadline: Instant) -> io::Result<()> {
+    let looks_up = asked.clone().any(|asking| asking.waits_for().is_none());
+    let mut fds: Vec<PollFd<'_>> = asked.filter_map(Asking::waits_for).collect();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = if looks_up { left.min(LOOKUP_LOOK_TIME) } else { left };
     // The time is rounded up. Otherwise the loop would spin through the last millisecond.
-    let ms = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-    let ms = if looks_up { ms.min(LOOKUP_LOOK_MS) } else { ms };
+    let ms = left.as_micros().div_ceil(1000);
     match nix::poll::poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -136,79 +99,9 @@ fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> 
 }
 
 impl Target {
-    /// Continues as far as possible without waiting. Returns the new stage, and the answer once it is complete.
-    fn advance(&mut self, stage: Stage, question: &[u8], now: Instant) -> io::Result<(Stage, Option<Reply>)> {
-        let Some(dial) = &mut self.dial else { return Err(io::Error::other("the address is malformed")) };
-        let mut stage = stage;
-        loop {
-            stage = match stage {
-                Stage::Idle { tried } => match dial.target(now).map_err(io::Error::other)? {
-                    None => return Ok((Stage::Idle { tried }, None)),
-                    Some(target) => match dial::connect(&target) {
-                        Ok(socket) => Stage::Connecting { socket, tried: tried + 1 },
-                        Err(error) if tried + 1 >= dial.choices() => return Err(error),
-                        Err(_) => Stage::Idle { tried: tried + 1 },
-                    },
-                },
-                Stage::Connecting { socket, tried } => match is_connected(&socket) {
-                    Ok(true) => Stage::Talking { socket, sent: 0, inbox: Vec::new() },
-                    Ok(false) => return Ok((Stage::Connecting { socket, tried }, None)),
-                    Err(error) if tried >= dial.choices() => return Err(error),
-                    Err(_) => Stage::Idle { tried },
-                },
-                Stage::Talking { socket, mut sent, mut inbox } => {
-                    let answer = talk(&socket, question, &mut sent, &mut inbox)?;
-                    let next = if answer.is_some() { Stage::Over } else { Stage::Talking { socket, sent, inbox } };
-                    return Ok((next, answer));
-                }
-                Stage::Over => return Ok((Stage::Over, None)),
-            }
-        }
-    }
-}
-
-/// Whether the connection attempt has succeeded; `false` while it is under way.
-fn is_connected(socket: &Socket) -> io::Result<bool> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    match socket.peer_addr() {
-        // The socket is connected to itself, so no process listens on that port.
-        Ok(_) if is_self_connected(socket) => Err(io::ErrorKind::ConnectionRefused.into()),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Sends the rest of the question, and reads the available part of the answer.
-fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<u8>) -> io::Result<Option<Reply>> {
-    while let Some(rest) = question.get(*sent..).filter(|rest| !rest.is_empty()) {
-        // Without the flag, a closed connection would kill a process that has the default SIGPIPE handling.
-        match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
-            Ok(n) => *sent += n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    let mut bytes = [0; 4096];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"));
-            }
-            Ok(n) => {
-                inbox.extend_from_slice(&bytes[..n]);
-                // The size is bounded: an answer that announces more than the limit of a message is an error.
-                if let Some(reply) = questions::reply(inbox)? {
-                    return Ok(Some(reply));
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+    fn step(&mut self, asking: &mut Asking, now: Instant) -> io::Result<Option<Reply>> {
+        let dial = self.dial.as_mut().ok_or_else(|| io::Error::other("the address is malformed"))?;
+        asking.step(dial, now)
     }
 }
 
@@ -216,7 +109,9 @@ fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::meet::listen;
+    use crate::deadline::{Cancel, Deadline};
+    use crate::meet::{asking, listen};
+    use std::io::Read;
     use std::net::TcpListener;
 
     fn question() -> Request {
@@ -307,11 +202,18 @@ mod tests {
     /// may be a member's, and that member must be able to listen on it after a restart.
     #[test]
     fn a_member_can_listen_on_a_port_that_asked() {
-        for asks_one in [false, true] {
+        let time = Duration::from_secs(60);
+        let cancel = Cancel::default();
+        let ways: [&dyn Fn(&str); 3] = [
+            &|address| Asker::new([address.to_owned()]).ask(&question(), time, |_, _| None).unwrap(),
+            &|address| drop(questions::ask(address, &question(), time).unwrap()),
+            &|address| drop(asking::ask(address, &question(), time, &Deadline::after(time, &cancel)).unwrap()),
+        ];
+        for ask in ways {
             let mut attempts = Vec::new();
             // The system assigns one port to connections with several peers, so a connection of another test may hold
             // this port in TIME_WAIT for a minute. It does not hold ten ports in a row.
-            let listens = (0..10).any(|_| match listen_on_port_that_asked(asks_one) {
+            let listens = (0..10).any(|_| match listen_on_port_that_asked(ask) {
                 Ok(_) => true,
                 Err(error) => {
                     attempts.push(error);
@@ -322,7 +224,7 @@ mod tests {
         }
     }
 
-    fn listen_on_port_that_asked(asks_one: bool) -> Result<listen::Listening, Error> {
+    fn listen_on_port_that_asked(ask: &dyn Fn(&str)) -> Result<listen::Listening, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = std::thread::spawn(move || {
@@ -333,12 +235,7 @@ mod tests {
             assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
             from
         });
-        let time = Duration::from_secs(60);
-        if asks_one {
-            questions::ask(&address, &question(), time).unwrap();
-        } else {
-            Asker::new([address]).ask(&question(), time, |_, _| None).unwrap();
-        }
+        ask(&address);
         let port = server.join().unwrap().to_string();
         listen::listen(crate::config::address::ListenAt { address: &port, key: "`listen`" })
     }
