@@ -18,6 +18,40 @@ struct Target {
     address: String,
     /// `None` if the address is malformed.
     dial: Option<Dial>,
+    /// It accepted the latest connection, and did not answer although it had the longer time.
+    is_silent: bool,
+}
+
+/// How long the remaining processes can still answer, after one has given the answer that was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Rest {
+    /// For a process that has accepted the connection. A process that did not use this time in an earlier question has
+    /// only the other one.
+    pub(crate) connected: Duration,
+    /// For all others: a host that is down should not delay the caller.
+    pub(crate) others: Duration,
+}
+
+/// When the wait for an answer ends.
+struct Limits {
+    begun: Instant,
+    connected: Instant,
+    others: Instant,
+    /// One answer has changed them; no other one does.
+    are_final: bool,
+}
+
+impl Limits {
+    fn of(&self, target: &Target, asking: &Asking) -> Instant {
+        if asking.is_connected() && !target.is_silent { self.connected } else { self.others }
+    }
+
+    fn change(&mut self, rest: Rest, now: Instant) {
+        if !self.are_final {
+            self.are_final = true;
+            (self.connected, self.others) = (now + rest.connected, self.others.min(now + rest.others));
+        }
+    }
 }
 
 impl Asker {
@@ -34,7 +68,7 @@ impl Asker {
         let is_new = !self.targets.iter().any(|target| target.address == address);
         if is_new {
             let dial = Dial::new(&address, &self.names, Instant::now()).ok();
-            self.targets.push(Target { address, dial });
+            self.targets.push(Target { address, dial, is_silent: false });
         }
         is_new
     }
@@ -46,49 +80,41 @@ impl Asker {
 
     /// Asks all processes, and passes each answer or error to `heard` as it arrives, with the address.
     ///
-    /// Returns when all processes have answered, or after `timeout`. The callback `heard` can return a shorter time to
-    /// wait for the remaining answers.
+    /// Returns when all processes have answered, or after `timeout`. The first [`Rest`] that `heard` returns replaces the
+    /// time limit of the remaining processes.
     pub(crate) fn ask(
         &mut self,
         request: &Request,
         timeout: Duration,
-        mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Duration>,
+        mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Rest>,
     ) -> io::Result<()> {
         let question = questions::question(request)?;
-        let mut deadline = Instant::now() + timeout;
+        let begun = Instant::now();
+        let mut limits = Limits { begun, connected: begun + timeout, others: begun + timeout, are_final: false };
         // `None` for a process that has answered or failed.
         let mut asked: Vec<Option<Asking>> = self.targets.iter().map(|_| Some(Asking::new(question.clone()))).collect();
         loop {
             let now = Instant::now();
             for (target, slot) in self.targets.iter_mut().zip(&mut asked) {
                 let Some(asking) = slot else { continue };
-                let answer = match target.step(asking, now) {
-                    Ok(Some(reply)) => Ok(reply),
-                    Ok(None) if now < deadline => continue,
-                    Ok(None) => {
-                        let what = format!("no answer within {} ms", timeout.as_millis());
-                        Err(io::Error::new(io::ErrorKind::TimedOut, what))
-                    }
-                    Err(error) => Err(error),
-                };
+                let Some(answer) = target.step(asking, &limits, now) else { continue };
                 *slot = None;
-                if let Some(left) = heard(&target.address, answer) {
-                    deadline = deadline.min(now + left);
+                if let Some(rest) = heard(&target.address, answer) {
+                    limits.change(rest, now);
                 }
             }
-            if asked.iter().all(Option::is_none) {
-                return Ok(());
-            }
-            wait(asked.iter().flatten(), deadline)?;
+            let open = || self.targets.iter().zip(&asked).filter_map(|(target, slot)| Some((target, slot.as_ref()?)));
+            let Some(next) = open().map(|(target, asking)| limits.of(target, asking)).min() else { return Ok(()) };
+            wait(open().map(|(_, asking)| asking), next)?;
         }
     }
 }
 
-/// Waits until one of the questions can go on, or until the deadline.
-fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, deadline: Instant) -> io::Result<()> {
+/// Waits until one of the questions can go on, or until the next time limit.
+fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, next: Instant) -> io::Result<()> {
     let looks_up = asked.clone().any(|asking| asking.waits_for().is_none());
     let mut fds: Vec<PollFd<'_>> = asked.filter_map(Asking::waits_for).collect();
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = next.saturating_duration_since(Instant::now());
     let left = if looks_up { left.min(LOOKUP_LOOK_TIME) } else { left };
     // The time is rounded up. Otherwise the loop would spin through the last millisecond.
     let ms = left.as_micros().div_ceil(1000);
@@ -99,9 +125,22 @@ fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, deadline: Instant) 
 }
 
 impl Target {
-    fn step(&mut self, asking: &mut Asking, now: Instant) -> io::Result<Option<Reply>> {
-        let dial = self.dial.as_mut().ok_or_else(|| io::Error::other("the address is malformed"))?;
-        asking.step(dial, now)
+    /// Continues as far as possible without waiting. Returns the answer or error that ends the question.
+    fn step(&mut self, asking: &mut Asking, limits: &Limits, now: Instant) -> Option<io::Result<Reply>> {
+        let Some(dial) = &mut self.dial else { return Some(Err(io::Error::other("the address is malformed"))) };
+        let answer = asking.step(dial, now).transpose();
+        if answer.is_some() {
+            self.is_silent = false;
+            return answer;
+        }
+        // An answer that has arrived counts, even if this thread was delayed and reads it after the limit.
+        let limit = limits.of(self, asking);
+        if now < limit {
+            return None;
+        }
+        self.is_silent |= limits.are_final && asking.is_connected();
+        let what = format!("no answer within {} ms", (limit - limits.begun).as_millis());
+        Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }
 
@@ -174,7 +213,7 @@ mod tests {
         asker
             .ask(&question(), Duration::from_secs(60), |_, answer| {
                 count += usize::from(answer.is_ok());
-                answer.is_ok().then_some(Duration::ZERO)
+                answer.is_ok().then_some(Rest { connected: Duration::ZERO, others: Duration::ZERO })
             })
             .unwrap();
         assert!(count == 1 && start.elapsed() < Duration::from_secs(60));
