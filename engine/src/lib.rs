@@ -68,6 +68,9 @@ pub use shared::wait::Wait;
 pub use types::{Copies, MemberId, Mode, SubgroupId, Ticket, Until, Version};
 
 #[cfg(test)]
+#[path = "../tests/common/folder.rs"]
+mod folder;
+#[cfg(test)]
 #[path = "../tests/fuzz/mod.rs"]
 mod fuzz;
 #[cfg(test)]

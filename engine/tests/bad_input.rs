@@ -1,12 +1,15 @@
 //! Bad input through the public API: each kind gives a clear error, never a crash or a half-finished action.
 //!
-//! `rogues.rs` tests members that break the protocol.
+//! `protocol_violations.rs` tests members that break the protocol.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/ports.rs"]
 mod ports;
 
+use folder::Folder;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -104,7 +107,8 @@ const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 host-a\n192.0.2.1 two-ways\n
 
 #[test]
 fn addresses_with_interfaces_and_names() {
-    let hosts = std::env::temp_dir().join(format!("galerna-hosts-{}", std::process::id()));
+    let folder = Folder::new("hosts");
+    let hosts = folder.0.join("hosts");
     std::fs::write(&hosts, HOSTS).unwrap();
     let set_up = format!(
         "ip link set lo up && ip addr add fe80::1/64 dev lo nodad && ip addr add fe80::2/64 dev lo nodad && mount --bind {} /etc/hosts",
@@ -121,7 +125,6 @@ fn addresses_with_interfaces_and_names() {
     let output = unshared(&format!("{set_up} && {NETWORK}=1 exec {} {child}", program.display())).unwrap();
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("all addresses work"), "{said}{errors}");
-    let _ = std::fs::remove_file(hosts);
 }
 
 /// Runs in the child process that `addresses_with_interfaces_and_names` starts; returns at once elsewhere.
@@ -229,12 +232,11 @@ const FEW: &str = "GALERNA_BAD_INPUT_FEW";
 
 #[test]
 fn want_of_descriptors_is_named() {
-    let folder = std::env::temp_dir().join(format!("galerna-few-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let unix = [1, 2].map(|n| format!("unix:{}/{n}", folder.display())).join(",");
+    let folder = Folder::new("few");
+    let unix = [1, 2].map(|n| format!("unix:{}/{n}", folder.0.display())).join(",");
     let tcp = config(2).members.into_iter().map(|member| member.address).collect::<Vec<_>>().join(",");
     // A dead process has left the first socket file behind.
-    drop(std::os::unix::net::UnixListener::bind(folder.join("1")).unwrap());
+    drop(std::os::unix::net::UnixListener::bind(folder.0.join("1")).unwrap());
     for addresses in [tcp, unix] {
         let first = addresses.split(',').next().unwrap().to_owned();
         let mut child = Command::new(std::env::current_exe().unwrap());
@@ -252,7 +254,6 @@ fn want_of_descriptors_is_named() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("there were enough"), "{said}");
     }
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 fn few(addresses: &str) -> Config {
@@ -289,14 +290,13 @@ const FULL: &str = "GALERNA_BAD_INPUT_FULL";
 /// A member has no descriptor for the link with a joiner. The joiner cannot know; the member itself says so.
 #[test]
 fn a_member_without_descriptors_for_a_joiner_says_so() {
-    let folder = std::env::temp_dir().join(format!("galerna-full-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let addresses = [1, 2].map(|n| format!("unix:{}/{n}", folder.display())).join(",");
+    let folder = Folder::new("full");
+    let addresses = [1, 2].map(|n| format!("unix:{}/{n}", folder.0.display())).join(",");
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["no_descriptors_for_a_joiner", "--exact", "--nocapture", "--test-threads=1"]);
     let (piped, also) = (std::process::Stdio::piped(), std::process::Stdio::piped());
     let child = child.env(FULL, &addresses).stdin(piped).stdout(also).spawn().unwrap();
-    let own = format!("unix:{}/3", folder.display());
+    let own = format!("unix:{}/3", folder.0.display());
     let joiner = Config { join_timeout_ms: 1000, address: Some(own), ..few(&addresses) };
     let deadline = Instant::now() + LONG;
     let joined = loop {
@@ -309,7 +309,6 @@ fn a_member_without_descriptors_for_a_joiner_says_so() {
     drop(joined);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("its own fault: "), "{said}");
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// Runs in the child process that the test above starts; returns at once elsewhere.

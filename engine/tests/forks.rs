@@ -4,7 +4,10 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
+use folder::Folder;
 use galerna::Version;
 use galerna::log::{Log, LogOptions};
 use galerna::{
@@ -15,7 +18,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,23 +25,6 @@ const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
 
 type Heard = Arc<Mutex<Vec<String>>>;
-
-/// A folder that is removed at the end of the test, by the parent only.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Folder(std::env::temp_dir().join(format!("galerna-forks-{}-{number}", std::process::id())))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn config(fabric: FabricKind, members: u32) -> Config {
     let addresses = (1..=members).zip(common::addresses(fabric, members));
@@ -173,7 +158,7 @@ fn wait_for(driver: &mut Option<Driver>, what: &str, mut done: impl FnMut() -> b
 }
 
 fn the_parent_goes_on(fabric: FabricKind, logs: bool, driven: bool) {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let mut config = config(fabric, 2);
     if logs {
         config = config.with_log(LogConfig::new(&folder.0));
@@ -241,7 +226,7 @@ fn a_child_has_no_part_in_a_group() {
 
 #[test]
 fn a_child_has_no_part_in_a_log() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = Log::open(&folder.0, LogOptions::default()).unwrap();
     let first = log.append(b"first", LONG).unwrap();
     log.sync(LONG).unwrap();
@@ -305,7 +290,7 @@ fn descriptors_are_closed_by_exec() {
     };
     let before: Vec<i32> = open().into_iter().map(|(number, ..)| number).collect();
     for fabric in common::fabrics() {
-        let folder = Folder::new();
+        let folder = Folder::new("log");
         let config = config(fabric, 2).with_log(LogConfig::new(&folder.0));
         let other = config.clone().with_member(MemberId(2));
         let other = std::thread::spawn(move || Group::join(other, |_: Delivery<'_>| {}).unwrap());
@@ -347,7 +332,7 @@ impl Drop for Process {
 #[test]
 fn the_death_of_a_parent_is_noticed_while_its_child_lives() {
     for fabric in common::fabrics() {
-        let folders: Vec<_> = (0..3).map(|_| Folder::new()).collect();
+        let folders: Vec<_> = (0..3).map(|_| Folder::new("log")).collect();
         let config = config(fabric, 3);
         let of = |id: u32| {
             let config = config.clone().with_member(MemberId(id));

@@ -3,10 +3,13 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
+use folder::Folder;
 use galerna::log::{Log, LogOptions};
 use galerna::{Config, Delivery, Group, LogConfig, Member, MemberId, Mode, SubgroupId};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,13 +18,9 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 /// Makes a folder in `/dev/shm` if there is one, since a reservation of disk space can be interrupted there.
-fn folder(name: &str) -> PathBuf {
+fn folder(name: &str) -> Folder {
     let memory = Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let folder = base.join(format!("galerna-interrupted-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+    if memory.is_dir() { Folder::within(memory, name) } else { Folder::new(name) }
 }
 
 extern "C" fn nothing(_: libc::c_int) {}
@@ -79,7 +78,7 @@ fn signals_interrupt_no_log_and_no_group() {
 #[test]
 fn calls_that_are_interrupted_are_made_again() {
     let folder = folder("calls");
-    let (library, source) = (folder.join("interrupts.so"), folder.join("interrupts.c"));
+    let (library, source) = (folder.0.join("interrupts.so"), folder.0.join("interrupts.c"));
     std::fs::write(&source, include_str!("interrupts.c")).unwrap();
     let flags = ["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
     let compiled = Command::new("cc").args(flags).arg(&library).arg(source).arg("-ldl").status().unwrap();
@@ -91,7 +90,6 @@ fn calls_that_are_interrupted_are_made_again() {
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn log_and_groups() {
     let folder = folder("all");
     let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::default() };
     for round in 0..3 {
-        let log = Log::open(folder.join(format!("log-{round}")), options.clone()).unwrap();
+        let log = Log::open(folder.0.join(format!("log-{round}")), options.clone()).unwrap();
         let payload = vec![7; 8 << 20];
         // The segment changes.
         for _ in 0..10 {
@@ -112,13 +110,13 @@ fn log_and_groups() {
         }
         log.sync(LONG).unwrap();
         log.close().unwrap();
-        assert_eq!(Log::open_read_only(folder.join(format!("log-{round}"))).unwrap().reader().iter(..).count(), 10);
-        std::fs::remove_dir_all(folder.join(format!("log-{round}"))).unwrap();
+        assert_eq!(Log::open_read_only(folder.0.join(format!("log-{round}"))).unwrap().reader().iter(..).count(), 10);
+        std::fs::remove_dir_all(folder.0.join(format!("log-{round}"))).unwrap();
     }
     for fabric in common::fabrics() {
         let members = (1..).zip(common::addresses(fabric, 2));
         let members = members.map(|(id, address)| Member { id: MemberId(id), address }).collect();
-        let log = LogConfig::new(folder.join(format!("logs-{fabric}")));
+        let log = LogConfig::new(folder.0.join(format!("logs-{fabric}")));
         let mut config = Config::new("interrupted", fabric, members).with_log(log);
         (config.ring_bytes, config.max_message_bytes, config.failure_timeout_ms) = (32 << 20, Some(1 << 20), 10_000);
         config.verbs = common::patient_verbs();
@@ -141,5 +139,4 @@ fn log_and_groups() {
         leaves.into_iter().for_each(|leave| leave.join().unwrap().unwrap());
         assert_eq!(delivered.load(Ordering::SeqCst), 80, "{fabric}");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

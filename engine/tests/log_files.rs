@@ -1,42 +1,26 @@
 //! The log in real files, with real threads and processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "common/small_disk.rs"]
 mod small_disk;
 
+use folder::Folder;
 use galerna::Version;
 use galerna::log::{Journal, Kind, Log, LogOptions, Record, Ticket};
 use galerna::{Config, Delivery, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let n = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("galerna-log-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn small() -> LogOptions {
     LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
@@ -61,7 +45,7 @@ fn sequences(log: &Log) -> Vec<u64> {
 
 #[test]
 fn many_append_and_few_sync() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = Arc::new(open(&folder));
     let threads: Vec<_> = (0..8u8)
         .map(|thread| {
@@ -94,7 +78,7 @@ fn many_append_and_few_sync() {
 
 #[test]
 fn a_log_has_one_writer() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     let second = Log::open(&folder.0, small()).err().unwrap();
     assert!(matches!(&second, Error::LogLocked { directory } if Path::new(directory) == folder.0), "{second}");
@@ -109,7 +93,7 @@ fn a_log_has_one_writer() {
 
 #[test]
 fn a_directory_that_cannot_hold_a_log_is_named_with_advice() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let file = folder.0.join("file");
     std::fs::write(&file, "").unwrap();
     let directory = file.join("log");
@@ -121,7 +105,7 @@ fn a_directory_that_cannot_hold_a_log_is_named_with_advice() {
 
 #[test]
 fn a_journal_says_what_is_durable_and_wakes() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     let woken = Arc::new(AtomicU64::new(0));
     let counter = woken.clone();
@@ -164,7 +148,7 @@ fn a_journal_says_what_is_durable_and_wakes() {
 
 #[test]
 fn an_entry_outlives_what_happens_to_the_log() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     for n in 0..200u8 {
         log.append(&[n; 2000], LONG).unwrap();
@@ -211,7 +195,7 @@ fn child_that_appends() {
 #[test]
 fn a_log_survives_a_kill() {
     use std::io::{BufRead, BufReader};
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let mut least = 0;
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -246,7 +230,7 @@ fn a_log_survives_a_kill() {
 
 #[test]
 fn a_batch_is_synced_as_one() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     assert_eq!(log.append_batch(&[], LONG).unwrap(), None);
     let payloads: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; 100 * n as usize]).collect();
@@ -268,7 +252,7 @@ fn a_batch_is_synced_as_one() {
 
 #[test]
 fn a_log_for_reading_knows_its_segments() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     for n in 0..300 {
         log.append(&vec![1; n * 8], LONG).unwrap();
@@ -295,7 +279,7 @@ fn a_log_for_reading_knows_its_segments() {
 /// A reader may see files of different moments; that is not damage.
 #[test]
 fn a_log_is_opened_for_reading_while_it_is_written_and_trimmed() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     let done = Arc::new(AtomicU64::new(0));
     let writer = {
@@ -342,7 +326,7 @@ fn child_on_a_full_disk() {
 
 #[test]
 fn a_real_disk_can_be_full() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     if let Some(output) = small_disk::run_on_one(&folder.0, 1, "GALERNA_LOG_FULL", "child_on_a_full_disk") {
         small_disk::assert_said(&output, "it went on");
     }
@@ -392,7 +376,7 @@ fn child_with_a_limit_of_file_sizes() {
 
 #[test]
 fn a_limit_of_file_sizes_is_an_error() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "child_with_a_limit_of_file_sizes", "--nocapture"]).env("GALERNA_LOG_LIMITED", &folder.0);
     let output = child.output().unwrap();
@@ -402,7 +386,7 @@ fn a_limit_of_file_sizes_is_an_error() {
 /// Threads read all the time while the log grows, is cut and is trimmed.
 #[test]
 fn readers_see_true_records_whatever_happens() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let log = open(&folder);
     let stop = AtomicU64::new(0);
     let (log, stop) = (&log, &stop);
@@ -505,7 +489,7 @@ fn child_without_descriptors() {
 
 #[test]
 fn a_log_goes_on_without_a_free_descriptor() {
-    let folder = Folder::new();
+    let folder = Folder::new("log");
     let script = format!(
         "ulimit -n 64 && exec {} child_without_descriptors --exact --nocapture",
         std::env::current_exe().unwrap().display()

@@ -4,13 +4,15 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
+use folder::Folder;
 use galerna::{Config, Delivery, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode, SubgroupId};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -24,12 +26,6 @@ fn config(members: u32) -> Config {
     let addresses = (1..=members).zip(common::addresses(FabricKind::Tcp, members));
     let members = addresses.map(|(id, address)| Member { id: MemberId(id), address }).collect();
     Config { ring_bytes: 64 << 10, member: Some(MemberId(1)), ..Config::new("threads", FabricKind::Tcp, members) }
-}
-
-fn folder(name: &str) -> PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("galerna-threads-{}-{name}-{number}", std::process::id()))
 }
 
 /// Name and blocked signals of every thread of this process.
@@ -46,9 +42,9 @@ fn threads() -> Vec<(String, u64)> {
 
 #[test]
 fn the_librarys_threads_take_no_signal() {
-    let folder = folder("signals");
+    let folder = Folder::new("signals");
     let before = SigSet::thread_get_mask().unwrap();
-    let group = Group::join(config(1).with_log(LogConfig::new(&folder)), |_: Delivery<'_>| {}).unwrap();
+    let group = Group::join(config(1).with_log(LogConfig::new(&folder.0)), |_: Delivery<'_>| {}).unwrap();
     assert_eq!(SigSet::thread_get_mask().unwrap(), before, "the caller's signals are as they were");
     group.send(MAIN, Mode::Durable, b"x", LONG).unwrap();
     group.persist(MAIN, LONG).unwrap();
@@ -70,7 +66,6 @@ fn the_librarys_threads_take_no_signal() {
         assert!(open.is_empty(), "{signal} would be taken by {open:?}");
     }
     group.leave(LONG).unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// Uses more stack than the default size.
@@ -106,7 +101,7 @@ fn limited_process() {
     let mut refused = 0;
     let mut joined = 0;
     for more in 0..8 {
-        let (folder, now) = (folder("limit"), threads().len() as u64);
+        let (folder, now) = (Folder::new("limit"), threads().len() as u64);
         // Other processes of an ordinary user count, too, so for such a user only the first limit makes sense.
         let limit = if more == 0 { 1 } else { now + more };
         if more > 0 && privileged != "root" {
@@ -116,7 +111,7 @@ fn limited_process() {
         for (members, logs) in [(3, false), (1, true)] {
             let mut config = Config { join_timeout_ms: 300, ..config(members) };
             if logs {
-                config = config.with_log(LogConfig::new(&folder));
+                config = config.with_log(LogConfig::new(&folder.0));
             }
             setrlimit(Resource::RLIMIT_NPROC, limit, hard).unwrap();
             let result = Group::join(config, |_: Delivery<'_>| {});
@@ -137,7 +132,6 @@ fn limited_process() {
                 Err(other) => panic!("{more}: {other}"),
             }
         }
-        let _ = std::fs::remove_dir_all(folder);
     }
     assert!(refused > 0, "no limit was reached");
     assert!(joined > 0 || privileged != "root", "eight threads are enough for a member");

@@ -1,6 +1,9 @@
 //! The tool on real logs: complete, torn, damaged, being written, and missing.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[path = "../../engine/tests/common/folder.rs"]
+mod folder;
+
 use galerna::Version;
 use galerna::log::{Kind, Log, LogOptions, Record};
 use galerna::{MemberId, Mode};
@@ -9,23 +12,20 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 /// 2026-01-31T09:30:00Z
 const MORNING_NS: u64 = 1_769_851_800_000_000_000;
 
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
+/// A folder with a log in it.
+struct Folder(PathBuf, #[allow(dead_code, reason = "removes the folder")] folder::Folder);
 
 impl Folder {
     fn new() -> Folder {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let n = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("galerna-log-tool-{}-{n}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        let made = folder::Folder::new("log-tool");
+        Folder(made.0.clone(), made)
     }
 
     /// A log with records 1 to `n` in views of 100, one record per second, in segments of 64 KiB.
@@ -72,12 +72,6 @@ impl Folder {
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset).unwrap();
         file.write_all_at(&[!byte[0]], offset).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

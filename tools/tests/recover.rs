@@ -1,12 +1,16 @@
 //! `galerna-log recover` on a real group, after its processes were killed and most of its disks were lost.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[path = "../../engine/tests/common/folder.rs"]
+mod folder;
+
+use folder::Folder;
 use galerna::log::Log;
 use galerna::{Config, Delivery, FabricKind, Group, LogConfig, Member, MemberId, Mode, SubgroupId};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,15 +18,6 @@ const MAIN: SubgroupId = SubgroupId(0);
 const LONG: Duration = Duration::from_secs(60);
 const MESSAGES: usize = 30;
 const ROLE: &str = "GALERNA_RECOVER_MEMBER";
-
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Ports below the range from which the system assigns ports to connections.
 fn addresses() -> Vec<String> {
@@ -165,8 +160,7 @@ fn killed_group(folder: &Folder, addresses: &[String]) -> Vec<String> {
 
 #[test]
 fn one_log_of_three_makes_a_new_group() {
-    let folder = Folder(std::env::temp_dir().join(format!("galerna-recover-{}", std::process::id())));
-    fs::create_dir_all(&folder.0).unwrap();
+    let folder = Folder::new("recover");
     let addresses = addresses();
     let mut messages = killed_group(&folder, &addresses);
     let (own, logs) = ("logs/%52e%3acover-1", folder.0.join("logs"));
@@ -238,9 +232,7 @@ fn one_log_of_three_makes_a_new_group() {
 
 #[test]
 fn help_says_what_it_costs() {
-    let folder = Folder(std::env::temp_dir());
-    let help = recover("--help", &folder);
-    std::mem::forget(folder);
+    let help = recover("--help", &Folder::new("help"));
     let text = String::from_utf8(help.stdout).unwrap();
     for part in ["--accept-loss", "--lost", "new group", "more than half"] {
         assert!(text.contains(part), "{part}: {text}");

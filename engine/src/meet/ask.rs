@@ -1,17 +1,12 @@
 //! Asks many processes the same question at once: one thread, non-blocking connections, one deadline.
 
-use crate::meet::dial::{self, Dial};
+use crate::meet::asking::{Asking, LOOKUP_LOOK_TIME};
+use crate::meet::dial::Dial;
 use crate::meet::names::Names;
 use crate::meet::questions::{self, Reply, Request};
-use crate::meet::talk::is_self_connected;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use socket2::Socket;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use nix::poll::{PollFd, PollTimeout};
+use std::io;
 use std::time::{Duration, Instant};
-
-/// Interval at which pending host name lookups are checked, in milliseconds.
-const LOOKUP_LOOK_MS: u128 = 10;
 
 /// The processes to ask, possibly many times. Resolved host names are cached between questions.
 pub(crate) struct Asker {
@@ -23,26 +18,40 @@ struct Target {
     address: String,
     /// `None` if the address is malformed.
     dial: Option<Dial>,
+    /// It accepted the latest connection, and did not answer although it had the longer time.
+    is_silent: bool,
 }
 
-/// The progress of the question to one process.
-enum Stage {
-    /// No connection attempt is under way; `tried` attempts have been made.
-    Idle {
-        tried: usize,
-    },
-    /// The system is connecting; this is attempt number `tried`.
-    Connecting {
-        socket: Socket,
-        tried: usize,
-    },
-    /// The question is being sent, then the answer is being received.
-    Talking {
-        socket: Socket,
-        sent: usize,
-        inbox: Vec<u8>,
-    },
-    Over,
+/// How long the remaining processes can still answer, after one has given the answer that was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Rest {
+    /// For a process that has accepted the connection. A process that did not use this time in an earlier question has
+    /// only the other one.
+    pub(crate) connected: Duration,
+    /// For all others: a host that is down should not delay the caller.
+    pub(crate) others: Duration,
+}
+
+/// When the wait for an answer ends.
+struct Limits {
+    begun: Instant,
+    connected: Instant,
+    others: Instant,
+    /// One answer has changed them; no other one does.
+    are_final: bool,
+}
+
+impl Limits {
+    fn of(&self, target: &Target, asking: &Asking) -> Instant {
+        if asking.is_connected() && !target.is_silent { self.connected } else { self.others }
+    }
+
+    fn change(&mut self, rest: Rest, now: Instant) {
+        if !self.are_final {
+            self.are_final = true;
+            (self.connected, self.others) = (now + rest.connected, self.others.min(now + rest.others));
+        }
+    }
 }
 
 impl Asker {
@@ -59,7 +68,7 @@ impl Asker {
         let is_new = !self.targets.iter().any(|target| target.address == address);
         if is_new {
             let dial = Dial::new(&address, &self.names, Instant::now()).ok();
-            self.targets.push(Target { address, dial });
+            self.targets.push(Target { address, dial, is_silent: false });
         }
         is_new
     }
@@ -71,64 +80,44 @@ impl Asker {
 
     /// Asks all processes, and passes each answer or error to `heard` as it arrives, with the address.
     ///
-    /// Returns when all processes have answered, or after `timeout`. The callback `heard` can return a shorter time to
-    /// wait for the remaining answers.
+    /// Returns when all processes have answered, or after `timeout`. The first [`Rest`] that `heard` returns replaces the
+    /// time limit of the remaining processes.
     pub(crate) fn ask(
         &mut self,
         request: &Request,
         timeout: Duration,
-        mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Duration>,
+        mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Rest>,
     ) -> io::Result<()> {
         let question = questions::question(request)?;
-        let mut deadline = Instant::now() + timeout;
-        let mut stages: Vec<Stage> = self.targets.iter().map(|_| Stage::Idle { tried: 0 }).collect();
+        let begun = Instant::now();
+        let mut limits = Limits { begun, connected: begun + timeout, others: begun + timeout, are_final: false };
+        // `None` for a process that has answered or failed.
+        let mut asked: Vec<Option<Asking>> = self.targets.iter().map(|_| Some(Asking::new(question.clone()))).collect();
         loop {
             let now = Instant::now();
-            for (target, stage) in self.targets.iter_mut().zip(&mut stages) {
-                let answer = match std::mem::replace(stage, Stage::Over) {
-                    Stage::Over => None,
-                    _ if now >= deadline => {
-                        let what = format!("no answer within {} ms", timeout.as_millis());
-                        Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
-                    }
-                    started => match target.advance(started, &question, now) {
-                        Ok((next, answer)) => {
-                            *stage = next;
-                            answer.map(Ok)
-                        }
-                        Err(error) => Some(Err(error)),
-                    },
-                };
-                if let Some(left) = answer.and_then(|answer| heard(&target.address, answer)) {
-                    deadline = deadline.min(now + left);
+            for (target, slot) in self.targets.iter_mut().zip(&mut asked) {
+                let Some(asking) = slot else { continue };
+                let Some(answer) = target.step(asking, &limits, now) else { continue };
+                *slot = None;
+                if let Some(rest) = heard(&target.address, answer) {
+                    limits.change(rest, now);
                 }
             }
-            if stages.iter().all(|stage| matches!(stage, Stage::Over)) {
-                return Ok(());
-            }
-            wait(&stages, &question, deadline)?;
+            let open = || self.targets.iter().zip(&asked).filter_map(|(target, slot)| Some((target, slot.as_ref()?)));
+            let Some(next) = open().map(|(target, asking)| limits.of(target, asking)).min() else { return Ok(()) };
+            wait(open().map(|(_, asking)| asking), next)?;
         }
     }
 }
 
-/// Waits until one of the connections is ready or a deadline is due.
-fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> {
-    let mut fds = Vec::with_capacity(stages.len());
-    let mut looks_up = false;
-    for stage in stages {
-        match stage {
-            Stage::Idle { .. } => looks_up = true,
-            Stage::Connecting { socket, .. } => fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
-            Stage::Talking { socket, sent, .. } => {
-                let flags = if *sent < question.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN };
-                fds.push(PollFd::new(socket.as_fd(), flags));
-            }
-            Stage::Over => {}
-        }
-    }
+/// Waits until one of the questions can go on, or until the next time limit.
+fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, next: Instant) -> io::Result<()> {
+    let looks_up = asked.clone().any(|asking| asking.waits_for().is_none());
+    let mut fds: Vec<PollFd<'_>> = asked.filter_map(Asking::waits_for).collect();
+    let left = next.saturating_duration_since(Instant::now());
+    let left = if looks_up { left.min(LOOKUP_LOOK_TIME) } else { left };
     // The time is rounded up. Otherwise the loop would spin through the last millisecond.
-    let ms = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-    let ms = if looks_up { ms.min(LOOKUP_LOOK_MS) } else { ms };
+    let ms = left.as_micros().div_ceil(1000);
     match nix::poll::poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -136,79 +125,22 @@ fn wait(stages: &[Stage], question: &[u8], deadline: Instant) -> io::Result<()> 
 }
 
 impl Target {
-    /// Continues as far as possible without waiting. Returns the new stage, and the answer once it is complete.
-    fn advance(&mut self, stage: Stage, question: &[u8], now: Instant) -> io::Result<(Stage, Option<Reply>)> {
-        let Some(dial) = &mut self.dial else { return Err(io::Error::other("the address is malformed")) };
-        let mut stage = stage;
-        loop {
-            stage = match stage {
-                Stage::Idle { tried } => match dial.target(now).map_err(io::Error::other)? {
-                    None => return Ok((Stage::Idle { tried }, None)),
-                    Some(target) => match dial::connect(&target) {
-                        Ok(socket) => Stage::Connecting { socket, tried: tried + 1 },
-                        Err(error) if tried + 1 >= dial.choices() => return Err(error),
-                        Err(_) => Stage::Idle { tried: tried + 1 },
-                    },
-                },
-                Stage::Connecting { socket, tried } => match is_connected(&socket) {
-                    Ok(true) => Stage::Talking { socket, sent: 0, inbox: Vec::new() },
-                    Ok(false) => return Ok((Stage::Connecting { socket, tried }, None)),
-                    Err(error) if tried >= dial.choices() => return Err(error),
-                    Err(_) => Stage::Idle { tried },
-                },
-                Stage::Talking { socket, mut sent, mut inbox } => {
-                    let answer = talk(&socket, question, &mut sent, &mut inbox)?;
-                    let next = if answer.is_some() { Stage::Over } else { Stage::Talking { socket, sent, inbox } };
-                    return Ok((next, answer));
-                }
-                Stage::Over => return Ok((Stage::Over, None)),
-            }
+    /// Continues as far as possible without waiting. Returns the answer or error that ends the question.
+    fn step(&mut self, asking: &mut Asking, limits: &Limits, now: Instant) -> Option<io::Result<Reply>> {
+        let Some(dial) = &mut self.dial else { return Some(Err(io::Error::other("the address is malformed"))) };
+        let answer = asking.step(dial, now).transpose();
+        if answer.is_some() {
+            self.is_silent = false;
+            return answer;
         }
-    }
-}
-
-/// Whether the connection attempt has succeeded; `false` while it is under way.
-fn is_connected(socket: &Socket) -> io::Result<bool> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    match socket.peer_addr() {
-        // The socket is connected to itself, so no process listens on that port.
-        Ok(_) if is_self_connected(socket) => Err(io::ErrorKind::ConnectionRefused.into()),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Sends the rest of the question, and reads the available part of the answer.
-fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<u8>) -> io::Result<Option<Reply>> {
-    while let Some(rest) = question.get(*sent..).filter(|rest| !rest.is_empty()) {
-        // Without the flag, a closed connection would kill a process that has the default SIGPIPE handling.
-        match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
-            Ok(n) => *sent += n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+        // An answer that has arrived counts, even if this thread was delayed and reads it after the limit.
+        let limit = limits.of(self, asking);
+        if now < limit {
+            return None;
         }
-    }
-    let mut bytes = [0; 4096];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"));
-            }
-            Ok(n) => {
-                inbox.extend_from_slice(&bytes[..n]);
-                // The size is bounded: an answer that announces more than the limit of a message is an error.
-                if let Some(reply) = questions::reply(inbox)? {
-                    return Ok(Some(reply));
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+        self.is_silent |= limits.are_final && asking.is_connected();
+        let what = format!("no answer within {} ms", (limit - limits.begun).as_millis());
+        Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }
 
@@ -216,7 +148,9 @@ fn talk(mut socket: &Socket, question: &[u8], sent: &mut usize, inbox: &mut Vec<
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::meet::listen;
+    use crate::deadline::{Cancel, Deadline};
+    use crate::meet::{asking, listen};
+    use std::io::Read;
     use std::net::TcpListener;
 
     fn question() -> Request {
@@ -279,7 +213,7 @@ mod tests {
         asker
             .ask(&question(), Duration::from_secs(60), |_, answer| {
                 count += usize::from(answer.is_ok());
-                answer.is_ok().then_some(Duration::ZERO)
+                answer.is_ok().then_some(Rest { connected: Duration::ZERO, others: Duration::ZERO })
             })
             .unwrap();
         assert!(count == 1 && start.elapsed() < Duration::from_secs(60));
@@ -307,11 +241,18 @@ mod tests {
     /// may be a member's, and that member must be able to listen on it after a restart.
     #[test]
     fn a_member_can_listen_on_a_port_that_asked() {
-        for asks_one in [false, true] {
+        let time = Duration::from_secs(60);
+        let cancel = Cancel::default();
+        let ways: [&dyn Fn(&str); 3] = [
+            &|address| Asker::new([address.to_owned()]).ask(&question(), time, |_, _| None).unwrap(),
+            &|address| drop(questions::ask(address, &question(), time).unwrap()),
+            &|address| drop(asking::ask(address, &question(), time, &Deadline::after(time, &cancel)).unwrap()),
+        ];
+        for ask in ways {
             let mut attempts = Vec::new();
             // The system assigns one port to connections with several peers, so a connection of another test may hold
             // this port in TIME_WAIT for a minute. It does not hold ten ports in a row.
-            let listens = (0..10).any(|_| match listen_on_port_that_asked(asks_one) {
+            let listens = (0..10).any(|_| match listen_on_port_that_asked(ask) {
                 Ok(_) => true,
                 Err(error) => {
                     attempts.push(error);
@@ -322,7 +263,7 @@ mod tests {
         }
     }
 
-    fn listen_on_port_that_asked(asks_one: bool) -> Result<listen::Listening, Error> {
+    fn listen_on_port_that_asked(ask: &dyn Fn(&str)) -> Result<listen::Listening, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = std::thread::spawn(move || {
@@ -333,12 +274,7 @@ mod tests {
             assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
             from
         });
-        let time = Duration::from_secs(60);
-        if asks_one {
-            questions::ask(&address, &question(), time).unwrap();
-        } else {
-            Asker::new([address]).ask(&question(), time, |_, _| None).unwrap();
-        }
+        ask(&address);
         let port = server.join().unwrap().to_string();
         listen::listen(crate::config::address::ListenAt { address: &port, key: "`listen`" })
     }

@@ -1,10 +1,13 @@
 //! The attempts to connect to one process: where and when.
 
 use super::names::{Answer, Names};
+use super::talk;
 use crate::config::address;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
@@ -33,11 +36,12 @@ pub(crate) struct Dial {
 
 impl Dial {
     pub(crate) fn new(address: &str, names: &Names, now: Instant) -> io::Result<Dial> {
-        let (known, is_name) = match address.strip_prefix("unix:") {
-            Some(path) => (vec![SockAddr::unix(path)?], false),
-            None if address::is_name(address) => (Vec::new(), true),
-            None => match address::resolve(address) {
-                Ok(found) => (found.into_iter().map(SockAddr::from).collect(), false),
+        let is_unix = address.starts_with("unix:");
+        let (known, is_name) = match address {
+            name if !is_unix && address::is_name(name) => (Vec::new(), true),
+            _ => match addresses(address) {
+                Ok(found) => (found, false),
+                Err(error) if is_unix => return Err(error),
                 // Its interface may appear later.
                 Err(_) => (Vec::new(), true),
             },
@@ -114,12 +118,50 @@ impl NameCheck {
     }
 }
 
+/// The addresses to try for `HOST:PORT` or `unix:PATH`. Waits for the name service if HOST is a name.
+pub(super) fn addresses(address: &str) -> io::Result<Vec<SockAddr>> {
+    match address.strip_prefix("unix:") {
+        Some(path) => Ok(vec![SockAddr::unix(path)?]),
+        None => Ok(address::resolve(address)?.into_iter().map(SockAddr::from).collect()),
+    }
+}
+
+/// Connects, and waits at most `timeout`. The socket blocks.
+pub(super) fn connect_within(target: &SockAddr, timeout: Duration) -> io::Result<Socket> {
+    let deadline = Instant::now() + timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let socket = loop {
+        match connect(target) {
+            Ok(socket) => break socket,
+            // The backlog of a unix socket is full.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !left().is_zero() => {
+                std::thread::sleep(left().min(RETRY_TIME));
+            }
+            Err(e) => return Err(e),
+        }
+    };
+    while !talk::is_connected(&socket)? {
+        let left = left();
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let ms = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], ms) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
 /// Starts to connect. The socket becomes writable when the attempt has succeeded or failed.
 pub(crate) fn connect(target: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(target.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if target.domain() != Domain::UNIX {
-        // The system may pick a member's own port for this end. With the option, the member can still listen on it.
+        // The system may choose a member's port for this end. With this option the member can listen on that port
+        // nevertheless, even while the closed connection is in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
     }

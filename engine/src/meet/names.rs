@@ -53,6 +53,15 @@ impl Names {
         Ok(receiver)
     }
 
+    /// Names whose look-ups are never answered, as by a name service that hangs.
+    #[cfg(test)]
+    pub(super) fn unanswered() -> Names {
+        let names = Names::default();
+        // As many look-ups as there may be threads are under way, so no thread takes another one.
+        names.lock().workers = WORKERS_MAX;
+        names
+    }
+
     fn work(&self) {
         loop {
             let mut queue = self.lock();

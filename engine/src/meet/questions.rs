@@ -6,14 +6,13 @@
 use crate::config::FabricKind;
 use crate::config::address;
 use crate::fabric::Slot;
-use crate::interrupt::repeat;
 use crate::meet::Quiet;
-use crate::meet::talk::is_self_connected;
+use crate::meet::dial;
 use crate::meet::wire::{BODY_MAX, KIND_HELLO, KIND_REQUEST, PREAMBLE_LEN, preamble, with_preamble};
 use crate::membership::Peer;
 use crate::types::MemberId;
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -192,14 +191,6 @@ pub(crate) fn question(request: &Request) -> io::Result<Vec<u8>> {
     encode(KIND_REQUEST, request)
 }
 
-/// Decodes an answer from the beginning of `bytes`; `None` while it is incomplete.
-pub(crate) fn reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
-    let Some((first, rest)) = bytes.split_at_checked(PREAMBLE_LEN) else { return Ok(None) };
-    let (_, len) = preamble(first, &[KIND_REPLY]).map_err(malformed)?;
-    let Some(body) = rest.get(..len) else { return Ok(None) };
-    toml::from_str(&String::from_utf8_lossy(body)).map(Some).map_err(malformed)
-}
-
 /// Sends an answer, without a SIGPIPE if the connection is closed.
 pub(crate) fn answer(socket: &mut Socket, reply: &Reply) -> io::Result<()> {
     send_reply(&mut Quiet(socket), reply)
@@ -269,49 +260,14 @@ pub(crate) fn answer_of(heard: &[u8]) -> io::Result<Result<Reply, usize>> {
     toml::from_str(&String::from_utf8_lossy(body)).map(Ok).map_err(malformed)
 }
 
-/// Begins to connect to `address` without waiting. If the name has several addresses, `turn` selects one.
-pub(crate) fn begin_connect(address: &str, turn: usize) -> io::Result<Socket> {
-    let (socket, at) = match address.strip_prefix("unix:") {
-        Some(path) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
-        None => {
-            let candidates = address::resolve(address)?;
-            let nobody = || io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-            let at = candidates.get(turn % candidates.len().max(1)).copied().ok_or_else(nobody)?;
-            let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
-            socket.set_tcp_nodelay(true)?;
-            (socket, at.into())
-        }
-    };
-    socket.set_nonblocking(true)?;
-    match socket.connect(&at) {
-        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-        _ => Ok(socket),
-    }
-}
-
 fn connect(address: &str, timeout: Duration) -> io::Result<Socket> {
-    if let Some(path) = address.strip_prefix("unix:") {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // The timeout also limits `connect`, which blocks while the backlog of the other end is full.
-        socket.set_write_timeout(Some(timeout))?;
-        let address = SockAddr::unix(path)?;
-        repeat(|| socket.connect(&address))?;
-        return Ok(socket);
-    }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    let (candidates, deadline) = (address::resolve(address)?, Instant::now() + timeout);
+    let (candidates, deadline) = (dial::addresses(address)?, Instant::now() + timeout);
     for (tried, candidate) in candidates.iter().enumerate() {
         // An address that does not answer must leave time for the others.
         let left = deadline.saturating_duration_since(Instant::now()) / (candidates.len() - tried) as u32;
-        let timeout = left.max(Duration::from_millis(1));
-        let socket = Socket::new(Domain::for_address(*candidate), Type::STREAM, None)?;
-        // The system may choose a member's port for this end. With this option the member can listen on that port
-        // nevertheless, even while the closed connection is in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect_timeout(&(*candidate).into(), timeout) {
-            Ok(()) if is_self_connected(&socket) => last = io::ErrorKind::ConnectionRefused.into(),
-            Ok(()) => return Ok(socket),
+        match dial::connect_within(candidate, left) {
+            Ok(socket) => return Ok(socket),
             Err(e) => last = e,
         }
     }

@@ -92,14 +92,9 @@ impl Talk {
 
     /// Whether the connection attempt has succeeded; false while it is under way.
     pub(super) fn connected(&self) -> Result<bool, Broken> {
-        if let Some(e) = self.socket.take_error().map_err(Broken::Connect)? {
-            return Err(Broken::Connect(e));
-        }
-        match self.socket.peer_addr() {
-            Ok(_) if is_self_connected(&self.socket) => Err(Broken::SelfConnected),
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(e) => Err(Broken::Connect(e)),
+        match is_connected(&self.socket) {
+            Err(_) if is_self_connected(&self.socket) => Err(Broken::SelfConnected),
+            result => result.map_err(Broken::Connect),
         }
     }
 
@@ -183,6 +178,20 @@ pub(super) fn receive(mut socket: &Socket, inbox: &mut Decoder) -> Result<Option
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(Broken::Io(e)),
         }
+    }
+}
+
+/// Whether the connection attempt has succeeded; false while it is under way.
+pub(super) fn is_connected(socket: &Socket) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        // No process listens on that port.
+        Ok(_) if is_self_connected(socket) => Err(io::ErrorKind::ConnectionRefused.into()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,12 +8,12 @@ mod wire;
 
 use super::*;
 use crate::config::{FabricKind, Member};
+use crate::folder::Folder;
 use crate::process::Private;
 use crate::types::MemberId;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
@@ -33,27 +33,9 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A directory that is removed with the test.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Dir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("galerna-meet-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Dir(path)
-    }
-
-    fn files(&self) -> usize {
-        std::fs::read_dir(&self.0).unwrap().count()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The number of files in a folder.
+fn files(folder: &Folder) -> usize {
+    std::fs::read_dir(&folder.0).unwrap().count()
 }
 
 /// Members 10, 11, ... at these addresses.
@@ -67,7 +49,7 @@ fn tcp(members: usize) -> Config {
     config((0..members).map(|_| format!("127.0.0.1:{}", free_port())).collect())
 }
 
-fn unix(members: usize, dir: &Dir) -> Config {
+fn unix(members: usize, dir: &Folder) -> Config {
     config((0..members).map(|r| format!("unix:{}/{r}", dir.0.display())).collect())
 }
 
@@ -161,10 +143,10 @@ fn tcp_v6_in_any_order() {
 
 #[test]
 fn unix_in_any_order() {
-    let dir = Dir::new();
+    let dir = Folder::new("meet");
     ORDERS_OF_3.iter().for_each(|order| join_in_order::<UnixStream>(&unix(3, &dir), order));
     ORDERS_OF_5.iter().for_each(|order| join_in_order::<UnixStream>(&unix(5, &dir), order));
-    assert_eq!(dir.files(), 0, "sockets and locks are removed");
+    assert_eq!(files(&dir), 0, "sockets and locks are removed");
 }
 
 #[test]
@@ -195,11 +177,11 @@ fn missing_members_are_named() {
 
 #[test]
 fn missing_on_unix() {
-    let dir = Dir::new();
+    let dir = Folder::new("meet");
     let config = unix(2, &dir);
     let error = Running::<UnixStream>::start(&config, 1, 7, Duration::from_millis(100)).result().unwrap_err();
     assert!(matches!(&error, Error::Missing { missing, .. } if missing.starts_with("member 10 at unix:")), "{error}");
-    assert_eq!(dir.files(), 0, "removed on errors as well");
+    assert_eq!(files(&dir), 0, "removed on errors as well");
 }
 
 #[test]
@@ -243,7 +225,7 @@ fn address_of_another_host() {
 
 #[test]
 fn socket_files() {
-    let dir = Dir::new();
+    let dir = Folder::new("meet");
     let config = unix(2, &dir);
     let path = dir.0.join("0");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -269,7 +251,7 @@ fn socket_files() {
 
 #[test]
 fn many_start_with_one_socket_path() {
-    let dir = Dir::new();
+    let dir = Folder::new("meet");
     let config = unix(2, &dir);
     for _ in 0..20 {
         std::fs::File::create(dir.0.join("0.lock")).unwrap();
@@ -289,7 +271,7 @@ fn many_start_with_one_socket_path() {
         let met = results.recv_timeout(WATCHDOG).unwrap().unwrap();
         assert_eq!(met.incarnations, other.incarnations);
     }
-    assert_eq!(dir.files(), 0);
+    assert_eq!(files(&dir), 0);
 }
 
 #[test]

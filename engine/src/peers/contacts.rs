@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::meet::ask::Asker;
+use crate::meet::ask::{Asker, Rest};
 use crate::meet::questions::{Place, Reply, Request};
 use crate::shortage;
 use crate::sync::lock;
@@ -17,8 +17,12 @@ use std::time::Duration;
 
 /// Time limit for one round of questions.
 pub(crate) const LOOK_TIME: Duration = Duration::from_millis(300);
-/// Time that the other processes have to answer after one has answered that the group runs.
-const REST_TIME: Duration = Duration::from_millis(50);
+/// The time that the others have to answer after one process has answered that the group runs. Their answers may show
+/// that a second group of this name runs.
+///
+/// A process that has accepted the connection probably runs, and answers late only because its host is busy. Connecting
+/// takes no time of that process, so a host that does not even connect is probably down and must not delay the join.
+const REST: Rest = Rest { connected: Duration::from_secs(1), others: Duration::from_millis(50) };
 /// The maximum number of obstacles that an error text names.
 const NAMED_MAX: usize = 8;
 /// The maximum number of addresses to ask. Addresses also come from other processes, so the list must be bounded.
@@ -219,7 +223,7 @@ impl Contacts {
         let asked = self.asker.ask(&request, time, |address, reply| {
             let runs = matches!(reply, Ok(Reply::Runs { .. }));
             replies.push((address.to_owned(), reply));
-            runs.then_some(REST_TIME)
+            runs.then_some(REST)
         });
         if let Err(error) = asked {
             tracing::warn!(%error, "cannot ask the other members whether the group runs");
@@ -319,5 +323,89 @@ impl Contacts {
         let keeps = ours.or(ids.first().copied());
         self.running = groups.into_iter().filter(|(id, _)| Some(*id) == keeps).map(|(_, address)| address).collect();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{FabricKind, Member};
+    use crate::meet::questions::send_reply;
+    use socket2::{Domain, Socket, Type};
+    use std::io::Read;
+    use std::net::{SocketAddr, TcpListener};
+    use std::time::Instant;
+
+    /// A member of the group with this id, which takes this time for each answer.
+    fn runs(group_id: u64, delay: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                std::thread::sleep(delay);
+                let _ = send_reply(&mut stream, &Reply::Runs { group_id, member: 1, places: Vec::new() });
+            }
+        });
+        address
+    }
+
+    /// Process 9, which has a founder and a contact at these addresses.
+    fn contacts(founder: &str, contact: &str) -> Contacts {
+        let founders = vec![Member { id: MemberId(1), address: founder.to_owned() }];
+        let config = Config::new("g", FabricKind::Tcp, founders).with_member(MemberId(9));
+        let config = Config { address: Some("127.0.0.1:1".to_owned()), contacts: vec![contact.to_owned()], ..config };
+        Contacts::new(&config, None).unwrap()
+    }
+
+    /// A member of a second group, on a busy host, answers long after the first group's member.
+    #[test]
+    fn a_slow_answer_of_a_second_group_is_waited_for() {
+        let (first, second) = (runs(1, Duration::ZERO), runs(2, REST.connected / 3));
+        for (founder, contact) in [(&first, &second), (&second, &first)] {
+            let error = contacts(founder, contact).look(None, LOOK_TIME).err();
+            assert!(matches!(error, Some(Error::TwoGroups { .. })), "{error:?}");
+        }
+    }
+
+    /// A host that is down, a closed port and a name that is not found delay a join by no more than a moment.
+    #[test]
+    fn a_process_that_does_not_connect_is_not_waited_for() {
+        // A listener with a full backlog answers nobody.
+        let hole = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        hole.bind(&any.into()).unwrap();
+        hole.listen(0).unwrap();
+        let address = hole.local_addr().unwrap();
+        let fills: Vec<_> = (0..4).map(|_| crate::meet::dial::connect(&address).unwrap()).collect();
+        let unreachable = address.as_socket().unwrap().to_string();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let member = runs(1, Duration::ZERO);
+        for absent in [unreachable, closed] {
+            // On a busy machine this thread may be delayed, so the fastest of several rounds counts.
+            let took = (0..10).map(|_| {
+                let begun = Instant::now();
+                assert!(contacts(&member, &absent).look(None, LOOK_TIME).unwrap().runs);
+                begun.elapsed()
+            });
+            let fastest = took.min().unwrap();
+            assert!(fastest < 2 * REST.others, "{absent}: {fastest:?}");
+        }
+        drop(fills);
+    }
+
+    /// A process that hangs accepts connections, because the system does that, and never answers.
+    #[test]
+    fn a_process_that_hangs_delays_one_round_only() {
+        let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut contacts = contacts(&runs(1, Duration::ZERO), &hangs.local_addr().unwrap().to_string());
+        let mut round = || {
+            let begun = Instant::now();
+            assert!(contacts.look(None, LOOK_TIME).unwrap().runs);
+            begun.elapsed()
+        };
+        assert!(round() >= REST.connected);
+        let fastest = (0..10).map(|_| round()).min().unwrap();
+        assert!(fastest < 2 * REST.others, "{fastest:?}");
     }
 }

@@ -4,11 +4,13 @@
 //! process in the lower slot dials first, after a pause within which most failures are decided: a dead process is not
 //! dialled in the middle of its failover. The other one dials only when the link has been down for a while, so that two
 //! dials rarely cross. One thread dials for all links of a process. It runs while there are links to dial, and does not
-//! block on any of them.
+//! block on any of them, nor on the name service.
 
 use crate::error::Error;
 use crate::fabric::Slot;
 use crate::meet::asking::Asking;
+use crate::meet::dial::Dial;
+use crate::meet::names::Names;
 use crate::meet::questions::{self, Place, Reply, Request};
 use crate::peers::acceptor;
 use crate::peers::linking::{self, Linking};
@@ -17,12 +19,11 @@ use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
 use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
-use nix::poll::{PollFd, PollTimeout};
+use nix::poll::PollTimeout;
 use socket2::Socket;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ impl Dialler {
     /// Starts the thread. The end of `view` is undecided, and `places` are the processes to dial.
     pub(crate) fn start(caller: Caller, view: u64, places: Vec<Place>) -> Result<Dialler, Error> {
         let work = Arc::new(Mutex::new(Work { over: false, view, places }));
-        let dials = Dials { work: work.clone(), caller, attempts: Vec::new() };
+        let dials = Dials { work: work.clone(), caller, names: Names::default(), attempts: Vec::new() };
         thread::spawn("galerna-relink", "makes broken links again", OWN_STACK_BYTES, move || dials.run())?;
         Ok(Dialler(work))
     }
@@ -82,17 +83,20 @@ impl Drop for Dialler {
 struct Dials {
     work: Arc<Mutex<Work>>,
     caller: Caller,
+    names: Names,
     attempts: Vec<Attempt>,
 }
 
 /// A process that is dialled repeatedly.
 struct Attempt {
     place: Place,
-    /// Number of dials so far.
-    count: usize,
-    /// The time at which the next dial begins.
-    next: Instant,
+    /// The addresses of the process; `None` until the first request.
     dial: Option<Dial>,
+    /// Number of requests so far.
+    count: usize,
+    /// The time at which the next request begins.
+    next: Instant,
+    call: Option<Call>,
 }
 
 impl Dials {
@@ -110,12 +114,12 @@ impl Dials {
                 // TCP retries them only after a second.
                 for attempt in &mut self.attempts {
                     attempt.next = Instant::now();
-                    attempt.dial = attempt.dial.take().filter(|dial| dial.asking.has_begun());
+                    attempt.call = attempt.call.take().filter(|call| call.asking.is_connected());
                 }
             }
             for place in places {
                 if !self.attempts.iter().any(|attempt| attempt.place == place) {
-                    self.attempts.push(Attempt { place, count: 0, next: Instant::now(), dial: None });
+                    self.attempts.push(Attempt { place, dial: None, count: 0, next: Instant::now(), call: None });
                 }
             }
             for at in 0..self.attempts.len() {
@@ -130,24 +134,35 @@ impl Dials {
 
     /// Dials if it is time.
     fn begin(&mut self, at: usize, view: u64) {
-        let Dials { caller: Caller { me, group_id, .. }, attempts, .. } = self;
+        let Dials { caller: Caller { me, group_id, .. }, names, attempts, .. } = self;
         let attempt = &mut attempts[at];
-        if attempt.dial.is_some() || Instant::now() < attempt.next {
+        let now = Instant::now();
+        if attempt.call.is_some() || now < attempt.next {
             return;
         }
         attempt.count += 1;
         let request = Request::Relink { group_id: *group_id, view, from: me.clone(), to: attempt.place.clone() };
-        match Dial::new(&attempt.place.address, attempt.count, view, &request) {
-            Ok(dial) => attempt.dial = Some(dial),
+        let dial = match attempt.dial.take() {
+            Some(dial) => Ok(dial),
+            None => Dial::new(&attempt.place.address, names, now),
+        };
+        let begun = dial.and_then(|dial| {
+            attempt.dial = Some(dial);
+            questions::question(&request)
+        });
+        match begun {
+            Ok(question) => {
+                attempt.call = Some(Call { view, asking: Asking::new(question), deadline: now + ANSWER_TIME });
+                self.go_on(at, view);
+            }
             Err(error) => attempt.failed(&error),
         }
     }
 
     /// Waits until a dial can continue, or until the next check is due.
     fn wait(&self) {
-        let dials = self.attempts.iter().filter_map(|attempt| attempt.dial.as_ref());
-        let mut fds: Vec<_> =
-            dials.map(|dial| PollFd::new(dial.asking.socket.as_fd(), dial.asking.waits_for())).collect();
+        let calls = self.attempts.iter().filter_map(|attempt| attempt.call.as_ref());
+        let mut fds: Vec<_> = calls.filter_map(|call| call.asking.waits_for()).collect();
         if let Err(error) = nix::poll::poll(&mut fds, PollTimeout::from(LOOK_MS)) {
             tracing::debug!(%error, "cannot wait for connection attempts");
             std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS)));
@@ -156,14 +171,14 @@ impl Dials {
 
     fn go_on(&mut self, at: usize, view: u64) {
         let attempt = &mut self.attempts[at];
-        let Some(dial) = &mut attempt.dial else { return };
-        let asked = dial.view;
-        let error = match dial.asking.step() {
-            Ok(None) if Instant::now() < dial.deadline => return,
+        let (Some(call), Some(dial)) = (&mut attempt.call, &mut attempt.dial) else { return };
+        let asked = call.view;
+        let error = match call.asking.step(dial, Instant::now()) {
+            Ok(None) if Instant::now() < call.deadline => return,
             Ok(None) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
             Ok(Some(Reply::Linked {})) => {
-                let Some(Dial { asking, .. }) = attempt.dial.take() else { return };
-                match linking::connection(asking.socket, attempt.place.slot, &self.caller.linking, true) {
+                let Some(socket) = attempt.call.take().and_then(|call| call.asking.into_socket()) else { return };
+                match linking::connection(socket, attempt.place.slot, &self.caller.linking, true) {
                     Ok(connection) => {
                         attempt.next = Instant::now() + HANDED_OVER;
                         let peer = attempt.place.peer();
@@ -200,25 +215,18 @@ impl Dials {
 impl Attempt {
     fn failed(&mut self, error: &io::Error) {
         tracing::debug!(%error, member = self.place.id, address = self.place.address, "a broken link could not be made again; trying again");
-        self.dial = None;
+        self.call = None;
         let jitter_ms = RandomState::new().hash_one(self.count) % JITTER_MS;
         self.next = Instant::now() + PAUSE + Duration::from_millis(jitter_ms);
     }
 }
 
 /// A request on its way.
-struct Dial {
+struct Call {
     /// The view of this process when it asked.
     view: u64,
     asking: Asking,
     deadline: Instant,
-}
-
-impl Dial {
-    fn new(address: &str, count: usize, view: u64, request: &Request) -> io::Result<Dial> {
-        let asking = Asking::begin(address, count, request)?;
-        Ok(Dial { view, asking, deadline: Instant::now() + ANSWER_TIME })
-    }
 }
 
 /// The fields of a [`Request::Relink`].

@@ -1,25 +1,27 @@
 //! A folder for the files of one test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// A new folder. It is removed with the value, unless the test fails.
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf, TempDir);
 
 impl Folder {
-    /// Makes a folder with a name that no other test program and no other run of this one uses.
+    /// Makes a folder that no other test and no other run of this one uses. Its name contains `name`.
     pub(crate) fn new(name: &str) -> Folder {
-        let program = env!("CARGO_CRATE_NAME");
-        let path = std::env::temp_dir().join(format!("galerna-{program}-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        Folder::within(&std::env::temp_dir(), name)
+    }
+
+    /// Makes such a folder in `parent`.
+    pub(crate) fn within(parent: &Path, name: &str) -> Folder {
+        let prefix = format!("galerna-{}-{name}-", env!("CARGO_CRATE_NAME"));
+        let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).unwrap();
+        Folder(made.path().to_owned(), made)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+        self.1.disable_cleanup(std::thread::panicking());
     }
 }

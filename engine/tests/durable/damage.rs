@@ -3,7 +3,7 @@
 use super::common;
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
-use super::still::Still;
+use super::stop_together::StopTogether;
 use galerna::{Config, Error, FabricKind, Group, MemberId};
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -50,7 +50,7 @@ fn place_of(directory: &Path, n: usize) -> (String, usize) {
 }
 
 /// Sends until there are four segments, and enough records in the last one. Returns the number of messages.
-fn fill(still: &Still, directory: &Path) -> usize {
+fn fill(still: &StopTogether, directory: &Path) -> usize {
     for n in 0..10_000 {
         // Each message is in a batch of its own, so that later batches prove it complete.
         send(&still.members[0].0, &text(n));
@@ -66,7 +66,7 @@ fn fill(still: &Still, directory: &Path) -> usize {
 /// Runs and ends members 1 to 3. Their logs then hold the same messages in several segments. Returns the number of
 /// messages.
 fn three_that_are_gone(config: &Config) -> usize {
-    let still = Still::join(config, &[1, 2, 3]);
+    let still = StopTogether::join(config, &[1, 2, 3]);
     let count = fill(&still, &directory_of(config, 3));
     still.members.iter().for_each(|(group, _)| group.persist(MAIN, PATIENCE).unwrap());
     still.end();
@@ -222,7 +222,7 @@ fn a_file_that_was_removed_is_told_at_the_start_and_nothing_is_changed() {
 fn a_newcomer_takes_from_another_what_one_has_damaged() {
     let folder = Folder::new("damage-source");
     let config = small_segments(&folder, 2);
-    let still = Still::join(&config, &[1, 2]);
+    let still = StopTogether::join(&config, &[1, 2]);
     let directory = directory_of(&config, 2);
     let count = fill(&still, &directory);
     still.members.iter().for_each(|(_, list)| wait("delivery", || has_all(list, count)));

@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, wait};
-use super::still::Still;
+use super::stop_together::StopTogether;
 use galerna::Version;
 use galerna::log::{Log, LogOptions};
 use galerna::{FabricKind, Group, MemberId, Mode};
@@ -14,7 +14,7 @@ fn come_back(name: &str, k: usize, mode: Mode, ids: &[u32]) -> Vec<Result<Vec<St
     let mut config = config(&folder, FabricKind::Tcp, 3);
     config.log.as_mut().unwrap().durable_members = k;
     config.join_timeout_ms = 12_000;
-    let still = Still::join(&config, &[1, 2, 3]);
+    let still = StopTogether::join(&config, &[1, 2, 3]);
     still.members[1].0.send(MAIN, mode, b"kept", PATIENCE).unwrap();
     wait("delivery", || still.members.iter().all(|(_, list)| list.all() == ["kept"]));
     assert!(still.members.iter().all(|(group, _)| group.view().number == 0));

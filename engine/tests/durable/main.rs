@@ -4,43 +4,43 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod after_failure;
-mod agreed;
-mod broken;
-mod callback;
+mod changed_configuration;
 mod checkpoints;
 mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
 mod dead_source;
-mod dots;
-mod early;
-mod errors;
-mod faults;
+mod discarded_logs;
+mod disk_errors;
+mod durable_callback;
 #[path = "../common/folder.rs"]
 mod folder;
+mod full_disk;
 mod group;
-mod handed_on;
+mod half_comes_back;
 mod history;
-mod locked;
-mod longer;
+mod joins_anew;
+mod link_breaks_in_restart;
+mod log_from_members;
+mod log_unlocked;
+mod longest_log;
 mod lost_founder;
 mod member;
-mod names;
 #[path = "../common/pace.rs"]
 mod pace;
-mod panic;
-mod pauses;
+mod panic_in_catch_up;
+mod paused_processes;
 mod rounds;
-mod segments;
+mod similar_names;
 mod slow_source;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
-mod still;
-mod stopped;
+mod smaller_segments;
+mod stop_together;
 #[path = "../chaos/trace.rs"]
 mod trace;
-mod votes;
+mod vote_at_once;
 
 /// The entry point of a member's process; returns at once elsewhere.
 #[test]

@@ -45,7 +45,7 @@ pub(crate) fn run() {
     let mut role = role.split(' ');
     let (config, history, life) = (role.next().unwrap(), role.next().unwrap(), role.next().unwrap());
     tracing::subscriber::set_global_default(Stderr(Clock(Instant::now()))).unwrap();
-    crate::broken::break_when_told();
+    crate::link_breaks_in_restart::break_when_told();
     let config = Config::from_file(config).unwrap();
     let history = File::create(history).unwrap();
     let group = match Group::join(config, Recorder { history }) {

@@ -110,11 +110,22 @@ fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
     Some((count, totals))
 }
 
+/// Fewest seeds, the number of a run without settings, after which every counter must have counted something.
+const COUNTED: u64 = 2000;
+/// The events that happen about once in a thousand seeds, and the fewest seeds after which they must have happened.
+const RARE: (&[&str], u64) = (&["told_gone_on"], 5000);
+
+/// The counters that have counted nothing in so many seeds, although they should have.
+fn never_happened(count: u64, totals: &cluster::Report) -> Vec<&'static str> {
+    let (names, seeds) = RARE;
+    totals.zeros().into_iter().filter(|name| count >= seeds || !names.contains(name)).collect()
+}
+
 #[test]
 fn every_disk_keeps_what_is_durable() {
     let Some((count, totals)) = survey(true) else { return };
-    if count >= 5000 {
-        assert_eq!(totals.zeros(), [""; 0], "these events never happened: {totals:?}");
+    if count >= COUNTED {
+        assert_eq!(never_happened(count, &totals), [""; 0], "these events never happened: {totals:?}");
     }
 }
 
@@ -122,9 +133,9 @@ fn every_disk_keeps_what_is_durable() {
 fn every_seed_keeps_the_guarantees() {
     let Some((count, totals)) = survey(false) else { return };
     // Enough of the interesting events must have happened.
-    if count >= 5000 {
+    if count >= COUNTED {
         let of_logs = ["blackouts", "restarts", "revivals", "durable", "disk_failures", "links_again"];
-        assert_eq!(totals.zeros(), of_logs, "these events never happened: {totals:?}");
+        assert_eq!(never_happened(count, &totals), of_logs, "these events never happened: {totals:?}");
         assert!(totals.nulls > count && totals.wraps > count && totals.backpressure > count, "{totals:?}");
         assert!(totals.relinks > count / 20, "{totals:?}");
     }

@@ -47,7 +47,7 @@ fn on_the_member_list() {
 
 #[test]
 fn on_unix() {
-    let dir = Dir::new();
+    let dir = Folder::new("meet");
     let a = unix(2, &dir);
     let b = Config { max_message_bytes: Some(100), ..a.clone() };
     let first = Running::<UnixStream>::start(&a, 0, 1, FAR);
@@ -56,7 +56,7 @@ fn on_unix() {
     for error in [&first, &second] {
         assert!(matches!(error, Error::Disagreement { key, .. } if key == "max_message_bytes"), "{error}");
     }
-    assert_eq!(dir.files(), 0);
+    assert_eq!(files(&dir), 0);
 }
 
 #[test]

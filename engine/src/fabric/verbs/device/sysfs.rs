@@ -54,13 +54,14 @@ pub(super) fn gids(port: &Path, len: usize, link_layer: LinkLayer) -> Vec<Gid> {
 mod tests {
     use super::{gids, line, names, node};
     use crate::fabric::verbs::device::{Gid, GidType, LinkLayer};
-    use std::path::{Path, PathBuf};
+    use crate::folder::Folder;
+    use std::path::Path;
 
     /// Creates a directory with such files as sysfs has.
-    fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("galerna-sysfs-{name}-{}", std::process::id()));
+    fn folder(name: &str, files: &[(&str, &str)]) -> Folder {
+        let folder = Folder::new(name);
         for (file, text) in files {
-            let file = folder.join(file);
+            let file = folder.0.join(file);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, text).unwrap();
         }
@@ -92,17 +93,16 @@ mod tests {
             netdev: netdev.map(str::to_owned),
         };
         assert_eq!(
-            gids(&port, 5, LinkLayer::Ethernet),
+            gids(&port.0, 5, LinkLayer::Ethernet),
             [
                 gid(0, GidType::RoceV1, "fe80::5054:ff:fe12:3456", Some("eth0")),
                 gid(1, GidType::RoceV2, "10.9.0.1", Some("eth0")),
                 gid(4, GidType::RoceV2, "2001:db8::2", None),
             ]
         );
-        let on_infiniband = gids(&port, 1, LinkLayer::InfiniBand);
+        let on_infiniband = gids(&port.0, 1, LinkLayer::InfiniBand);
         assert_eq!(on_infiniband, [gid(0, GidType::InfiniBand, "fe80::5054:ff:fe12:3456", Some("eth0"))]);
         assert_eq!(gids(Path::new("/nonexistent"), 1000, LinkLayer::Ethernet), []);
-        std::fs::remove_dir_all(port).unwrap();
     }
 
     #[test]
@@ -110,14 +110,12 @@ mod tests {
         assert_eq!(line(Path::new("/nonexistent")), None);
         assert_eq!(names(Path::new("/nonexistent")), [""; 0]);
         let devices = folder("names", &[("rxe1/fw_ver", "\n"), ("rxe0/fw_ver", "1.2\n")]);
-        assert_eq!(names(&devices), ["rxe0", "rxe1"]);
-        assert_eq!(line(&devices.join("rxe0/fw_ver")).as_deref(), Some("1.2"));
-        assert_eq!(line(&devices.join("rxe1/fw_ver")), None);
-        std::fs::remove_dir_all(devices).unwrap();
+        assert_eq!(names(&devices.0), ["rxe0", "rxe1"]);
+        assert_eq!(line(&devices.0.join("rxe0/fw_ver")).as_deref(), Some("1.2"));
+        assert_eq!(line(&devices.0.join("rxe1/fw_ver")), None);
         let verbs =
             folder("verbs", &[("abi_version", "6\n"), ("uverbs0/ibdev", "rxe1\n"), ("uverbs1/ibdev", "rxe0\n")]);
-        assert_eq!(node(&verbs, "rxe0").as_deref(), Some("uverbs1"));
-        assert_eq!(node(&verbs, "rxe2"), None);
-        std::fs::remove_dir_all(verbs).unwrap();
+        assert_eq!(node(&verbs.0, "rxe0").as_deref(), Some("uverbs1"));
+        assert_eq!(node(&verbs.0, "rxe2"), None);
     }
 }

@@ -62,14 +62,12 @@ fn measure(facts: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
         writeln!(source, "    printf(\"%s=%llu\\n\", \"{fact}\", (unsigned long long)({fact}));").unwrap();
     }
     source.push_str("    printf(\"room=%zu\\n\", sizeof(struct ibv_port_attr));\n    return 0;\n}\n");
-    let folder = std::env::temp_dir().join(format!("galerna-verbs-layout-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (file, program) = (folder.join("probe.c"), folder.join("probe"));
+    let folder = crate::folder::Folder::new("verbs-layout");
+    let (file, program) = (folder.0.join("probe.c"), folder.0.join("probe"));
     std::fs::write(&file, source).unwrap();
     let output = compiler().args(["-Wall", "-Werror", "-o"]).arg(&program).arg(&file).output().unwrap();
     assert!(output.status.success(), "a name is unknown to the header:\n{}", String::from_utf8_lossy(&output.stderr));
     let output = Command::new(&program).output().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let pair = |line: &str| line.rsplit_once('=').map(|(fact, value)| (fact.to_owned(), value.parse().unwrap()));
     text.lines().map(|line| pair(line).unwrap()).collect()

@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::group::{MAIN, PATIENCE, config, join_all, send, wait};
-use super::still::Still;
+use super::stop_together::StopTogether;
 use galerna::{Delivery, Error, FabricKind, Group, Handler, MemberId};
 use std::sync::{Arc, Mutex};
 
@@ -24,12 +24,12 @@ fn a_process_that_joins_anew_was_not_told_that_it_has_stopped() {
     let folder = Folder::new("stopped");
     let mut config = config(&folder, FabricKind::Tcp, 3);
     config.log.as_mut().unwrap().restart_wait_ms = 500;
-    let still = Still::join(&config, &[1, 2, 3]);
+    let still = StopTogether::join(&config, &[1, 2, 3]);
     send(&still.members[0].0, "first");
     still.members[0].0.persist(MAIN, PATIENCE).unwrap();
     still.end();
     // Members 1 and 2 go on without the third.
-    let two = Still::join(&config, &[1, 2]);
+    let two = StopTogether::join(&config, &[1, 2]);
     send(&two.members[0].0, "second");
     two.members[0].0.persist(MAIN, PATIENCE).unwrap();
     two.end();

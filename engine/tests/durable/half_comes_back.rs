@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, send, wait};
-use super::still::Still;
+use super::stop_together::StopTogether;
 use galerna::{FabricKind, Group, MemberId};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ fn who_came_back_while_the_rest_still_waited_restarts_with_it() {
     let mut config = config(&folder, FabricKind::Tcp, 4);
     (config.failure_timeout_ms, config.partition_timeout_ms, config.join_timeout_ms) = (1000, 4000, 25_000);
     let one = config.clone();
-    let one = std::thread::spawn(move || Still::join(&one, &[1, 2]));
+    let one = std::thread::spawn(move || StopTogether::join(&one, &[1, 2]));
     let other = join_all(&config, &[3, 4]);
     let one = one.join().unwrap();
     send(&other[0].0, "kept");

@@ -48,7 +48,7 @@ fn child_with_a_small_disk() {
 #[test]
 fn a_member_whose_disk_is_full_stops_and_the_others_go_on() {
     let folder = Folder::new("full");
-    let child = "faults::child_with_a_small_disk";
+    let child = "full_disk::child_with_a_small_disk";
     if let Some(output) = small_disk::run_on_one(&folder.0, 4, SMALL, child) {
         small_disk::assert_said(&output, "the others went on");
     }
@@ -79,7 +79,7 @@ fn child_that_joins_with_a_full_disk() {
 #[test]
 fn a_joiner_whose_disk_is_full_says_so() {
     let folder = Folder::new("small-joiner");
-    let child = "faults::child_that_joins_with_a_full_disk";
+    let child = "full_disk::child_that_joins_with_a_full_disk";
     if let Some(output) = small_disk::run_on_one(&folder.0, 4, SMALL_JOINER, child) {
         small_disk::assert_said(&output, "the other is told so");
     }

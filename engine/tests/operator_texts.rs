@@ -5,7 +5,10 @@
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
+use folder::Folder;
 use galerna::{Config, Delivery, Driver, Error, FabricKind, Group, LogConfig, Member, MemberId, Mode, SubgroupId};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -119,13 +122,12 @@ fn missing_members_are_told_with_the_configured_time() {
 
 #[test]
 fn a_restart_tells_for_whom_it_waited_and_how_long() {
-    let folder = std::env::temp_dir().join(format!("galerna-told-{}", std::process::id()));
-    let config = config("restart", 2).with_log(LogConfig::new(&folder));
+    let folder = Folder::new("restart");
+    let config = config("restart", 2).with_log(LogConfig::new(&folder.0));
     let (members, still) = one_that_stands_still(&config);
     drop((members, still));
     let error = join(&Config { join_timeout_ms: 2500, ..config }, 1).err().unwrap().to_string();
     says(&error, &["after 2500 ms still missing", "missing: member 2 of view 0", "with their logs"]);
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 #[test]

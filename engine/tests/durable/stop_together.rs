@@ -12,14 +12,14 @@ use std::time::Duration;
 const EVER: Duration = Duration::from_secs(3600);
 
 /// Members that stop together; see the module.
-pub(crate) struct Still {
+pub(crate) struct StopTogether {
     pub(crate) members: Vec<(Group, List)>,
     over: Arc<AtomicBool>,
     engines: Vec<JoinHandle<()>>,
 }
 
-impl Still {
-    pub(crate) fn join(config: &Config, ids: &[u32]) -> Still {
+impl StopTogether {
+    pub(crate) fn join(config: &Config, ids: &[u32]) -> StopTogether {
         let (over, together) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(ids.len())));
         let (mut engines, mut joins) = (Vec::new(), Vec::new());
         for &id in ids {
@@ -35,14 +35,14 @@ impl Still {
             joins.push(joined);
         }
         let members = joins.iter().map(|joined| joined.recv_timeout(PATIENCE).unwrap()).collect();
-        Still { members, over, engines }
+        StopTogether { members, over, engines }
     }
 
     /// Ends all members; only their logs are left.
     pub(crate) fn end(self) {}
 }
 
-impl Drop for Still {
+impl Drop for StopTogether {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         let ended: Vec<_> = self.engines.drain(..).map(JoinHandle::join).collect();

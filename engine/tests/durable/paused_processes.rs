@@ -2,7 +2,7 @@
 //! pause.
 
 use super::common;
-use super::errors::{failing_disk, settled, stopped};
+use super::disk_errors::{failing_disk, settled, stopped};
 use super::folder::Folder;
 use super::group::wait;
 use super::rounds::{MEMBERS, Member, configure, start};

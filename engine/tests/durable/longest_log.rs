@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
-use super::still::Still;
+use super::stop_together::StopTogether;
 use galerna::Version;
 use galerna::log::{Kind, Log, LogOptions, Record};
 use galerna::{Config, FabricKind, Group, MemberId, Mode};
@@ -23,7 +23,7 @@ fn small_segments(folder: &Folder) -> Config {
 
 /// Runs and ends three members. Their logs hold the same messages and end with the same view. Returns the messages.
 fn three_that_are_gone(config: &Config) -> Vec<String> {
-    let still = Still::join(config, &[1, 2, 3]);
+    let still = StopTogether::join(config, &[1, 2, 3]);
     for i in 0..MESSAGES {
         send(&still.members[i % 3].0, &format!("common {i}"));
     }
@@ -77,13 +77,13 @@ fn nothing_extra(members: &[(Group, List)], extra: &[Version]) {
 /// returns all three members, and the first two if they must be kept running.
 fn cut_of_what_was_decided_without_it(
     name: &str,
-    late: impl FnOnce(&Config, Still) -> (Option<Still>, Vec<(Group, List)>),
+    late: impl FnOnce(&Config, StopTogether) -> (Option<StopTogether>, Vec<(Group, List)>),
 ) {
     let folder = Folder::new(name);
     let config = small_segments(&folder);
     let mut expected = three_that_are_gone(&config);
     let extra = lengthen(&config);
-    let two = Still::join(&config, &[1, 2]);
+    let two = StopTogether::join(&config, &[1, 2]);
     for (group, list) in &two.members {
         assert_eq!((group.view().members.len(), list.all()), (2, expected.clone()));
     }
