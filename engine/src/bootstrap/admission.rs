@@ -5,7 +5,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::meet::questions::{self, Place, Reply, Request};
 use crate::meet::{asking, check};
-use crate::peers::contacts::{self, Contacts};
+use crate::peers::contacts::Contacts;
 use crate::peers::linking::{Linking, STEP_TIME, Seated, link};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
@@ -71,7 +71,7 @@ pub(crate) fn admission(
             return Ok(Err(obstacle));
         }
         std::thread::sleep(AGAIN_TIME);
-        contacts.look(None, contacts::LOOK_TIME)?;
+        contacts.look(None, deadline)?;
         if asked == 0 {
             obstacle = contacts.obstacles();
         }

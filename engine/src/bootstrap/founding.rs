@@ -14,7 +14,7 @@ use crate::meet::outside::{Outside, Surroundings};
 use crate::membership::Peer;
 use crate::multicast::Origin;
 use crate::peers::acceptor::LocalIdentity;
-use crate::peers::contacts::{Contacts, LOOK_TIME};
+use crate::peers::contacts::Contacts;
 use crate::peers::linking;
 use crate::peers::log_store::LogStore;
 use crate::process::Private;
@@ -88,7 +88,7 @@ impl Founder<'_> {
         let answer = |question: &[u8]| idle.answer(question);
         let around =
             Surroundings { outside: outside.clone(), former: contacts.former_addresses(), answer: Some(&answer) };
-        let watch = Watch::start(config, me, contacts, outside.clone())?;
+        let watch = Watch::start(self, me, contacts, outside.clone())?;
         let meet::Met { mut streams, incarnations, listening } =
             meet::meet::<Private<Socket>>(config, rank, incarnation(), deadline.clone(), listening, around)?;
         drop(watch);
@@ -147,10 +147,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(config: &Config, me: MemberId, known: &Contacts, outside: Arc<Outside>) -> Result<Watch, Error> {
+    fn start(by: &Founder<'_>, me: MemberId, known: &Contacts, outside: Arc<Outside>) -> Result<Watch, Error> {
+        let deadline = by.deadline.clone();
         let over = Arc::new(AtomicBool::new(false));
         // The thread has its own contacts, because it may still be in the middle of a check when the meeting ends.
-        let (seen, mut contacts) = (over.clone(), Contacts::new(config, None)?);
+        let (seen, mut contacts) = (over.clone(), Contacts::new(by.config, None)?);
         known.addresses().iter().for_each(|address| contacts.add(address));
         let watch = move || {
             let mut waits = outside.obstacle().is_some();
@@ -169,7 +170,7 @@ impl Watch {
                         &format!("the member at {address}, which was in the group with member {member}"),
                     );
                 }
-                match contacts.look(Some(me), LOOK_TIME) {
+                match contacts.look(Some(me), &deadline) {
                     Ok(look) if !look.runs => {
                         waits = look.obstacle.is_some();
                         outside.set_obstacle(look.obstacle);

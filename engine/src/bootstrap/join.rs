@@ -118,7 +118,7 @@ fn try_to_join(
         // The process asks before it listens. If several processes ask at once, each would otherwise wait for an answer
         // of the others.
         drop(listening.take());
-        let look = contacts.look(None, LOOK_TIME)?;
+        let look = contacts.look(None, deadline)?;
         let past = match store.as_ref().filter(|_| !look.runs) {
             Some(store) => store.past()?,
             None => None,
@@ -196,7 +196,8 @@ fn restart(
         Ready { node, me, sign, addresses, places: Vec::new(), listening, durable, restarts, deadline: deadline_at };
     let (shared, mut driver) = ready.start(config, handler)?;
     let place = Place::new(me, address);
-    let search = Search::start(config, group_id, place, contacts.addresses(), linking, shared.clone())?;
+    let search =
+        Search::start(config, group_id, place, contacts.addresses(), linking, shared.clone(), deadline.clone())?;
     // A founder without a log has not written the first view to disk, so no member has run in that view.
     let founded_in_vain = |node: &Node| {
         let only_founded = may_found && node.has_only_founded();

@@ -5,6 +5,7 @@
 
 use crate::bootstrap::admission;
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::meet::ask::Asker;
 use crate::meet::check;
@@ -70,6 +71,7 @@ impl Search {
         addresses: Vec<String>,
         linking: Linking,
         shared: Arc<Shared>,
+        deadline: Deadline,
     ) -> Result<Search, Error> {
         let search = Search { over: Arc::default(), heard: Arc::default() };
         let over = search.over.clone();
@@ -80,7 +82,7 @@ impl Search {
             let request = Request::Ask { group: seeker.config.group.clone(), founds: None };
             while !over.load(Ordering::Relaxed) {
                 let mut replies = Vec::new();
-                let asked = asker.ask(&request, ASK_TIME, |address, reply| {
+                let asked = asker.ask(&request, ASK_TIME, &deadline, |address, reply| {
                     replies.push((address.to_owned(), reply));
                     None
                 });

@@ -1,5 +1,6 @@
 //! Asks many processes the same question at once: one thread, non-blocking connections, one deadline.
 
+use crate::deadline::Deadline;
 use crate::meet::asking::{Asking, LOOKUP_LOOK_TIME};
 use crate::meet::dial::Dial;
 use crate::meet::names::Names;
@@ -80,12 +81,13 @@ impl Asker {
 
     /// Asks all processes, and passes each answer or error to `heard` as it arrives, with the address.
     ///
-    /// Returns when all processes have answered, or after `timeout`. The first [`Rest`] that `heard` returns replaces the
-    /// time limit of the remaining processes.
+    /// Returns when all processes have answered, after `timeout`, or when the deadline passes, to which a cancellation may
+    /// bring it forward. The first [`Rest`] that `heard` returns replaces the time limit of the remaining processes.
     pub(crate) fn ask(
         &mut self,
         request: &Request,
         timeout: Duration,
+        deadline: &Deadline,
         mut heard: impl FnMut(&str, io::Result<Reply>) -> Option<Rest>,
     ) -> io::Result<()> {
         let question = questions::question(request)?;
@@ -97,7 +99,7 @@ impl Asker {
             let now = Instant::now();
             for (target, slot) in self.targets.iter_mut().zip(&mut asked) {
                 let Some(asking) = slot else { continue };
-                let Some(answer) = target.step(asking, &limits, now) else { continue };
+                let Some(answer) = target.step(asking, &limits, deadline, now) else { continue };
                 *slot = None;
                 if let Some(rest) = heard(&target.address, answer) {
                     limits.change(rest, now);
@@ -105,19 +107,18 @@ impl Asker {
             }
             let open = || self.targets.iter().zip(&asked).filter_map(|(target, slot)| Some((target, slot.as_ref()?)));
             let Some(next) = open().map(|(target, asking)| limits.of(target, asking)).min() else { return Ok(()) };
-            wait(open().map(|(_, asking)| asking), next)?;
+            wait(open().map(|(_, asking)| asking), deadline.or(next).slice())?;
         }
     }
 }
 
-/// Waits until one of the questions can go on, or until the next time limit.
-fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, next: Instant) -> io::Result<()> {
+/// Waits until one of the questions can go on, but no longer than `time`.
+fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, time: Duration) -> io::Result<()> {
     let looks_up = asked.clone().any(|asking| asking.waits_for().is_none());
     let mut fds: Vec<PollFd<'_>> = asked.filter_map(Asking::waits_for).collect();
-    let left = next.saturating_duration_since(Instant::now());
-    let left = if looks_up { left.min(LOOKUP_LOOK_TIME) } else { left };
+    let time = if looks_up { time.min(LOOKUP_LOOK_TIME) } else { time };
     // The time is rounded up. Otherwise the loop would spin through the last millisecond.
-    let ms = left.as_micros().div_ceil(1000);
+    let ms = time.as_micros().div_ceil(1000);
     match nix::poll::poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -126,7 +127,13 @@ fn wait<'a>(asked: impl Iterator<Item = &'a Asking> + Clone, next: Instant) -> i
 
 impl Target {
     /// Continues as far as possible without waiting. Returns the answer or error that ends the question.
-    fn step(&mut self, asking: &mut Asking, limits: &Limits, now: Instant) -> Option<io::Result<Reply>> {
+    fn step(
+        &mut self,
+        asking: &mut Asking,
+        limits: &Limits,
+        deadline: &Deadline,
+        now: Instant,
+    ) -> Option<io::Result<Reply>> {
         let Some(dial) = &mut self.dial else { return Some(Err(io::Error::other("the address is malformed"))) };
         let answer = asking.step(dial, now).transpose();
         if answer.is_some() {
@@ -135,11 +142,11 @@ impl Target {
         }
         // An answer that has arrived counts, even if this thread was delayed and reads it after the limit.
         let limit = limits.of(self, asking);
-        if now < limit {
+        if now < limit && now < deadline.at() {
             return None;
         }
-        self.is_silent |= limits.are_final && asking.is_connected();
-        let what = format!("no answer within {} ms", (limit - limits.begun).as_millis());
+        self.is_silent |= limits.are_final && asking.is_connected() && now >= limit;
+        let what = format!("no answer within {} ms", (limit.min(now) - limits.begun).as_millis());
         Some(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }
@@ -148,13 +155,40 @@ impl Target {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::deadline::{Cancel, Deadline};
+    use crate::deadline::Cancel;
     use crate::meet::{asking, listen};
     use std::io::Read;
     use std::net::TcpListener;
 
     fn question() -> Request {
         Request::Ask { group: "g".to_owned(), founds: None }
+    }
+
+    fn far() -> Deadline {
+        Deadline::after(Duration::from_secs(600), &Cancel::default())
+    }
+
+    /// A cancellation ends the question, although a process that has accepted the connection has not answered.
+    #[test]
+    fn a_cancellation_does_not_wait_for_a_process_that_hangs() {
+        let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+        let cancel = Cancel::default();
+        let deadline = Deadline::after(Duration::from_secs(600), &cancel);
+        let cancels = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            cancel.set(Duration::ZERO);
+        });
+        let (begun, mut answers) = (Instant::now(), Vec::new());
+        let address = hangs.local_addr().unwrap().to_string();
+        let heard = |_: &str, answer| {
+            answers.push(answer);
+            None
+        };
+        Asker::new([address]).ask(&question(), Duration::from_secs(600), &deadline, heard).unwrap();
+        let took = begun.elapsed();
+        cancels.join().unwrap();
+        assert!(matches!(&answers[..], [Err(error)] if error.kind() == io::ErrorKind::TimedOut), "{answers:?}");
+        assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(60), "{took:?}");
     }
 
     /// A process that answers every question with these bytes, after it has read something.
@@ -191,9 +225,9 @@ mod tests {
         let mut asker = Asker::new(addresses);
         let mut heard = Vec::new();
         let time = Duration::from_secs(2);
-        let start = Instant::now();
+        let (start, deadline) = (Instant::now(), far());
         asker
-            .ask(&question(), time, |address, answer| {
+            .ask(&question(), time, &deadline, |address, answer| {
                 heard.push((address.to_owned(), answer, start.elapsed()));
                 None
             })
@@ -211,7 +245,7 @@ mod tests {
         // The first answer ends this question.
         let mut count = 0;
         asker
-            .ask(&question(), Duration::from_secs(60), |_, answer| {
+            .ask(&question(), Duration::from_secs(60), &deadline, |_, answer| {
                 count += usize::from(answer.is_ok());
                 answer.is_ok().then_some(Rest { connected: Duration::ZERO, others: Duration::ZERO })
             })
@@ -227,7 +261,7 @@ mod tests {
         let mut asker = Asker::new([format!("localhost:{port}")]);
         let mut heard = None;
         asker
-            .ask(&question(), Duration::from_secs(30), |_, answer| {
+            .ask(&question(), Duration::from_secs(30), &far(), |_, answer| {
                 heard = Some(answer);
                 None
             })
@@ -242,11 +276,10 @@ mod tests {
     #[test]
     fn a_member_can_listen_on_a_port_that_asked() {
         let time = Duration::from_secs(60);
-        let cancel = Cancel::default();
         let ways: [&dyn Fn(&str); 3] = [
-            &|address| Asker::new([address.to_owned()]).ask(&question(), time, |_, _| None).unwrap(),
+            &|address| Asker::new([address.to_owned()]).ask(&question(), time, &far(), |_, _| None).unwrap(),
             &|address| drop(questions::ask(address, &question(), time).unwrap()),
-            &|address| drop(asking::ask(address, &question(), time, &Deadline::after(time, &cancel)).unwrap()),
+            &|address| drop(asking::ask(address, &question(), time, &far()).unwrap()),
         ];
         for ask in ways {
             let mut attempts = Vec::new();
