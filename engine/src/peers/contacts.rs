@@ -366,7 +366,7 @@ mod tests {
     /// A member of a second group, on a busy host, answers long after the first group's member.
     #[test]
     fn a_slow_answer_of_a_second_group_is_waited_for() {
-        let (first, second) = (runs(1, Duration::ZERO), runs(2, REST.connected / 3));
+        let (first, second) = (runs(1, Duration::ZERO), runs(2, LOOK_TIME + REST.others));
         for (founder, contact) in [(&first, &second), (&second, &first)] {
             let error = contacts(founder, contact).look(None, &far()).err();
             assert!(matches!(error, Some(Error::TwoGroups { .. })), "{error:?}");
