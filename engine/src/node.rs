@@ -3,6 +3,7 @@
 //! The node owns no thread, clock, socket or file. The fabric, the time and the application's callback are passed in,
 //! so the simulator runs exactly this code.
 
+mod acting;
 mod clock;
 mod ending;
 mod logging;
@@ -14,7 +15,9 @@ pub(crate) use restart::Recovery;
 
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
-use crate::membership::{Admission, Cause, FIRST_NS, Membership, Peer, Refusal, Settings, View, ViewChange};
+use crate::membership::{
+    Actions, Admission, Cause, FIRST_NS, Fact, Membership, Peer, Refusal, Settings, Show, View, ViewChange,
+};
 use crate::multicast::{End, Multicast, Origin, Sink, Stats, StreamConfig, ViewConfig, Violation};
 use crate::types::MemberId;
 use ending::Fetches;
@@ -59,6 +62,8 @@ pub(crate) struct Node {
     logging: Option<Logging>,
     restart: Option<Restart>,
     changes: Vec<ViewChange>,
+    /// What the membership wants this node to do. It is empty between passes.
+    todo: Actions,
     /// The time as of the last pass, and how much of it this process was running. Its own pauses do not count against
     /// other members, and do not expire its deadlines.
     clock_ms: u64,
@@ -87,6 +92,7 @@ impl Node {
             logging: None,
             restart: None,
             changes: Vec::new(),
+            todo: Actions::new(),
             clock_ms: now_ms,
             now_ms,
         }
@@ -94,26 +100,17 @@ impl Node {
 
     /// Links this process over `connection` with `peer`. The place of `peer` was given in view `since`.
     pub(crate) fn attach(&mut self, peer: Peer, since: u64, connection: Connection) -> Result<(), Error> {
-        let taken = self.membership.is_stranger(peer) || self.membership.is_given_since(peer.slot, since);
-        if peer.slot == self.membership.me().slot || taken {
-            return Err(Error::Misuse("a link to a slot that another process holds"));
-        }
         let runs = matches!(self.phase, Phase::Running | Phase::Leaving | Phase::Parting);
-        if runs && self.membership.is_member(peer) {
-            return Err(Error::Misuse(
-                "a link to a member of a view that runs, which is made again only while the view ends",
-            ));
-        }
+        self.membership.may_attach(peer, since, runs).map_err(Error::Misuse)?;
         let what = "another process has its place";
-        self.membership.link_down(peer.slot, Cause::LinkDown, what, &mut *self.fabric);
+        self.lose(peer.slot, Cause::LinkDown, what, false);
         let mut rows = self.fabric.attach(peer.slot, connection)?.into_iter();
         let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
             return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
         };
         self.multicast.attach(peer.slot, multicast);
         self.membership.attach(peer, since, membership, &mut *self.fabric);
-        self.membership.publish_changes(&mut *self.fabric);
-        self.fabric.submit();
+        self.submit();
         Ok(())
     }
 
@@ -129,13 +126,23 @@ impl Node {
             ViewConfig { view: 0, seats: founders.iter().map(seat).collect(), order: view.order, time_ns: FIRST_NS };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
-        self.membership.found(view);
-        match self.enter_streams(&layout) {
-            // With a log, the view is published once it is on disk: when a member runs, no founder can forget the view.
-            Ok(()) if self.logging.is_some() => self.write_first(),
-            Ok(()) => self.membership.installed(&mut *self.fabric),
-            Err(breach) => self.breach(breach),
+        let first = self.membership.found(view);
+        if let Err(breach) = self.enter_streams(&layout) {
+            self.tell(Fact::Breach(breach));
+            return self.submit();
         }
+        if let Some(first) = first {
+            self.write_first(&first);
+        }
+        // With a log, the view is published once it is on disk: when a member runs, no founder can forget the view.
+        if let Err(breach) = self.show(&Show::View) {
+            self.tell(Fact::Breach(breach));
+        }
+        self.submit();
+    }
+
+    /// Sends everything that was written. `CHANGES` goes last.
+    fn submit(&mut self) {
         self.membership.publish_changes(&mut *self.fabric);
         self.fabric.submit();
     }
@@ -166,79 +173,26 @@ impl Node {
             self.run_clock();
             progress |= self.check_disk();
         }
-        let moved = match self.phase {
-            Phase::Founding => self.wait_for_founders(),
-            Phase::Joining => self.wait_for_view(),
-            Phase::Restarting => self.restart_pass(),
-            Phase::Running | Phase::Leaving => self.pass(sink),
-            Phase::Parting => self.part(),
+        progress |= match self.phase {
             // A peer that has stopped responding does not delay a leaver.
             Phase::Closing if self.fabric.closed() || self.now_ms >= self.until_ms => {
                 self.phase = Phase::Left;
-                Ok(true)
+                true
             }
-            Phase::Closing | Phase::Left | Phase::Stopped(_) => Ok(false),
+            Phase::Closing | Phase::Left | Phase::Stopped(_) => false,
+            _ => self.pass(sink),
         };
-        match moved {
-            Ok(moved) => progress |= moved,
-            Err(breach) => {
-                self.breach(breach);
-                progress = true;
-            }
-        }
-        self.membership.publish_changes(&mut *self.fabric);
-        self.fabric.submit();
+        self.submit();
         progress
     }
 
     /// When the next pass is due even if nothing arrives, in milliseconds of the clock of [`Node::poll`].
     pub(crate) fn next_pass_ms(&self) -> u64 {
-        let look = self.membership.next_look_ms();
-        let due = match self.phase {
-            Phase::Running | Phase::Leaving | Phase::Restarting if self.membership.is_wedged() => {
-                // An attempt that has timed out is repeated at the next look.
-                let attempt = self.membership.next_attempt_ms();
-                if attempt > self.now_ms { look.min(attempt) } else { look }
-            }
-            Phase::Left | Phase::Stopped(_) => return u64::MAX,
-            // The rows that it waits for change by themselves, unless a link must be made again.
-            Phase::Parting if self.membership.cut_off_heirs().is_empty() => self.parts_until_ms(),
-            Phase::Parting => self.parts_until_ms().min(self.now_ms.saturating_add(self.membership.beat_ms())),
-            _ => look,
-        };
-        self.clock_ms.saturating_add(due.saturating_sub(self.now_ms))
-    }
-
-    fn pass(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
-        progress |= self.drop_mute_links();
-        for slot in self.membership.expired(self.now_ms) {
-            self.fabric.release(slot);
-            self.lost(slot, Cause::LinkDown, "it did not complete its join in time");
+        if matches!(self.phase, Phase::Left | Phase::Stopped(_)) {
+            return u64::MAX;
         }
-        let leaves = matches!(self.phase, Phase::Leaving) && self.multicast.has_published_all();
-        if leaves {
-            self.membership.ask_to_leave(&mut *self.fabric);
-        }
-        if self.membership.must_wedge(leaves) {
-            let ends = self.multicast.wedge();
-            if self.is_outrun() {
-                // All members of the next view have wedged this one, and this member is not among them.
-                self.stop_removed();
-                return Ok(true);
-            }
-            self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
-            progress = true;
-        }
-        if self.membership.is_decided() {
-            progress |= self.end_epoch(sink)?;
-        } else if self.membership.is_wedged() {
-            progress |= self.deliver_rest(sink)?;
-            progress |= self.step_epoch()?;
-        } else {
-            progress |= self.stream(sink)?;
-        }
-        Ok(progress)
+        let due_ms = self.membership.due_ms(&self.moment());
+        self.clock_ms.saturating_add(due_ms.saturating_sub(self.now_ms))
     }
 
     /// The data plane's pass.
@@ -254,64 +208,6 @@ impl Node {
         Ok(progress)
     }
 
-    /// Delivers while the epoch ends. Invalid frames of a severed member are left for the decision: the decided end may
-    /// come before them, or other members may have valid frames there.
-    fn deliver_rest(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let delivered = self.multicast.deliver(sink);
-        let severed = |rank: usize| {
-            let member = self.membership.view().and_then(|view| view.members.get(rank));
-            member.is_some_and(|m| !self.membership.is_linked(m.peer) && !self.membership.has_gone_on(m.peer.slot))
-        };
-        match delivered {
-            Err(breach) if severed(breach.peer) => Ok(false),
-            other => other,
-        }
-    }
-
-    fn wait_for_founders(&mut self) -> Result<bool, Violation> {
-        let progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
-        if !self.first_is_shown() {
-            return Ok(progress);
-        }
-        let missing = self.membership.not_installed();
-        if missing.is_empty() || self.membership.somebody_wedged() {
-            self.membership.founded();
-            self.phase = Phase::Running;
-            if let Some(view) = self.membership.view() {
-                let joined = view.members.iter().map(|member| member.peer).collect();
-                self.changes.push(ViewChange { view: view.clone(), joined, departed: Vec::new() });
-            }
-            return Ok(true);
-        }
-        // A founder has failed before it was linked with all others. If some of them have the view, they soon publish
-        // that they wedged it. Otherwise it never begins.
-        if self.membership.has_suspicions() {
-            self.until_ms = self.until_ms.min(self.now_ms.saturating_add(self.membership.failure_timeout_ms()));
-        }
-        if self.now_ms >= self.until_ms {
-            let missing = missing.iter().map(|peer| format!("member {} (met, but it has not met all others)", peer.id));
-            let missing = missing.collect::<Vec<_>>().join(", ");
-            self.stop(Error::Missing { missing, after_ms: self.settings.join_timeout_ms });
-            return Ok(true);
-        }
-        Ok(progress)
-    }
-
-    fn wait_for_view(&mut self) -> Result<bool, Violation> {
-        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
-        if self.membership.is_invited() {
-            self.membership.accept_invitation(&mut *self.fabric);
-            self.write_first();
-            self.phase = Phase::Running;
-            self.enter()?;
-            progress = true;
-        } else if self.now_ms >= self.until_ms {
-            self.stop(Error::TimedOut { what: "join", after_ms: self.settings.join_timeout_ms });
-            progress = true;
-        }
-        Ok(progress)
-    }
-
     fn take_events(&mut self) -> bool {
         let mut events = std::mem::take(&mut self.events);
         let any = !events.is_empty();
@@ -320,16 +216,11 @@ impl Node {
                 continue;
             }
             match event {
-                Event::LinkDown { peer, cause } => self.lost(peer, Cause::LinkDown, &cause),
-                Event::Violation { peer, what } => {
-                    self.lost(peer, Cause::Violation, &format!("it broke the protocol and was severed: {what}"));
-                    if matches!(self.phase, Phase::Founding) {
-                        self.stop_founding(peer, what);
-                    }
-                }
+                Event::LinkDown { peer, cause } => self.lose(peer, Cause::LinkDown, &cause, false),
+                Event::Violation { peer, what } => self.lose(peer, Cause::Violation, &what, false),
                 Event::Fetched { peer, owner, range, .. } => {
                     self.fetches.done(peer, owner, &range);
-                    self.membership.answered(peer, &mut *self.fabric);
+                    self.tell(Fact::Answered(peer));
                 }
             }
         }
@@ -337,52 +228,14 @@ impl Node {
         any
     }
 
-    fn lost(&mut self, slot: Slot, cause: Cause, what: &str) {
-        self.membership.link_down(slot, cause, what, &mut *self.fabric);
-        self.fetches.lost(slot);
-    }
-
-    /// Severs a member that violated the protocol and accuses it.
-    fn breach(&mut self, breach: Violation) {
-        let peer = self.membership.view().and_then(|view| view.members.get(breach.peer)).map(|member| member.peer);
-        let Some(peer) = peer else {
-            return self.stop(Error::Misuse("a member showed something that is no part of the protocol"));
-        };
-        if peer == self.membership.me() {
-            return self.stop(Error::Internal(breach.what));
-        }
-        if !self.membership.is_linked(peer) {
-            // Its remaining data cannot be used. If it has entered a later view, on shared memory, this member was
-            // removed.
-            return match self.membership.has_gone_on(peer.slot) {
-                true => self.stop_removed(),
-                false => self.stop(Error::Contract { member: peer.id, what: breach.what }),
-            };
-        }
-        if self.fabric.shares_rows() && self.membership.has_gone_on(peer.slot) {
-            // The data read may be of a later view, so it proves nothing. A wedged member will learn the decision.
-            if !self.membership.is_wedged() {
-                self.stop_removed();
-            }
-            return;
-        }
-        self.fabric.sever(peer.slot);
-        let what = format!("it broke the protocol and was severed: {}", breach.what);
-        self.lost(peer.slot, Cause::Violation, &what);
-        if matches!(self.phase, Phase::Joining | Phase::Founding) {
-            self.stop(Error::Contract { member: peer.id, what: breach.what });
-        }
-    }
-
-    /// Stops if the process in `slot` is a founder, since view 0 cannot begin without it.
-    fn stop_founding(&mut self, slot: Slot, what: String) {
-        let members = self.membership.view().into_iter().flat_map(|view| &view.members);
-        if let Some(member) = members.map(|m| m.peer).find(|peer| peer.slot == slot).map(|peer| peer.id) {
-            self.stop(Error::Contract { member, what });
-        }
+    /// Takes in that the link to the process in `slot` is down, or takes it down if `sever`.
+    fn lose(&mut self, slot: Slot, cause: Cause, what: &str, sever: bool) {
+        self.tell(Fact::Lost { slot, cause, what, sever });
     }
 
     fn stop(&mut self, error: Error) {
+        // The rest of the list is void. A callback that panicked may have interrupted it.
+        self.todo.clear();
         self.phase = Phase::Stopped(error);
         self.fabric.close();
     }
@@ -450,7 +303,7 @@ impl Node {
 
     /// Whether the present view's epoch is ending here.
     pub(crate) fn is_between_views(&self) -> bool {
-        self.membership.is_wedged() || self.membership.is_decided()
+        self.membership.is_between_views()
     }
 
     /// Takes the view changes since the last call. Each comes after all deliveries of the previous view, which have

@@ -41,8 +41,10 @@ pub(crate) enum Bug {
     PersistedBeforeSync,
     /// A durable message is delivered before it is durable.
     DeliverBeforeDurable,
-    /// A vote is published before it is on disk.
+    /// A vote is published before it is on disk, and is never saved.
     VoteBeforeSaved,
+    /// The node publishes a vote without waiting for the disk.
+    ShowBeforeSaved,
     /// After a total failure, the shortest log counts.
     RestartFromShortest,
     /// The remains of a record after a crash are taken for a whole record.
@@ -106,6 +108,35 @@ pub(crate) fn step() {
         STEP.set(Some(what));
     }
 }
+
+/// A hook that looks at the next action of a node.
+#[cfg(test)]
+pub(crate) type ActionHook = Box<dyn FnMut(&crate::membership::Action)>;
+
+#[cfg(test)]
+thread_local! {
+    static ACTION: std::cell::RefCell<Option<ActionHook>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Sets a hook that this thread runs before each action that the membership wants of a node.
+#[cfg(test)]
+pub(crate) fn at_every_action(what: Option<ActionHook>) {
+    ACTION.set(what);
+}
+
+/// Runs the hook before an action. The hook's own actions do not run it again.
+#[cfg(test)]
+pub(crate) fn before_action(action: &crate::membership::Action) {
+    if let Some(mut what) = ACTION.take() {
+        what(action);
+        ACTION.set(Some(what));
+    }
+}
+
+/// Never in the product.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn before_action(_: &crate::membership::Action) {}
 
 #[cfg(test)]
 thread_local! {

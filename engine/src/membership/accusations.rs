@@ -143,7 +143,7 @@ impl Membership {
     /// Removes `cause` from the accusation of the member of `rank`, because its opposite was observed.
     ///
     /// Withdraws the accusation if no other cause is left. Returns true if it was withdrawn.
-    pub(crate) fn acquit(&mut self, rank: Rank, cause: Cause, fabric: &mut dyn Fabric) -> bool {
+    pub(super) fn acquit(&mut self, rank: Rank, cause: Cause, fabric: &mut dyn Fabric) -> bool {
         if !self.epoch.accusations.has(rank, cause) || self.epoch.decided.is_some() {
             return false;
         }
@@ -198,7 +198,7 @@ impl Membership {
     }
 
     /// Whether any member accuses another.
-    pub(crate) fn has_suspicions(&self) -> bool {
+    pub(super) fn has_suspicions(&self) -> bool {
         self.epoch.accusations.edges.iter().any(|&accused| accused != 0)
     }
 }

@@ -6,7 +6,7 @@ use super::hard_state::Vote;
 use super::paxos::Leader;
 use super::row::{self, Ballot, Record, Shown};
 use super::view::{Member, View, ViewDecision};
-use super::{Membership, Peer};
+use super::{Membership, Show};
 use crate::fabric::{Fabric, Rank, Slot, Source};
 use crate::multicast::{End, Violation};
 use crate::planted::{self, Bug};
@@ -68,6 +68,8 @@ pub(crate) struct Wanted {
     pub end: End,
     /// The slot to fetch from. `None` if, by the sender's row, all of the stream has arrived here.
     pub from: Option<Slot>,
+    /// The slot of the sender.
+    pub owner: Option<Slot>,
     /// The rank of the member that published this end.
     pub shown_by: Rank,
 }
@@ -103,7 +105,7 @@ impl Membership {
     /// Whether the epoch has to end.
     ///
     /// `leaves` means that this process wants to leave and has published everything that it accepted.
-    pub(crate) fn must_wedge(&self, leaves: bool) -> bool {
+    pub(super) fn must_wedge(&self, leaves: bool) -> bool {
         if self.epoch.wedged_ms.is_some() {
             return false;
         }
@@ -119,24 +121,29 @@ impl Membership {
     }
 
     /// Notes that the member in `slot` has answered a fetch.
-    pub(crate) fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
+    pub(super) fn answered(&mut self, slot: Slot, fabric: &mut dyn Fabric) {
         if let Some(rank) = self.view.as_ref().and_then(|view| view.rank_of(slot)) {
             self.acquit(rank, Cause::Fetch, fabric);
         }
     }
 
     /// Whether this member has wedged and knows no decision.
-    pub(crate) fn is_wedged(&self) -> bool {
+    pub(super) fn is_wedged(&self) -> bool {
         self.epoch.wedged_ms.is_some() && self.epoch.decided.is_none()
     }
 
+    /// Whether the present view's epoch is ending here.
+    pub(crate) fn is_between_views(&self) -> bool {
+        self.epoch.wedged_ms.is_some() || self.epoch.decided.is_some()
+    }
+
     /// Whether this member knows the decision of the epoch.
-    pub(crate) fn is_decided(&self) -> bool {
+    pub(super) fn is_decided(&self) -> bool {
         self.epoch.decided.is_some()
     }
 
     /// Wedges this member: publishes `ends`, where each stream ends here. The streams have stopped already.
-    pub(crate) fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
+    pub(super) fn wedge(&mut self, ends: Vec<End>, now_ms: u64, fabric: &mut dyn Fabric) {
         if self.settings.logs {
             self.show_clock();
             self.table.push(fabric, &self.audience, row::CLOCK.0..row::CLOCK.at(1).0, Source::Snapshot);
@@ -212,7 +219,7 @@ impl Membership {
     /// The streams that this member still has to complete, given the ends `have` that it has reached.
     ///
     /// `None` while some candidate has not wedged, or if this member is not a candidate.
-    pub(crate) fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
+    pub(super) fn wanted(&self, have: &[End]) -> Option<Vec<Wanted>> {
         let candidates = self.candidates();
         self.my_rank().filter(|me| candidates >> me & 1 == 1)?;
         let target = self.target(candidates)?;
@@ -232,13 +239,19 @@ impl Membership {
             let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
             let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
             let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
-            Wanted { stream, end, from, shown_by: if here { stream } else { source.unwrap_or(stream) } }
+            Wanted {
+                stream,
+                end,
+                from,
+                owner: self.slot_of(stream),
+                shown_by: if here { stream } else { source.unwrap_or(stream) },
+            }
         });
         Some(wanted.collect())
     }
 
     /// Publishes that this member has everything that the candidates have. Returns false if that was published before.
-    pub(crate) fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
+    pub(super) fn flushed(&mut self, have: &[End], fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
         if self.epoch.shown[me].flushed.as_deref() == Some(have) {
             return false;
@@ -306,13 +319,13 @@ impl Membership {
     }
 
     /// Whether the group goes to sleep: the decided view names this process although it wanted to leave.
-    pub(crate) fn falls_asleep(&self) -> bool {
+    pub(super) fn falls_asleep(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         self.is_in_next() && self.my_rank().is_some_and(|me| left >> me & 1 == 1)
     }
 
     /// Whether no member that has the state is left, because every voter has left.
-    pub(crate) fn everybody_left(&self) -> bool {
+    pub(super) fn everybody_left(&self) -> bool {
         let left = self.epoch.decided.as_ref().map_or(0, |value| value.left);
         let candidates = self.epoch.decided.iter().flat_map(|value| value.view.members.iter());
         let stays = |member: &Member| {
@@ -332,8 +345,12 @@ impl Membership {
         self.votes() || self.table.load(self.me.slot, row::READY) == 1
     }
 
-    /// Whether other members may count on this one now, or it is a voter of the decided view.
-    pub(crate) fn votes_next(&self) -> bool {
+    /// Whether other members count on this one's disk when it publishes `what`: they may count on it now, or, for a
+    /// view, it is a voter of the decided one.
+    pub(crate) fn is_relied_on(&self, what: &Show) -> bool {
+        if *what != Show::View {
+            return self.is_counted_on();
+        }
         let me = self.me;
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         self.is_counted_on() || next.into_iter().any(|member| member.peer == me && member.voter)
@@ -355,7 +372,7 @@ impl Membership {
     }
 
     /// Whether this process is a member of the decided view.
-    pub(crate) fn is_in_next(&self) -> bool {
+    pub(super) fn is_in_next(&self) -> bool {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.map(|member| member.peer).any(|peer| peer == self.me)
     }
@@ -367,53 +384,15 @@ impl Membership {
     }
 
     /// The slots of the other members of the decided view.
-    pub(crate) fn next_slots(&self) -> impl Iterator<Item = Slot> {
+    pub(super) fn next_slots(&self) -> impl Iterator<Item = Slot> {
         let next = self.epoch.decided.iter().flat_map(|value| &value.view.members);
         next.map(|member| member.peer.slot).filter(|&slot| slot != self.me.slot)
-    }
-
-    /// The processes that must learn the decision from a leaver, each with whether it is known to have learnt it.
-    ///
-    /// These are the other members of the decided view. If that view has no members, they are the other leavers.
-    fn heirs(&self) -> impl Iterator<Item = (Peer, bool)> {
-        let number = self.number();
-        let value = self.epoch.decided.as_ref();
-        let next = value.into_iter().flat_map(|value| &value.view.members).map(|member| member.peer);
-        let nobody = value.is_some_and(|value| value.view.members.is_empty());
-        let left = move |rank: &Rank| nobody && value.is_some_and(|value| value.left >> rank & 1 == 1);
-        let members = self.view.iter().flat_map(|view| &view.members).enumerate();
-        let left = members.filter(move |(rank, _)| left(rank)).map(|(_, member)| member.peer);
-        let others = next.chain(left).filter(|&peer| peer != self.me);
-        others.map(move |peer| (peer, self.table.load(peer.slot, row::DECIDED) > number))
-    }
-
-    /// Whether a leaver may go.
-    ///
-    /// All linked processes that must learn the decision must know it, and at least one process must.
-    pub(crate) fn all_know(&self) -> bool {
-        self.heirs().all(|(peer, knows)| knows || !self.is_linked(peer)) && !self.nobody_knows()
-    }
-
-    /// Whether `peer` must learn the decision from a leaver.
-    pub(crate) fn is_heir(&self, peer: Peer) -> bool {
-        self.heirs().any(|(heir, _)| heir == peer)
-    }
-
-    /// The processes with a broken link that must learn the decision, if none of those that must is known to have.
-    pub(crate) fn cut_off_heirs(&self) -> Vec<Peer> {
-        let heirs = self.heirs().map(|(peer, _)| peer).filter(|_| self.nobody_knows());
-        heirs.filter(|&peer| self.is_broken(peer)).collect()
-    }
-
-    /// Whether some processes must learn the decision and none of them is known to have learnt it.
-    pub(crate) fn nobody_knows(&self) -> bool {
-        self.heirs().next().is_some() && !self.heirs().any(|(_, knows)| knows)
     }
 
     /// Accuses candidates that run but delay the end of the epoch, once nothing has changed for the partition timeout.
     ///
     /// A disk that hangs without an error must not keep the other members waiting for ever.
-    pub(crate) fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+    pub(super) fn suspect_the_stuck(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         if std::mem::take(&mut self.epoch.restless) || !self.is_wedged() {
             self.epoch.progress_ms = now_ms;
         }
@@ -436,7 +415,7 @@ impl Membership {
     }
 
     /// Whether this member must stop: for the partition timeout it was in no set of candidates with a majority.
-    pub(crate) fn has_no_primary(&mut self, now_ms: u64) -> bool {
+    pub(super) fn has_no_primary(&mut self, now_ms: u64) -> bool {
         if !self.is_wedged() {
             return false;
         }
@@ -479,7 +458,7 @@ impl Membership {
     }
 
     /// Whether a peer has advanced so far that the decision of this view can no longer be read.
-    pub(crate) fn is_left_behind(&self) -> bool {
+    pub(super) fn is_left_behind(&self) -> bool {
         let number = self.number();
         self.epoch.decided.is_none() && self.watched.iter().any(|&slot| self.has_installed(slot, number + 2))
     }

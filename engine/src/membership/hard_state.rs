@@ -5,8 +5,8 @@
 
 use super::row::Ballot;
 use super::view::{View, ViewDecision};
-use super::{Membership, Peer};
-use crate::types::{MemberId, Version};
+use super::{Beginning, Membership, Peer};
+use crate::types::MemberId;
 use crate::words::{words, words_of};
 
 /// The first word of a hard state: identifies it and its format.
@@ -117,22 +117,23 @@ impl HardState {
 
 impl Membership {
     /// The decision that begins this process's next view, or its first view.
-    pub(super) fn beginning(&self) -> Option<&ViewDecision> {
+    fn beginning(&self) -> Option<&ViewDecision> {
         self.epoch.decided.as_ref().or(self.invited.as_ref()).or(self.began.as_ref())
     }
 
-    /// The hard state of the next view. It must be saved before this member acts in that view.
-    pub(crate) fn next_ledger(&self) -> Option<Vec<u8>> {
-        self.beginning().map(|value| HardState::new(self.me, value.clone()).encode())
-    }
-
-    /// The log record of the decision that begins the next view: its version, time in nanoseconds, and payload.
-    pub(crate) fn decision_bytes(&self) -> Option<(Version, u64, Vec<u8>)> {
-        self.beginning().map(|value| (value.version(), value.time_ns, words(value.encode())))
+    /// In a group with a log: the record and the hard state that must be saved before this member acts in that view.
+    pub(super) fn beginning_bytes(&self) -> Option<Beginning> {
+        let value = self.beginning().filter(|_| self.settings.logs)?;
+        Some(Beginning {
+            version: value.version(),
+            time_ns: value.time_ns,
+            payload: words(value.encode()),
+            hard_state: HardState::new(self.me, value.clone()).encode(),
+        })
     }
 
     /// Returns the hard state with a new vote, to be saved. [`Membership::voted`] then publishes the vote.
-    pub(crate) fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn ledger_to_save(&mut self) -> Option<Vec<u8>> {
         let (me, began) = (self.my_rank()?, self.began.clone()?);
         let vote = self.epoch.vote.as_mut().filter(|vote| !vote.asked)?;
         vote.asked = true;

@@ -67,7 +67,7 @@ impl Membership {
     }
 
     /// Removes the joiners that have taken too long. Returns their slots, for their links to be released.
-    pub(crate) fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
+    pub(super) fn expired(&mut self, now_ms: u64) -> Vec<Slot> {
         let (late, rest) = self.pending.iter().partition(|pending| now_ms >= pending.until_ms);
         self.pending = rest;
         let late: Vec<Pending> = late;
@@ -116,12 +116,12 @@ impl Membership {
     }
 
     /// Whether this process has no view yet and a decided view names it.
-    pub(crate) fn is_invited(&self) -> bool {
+    pub(super) fn is_invited(&self) -> bool {
         self.view.is_none() && self.invited.is_some()
     }
 
     /// Publishes the decision that names this joiner, before the joiner enters that view.
-    pub(crate) fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
+    pub(super) fn accept_invitation(&mut self, fabric: &mut dyn Fabric) {
         if let Some(value) = &self.invited {
             let (words, of) = (value.encode(), value.view.number - 1);
             self.write(row::Record::Decision(of), &words, fabric);

@@ -5,7 +5,7 @@
 //! each end pushes its whole row again, and the flush fetches the peer's frames.
 
 use super::row;
-use super::{Cause, Departure, Member, Membership, Peer};
+use super::{Cause, Departure, Member, Membership, Moment, Peer, Role};
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
 use crate::planted::{self, Bug};
 use crate::sst::Column;
@@ -36,14 +36,31 @@ const SETTLES_MS: u64 = 1000;
 
 impl Membership {
     /// Whether the link to `peer` is up and leads to exactly that incarnation.
-    pub(crate) fn is_linked(&self, peer: Peer) -> bool {
+    pub(super) fn is_linked(&self, peer: Peer) -> bool {
         self.is_same(peer, self.me)
             || self.links[peer.slot].is_some_and(|link| link.up && self.is_same(link.peer, peer))
     }
 
-    /// Whether another process got `slot` in a view after `since`, and is linked.
-    pub(crate) fn is_given_since(&self, slot: Slot, since: u64) -> bool {
-        self.links[slot].is_some_and(|link| link.up && link.since > since)
+    /// Whether the link to the member of `rank` is down, and that member is not known to have begun a later view.
+    pub(super) fn is_severed(&self, rank: Rank) -> bool {
+        let member = self.view.as_ref().and_then(|view| view.members.get(rank)).map(|member| member.peer);
+        member.is_some_and(|peer| !self.is_linked(peer) && !self.has_gone_on(peer.slot))
+    }
+
+    /// Checks whether `peer`, with a place that was given in view `since`, may be attached. The error is the reason why
+    /// not.
+    ///
+    /// `runs` means that this process runs a view.
+    pub(crate) fn may_attach(&self, peer: Peer, since: u64, runs: bool) -> Result<(), &'static str> {
+        // Another process got the slot in a later view, and is linked.
+        let is_given = self.links[peer.slot].is_some_and(|link| link.up && link.since > since);
+        if peer.slot == self.me.slot || self.is_stranger(peer) || is_given {
+            return Err("a link to a slot that another process holds");
+        }
+        match runs && self.is_member(peer) {
+            true => Err("a link to a member of a view that runs, which is made again only while the view ends"),
+            false => Ok(()),
+        }
     }
 
     /// Attaches the row of `peer`, which is linked now. Its place was given in view `since`.
@@ -74,7 +91,7 @@ impl Membership {
 
     /// Notes that the link to the process in `slot` is down for the reason `what`. Returns true if that accuses the
     /// member.
-    pub(crate) fn link_down(&mut self, slot: Slot, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
+    pub(super) fn link_down(&mut self, slot: Slot, cause: Cause, what: &str, fabric: &mut dyn Fabric) -> bool {
         let Some(link) = self.links[slot].filter(|link| link.up) else { return false };
         let peer = link.peer;
         // Reads the peer's last writes: it may have gone because it knew the decision. A protocol violation among them
@@ -112,8 +129,17 @@ impl Membership {
         self.links[slot].is_none_or(|link| link.unread != Some(changes))
     }
 
-    /// The members to relink with. Empty unless this process has wedged and knows no decision.
-    pub(crate) fn broken_links(&self) -> Vec<Peer> {
+    /// The members to relink with. Empty while there is nothing to do.
+    pub(crate) fn links_to_make(&self, at: &Moment) -> Vec<Peer> {
+        match at.role {
+            Role::Runs { .. } => self.broken_links(),
+            Role::Parts => self.cut_off_heirs(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The members with broken links. Empty unless this process has wedged and knows no decision.
+    fn broken_links(&self) -> Vec<Peer> {
         if !self.is_wedged() || self.restarting {
             return Vec::new();
         }
@@ -125,6 +151,21 @@ impl Membership {
     /// Whether `peer` was linked and its link is down.
     pub(super) fn is_broken(&self, peer: Peer) -> bool {
         peer != self.me && self.links[peer.slot].is_some_and(|link| !link.up && link.peer == peer)
+    }
+
+    /// Whether the link with `peer` is up here and must be taken down, since the peer asks to relink it.
+    ///
+    /// The arguments are those of [`Membership::may_relink`]. The error is the reason why the peer has to ask again.
+    pub(crate) fn must_drop(&self, peer: Peer, view: u64, parts: bool, now_ms: u64) -> Result<bool, &'static str> {
+        let is_member = self.is_member(peer) && peer != self.me;
+        let same_view = self.view.as_ref().is_some_and(|mine| mine.number == view || mine.number == view + 1);
+        // The request may be older than the link that is up now.
+        let is_late = self.has_followed(peer, view) || self.has_given_up(peer);
+        let ends = is_member && same_view && !is_late && (parts || !self.is_decided());
+        if ends && self.has_just_settled(peer, now_ms) {
+            return Err("the link has just been made again");
+        }
+        Ok(ends && self.is_linked(peer))
     }
 
     /// Checks whether the link with `peer`, which has wedged view `view`, may be relinked. The error is the reason why
@@ -170,7 +211,7 @@ impl Membership {
     }
 
     /// Whether [`Membership::is_settled`] holds, and the connection was made less than `SETTLES_MS` ago.
-    pub(crate) fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
+    pub(super) fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
         let made_ms = self.links[peer.slot].and_then(|link| link.by_lower_ms);
         self.is_settled(peer) && made_ms.is_some_and(|made_ms| now_ms.saturating_sub(made_ms) < SETTLES_MS)
     }
@@ -196,12 +237,12 @@ impl Membership {
     }
 
     /// Whether `peer`, which asked in an earlier view `view`, has installed the present view since.
-    pub(crate) fn has_followed(&self, peer: Peer, view: u64) -> bool {
+    pub(super) fn has_followed(&self, peer: Peer, view: u64) -> bool {
         view < self.number() && self.table.load(peer.slot, row::INSTALLED) > self.number()
     }
 
     /// Whether this member's accusation of `peer` stays until the end of the epoch.
-    pub(crate) fn has_given_up(&self, peer: Peer) -> bool {
+    pub(super) fn has_given_up(&self, peer: Peer) -> bool {
         self.view.as_ref().and_then(|view| view.rank_of(peer.slot)).is_some_and(|rank| self.is_final(rank))
     }
 
@@ -256,7 +297,10 @@ impl Membership {
     }
 
     /// Ends the links with the processes in `gone`, which are not in the view.
+    ///
+    /// The decision is already queued for them. After this, nothing that they write lands here.
     pub(crate) fn forget(&mut self, gone: &[Slot], fabric: &mut dyn Fabric) {
+        gone.iter().for_each(|&slot| fabric.release(slot));
         for &slot in gone {
             self.links[slot] = None;
             self.store_and_push(row::LINKED.at(slot), 0, fabric);

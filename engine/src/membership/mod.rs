@@ -7,9 +7,11 @@
 //! ends and begins the next view.
 //!
 //! [`Membership`] holds the contents of this process's row and the values read from the other rows. It has no clock,
-//! randomness or I/O of its own. [`crate::node::Node`] drives it together with the data plane.
+//! randomness or I/O of its own. [`crate::node::Node`] reports to it what it observes, and carries out the actions that
+//! follow: see [`Membership::step`].
 
 mod accusations;
+mod action;
 mod alone;
 mod candidates;
 mod causes;
@@ -19,18 +21,21 @@ mod detector;
 mod epoch;
 mod hard_state;
 mod joining;
+mod leaving;
 mod links;
 mod paxos;
 mod restart;
 mod row;
+mod step;
 mod timeouts;
 mod view;
 
 pub(crate) use accusations::Cause;
+pub(crate) use action::{Action, Actions, Beginning, Closing, Fact, Moment, Role, Show};
 pub(crate) use epoch::Wanted;
 pub(crate) use hard_state::HardState;
 pub(crate) use joining::{Admission, Refusal};
-pub(crate) use restart::Outcome;
+pub(crate) use restart::LogNeed;
 pub(crate) use row::table_spec;
 pub(crate) use view::{Departure, Member, Peer, View};
 
@@ -42,6 +47,7 @@ use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
 use links::Link;
+use restart::Reunion;
 use row::Record;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -97,6 +103,7 @@ pub(crate) struct Membership {
     began: Option<ViewDecision>,
     /// All processes of the group are being restarted; see `restart`.
     restarting: bool,
+    reunion: Reunion,
     /// This founder waits for the other founders to begin the first view.
     founding: bool,
     /// See [`Membership::set_clock`]; `announced_ns` goes to [`row::CLOCK`], and `host_ns` to [`row::HOST_CLOCK`].
@@ -138,6 +145,7 @@ impl Membership {
             view: None,
             began: None,
             restarting: false,
+            reunion: Reunion::default(),
             founding: false,
             clock_ns: 0,
             announced_ns: 0,
@@ -204,7 +212,7 @@ impl Membership {
     }
 
     /// Whether the member in `slot` has advanced beyond that value.
-    pub(crate) fn has_gone_on(&self, slot: Slot) -> bool {
+    fn has_gone_on(&self, slot: Slot) -> bool {
         // Earlier loads of the peer's row must not be reordered after the load of `INSTALLED`.
         fence(Ordering::Acquire);
         self.table.load(slot, row::INSTALLED) > self.gone_on_above()
@@ -241,16 +249,17 @@ impl Membership {
         }
     }
 
-    /// Begins view 0 as a founder.
-    pub(crate) fn found(&mut self, view: View) {
+    /// Begins view 0 as a founder. In a group with a log, returns what has to be on disk before it is published.
+    pub(crate) fn found(&mut self, view: View) -> Option<Beginning> {
         let first = ViewDecision { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.founding = true;
         self.begin(view);
+        self.beginning_bytes()
     }
 
     /// Begins a view. [`Membership::installed`] publishes it. In the founders' first view all founders are linked.
-    pub(crate) fn begin(&mut self, view: View) {
+    fn begin(&mut self, view: View) {
         self.epoch.begin(view.members.len());
         self.view = Some(view);
         self.count_links();
@@ -264,19 +273,19 @@ impl Membership {
     }
 
     /// The founders that have not installed their first view yet.
-    pub(crate) fn not_installed(&self) -> Vec<Peer> {
+    fn not_installed(&self) -> Vec<Peer> {
         let members = self.view.iter().flat_map(|view| &view.members).map(|member| member.peer);
         members.filter(|peer| self.table.load(peer.slot, row::INSTALLED) == 0).collect()
     }
 
     /// Whether some member has wedged the present view. In that case all members have installed it.
-    pub(crate) fn somebody_wedged(&self) -> bool {
+    fn somebody_wedged(&self) -> bool {
         let view = self.number();
         self.watched.iter().any(|&slot| self.table.load(slot, row::WEDGED) > view)
     }
 
     /// Reads the rows, and sends a heartbeat if one is due. Returns true if anything new was seen.
-    pub(crate) fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
+    fn observe(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let mut news = self.observe_rows(fabric)?;
         if self.detector.is_due(now_ms, self.settings.failure_timeout_ms) {
             let beats = self.table.load(self.me.slot, row::HEARTBEAT) + 1;
@@ -318,7 +327,7 @@ impl Membership {
     /// Takes the slots with links that have been silent for so long that they should be relinked.
     ///
     /// After a network outage, TCP retries the old connection only after a pause as long as the outage.
-    pub(crate) fn take_mute(&mut self) -> Vec<Slot> {
+    fn take_mute(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.mute)
     }
 
@@ -348,7 +357,7 @@ impl Membership {
     }
 
     /// Notes that all founders run. Restarts the detector, since the last founder has had no time for a heartbeat.
-    pub(crate) fn founded(&mut self) {
+    fn founded(&mut self) {
         self.founding = false;
         self.detector.begin();
     }
@@ -359,7 +368,7 @@ impl Membership {
     }
 
     /// When [`Membership::observe`] has something to do even if nothing arrives, in milliseconds.
-    pub(crate) fn next_look_ms(&self) -> u64 {
+    fn next_look_ms(&self) -> u64 {
         self.detector.next_beat_ms(self.settings.failure_timeout_ms)
     }
 
@@ -390,7 +399,7 @@ impl Membership {
     }
 
     /// Publishes that this process wants to leave.
-    pub(crate) fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
+    fn ask_to_leave(&mut self, fabric: &mut dyn Fabric) {
         if self.table.load(self.me.slot, row::LEAVING) == 0 {
             self.store_and_push(row::LEAVING, 1, fabric);
         }
@@ -454,7 +463,7 @@ impl Membership {
     /// Publishes that this member runs the new view, and accuses the members that it has no link with.
     ///
     /// The data plane is in the view by then and has pushed its columns.
-    pub(crate) fn installed(&mut self, fabric: &mut dyn Fabric) {
+    fn installed(&mut self, fabric: &mut dyn Fabric) {
         let shown = self.number() + 1;
         self.store_and_push(row::INSTALLED, shown, fabric);
         self.store_and_push(row::EPOCH, shown, fabric);

@@ -4,8 +4,8 @@
 //! leader then publishes the value, and members that see it accept it. A member that sees a majority of acceptances of
 //! one ballot has learnt the decision.
 //!
-//! In a group with a log each vote is on disk before it is published ([`Membership::ledger_to_save`],
-//! [`Membership::voted`]).
+//! In a group with a log each vote is on disk before it is published ([`super::Action::Save`], then
+//! [`super::Action::Show`]).
 
 use super::Membership;
 use super::hard_state::Vote;
@@ -60,7 +60,7 @@ impl Leader {
 
 impl Membership {
     /// Makes one step towards the decision. Returns true if anything changed.
-    pub(crate) fn decide(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
+    pub(super) fn decide(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let Some(me) = self.my_rank() else { return false };
         // While one vote is being written to disk, there is no other vote.
         let mut moved = self.epoch.vote.is_none() && self.promise_others(me, fabric);
@@ -84,7 +84,7 @@ impl Membership {
     }
 
     /// When [`Membership::decide`] has something to do even if nothing arrives, in milliseconds.
-    pub(crate) fn next_attempt_ms(&self) -> u64 {
+    pub(super) fn next_attempt_ms(&self) -> u64 {
         self.epoch.leader.until_ms.max(self.rest_until_ms())
     }
 
@@ -111,7 +111,7 @@ impl Membership {
     }
 
     /// Publishes the vote that [`Membership::ledger_to_save`] handed out, which is on disk now.
-    pub(crate) fn voted(&mut self, fabric: &mut dyn Fabric) {
+    pub(super) fn voted(&mut self, fabric: &mut dyn Fabric) {
         if let Some((me, vote)) = self.my_rank().zip(self.epoch.vote.take_if(|vote| vote.asked)) {
             self.show_vote(me, vote, fabric);
         }

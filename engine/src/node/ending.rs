@@ -5,7 +5,7 @@
 use super::{Node, Phase};
 use crate::error::Error;
 use crate::fabric::Slot;
-use crate::membership::{Cause, Wanted};
+use crate::membership::{Cause, Closing, Fact, Show, Wanted};
 use crate::multicast::{Sink, Violation};
 use crate::planted::{self, Bug};
 use std::ops::Range;
@@ -64,45 +64,8 @@ impl Fetches {
 }
 
 impl Node {
-    /// One step of a wedged member: flushes the streams of the epoch, and takes part in the decision.
-    pub(super) fn step_epoch(&mut self) -> Result<bool, Violation> {
-        let mut progress = self.flush()?;
-        self.run_clock();
-        progress |= self.membership.decide(self.now_ms, &mut *self.fabric);
-        progress |= self.save_vote();
-        if !self.membership.is_decided() {
-            if self.membership.is_left_behind() {
-                self.stop_removed();
-                return Ok(true);
-            }
-            progress |= self.membership.suspect_the_stuck(self.now_ms, &mut *self.fabric);
-            if self.membership.has_no_primary(self.now_ms) {
-                let after_ms = self.membership.partition_timeout_ms();
-                self.stop(Error::Partitioned { view: self.membership.view().map_or(0, |view| view.number), after_ms });
-                return Ok(true);
-            }
-        }
-        Ok(progress)
-    }
-
-    /// Obtains the frames that any candidate has and this member lacks.
-    fn flush(&mut self) -> Result<bool, Violation> {
-        let membership = &self.membership;
-        let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.phase_of(slot));
-        let Some(wanted) = self.membership.wanted(self.multicast.flushed()) else { return Ok(false) };
-        if wanted.is_empty() {
-            if !self.save_tail()? {
-                return Ok(false);
-            }
-            let have = self.multicast.flushed().to_vec();
-            return Ok(self.membership.flushed(&have, &mut *self.fabric));
-        }
-        let here = self.multicast.flushed();
-        if wanted.iter().any(|want| awaited >> want.stream & 1 == 1 && want.end.frames > here[want.stream].frames) {
-            // The wanted frames lie in new memory of a row, which is not here yet. It will come: its owner published
-            // them after this member had shown that it has the memory, or the link is made again.
-            return Ok(false);
-        }
+    /// Obtains frames that another member has and this member lacks. Returns true if anything moved.
+    pub(super) fn obtain(&mut self, wanted: Vec<Wanted>) -> Result<bool, Violation> {
         for want in &wanted {
             if !self.multicast.is_possible(want.stream, want.end) {
                 if self.is_outrun() {
@@ -125,7 +88,7 @@ impl Node {
                 }
             }
         } else {
-            return Ok(self.suspect_slow_sources());
+            return self.suspect_slow_sources();
         }
         Ok(true)
     }
@@ -134,7 +97,7 @@ impl Node {
     fn plan(&mut self, wanted: Vec<Wanted>) {
         self.fetches.clear();
         for want in &wanted {
-            let (Some(from), Some(owner)) = (want.from, self.membership.slot_of(want.stream)) else { continue };
+            let (Some(from), Some(owner)) = (want.from, want.owner) else { continue };
             for part in self.multicast.missing(want.stream, want.end) {
                 for start in part.clone().step_by(FETCH_BYTES) {
                     let range = start..part.end.min(start + FETCH_BYTES);
@@ -150,53 +113,35 @@ impl Node {
     }
 
     /// Accuses a source that has not answered a fetch within the failure timeout.
-    fn suspect_slow_sources(&mut self) -> bool {
+    fn suspect_slow_sources(&mut self) -> Result<bool, Violation> {
         let (now_ms, timeout_ms) = (self.now_ms, self.membership.patience_ms());
         let slow = self.fetches.open.iter().find(|fetch| now_ms.saturating_sub(fetch.since_ms) >= timeout_ms);
-        let Some(slot) = slow.map(|fetch| fetch.from) else { return false };
+        let Some(slot) = slow.map(|fetch| fetch.from) else { return Ok(false) };
         self.fetches.clear();
-        let rank = self.membership.view().and_then(|view| view.rank_of(slot));
-        let what = "it did not answer when its memory was asked for";
-        rank.is_some_and(|rank| self.membership.suspect(rank, Cause::Fetch, what, &mut *self.fabric))
+        self.report(Fact::Slow(slot))
     }
 
-    /// One step after the decision: delivers up to it, then enters the next view or leaves the group.
-    pub(super) fn end_epoch(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let Some(trim) = self.membership.trim() else {
-            match self.membership.everybody_left() && !self.membership.votes() {
-                true => self.stop(Error::StateTransfer(
-                    "every member that had the state of the group has left: start them again first".to_owned(),
-                )),
-                false => self.stop_removed(),
-            }
-            return Ok(true);
-        };
-        if !self.multicast.is_ending() {
-            self.fetches.clear();
-            self.multicast.end(&trim);
-            self.write_decision(&trim)?;
-        }
+    /// Ends the streams at the decided ends, and writes the decision to disk.
+    pub(super) fn close_streams(&mut self, closing: &Closing) -> Result<(), Violation> {
+        self.fetches.clear();
+        self.multicast.end(&closing.ends);
+        self.write_decision(closing)
+    }
+
+    /// Delivers up to the decided ends, and reports that.
+    pub(super) fn deliver_decided(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let delivered = self.multicast.deliver(sink)?;
-        if self.awaits_strays() {
+        if self.awaits_strays()? {
             return Ok(delivered);
         }
-        if self.is_outrun() && self.membership.is_in_next() {
-            self.stop_removed();
-        } else if self.multicast.has_ended() && self.decision_is_saved() {
-            if self.membership.is_in_next() && !self.membership.falls_asleep() {
-                self.enter()?;
-            } else {
-                self.until_ms = self.now_ms.saturating_add(self.membership.failure_timeout_ms());
-                self.phase = Phase::Parting;
-            }
-        }
-        Ok(true)
+        let all = self.multicast.has_ended() && self.is_on_disk(&Show::View)?;
+        self.report(Fact::Delivered { all })
     }
 
     /// Whether the answer to a dropped fetch may still come into the row of a process that stays in the group.
     ///
     /// It would overwrite writes of that process in the next view. A source that does not answer in time is severed.
-    fn awaits_strays(&mut self) -> bool {
+    fn awaits_strays(&mut self) -> Result<bool, Violation> {
         let (now_ms, patience_ms) = (self.now_ms, self.membership.patience_ms());
         let goes_on = |fetch: &Fetch| self.membership.goes_on(fetch.owner);
         let waits: Vec<(Slot, bool)> = self
@@ -207,10 +152,10 @@ impl Node {
             .map(|fetch| (fetch.from, now_ms.saturating_sub(fetch.since_ms) >= patience_ms))
             .collect();
         for &(from, _) in waits.iter().filter(|(_, late)| *late) {
-            self.fabric.sever(from);
-            self.lost(from, Cause::LinkDown, "it did not answer when its memory was asked for");
+            let what = "it did not answer when its memory was asked for";
+            self.report(Fact::Lost { slot: from, cause: Cause::LinkDown, what, sever: true })?;
         }
-        waits.iter().any(|(_, late)| !late)
+        Ok(waits.iter().any(|(_, late)| !late))
     }
 
     /// Enters the decided view. The data plane pushes its columns first, then the membership publishes the view.
@@ -224,18 +169,13 @@ impl Node {
             return Ok(());
         }
         if let Err(breach) = self.enter_streams(&layout) {
-            if self.is_outrun() {
-                self.stop_removed();
-                return Ok(());
-            }
-            // The decision does not match the data here, so this member cannot continue correctly.
-            self.stop(Error::Internal(breach.what));
+            let removed = self.is_outrun().then_some(Error::Removed { view: layout.view + 1 });
+            // Otherwise the decision does not match the data here, so this member cannot continue correctly.
+            self.stop(removed.unwrap_or(Error::Internal(breach.what)));
             return Ok(());
         }
-        self.membership.installed(&mut *self.fabric);
+        self.show(&Show::View)?;
         self.membership.publish_changes(&mut *self.fabric);
-        // The decision is already queued for them. After this, nothing that they write lands here.
-        gone.iter().for_each(|&slot| self.fabric.release(slot));
         self.membership.forget(&gone, &mut *self.fabric);
         self.changes.push(change);
         Ok(())
@@ -272,18 +212,6 @@ impl Node {
         self.fabric.shares_rows() && self.membership.is_outrun()
     }
 
-    /// One pass of a leaver: it stays until all other members know the decision.
-    ///
-    /// A member that has stopped responding does not delay it for long. But while no member knows the decision, the
-    /// leaver waits longer, because a broken link may be relinked. Without that link the group would end.
-    pub(super) fn part(&mut self) -> Result<bool, Violation> {
-        if self.membership.all_know() || self.now_ms >= self.parts_until_ms() {
-            self.close();
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
     /// Whether this process has left, as far as the others are concerned: a member knows the view without it. What
     /// remains is to end the links.
     pub(crate) fn has_departed(&self) -> bool {
@@ -291,23 +219,5 @@ impl Node {
             Phase::Parting | Phase::Closing | Phase::Left => !self.membership.nobody_knows(),
             _ => false,
         }
-    }
-
-    /// Ends the links, because no member waits for this leaver any more.
-    pub(super) fn close(&mut self) {
-        self.fabric.close();
-        self.until_ms = self.now_ms.saturating_add(self.membership.failure_timeout_ms());
-        self.phase = Phase::Closing;
-    }
-
-    /// The latest time until which a leaver stays, in milliseconds.
-    pub(super) fn parts_until_ms(&self) -> u64 {
-        let more_ms = if self.membership.nobody_knows() { self.membership.partition_timeout_ms() } else { 0 };
-        self.until_ms.saturating_add(more_ms)
-    }
-
-    pub(super) fn stop_removed(&mut self) {
-        let view = self.membership.view().map_or(0, |view| view.number + 1);
-        self.stop(Error::Removed { view });
     }
 }

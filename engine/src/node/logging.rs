@@ -3,9 +3,10 @@
 use super::clock::{CLOCK_MAX_NS, HostClocks};
 use super::{Node, Phase};
 use crate::log::{Journal, Kind, Record, Ticket};
-use crate::multicast::{End, Progress, Sink, Violation};
+use crate::membership::{Beginning, Closing};
+use crate::multicast::{Progress, Sink, Violation};
 use crate::planted::{self, Bug};
-use crate::types::{MemberId, Mode, Version};
+use crate::types::{MemberId, Mode};
 
 /// The name of the file that holds a member's [`crate::membership::HardState`].
 pub(crate) const HARD_STATE: &str = "hard_state";
@@ -43,8 +44,6 @@ pub(super) struct Logging {
     /// A time that becomes the closed time once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
     closed_ns: u64,
-    /// Of a founder: its first view is on disk and published.
-    begun: bool,
 }
 
 impl Logging {
@@ -65,7 +64,6 @@ impl Logging {
             decision: None,
             passing: None,
             closed_ns: 0,
-            begun: false,
         }
     }
 
@@ -128,7 +126,8 @@ impl Logging {
 }
 
 /// The record of a decision, which has no sender.
-fn decision(version: Version, time_ns: u64, payload: &[u8]) -> Record<'_> {
+fn decision(next: &Beginning) -> Record<'_> {
+    let Beginning { version, time_ns, ref payload, .. } = *next;
     Record { version, time_ns, sender: MemberId(0), mode: Mode::Safe, kind: Kind::Decision, payload }
 }
 
@@ -238,76 +237,59 @@ impl Node {
         moved
     }
 
-    /// Saves the messages that the flush obtained.
-    ///
-    /// Returns true once they are on disk, or if no other member counts on this one's log.
+    /// Saves the messages that the flush obtained. Returns true once they are on disk.
     pub(super) fn save_tail(&mut self) -> Result<bool, Violation> {
         match &mut self.logging {
             Some(logging) => {
                 let saved = self.multicast.save_tail(&mut *logging.journal)?;
                 logging.note(self.multicast.progress());
-                Ok(saved || !self.membership.is_counted_on())
+                Ok(saved)
             }
             None => Ok(true),
         }
     }
 
-    /// Saves this member's vote, and publishes it once it is on disk. Returns true if it was published.
-    pub(super) fn save_vote(&mut self) -> bool {
-        let Some(logging) = &mut self.logging else { return false };
-        if let Some(hard_state) = self.membership.ledger_to_save() {
-            logging.vote = Some(logging.journal.save(HARD_STATE, &hard_state));
+    /// Saves this member's vote. [`Node::vote_is_saved`] returns true once it is on disk.
+    pub(super) fn save_vote(&mut self, hard_state: &[u8]) {
+        if let Some(logging) = &mut self.logging {
+            logging.vote = Some(logging.journal.save(HARD_STATE, hard_state));
         }
-        let (durable, learner) = (logging.journal.durable(), !self.membership.is_counted_on());
-        let Some(_) = logging.vote.take_if(|ticket| durable >= *ticket || learner) else { return false };
-        self.membership.voted(&mut *self.fabric);
-        true
     }
 
-    /// Writes the decision to disk: the rest of the view up to `trim`, the decision's record, and the next view's
+    /// Whether the vote that was saved last is on disk, or no other member counts on this one's log. True once for each
+    /// vote.
+    pub(super) fn vote_is_saved(&mut self, relied_on: bool) -> bool {
+        let Some(logging) = &mut self.logging else { return false };
+        let durable = logging.journal.durable();
+        logging.vote.take_if(|ticket| durable >= *ticket || !relied_on).is_some()
+    }
+
+    /// Writes the decision to disk: the rest of the view up to its ends, the decision's record, and the next view's
     /// hard state.
-    pub(super) fn write_decision(&mut self, trim: &[End]) -> Result<(), Violation> {
-        let Some(logging) = &mut self.logging else { return Ok(()) };
-        let Some((version, time_ns, payload)) = self.membership.decision_bytes() else { return Ok(()) };
-        let decision = decision(version, time_ns, &payload);
+    pub(super) fn write_decision(&mut self, closing: &Closing) -> Result<(), Violation> {
+        let (Some(logging), Some(next)) = (&mut self.logging, &closing.next) else { return Ok(()) };
         logging.vote = None;
-        let written = self.multicast.write_end(trim, decision, &mut *logging.journal);
+        let written = self.multicast.write_end(&closing.ends, decision(next), &mut *logging.journal);
         logging.note(self.multicast.progress());
-        let written = written?;
-        logging.clock_ns = logging.clock_ns.max(time_ns);
+        written?;
+        logging.clock_ns = logging.clock_ns.max(next.time_ns);
         // A leaver's hard state names a view without it. If it comes back, it is a new member.
-        let hard_state = self.membership.next_ledger();
-        logging.decision = hard_state.map(|hard_state| logging.journal.save(HARD_STATE, &hard_state)).or(written);
+        logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));
         Ok(())
     }
 
-    /// Writes the first view of this process to disk, with the record that begins it.
-    pub(super) fn write_first(&mut self) {
-        let (Some(logging), Some(hard_state)) = (&mut self.logging, self.membership.next_ledger()) else { return };
-        if let Some((version, time_ns, payload)) = self.membership.decision_bytes() {
-            logging.journal.append(decision(version, time_ns, &payload));
-            logging.clock_ns = logging.clock_ns.max(time_ns);
-        }
-        logging.decision = Some(logging.journal.save(HARD_STATE, &hard_state));
-    }
-
-    /// Whether the first view of a founder is published, which in a group with a log requires that it is on disk.
-    pub(super) fn first_is_shown(&mut self) -> bool {
-        let shows = self.logging.as_ref().is_some_and(|logging| !logging.begun);
-        if shows && self.decision_is_saved() {
-            self.membership.installed(&mut *self.fabric);
-            if let Some(logging) = &mut self.logging {
-                logging.begun = true;
-            }
-        }
-        self.logging.as_ref().is_none_or(|logging| logging.begun)
+    /// Writes the decision that begins the first view of this process to disk, then the view's hard state.
+    pub(super) fn write_first(&mut self, first: &Beginning) {
+        let Some(logging) = &mut self.logging else { return };
+        logging.journal.append(decision(first));
+        logging.clock_ns = logging.clock_ns.max(first.time_ns);
+        logging.decision = Some(logging.journal.save(HARD_STATE, &first.hard_state));
     }
 
     /// Whether everything is on disk that must be there before this member continues.
-    pub(super) fn decision_is_saved(&mut self) -> bool {
+    pub(super) fn decision_is_saved(&mut self, relied_on: bool) -> bool {
         let Some(logging) = &mut self.logging else { return true };
-        // Other members do not rely on a learner's log yet, so they do not wait for it.
-        let saved = logging.decision.is_none_or(|ticket| logging.has(ticket)) || !self.membership.votes_next();
+        let saved = logging.decision.is_none_or(|ticket| logging.has(ticket)) || !relied_on;
         if saved {
             logging.decision = None;
         }

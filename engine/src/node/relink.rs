@@ -4,28 +4,14 @@
 use super::{Node, Phase};
 use crate::error::Error;
 use crate::fabric::Connection;
-use crate::membership::{Cause, Departure, Peer};
+use crate::membership::{Cause, Departure, Fact, Peer};
 
 impl Node {
     /// The members to relink with. Empty while there is nothing to do.
     ///
     /// Their links broke, and the end of the present view is not decided, or only this process knows it and has left.
     pub(crate) fn broken_links(&self) -> Vec<Peer> {
-        match self.phase {
-            Phase::Running | Phase::Leaving => self.membership.broken_links(),
-            Phase::Parting => self.membership.cut_off_heirs(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Takes down silent links while the end of the epoch is undecided, so that they are relinked.
-    pub(super) fn drop_mute_links(&mut self) -> bool {
-        let mute = self.membership.take_mute();
-        for &slot in &mute {
-            self.fabric.sever(slot);
-            self.lost(slot, Cause::LinkDown, "nothing has come over the link for long");
-        }
-        !mute.is_empty()
+        self.membership.links_to_make(&self.moment())
     }
 
     /// Checks whether the link with `peer`, which asks for it and has wedged view `view`, may be relinked.
@@ -37,19 +23,9 @@ impl Node {
         if !parts && !matches!(self.phase, Phase::Running | Phase::Leaving) {
             return Err("this member does not run");
         }
-        let is_member = self.membership.is_member(peer) && peer != self.membership.me();
-        let same_view = self.membership.view().is_some_and(|mine| mine.number == view || mine.number == view + 1);
-        // The request may be older than the link that is up now.
-        let is_late = self.membership.has_followed(peer, view) || self.membership.has_given_up(peer);
-        let ends = is_member && same_view && !is_late && (parts || !self.membership.is_decided());
-        if ends && self.membership.has_just_settled(peer, self.now_ms) {
-            return Err("the link has just been made again");
-        }
-        if ends && self.membership.is_linked(peer) {
-            self.fabric.sever(peer.slot);
-            self.lost(peer.slot, Cause::LinkDown, "it found the link broken");
-            self.membership.publish_changes(&mut *self.fabric);
-            self.fabric.submit();
+        if self.membership.must_drop(peer, view, parts, self.now_ms)? {
+            self.lose(peer.slot, Cause::LinkDown, "it found the link broken", true);
+            self.submit();
         }
         self.membership.may_relink(peer, view, parts)
     }
@@ -68,16 +44,7 @@ impl Node {
     /// This process had wedged view `view` when it asked. It cannot learn the decision any more, or it has left and no
     /// member waits for it.
     pub(crate) fn learn_gone_on(&mut self, peer: Peer, view: u64, departure: Departure) {
-        if self.membership.view().is_none_or(|mine| mine.number != view) {
-            return;
-        }
-        match self.phase {
-            // It has waited for another member that knows the decision.
-            Phase::Parting if self.membership.nobody_knows() && self.membership.is_heir(peer) => self.close(),
-            Phase::Leaving if self.membership.is_wedged() && departure == Departure::Left => self.close(),
-            Phase::Running | Phase::Leaving if self.membership.is_wedged() => self.stop_removed(),
-            _ => {}
-        }
+        self.tell(Fact::GoneOn { peer, view, departure });
     }
 
     /// Relinks with `peer`, which has wedged view `view`, over `connection`.
@@ -105,8 +72,7 @@ impl Node {
         self.membership.row_moves(peer.slot, membership, &*self.fabric);
         self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
         self.membership.relink(peer, by_lower.then_some(self.now_ms), &mut *self.fabric);
-        self.membership.publish_changes(&mut *self.fabric);
-        self.fabric.submit();
+        self.submit();
         Ok(())
     }
 }

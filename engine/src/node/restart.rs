@@ -4,11 +4,10 @@
 //! [`Node::take_record`].
 
 use super::{Node, Phase};
-use crate::error::Error;
 use crate::log::{Kind, Record, Ticket};
-use crate::membership::{Cause, HardState, Outcome, Peer};
-use crate::multicast::{End, Tail, TailRecord, Violation, record_time};
-use crate::types::{MemberId, Version, named};
+use crate::membership::{Closing, HardState, LogNeed};
+use crate::multicast::{End, Tail, TailRecord, record_time};
+use crate::types::{MemberId, Version};
 
 /// The contents of a restarted process's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,33 +24,15 @@ pub(crate) struct Recovery {
     pub tail: Option<Tail>,
 }
 
-/// The records that a restarted process lacks: those after one version and below another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogNeed {
-    /// The process that has them.
-    pub from: Peer,
-    /// The last record that is here.
-    pub after: Version,
-    /// One above the last record that is wanted.
-    pub below: Version,
-}
-
 /// The state of a restart.
 pub(super) struct Restart {
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
     /// The write of the last fetched record.
-    fetched: Option<Ticket>,
+    pub(super) fetched: Option<Ticket>,
     need: Option<LogNeed>,
-    /// Since when enough members are linked to continue without the rest, and how often the rest came back after that.
-    enough_ms: Option<u64>,
-    gatherings: u32,
-    /// Since when the decision is on disk.
-    decided_ms: Option<u64>,
-    written: bool,
+    /// The known decision is written to the log, though not on disk perhaps.
+    pub(super) written: bool,
 }
-
-/// After all members have been linked again this often, the wait for absent ones does not start over any more.
-const GATHERINGS_MAX: u32 = 3;
 
 impl Node {
     /// Continues from the hard state and log of an earlier incarnation, together with the other restarted processes.
@@ -59,116 +40,24 @@ impl Node {
         self.phase = Phase::Restarting;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.resume(hard_state, recovery);
-        self.membership.publish_changes(&mut *self.fabric);
-        self.fabric.submit();
+        self.submit();
     }
 
-    fn resume(&mut self, hard_state: HardState, recovery: Recovery) {
+    /// Continues in the last view of an earlier incarnation, or in the view that its decision began.
+    pub(super) fn resume(&mut self, hard_state: HardState, recovery: Recovery) {
         if let Some(logging) = &mut self.logging {
             logging.recovered_ns = recovery.time_ns.max(recovery.announced_ns);
             logging.clock_ns = logging.clock_ns.max(logging.recovered_ns.saturating_add(2));
         }
         self.run_clock();
-        self.membership.resume(hard_state, &mut *self.fabric);
-        let ends = self.membership.ends_of(recovery.last);
-        self.membership.wedge(ends, self.now_ms, &mut *self.fabric);
-        self.restart = Some(Restart {
-            recovery,
-            fetched: None,
-            need: None,
-            enough_ms: None,
-            gatherings: 0,
-            decided_ms: None,
-            written: false,
-        });
+        self.membership.resume(hard_state, recovery.last, self.now_ms, &mut *self.fabric);
+        self.restart = Some(Restart { recovery, fetched: None, need: None, written: false });
     }
 
-    /// One pass of a process that is being restarted.
-    pub(super) fn restart_pass(&mut self) -> Result<bool, Violation> {
-        let mut progress = self.membership.observe(self.now_ms, &mut *self.fabric)?;
-        progress |= self.drop_mute_links();
-        if self.membership.is_decided() {
-            return Ok(progress | self.follow_decision());
-        }
-        if self.membership.is_left_behind() {
-            self.stop_removed();
-            return Ok(true);
-        }
-        progress |= self.give_up_absent();
-        progress |= self.complete_log();
-        self.run_clock();
-        progress |= self.membership.decide(self.now_ms, &mut *self.fabric);
-        progress |= self.save_vote();
-        if self.now_ms >= self.until_ms {
-            self.stop(self.missing());
-        }
-        Ok(progress)
-    }
-
-    /// The error that names the members that the restart still waits for.
-    fn missing(&self) -> Error {
-        let view = self.membership.view().map_or(0, |view| view.number);
-        let (absent, enough) = self.membership.absent();
-        let members = named(&absent.iter().map(|(_, peer)| peer.id).collect::<Vec<_>>());
-        let missing = match absent.len() {
-            0 => format!("a decision of the members of view {view}, all of which are here"),
-            _ if enough => {
-                format!("{members} of view {view}; more than half are here, but have not come to a decision")
-            }
-            _ => {
-                let (here, voters) = self.membership.returned();
-                let more = (voters / 2 + 1).saturating_sub(here);
-                format!(
-                    "{members} of view {view}: {more} more of its {voters} voters must come back with their logs ({here} are here); \
-                     if their logs are lost for good, `galerna-log recover` begins a new group with one log"
-                )
-            }
-        };
-        Error::Missing { missing, after_ms: self.settings.join_timeout_ms }
-    }
-
-    /// Accuses the members that have not come back, some time after enough have.
-    fn give_up_absent(&mut self) -> bool {
-        let (absent, enough) = self.membership.absent();
+    /// Lets the driver fetch the records that this member's log lacks. Returns true if they have changed.
+    pub(super) fn fetch_log(&mut self, need: Option<LogNeed>) -> bool {
         let Some(restart) = &mut self.restart else { return false };
-        if absent.is_empty() || !enough {
-            // A member with a link that goes up and down must not delay the others for ever.
-            let is_again = restart.enough_ms.is_some() && absent.is_empty();
-            if !is_again || restart.gatherings < GATHERINGS_MAX {
-                restart.enough_ms = None;
-                restart.gatherings += u32::from(is_again);
-            }
-            return false;
-        }
-        let since_ms = *restart.enough_ms.get_or_insert(self.now_ms);
-        if self.now_ms.saturating_sub(since_ms) < self.settings.restart_wait_ms {
-            return false;
-        }
-        let mut news = false;
-        for (rank, _) in absent {
-            let what = "it has not come back with the others";
-            news |= self.membership.suspect(rank, Cause::Absent, what, &mut *self.fabric);
-        }
-        news
-    }
-
-    /// Completes this member's log to the longest log of a candidate, and publishes that once it is on disk.
-    fn complete_log(&mut self) -> bool {
-        let Some((target, from)) = self.membership.log_target() else { return false };
-        let (Some(restart), Some(logging), Some(view)) = (&mut self.restart, &self.logging, self.membership.view())
-        else {
-            return false;
-        };
-        let have = self.membership.ends_of(restart.recovery.last);
-        if have == target || crate::planted::is(crate::planted::Bug::RestartFromShortest) {
-            restart.need = None;
-            let saved = restart.fetched.is_none_or(|ticket| logging.has(ticket));
-            return saved && self.membership.flushed(&target, &mut *self.fabric);
-        }
-        let below = view.order.horizon(target.iter().map(|end| end.messages.max(view.order.base)));
-        let need =
-            LogNeed { from, after: restart.recovery.last, below: Version { view: view.number, sequence: below } };
-        restart.need.replace(need) != Some(need)
+        std::mem::replace(&mut restart.need, need) != need && need.is_some()
     }
 
     /// Whether this process has only the first view, without any record or a vote to end it.
@@ -181,7 +70,7 @@ impl Node {
 
     /// Whether the link to some process of member `id` is up.
     pub(crate) fn is_linked_with(&self, id: MemberId) -> bool {
-        self.membership.is_linked_with(id)
+        self.linked_with().any(|linked| linked == id)
     }
 
     /// The members of which some process is linked.
@@ -209,75 +98,16 @@ impl Node {
         logging.clock_ns = logging.clock_ns.max(record.time_ns + 2);
     }
 
-    /// Writes the known decision to disk, then continues as it requires.
-    fn follow_decision(&mut self) -> bool {
-        let Some(outcome) = self.membership.outcome() else { return false };
-        let written = self.restart.as_ref().is_some_and(|restart| restart.written);
-        if let Outcome::Removed = outcome {
-            self.stop_removed();
-            return true;
-        }
-        if !written {
-            if let Err(what) = self.write_restart() {
-                self.stop(Error::Internal(what));
-            }
-            return true;
-        }
-        if !self.decision_is_saved() || matches!(outcome, Outcome::Runs) && self.is_alone_to_know() {
-            return false;
-        }
-        if matches!(outcome, Outcome::Runs) && self.lacks_rows() {
-            // It cannot read the streams of a member that it was never linked with. The others end the view without one
-            // of the two. This process joins anew.
-            let late = self.decided_for_ms() >= self.membership.failure_timeout_ms();
-            if late {
-                self.stop_removed();
-            }
-            return late;
-        }
-        let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
-        match outcome {
-            Outcome::GoesOn(hard_state) => self.resume(*hard_state, recovery),
-            _ => {
-                self.membership.restarted();
-                self.phase = Phase::Running;
-                if let Err(breach) = self.enter() {
-                    self.breach(breach);
-                }
-            }
-        }
-        true
-    }
-
-    /// The time since the decision was known and saved, in milliseconds.
-    fn decided_for_ms(&mut self) -> u64 {
-        let now_ms = self.now_ms;
-        self.restart.as_mut().map_or(0, |restart| now_ms.saturating_sub(*restart.decided_ms.get_or_insert(now_ms)))
-    }
-
-    /// Whether this process was never linked with some member of the decided view.
-    fn lacks_rows(&self) -> bool {
-        self.membership.next_slots().any(|slot| !self.multicast.is_attached(slot))
-    }
-
-    /// Whether this process must stay in the restart for now: no other member of the decided view knows the decision.
-    ///
-    /// During the restart a broken link can be made anew, and brings the decision. After the partition timeout the
-    /// process continues.
-    fn is_alone_to_know(&mut self) -> bool {
-        let wait_ms = self.membership.partition_timeout_ms();
-        let decided_for_ms = self.decided_for_ms();
-        self.membership.nobody_knows() && decided_for_ms < wait_ms
-    }
-
     /// Brings the log to the decided ends, and writes the decision to disk.
-    fn write_restart(&mut self) -> Result<(), String> {
-        let (Some(restart), Some(logging)) = (&mut self.restart, &mut self.logging) else { return Ok(()) };
-        let (Some(ends), Some(view)) = (self.membership.decided_ends(), self.membership.view()) else { return Ok(()) };
+    pub(super) fn close_log(&mut self, closing: &Closing) -> Result<(), String> {
+        let (Some(restart), Some(logging), Some(next)) = (&mut self.restart, &mut self.logging, &closing.next) else {
+            return Ok(());
+        };
+        let (Some(view), ends) = (self.membership.view(), &closing.ends) else { return Ok(()) };
         let (recovery, order, number) = (&mut restart.recovery, view.order, view.number);
         let mut tail = recovery.tail.take().filter(|tail| tail.view == number).unwrap_or_default();
         let have = self.membership.ends_of(recovery.last);
-        let covers = |has: &[End]| has.iter().zip(&ends).all(|(has, end)| has.messages >= end.messages);
+        let covers = |has: &[End]| has.iter().zip(ends).all(|(has, end)| has.messages >= end.messages);
         if covers(&have) {
             // An earlier restart of other members may have decided lower ends. Messages that those members lacked were
             // never durable.
@@ -304,10 +134,9 @@ impl Node {
                 (recovery.last, recovery.time_ns) = (version, time_ns);
             }
         }
-        self.write_first();
-        if let (Some(restart), Some((version, time_ns, _))) = (&mut self.restart, self.membership.decision_bytes()) {
-            (restart.recovery.last, restart.recovery.time_ns, restart.written) = (version, time_ns, true);
-        }
+        (recovery.last, recovery.time_ns) = (next.version, next.time_ns);
+        restart.written = true;
+        self.write_first(next);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! of seeds. `GALERNA_SEED=42` in place of `GALERNA_SEEDS` runs a single seed. `GALERNA_FIRST` sets the first seed.
 //! `GALERNA_SURVEY=1` lists all seeds that fail.
 
+mod actions;
 mod clocks;
 mod cluster;
 pub(crate) mod disk;
