@@ -62,7 +62,7 @@ pub(crate) struct Node {
     logging: Option<Logging>,
     restart: Option<Restart>,
     changes: Vec<ViewChange>,
-    /// What the membership wants this node to do. It is empty between passes.
+    /// What the membership wants this node to do. It is empty between passes, unless a callback has panicked.
     todo: Actions,
     /// The time as of the last pass, and how much of it this process was running. Its own pauses do not count against
     /// other members, and do not expire its deadlines.

@@ -63,9 +63,9 @@ pub(crate) enum Fact<'a> {
     /// Result of [`Action::Vote`]: the clock has been read.
     Clock,
     /// Result of [`Action::Show`] of a vote, whether it was published or not.
-    Voted,
+    AfterVote,
     /// Result of [`Action::Show`] of a view, whether it was published or not.
-    Installed,
+    AfterView,
     /// Result of [`Action::Deliver`]: whether everything is delivered, and the decision is on disk.
     Delivered { all: bool },
     /// Result of [`Action::Settle`]: the decision of a restart is on disk. `linked` has one bit for each slot with a
@@ -87,11 +87,11 @@ pub(crate) enum Show {
 /// The decision that begins a view, as the log and the hard state hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Beginning {
-    /// The log record: its version, time in nanoseconds, and payload.
+    /// The version of the log record.
     pub version: Version,
-    /// See `version`.
+    /// The time of the log record, in nanoseconds.
     pub time_ns: u64,
-    /// See `version`.
+    /// The payload of the log record.
     pub payload: Vec<u8>,
     /// The hard state of the view, without a vote.
     pub hard_state: Vec<u8>,

@@ -2,7 +2,7 @@
 //! decision names it.
 
 use super::row::{self, Malformed};
-use super::view::ViewDecision;
+use super::view::{Member, ViewDecision};
 use super::{Membership, Peer};
 use crate::fabric::{Fabric, SLOTS, Slot};
 use crate::multicast::Violation;
@@ -109,8 +109,16 @@ impl Membership {
             }
             let value: Option<ViewDecision> = row::decided(&self.table, slot, shown - 1)
                 .map_err(|Malformed(what)| Violation { peer: slot, what: what.into() })?;
-            let me = self.me;
-            self.invited = value.filter(|value| value.view.members.iter().any(|member| member.peer == me));
+            let Some(value) = value else { continue };
+            match value.view.members.iter().find(|member| member.peer == self.me) {
+                // A voter counts on its log and on its state, and this process has neither.
+                Some(Member { voter: true, .. }) => {
+                    let what = "its decision names this process as a voter before it has the state";
+                    return Err(Violation { peer: slot, what: what.to_owned() });
+                }
+                Some(_) => self.invited = Some(value),
+                None => {}
+            }
         }
         Ok(self.invited.is_some())
     }

@@ -1,4 +1,4 @@
-//! The way of a leaver out of the group: it stays until the other members know the decision.
+//! How a member leaves the group: it stays until the other members know the decision.
 
 use super::action::{Action, Actions, Moment, Role};
 use super::{Departure, Membership, Peer, row};

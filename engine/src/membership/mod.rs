@@ -47,7 +47,7 @@ use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
 use links::Link;
-use restart::Reunion;
+use restart::RestartWait;
 use row::Record;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ pub(crate) struct Membership {
     began: Option<ViewDecision>,
     /// All processes of the group are being restarted; see `restart`.
     restarting: bool,
-    reunion: Reunion,
+    restart_wait: RestartWait,
     /// This founder waits for the other founders to begin the first view.
     founding: bool,
     /// See [`Membership::set_clock`]; `announced_ns` goes to [`row::CLOCK`], and `host_ns` to [`row::HOST_CLOCK`].
@@ -145,7 +145,7 @@ impl Membership {
             view: None,
             began: None,
             restarting: false,
-            reunion: Reunion::default(),
+            restart_wait: RestartWait::default(),
             founding: false,
             clock_ns: 0,
             announced_ns: 0,

@@ -31,7 +31,7 @@ pub(crate) struct LogNeed {
 
 /// The wait of a restarted process for the others.
 #[derive(Debug, Default)]
-pub(super) struct Reunion {
+pub(super) struct RestartWait {
     /// Since when enough members are linked to continue without the rest, and how often the rest came back after that.
     enough_ms: Option<u64>,
     gatherings: u32,
@@ -46,7 +46,7 @@ impl Membership {
     /// Continues in the view of `hard_state`, which has wedged. The last record of the log is `last`.
     pub(crate) fn resume(&mut self, hard_state: HardState, last: Version, now_ms: u64, fabric: &mut dyn Fabric) {
         self.restarting = true;
-        self.reunion = Reunion::default();
+        self.restart_wait = RestartWait::default();
         let HardState { began, promise, accepted, .. } = hard_state;
         self.clear_epoch(fabric);
         self.begin(began.view.clone());
@@ -99,17 +99,17 @@ impl Membership {
     /// Accuses the members that have not come back, some time after enough have.
     fn give_up_absent(&mut self, now_ms: u64, fabric: &mut dyn Fabric) -> bool {
         let (absent, enough) = self.absent();
-        let reunion = &mut self.reunion;
+        let restart_wait = &mut self.restart_wait;
         if absent.is_empty() || !enough {
             // A member with a link that goes up and down must not delay the others for ever.
-            let is_again = reunion.enough_ms.is_some() && absent.is_empty();
-            if !is_again || reunion.gatherings < GATHERINGS_MAX {
-                reunion.enough_ms = None;
-                reunion.gatherings += u32::from(is_again);
+            let is_again = restart_wait.enough_ms.is_some() && absent.is_empty();
+            if !is_again || restart_wait.gatherings < GATHERINGS_MAX {
+                restart_wait.enough_ms = None;
+                restart_wait.gatherings += u32::from(is_again);
             }
             return false;
         }
-        let since_ms = *reunion.enough_ms.get_or_insert(now_ms);
+        let since_ms = *restart_wait.enough_ms.get_or_insert(now_ms);
         if now_ms.saturating_sub(since_ms) < self.settings.restart_wait_ms {
             return false;
         }
@@ -170,7 +170,7 @@ impl Membership {
             }
             Some(Outcome::Runs) => {}
         }
-        let decided_for_ms = now_ms.saturating_sub(*self.reunion.decided_ms.get_or_insert(now_ms));
+        let decided_for_ms = now_ms.saturating_sub(*self.restart_wait.decided_ms.get_or_insert(now_ms));
         // During the restart a broken link can be made anew, and brings the decision. So this process stays in it while
         // no other member of the decided view knows the decision. After the partition timeout it continues.
         if self.nobody_knows() && decided_for_ms < self.partition_timeout_ms() {

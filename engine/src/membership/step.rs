@@ -3,10 +3,10 @@
 //! [`Membership::step`] is the contract between the pure core and [`crate::node::Node`]. The node reports a [`Fact`]
 //! that it observed, and the membership appends the [`Action`]s that follow from it. The node carries them out in
 //! order (`node/acting.rs`). The result of some actions is another fact, which the node reports before it takes the next
-//! action. So the list of one pass grows while it is carried out, and ends when no action is left.
+//! action. So the list grows while it is carried out, and the pass ends when no action is left.
 //!
-//! An action names what has to be on disk before it: [`Action::Save`] comes before [`Action::Show`], and the node
-//! publishes nothing of a [`Show`] before the disk has everything that it promises.
+//! [`Action::Save`] comes before the [`Action::Show`] of a vote. `Node::show` publishes nothing before the disk has
+//! everything that it promises, and each later pass asks for it again.
 
 use super::action::{Action, Actions, Closing, Fact, Moment, Role, Show};
 use super::{Cause, Membership, ViewChange, Wanted, row};
@@ -72,8 +72,8 @@ impl Membership {
                 rank.is_some_and(|rank| self.suspect(rank, Cause::Fetch, what, fabric))
             }
             Fact::Clock => self.cast_vote(at, fabric, todo),
-            Fact::Voted => self.look_for_end(at, fabric, todo),
-            Fact::Installed => self.meet_founders(at, todo),
+            Fact::AfterVote => self.look_for_end(at, fabric, todo),
+            Fact::AfterView => self.meet_founders(at, todo),
             Fact::Delivered { all } => {
                 self.leave_view(at, all, fabric, todo);
                 true
@@ -115,6 +115,9 @@ impl Membership {
                 news |= self.restart_pass(at.now_ms, (last, written), fabric, todo);
             }
             Role::Runs { is_silent, .. } => {
+                if !self.has_shown_view() {
+                    todo.push_back(Action::Show(Show::View));
+                }
                 news |= self.drop_mute_links(fabric, todo);
                 for slot in self.expired(at.now_ms) {
                     fabric.release(slot);
@@ -362,8 +365,9 @@ impl Membership {
         Action::Stop(Error::Removed { view })
     }
 
+    /// Whether this member has published that it runs its view.
     fn has_shown_view(&self) -> bool {
-        self.table.load(self.me.slot, row::INSTALLED) > 0
+        self.table.load(self.me.slot, row::INSTALLED) > self.number()
     }
 
     fn is_outrun_on(&self, fabric: &dyn Fabric) -> bool {

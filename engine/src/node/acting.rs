@@ -40,18 +40,31 @@ impl Node {
 
     /// Makes one pass in a phase in which the membership takes part. Returns true if anything moved.
     pub(super) fn pass(&mut self, sink: &mut impl Sink) -> bool {
-        let moved = self.report(Fact::Pass).and_then(|news| Ok(self.carry_out(sink)? | news));
-        moved.unwrap_or_else(|breach| {
-            self.todo.clear();
-            self.tell(Fact::Breach(breach));
+        self.take_in(Fact::Pass, sink).unwrap_or_else(|breach| {
+            self.blame(breach);
             true
         })
     }
 
     /// Reports a fact outside of the membership's pass, and carries out what follows from it.
     pub(super) fn tell(&mut self, fact: Fact<'_>) {
-        let told = self.report(fact).and_then(|_| self.carry_out(&mut |_: Delivery<'_>| {}));
-        debug_assert!(told.is_ok(), "only a pass finds violations: {told:?}");
+        if let Err(breach) = self.take_in(fact, &mut |_: Delivery<'_>| {}) {
+            self.blame(breach);
+        }
+    }
+
+    /// Drops the rest of the list, and reports the violation that one of its actions found.
+    fn blame(&mut self, breach: Violation) {
+        self.todo.clear();
+        // Nothing that follows from this fact reads what a peer has written.
+        let blamed = self.take_in(Fact::Breach(breach), &mut |_: Delivery<'_>| {});
+        debug_assert!(blamed.is_ok(), "a second violation: {blamed:?}");
+    }
+
+    fn take_in(&mut self, fact: Fact<'_>, sink: &mut impl Sink) -> Result<bool, Violation> {
+        debug_assert!(self.todo.is_empty(), "the list of an earlier fact is not carried out: {:?}", self.todo);
+        let news = self.report(fact)?;
+        Ok(self.carry_out(sink)? | news)
     }
 
     /// Carries out the actions in order. Each may append others.
@@ -91,8 +104,8 @@ impl Node {
             Action::Show(what) => {
                 let shown = self.show(&what)?;
                 return match what {
-                    Show::Vote => Ok(self.report(Fact::Voted)? | shown),
-                    Show::View => Ok(self.report(Fact::Installed)? | shown),
+                    Show::Vote => Ok(self.report(Fact::AfterVote)? | shown),
+                    Show::View => Ok(self.report(Fact::AfterView)? | shown),
                     Show::Flush(_) => Ok(shown),
                 };
             }
@@ -104,7 +117,7 @@ impl Node {
                 }
             }
             Action::Settle => {
-                if self.is_on_disk(&Show::View)? {
+                if self.may_show(&Show::View)? {
                     let linked = (0..SLOTS).filter(|&slot| self.multicast.is_attached(slot));
                     let linked = linked.fold(0, |bits, slot| bits | 1u64 << slot);
                     return self.report(Fact::Settled { linked });
@@ -138,11 +151,15 @@ impl Node {
     /// In a group with a log nothing else publishes a vote, the end of a flush, or a view that this process has not read
     /// from its disk. If it is not on disk yet, a later pass tries again.
     pub(super) fn show(&mut self, what: &Show) -> Result<bool, Violation> {
-        Ok(self.is_on_disk(what)? && self.membership.publish(what, &mut *self.fabric))
+        Ok(self.may_show(what)? && self.membership.publish(what, &mut *self.fabric))
     }
 
-    /// Whether everything that `what` promises is on disk, or no other member counts on this one's log.
-    pub(super) fn is_on_disk(&mut self, what: &Show) -> Result<bool, Violation> {
+    /// Whether `what` may be published: everything that it promises is on disk, or no other member counts on this one's
+    /// log.
+    ///
+    /// For the end of a flush it first writes the messages that are not in the log yet. For a vote or a view, its answer
+    /// `true` settles the write, so that a vote is published once.
+    pub(super) fn may_show(&mut self, what: &Show) -> Result<bool, Violation> {
         // Other members do not rely on a learner's log yet, so they do not wait for it.
         let relied_on = self.membership.is_relied_on(what);
         match (what, &self.restart) {

@@ -134,7 +134,7 @@ impl Node {
         if self.awaits_strays()? {
             return Ok(delivered);
         }
-        let all = self.multicast.has_ended() && self.is_on_disk(&Show::View)?;
+        let all = self.multicast.has_ended() && self.may_show(&Show::View)?;
         self.report(Fact::Delivered { all })
     }
 
