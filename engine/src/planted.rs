@@ -45,6 +45,10 @@ pub(crate) enum Bug {
     VoteBeforeSaved,
     /// The node publishes a vote without waiting for the disk.
     ShowBeforeSaved,
+    /// The node publishes the end of its flush without waiting until the disk has the tail.
+    FlushBeforeSaved,
+    /// The node enters and publishes a view without waiting until the disk has the decision.
+    ViewBeforeSaved,
     /// After a total failure, the shortest log counts.
     RestartFromShortest,
     /// The remains of a record after a crash are taken for a whole record.

@@ -163,6 +163,10 @@ impl Node {
         // Other members do not rely on a learner's log yet, so they do not wait for it.
         let relied_on = self.membership.is_relied_on(what);
         match (what, &self.restart) {
+            // The tail is handed to the disk all the same.
+            (Show::Flush(_), None) if planted::is(Bug::FlushBeforeSaved) => self.save_tail().map(|_| true),
+            (Show::Flush(_), _) if planted::is(Bug::FlushBeforeSaved) => Ok(true),
+            (Show::View, _) if planted::is(Bug::ViewBeforeSaved) => Ok(true),
             (Show::Flush(_), None) => Ok(self.save_tail()? || !relied_on),
             (Show::Flush(_), Some(restart)) => {
                 let has = |ticket| self.logging.as_ref().is_none_or(|logging| logging.has(ticket));
