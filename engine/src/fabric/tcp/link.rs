@@ -100,7 +100,7 @@ impl Link {
                 Received::More => {}
                 Received::Drained => self.readable = false,
                 Received::End => self.peer_ended = true,
-                Received::Failed(e) => return Some(End::Down(self.broken.take().unwrap_or(e).to_string())),
+                Received::Failed(e) => return Some(broken(&self.broken.take().unwrap_or(e))),
                 Received::Violation(what) => return Some(End::Violation(what)),
             }
         }
@@ -109,7 +109,7 @@ impl Link {
         }
         match (&self.broken, self.peer_ended) {
             (_, false) => None,
-            (Some(e), true) => Some(End::Down(e.to_string())),
+            (Some(e), true) => Some(broken(e)),
             (None, true) if closing => self.own_ended.then_some(End::Closed),
             (None, true) if self.inbox.inside_write() => {
                 Some(End::Down("the peer closed the connection in the middle of a write".into()))
@@ -144,4 +144,16 @@ impl Link {
             self.own_ended = true;
         }
     }
+}
+
+/// The end of a link on which the system reports this error.
+///
+/// A peer that ends with unread bytes resets the connection: then an error comes in place of the end of the stream.
+fn broken(error: &io::Error) -> End {
+    End::Down(match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            format!("the peer closed the connection ({error})")
+        }
+        _ => error.to_string(),
+    })
 }

@@ -268,7 +268,11 @@ fn a_reset_comes_after_what_arrived() {
     subject.peer.write_all(&[frame(1, 128, &payload), frame(1, 0, &[1; 8])].concat()).unwrap();
     reset(&mut subject);
     subject.poll_until(|s| !s.events.is_empty());
-    assert!(subject.cause().contains("reset by peer"), "{}", subject.cause());
+    assert!(
+        subject.cause().starts_with("the peer closed the connection (Connection reset by peer"),
+        "{}",
+        subject.cause()
+    );
     assert_eq!(subject.row(0, 1)[128..8_128], payload);
     assert_eq!(subject.row(0, 1)[..8], [1; 8]);
 }
