@@ -132,7 +132,7 @@ impl Node {
             return self.submit();
         }
         if let Some(first) = first {
-            self.write_first(&first);
+            self.write_beginning(&first);
         }
         // With a log, the view is published once it is on disk: when a member runs, no founder can forget the view.
         if let Err(breach) = self.show(&Show::View) {

@@ -49,6 +49,8 @@ pub(crate) enum Bug {
     FlushBeforeSaved,
     /// The node enters and publishes a view without waiting until the disk has the decision.
     ViewBeforeSaved,
+    /// The disk of a leaver has the decision before the disks of the members that stay.
+    LeaverSavesFirst,
     /// After a total failure, the shortest log counts.
     RestartFromShortest,
     /// The remains of a record after a crash are taken for a whole record.

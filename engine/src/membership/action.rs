@@ -102,7 +102,7 @@ pub(crate) struct Beginning {
 pub(crate) struct Closing {
     /// Where each stream of the view ends, by rank.
     pub ends: Vec<End>,
-    /// In a group with a log: the beginning of the next view.
+    /// In a group with a log: the beginning of the next view, unless this process saves it later.
     pub next: Option<Beginning>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) enum Action {
     Save(Vec<u8>),
     /// Publishes this, if everything that it promises is on disk.
     Show(Show),
-    /// Ends the streams at the decided ends, and writes the decision to disk.
+    /// Ends the streams at the decided ends, and writes them and the decision to disk.
     Close(Box<Closing>),
     /// Delivers up to the decided ends, and reports that ([`Fact::Delivered`]).
     Deliver,
@@ -139,8 +139,8 @@ pub(crate) enum Action {
     Settle,
     /// After a restart: continues from this hard state of the next view, which ended as well.
     Resume(Box<HardState>),
-    /// Writes the first view of a joiner to disk.
-    SaveFirst(Box<Beginning>),
+    /// Writes the beginning of a view to disk: the first view of a joiner, or the view without this process.
+    SaveBeginning(Box<Beginning>),
     /// Begins to run. Founders notify the application of their first view.
     Start(Option<Box<ViewChange>>),
     /// Enters the decided view, and publishes that.

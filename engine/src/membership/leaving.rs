@@ -1,8 +1,13 @@
 //! How a member leaves the group: it stays until the other members know the decision.
+//!
+//! In a group with a log it stays until they have the decision on disk. Its own disk takes in the decision only then,
+//! because a process whose disk has it does not come back as a member. If the power failed everywhere in between, those
+//! that stay could be too few to end the view that their disks know.
 
 use super::action::{Action, Actions, Moment, Role};
 use super::{Departure, Membership, Peer, row};
 use crate::fabric::Rank;
+use crate::planted::{self, Bug};
 
 impl Membership {
     /// One step of a leaver: it stays until all other members know the decision.
@@ -12,9 +17,33 @@ impl Membership {
     pub(super) fn part(&mut self, at: &Moment, todo: &mut Actions) -> bool {
         let goes = self.all_know() || at.now_ms >= self.parts_until_ms(at);
         if goes {
+            if self.saves_late() && self.is_kept() {
+                todo.extend(self.beginning_bytes().map(|last| Action::SaveBeginning(Box::new(last))));
+            }
             todo.push_back(self.quit(at));
         }
         goes
+    }
+
+    /// Whether this process saves the decision only when a majority of the next view has it on disk: it is a voter that
+    /// leaves.
+    pub(super) fn saves_late(&self) -> bool {
+        let next = self.epoch.decided.as_ref().map(|value| &value.view.members);
+        let leaves = next.is_some_and(|members| !members.is_empty()) && !self.is_in_next();
+        self.settings.logs && self.votes() && leaves && !planted::is(Bug::LeaverSavesFirst)
+    }
+
+    /// Whether `peer` runs the decided view, which a voter publishes when its disk has the decision.
+    fn has_entered(&self, peer: Peer) -> bool {
+        self.table.load(peer.slot, row::INSTALLED) > self.number() + 1
+    }
+
+    /// Whether a majority of the decided view has the decision on disk.
+    fn is_kept(&self) -> bool {
+        self.epoch.decided.as_ref().is_some_and(|value| {
+            let members = value.view.members.iter().enumerate().filter(|(_, member)| self.has_entered(member.peer));
+            value.view.is_majority(members.fold(0, |ranks, (rank, _)| ranks | 1 << rank), false)
+        })
     }
 
     /// The latest time until which a leaver stays, in milliseconds.
@@ -70,9 +99,12 @@ impl Membership {
 
     /// Whether a leaver may go.
     ///
-    /// All linked processes that must learn the decision must know it, and at least one process must.
+    /// All linked processes that must learn the decision must know it, or have it on disk if this process saves it late.
+    /// At least one process must know it.
     fn all_know(&self) -> bool {
-        self.heirs().all(|(peer, knows)| knows || !self.is_linked(peer)) && !self.nobody_knows()
+        let late = self.saves_late();
+        let has = |peer: Peer, knows: bool| if late { self.has_entered(peer) } else { knows };
+        self.heirs().all(|(peer, knows)| has(peer, knows) || !self.is_linked(peer)) && !self.nobody_knows()
     }
 
     /// Whether `peer` must learn the decision from a leaver.

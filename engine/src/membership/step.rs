@@ -220,7 +220,8 @@ impl Membership {
             return true;
         };
         if !matches!(at.role, Role::Runs { ending: true, .. }) {
-            todo.push_back(Action::Close(Box::new(Closing { ends, next: self.beginning_bytes() })));
+            let next = self.beginning_bytes().filter(|_| !self.saves_late());
+            todo.push_back(Action::Close(Box::new(Closing { ends, next })));
         }
         todo.push_back(Action::Deliver);
         false
@@ -273,7 +274,7 @@ impl Membership {
     fn await_view(&mut self, at: &Moment, fabric: &mut dyn Fabric, todo: &mut Actions) -> bool {
         if self.is_invited() {
             self.accept_invitation(fabric);
-            todo.extend(self.beginning_bytes().map(|first| Action::SaveFirst(Box::new(first))));
+            todo.extend(self.beginning_bytes().map(|first| Action::SaveBeginning(Box::new(first))));
             todo.extend([Action::Start(None), Action::Install]);
             return true;
         }

@@ -267,13 +267,14 @@ impl Multicast {
         Ok(false)
     }
 
-    /// Writes the decided end of the view: the messages still missing up to `trim`, then the record `decision`.
+    /// Writes the decided end of the view: the messages still missing up to `trim`, then the record `decision`, if any.
+    /// Returns the last write.
     ///
     /// The record has the time that was decided with it.
     pub fn write_end(
         &mut self,
         trim: &[End],
-        decision: Record<'_>,
+        decision: Option<Record<'_>>,
         journal: &mut dyn Journal,
     ) -> Result<Option<Ticket>, Violation> {
         let (view, order) = (self.view, self.order);
@@ -286,8 +287,10 @@ impl Multicast {
             true
         };
         feeder.point.walk(end, |_, _| true, append)?;
-        feeder.last = journal.append(decision);
-        feeder.point.time_ns = decision.time_ns;
+        if let Some(decision) = decision {
+            feeder.last = journal.append(decision);
+            feeder.point.time_ns = decision.time_ns;
+        }
         feeder.ended = true;
         let written = Some(feeder.last);
         self.show_done();

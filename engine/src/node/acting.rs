@@ -127,7 +127,7 @@ impl Node {
                 let recovery = self.restart.take().map(|restart| restart.recovery).unwrap_or_default();
                 self.resume(*hard_state, recovery);
             }
-            Action::SaveFirst(first) => self.write_first(&first),
+            Action::SaveBeginning(next) => self.write_beginning(&next),
             Action::Start(change) => {
                 self.restart = None;
                 self.phase = Phase::Running;

@@ -264,26 +264,29 @@ impl Node {
         logging.vote.take_if(|ticket| durable >= *ticket || !relied_on).is_some()
     }
 
-    /// Writes the decision to disk: the rest of the view up to its ends, the decision's record, and the next view's
-    /// hard state.
+    /// Writes the end of the view to disk: the rest of the view up to its ends, and, unless this process saves them later,
+    /// the decision's record and the next view's hard state.
     pub(super) fn write_decision(&mut self, closing: &Closing) -> Result<(), Violation> {
-        let (Some(logging), Some(next)) = (&mut self.logging, &closing.next) else { return Ok(()) };
+        let Some(logging) = &mut self.logging else { return Ok(()) };
         logging.vote = None;
-        let written = self.multicast.write_end(&closing.ends, decision(next), &mut *logging.journal);
+        let record = closing.next.as_ref().map(decision);
+        let written = self.multicast.write_end(&closing.ends, record, &mut *logging.journal);
         logging.note(self.multicast.progress());
-        written?;
-        logging.clock_ns = logging.clock_ns.max(next.time_ns);
-        // A leaver's hard state names a view without it. If it comes back, it is a new member.
-        logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));
+        logging.decision = written?;
+        if let Some(next) = &closing.next {
+            logging.clock_ns = logging.clock_ns.max(next.time_ns);
+            logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));
+        }
         Ok(())
     }
 
-    /// Writes the decision that begins the first view of this process to disk, then the view's hard state.
-    pub(super) fn write_first(&mut self, first: &Beginning) {
+    /// Writes the decision that begins a view to disk, then the view's hard state: the first view of this process, or the
+    /// view without it. A leaver's hard state names a view without it. If it comes back, it is a new member.
+    pub(super) fn write_beginning(&mut self, next: &Beginning) {
         let Some(logging) = &mut self.logging else { return };
-        logging.journal.append(decision(first));
-        logging.clock_ns = logging.clock_ns.max(first.time_ns);
-        logging.decision = Some(logging.journal.save(HARD_STATE, &first.hard_state));
+        logging.journal.append(decision(next));
+        logging.clock_ns = logging.clock_ns.max(next.time_ns);
+        logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));
     }
 
     /// Whether everything is on disk that must be there before this member continues.

@@ -136,7 +136,7 @@ impl Node {
         }
         (recovery.last, recovery.time_ns) = (next.version, next.time_ns);
         restart.written = true;
-        self.write_first(next);
+        self.write_beginning(next);
         Ok(())
     }
 }

@@ -145,13 +145,6 @@ fn power_failure(crash: Crash) -> Option<String> {
     let up: Vec<usize> = (0..4).filter(|&who| !matches!(group.phase(who), Some(Phase::Left))).collect();
     up.iter().for_each(|&who| group.crash(who, &mut rng));
     group.slow_disks = None;
-    // A known gap: once the disk of a leaver has the decision, it does not come back as a member. If the disks of the
-    // members that stay do not have the decision yet, too few come back. The founding checks that a view is saved.
-    let disk = |who: usize| group.members[who].disk.media().recover().unwrap().0;
-    let back = up.iter().filter(|&&who| disk(who).is_member()).count();
-    if back < 3 && PAIR.into_iter().all(|who| disk(who).view().number == 0) {
-        return action;
-    }
     up.iter().for_each(|&back| group.restart(back));
     group.pass_time(&up, 20 * TIMEOUT_MS);
     assert!(PAIR.into_iter().all(|who| group.runs(who)), "no majority runs: {:?}", PAIR.map(|who| group.phase(who)));
@@ -229,6 +222,7 @@ fn a_restart_survives_a_crash_at_any_step() {
 #[test]
 fn a_view_change_survives_a_power_failure_at_any_step() {
     let positions = of_all_at_once().unwrap();
+    assert_notices(Bug::LeaverSavesFirst, of_all_at_once, "no majority runs");
     let shows = ["Show(Flush)", "Show(Vote)"];
     let rest = ["Wedge", "Flush", "Vote", "Save", "Close", "Deliver", "Install", "Part"];
     assert_stopped_before(&positions, &[&shows[..], &rest[..]].concat());
