@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) runs: Arc<AtomicBool>,
     /// The error with which the join ended.
     pub(crate) failure: OnceLock<Error>,
+    /// The join has failed, and the `joined` callback has returned.
+    has_failed: AtomicBool,
     pub(crate) member: OnceLock<Member>,
 }
 
@@ -29,7 +31,7 @@ impl Entry {
     pub(crate) fn new(turn: Option<Arc<Turn>>, functions: Functions, runs: Arc<AtomicBool>) -> Entry {
         let (failure, member) = (OnceLock::new(), OnceLock::new());
         let (starting, leaves) = (Mutex::default(), Mutex::default());
-        Entry { turn, functions, starting, leaves, runs, failure, member }
+        Entry { turn, functions, starting, leaves, runs, failure, has_failed: AtomicBool::new(false), member }
     }
 
     pub(crate) fn joined(member: Member, functions: Functions) -> Entry {
@@ -76,6 +78,8 @@ impl Entry {
             Err(error) => {
                 let _ = self.failure.set(error.clone());
                 self.functions.joined(Err(&error));
+                // A leave that waits in another thread sees what the callback has written.
+                self.has_failed.store(true, Ordering::Release);
                 Err(error)
             }
         }
@@ -121,10 +125,11 @@ impl Entry {
         }
     }
 
-    /// Cancels a join that is under way, and waits for its end. Returns false if the process has joined.
+    /// Cancels a join that is under way, and waits until it has ended and `joined` has returned. Returns false if the
+    /// process has joined.
     pub(crate) fn cancel_join(&self, timeout: Duration) -> Result<bool, Error> {
-        if self.member.get().is_some() || self.failure.get().is_some() {
-            return Ok(self.failure.get().is_some());
+        if self.member.get().is_some() || self.has_failed.load(Ordering::Acquire) {
+            return Ok(self.member.get().is_none());
         }
         let leave = Leave { timeout, tells: false, is_awaited: true };
         let is_first = {
@@ -143,7 +148,7 @@ impl Entry {
                 // A thread of the library may not have stored its join yet when it was cancelled above.
                 self.cancel(timeout);
             }
-            if self.failure.get().is_some() {
+            if self.has_failed.load(Ordering::Acquire) {
                 return Ok(true);
             }
             let over = begin.elapsed() >= timeout;

@@ -17,8 +17,8 @@ use crate::result::galerna_result_t;
 /// galerna_group_commit() returns GALERNA_ERR_LEFT. The application may write to its bytes until that commit, or until
 /// galerna_group_free().
 ///
-/// While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once that has
-/// ended, or GALERNA_ERR_TIMED_OUT. With GALERNA_DRIVE_DISPATCH it dispatches for that. After a join that failed there is
+/// While the process joins (galerna_group_join_start()), the call cancels the join and returns GALERNA_OK once `joined` has
+/// returned, or GALERNA_ERR_TIMED_OUT. With GALERNA_DRIVE_DISPATCH it dispatches for that. After a join that failed there is
 /// nothing to leave, and the call returns GALERNA_OK.
 ///
 /// - `timeout_ms`: how long to wait, in milliseconds. If the timeout passes before the other members go on without this

@@ -49,9 +49,21 @@ static void view(void *context, const galerna_view_t *view)
     CHECK(pthread_mutex_unlock(&app->lock) == 0);
 }
 
+static void a_moment(void)
+{
+    struct timespec pause = {.tv_nsec = 2000000};
+    nanosleep(&pause, NULL);
+}
+
 static void joined(void *context, galerna_result_t result)
 {
     app_t *app = context;
+    if (result != GALERNA_OK) {
+        /* A leave that waits for the end of the join waits for this callback, too. */
+        for (int i = 0; i < 10; i++) {
+            a_moment();
+        }
+    }
     CHECK(pthread_mutex_lock(&app->lock) == 0);
     CHECK(app->joined == 0);
     app->joined = 1;
@@ -98,12 +110,6 @@ static int is_joined(app_t *app)
     is = app->joined;
     CHECK(pthread_mutex_unlock(&app->lock) == 0);
     return is;
-}
-
-static void a_moment(void)
-{
-    struct timespec pause = {.tv_nsec = 2000000};
-    nanosleep(&pause, NULL);
 }
 
 static void start(const char *toml, uint32_t id, galerna_drive_t drive, app_t *app)

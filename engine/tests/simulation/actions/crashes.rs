@@ -185,7 +185,9 @@ fn in_a_restart() -> Result<BTreeMap<String, usize>, String> {
 }
 
 fn of_all_at_once() -> Result<BTreeMap<String, usize>, String> {
-    let crashes = (0..4).flat_map(|who| (0..6).map(move |seed| (who, seed % 2 == 0, seed)));
+    // Each seed has disks of other speeds.
+    let seeds = if std::env::var_os("GALERNA_LONG").is_some() { 0..6 } else { 0..1 };
+    let crashes = (0..4).flat_map(|who| seeds.clone().map(move |seed| (who, seed % 2 == 0, seed)));
     at_every_action(crashes, power_failure)
 }
 
