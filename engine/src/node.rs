@@ -174,8 +174,9 @@ impl Node {
             progress |= self.check_disk();
         }
         progress |= match self.phase {
-            // A peer that has stopped responding does not delay a leaver.
-            Phase::Closing if self.fabric.closed() || self.now_ms >= self.until_ms => {
+            // A leaver ends once its disk has all that was written. Neither a peer that has stopped responding nor a disk
+            // that has delays it for long.
+            Phase::Closing if self.fabric.closed() && self.has_saved() || self.now_ms >= self.until_ms => {
                 self.phase = Phase::Left;
                 true
             }

@@ -289,6 +289,12 @@ impl Node {
         logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));
     }
 
+    /// Whether the last decision that this process wrote is on disk.
+    pub(super) fn has_saved(&self) -> bool {
+        let Some(logging) = &self.logging else { return true };
+        logging.decision.is_none_or(|ticket| logging.has(ticket))
+    }
+
     /// Whether everything is on disk that must be there before this member continues.
     pub(super) fn decision_is_saved(&mut self, relied_on: bool) -> bool {
         let Some(logging) = &mut self.logging else { return true };
