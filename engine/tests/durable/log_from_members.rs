@@ -33,6 +33,15 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     assert_eq!(got[0], whole[0], "the newcomer's log begins with another record");
 }
 
+/// Ends the threads also when the test fails, which otherwise would wait for them for ever.
+struct Stops<'s>(&'s AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two members send all the time, while one process after the other joins as the third member and leaves again. Each is
 /// delivered everything, once.
 fn joins_under_load(config: &Config, members: &[(Group, List)]) {
@@ -40,6 +49,7 @@ fn joins_under_load(config: &Config, members: &[(Group, List)]) {
     let stop = &stop;
     let go_on = move || !stop.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
+        let _stops = Stops(stop);
         for (n, (group, _)) in members.iter().enumerate() {
             if config.log.is_some() {
                 scope.spawn(move || {
@@ -74,7 +84,6 @@ fn joins_under_load(config: &Config, members: &[(Group, List)]) {
                 std::fs::remove_dir_all(log.directory.join("list-3")).unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
