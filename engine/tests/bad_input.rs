@@ -6,11 +6,14 @@
 
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/noise.rs"]
+mod noise;
 #[path = "common/ports.rs"]
 mod ports;
 
 use folder::Folder;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
+use noise::noise;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -387,16 +390,6 @@ fn a_message_over_the_limit() {
 /// Returns byte strings that are no handshake, or only a part of one.
 fn not_a_handshake() -> [Vec<u8>; 5] {
     [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 5000], noise(777, 4000), vec![0; 64], Vec::new()]
-}
-
-/// Returns pseudo-random bytes that are the same in every run.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(len).collect()
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod common;
 #[path = "common/pace.rs"]
 mod pace;
+#[path = "common/stops.rs"]
+mod stops;
 
 use galerna::{Config, Delivery, Error, FabricKind, Group, Handler, Member, MemberId, Mode, SubgroupId, View};
 use pace::paced;
@@ -12,6 +14,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use stops::Stops;
 
 const LONG: Duration = Duration::from_secs(30);
 const MAIN: SubgroupId = SubgroupId(0);
@@ -119,6 +122,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
         (0..100).for_each(|n| members.iter().for_each(|(group, _)| send(group, n)));
         let stop = AtomicBool::new(false);
         let (joiner, sent) = std::thread::scope(|scope| {
+            let stops = Stops(&stop);
             // Under load, so that messages arrive during the state transfer.
             let senders: Vec<_> = members
                 .iter()
@@ -132,7 +136,7 @@ fn a_newcomer_gets_the_state_and_then_every_message() {
                 .collect();
             let joiner = newcomer(&config, 9, 0).unwrap();
             (0..50).for_each(|n| send(&joiner.0, n));
-            stop.store(true, Ordering::Relaxed);
+            drop(stops);
             (joiner, senders.into_iter().map(|s| s.join().unwrap()).sum::<usize>())
         });
         assert_eq!(joiner.0.view().voters, [1, 2, 3, 9].map(MemberId), "{fabric}: the join returns with the vote");

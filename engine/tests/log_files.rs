@@ -7,6 +7,8 @@ mod folder;
 mod ports;
 #[path = "common/small_disk.rs"]
 mod small_disk;
+#[path = "common/stops.rs"]
+mod stops;
 
 use folder::Folder;
 use galerna::Version;
@@ -17,8 +19,9 @@ use nix::sys::signal::{SigSet, Signal};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use stops::Stops;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -388,11 +391,11 @@ fn a_limit_of_file_sizes_is_an_error() {
 fn readers_see_true_records_whatever_happens() {
     let folder = Folder::new("log");
     let log = open(&folder);
-    let stop = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
     let (log, stop) = (&log, &stop);
     let read = |seed: u64| {
         let (mut seen, reader) = (0_u64, log.reader());
-        while stop.load(Ordering::SeqCst) == 0 {
+        while !stop.load(Ordering::SeqCst) {
             let from = Version { view: 0, sequence: (seen * 37 + seed) % 3000 };
             for entry in reader.iter(from..).take(50) {
                 match entry {
@@ -418,6 +421,7 @@ fn readers_see_true_records_whatever_happens() {
     };
     let sequence = |log: &Log| log.durable().map_or(0, |last| last.sequence);
     std::thread::scope(|scope| {
+        let stops = Stops(stop);
         let readers: Vec<_> = (0..3).map(|n| scope.spawn(move || read(n * 1000))).collect();
         for round in 0..60_u64 {
             for n in sequence(log) + 1..sequence(log) + 60 {
@@ -434,7 +438,7 @@ fn readers_see_true_records_whatever_happens() {
                 log.trim(v(end.saturating_sub(500)), LONG).unwrap();
             }
         }
-        stop.store(1, Ordering::SeqCst);
+        drop(stops);
         for reader in readers {
             assert!(reader.join().unwrap() > 0);
         }
@@ -458,11 +462,12 @@ fn child_without_descriptors() {
         append(8).and_then(|()| log.sync(LONG)).unwrap();
     }
     // Other threads take every descriptor that the log frees for a moment; then the log waits.
-    let (stop, shortage) = (AtomicU64::new(0), std::sync::Mutex::new(None));
+    let (stop, shortage) = (AtomicBool::new(false), std::sync::Mutex::new(None));
     std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         let grabs = || {
             let mut grabbed = Vec::new();
-            while stop.load(Ordering::SeqCst) == 0 {
+            while !stop.load(Ordering::SeqCst) {
                 grabbed.extend(all_descriptors());
             }
         };
@@ -471,7 +476,6 @@ fn child_without_descriptors() {
         while shortage.lock().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
             *shortage.lock().unwrap() = append(8).and_then(|()| log.sync(LONG)).err();
         }
-        stop.store(1, Ordering::SeqCst);
     });
     let shortage = shortage.into_inner().unwrap();
     assert!(shortage.is_none() || matches!(shortage, Some(Error::LogFull { .. })), "{shortage:?}");

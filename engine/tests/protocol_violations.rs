@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/noise.rs"]
+mod noise;
 #[path = "common/ports.rs"]
 mod ports;
 
 use galerna::meet::meet_tcp;
 use galerna::{Config, Delivery, Error, FabricKind, Group, Member, MemberId, Mode, SubgroupId};
+use noise::noise;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -137,16 +140,6 @@ fn columns(frames: u32, messages: u32, received: u64, delivered: u64) -> Vec<u8>
     let published = u64::from(frames) | u64::from(messages) << 32;
     // `delivered` is at least 1, the first number, with which every member begins.
     write(1, 0, &[published, delivered.max(1), 0, 0, received, 0, 0].map(u64::to_le_bytes).concat())
-}
-
-/// Returns pseudo-random bytes that are the same in every run.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(len).collect()
 }
 
 /// Starts the members 10 and 30, and meets them; their joins go on.

@@ -3,6 +3,8 @@
 
 #[path = "../../engine/tests/common/folder.rs"]
 mod folder;
+#[path = "../../engine/tests/common/stops.rs"]
+mod stops;
 
 use galerna::Version;
 use galerna::log::{Kind, Log, LogOptions, Record};
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use stops::Stops;
 
 const LONG: Duration = Duration::from_secs(60);
 /// 2026-01-31T09:30:00Z
@@ -248,6 +251,7 @@ fn a_log_is_looked_at_while_it_is_written() {
     assert_eq!(folder.out("print").lines().count(), 1);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stops = Stops(&done);
         let writer = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let last = log.append_batch(&[&[b'a'; 3000], &[b'b'; 700]], LONG).unwrap().unwrap();
@@ -263,7 +267,7 @@ fn a_log_is_looked_at_while_it_is_written() {
             folder.out("print --limit 5");
             folder.out("export -");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(stops);
         writer.join().unwrap();
     });
 }

@@ -53,7 +53,7 @@ impl Names {
         Ok(receiver)
     }
 
-    /// Names whose look-ups are never answered, as by a name service that hangs.
+    /// Names with look-ups that are never answered, as by a name service that hangs.
     #[cfg(test)]
     pub(super) fn unanswered() -> Names {
         let names = Names::default();

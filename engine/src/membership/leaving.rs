@@ -1,7 +1,7 @@
 //! How a member leaves the group: it stays until the other members know the decision.
 //!
 //! In a group with a log it stays until they have the decision on disk. Its own disk takes in the decision only then,
-//! because a process whose disk has it does not come back as a member. If the power failed everywhere in between, those
+//! because a process that has it on disk does not come back as a member. If the power failed everywhere in between, those
 //! that stay could be too few to end the view that their disks know.
 
 use super::action::{Action, Actions, Moment, Role};

@@ -73,11 +73,12 @@ impl Membership {
         todo: &mut Actions,
     ) -> bool {
         if let Some(value) = &self.epoch.decided {
-            if matches!(self.outcome(), Some(Outcome::Removed)) {
-                todo.push_back(self.removed());
-            } else if written {
+            if written {
+                // `settle` looks at the outcome.
                 todo.push_back(Action::Settle);
                 return false;
+            } else if matches!(self.outcome(), Some(Outcome::Removed)) {
+                todo.push_back(self.removed());
             } else {
                 todo.push_back(Action::CloseLog(Box::new(Closing {
                     ends: value.ends(),

@@ -4,6 +4,7 @@ use super::common;
 use super::folder::Folder;
 use super::group::{MAIN, PATIENCE, config, join_all, send};
 use super::pace::paced;
+use super::stops::Stops;
 use galerna::{Config, Delivery, FabricKind, Group, Mode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ fn nothing_is_delivered_after_the_join_has_failed() {
     members[0].0.persist(MAIN, PATIENCE).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stops = Stops(&stop);
         scope.spawn(|| {
             for _ in paced().take_while(|_| !stop.load(Ordering::SeqCst)) {
                 members[0].0.send(MAIN, Mode::Safe, &[7; 1000], PATIENCE).unwrap();
@@ -39,7 +41,7 @@ fn nothing_is_delivered_after_the_join_has_failed() {
         assert!(joined.is_err());
         std::thread::sleep(Duration::from_secs(2));
         let now = calls.load(Ordering::SeqCst);
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         assert_eq!(now, then, "the application is called although its join has failed");
     });
 }

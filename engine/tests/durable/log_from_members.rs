@@ -4,6 +4,7 @@ use super::common;
 use super::folder::Folder;
 use super::group::{List, MAIN, PATIENCE, config, join_all, log_of, send, wait};
 use super::pace::paced;
+use super::stops::Stops;
 use galerna::{Config, FabricKind, Group, Mode};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,15 +32,6 @@ fn a_newcomer_hands_on_the_log_that_it_got() {
     members.extend(join_all(&Config { address, join_timeout_ms: 5000, ..config.clone() }, &[3]));
     assert_eq!(members[1].1.all(), ["first", "second"]);
     assert_eq!(got[0], whole[0], "the newcomer's log begins with another record");
-}
-
-/// Ends the threads also when the test fails, which otherwise would wait for them for ever.
-struct Stops<'s>(&'s AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Two members send all the time, while one process after the other joins as the third member and leaves again. Each is

@@ -38,6 +38,8 @@ mod slow_source;
 mod small_disk;
 mod smaller_segments;
 mod stop_together;
+#[path = "../common/stops.rs"]
+mod stops;
 #[path = "../chaos/trace.rs"]
 mod trace;
 mod vote_at_once;

@@ -20,6 +20,7 @@ use crate::planted::{self, Bug};
 use crate::types::{MemberId, Mode, SubgroupId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -310,6 +311,38 @@ fn stopped(
     (stopped_at.take(), group)
 }
 
+/// Runs each crash before one action after the other, until its member wants fewer. Counts the kinds of the actions.
+///
+/// The error is the first breach of a guarantee.
+fn at_every_action<C: Copy + Debug>(
+    crashes: impl IntoIterator<Item = C>,
+    run: impl Fn(C, usize) -> Option<String>,
+) -> Result<BTreeMap<String, usize>, String> {
+    let mut positions = BTreeMap::new();
+    for crash in crashes {
+        for at in 0.. {
+            let crashed = catch_unwind(AssertUnwindSafe(|| run(crash, at)));
+            let action = crashed.map_err(|panic| {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                format!("{crash:?} before action {at}: {}", text.unwrap_or_default())
+            })?;
+            let Some(action) = action else { break };
+            *positions.entry(action).or_default() += 1;
+        }
+    }
+    Ok(positions)
+}
+
+/// Asserts that `run` notices `bug` by the breach that `what` names.
+fn assert_notices(bug: Bug, run: fn() -> Result<BTreeMap<String, usize>, String>, what: &str) {
+    planted::plant(Some(bug));
+    let noticed = run();
+    planted::plant(None);
+    println!("{bug:?}: {noticed:?}");
+    assert!(noticed.as_ref().is_err_and(|text| text.contains(what)), "{bug:?} goes unnoticed: {noticed:?}");
+}
+
 /// Asserts that each of these kinds of actions is among the positions.
 fn assert_stopped_before(positions: &BTreeMap<String, usize>, kinds: &[&str]) {
     println!("{positions:?}");
@@ -421,28 +454,14 @@ fn crash_while_founding(who: usize, at: usize, one_is_dead: bool) -> Option<Stri
     action
 }
 
-fn crash_at_every_action_of_founding() -> Result<BTreeMap<String, usize>, String> {
-    let mut positions = BTreeMap::new();
-    for (who, one_is_dead) in [(0, false), (1, false), (2, false), (0, true)] {
-        for at in 0.. {
-            let crashed = catch_unwind(AssertUnwindSafe(|| crash_while_founding(who, at, one_is_dead)));
-            let action = crashed.map_err(|panic| {
-                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                format!("founder {who} crashes before action {at} ({one_is_dead}): {text}")
-            })?;
-            let Some(action) = action else { break };
-            *positions.entry(action).or_default() += 1;
-        }
-    }
-    Ok(positions)
+fn while_founding() -> Result<BTreeMap<String, usize>, String> {
+    let crashes = [(0, false), (1, false), (2, false), (0, true)];
+    at_every_action(crashes, |(who, one_is_dead), at| crash_while_founding(who, at, one_is_dead))
 }
 
 #[test]
 fn no_founder_forgets_a_view_that_runs() {
-    let positions = crash_at_every_action_of_founding().unwrap();
+    let positions = while_founding().unwrap();
     assert_stopped_before(&positions, &["Show(View)", "Start", "Limit", "Lost", "Run"]);
-    planted::plant(Some(Bug::ViewBeforeSaved));
-    let noticed = crash_at_every_action_of_founding();
-    planted::plant(None);
-    assert!(noticed.is_err_and(|what| what.contains("has forgotten the view")), "the bug goes unnoticed");
+    assert_notices(Bug::ViewBeforeSaved, while_founding, "has forgotten the view");
 }
