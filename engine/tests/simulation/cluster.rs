@@ -1317,7 +1317,14 @@ impl Cluster {
         let recovered = disk.media().recover();
         // Without a hard state that names it as a member, it joins when the group runs.
         let Some((hard_state, recovery)) = recovered.filter(|(hard_state, _)| hard_state.is_member()) else { return };
-        self.say(|| format!("member {id} comes back to view {}, {:?}", hard_state.view().number, recovery.last));
+        self.say(|| {
+            let (me, view) = (hard_state.me(), hard_state.view());
+            let names = view.members.iter().map(|member| (member.peer.id, member.peer.slot)).collect::<Vec<_>>();
+            format!(
+                "member {id} comes back with slot {} to view {} {names:?}, {:?}",
+                me.slot, view.number, recovery.last
+            )
+        });
         let who = self.actors.len();
         self.add(hard_state.me().slot, id, Origin::default(), Start::Restarts);
         self.report.restarts += 1;
@@ -1329,7 +1336,10 @@ impl Cluster {
             {
                 let connection = Connection::Simulated(self.actors[other].process);
                 let peer = self.actors[other].peer;
-                self.actors[who].node.attach(peer, 0, connection).unwrap();
+                // A later view may have given the slot to another member. Such a process joins anew when the group runs.
+                if self.actors[who].node.attach(peer, 0, connection).is_err() {
+                    continue;
+                }
                 let connection = Connection::Simulated(self.actors[who].process);
                 self.arrivals.push(Arrival { at: other, from: who, since: 0, connection });
             }
