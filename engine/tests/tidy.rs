@@ -111,6 +111,21 @@ fn every_source_file_belongs_to_a_module() {
     });
 }
 
+/// A renamed test program must not fail first in the VM, at the end of a CI run.
+#[test]
+fn the_rdma_suite_names_test_programs_that_exist() {
+    let script = std::fs::read_to_string(root().join("soft-roce/test")).unwrap();
+    let list = script.lines().find_map(|line| line.strip_prefix("programs=(")?.strip_suffix(')')).unwrap();
+    let names: Vec<&str> = list.split(' ').collect();
+    let tests = root().join("engine/tests");
+    let exists = |name: &&str| tests.join(format!("{name}.rs")).exists() || tests.join(name).join("main.rs").exists();
+    let missing: Vec<_> = names.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "soft-roce/test names {missing:?}");
+    // The suite in the VM gets them in this order.
+    let suite = std::fs::read_to_string(root().join("soft-roce/lib/suite")).unwrap();
+    assert!(suite.contains(&names.join(", ")), "soft-roce/lib/suite does not name {}", names.join(", "));
+}
+
 #[test]
 fn no_unfinished_business() {
     each(|name, text, complaints| {

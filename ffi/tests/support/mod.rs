@@ -95,7 +95,9 @@ pub fn library() -> &'static Path {
     FOLDER.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let mut command = Command::new(env!("CARGO"));
-        command.args(["build", "--offline", "--message-format=json", "--package=galerna-ffi"]);
+        // With the features of `cargo test --workspace`, which a build of the package alone would not have: it would build
+        // the engine and its dependencies once more. Cargo takes those of tests only if it builds a test.
+        command.args(["build", "--offline", "--message-format=json", "--workspace", "--lib", "--test=versions"]);
         command.arg("--target-dir").arg(target).current_dir(root());
         if !cfg!(debug_assertions) {
             command.arg("--release");
