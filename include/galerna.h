@@ -1309,7 +1309,8 @@ galerna_result_t galerna_group_join(const struct galerna_config_t *config,
  * state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
  *
  * galerna_group_leave(), galerna_group_leave_start() and galerna_group_free() cancel the join. A process that is in the
- * group by then leaves it.
+ * group by then leaves it. If the members are just beginning the view that names it, they may list it in `failed`
+ * instead of `left`: it has ended before it could ask to leave.
  *
  * The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
  *
@@ -1823,7 +1824,8 @@ galerna_result_t galerna_group_leave_start(struct galerna_group_t *group,
  * freed are ignored and return GALERNA_OK.
  *
  * While the process joins, the call cancels the join and waits for its end. A process that is in the group by then
- * leaves it, for which it has one second.
+ * leaves it, for which it has one second. Threads of the library that ask or dial other processes may need another half
+ * of a second to end. They call nothing of the program, and give their descriptors back.
  *
  * May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
  *

@@ -157,7 +157,7 @@ pub enum Error {
     },
     /// A file of the log differs from its written content: durable data is lost on this disk.
     #[error(
-        "the log is damaged: {file}, offset {offset}: {what}; put the file back from a backup of this very log, or remove the whole directory: a member of a group then receives the log from the others"
+        "the log is damaged: {file}, offset {offset}: {what}; put back the latest bytes of the file from a copy of this very log, if there is one, or remove the whole directory: a member of a group then receives the log from the others"
     )]
     LogDamaged {
         /// The file, with its directory.

@@ -16,7 +16,7 @@ pub(crate) use restart::Recovery;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{
-    Actions, Admission, Cause, FIRST_NS, Fact, Membership, Peer, Refusal, Settings, Show, View, ViewChange,
+    Actions, Admission, Cause, FIRST_NS, Fact, Fault, Membership, Peer, Refusal, Settings, Show, View, ViewChange,
 };
 use crate::multicast::{End, Multicast, Origin, Sink, Stats, StreamConfig, ViewConfig, Violation};
 use crate::types::MemberId;
@@ -314,7 +314,7 @@ impl Node {
     }
 
     /// Takes the faults of members observed since the last call.
-    pub(crate) fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn take_faults(&mut self) -> Vec<Fault> {
         self.membership.take_faults()
     }
 

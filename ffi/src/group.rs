@@ -140,7 +140,8 @@ pub unsafe extern "C" fn galerna_group_join(
 /// state that it reads. With GALERNA_DRIVE_THREAD they run in a thread of the library.
 ///
 /// galerna_group_leave(), galerna_group_leave_start() and galerna_group_free() cancel the join. A process that is in the
-/// group by then leaves it.
+/// group by then leaves it. If the members are just beginning the view that names it, they may list it in `failed`
+/// instead of `left`: it has ended before it could ask to leave.
 ///
 /// The parameters are those of galerna_group_join(). `out` is written before the first callback runs.
 ///

@@ -54,6 +54,7 @@ pub(crate) fn admission(
         let mut asked = 0;
         while let Some(contact) = ways.pop_front().filter(|_| asked < QUESTIONS_MAX && !deadline.is_over()) {
             asked += 1;
+            let is_cut = deadline.left() < STEP_TIME;
             match ask_for_a_place(config, contacts, &contact, incarnation, deadline)? {
                 Answer::Admitted(admitted) => return Ok(Ok(*admitted)),
                 Answer::Elsewhere(address) => {
@@ -63,7 +64,7 @@ pub(crate) fn admission(
                     ways.push_front(address);
                 }
                 // The deadline cut this question short. An earlier obstacle says more.
-                Answer::Unanswered(_) if deadline.is_over() && !obstacle.is_empty() => {}
+                Answer::Unanswered(_) if is_cut && !obstacle.is_empty() => {}
                 Answer::Obstacle(what) | Answer::Unanswered(what) => obstacle = format!("at {contact}: {what}"),
             }
         }

@@ -18,7 +18,7 @@ use crate::membership::{self, HardState, Peer, Settings};
 use crate::multicast::{self, Durability, Multicast, Origin};
 use crate::node::{Node, Recovery};
 use crate::peers::acceptor::{Acceptor, LocalIdentity};
-use crate::peers::contacts::{Contacts, LOOK_TIME, Memory};
+use crate::peers::contacts::{Contacts, Memory};
 use crate::peers::linking::{self, STEP_TIME, Seated};
 use crate::peers::log_store::{LogStore, Past};
 use crate::peers::relink::Caller;
@@ -36,6 +36,8 @@ use std::time::{Duration, Instant};
 const EVERYBODY: SubgroupId = SubgroupId(0);
 /// Pause between two attempts.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
+/// An attempt with less time than this may end before the other processes have answered.
+const SHORT_TIME: Duration = Duration::from_secs(1);
 
 /// The result of an attempt to join.
 pub(crate) enum Attempt {
@@ -114,7 +116,7 @@ fn try_to_join(
     linking::check_local(config, &specs(config))?;
     let mut before: Option<String> = None;
     loop {
-        let is_short = deadline.left() < LOOK_TIME;
+        let is_short = deadline.left() < SHORT_TIME;
         // The process asks before it listens. If several processes ask at once, each would otherwise wait for an answer
         // of the others.
         drop(listening.take());
@@ -140,7 +142,10 @@ fn try_to_join(
             Attempt::Joined(shared, driver) => return Ok((shared, *driver)),
             Attempt::Again(back, obstacle) if !deadline.is_over() => {
                 tracing::info!(obstacle, "not in the group yet; trying again");
-                (handler, before) = (back, Some(obstacle));
+                handler = back;
+                if !is_short || before.is_none() {
+                    before = Some(obstacle);
+                }
                 std::thread::sleep(AGAIN_TIME);
             }
             // An attempt that the deadline cuts short does not find the cause. The attempt before it did.
@@ -205,28 +210,36 @@ fn restart(
         only_founded && shared.founders().may_begin_anew(config, me.id)
     };
     let gives_up = |node: &Node| {
-        search.note_links(node);
+        search.note(node, &shared);
         search.disagreement().is_some() || search.finds_it_running(node) || founded_in_vain(node)
     };
-    let obstacle = match driver.install(deadline.cancel(), gives_up) {
+    let installed = driver.install(deadline.cancel(), gives_up);
+    let view = shared.view_on_disk.load(Ordering::Relaxed);
+    let obstacle = match installed {
         Ok(true) => return Ok(Attempt::Joined(shared, Box::new(driver))),
         Ok(false) => match search.disagreement() {
             Some(error) => return Err(error),
             None if founded_in_vain(driver.node()) => {
                 store.discard()?;
                 contacts.forget_log();
-                "not all founders have view 0 on disk: founding begins again"
+                "not all founders have view 0 on disk: founding begins again".to_owned()
             }
-            None => "the group runs without this process; joining it as a new member",
+            None => "the group runs without this process; joining it as a new member".to_owned(),
         },
         // The application has not been called yet, so it can join as a new process.
         Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
-            "the group continued without this process; joining it as a new member"
+            let what = || "the group continued without this process; joining it as a new member".to_owned();
+            search.later_view(view).unwrap_or_else(what)
         }
+        Err(Error::Missing { missing, .. }) => match (search.later_view(view), search.earlier_views(view)) {
+            (Some(later), _) => later,
+            (None, Some(earlier)) => format!("{missing}; {earlier}"),
+            (None, None) => missing,
+        },
         Err(error) => return Err(error),
     };
     contacts.learn(&search.learned());
-    Attempt::again(driver, obstacle.to_owned())
+    Attempt::again(driver, obstacle)
 }
 
 /// Wakes the engine, once there is one.
@@ -281,6 +294,8 @@ impl Ready {
         let log = self.durable.as_ref().map(|durable| durable.log.clone());
         let shared = Arc::new(Shared::new(self.me.id, config.stack_bytes, rings, log, event, pulse));
         shared.restarting.store(self.restarts.is_some(), Ordering::Relaxed);
+        let view = self.restarts.as_ref().map_or(0, |(hard_state, _)| hard_state.view().number);
+        shared.view_on_disk.store(view, Ordering::Relaxed);
         shared.lock().places = Arc::new(self.places);
         let caller = Caller {
             shared: shared.clone(),

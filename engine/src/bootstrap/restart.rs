@@ -17,7 +17,7 @@ use crate::shared::requests::PeerRequest;
 use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ struct Heard {
     learned: Vec<Place>,
     /// The members that this process is linked with.
     linked: HashSet<MemberId>,
+    /// For each other restarting member: the last view on its disk, and its address.
+    views: BTreeMap<u32, (u64, String)>,
 }
 
 /// Searches for the other members in a thread, until it is dropped.
@@ -110,9 +112,40 @@ impl Search {
         lock(&self.heard).runs.take().is_some_and(|id| !node.is_linked_with(id))
     }
 
-    /// Notes the members that this process is linked with, so that a broken link can be made again.
-    pub(crate) fn note_links(&self, node: &Node) {
+    /// Notes the members that this process is linked with, so that a broken link can be made again, and the last view on
+    /// its disk.
+    pub(crate) fn note(&self, node: &Node, shared: &Shared) {
         lock(&self.heard).linked = node.linked_with().collect();
+        if let Some(view) = node.view().filter(|_| shared.restarting.load(Ordering::Relaxed)) {
+            shared.view_on_disk.store(view.number, Ordering::Relaxed);
+        }
+    }
+
+    /// The obstacle if other members wait with the logs of a later view than `view`, the last one on this process's disk.
+    ///
+    /// Then the group continued without this process, which no majority of its own view can change.
+    pub(crate) fn later_view(&self, view: u64) -> Option<String> {
+        let heard = lock(&self.heard);
+        let later = heard.views.iter().filter(|(_, (other, _))| *other > view);
+        let waiting: Vec<_> =
+            later.map(|(id, (other, address))| format!("member {id} at {address} in view {other}")).collect();
+        (!waiting.is_empty()).then(|| {
+            format!(
+                "a running group: it continued without this process, which has only view {view} on disk and joins anew; those that \
+                 wait for others to run again: {}; their own errors name the members that they need",
+                waiting.join(", ")
+            )
+        })
+    }
+
+    /// Names the members that wait with the logs of an earlier view than `view`. They are here, but count for no
+    /// majority.
+    pub(crate) fn earlier_views(&self, view: u64) -> Option<String> {
+        let heard = lock(&self.heard);
+        let earlier = heard.views.iter().filter(|(_, (other, _))| *other < view);
+        let waiting: Vec<_> =
+            earlier.map(|(id, (other, address))| format!("member {id} at {address} with view {other}")).collect();
+        (!waiting.is_empty()).then(|| format!("with older logs, which do not count, wait here: {}", waiting.join(", ")))
     }
 
     /// The addresses of the members of the running group, from the answers so far.
@@ -138,10 +171,11 @@ impl Seeker {
                 (heard.runs, heard.learned) = (Some(MemberId(member)), places);
             }
             Reply::Runs { group_id, .. } => self.other_group(group_id, &format!("runs at {address}")),
-            Reply::Restarting { group_id, place, agreed, only_founded } => {
+            Reply::Restarting { group_id, place, agreed, only_founded, view } => {
                 // This also applies to a process of another group that was never completely founded.
                 self.shared.founders().restarts(MemberId(place.id), only_founded);
                 if group_id == self.group_id {
+                    lock(&self.heard).views.insert(place.id, (view, place.address.clone()));
                     self.meet(address, place, &agreed);
                 } else if !only_founded {
                     self.other_group(group_id, &format!("waits for its members at {address}"));

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::deadline::Cancel;
 use crate::error::Error;
 use crate::log::{Release, wall_ns};
-use crate::membership::HardState;
+use crate::membership::{Fault, HardState};
 use crate::node::{Node, Phase, Recovery};
 use crate::peers::acceptor::Acceptor;
 use crate::peers::contacts::Memory;
@@ -276,14 +276,15 @@ impl Driver {
     /// Messages of a new view are delivered in later passes.
     fn report(&mut self) -> bool {
         let Driver { node, app, newcomer, join_service, shared, .. } = self;
-        for (member, what) in node.take_faults() {
-            join_service.note_fault(app, member, what);
-        }
-        let changes = node.take_changes();
-        // All faults of the former view are passed on before the new view.
-        app.report_faults(node, !changes.is_empty());
+        let mut faults = node.take_faults().into_iter().peekable();
         app.report_warnings(node);
-        for change in changes {
+        for change in node.take_changes() {
+            // All faults of the former view are passed on before the new view. Those of the new view come after it: its
+            // beginning drops the recorded faults of its members.
+            while let Some(fault) = faults.next_if(|fault| fault.view < change.view.number) {
+                join_service.note_fault(app, fault.member, fault.what);
+            }
+            app.report_faults(node, true);
             let address_of = |peer| join_service.place(peer).map(|place| place.address);
             let view = Arc::new(View::new(&change, address_of));
             shared.lock().note_departures(&view, shared.me);
@@ -299,6 +300,10 @@ impl Driver {
                 app.begin_view(node, &view);
             }
         }
+        for Fault { member, what, .. } in faults {
+            join_service.note_fault(app, member, what);
+        }
+        app.report_faults(node, false);
         app.has_unreported_faults()
     }
 

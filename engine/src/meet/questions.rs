@@ -98,8 +98,8 @@ pub(crate) enum Reply {
     Waits { been: bool, places: Vec<Place> },
     /// All processes of the group have ended. This one waits for the others, with this configuration.
     ///
-    /// `only_founded`: its log contains nothing but the first view.
-    Restarting { group_id: u64, place: Place, agreed: Vec<(String, String)>, only_founded: bool },
+    /// `only_founded`: its log contains nothing but the first view. `view`: the last view that is on its disk.
+    Restarting { group_id: u64, place: Place, agreed: Vec<(String, String)>, only_founded: bool, view: u64 },
     /// The process is admitted to the group.
     ///
     /// The fields are the group's id and fabric, the process's place, the view in which its slot was assigned, and the

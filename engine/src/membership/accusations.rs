@@ -134,7 +134,12 @@ impl Membership {
         counters.set(rank, accused);
         if before.is_multiple_of(2) {
             self.show_cause(rank, what, fabric);
-            self.note_fault(rank, what.to_owned());
+            // Once a decision is known, those that are in the next view and those that are not end their links. That is no
+            // fault.
+            let stays = self.slot_of(rank).is_some_and(|slot| self.goes_on(slot));
+            if !self.is_decided() || self.is_in_next() && stays {
+                self.note_fault(rank, what.to_owned());
+            }
         }
         self.count_accusations(me, counters, fabric);
         before.is_multiple_of(2)

@@ -192,8 +192,13 @@ impl Membership {
     }
 
     /// Notes faults of members that another member accuses and this one does not.
+    ///
+    /// A leaver's accusations are none: those that have begun the view without it end their links with it.
     fn note_accusations(&mut self, accuser: Rank, accused: u64) {
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return };
+        if self.slot_of(accuser).is_some_and(|slot| self.table.load(slot, row::LEAVING) == 1) {
+            return;
+        }
         let accused = accused & !self.epoch.accusations.edges()[me];
         for rank in (0..view.members.len()).filter(|rank| accused >> rank & 1 == 1).collect::<Vec<_>>() {
             self.note_fault(rank, self.heard_cause(accuser, rank));

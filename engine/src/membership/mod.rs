@@ -82,6 +82,16 @@ pub(crate) struct Settings {
     pub seed: u64,
 }
 
+/// A fault observed of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The view in which it was observed.
+    pub view: u64,
+    pub member: MemberId,
+    /// A text for an operator.
+    pub what: String,
+}
+
 /// The difference between two successive views.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ViewChange {
@@ -128,7 +138,7 @@ pub(crate) struct Membership {
     /// The decision that names this joiner, once it is known.
     invited: Option<ViewDecision>,
     /// The faults observed of members since the last [`Membership::take_faults`].
-    faults: Vec<(MemberId, String)>,
+    faults: Vec<Fault>,
     /// Something was pushed since the last push of `CHANGES`.
     changed: bool,
     /// The processes that departed last, each with the view that began without it.
@@ -388,13 +398,13 @@ impl Membership {
     }
 
     /// Takes the faults of members observed since the last call.
-    pub(crate) fn take_faults(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
     }
 
     fn note_fault(&mut self, rank: Rank, what: String) {
         if let Some(member) = self.view.as_ref().and_then(|view| view.members.get(rank)) {
-            self.faults.push((member.peer.id, what));
+            self.faults.push(Fault { view: self.number(), member: member.peer.id, what });
         }
     }
 

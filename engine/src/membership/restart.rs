@@ -149,6 +149,7 @@ impl Membership {
                 let more = (voters / 2 + 1).saturating_sub(here);
                 format!(
                     "{members} of view {view}: {more} more of its {voters} voters must come back with their logs ({here} are here); \
+                     if the group may run with members that this process does not know, name one of them in `contacts`; \
                      if their logs are lost for good, `galerna-log recover` begins a new group with one log"
                 )
             }

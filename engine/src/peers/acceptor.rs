@@ -243,6 +243,7 @@ fn running(sign: &LocalIdentity, shared: &Shared) -> Reply {
             place: Place::new(sign.me, &sign.address),
             agreed: sign.agreed.clone(),
             only_founded: shared.only_founded.load(Ordering::Relaxed),
+            view: shared.view_on_disk.load(Ordering::Relaxed),
         },
         false => {
             let places = shared.lock().places.to_vec();

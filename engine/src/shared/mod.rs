@@ -23,7 +23,7 @@ use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::EventFd;
 use state::{LeaveTimes, LeftFn, State};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) founding: AtomicBool,
     /// The log of this process contains nothing but the first view.
     pub(crate) only_founded: AtomicBool,
+    /// While this process restarts: the last view that is on its disk.
+    pub(crate) view_on_disk: AtomicU64,
     founders: Mutex<Founders>,
     pub(crate) rings: Vec<Arc<SendRing>>,
     pub(crate) bell: Bell,
@@ -107,6 +109,7 @@ impl Shared {
             restarting: AtomicBool::new(false),
             founding: AtomicBool::new(false),
             only_founded: AtomicBool::new(false),
+            view_on_disk: AtomicU64::new(0),
             founders: Mutex::default(),
             rings,
             bell: Bell::new(),

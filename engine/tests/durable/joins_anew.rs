@@ -45,3 +45,26 @@ fn a_process_that_joins_anew_was_not_told_that_it_has_stopped() {
     assert_eq!(all(), ["deliver first", "deliver second", "deliver third"]);
     drop(third);
 }
+
+/// Member 3 has only the first view on disk, in which member 1 and itself are a majority. The others went on without it.
+/// Neither of the two that are here may take the other for absent, or advise to begin a second group.
+#[test]
+fn a_log_that_is_behind_says_so_and_so_does_the_member_beside_it() {
+    let folder = Folder::new("behind");
+    let mut config = config(&folder, FabricKind::Tcp, 3);
+    config.log.as_mut().unwrap().restart_wait_ms = 500;
+    StopTogether::join(&config, &[1, 2, 3]).end();
+    StopTogether::join(&config, &[1, 2]).end();
+    config.join_timeout_ms = 5000;
+    let start = |id| {
+        let config = config.clone().with_member(MemberId(id));
+        std::thread::spawn(move || Group::join(config, Told::default()).err().map(|error| error.to_string()))
+    };
+    let [first, third] = [1, 3].map(start).map(|joins| joins.join().unwrap().unwrap());
+    let address = |id: usize| &config.members[id - 1].address;
+    let waits = format!("member 1 at {} in view 1", address(1));
+    assert!(third.contains("continued without this process") && third.contains(&waits), "{third}");
+    assert!(!third.contains("galerna-log recover") && !third.contains("members 1"), "{third}");
+    let older = format!("with older logs, which do not count, wait here: member 3 at {} with view 0", address(3));
+    assert!(first.contains("member 2 of view 1") && first.contains(&older), "{first}");
+}

@@ -35,7 +35,7 @@ fn replies() -> Vec<Reply> {
     vec![
         Reply::Runs { group_id, member: 3, places: places.clone() },
         Reply::Waits { been: true, places: Vec::new() },
-        Reply::Restarting { group_id, place: place(3), agreed, only_founded: true },
+        Reply::Restarting { group_id, place: place(3), agreed, only_founded: true, view: 5 },
         Reply::Admitted { group_id, fabric: FabricKind::Tcp, me: place(4), since: 5, others: places },
         Reply::Elsewhere { address: "[::1]:7001".to_owned() },
         Reply::Later { reason: text() },

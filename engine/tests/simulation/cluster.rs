@@ -9,7 +9,7 @@ use super::rng::Rng;
 use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
 use crate::log::{Release, deferred};
-use crate::membership::{self, Member, Peer, Settings, View};
+use crate::membership::{self, Fault, Member, Peer, Settings, View};
 use crate::multicast::{self, Claim, Delivery, Durability, Multicast, Origin, Refusal, SendRing, Sink, column};
 use crate::node::{Node, Phase};
 use crate::types::{Copies, MemberId, Mode, SubgroupId, Version};
@@ -757,7 +757,7 @@ impl Cluster {
             }
             Err(panic) => resume_unwind(panic),
         };
-        for (member, what) in self.actors[who].node.take_faults() {
+        for Fault { member, what, .. } in self.actors[who].node.take_faults() {
             self.say(|| format!("{who} has it against {member} that {what}"));
         }
         for change in self.actors[who].node.take_changes() {

@@ -213,6 +213,42 @@ fn a_member_two_views_behind_delivers_no_garbage_on_shared_memory() {
     assert!(matches!(phase, Phase::Stopped(Error::Removed { .. })), "{phase:?}");
 }
 
+/// Members end their links with a member that has left when they begin the view without it. At that moment neither the
+/// leaver nor the members that have not begun that view yet may take them for faulty.
+#[test]
+fn a_leave_is_no_reason_to_suspect_anybody() {
+    for (order, shared) in [[0, 1, 2, 3], [3, 0, 2, 1], [1, 3, 2, 0]].into_iter().zip([false, true, false]) {
+        for polls in 1..40 {
+            let mut s = stage(4, 4096, shared);
+            s.node(3).leave();
+            // The first in the order is faster than the others, and the second is faster than the third.
+            for _ in 0..polls {
+                s.net.world().drain();
+                order.iter().enumerate().for_each(|(n, &who)| (0..4 - n).for_each(|_| s.poll(who)));
+            }
+            s.run(&[order[0]], 5);
+            s.run(&[3], 5);
+            s.run(&order, 30);
+            assert!((0..3).all(|who| s.view(who) == 1));
+            for who in 0..4 {
+                assert_eq!(s.node(who).take_faults(), [], "member {} after {polls} polls", who + 1);
+            }
+        }
+    }
+}
+
+/// A fault names the view in which it was observed: a view drops the faults of its members that were observed before it.
+#[test]
+fn a_fault_belongs_to_the_view_that_shows_it() {
+    let mut s = stage(4, 4096, false);
+    s.net.world().kill(3);
+    s.pass_time(&[0, 1, 2], 3 * TIMEOUT_MS);
+    s.net.world().kill(2);
+    s.pass_time(&[0, 1], 3 * TIMEOUT_MS);
+    let faults: Vec<_> = s.node(0).take_faults().into_iter().map(|fault| (fault.view, fault.member)).collect();
+    assert_eq!(faults, [(0, MemberId(4)), (1, MemberId(3))]);
+}
+
 /// The time in which the founders waited for the last of them does not count against it, since it needs a moment for
 /// its first heartbeat.
 #[test]
@@ -225,7 +261,9 @@ fn a_founder_that_begins_late_has_the_whole_timeout() {
     assert!((0..2).all(|who| matches!(s.node(who).phase(), Phase::Running)));
     assert_eq!([s.node(0).take_faults(), s.node(1).take_faults()], [[], []]);
     s.pass_time(&[0, 1], TIMEOUT_MS);
-    assert!(s.node(0).take_faults().iter().any(|(id, what)| *id == MemberId(3) && what.contains("stood still")));
+    assert!(
+        s.node(0).take_faults().iter().any(|fault| fault.member == MemberId(3) && fault.what.contains("stood still"))
+    );
 }
 
 /// While an operator changes a timeout, members have different ones. The largest of the view's members is in force
@@ -247,7 +285,7 @@ fn the_largest_timeout_of_the_view_is_in_force() {
     s.pass_time(&[0, 1], 3 * TIMEOUT_MS);
     assert_eq!((s.view(0), s.view(1)), (2, 2), "the short timeout is in force");
     let faults = s.node(0).take_faults();
-    assert!(faults.iter().any(|(id, what)| *id == MemberId(3) && what.contains("200 ms")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.member == MemberId(3) && fault.what.contains("200 ms")), "{faults:?}");
 }
 
 /// The same for the time without a primary partition.
@@ -339,7 +377,7 @@ fn a_flood_of_nulls_is_a_breach() {
     s.net.world().copy(1, 1, 2).word(published).store(((1 << 31) - 1) << 32, std::sync::atomic::Ordering::Release);
     s.poll(1);
     let faults = s.node(1).take_faults();
-    assert!(faults.iter().any(|(member, what)| *member == MemberId(3) && what.contains("possible")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.member == MemberId(3) && fault.what.contains("possible")), "{faults:?}");
     s.run(&[0, 1, 2], 20);
     assert_eq!((s.view(0), s.view(1)), (1, 1), "the others go on without it");
 }
@@ -447,7 +485,7 @@ fn removed_at_every_step(ahead: bool, at_once: bool) -> Result<(), String> {
         if let Some(lost) = lost {
             return Err(format!("step {at}: it was delivered {lost:?}, which the others were not"));
         }
-        let accused = s.node(2).take_faults().into_iter().find(|(_, what)| what.contains("broke the protocol"));
+        let accused = s.node(2).take_faults().into_iter().find(|fault| fault.what.contains("broke the protocol"));
         if let Some(accused) = accused {
             return Err(format!("step {at}: it accused {accused:?}"));
         }
