@@ -122,8 +122,8 @@ impl Node {
         let view = View::first(founders, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
         let seat = |peer: &Peer| StreamConfig { slot: peer.slot, id: peer.id, voter: true, start };
-        let layout =
-            ViewConfig { view: 0, seats: founders.iter().map(seat).collect(), order: view.order, time_ns: FIRST_NS };
+        let Some(order) = view.shards.first().map(|shard| shard.order) else { return };
+        let layout = ViewConfig { view: 0, seats: founders.iter().map(seat).collect(), order, time_ns: FIRST_NS };
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         let first = self.membership.found(view);

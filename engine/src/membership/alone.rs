@@ -2,9 +2,9 @@
 //!
 //! That decision begins another group. A decision that the lost members may have made does not hold in it.
 
-use super::Member;
 use super::hard_state::HardState;
 use super::view::{View, ViewDecision};
+use super::{Member, Shard};
 use crate::multicast::{End, Tail, record_time};
 use crate::types::{MemberId, Version};
 use crate::words::words;
@@ -39,20 +39,21 @@ impl HardState {
     /// before the log. The next view has this member alone. It begins at `now_ns`, or just after the last record if
     /// that is later.
     pub(crate) fn alone(&self, last: Version, time_ns: u64, tail: Option<&Tail>, now_ns: u64) -> Alone {
-        let View { number, members, order } = self.view();
-        let (number, order, count) = (*number, *order, members.len());
-        let have = self.ends(last);
-        let covers = |tail: &&Tail| {
-            let longer = |(end, have): (&End, &u64)| end.messages >= *have && end.messages >= order.base;
-            tail.view == number && tail.ends.len() == count && tail.ends.iter().zip(&have).all(longer)
+        let View { number, members, shards } = self.view();
+        let number = *number;
+        let counts =
+            |shard: &Shard| shard.counts(number, last).unwrap_or_else(|| vec![shard.order.base; shard.members.len()]);
+        let have: Vec<u64> = shards.iter().flat_map(counts).collect();
+        let covers = |(tail, shard): &(&Tail, &Shard)| {
+            let longer = |(end, have): (&End, &u64)| end.messages >= *have && end.messages >= shard.order.base;
+            tail.view == number && tail.ends.len() == have.len() && tail.ends.iter().zip(&have).all(longer)
         };
         let (mut last, mut time_ns, mut messages, mut counts) = (last, time_ns, Vec::new(), have.clone());
-        if let Some(tail) = tail.filter(covers) {
+        if let Some((tail, shard)) = tail.zip(shards.first()).filter(covers) {
             counts = tail.ends.iter().map(|end| end.messages).collect();
             for (n, record) in tail.records.iter().enumerate() {
                 let version = Version { view: number, sequence: record.sequence };
-                let at = record.sequence.saturating_sub(order.first);
-                let (rank, index) = ((at % count as u64) as usize, order.base + at / count as u64);
+                let Some((rank, index)) = shard.place_of(record.sequence) else { continue };
                 let Some(stamp) = record.raw.first_chunk().map(|stamp| u64::from_le_bytes(*stamp)) else { continue };
                 if index < counts[rank] && version > last {
                     (last, time_ns) = (version, record_time(stamp, time_ns));
@@ -60,40 +61,38 @@ impl HardState {
                 }
             }
         }
-        let trims = counts.iter().map(|&messages| End { messages, frames: 0, word: 0 });
-        let trims: Vec<_> = members.iter().map(|member| member.peer).zip(trims).collect();
-        let ends: Vec<End> = trims.iter().map(|(_, end)| *end).collect();
+        let ends: Vec<End> = counts.iter().map(|&messages| End { messages, frames: 0, word: 0 }).collect();
         let view = View {
             number: number + 1,
             members: vec![Member { peer: self.me, voter: true }],
-            order: ViewDecision::order(order, &ends, 1),
+            shards: self.view().next_shards(&ends, 1),
         };
-        let value = ViewDecision { view, trims, left: 0, time_ns: now_ns.max(time_ns.saturating_add(1)) };
+        let value = ViewDecision {
+            view,
+            old: members.iter().map(|member| member.peer).collect(),
+            ended: ViewDecision::ended_at(self.view(), &ends),
+            left: 0,
+            time_ns: now_ns.max(time_ns.saturating_add(1)),
+        };
         let decision = (value.version(), value.time_ns, words(value.encode()));
         Alone { messages, decision, hard_state: HardState::new(self.me, value).encode() }
-    }
-
-    /// The end of each stream in a log with the last record `last`: one above the highest message index, by rank.
-    fn ends(&self, last: Version) -> Vec<u64> {
-        let View { number, members, order } = self.view();
-        let next = if last.view == *number { last.sequence + 1 } else { order.first };
-        let count = members.len() as u64;
-        (0..count).map(|rank| order.base + next.saturating_sub(order.first + rank).div_ceil(count)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::Peer;
+    use crate::membership::{Peer, ShardId};
     use crate::multicast::{TailRecord, order::Order};
-    use crate::types::Mode;
+    use crate::types::{Mode, SubgroupId};
 
     fn hard_state() -> HardState {
         let peer = |slot: usize| Peer { slot, id: MemberId(slot as u32 + 1), incarnation: 7 };
         let members = (0..3).map(|slot| Member { peer: peer(slot), voter: slot < 3 }).collect();
-        let view = View { number: 4, members, order: Order { senders: 3, base: 10, first: 101 } };
-        HardState::new(peer(1), ViewDecision { view, trims: Vec::new(), left: 0, time_ns: 50 })
+        let order = Order { senders: 3, base: 10, first: 101 };
+        let shard = Shard { id: ShardId::only(SubgroupId(0)), members: vec![0, 1, 2], order };
+        let view = View { number: 4, members, shards: vec![shard] };
+        HardState::new(peer(1), ViewDecision { view, old: Vec::new(), ended: Vec::new(), left: 0, time_ns: 50 })
     }
 
     #[test]
@@ -112,7 +111,7 @@ mod tests {
             assert_eq!(alone.decision.1, 61);
             let next = HardState::decode(&alone.hard_state).unwrap();
             assert!(next.is_member() && next.voters() == [MemberId(2)]);
-            assert_eq!(next.view().order.first, sequence + 2);
+            assert_eq!(next.view().shards[0].order.first, sequence + 2);
             // The record contains the same decision.
             assert_eq!(hard_state().advance(&alone.decision.2), next);
         }

@@ -20,18 +20,20 @@ impl ViewDecision {
     /// Whether a majority of `view` can have agreed on this value as the successor of `view`.
     pub(super) fn follows(&self, view: &View, lone: bool) -> bool {
         let old = || view.members.iter().map(|member| member.peer);
-        let named = self.trims.iter().map(|(peer, _)| *peer).eq(old());
-        let messages = || self.trims.iter().map(|(_, end)| end.messages);
-        let counted = messages().all(|count| (view.order.base..MESSAGES_MAX).contains(&count));
+        let named = self.old.iter().copied().eq(old());
+        let streams =
+            || self.ended.iter().flat_map(|shard| shard.ends.iter().map(|&(rank, end)| (shard.id, rank, end)));
+        let owned = view.streams().map(|(shard, rank)| (shard.id, rank)).eq(streams().map(|(id, rank, _)| (id, rank)));
+        let bases = view.streams().map(|(shard, _)| shard.order.base);
+        let counted = bases.zip(streams()).all(|(base, (.., end))| (base..MESSAGES_MAX).contains(&end.messages));
         let timed = self.time_ns <= TIME_MAX_NS;
-        if self.view.number != view.number + 1 || !named || !counted || !timed {
+        if self.view.number != view.number + 1 || !named || !owned || !counted || !timed {
             return false;
         }
         let stays =
             |(rank, peer)| self.view.members.iter().any(|m| m.peer.is_same_member(peer)).then_some(1u64 << rank);
         let went_on = old().enumerate().filter_map(stays).fold(self.left, |bits, rank| bits | rank);
-        view.is_majority(went_on, lone)
-            && self.view.order == ViewDecision::order(view.order, &self.ends(), self.view.members.len())
+        view.is_majority(went_on, lone) && self.view.shards == view.next_shards(&self.ends(), self.view.members.len())
     }
 }
 
@@ -69,10 +71,13 @@ impl Membership {
         if !ballots.into_iter().all(|ballot| self.is_possible_ballot(ballot, view.members.len(), me)) {
             return Err(Malformed("a ballot that nobody made"));
         }
-        let ends = || shown.wedged.iter().chain(&shown.flushed).flatten();
-        let fresh =
-            |end: &End| end.frames == 0 && end.word == 0 && (end.messages == 0 || end.messages >= view.order.base);
-        if self.restarting && !ends().all(|end| fresh(end) && end.messages < MESSAGES_MAX) {
+        let fresh = |(end, base): (&End, u64)| {
+            let counted = end.messages == 0 || (base..MESSAGES_MAX).contains(&end.messages);
+            end.frames == 0 && end.word == 0 && counted
+        };
+        let bases = || view.streams().map(|(shard, _)| shard.order.base);
+        let mut lists = shown.wedged.iter().chain(&shown.flushed);
+        if self.restarting && !lists.all(|ends| ends.iter().zip(bases()).all(fresh)) {
             return Err(Malformed("a log that ends where none can"));
         }
         if !records().all(|(_, value)| value.follows(view, self.settings.lone_survivor)) {

@@ -62,8 +62,10 @@ impl Epoch {
 /// A stream that this member must complete before its flush is done: where it ends, and which member has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The rank of the stream's sender.
-    pub stream: Rank,
+    /// The stream: its place in a list of ends.
+    pub stream: usize,
+    /// The rank of its sender.
+    pub sender: Rank,
     /// The end that the stream must reach here.
     pub end: End,
     /// The slot to fetch from. `None` if, by the sender's row, all of the stream has arrived here.
@@ -158,7 +160,7 @@ impl Membership {
     /// Reads the epoch columns of the row in `slot`. Returns false if they cannot be read at present.
     pub(super) fn read_row(&mut self, slot: Slot, fabric: &mut dyn Fabric) -> Result<bool, Violation> {
         let Some(view) = &self.view else { return Ok(false) };
-        let (number, members) = (view.number, view.members.len());
+        let (number, shape) = (view.number, view.shape());
         let Some(rank) = view.rank_of(slot).filter(|_| self.is_readable(slot)) else { return Ok(false) };
         let breach = |row::Malformed(what): row::Malformed| Violation { peer: rank, what: what.to_owned() };
         self.check_words(slot).map_err(breach)?;
@@ -170,7 +172,7 @@ impl Membership {
             }
             self.learn(value, fabric);
         }
-        let Some(shown) = row::read(&self.table, slot, number, members).map_err(breach)? else { return Ok(true) };
+        let Some(shown) = row::read(&self.table, slot, number, shape).map_err(breach)? else { return Ok(true) };
         self.check_shown(&shown).map_err(breach)?;
         for (accuser, counters) in shown.accusations.iter().enumerate() {
             let accused = self.relay_accusations(accuser, counters, fabric);
@@ -205,7 +207,7 @@ impl Membership {
         }
     }
 
-    /// The ends that the flush must reach, by rank of the stream: the largest that any candidate has.
+    /// The ends that the flush must reach: of each stream the largest that any candidate has.
     ///
     /// `None` until every candidate has wedged.
     pub(super) fn target(&self, candidates: u64) -> Option<Vec<End>> {
@@ -215,10 +217,10 @@ impl Membership {
             return None;
         }
         let vectors = || ranks().flat_map(|rank| shown[rank].wedged.iter().chain(&shown[rank].flushed));
-        let most = |stream: Rank| vectors().map(|ends| ends[stream]).max_by_key(|end| (end.frames, end.messages));
-        let least = |stream: Rank| vectors().map(|ends| ends[stream]).min_by_key(|end| (end.frames, end.messages));
+        let most = |stream: usize| vectors().map(|ends| ends[stream]).max_by_key(|end| (end.frames, end.messages));
+        let least = |stream: usize| vectors().map(|ends| ends[stream]).min_by_key(|end| (end.frames, end.messages));
         let end = |stream| if planted::is(Bug::TrimByMinimum) { least(stream) } else { most(stream) };
-        (0..shown.len()).map(end).collect()
+        (0..self.view.as_ref()?.shape().streams).map(end).collect()
     }
 
     /// The streams that this member still has to complete, given the ends `have` that it has reached.
@@ -229,27 +231,30 @@ impl Membership {
         self.my_rank().filter(|me| candidates >> me & 1 == 1)?;
         let target = self.target(candidates)?;
         let shown = &self.epoch.shown;
+        let senders = self.view.as_ref()?.streams().map(|(_, sender)| sender);
         let lacks = target
             .iter()
+            .zip(senders)
             .enumerate()
-            .filter(|&(stream, end)| end.frames > have[stream].frames || end.messages > have[stream].messages);
-        let wanted = lacks.map(|(stream, &end)| {
+            .filter(|&(stream, (end, _))| end.frames > have[stream].frames || end.messages > have[stream].messages);
+        let wanted = lacks.map(|(stream, (&end, sender))| {
             let has = |ends: &Option<Vec<End>>| ends.as_ref().is_some_and(|ends| ends[stream] == end);
             let ranks = || (0..shown.len()).filter(|rank| candidates >> rank & 1 == 1);
             // A sender writes its frames before its `WEDGED`, so they are here, unless its link was relinked in
             // between.
-            let refetched = self.is_relinked(stream) && !planted::is(Bug::RelinkedIsHere);
-            let here = candidates >> stream & 1 == 1 && !refetched && has(&shown[stream].wedged);
+            let refetched = self.is_relinked(sender) && !planted::is(Bug::RelinkedIsHere);
+            let here = candidates >> sender & 1 == 1 && !refetched && has(&shown[sender].wedged);
             // A member that flushed to this end obtained it from a candidate that wedged with it.
             let wedged = ranks().find(|&rank| has(&shown[rank].wedged));
             let source = wedged.or_else(|| ranks().find(|&rank| has(&shown[rank].flushed)));
             let from = source.filter(|_| !here).and_then(|rank| self.slot_of(rank));
             Wanted {
                 stream,
+                sender,
                 end,
                 from,
-                owner: self.slot_of(stream),
-                shown_by: if here { stream } else { source.unwrap_or(stream) },
+                owner: self.slot_of(sender),
+                shown_by: if here { sender } else { source.unwrap_or(sender) },
             }
         });
         Some(wanted.collect())
@@ -276,7 +281,7 @@ impl Membership {
             return None;
         }
         let target = self.target(candidates)?;
-        if target.iter().any(|end| end.messages < view.order.base) {
+        if target.iter().zip(view.streams()).any(|(end, (shard, _))| end.messages < shard.order.base) {
             // After a restart, no member that is here has the whole log.
             return None;
         }
@@ -313,11 +318,11 @@ impl Membership {
             // No remaining member has the state. The group ends.
             members.clear();
         }
-        let order = ViewDecision::order(view.order, target, members.len());
-        let trims = view.members.iter().zip(target).map(|(member, &end)| (member.peer, end)).collect();
+        let shards = view.next_shards(target, members.len());
         ViewDecision {
-            view: View { number: view.number + 1, members, order },
-            trims,
+            view: View { number: view.number + 1, members, shards },
+            old: view.members.iter().map(|member| member.peer).collect(),
+            ended: ViewDecision::ended_at(view, target),
             left,
             time_ns: self.decision_time(candidates),
         }
@@ -367,12 +372,12 @@ impl Membership {
         self.epoch.decided = Some(value);
     }
 
-    /// The decided ends of the present view's streams, by rank. `None` if this process must not deliver up to them.
+    /// The decided ends of the present view's streams. `None` if this process must not deliver up to them.
     pub(crate) fn trim(&self) -> Option<Vec<End>> {
         let value = self.epoch.decided.as_ref()?;
         let (me, rank) = (self.me, self.my_rank()?);
         let goes_on = self.is_in_next() || value.left >> rank & 1 == 1;
-        let mine = value.trims.get(rank).is_some_and(|(peer, _)| self.is_same(*peer, me));
+        let mine = value.old.get(rank).is_some_and(|peer| self.is_same(*peer, me));
         (goes_on && mine).then(|| value.ends())
     }
 

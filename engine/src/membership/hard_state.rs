@@ -10,7 +10,7 @@ use crate::types::MemberId;
 use crate::words::{words, words_of};
 
 /// The first word of a hard state: identifies it and its format.
-const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x01");
+const FORMAT: u64 = u64::from_le_bytes(*b"gledger\x02");
 
 /// A vote that must be on disk before it is published.
 #[derive(Debug, Clone)]
@@ -147,16 +147,19 @@ impl Membership {
 mod tests {
     use super::*;
     use crate::fuzz::{Parser, as_it_is, run};
-    use crate::membership::Member;
+    use crate::membership::view::EndedShard;
+    use crate::membership::{Member, Shard, ShardId};
     use crate::multicast::End;
     use crate::multicast::order::Order;
+    use crate::types::SubgroupId;
 
     fn hard_state() -> HardState {
         let me = Peer { slot: 3, id: MemberId(7), incarnation: 9 };
-        let order = Order { senders: 1, base: 4, first: 6 };
-        let view = View { number: 5, members: vec![Member { peer: me, voter: true }], order };
-        let trims = vec![(me, End { messages: 4, frames: 3, word: 2 })];
-        let began = ViewDecision { view, trims, left: 0, time_ns: 77 };
+        let id = ShardId::only(SubgroupId(0));
+        let shard = Shard { id, members: vec![0], order: Order { senders: 1, base: 4, first: 6 } };
+        let view = View { number: 5, members: vec![Member { peer: me, voter: true }], shards: vec![shard] };
+        let ended = vec![EndedShard { id, ends: vec![(0, End { messages: 4, frames: 3, word: 2 })] }];
+        let began = ViewDecision { view, old: vec![me], ended, left: 0, time_ns: 77 };
         HardState { me, began: began.clone(), promise: Ballot(5), accepted: Some((Ballot(4), began)) }
     }
 

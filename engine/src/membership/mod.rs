@@ -26,6 +26,7 @@ mod links;
 mod paxos;
 mod restart;
 mod row;
+mod shard;
 mod step;
 mod timeouts;
 mod view;
@@ -37,12 +38,13 @@ pub(crate) use hard_state::HardState;
 pub(crate) use joining::{Admission, Refusal};
 pub(crate) use restart::LogNeed;
 pub(crate) use row::table_spec;
+pub(crate) use shard::{Shard, ShardId};
 pub(crate) use view::{Departure, Member, Peer, View};
 
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
-use crate::multicast::{End, PeerPhase, StreamConfig, ViewConfig, Violation};
+use crate::multicast::{PeerPhase, ViewConfig, Violation};
 use crate::sst::{Column, Table};
-use crate::types::MemberId;
+use crate::types::{MemberId, SubgroupId};
 use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
@@ -261,7 +263,8 @@ impl Membership {
 
     /// Begins view 0 as a founder. In a group with a log, returns what has to be on disk before it is published.
     pub(crate) fn found(&mut self, view: View) -> Option<Beginning> {
-        let first = ViewDecision { view: view.clone(), trims: Vec::new(), left: 0, time_ns: FIRST_NS };
+        let none = (Vec::new(), Vec::new());
+        let first = ViewDecision { view: view.clone(), old: none.0, ended: none.1, left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.founding = true;
         self.begin(view);
@@ -441,20 +444,7 @@ impl Membership {
             joined: value.joined().collect(),
             departed: value.departed().collect(),
         };
-        let start =
-            |peer: Peer| value.trims.iter().find(|(old, _)| *old == peer).map_or(End::default(), |&(_, end)| end);
-        let seats = value
-            .view
-            .members
-            .iter()
-            .map(|member| StreamConfig {
-                slot: member.peer.slot,
-                id: member.peer.id,
-                voter: member.voter,
-                start: start(member.peer),
-            })
-            .collect();
-        let layout = ViewConfig { view: value.view.number, seats, order: value.view.order, time_ns: value.time_ns };
+        let layout = value.view_config(ShardId::only(SubgroupId(0)))?;
         self.departed.extend(change.departed.iter().map(|&(peer, departure)| (peer, value.view.number, departure)));
         let excess = self.departed.len().saturating_sub(DEPARTED_MAX);
         self.departed.drain(..excess);

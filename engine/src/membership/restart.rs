@@ -11,7 +11,7 @@
 use super::action::{Action, Actions, Closing, Show};
 use super::hard_state::{HardState, Vote};
 use super::row::{self, Ballot, Record};
-use super::{Cause, Member, Membership, Peer};
+use super::{Cause, Member, Membership, Peer, Shard};
 use crate::error::Error;
 use crate::fabric::{Fabric, Rank};
 use crate::multicast::End;
@@ -129,7 +129,8 @@ impl Membership {
             todo.extend([Action::FetchLog(None), Action::Show(Show::Flush(target))]);
             return;
         }
-        let below = view.order.horizon(target.iter().map(|end| end.messages.max(view.order.base)));
+        let Some((shard, target)) = view.by_shard(&target).next() else { return };
+        let below = shard.order.horizon(target.iter().map(|end| end.messages.max(shard.order.base)));
         let below = Version { view: view.number, sequence: below };
         todo.push_back(Action::FetchLog(Some(LogNeed { from, after: last, below })));
     }
@@ -241,12 +242,9 @@ impl Membership {
     /// If `last` is of an earlier view, every end is 0.
     pub(crate) fn ends_of(&self, last: Version) -> Vec<End> {
         let Some(view) = &self.view else { return Vec::new() };
-        let (order, next) = (view.order, last.sequence + 1);
-        let messages = |rank: u64| match last.view == view.number {
-            true => order.base + next.saturating_sub(order.first + rank).div_ceil(view.members.len() as u64),
-            false => 0,
-        };
-        (0..view.members.len() as u64).map(|rank| End { messages: messages(rank), frames: 0, word: 0 }).collect()
+        let counts = |shard: &Shard| shard.counts(view.number, last).unwrap_or_else(|| vec![0; shard.members.len()]);
+        let ends = |messages| End { messages, frames: 0, word: 0 };
+        view.shards.iter().flat_map(counts).map(ends).collect()
     }
 
     /// How far the logs of the candidates go, and a process that has all of it.

@@ -10,6 +10,7 @@
 
 use super::accusations::{self, Counters};
 use super::causes::CAUSE_WORDS;
+use super::shard::STREAMS_MAX;
 use super::view::{VALUE_WORDS, ViewDecision};
 use crate::fabric::{SLOTS, Slot, TableId, TableSpec};
 use crate::multicast::End;
@@ -56,7 +57,7 @@ pub(super) const LINKED: Column = EDGES.at(SLOTS * accusations::WORDS);
 /// The owner's own timeouts, in milliseconds. They never change.
 pub(super) const FAILURE_TIMEOUT: Column = LINKED.at(SLOTS);
 pub(super) const PARTITION_TIMEOUT: Column = FAILURE_TIMEOUT.at(1);
-/// The ends of all streams at the owner when it wedged, by rank.
+/// The ends of all streams at the owner when it wedged.
 pub(super) const WEDGE: Column = PARTITION_TIMEOUT.at(1);
 const FLUSH: Column = WEDGE.at(ENDS_WORDS);
 const ACCEPT: Column = FLUSH.at(2 * ENDS_WORDS);
@@ -67,7 +68,7 @@ pub(super) const CAUSES: Column = DECISION.at(2 * VALUE_WORDS);
 const END: Column = CAUSES.at(SLOTS * CAUSE_WORDS);
 
 /// Words of a vector of ends.
-const ENDS_WORDS: usize = 3 * SLOTS;
+const ENDS_WORDS: usize = 3 * STREAMS_MAX;
 /// Words of a ballot with its value.
 const BALLOT_WORDS: usize = 1 + VALUE_WORDS;
 
@@ -110,14 +111,26 @@ pub(super) struct Shown {
     pub(super) accusations: Vec<Counters>,
 }
 
+/// How many members a view has, and how many streams.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) members: usize,
+    pub(super) streams: usize,
+}
+
 /// A peer's record that no correct member writes.
 #[derive(Debug)]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// Reads the epoch columns of the process in `slot`, for view `view` with `members` members.
+/// Reads the epoch columns of the process in `slot`, for view `view`, which has so many members and streams.
 ///
 /// `None` if the row is about another epoch, or changes too often to be read.
-pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Result<Option<Shown>, Malformed> {
+pub(super) fn read(
+    table: &Table,
+    slot: Slot,
+    view: u64,
+    Shape { members, streams }: Shape,
+) -> Result<Option<Shown>, Malformed> {
     let of_this = || table.load(slot, EPOCH) == view + 1;
     if !of_this() {
         return Ok(None);
@@ -130,12 +143,12 @@ pub(super) fn read(table: &Table, slot: Slot, view: u64, members: usize) -> Resu
     let looked = (|| {
         let accepted = ballot(table, slot, ACCEPTED, ACCEPT)?;
         let proposed = ballot(table, slot, PROPOSED, PROPOSE)?;
-        let flushed = two_slots(table, slot, FLUSHED, FLUSH, ENDS_WORDS, |_| 3 * members)?;
+        let flushed = two_slots(table, slot, FLUSHED, FLUSH, ENDS_WORDS, |_| 3 * streams)?;
         Some((accepted, proposed, flushed))
     })();
     // The record changes at each look. The owner moves `CHANGES` after each change, so the row is read again.
     let Some((accepted, proposed, flushed)) = looked else { return Ok(None) };
-    let wedged = (table.load(slot, WEDGED) == view + 1).then(|| words(table, slot, WEDGE, 3 * members));
+    let wedged = (table.load(slot, WEDGED) == view + 1).then(|| words(table, slot, WEDGE, 3 * streams));
     if !of_this() {
         return Ok(None);
     }
@@ -264,12 +277,13 @@ pub(super) fn ballot_words(ballot: Ballot, value: &ViewDecision) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Member, Peer, View};
+    use super::super::shard::{Shard, ShardId};
+    use super::super::view::{EndedShard, Member, Peer, View};
     use super::*;
     use crate::fabric::Row;
     use crate::fuzz::{Parser, as_it_is, run};
     use crate::multicast::order::Order;
-    use crate::types::MemberId;
+    use crate::types::{MemberId, SubgroupId};
     use std::sync::Arc;
 
     const VIEW: u64 = 6;
@@ -277,15 +291,17 @@ mod tests {
     fn decision() -> ViewDecision {
         let peer = |slot| Peer { slot, id: MemberId(slot as u32), incarnation: 9 };
         let members = [0, 1].map(|slot| Member { peer: peer(slot), voter: true }).to_vec();
-        let view = View { number: VIEW + 1, members, order: Order { senders: 2, base: 70, first: 141 } };
-        let end = End { messages: 70, frames: 40, word: 7 };
-        ViewDecision { view, trims: vec![(peer(0), end), (peer(1), end)], left: 0, time_ns: 5 }
+        let (id, end) = (ShardId::only(SubgroupId(0)), End { messages: 70, frames: 40, word: 7 });
+        let shard = Shard { id, members: vec![0, 1], order: Order { senders: 2, base: 70, first: 141 } };
+        let view = View { number: VIEW + 1, members, shards: vec![shard] };
+        let ended = vec![EndedShard { id, ends: vec![(0, end), (1, end)] }];
+        ViewDecision { view, old: vec![peer(0), peer(1)], ended, left: 0, time_ns: 5 }
     }
 
     /// Words of a row, each as 10 bytes: where it is, in words, and its value.
     fn encode(words: &[(Column, u64)]) -> Vec<u8> {
         let pair =
-            |(column, word): &(Column, u64)| [&(column.0 as u16 / 8).to_le_bytes()[..], &word.to_le_bytes()].concat();
+            |(column, word): &(Column, u64)| [&((column.0 / 8) as u16).to_le_bytes()[..], &word.to_le_bytes()].concat();
         words.iter().flat_map(pair).collect()
     }
 
@@ -319,7 +335,7 @@ mod tests {
                 peer.store_words(usize::from(u16::from_le_bytes([a, b])) * 8 % spec.row_len, &word);
             }
             // As a member of the view reads it, and as a joiner does.
-            let shown = read(&table, 1, VIEW, 2);
+            let shown = read(&table, 1, VIEW, Shape { members: 2, streams: 2 });
             let found = decided(&table, 1, VIEW);
             let joins = table.load(1, DECIDED).checked_sub(1).map(|view| decided(&table, 1, view));
             let valid = shown.is_ok() && found.is_ok() && joins.as_ref().is_none_or(Result::is_ok);

@@ -164,7 +164,7 @@ impl Membership {
 
     /// Obtains the frames that any candidate has and this member lacks, then takes part in the decision.
     fn want(&mut self, have: Vec<End>, awaited: u64, todo: &mut Actions) {
-        let comes = |want: &Wanted| awaited >> want.stream & 1 == 1 && want.end.frames > have[want.stream].frames;
+        let comes = |want: &Wanted| awaited >> want.sender & 1 == 1 && want.end.frames > have[want.stream].frames;
         match self.wanted(&have) {
             None => {}
             Some(wanted) if wanted.is_empty() => todo.push_back(Action::Show(Show::Flush(have))),

@@ -1,9 +1,10 @@
 //! Views, and the values on which the decisions of epochs agree.
 
+use super::shard::{SHARDS_MAX, STREAMS_MAX, Shard, ShardId};
 use crate::fabric::{Rank, SLOTS, Slot};
-use crate::multicast::End;
 use crate::multicast::order::Order;
-use crate::types::{MemberId, Version};
+use crate::multicast::{End, StreamConfig, ViewConfig};
+use crate::types::{MemberId, SubgroupId, Version};
 
 /// A process in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,19 @@ pub(crate) struct View {
     pub number: u64,
     /// The members by rank. The lowest rank is the natural leader for an application that needs one.
     pub members: Vec<Member>,
-    /// The order of its messages.
-    pub order: Order,
+    /// Its shards. So far there is one, with all members.
+    pub shards: Vec<Shard>,
 }
 
 impl View {
     /// The founders' first view, in which all of them are voters. Message indices begin at `base`.
     pub(crate) fn first(founders: &[Peer], base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
-        // One sequence number is left for the decision that began the view: see `ViewDecision::order`.
+        // One sequence number is left for the decision that began the view: see `Shard::next_order`.
         let first = base * founders.len() as u64 + 1;
-        View { number: 0, members, order: Order { senders: founders.len(), base, first } }
+        let order = Order { senders: founders.len(), base, first };
+        let id = ShardId::only(SubgroupId(0));
+        View { number: 0, members, shards: vec![Shard { id, members: (0..founders.len()).collect(), order }] }
     }
 
     /// The rank of the process in `slot`.
@@ -80,13 +83,23 @@ pub(crate) enum Departure {
     Failed,
 }
 
+/// How a shard of the old view ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EndedShard {
+    pub(super) id: ShardId,
+    /// The ends of its streams, by rank in the shard, each with the owner's rank in the old view. The ranks ascend.
+    pub(super) ends: Vec<(Rank, End)>,
+}
+
 /// The decision of the members of a view at the end of its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ViewDecision {
     /// The next view.
     pub(super) view: View,
-    /// The members of the old view by rank, each with the end of its stream.
-    pub(super) trims: Vec<(Peer, End)>,
+    /// The members of the old view by rank.
+    pub(super) old: Vec<Peer>,
+    /// The shards of the old view.
+    pub(super) ended: Vec<EndedShard>,
     /// The ranks of the old view that left on request, one bit per rank.
     pub(super) left: u64,
     /// The time of the decision in a group with a log, in nanoseconds.
@@ -96,23 +109,80 @@ pub(super) struct ViewDecision {
 }
 
 /// Words of an encoded value before its lists.
-const HEAD_WORDS: usize = 7;
+const HEAD_WORDS: usize = 5;
+/// Words of a member, of a shard of the next view, of a shard of the old view, and of an end.
+const MEMBER_WORDS: usize = 2;
+const SHARD_WORDS: usize = 4;
+const ENDED_WORDS: usize = 2;
+const END_WORDS: usize = 3;
 /// Maximum words of an encoded value.
-pub(super) const VALUE_WORDS: usize = HEAD_WORDS + 2 * SLOTS + 5 * SLOTS;
+pub(super) const VALUE_WORDS: usize =
+    HEAD_WORDS + 2 * MEMBER_WORDS * SLOTS + (SHARD_WORDS + ENDED_WORDS) * SHARDS_MAX + END_WORDS * STREAMS_MAX;
+
+/// The lengths of the lists in an encoded value. Its first word has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lengths {
+    members: usize,
+    old: usize,
+    shards: usize,
+    ended: usize,
+    ends: usize,
+}
+
+impl Lengths {
+    fn word(self) -> u64 {
+        let Lengths { members, old, shards, ended, ends } = self;
+        [members, old, shards, ended].iter().rev().fold(ends as u64, |word, &len| word << 8 | len as u64)
+    }
+
+    /// `None` if a length is too large.
+    fn of_word(word: u64) -> Option<Lengths> {
+        let byte = |n: u32| (word >> (8 * n)) as u8 as usize;
+        let [members, old, shards, ended] = [0, 1, 2, 3].map(byte);
+        let ends = (word >> 32) as usize;
+        let fits = members <= SLOTS && old <= SLOTS && shards <= SHARDS_MAX && ended <= SHARDS_MAX;
+        (fits && ends <= STREAMS_MAX).then_some(Lengths { members, old, shards, ended, ends })
+    }
+
+    fn words(self) -> usize {
+        let Lengths { members, old, shards, ended, ends } = self;
+        HEAD_WORDS + MEMBER_WORDS * (members + old) + SHARD_WORDS * shards + ENDED_WORDS * ended + END_WORDS * ends
+    }
+}
+
+/// A set of ranks as one bit per rank.
+fn bits(ranks: impl IntoIterator<Item = Rank>) -> u64 {
+    ranks.into_iter().fold(0, |bits, rank| bits | 1 << rank)
+}
+
+/// The ranks in a set, which must be below `count`. `None` if one is not.
+fn ranks(bits: u64, count: usize) -> Option<Vec<Rank>> {
+    let ranks: Vec<Rank> = (0..64).filter(|rank| bits >> rank & 1 == 1).collect();
+    ranks.iter().all(|&rank| rank < count).then_some(ranks)
+}
 
 impl ViewDecision {
+    fn lengths(&self) -> Lengths {
+        let ends = self.ended.iter().map(|shard| shard.ends.len()).sum();
+        let (members, shards) = (self.view.members.len(), self.view.shards.len());
+        Lengths { members, old: self.old.len(), shards, ended: self.ended.len(), ends }
+    }
+
     /// Encodes the value as words of a row.
     pub(super) fn encode(&self) -> Vec<u64> {
-        let View { number, members, order } = &self.view;
-        let voters = members.iter().enumerate().fold(0, |bits, (rank, m)| bits | u64::from(m.voter) << rank);
-        let counts = members.len() as u64 | (self.trims.len() as u64) << 32;
-        let mut words = vec![counts, *number, order.base, order.first, voters, self.left, self.time_ns];
-        let name = |peer: &Peer| [u64::from(peer.id.0) | (peer.slot as u64) << 32, peer.incarnation];
-        for member in members {
-            words.extend(name(&member.peer));
+        let View { number, members, shards } = &self.view;
+        let voters = bits(members.iter().enumerate().filter(|(_, member)| member.voter).map(|(rank, _)| rank));
+        let mut words = vec![self.lengths().word(), *number, voters, self.left, self.time_ns];
+        for peer in members.iter().map(|member| &member.peer).chain(&self.old) {
+            words.extend([u64::from(peer.id.0) | (peer.slot as u64) << 32, peer.incarnation]);
         }
-        for (peer, end) in &self.trims {
-            words.extend(name(peer));
+        for Shard { id, members, order } in shards {
+            words.extend([id.word(), bits(members.iter().copied()), order.base, order.first]);
+        }
+        for EndedShard { id, ends } in &self.ended {
+            words.extend([id.word(), bits(ends.iter().map(|(rank, _)| *rank))]);
+        }
+        for (_, end) in self.ended.iter().flat_map(|shard| &shard.ends) {
             words.extend(end.words());
         }
         words
@@ -120,73 +190,104 @@ impl ViewDecision {
 
     /// The number of words of an encoded value with the first word `first`; at most [`VALUE_WORDS`].
     pub(super) fn words(first: u64) -> usize {
-        let (members, trims) = (first as u32 as usize, (first >> 32) as usize);
-        (HEAD_WORDS + 2 * members.min(SLOTS) + 5 * trims.min(SLOTS)).min(VALUE_WORDS)
+        Lengths::of_word(first).map_or(HEAD_WORDS, Lengths::words)
     }
 
     /// Decodes a value. `None` if the words are not a value.
     pub(super) fn decode(words: &[u64]) -> Option<ViewDecision> {
-        let [counts, number, base, first, voters, left, time_ns, ..] = *words else { return None };
-        let (count, trimmed) = (counts as u32 as usize, (counts >> 32) as usize);
-        if count > SLOTS || trimmed > SLOTS || words.len() != ViewDecision::words(counts) {
-            return None;
-        }
-        let peer = |name: &[u64]| {
+        let ([first, number, voters, left, time_ns], lists) = words.split_first_chunk::<HEAD_WORDS>()?;
+        let (number, voters, left, time_ns) = (*number, *voters, *left, *time_ns);
+        let lengths =
+            Lengths::of_word(*first).filter(|lengths| lengths.words() == words.len() && lengths.shards > 0)?;
+        let (members, lists) = lists.split_at(MEMBER_WORDS * lengths.members);
+        let (old, lists) = lists.split_at(MEMBER_WORDS * lengths.old);
+        let (shards, lists) = lists.split_at(SHARD_WORDS * lengths.shards);
+        let (ended, ends) = lists.split_at(ENDED_WORDS * lengths.ended);
+        let peer = |name: &[u64; MEMBER_WORDS]| {
             let (slot, id) = ((name[0] >> 32) as usize, MemberId(name[0] as u32));
             (slot < SLOTS).then_some(Peer { slot, id, incarnation: name[1] })
         };
-        let (seats, ends) = words[HEAD_WORDS..].split_at(2 * count);
-        let members = seats
-            .chunks_exact(2)
-            .enumerate()
-            .map(|(rank, name)| Some(Member { peer: peer(name)?, voter: voters >> rank & 1 == 1 }));
-        let members: Vec<Member> = members.collect::<Option<_>>()?;
-        let trims = ends.chunks_exact(5).map(|end| Some((peer(end)?, End::of_words([end[2], end[3], end[4]])?)));
-        let trims: Vec<_> = trims.collect::<Option<_>>()?;
-        let slots = members.iter().fold(0u64, |bits, m| bits | 1 << m.peer.slot);
-        if slots.count_ones() as usize != count {
+        let old: Vec<Peer> = old.as_chunks().0.iter().map(peer).collect::<Option<_>>()?;
+        let member = |(rank, name)| Some(Member { peer: peer(name)?, voter: voters >> rank & 1 == 1 });
+        let members: Vec<Member> = members.as_chunks().0.iter().enumerate().map(member).collect::<Option<_>>()?;
+        if bits(members.iter().map(|member| member.peer.slot)).count_ones() as usize != lengths.members {
             return None;
         }
-        // One number before the first is the decision's own.
-        if first == 0 {
-            return None;
-        }
-        let order = Order { senders: count, base, first };
-        Some(ViewDecision { view: View { number, members, order }, trims, left, time_ns })
+        let shards = shards.as_chunks::<SHARD_WORDS>().0.iter().map(|&[id, set, base, first]| {
+            let members = ranks(set, lengths.members)?;
+            let order = Order { senders: members.len(), base, first };
+            // One number before the first is the decision's own.
+            (first > 0).then_some(Shard { id: ShardId::of_word(id)?, members, order })
+        });
+        let shards: Vec<Shard> = shards.collect::<Option<_>>()?;
+        let mut ends = ends.as_chunks::<END_WORDS>().0.iter();
+        let ended = ended.as_chunks::<ENDED_WORDS>().0.iter().map(|&[id, set]| {
+            let owners = ranks(set, lengths.old)?.into_iter();
+            let ends = owners.map(|rank| Some((rank, End::of_words(*ends.next()?)?))).collect::<Option<_>>()?;
+            Some(EndedShard { id: ShardId::of_word(id)?, ends })
+        });
+        let ended: Vec<EndedShard> = ended.collect::<Option<_>>()?;
+        let value = ViewDecision { view: View { number, members, shards }, old, ended, left, time_ns };
+        let has_order = |ids: Vec<ShardId>| ids.is_sorted_by(|a, b| a < b);
+        let sorted = has_order(value.view.shards.iter().map(|shard| shard.id).collect())
+            && has_order(value.ended.iter().map(|shard| shard.id).collect());
+        (sorted && value.lengths() == lengths).then_some(value)
     }
 
-    /// The order of the next view, with `members` members, after a view of order `order` with the ends `trims`.
-    ///
-    /// The first sequence number is one higher than necessary: the number before it is the decision's own position in
-    /// the log.
-    pub(super) fn order(order: Order, trims: &[End], members: usize) -> Order {
-        let messages = || trims.iter().map(|end| end.messages);
-        let base = messages().fold(order.base, u64::max);
-        Order { senders: members, base, first: order.horizon(messages()) + 1 }
-    }
-
-    /// The ends of the old view's streams, by rank.
+    /// The ends of all streams of the old view.
     pub(super) fn ends(&self) -> Vec<End> {
-        self.trims.iter().map(|&(_, end)| end).collect()
+        self.ended.iter().flat_map(|shard| &shard.ends).map(|&(_, end)| end).collect()
     }
 
-    /// The decision's position in the log: before all messages of the view that it begins.
+    /// Where the stream of `peer` in shard `id` ended in the old view; the default if there was none.
+    pub(super) fn end_of(&self, id: ShardId, peer: Peer) -> End {
+        let shard = self.ended.iter().find(|shard| shard.id == id);
+        let mut ends = shard.iter().flat_map(|shard| &shard.ends);
+        ends.find(|(rank, _)| self.old.get(*rank) == Some(&peer)).map_or(End::default(), |&(_, end)| end)
+    }
+
+    /// The data that the data plane of a member of shard `id` needs to begin the view. `None` if the view has no such
+    /// shard.
+    pub(super) fn view_config(&self, id: ShardId) -> Option<ViewConfig> {
+        let shard = self.view.shards.iter().find(|shard| shard.id == id)?;
+        let members = shard.members.iter().filter_map(|&rank| self.view.members.get(rank));
+        let seats = members.map(|&Member { peer, voter }| StreamConfig {
+            slot: peer.slot,
+            id: peer.id,
+            voter,
+            start: self.end_of(id, peer),
+        });
+        Some(ViewConfig { view: self.view.number, seats: seats.collect(), order: shard.order, time_ns: self.time_ns })
+    }
+
+    /// How the shards of `view` ended, by a list of `ends`.
+    pub(super) fn ended_at(view: &View, ends: &[End]) -> Vec<EndedShard> {
+        let ended = view.by_shard(ends).map(|(shard, ends)| EndedShard {
+            id: shard.id,
+            ends: shard.members.iter().copied().zip(ends.iter().copied()).collect(),
+        });
+        ended.collect()
+    }
+
+    /// The decision's position in the log of the first shard: before all messages of the view that it begins.
     pub(super) fn version(&self) -> Version {
-        Version { view: self.view.number, sequence: self.view.order.first - 1 }
+        let first = self.view.shards.first().map_or(1, |shard| shard.order.first);
+        Version { view: self.view.number, sequence: first - 1 }
     }
 
     /// The members of the next view that were not in the old one.
     pub(super) fn joined(&self) -> impl Iterator<Item = Peer> {
-        let old = |peer: &Peer| self.trims.iter().any(|(before, _)| before == peer);
-        self.view.members.iter().map(|member| member.peer).filter(move |peer| !old(peer))
+        self.view.members.iter().map(|member| member.peer).filter(|peer| !self.old.contains(peer))
     }
 
     /// The members of the old view that are not in the next one, each with the reason.
     pub(super) fn departed(&self) -> impl Iterator<Item = (Peer, Departure)> {
         let stays = |peer: &Peer| self.view.members.iter().any(|member| member.peer == *peer);
-        self.trims.iter().enumerate().filter(move |(_, (peer, _))| !stays(peer)).map(|(rank, &(peer, _))| {
-            (peer, if self.left >> rank & 1 == 1 { Departure::Left } else { Departure::Failed })
-        })
+        self.old
+            .iter()
+            .enumerate()
+            .filter(move |(_, peer)| !stays(peer))
+            .map(|(rank, &peer)| (peer, if self.left >> rank & 1 == 1 { Departure::Left } else { Departure::Failed }))
     }
 }
 
@@ -201,16 +302,41 @@ mod tests {
         Peer { slot, id: MemberId(slot as u32 + 100), incarnation: 7 * slot as u64 }
     }
 
+    fn end(n: u64) -> End {
+        End { messages: 70 + n, frames: 40 + n, word: 7 + n as u32 }
+    }
+
+    /// A value with so many members and old members, and one shard for each set of ranks.
+    fn value(members: usize, old: usize, shards: &[u64], ended: &[u64]) -> ViewDecision {
+        let id = |n| ShardId { subgroup: SubgroupId(n as u16 / 2), number: n as u32 };
+        let set = |bits: u64, count| (0..count).filter(move |rank| bits >> rank & 1 == 1);
+        let shard = |(n, &bits)| {
+            let members: Vec<Rank> = set(bits, members).collect();
+            let order = Order { senders: members.len(), base: bits, first: n as u64 + 1 };
+            Shard { id: id(n), members, order }
+        };
+        let shards = shards.iter().enumerate().map(shard).collect();
+        let ended = ended.iter().enumerate().map(|(n, &bits)| EndedShard {
+            id: id(n),
+            ends: set(bits, old).map(|rank| (rank, end(rank as u64))).collect(),
+        });
+        let seats = (0..members).map(|slot| Member { peer: peer(slot), voter: slot % 2 == 0 }).collect();
+        let view = View { number: 9, members: seats, shards };
+        ViewDecision { view, old: (0..old).map(peer).collect(), ended: ended.collect(), left: 4, time_ns: 1 << 60 }
+    }
+
     proptest! {
         #[test]
-        fn values_survive_and_nothing_else_does(count in 0..=SLOTS, trimmed in 1..=SLOTS, voters: u64, left: u64, cut: usize) {
-            let members = (0..count).map(|s| Member { peer: peer(s), voter: voters >> s & 1 == 1 }).collect();
-            let order = Order { senders: count, base: voters, first: left.max(1) };
-            let view = View { number: 9, members, order };
-            let trims = (0..trimmed).map(|s| (peer(s), End { messages: left, frames: voters, word: s as u32 })).collect();
-            let value = ViewDecision { view, trims, left, time_ns: voters };
+        fn values_survive_and_nothing_else_does(
+            (members, old) in (0..=SLOTS, 0..=SLOTS),
+            shards in prop::collection::vec(any::<u64>(), 1..5),
+            ended in prop::collection::vec(any::<u64>(), 0..5),
+            cut: usize,
+        ) {
+            let value = value(members, old, &shards, &ended);
             let words = value.encode();
             prop_assert_eq!(words.len(), ViewDecision::words(words[0]));
+            prop_assert!(words.len() <= VALUE_WORDS);
             prop_assert_eq!(ViewDecision::decode(&words), Some(value));
             prop_assert_eq!(ViewDecision::decode(&words[..cut % words.len()]), None);
         }
@@ -218,35 +344,55 @@ mod tests {
 
     #[test]
     fn fuzz_view_decision() {
-        let value = |members: usize, trims: usize| {
-            let seat = |slot| Member { peer: peer(slot), voter: slot % 2 == 0 };
-            let order = Order { senders: members, base: 70, first: 211 };
-            let view = View { number: 9, members: (0..members).map(seat).collect(), order };
-            let end = End { messages: 70, frames: 40, word: 7 };
-            ViewDecision { view, trims: (0..trims).map(|slot| (peer(slot), end)).collect(), left: 4, time_ns: 1 << 60 }
-        };
-        let encoded = |(members, trims)| words(value(members, trims).encode());
-        let seeds = [(1, 1), (3, 4), (64, 3)].map(encoded).to_vec();
-        // The words, 40 bytes for each member and 48 for each end.
+        let all = u64::MAX;
+        let values =
+            [value(1, 1, &[all], &[all]), value(3, 4, &[all], &[all]), value(64, 3, &[3, 5, 1 << 40], &[1, 6])];
+        let seeds = values.map(|value| words(value.encode())).to_vec();
+        // The words, 40 bytes for each member, 24 for each old one, 72 for each shard, 40 for each end.
         let parser = Parser { name: "view decision", seeds, repair: &as_it_is, heap_max: (16, 4 << 10) };
         run(&parser, |bytes| {
             let Some(value) = ViewDecision::decode(&words_of(bytes)) else { return false };
             assert_eq!(ViewDecision::decode(&value.encode()).as_ref(), Some(&value));
             assert!(value.joined().count() <= value.view.members.len());
-            assert!(value.departed().count() <= value.trims.len() && value.ends().len() == value.trims.len());
-            assert!(value.version() < Version { view: value.view.number, sequence: value.view.order.first });
-            let _ = value.view.is_majority(value.left, true);
+            assert!(value.departed().count() <= value.old.len());
+            assert_eq!(value.ends().len(), value.ended.iter().map(|shard| shard.ends.len()).sum::<usize>());
+            for shard in &value.view.shards {
+                let config = value.view_config(shard.id).unwrap();
+                assert_eq!(config.seats.len(), config.order.senders);
+            }
+            let _ = (value.version(), value.view.is_majority(value.left, true));
             true
         });
     }
 
     #[test]
-    fn a_decision_needs_a_number_before_the_first_message() {
-        let order = Order { senders: 1, base: 0, first: 1 };
-        let view = View { number: 1, members: vec![Member { peer: peer(0), voter: true }], order };
-        let mut value = ViewDecision { view, trims: Vec::new(), left: 0, time_ns: 0 };
+    fn a_stream_goes_on_where_it_ended_in_the_same_shard() {
+        let value = value(3, 4, &[0b011, 0b110], &[0b1100, 0b0110]);
+        let starts = |n: usize| {
+            let seats = value.view_config(value.view.shards[n].id).unwrap().seats.into_iter();
+            seats.map(|seat| (seat.slot, seat.start)).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(0), [(0, End::default()), (1, End::default())], "they were in the other shard");
+        assert_eq!(starts(1), [(1, end(1)), (2, end(2))]);
+    }
+
+    #[test]
+    fn a_decision_needs_a_number_before_the_first_message_and_a_shard() {
+        let mut value = value(1, 0, &[1], &[]);
         assert_eq!(ViewDecision::decode(&value.encode()).map(|value| value.version().sequence), Some(0));
-        value.view.order.first = 0;
+        value.view.shards[0].order.first = 0;
         assert_eq!(ViewDecision::decode(&value.encode()), None);
+        value.view.shards.clear();
+        assert_eq!(ViewDecision::decode(&value.encode()), None);
+    }
+
+    #[test]
+    fn a_shard_twice_and_members_that_are_none_are_no_value() {
+        let mut twice = value(2, 2, &[1, 2], &[1, 2]);
+        twice.view.shards[1].id = twice.view.shards[0].id;
+        assert_eq!(ViewDecision::decode(&twice.encode()), None);
+        let mut stranger = value(2, 2, &[1], &[1]);
+        stranger.view.shards[0].members = vec![2];
+        assert_eq!(ViewDecision::decode(&stranger.encode()), None);
     }
 }

@@ -104,7 +104,8 @@ impl Node {
             return Ok(());
         };
         let (Some(view), ends) = (self.membership.view(), &closing.ends) else { return Ok(()) };
-        let (recovery, order, number) = (&mut restart.recovery, view.order, view.number);
+        let Some(shard) = view.shards.first() else { return Ok(()) };
+        let (recovery, order, number) = (&mut restart.recovery, shard.order, view.number);
         let mut tail = recovery.tail.take().filter(|tail| tail.view == number).unwrap_or_default();
         let have = self.membership.ends_of(recovery.last);
         let covers = |has: &[End]| has.iter().zip(ends).all(|(has, end)| has.messages >= end.messages);
@@ -121,10 +122,8 @@ impl Node {
             return Err(format!("the log ends at {}, before what was decided: {ends:?}", recovery.last));
         }
         for TailRecord { sequence, sender, mode, raw } in tail.records {
-            let at = sequence.saturating_sub(order.first);
-            let (rank, index) = ((at % ends.len() as u64) as usize, order.base + at / ends.len() as u64);
-            let (version, Some((stamp, payload))) = (Version { view: number, sequence }, raw.split_first_chunk())
-            else {
+            let version = Version { view: number, sequence };
+            let Some(((rank, index), (stamp, payload))) = shard.place_of(sequence).zip(raw.split_first_chunk()) else {
                 continue;
             };
             // Fetched records are already in the log, and messages beyond the decided ends must not be in it.

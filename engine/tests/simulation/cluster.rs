@@ -767,7 +767,7 @@ impl Cluster {
                     self.now_ms,
                     change.view.number,
                     change.view.ids(),
-                    change.view.order
+                    change.view.shards[0].order
                 );
             }
             self.note_install(who, &change);
@@ -896,7 +896,7 @@ impl Cluster {
                     world.row(MULTICAST, process).word(column::received(slot).0).load(Ordering::Acquire)
                 };
                 // Below the view's first index everything counts as received.
-                let base = view.order.base;
+                let base = view.shards[0].order.base;
                 let has = |process: usize| {
                     slots.iter().zip(target).all(|((_, slot), &want)| want == base || load(process, *slot) >= want)
                 };
@@ -1391,7 +1391,7 @@ impl Cluster {
         let Some(journal) = self.actors[who].journal.clone() else { return };
         let restarted = self.actors[who].release.is_none() && self.oracle.is_new(who) && change.view.number > 0;
         if self.actors[who].release.is_some() && self.oracle.is_new(who) {
-            let (view, order) = (change.view.number, change.view.order);
+            let (view, order) = (change.view.number, change.view.shards[0].order);
             self.actors[who].first = Some(Version { view, sequence: order.first - 1 });
         }
         if restarted {
