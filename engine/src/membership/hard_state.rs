@@ -68,7 +68,9 @@ impl HardState {
     /// This repairs a crash after the record was written and before the hard state was.
     pub(crate) fn advance(self, decision: &[u8]) -> HardState {
         match ViewDecision::decode(&words_of(decision)) {
-            Some(value) if value.view.number > self.view().number => HardState::new(self.me, value),
+            Some(value) if value.view.number > self.view().number && value.view.is_whole() => {
+                HardState::new(self.me, value)
+            }
             _ => self,
         }
     }
@@ -106,10 +108,11 @@ impl HardState {
         let (slot, id) = ((place >> 32) as usize, MemberId(place as u32));
         let me = Peer { slot, id, incarnation };
         let (began, accepted) = values.split_at(began);
-        let began = ViewDecision::decode(began).ok_or("the decision in it is none")?;
+        let decode = |words| ViewDecision::decode(words).filter(|value| value.view.is_whole());
+        let began = decode(began).ok_or("the decision in it is none")?;
         let accepted = match accepted {
             [] => None,
-            words => Some((Ballot(ballot), ViewDecision::decode(words).ok_or("the value that was accepted is none")?)),
+            words => Some((Ballot(ballot), decode(words).ok_or("the value that was accepted is none")?)),
         };
         Ok(HardState { me, began, promise: Ballot(promise), accepted })
     }
@@ -153,14 +156,19 @@ mod tests {
     use crate::multicast::order::Order;
     use crate::types::SubgroupId;
 
-    fn hard_state() -> HardState {
-        let me = Peer { slot: 3, id: MemberId(7), incarnation: 9 };
+    const ME: Peer = Peer { slot: 3, id: MemberId(7), incarnation: 9 };
+
+    fn decision_of(number: u64) -> ViewDecision {
         let id = ShardId::only(SubgroupId(0));
         let shard = Shard { id, members: vec![0], order: Order { senders: 1, base: 4, first: 6 } };
-        let view = View { number: 5, members: vec![Member { peer: me, voter: true }], shards: vec![shard] };
+        let view = View { number, members: vec![Member { peer: ME, voter: true }], shards: vec![shard] };
         let ended = vec![EndedShard { id, ends: vec![(0, End { messages: 4, frames: 3, word: 2 })] }];
-        let began = ViewDecision { view, old: vec![me], ended, left: 0, time_ns: 77 };
-        HardState { me, began: began.clone(), promise: Ballot(5), accepted: Some((Ballot(4), began)) }
+        ViewDecision { view, old: vec![ME], ended, left: 0, time_ns: 77 }
+    }
+
+    fn hard_state() -> HardState {
+        let accepted = Some((Ballot(4), decision_of(5)));
+        HardState { me: ME, began: decision_of(5), promise: Ballot(5), accepted }
     }
 
     #[test]
@@ -170,6 +178,15 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(HardState::decode(&bytes[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_shard_without_the_members_of_its_view_is_refused() {
+        let mut state = hard_state();
+        state.began.view.shards[0].members.clear();
+        assert_eq!(HardState::decode(&state.encode()), Err("the decision in it is none"));
+        assert_eq!(HardState::new(state.me, decision_of(4)).advance(&words(state.began.encode())).view().number, 4);
+        assert_eq!(HardState::new(state.me, decision_of(4)).advance(&words(decision_of(5).encode())).view().number, 5);
     }
 
     #[test]

@@ -190,7 +190,7 @@ pub(super) fn decided(table: &Table, slot: Slot, view: u64) -> Result<Option<Vie
         return Ok(None);
     }
     match ViewDecision::decode(&words) {
-        Some(value) if value.view.number == view + 1 => Ok(Some(value)),
+        Some(value) if value.view.number == view + 1 && value.view.is_whole() => Ok(Some(value)),
         _ => Err(Malformed("a decision that is no value")),
     }
 }
@@ -356,5 +356,22 @@ mod tests {
         row.store_words(DECIDED.0, &u64::MAX.to_le_bytes());
         let table = Table::new(spec, 1, row);
         assert!(decided(&table, 1, u64::MAX - 1).is_err());
+    }
+
+    /// A process would enter a view in which it has no stream.
+    #[test]
+    fn a_decision_with_a_shard_without_some_member_is_malformed() {
+        let spec = table_spec();
+        let mut value = decision();
+        for (members, valid) in [(vec![0, 1], true), (vec![1], false), (vec![], false)] {
+            let row = Arc::new(Row::anonymous(spec.row_len, spec.columns_len).unwrap());
+            value.view.shards[0].members = members;
+            value.view.shards[0].order.senders = value.view.shards[0].members.len();
+            let words = [(DECISION.at((VIEW % 2) as usize * VALUE_WORDS), value.encode()), (DECIDED, vec![VIEW + 1])];
+            for (column, words) in words {
+                words.iter().enumerate().for_each(|(n, word)| row.store_words(column.at(n).0, &word.to_le_bytes()));
+            }
+            assert_eq!(decided(&Table::new(spec, 1, row), 1, VIEW).is_ok_and(|found| found.is_some()), valid);
+        }
     }
 }

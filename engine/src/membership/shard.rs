@@ -84,6 +84,12 @@ impl View {
         self.shards.iter().flat_map(|shard| shard.members.iter().map(move |&rank| (shard, rank)))
     }
 
+    /// Whether it has the shards that a group has so far: one, with all members.
+    pub(super) fn is_whole(&self) -> bool {
+        let all = |shard: &Shard| shard.members.iter().copied().eq(0..self.members.len());
+        matches!(&self.shards[..], [shard] if shard.id == ShardId::only(SubgroupId(0)) && all(shard))
+    }
+
     /// The shards of the next view, which has `members` members, after the streams of this one have ended at `ends`.
     pub(super) fn next_shards(&self, ends: &[End], members: usize) -> Vec<Shard> {
         let next = |(shard, ends): (&Shard, &[End])| Shard {
