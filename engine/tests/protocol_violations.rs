@@ -39,8 +39,8 @@ mod row {
     const LINKED: u64 = EDGES + 8 * 4 * 64;
     pub(crate) const TIMEOUTS: u64 = LINKED + 8 * 64;
     pub(crate) const WEDGE: u64 = TIMEOUTS + 8 * 2;
-    const ENDS: u64 = 8 * 3 * 64;
-    const VALUE: u64 = 8 * (7 + 2 * 64 + 5 * 64);
+    const ENDS: u64 = 8 * 3 * 256;
+    const VALUE: u64 = 8 * (5 + 2 * 2 * 64 + 6 * 64 + 3 * 256);
     /// Of records with two places, these are the second ones, which the counter 1 guards.
     pub(crate) const FLUSH: u64 = WEDGE + 2 * ENDS;
     pub(crate) const ACCEPT: u64 = WEDGE + 3 * ENDS + 8 + VALUE;
@@ -178,16 +178,16 @@ impl Rogue {
         }
     }
 
-    /// Encodes the words of a value: the next view, and the ends of the streams of the present one.
+    /// Encodes the words of a value: the next view with one shard, and the ends of the streams of the present one.
     fn value(&self, number: u64, members: &[usize], ends: &[[u64; 3]], left: u64) -> Vec<u64> {
         let name = |rank: usize| [(10 * (rank as u64 + 1)) | ((rank as u64) << 32), self.incarnations[rank]];
-        let counts = members.len() as u64 | (ends.len() as u64) << 32;
-        let mut words = vec![counts, number, 100, 1000, u64::MAX, left, 0];
-        members.iter().for_each(|&rank| words.extend(name(rank)));
-        for (rank, end) in ends.iter().enumerate() {
-            words.extend(name(rank));
-            words.extend(end);
-        }
+        let (count, old, set) = (members.len() as u64, 3, |count: usize| (1u64 << count) - 1);
+        let lengths = count | old << 8 | 1 << 16 | 1 << 24 | (ends.len() as u64) << 32;
+        let mut words = vec![lengths, number, u64::MAX, left, 0];
+        members.iter().copied().chain(0..old as usize).for_each(|rank| words.extend(name(rank)));
+        words.extend([0, set(members.len()), 100, 1000]);
+        words.extend([0, set(ends.len())]);
+        words.extend(ends.iter().flatten());
         words
     }
 }
@@ -285,7 +285,7 @@ fn breaches_of_the_fabric() -> Vec<(Vec<u8>, &'static str)> {
         (header(1, 0, 1, u32::MAX - 7, COLUMNS_LEN), "which has rows of 66112 bytes"),
         (header(1, 0, 1, 16, u64::MAX - 7), "which has rows of 66112 bytes"),
         (header(1, 0, 1, 640, 0), "across the end of its columns at 576"),
-        (header(1, 0, 0, 8, row::LEN), "which has rows of 37376 bytes"),
+        (header(1, 0, 0, 8, row::LEN), "which has rows of 97216 bytes"),
         (noise(1, 100_000), "unknown kind"),
         (vec![0xff; 100_000], "unknown kind 255"),
         (request(0, 8, ROW_LEN), "which has rows of 66112 bytes"),
@@ -409,13 +409,20 @@ const BALLOT: u64 = 5 << 8 | 1;
 #[test]
 fn ballots_without_a_value() {
     let too_many = [BALLOT, 65 | 3 << 32, 1, 0, 0, 0, 0, 0];
-    let bad_slot = [BALLOT, 1, 1, 0, 0, 1, 0, 0, 10 | 64 << 32, 0];
-    let twice = [BALLOT, 2, 1, 0, 0, 1, 0, 0, 10, 0, 10, 0];
+    // One or two members and one shard.
+    let bad_slot = [BALLOT, 1 | 1 << 16, 1, 0, 0, 0, 10 | 64 << 32, 0, 0, 1, 0, 1];
+    let twice = [BALLOT, 2 | 1 << 16, 1, 0, 0, 0, 10, 0, 10, 0, 0, 3, 0, 1];
+    let stranger = [BALLOT, 1 | 1 << 16, 1, 0, 0, 0, 10, 0, 0, 2, 0, 1];
     survived(vec![
         case("accepted, zeros", |_| word(row::ACCEPTED, 1), NO_VALUE),
         case("accepted, too many members", move |_| record(row::ACCEPT, &too_many, row::ACCEPTED, 1), NO_VALUE),
         case("accepted, a slot that is none", move |_| record(row::ACCEPT, &bad_slot, row::ACCEPTED, 1), NO_VALUE),
         case("proposed, a slot twice", move |_| record(row::PROPOSE, &twice, row::PROPOSED, 1), NO_VALUE),
+        case(
+            "proposed, a member of a shard that is none",
+            move |_| record(row::PROPOSE, &stranger, row::PROPOSED, 1),
+            NO_VALUE,
+        ),
         case("proposed, all ones", |_| record(row::PROPOSE, &[u64::MAX; 457], row::PROPOSED, 1), NO_VALUE),
     ]);
 }
@@ -437,12 +444,23 @@ fn values_that_do_not_follow() {
 fn decisions_that_are_none() {
     let ends = [[0; 3]; 3];
     let decided = |value: Vec<u64>| record(row::DECISION, &value, row::DECIDED, 1);
+    // The set of members is the second word of the shard, which comes before the words of the ended shard.
+    let left_out = |mut value: Vec<u64>| {
+        let set = value.len() - 9 - 2 - 3;
+        value[set] = 0b011;
+        value
+    };
     survived(vec![
         case("zeros", |_| word(row::DECIDED, 1), NO_DECISION),
         case("all ones", |_| record(row::DECISION, &[u64::MAX; 456], row::DECIDED, 1), NO_DECISION),
         case("of the next view", |_| word(row::DECIDED, 2), "has not installed"),
         case("of a view far away", |_| word(row::DECIDED, u64::MAX), "has not installed"),
         case("another number", move |rogue| decided(rogue.value(7, &[0, 2], &ends, 0)), NO_DECISION),
+        case(
+            "leaves a member out of the shard",
+            move |rogue| decided(left_out(rogue.value(1, &[0, 1, 2], &ends, 0))),
+            NO_DECISION,
+        ),
         case("names nobody", move |rogue| decided(rogue.value(1, &[], &ends, 0)), NOT_NEXT),
         case("names one", move |rogue| decided(rogue.value(1, &[1], &ends, 0)), NOT_NEXT),
         case("names no ends", move |rogue| decided(rogue.value(1, &[0, 1, 2], &[], 0)), NOT_NEXT),

@@ -77,8 +77,8 @@ pub extern "C" fn galerna_group_leave_start(group: *mut galerna_group_t, timeout
 /// freed are ignored and return GALERNA_OK.
 ///
 /// While the process joins, the call cancels the join and waits for its end. A process that is in the group by then
-/// leaves it, for which it has one second. Threads of the library that ask or dial other processes may need another half
-/// of a second to end. They call nothing of the program, and give their descriptors back.
+/// leaves it, for which it has one second. Threads of the library that ask or dial other processes may need a few more
+/// seconds to end. They call nothing of the program, and give their descriptors back.
 ///
 /// May be called from any thread, but not inside a callback, and not while holding a lock that a callback waits for.
 ///

@@ -25,7 +25,8 @@ pub trait Handler: Send {
     /// before its first one.
     fn view(&mut self, _view: &View) {}
 
-    /// This process suspects a member, or another member does and has published it.
+    /// This process suspects a member, or another member does and has published it, before the end of the view is
+    /// decided.
     ///
     /// The second argument is a text for people. A view without the member follows if enough of the other members can
     /// continue together. Until then it is in the group.

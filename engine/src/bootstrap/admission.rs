@@ -13,6 +13,7 @@ use crate::shortage;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,7 @@ pub(crate) fn admission(
                     ways.retain(|way| *way != address);
                     ways.push_front(address);
                 }
-                // The deadline cut this question short. An earlier obstacle says more.
+                // The deadline of the join cut this question short. An earlier obstacle says more.
                 Answer::Unanswered(_) if is_cut && !obstacle.is_empty() => {}
                 Answer::Obstacle(what) | Answer::Unanswered(what) => obstacle = format!("at {contact}: {what}"),
             }
@@ -84,7 +85,7 @@ enum Answer {
     Admitted(Box<Admitted>),
     Elsewhere(String),
     Obstacle(String),
-    /// No answer came: the error.
+    /// No answer came in time.
     Unanswered(String),
 }
 
@@ -114,7 +115,10 @@ fn ask_for_a_place(
         Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
         Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
         Ok(other) => Answer::Obstacle(format!("an unexpected answer: {other:?}")),
-        Err(error) => Answer::Unanswered(shortage::explained(&error)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            Answer::Unanswered(error.to_string())
+        }
+        Err(error) => Answer::Obstacle(shortage::explained(&error)),
     })
 }
 

@@ -116,7 +116,7 @@ fn try_to_join(
     linking::check_local(config, &specs(config))?;
     let mut before: Option<String> = None;
     loop {
-        let is_short = deadline.left() < SHORT_TIME;
+        let is_short = deadline.left() < SHORT_TIME.min(Duration::from_millis(config.join_timeout_ms / 4));
         // The process asks before it listens. If several processes ask at once, each would otherwise wait for an answer
         // of the others.
         drop(listening.take());
@@ -173,7 +173,7 @@ fn not_founding(config: &Config, rank: Option<usize>, store: Option<&LogStore>, 
 /// Restarts the group with the other members, after the processes of all members have ended.
 ///
 /// Returns `Again` if the group runs, goes on without this process, or must be founded again because its founding
-/// failed.
+/// failed, and also if members are missing at the deadline.
 fn restart(
     config: &Config,
     store: &mut LogStore,
@@ -227,14 +227,10 @@ fn restart(
             None => "the group runs without this process; joining it as a new member".to_owned(),
         },
         // The application has not been called yet, so it can join as a new process.
-        Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => {
-            let what = || "the group continued without this process; joining it as a new member".to_owned();
-            search.later_view(view).unwrap_or_else(what)
-        }
-        Err(Error::Missing { missing, .. }) => match (search.later_view(view), search.earlier_views(view)) {
-            (Some(later), _) => later,
-            (None, Some(earlier)) => format!("{missing}; {earlier}"),
-            (None, None) => missing,
+        Err(Error::Removed { .. }) if shared.restarting.load(Ordering::Relaxed) => search.continued_without(view),
+        Err(Error::Missing { missing, .. }) => match search.earlier_views(view) {
+            Some(earlier) => format!("{missing}; {earlier}"),
+            None => missing,
         },
         Err(error) => return Err(error),
     };

@@ -28,6 +28,10 @@ const LOOK_TIME: Duration = Duration::from_millis(200);
 const AGAIN_TIME: Duration = Duration::from_secs(1);
 /// The process in the higher slot dials a process that has not been linked for this time.
 const HIGHER_WAITS: Duration = Duration::from_secs(2);
+/// A process that has not answered for this time has perhaps ended.
+const STILL_THERE: Duration = Duration::from_secs(2);
+/// Maximum number of members that a text names.
+const NAMED_MAX: usize = 8;
 /// Time limit for a question.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
@@ -42,8 +46,16 @@ struct Heard {
     learned: Vec<Place>,
     /// The members that this process is linked with.
     linked: HashSet<MemberId>,
-    /// For each other restarting member: the last view on its disk, and its address.
-    views: BTreeMap<u32, (u64, String)>,
+    /// The last answer of each other restarting member.
+    views: BTreeMap<u32, Seen>,
+}
+
+/// An answer of another restarting member.
+struct Seen {
+    at: Instant,
+    address: String,
+    /// The last view on its disk.
+    view: u64,
 }
 
 /// Searches for the other members in a thread, until it is dropped.
@@ -121,31 +133,36 @@ impl Search {
         }
     }
 
-    /// The obstacle if other members wait with the logs of a later view than `view`, the last one on this process's disk.
-    ///
-    /// Then the group continued without this process, which no majority of its own view can change.
-    pub(crate) fn later_view(&self, view: u64) -> Option<String> {
-        let heard = lock(&self.heard);
-        let later = heard.views.iter().filter(|(_, (other, _))| *other > view);
-        let waiting: Vec<_> =
-            later.map(|(id, (other, address))| format!("member {id} at {address} in view {other}")).collect();
+    /// The obstacle of a process that the others continued without, whose disk has only view `view`. It names those that
+    /// wait with a later one.
+    pub(crate) fn continued_without(&self, view: u64) -> String {
+        let waiting = self.waiting(|other| other > view);
+        let waiting = match waiting.is_empty() {
+            true => String::new(),
+            false => {
+                format!("; with later views, others wait for more members, and their own errors name them: {waiting}")
+            }
+        };
+        format!(
+            "a running group: it continued without this process, which has only view {view} on disk and joins anew{waiting}"
+        )
+    }
+
+    /// Names the members that wait with an earlier view on disk than `view`.
+    pub(crate) fn earlier_views(&self, view: u64) -> Option<String> {
+        let waiting = self.waiting(|other| other < view);
         (!waiting.is_empty()).then(|| {
-            format!(
-                "a running group: it continued without this process, which has only view {view} on disk and joins anew; those that \
-                 wait for others to run again: {}; their own errors name the members that they need",
-                waiting.join(", ")
-            )
+            format!("with earlier views on disk, so that they count only if they are in view {view}, wait: {waiting}")
         })
     }
 
-    /// Names the members that wait with the logs of an earlier view than `view`. They are here, but count for no
-    /// majority.
-    pub(crate) fn earlier_views(&self, view: u64) -> Option<String> {
+    /// The members that have answered lately, and have such a view on disk.
+    fn waiting(&self, has: impl Fn(u64) -> bool) -> String {
         let heard = lock(&self.heard);
-        let earlier = heard.views.iter().filter(|(_, (other, _))| *other < view);
-        let waiting: Vec<_> =
-            earlier.map(|(id, (other, address))| format!("member {id} at {address} with view {other}")).collect();
-        (!waiting.is_empty()).then(|| format!("with older logs, which do not count, wait here: {}", waiting.join(", ")))
+        let lately = heard.views.iter().filter(|(_, seen)| seen.at.elapsed() < STILL_THERE && has(seen.view));
+        let named =
+            lately.take(NAMED_MAX).map(|(id, seen)| format!("member {id} at {} with view {}", seen.address, seen.view));
+        named.collect::<Vec<_>>().join(", ")
     }
 
     /// The addresses of the members of the running group, from the answers so far.
@@ -175,7 +192,8 @@ impl Seeker {
                 // This also applies to a process of another group that was never completely founded.
                 self.shared.founders().restarts(MemberId(place.id), only_founded);
                 if group_id == self.group_id {
-                    lock(&self.heard).views.insert(place.id, (view, place.address.clone()));
+                    let seen = Seen { at: Instant::now(), address: address.to_owned(), view };
+                    lock(&self.heard).views.insert(place.id, seen);
                     self.meet(address, place, &agreed);
                 } else if !only_founded {
                     self.other_group(group_id, &format!("waits for its members at {address}"));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub(super) const MAGIC: [u8; 8] = *b"GALERNA\n";
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 pub(crate) const PREAMBLE_LEN: usize = 17;
 pub(crate) const BODY_MAX: usize = 64 << 10;
 

@@ -137,7 +137,7 @@ impl Membership {
             // Once a decision is known, those that are in the next view and those that are not end their links. That is no
             // fault.
             let stays = self.slot_of(rank).is_some_and(|slot| self.goes_on(slot));
-            if !self.is_decided() || self.is_in_next() && stays {
+            if breach || !self.is_decided() || self.is_in_next() && stays {
                 self.note_fault(rank, what.to_owned());
             }
         }

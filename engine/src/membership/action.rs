@@ -100,7 +100,7 @@ pub(crate) struct Beginning {
 /// The decision that ends a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Closing {
-    /// Where each stream of the view ends, by rank.
+    /// Where each stream of the view ends.
     pub ends: Vec<End>,
     /// In a group with a log: the beginning of the next view, unless this process saves it later.
     pub next: Option<Beginning>,

@@ -195,14 +195,18 @@ impl Membership {
 
     /// Notes faults of members that another member accuses and this one does not.
     ///
-    /// A leaver's accusations are none: those that have begun the view without it end their links with it.
+    /// An accusation by a member that knows the decision is none: those that are in the next view and those that are not
+    /// end their links.
     fn note_accusations(&mut self, accuser: Rank, accused: u64) {
         let Some((view, me)) = self.view.as_ref().zip(self.my_rank()) else { return };
-        if self.slot_of(accuser).is_some_and(|slot| self.table.load(slot, row::LEAVING) == 1) {
+        let slot_of = |rank: &Rank| view.members[*rank].peer.slot;
+        if self.table.load(slot_of(&accuser), row::DECIDED) > view.number {
             return;
         }
+        let stays = |rank: &Rank| !self.is_decided() || self.goes_on(slot_of(rank));
         let accused = accused & !self.epoch.accusations.edges()[me];
-        for rank in (0..view.members.len()).filter(|rank| accused >> rank & 1 == 1).collect::<Vec<_>>() {
+        let accused = (0..view.members.len()).filter(|rank| accused >> rank & 1 == 1 && stays(rank));
+        for rank in accused.collect::<Vec<_>>() {
             self.note_fault(rank, self.heard_cause(accuser, rank));
         }
     }

@@ -127,7 +127,7 @@ impl Node {
                 continue;
             };
             // Fetched records are already in the log, and messages beyond the decided ends must not be in it.
-            if index < ends[rank].messages && version > recovery.last {
+            if ends.get(rank).is_some_and(|end| index < end.messages) && version > recovery.last {
                 let time_ns = record_time(u64::from_le_bytes(*stamp), recovery.time_ns);
                 logging.journal.append(Record { version, time_ns, sender, mode, kind: Kind::Message, payload });
                 (recovery.last, recovery.time_ns) = (version, time_ns);

@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) founding: AtomicBool,
     /// The log of this process contains nothing but the first view.
     pub(crate) only_founded: AtomicBool,
-    /// While this process restarts: the last view that is on its disk.
+    /// While this process restarts: the last view that it has read from its disk. A decision that it writes may be ahead.
     pub(crate) view_on_disk: AtomicU64,
     founders: Mutex<Founders>,
     pub(crate) rings: Vec<Arc<SendRing>>,

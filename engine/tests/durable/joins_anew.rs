@@ -62,9 +62,12 @@ fn a_log_that_is_behind_says_so_and_so_does_the_member_beside_it() {
     };
     let [first, third] = [1, 3].map(start).map(|joins| joins.join().unwrap().unwrap());
     let address = |id: usize| &config.members[id - 1].address;
-    let waits = format!("member 1 at {} in view 1", address(1));
+    let waits = format!("member 1 at {} with view 1", address(1));
     assert!(third.contains("continued without this process") && third.contains(&waits), "{third}");
     assert!(!third.contains("galerna-log recover") && !third.contains("members 1"), "{third}");
-    let older = format!("with older logs, which do not count, wait here: member 3 at {} with view 0", address(3));
+    let older = format!(
+        "with earlier views on disk, so that they count only if they are in view 1, wait: member 3 at {}",
+        address(3)
+    );
     assert!(first.contains("member 2 of view 1") && first.contains(&older), "{first}");
 }

@@ -237,6 +237,19 @@ fn a_leave_is_no_reason_to_suspect_anybody() {
     }
 }
 
+/// Before the decision, an accusation by a leaver is one: the others hear of the fault that it has observed.
+#[test]
+fn a_leaver_that_accuses_a_member_is_heard() {
+    let mut s = stage(3, 4096, false);
+    s.node(0).leave();
+    s.poll(0);
+    s.net.world().drain();
+    s.net.world().cut(0, 2);
+    s.run(&[0, 1, 2], 30);
+    let faults = s.node(1).take_faults();
+    assert!(faults.iter().any(|fault| fault.member == MemberId(3)), "{faults:?}");
+}
+
 /// A fault names the view in which it was observed: a view drops the faults of its members that were observed before it.
 #[test]
 fn a_fault_belongs_to_the_view_that_shows_it() {

@@ -146,7 +146,7 @@ fn another_version_listens() {
     read_message(&mut stream);
     drop(stream);
     let error = one.result().unwrap_err().to_string();
-    assert!(error.contains("protocol version 9, this process 2"), "{error}");
+    assert!(error.contains("protocol version 9, this process 3"), "{error}");
 }
 
 #[test]

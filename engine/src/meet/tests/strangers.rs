@@ -100,7 +100,7 @@ fn another_version_connects() {
         hello[8] = 9;
         stream.write_all(&hello).unwrap();
         let Some(Message::Refuse(refuse)) = read_message(&mut stream) else { panic!("not refused") };
-        assert_eq!(refuse.reason, "it speaks protocol version 2, this process 9");
+        assert_eq!(refuse.reason, "it speaks protocol version 3, this process 9");
     });
 }
 
