@@ -31,9 +31,16 @@ impl Mending {
         Mending { caller, since_ms: HashMap::new(), awaited_ms: HashMap::new(), due_ms: None, dialler: None }
     }
 
-    /// Notes that `peer` has asked to make its link. This process does not dial `peer` for a while.
-    pub(super) fn await_dial(&mut self, peer: Peer, now_ms: u64) {
-        self.awaited_ms.insert(peer.incarnation, now_ms.saturating_add(AWAITED_MS));
+    /// Notes that `peer` asks to make its link. This process does not dial `peer` for a while then.
+    ///
+    /// Returns false if `peer` must wait for the answer to this process's own request, which takes precedence.
+    pub(super) fn await_dial(&mut self, peer: Peer, now_ms: u64) -> bool {
+        let is_lower = self.caller.me.slot < peer.slot;
+        let yields = self.dialler.as_ref().is_none_or(|dialler| dialler.yield_to(peer, is_lower));
+        if yields {
+            self.awaited_ms.insert(peer.incarnation, now_ms.saturating_add(AWAITED_MS));
+        }
+        yields
     }
 
     /// The time at which a pass is needed, if one is.

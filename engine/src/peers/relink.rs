@@ -2,9 +2,15 @@
 //!
 //! Both processes of a broken link dial; where the network works in one direction only, one of them succeeds. The
 //! process in the lower slot dials first, after a pause within which most failures are decided: a dead process is not
-//! dialled in the middle of its failover. The other one dials only when the link has been down for a while, so that two
-//! dials rarely cross. One thread dials for all links of a process. It runs while there are links to dial, and does not
-//! block on any of them, nor on the name service.
+//! dialled in the middle of its failover. The other one dials only when the link has been down for a while.
+//!
+//! After an outage both dial at the same time. If both connections were made, one end would replace the first by the
+//! second, and the link would be down for a moment after the members have counted on it. So a process that has allowed
+//! the other one to dial gives its own request up, and the one in the lower slot allows nothing while it waits for the
+//! answer to its own ([`Dialler::yield_to`]).
+//!
+//! One thread dials for all links of a process. It runs while there are links to dial, and does not block on any of
+//! them, nor on the name service.
 
 use crate::error::Error;
 use crate::fabric::Slot;
@@ -12,6 +18,7 @@ use crate::meet::asking::Asking;
 use crate::meet::dial::Dial;
 use crate::meet::names::Names;
 use crate::meet::questions::{self, Place, Reply, Request};
+use crate::membership::Peer;
 use crate::peers::acceptor;
 use crate::peers::linking::{self, Linking};
 use crate::process::Private;
@@ -21,6 +28,7 @@ use crate::sync::lock;
 use crate::thread::{self, OWN_STACK_BYTES};
 use nix::poll::PollTimeout;
 use socket2::Socket;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
@@ -55,12 +63,14 @@ struct Work {
     /// The present view. Its end is undecided.
     view: u64,
     places: Vec<Place>,
+    /// The incarnations of the processes that have been sent a request and have not answered it.
+    asked: HashSet<u64>,
 }
 
 impl Dialler {
     /// Starts the thread. The end of `view` is undecided, and `places` are the processes to dial.
     pub(crate) fn start(caller: Caller, view: u64, places: Vec<Place>) -> Result<Dialler, Error> {
-        let work = Arc::new(Mutex::new(Work { over: false, view, places }));
+        let work = Arc::new(Mutex::new(Work { over: false, view, places, asked: HashSet::new() }));
         let dials = Dials { work: work.clone(), caller, names: Names::default(), attempts: Vec::new() };
         thread::spawn("galerna-relink", "makes broken links again", OWN_STACK_BYTES, move || dials.run())?;
         Ok(Dialler(work))
@@ -70,6 +80,17 @@ impl Dialler {
     pub(crate) fn set(&self, view: u64, places: Vec<Place>) {
         let mut work = lock(&self.0);
         (work.view, work.places) = (view, places);
+    }
+
+    /// Gives up to dial `peer`, which asks to make its link itself. Returns false if this process `insists` and waits
+    /// for the answer of `peer` to its own request.
+    pub(crate) fn yield_to(&self, peer: Peer, insists: bool) -> bool {
+        let mut work = lock(&self.0);
+        let yields = !(insists && work.asked.contains(&peer.incarnation));
+        if yields {
+            work.places.retain(|place| place.incarnation != peer.incarnation);
+        }
+        yields
     }
 }
 
@@ -101,14 +122,13 @@ struct Attempt {
 
 impl Dials {
     fn run(mut self) {
+        let mut one_works = false;
         loop {
             let (view, places) = match &*lock(&self.work) {
                 Work { over: true, .. } => return,
                 Work { view, places, .. } => (*view, places.clone()),
             };
-            let before = self.attempts.len();
-            self.attempts.retain(|attempt| places.contains(&attempt.place));
-            if self.attempts.len() < before {
+            if self.keep_only(&places) || one_works {
                 // One link works again, so the outage is over, and the other members should return before the group
                 // goes on. Connections that are not established yet are begun anew: they may date from the outage, and
                 // TCP retries them only after a second.
@@ -125,11 +145,30 @@ impl Dials {
             for at in 0..self.attempts.len() {
                 self.begin(at, view);
             }
+            self.show_asked();
             self.wait();
+            // The driver may have given some up in the meantime.
+            let places = lock(&self.work).places.clone();
+            one_works = self.keep_only(&places);
             for at in 0..self.attempts.len() {
                 self.go_on(at, view);
             }
+            self.show_asked();
         }
+    }
+
+    /// Drops the attempts for all other processes. Returns true if there were any.
+    fn keep_only(&mut self, places: &[Place]) -> bool {
+        let before = self.attempts.len();
+        self.attempts.retain(|attempt| places.contains(&attempt.place));
+        self.attempts.len() < before
+    }
+
+    /// Shows the driver which processes have been asked.
+    fn show_asked(&self) {
+        let waits = |attempt: &&Attempt| attempt.call.as_ref().is_some_and(|call| call.asking.is_connected());
+        let asked = self.attempts.iter().filter(waits).map(|attempt| attempt.place.incarnation).collect();
+        lock(&self.work).asked = asked;
     }
 
     /// Dials if it is time.
