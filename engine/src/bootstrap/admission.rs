@@ -13,7 +13,6 @@ use crate::shortage;
 use crate::thread::{self, OWN_STACK_BYTES};
 use crate::types::MemberId;
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,9 +114,7 @@ fn ask_for_a_place(
         Ok(Reply::Refused { reason }) => return Err(refused(config, contact, reason)),
         Ok(Reply::Disagreement { member, key, value }) => return Err(disagreement(config, member, key, value)),
         Ok(other) => Answer::Obstacle(format!("an unexpected answer: {other:?}")),
-        Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
-            Answer::Unanswered(error.to_string())
-        }
+        Err(error) if questions::is_timeout(&error) => Answer::Unanswered(error.to_string()),
         Err(error) => Answer::Obstacle(shortage::explained(&error)),
     })
 }

@@ -11,6 +11,7 @@ use crate::meet::ask::Asker;
 use crate::meet::check;
 use crate::meet::questions::{Place, Reply, Request};
 use crate::node::Node;
+use crate::peers::contacts::NAMED_MAX;
 use crate::peers::linking::{self, Linking, Seated};
 use crate::shared::Shared;
 use crate::shared::requests::PeerRequest;
@@ -30,8 +31,6 @@ const AGAIN_TIME: Duration = Duration::from_secs(1);
 const HIGHER_WAITS: Duration = Duration::from_secs(2);
 /// A process that has not answered for this time has perhaps ended.
 const STILL_THERE: Duration = Duration::from_secs(2);
-/// Maximum number of members that a text names.
-const NAMED_MAX: usize = 8;
 /// Time limit for a question.
 const ASK_TIME: Duration = Duration::from_millis(500);
 
@@ -133,8 +132,8 @@ impl Search {
         }
     }
 
-    /// The obstacle of a process that the others continued without, whose disk has only view `view`. It names those that
-    /// wait with a later one.
+    /// The obstacle when the others have continued without this process, which has only view `view` on disk. It names the
+    /// members that wait with a later view.
     pub(crate) fn continued_without(&self, view: u64) -> String {
         let waiting = self.waiting(|other| other > view);
         let waiting = match waiting.is_empty() {

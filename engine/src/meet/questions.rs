@@ -220,12 +220,17 @@ pub(crate) fn begin(address: &str, request: &Request, timeout: Duration) -> io::
     Ok(socket)
 }
 
+/// Whether no answer came in time. A socket with a time limit reports that as `WouldBlock`.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
 /// Rewords a socket error after a wait of up to `patience`.
 ///
 /// The system's texts would be that a resource is unavailable, or that a buffer was not filled.
 pub(crate) fn plain(error: io::Error, patience: Duration) -> io::Error {
     let text = match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} ms", patience.as_millis()),
+        _ if is_timeout(&error) => format!("no answer within {} ms", patience.as_millis()),
         io::ErrorKind::UnexpectedEof => "it closed the connection without an answer".to_owned(),
         io::ErrorKind::ConnectionRefused => "connection refused: no process listens there".to_owned(),
         _ => return error,

@@ -263,8 +263,8 @@ impl Membership {
 
     /// Begins view 0 as a founder. In a group with a log, returns what has to be on disk before it is published.
     pub(crate) fn found(&mut self, view: View) -> Option<Beginning> {
-        let none = (Vec::new(), Vec::new());
-        let first = ViewDecision { view: view.clone(), old: none.0, ended: none.1, left: 0, time_ns: FIRST_NS };
+        let (old, ended) = (Vec::new(), Vec::new());
+        let first = ViewDecision { view: view.clone(), old, ended, left: 0, time_ns: FIRST_NS };
         self.began = self.settings.logs.then_some(first);
         self.founding = true;
         self.begin(view);

@@ -12,9 +12,9 @@ use crate::multicast::order::Order;
 use crate::types::{SubgroupId, Version};
 
 /// Maximum number of shards of all subgroups in a view.
-pub(crate) const SHARDS_MAX: usize = 64;
+pub(super) const SHARDS_MAX: usize = 64;
 /// Maximum number of streams of all shards in a view.
-pub(crate) const STREAMS_MAX: usize = 256;
+pub(super) const STREAMS_MAX: usize = 256;
 
 /// The name of a shard: its subgroup, and its number in the subgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +105,7 @@ impl View {
     }
 
     /// The shards, each with its part of `ends`.
-    pub(super) fn by_shard<'a, T>(&'a self, ends: &'a [T]) -> impl Iterator<Item = (&'a Shard, &'a [T])> {
+    pub(super) fn by_shard<'a>(&'a self, ends: &'a [End]) -> impl Iterator<Item = (&'a Shard, &'a [End])> {
         let mut rest = ends;
         self.shards.iter().map(move |shard| {
             let (own, others) = rest.split_at_checked(shard.members.len()).unwrap_or((rest, &[]));

@@ -228,9 +228,7 @@ impl ViewDecision {
         });
         let ended: Vec<EndedShard> = ended.collect::<Option<_>>()?;
         let value = ViewDecision { view: View { number, members, shards }, old, ended, left, time_ns };
-        let has_order = |ids: Vec<ShardId>| ids.is_sorted_by(|a, b| a < b);
-        let sorted = has_order(value.view.shards.iter().map(|shard| shard.id).collect())
-            && has_order(value.ended.iter().map(|shard| shard.id).collect());
+        let sorted = value.view.shards.is_sorted_by(|a, b| a.id < b.id) && value.ended.is_sorted_by(|a, b| a.id < b.id);
         (sorted && value.lengths() == lengths).then_some(value)
     }
 

@@ -24,8 +24,8 @@ pub(crate) const LOOK_TIME: Duration = Duration::from_millis(300);
 /// A process that has accepted the connection probably runs, and answers late only because its host is busy. Connecting
 /// takes no time of that process, so a host that does not even connect is probably down and must not delay the join.
 const REST: Rest = Rest { connected: Duration::from_secs(1), others: Duration::from_millis(50) };
-/// The maximum number of obstacles that an error text names.
-const NAMED_MAX: usize = 8;
+/// The maximum number of obstacles or members that an error text names.
+pub(crate) const NAMED_MAX: usize = 8;
 /// The maximum number of addresses to ask. Addresses also come from other processes, so the list must be bounded.
 const ASKED_MAX: usize = 256;
 

@@ -3,6 +3,7 @@
 //! Both ends wait for each other until one deadline, that of the join, as long as both are in the group.
 
 use crate::meet::Quiet;
+use crate::meet::questions;
 use socket2::{Socket, TcpKeepalive};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ impl<'a> Patient<'a> {
         loop {
             match step(self.socket) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(e) if questions::is_timeout(&e) => {
                     if !(self.goes_on)() {
                         return Err(io::Error::new(
                             ErrorKind::ConnectionAborted,

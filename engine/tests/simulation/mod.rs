@@ -45,8 +45,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
 /// (116,456); a decision with an earlier time than the fetched records (7,809); a newcomer that was made a voter, and
 /// did not know it when all failed (204,163); a closed time that the next life did not keep (27); a log dated by a
 /// clock that was ahead, when all links broke before any other clock was shown (6,093,317); a restart that decided a view
-/// of two members that had never been linked with each other (40,008,073); a restarted process whose slot a later view
-/// gave to another member (6,060).
+/// of two members that had never been linked with each other (40,008,073); a restarted process with a slot that a
+/// later view gave to another member (6,060).
 const DISK_REGRESSIONS: &[u64] = &[27, 74, 6_060, 7_809, 116_456, 204_163, 6_093_317, 40_008_073];
 
 fn variable(name: &str) -> Option<u64> {

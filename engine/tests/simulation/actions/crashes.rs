@@ -152,7 +152,7 @@ fn power_failure(crash: Crash) -> Option<String> {
     action
 }
 
-/// Crashes a member at every position: `who`, whether its writes land, and the seed are given.
+/// Makes each crash at every position. A crash is a member, whether its writes land, and a seed.
 fn crash_at_every_action(
     crashes: impl IntoIterator<Item = (usize, bool, u64)>,
     run: fn(Crash) -> Option<String>,
