@@ -21,12 +21,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-/// For this time after a link was made again, in milliseconds, a request to make it may be older than the link.
-///
-/// After an outage a request that has waited in the network can arrive together with those that follow it. It would take
-/// the link down just when the members count on it. A process that has found the new link broken asks again.
-const OLD_REQUEST_MS: u64 = 200;
-
 /// A state that waits to be handed out.
 pub(crate) struct HandOut {
     snapshot: Snapshot,
@@ -56,8 +50,6 @@ pub(crate) struct JoinService {
     gave_up: HashSet<MemberId>,
     hand_outs: Vec<HandOut>,
     mending: Mending,
-    /// When each link was made again lately, by the incarnation of the process, in milliseconds.
-    made_ms: HashMap<u64, u64>,
     /// The listening thread, which lives as long as the driver.
     _acceptor: Acceptor,
 }
@@ -77,7 +69,6 @@ impl JoinService {
             gave_up: HashSet::new(),
             hand_outs: Vec::new(),
             mending: Mending::new(caller),
-            made_ms: HashMap::new(),
             _acceptor: acceptor,
         }
     }
@@ -157,11 +148,7 @@ impl JoinService {
             }
             PeerRequest::Relink { peer, view, dialled, connection } => {
                 match node.relink(peer, view, dialled, connection) {
-                    Ok(()) => {
-                        self.made_ms.retain(|_, made_ms| now_ms.saturating_sub(*made_ms) < OLD_REQUEST_MS);
-                        self.made_ms.insert(peer.incarnation, now_ms);
-                        tracing::info!(member = peer.id.0, "a broken link was made again");
-                    }
+                    Ok(()) => tracing::info!(member = peer.id.0, "a broken link was made again"),
                     Err(error) => tracing::debug!(%error, member = peer.id.0, "a broken link could not be made again"),
                 }
             }
@@ -185,10 +172,6 @@ impl JoinService {
     fn may_relink(&mut self, node: &mut Node, peer: Peer, view: u64, now_ms: u64) -> Reply {
         if let Some((view, departure)) = node.has_gone_on_without(peer, view) {
             return Reply::GoneOn { view, left: departure == Departure::Left };
-        }
-        let made_ms = self.made_ms.get(&peer.incarnation);
-        if made_ms.is_some_and(|made_ms| now_ms.saturating_sub(*made_ms) < OLD_REQUEST_MS) {
-            return Reply::Later { reason: "the link has just been made again".to_owned() };
         }
         match node.may_relink(peer, view) {
             Ok(()) if self.mending.await_dial(peer, now_ms) => Reply::Linked {},

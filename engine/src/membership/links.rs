@@ -23,16 +23,28 @@ pub(super) struct Link {
     pub(super) changes: u64,
     /// The peer's `CHANGES` at the relink. Until it moves, only a part of the row may have arrived.
     unread: Option<u64>,
-    /// The view of this process at the relink.
-    relinked: Option<u64>,
-    /// The time of the relink by this process's clock, if the lower slot dialled it.
-    by_lower_ms: Option<u64>,
+    relinked: Option<Relinked>,
 }
 
-/// How long a connection that the lower slot dialled takes precedence over new requests, in milliseconds.
-///
-/// A request of the other end may be older than the connection. The other end asks again.
+/// The latest relink of a link.
+#[derive(Debug, Clone, Copy)]
+struct Relinked {
+    /// The view of this process at that time.
+    view: u64,
+    /// The time by this process's clock.
+    at_ms: u64,
+    /// Whether the lower slot dialled the connection.
+    by_lower: bool,
+}
+
+/// How long a connection that the lower slot dialled takes precedence over one that crosses it, in milliseconds.
 const SETTLES_MS: u64 = 1000;
+
+/// For this time after a relink, in milliseconds, a request to relink may be older than the link.
+///
+/// After an outage a request that has waited in the network can arrive together with those that follow it. It would take
+/// the link down just when the members count on it. A process that has found the new link broken asks again.
+const OLD_REQUEST_MS: u64 = 200;
 
 impl Membership {
     /// Whether the link to `peer` is up and leads to exactly that incarnation.
@@ -68,8 +80,7 @@ impl Membership {
         self.table.attach(peer.slot, row);
         // `CHANGES` is 0 until the whole row has arrived. On shared memory the row is complete at any time.
         let unread = Some(0).filter(|_| !fabric.shares_rows());
-        self.links[peer.slot] =
-            Some(Link { peer, since, up: true, changes: u64::MAX, unread, relinked: None, by_lower_ms: None });
+        self.links[peer.slot] = Some(Link { peer, since, up: true, changes: u64::MAX, unread, relinked: None });
         self.detector.heard(peer.slot);
         // Only forwards: a joiner that was given an earlier slot may still be dialling members.
         if (peer.slot + 1 + SLOTS - self.next_slot % SLOTS) % SLOTS < SLOTS / 2 {
@@ -205,15 +216,25 @@ impl Membership {
         }
     }
 
+    /// The latest relink with `peer`, if the link is up since.
+    fn relinked(&self, peer: Peer) -> Option<Relinked> {
+        self.links[peer.slot].filter(|link| link.up && link.peer == peer)?.relinked
+    }
+
     /// Whether the link with `peer` is up over a connection that takes precedence over one that crosses it.
     pub(crate) fn is_settled(&self, peer: Peer) -> bool {
-        self.links[peer.slot].is_some_and(|link| link.up && link.peer == peer && link.by_lower_ms.is_some())
+        self.relinked(peer).is_some_and(|relinked| relinked.by_lower)
     }
 
     /// Whether [`Membership::is_settled`] holds, and the connection was made less than `SETTLES_MS` ago.
-    pub(super) fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
-        let made_ms = self.links[peer.slot].and_then(|link| link.by_lower_ms);
-        self.is_settled(peer) && made_ms.is_some_and(|made_ms| now_ms.saturating_sub(made_ms) < SETTLES_MS)
+    fn has_just_settled(&self, peer: Peer, now_ms: u64) -> bool {
+        let relinked = self.relinked(peer).filter(|relinked| relinked.by_lower);
+        relinked.is_some_and(|relinked| now_ms.saturating_sub(relinked.at_ms) < SETTLES_MS)
+    }
+
+    /// Whether the link with `peer` was made again so lately that a request of `peer` may be older.
+    pub(crate) fn is_just_relinked(&self, peer: Peer, now_ms: u64) -> bool {
+        self.relinked(peer).is_some_and(|relinked| now_ms.saturating_sub(relinked.at_ms) < OLD_REQUEST_MS)
     }
 
     /// Returns the view that began without `peer`, and how `peer` departed. `None` if this member knows no such view.
@@ -248,11 +269,11 @@ impl Membership {
 
     /// Notes that the link with `peer` was relinked, as [`Membership::may_relink`] allowed.
     ///
-    /// `by_lower_ms` is the time of that, if the lower slot dialled the connection.
-    pub(crate) fn relink(&mut self, peer: Peer, by_lower_ms: Option<u64>, fabric: &mut dyn Fabric) {
+    /// `by_lower` means that the lower slot dialled the connection.
+    pub(crate) fn relink(&mut self, peer: Peer, by_lower: bool, now_ms: u64, fabric: &mut dyn Fabric) {
         let (slot, view) = (peer.slot, self.number());
         if let Some(link) = &mut self.links[slot] {
-            (link.up, link.relinked, link.by_lower_ms) = (true, Some(view), by_lower_ms);
+            (link.up, link.relinked) = (true, Some(Relinked { view, at_ms: now_ms, by_lower }));
         }
         self.detector.heard(slot);
         self.count_links();
@@ -269,7 +290,7 @@ impl Membership {
     /// That member may have been one view ahead at the relink.
     pub(super) fn is_relinked(&self, rank: Rank) -> bool {
         let link = self.slot_of(rank).and_then(|slot| self.links[slot]);
-        link.and_then(|link| link.relinked).is_some_and(|view| view + 1 >= self.number())
+        link.and_then(|link| link.relinked).is_some_and(|relinked| relinked.view + 1 >= self.number())
     }
 
     /// Pushes this process's row with the given `records` to a peer that has an older state of it, or none.

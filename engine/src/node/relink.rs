@@ -17,8 +17,16 @@ impl Node {
     /// Checks whether the link with `peer`, which asks for it and has wedged view `view`, may be relinked.
     ///
     /// The error is the reason why not. A link that is still up here is taken down, because the peer has found it
-    /// broken.
+    /// broken. The request must be younger than the link.
     pub(crate) fn may_relink(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
+        match self.membership.is_just_relinked(peer, self.now_ms) {
+            true => Err("the link has just been made again"),
+            false => self.make_way(peer, view),
+        }
+    }
+
+    /// Takes a link with `peer` down that is still up here, and checks whether it may be relinked.
+    fn make_way(&mut self, peer: Peer, view: u64) -> Result<(), &'static str> {
         let parts = matches!(self.phase, Phase::Parting);
         if !parts && !matches!(self.phase, Phase::Running | Phase::Leaving) {
             return Err("this member does not run");
@@ -62,7 +70,7 @@ impl Node {
         if self.membership.is_settled(peer) && !by_lower {
             return Err(Error::Misuse("the link is being made again over another connection"));
         }
-        self.may_relink(peer, view).map_err(Error::Misuse)?;
+        self.make_way(peer, view).map_err(Error::Misuse)?;
         let mut rows = self.fabric.relink(peer.slot, connection)?.into_iter();
         let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
             return Err(Error::Misuse("the fabric did not return the rows that it has"));
@@ -71,7 +79,7 @@ impl Node {
         // The data plane's counters come first, because the membership's row determines how they are read.
         self.membership.row_moves(peer.slot, membership, &*self.fabric);
         self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
-        self.membership.relink(peer, by_lower.then_some(self.now_ms), &mut *self.fabric);
+        self.membership.relink(peer, by_lower, self.now_ms, &mut *self.fabric);
         self.submit();
         Ok(())
     }

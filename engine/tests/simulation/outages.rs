@@ -395,6 +395,22 @@ mod tests {
         assert_eq!(s.view(0), 0, "what was refused has changed nothing");
     }
 
+    /// A request that has waited in the network is older than the link, which stays. A later one takes it down.
+    #[test]
+    fn a_request_that_is_older_than_the_link_does_not_take_it_down() {
+        let mut s = stage(2, 512, false);
+        s.net.world().cut(0, 1);
+        s.pass_time(&[0, 1], 50);
+        link_again(&mut s, 1, 0);
+        let peer = s.peer(1);
+        assert!(s.node(0).may_relink(peer, 0).is_err(), "it has waited in the network");
+        assert!(s.node(0).broken_links().is_empty(), "the link stays up");
+        // Member 1 stands still, so the view does not end meanwhile.
+        s.pass_time(&[0], 200);
+        assert_eq!(s.node(0).may_relink(peer, 0), Ok(()), "member 1 has found the new link broken");
+        assert_eq!(s.node(0).broken_links(), [peer]);
+    }
+
     /// A link that comes and goes does not keep a view open: the ninth accusation stays.
     #[test]
     fn a_link_that_comes_and_goes_is_given_up() {
