@@ -6,6 +6,7 @@
 mod acting;
 mod clock;
 mod ending;
+mod lane;
 mod logging;
 mod relink;
 mod restart;
@@ -16,11 +17,13 @@ pub(crate) use restart::Recovery;
 use crate::error::Error;
 use crate::fabric::{Connection, Event, Fabric, Row, Slot};
 use crate::membership::{
-    Actions, Admission, Cause, FIRST_NS, Fact, Fault, Membership, Peer, Refusal, Settings, Show, View, ViewChange,
+    Actions, Admission, Cause, FIRST_NS, Fact, Fault, Membership, Peer, Refusal, Settings, Shard, Show, View,
+    ViewChange,
 };
 use crate::multicast::{End, Multicast, Origin, Sink, Stats, StreamConfig, ViewConfig, Violation};
-use crate::types::MemberId;
+use crate::types::{MemberId, SubgroupId};
 use ending::Fetches;
+use lane::Lane;
 use logging::Logging;
 use restart::Restart;
 use std::sync::Arc;
@@ -52,7 +55,7 @@ pub(crate) enum Phase {
 pub(crate) struct Node {
     fabric: Box<dyn Fabric>,
     membership: Membership,
-    multicast: Multicast,
+    lanes: Vec<Lane>,
     settings: Settings,
     phase: Phase,
     events: Vec<Event>,
@@ -61,6 +64,8 @@ pub(crate) struct Node {
     fetches: Fetches,
     logging: Option<Logging>,
     restart: Option<Restart>,
+    /// The lane that delivers first in the next pass. It moves on, so that a pass that ends early is fair.
+    turn: usize,
     changes: Vec<ViewChange>,
     /// What the membership wants this node to do. It is empty between passes, unless a callback has panicked.
     todo: Actions,
@@ -71,19 +76,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Creates a process without a view, over its fabric and its rows there (the membership's and the subgroup's).
+    /// Creates a process without a view, over its fabric, the membership's row there, and the data plane of each
+    /// subgroup.
     pub(crate) fn new(
         me: Peer,
         fabric: Box<dyn Fabric>,
         row: Arc<Row>,
-        multicast: Multicast,
+        subgroups: Vec<Multicast>,
         settings: Settings,
         now_ms: u64,
     ) -> Node {
         Node {
             fabric,
             membership: Membership::new(me, row, settings, now_ms),
-            multicast,
+            lanes: subgroups.into_iter().map(Lane::new).collect(),
             settings,
             phase: Phase::Joining,
             events: Vec::new(),
@@ -91,6 +97,7 @@ impl Node {
             fetches: Fetches::default(),
             logging: None,
             restart: None,
+            turn: 0,
             changes: Vec::new(),
             todo: Actions::new(),
             clock_ms: now_ms,
@@ -105,10 +112,12 @@ impl Node {
         let what = "another process has its place";
         self.lose(peer.slot, Cause::LinkDown, what, false);
         let mut rows = self.fabric.attach(peer.slot, connection)?.into_iter();
-        let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
+        let Some(membership) = rows.next().filter(|_| rows.len() == self.lanes.len()) else {
             return Err(Error::Misuse("the fabric did not make the rows it was asked for"));
         };
-        self.multicast.attach(peer.slot, multicast);
+        for (lane, row) in self.lanes.iter_mut().zip(rows) {
+            lane.multicast.attach(peer.slot, row);
+        }
         self.membership.attach(peer, since, membership, &mut *self.fabric);
         self.submit();
         Ok(())
@@ -117,17 +126,19 @@ impl Node {
     /// Begins view 0 with all `founders`, by rank, which are linked already. It runs once all others have installed it
     /// too.
     ///
-    /// `origin` is that of every founder's subgroup.
+    /// `origin` is that of every founder's subgroups.
     pub(crate) fn found(&mut self, founders: &[Peer], origin: Origin) {
-        let view = View::first(founders, origin.index);
+        let view = View::first(founders, self.settings.subgroups, origin.index);
         let start = End { messages: origin.index, frames: origin.index, word: origin.word };
         let seat = |peer: &Peer| StreamConfig { slot: peer.slot, id: peer.id, voter: true, start };
-        let Some(order) = view.shards.first().map(|shard| shard.order) else { return };
-        let layout = ViewConfig { view: 0, seats: founders.iter().map(seat).collect(), order, time_ns: FIRST_NS };
+        let seats: Vec<StreamConfig> = founders.iter().map(seat).collect();
+        let config =
+            |shard: &Shard| ViewConfig { view: 0, seats: seats.clone(), order: shard.order, time_ns: FIRST_NS };
+        let configs: Vec<ViewConfig> = view.shards.iter().map(config).collect();
         self.phase = Phase::Founding;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         let first = self.membership.found(view);
-        if let Err(breach) = self.enter_streams(&layout) {
+        if let Err(breach) = self.enter_streams(&configs) {
             self.tell(Fact::Breach(breach));
             return self.submit();
         }
@@ -148,10 +159,15 @@ impl Node {
     }
 
     /// Begins a view in the data plane.
-    fn enter_streams(&mut self, layout: &ViewConfig) -> Result<(), Violation> {
-        self.multicast.enter(layout, &mut *self.fabric)?;
-        if let Some(logging) = &mut self.logging {
-            logging.note(self.multicast.progress());
+    fn enter_streams(&mut self, configs: &[ViewConfig]) -> Result<(), Violation> {
+        if let Some(view) = self.membership.view() {
+            lane::place(&mut self.lanes, view);
+        }
+        for (lane, config) in self.lanes.iter_mut().zip(configs) {
+            lane.multicast.enter(config, &mut *self.fabric).map_err(|breach| lane.blame(breach))?;
+            if let Some(logging) = &mut self.logging {
+                logging.note(lane.multicast.progress());
+            }
         }
         Ok(())
     }
@@ -200,13 +216,30 @@ impl Node {
     fn stream(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
         let announced_ns = self.look_at_clocks();
         let membership = &self.membership;
-        let mut progress = self.multicast.advance(&mut *self.fabric, &|slot| membership.phase_of(slot))?;
+        let mut progress = false;
+        for lane in &mut self.lanes {
+            let moved = lane.multicast.advance(&mut *self.fabric, &|slot| membership.phase_of(slot));
+            progress |= moved.map_err(|breach| lane.blame(breach))?;
+        }
         progress |= self.write_log(announced_ns, sink)?;
         // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();
-        progress |= self.multicast.deliver(sink)?;
-        self.multicast.advertise(&mut *self.fabric);
+        progress |= self.deliver(sink)?;
+        for lane in &mut self.lanes {
+            lane.multicast.advertise(&mut *self.fabric);
+        }
         Ok(progress)
+    }
+
+    /// Delivers everything deliverable, until the pass has lasted long enough.
+    fn deliver(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
+        let mut delivered = false;
+        self.turn = (self.turn + 1) % self.lanes.len().max(1);
+        let (before, from) = self.lanes.split_at_mut(self.turn);
+        for lane in from.iter_mut().chain(before) {
+            delivered |= lane.multicast.deliver(sink).map_err(|breach| lane.blame(breach))?;
+        }
+        Ok(delivered)
     }
 
     fn take_events(&mut self) -> bool {
@@ -219,8 +252,8 @@ impl Node {
             match event {
                 Event::LinkDown { peer, cause } => self.lose(peer, Cause::LinkDown, &cause, false),
                 Event::Violation { peer, what } => self.lose(peer, Cause::Violation, &what, false),
-                Event::Fetched { peer, owner, range, .. } => {
-                    self.fetches.done(peer, owner, &range);
+                Event::Fetched { peer, table, owner, range } => {
+                    self.fetches.done(peer, (table, owner, &range));
                     self.tell(Fact::Answered(peer));
                 }
             }
@@ -333,9 +366,9 @@ impl Node {
         self.fabric.closed()
     }
 
-    /// The subgroup of all members.
-    pub(crate) fn multicast(&self) -> &Multicast {
-        &self.multicast
+    /// The data plane of a subgroup, which must exist.
+    pub(crate) fn subgroup(&self, id: SubgroupId) -> &Multicast {
+        &self.lanes[usize::from(id.0)].multicast
     }
 
     /// The fabric, for a caller that waits on its descriptor.
@@ -343,8 +376,8 @@ impl Node {
         &mut *self.fabric
     }
 
-    /// Counters of the subgroup, including those of the fabric.
-    pub(crate) fn stats(&self) -> Stats {
-        Stats { fabric: self.fabric.stats(), ..self.multicast.stats() }
+    /// Counters of a subgroup, which must exist, including those of the fabric, which all subgroups share.
+    pub(crate) fn stats(&self, id: SubgroupId) -> Stats {
+        Stats { fabric: self.fabric.stats(), ..self.subgroup(id).stats() }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) enum Bug {
     RelinkedIsHere,
     /// After a relink, the row is not pushed again, so changes during the outage are never seen.
     RelinkWithoutRow,
+    /// The ends of the first subgroup's streams are taken for those of the second, and the other way round.
+    EndsMixedUp,
     /// A member stamps its messages with its host's clock, even if that is far off.
     ClocksUncorrected,
     /// A restarting member keeps its host's time from before the other members have shown their clocks.

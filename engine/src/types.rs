@@ -13,6 +13,9 @@ pub struct MemberId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubgroupId(pub u16);
 
+/// The subgroup of all members. So far every group has this one only.
+pub(crate) const EVERYBODY: SubgroupId = SubgroupId(0);
+
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

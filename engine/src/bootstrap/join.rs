@@ -24,7 +24,7 @@ use crate::peers::log_store::{LogStore, Past};
 use crate::peers::relink::Caller;
 use crate::shared::Shared;
 use crate::shared::pulse::Pulse;
-use crate::types::SubgroupId;
+use crate::types::EVERYBODY;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -32,8 +32,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The subgroup that contains every member.
-const EVERYBODY: SubgroupId = SubgroupId(0);
 /// Pause between two attempts.
 const AGAIN_TIME: Duration = Duration::from_millis(100);
 /// An attempt with less time than this may end before the other processes have answered.
@@ -282,7 +280,7 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn start(self, config: &Config, handler: Box<dyn Handler>) -> Result<(Arc<Shared>, Driver), Error> {
-        let rings = vec![self.node.multicast().ring().clone()];
+        let rings = vec![self.node.subgroup(EVERYBODY).ring().clone()];
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| Error::io("cannot make an event descriptor", e))?;
         let pulse =
@@ -346,9 +344,10 @@ pub(crate) fn node(
         restart_wait_ms: config.log.as_ref().map_or(0, |log| log.restart_wait_ms),
         logs: config.log.is_some(),
         clock_skew_max_ms: config.log.as_ref().map_or(0, |log| log.clock_skew_max_ms),
+        subgroups: 1,
         seed: me.incarnation,
     };
-    Ok(Node::new(me, fabric, row, everybody, settings, 0))
+    Ok(Node::new(me, fabric, row, vec![everybody], settings, 0))
 }
 
 /// Makes one attempt to join: gets admitted, links with all processes, and waits to be in a view.

@@ -15,7 +15,7 @@ use crate::peers::log_store::{PLACES, Places};
 use crate::peers::relink::Caller;
 use crate::shared::requests::PeerRequest;
 use crate::shared::snapshot::{NoState, Snapshot};
-use crate::types::{Copies, MemberId};
+use crate::types::{Copies, EVERYBODY, MemberId};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl HandOut {
     /// That is the case if all members have received them, or if this process has taken them into the next view.
     fn is_due(&self, node: &Node) -> bool {
         let view = node.view().map_or(0, |view| view.number);
-        view > self.snapshot.covered.view || node.multicast().received_by(Copies::All, &self.covers)
+        view > self.snapshot.covered.view || node.subgroup(EVERYBODY).received_by(Copies::All, &self.covers)
     }
 }
 
@@ -154,7 +154,7 @@ impl JoinService {
             }
             PeerRequest::State { view, reply } => match snapshot(node, app, newcomer, view) {
                 Ok(snapshot) => {
-                    let covers = node.multicast().delivered_counts();
+                    let covers = node.subgroup(EVERYBODY).delivered_counts();
                     self.hand_outs.push(HandOut { snapshot, covers, reply });
                 }
                 Err(error) => {

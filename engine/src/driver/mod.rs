@@ -28,6 +28,7 @@ use crate::peers::relink::Caller;
 use crate::process::Own;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::{Shared, millis};
+use crate::types::EVERYBODY;
 use app::App;
 use join_service::JoinService;
 use leaving::Leaving;
@@ -357,7 +358,7 @@ impl Driver {
     fn show_stats(&mut self) {
         let mut state = self.shared.lock();
         for stats in &mut state.stats {
-            *stats = self.node.stats();
+            *stats = self.node.stats(EVERYBODY);
             (stats.passes, stats.sleeps) = (self.passes, self.sleeps);
         }
     }

@@ -4,6 +4,7 @@ use super::app::App;
 use super::newcomer::Newcomer;
 use crate::app::Frontiers;
 use crate::node::{Node, Phase};
+use crate::types::EVERYBODY;
 
 /// The progress of the log as of the latest check.
 #[derive(Default)]
@@ -20,10 +21,10 @@ impl Progress {
             return;
         }
         let view = node.view().map_or(0, |view| view.number);
-        let (stable, persisted) = node.multicast().logged();
-        let durable = node.multicast().durable();
-        let persisted_all = node.multicast().persisted_by_all();
-        let now = Frontiers { view, stable, persisted, persisted_all, durable, closed_ns: node.closed_ns() };
+        let (stable, persisted) = node.subgroup(EVERYBODY).logged();
+        let durable = node.subgroup(EVERYBODY).durable();
+        let persisted_all = node.subgroup(EVERYBODY).persisted_by_all();
+        let now = Frontiers { view, stable, persisted, persisted_all, durable, closed_ns: node.closed_ns(EVERYBODY) };
         let before = std::mem::replace(&mut self.frontiers, now);
         if !matches!(node.phase(), Phase::Running | Phase::Leaving) {
             return;

@@ -3,6 +3,7 @@
 use super::app::App;
 use crate::node::Node;
 use crate::shared::wait::Pending;
+use crate::types::EVERYBODY;
 
 /// Number of flushes to check before the engine checks how long the pass has lasted.
 const FLUSHES_PER_LOOK: usize = 64;
@@ -25,16 +26,16 @@ impl Waiters {
 
     /// Whether messages of this process were delivered or became durable since the latest check.
     pub(super) fn is_due(&self, node: &Node) -> bool {
-        self.progress != node.multicast().own_progress()
+        self.progress != node.subgroup(EVERYBODY).own_progress()
     }
 
     /// Wakes the threads that can go on.
     pub(super) fn serve(&mut self, node: &Node, app: &App) {
-        let freed = node.multicast().freed();
+        let freed = node.subgroup(EVERYBODY).freed();
         if std::mem::replace(&mut self.freed, freed) != freed {
             app.shared.space_freed();
         }
-        let progress = node.multicast().own_progress();
+        let progress = node.subgroup(EVERYBODY).own_progress();
         if std::mem::replace(&mut self.progress, progress) != progress {
             app.shared.note_progress();
         }

@@ -82,7 +82,8 @@ impl HardState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::{Peer, ShardId};
+    use crate::membership::Peer;
+    use crate::membership::shard::ShardId;
     use crate::multicast::{TailRecord, order::Order};
     use crate::types::{Mode, SubgroupId};
 

@@ -150,8 +150,9 @@ impl Membership {
 mod tests {
     use super::*;
     use crate::fuzz::{Parser, as_it_is, run};
+    use crate::membership::shard::ShardId;
     use crate::membership::view::EndedShard;
-    use crate::membership::{Member, Shard, ShardId};
+    use crate::membership::{Member, Shard};
     use crate::multicast::End;
     use crate::multicast::order::Order;
     use crate::types::SubgroupId;

@@ -116,6 +116,11 @@ impl Membership {
                     let what = "its decision names this process as a voter before it has the state";
                     return Err(Violation { peer: slot, what: what.to_owned() });
                 }
+                Some(_) if value.view.shards.len() != self.settings.subgroups => {
+                    let (theirs, ours) = (value.view.shards.len(), self.settings.subgroups);
+                    let what = format!("its decision has {theirs} subgroups, and this process {ours}");
+                    return Err(Violation { peer: slot, what });
+                }
                 Some(_) => self.invited = Some(value),
                 None => {}
             }

@@ -38,13 +38,13 @@ pub(crate) use hard_state::HardState;
 pub(crate) use joining::{Admission, Refusal};
 pub(crate) use restart::LogNeed;
 pub(crate) use row::table_spec;
-pub(crate) use shard::{Shard, ShardId};
+pub(crate) use shard::Shard;
 pub(crate) use view::{Departure, Member, Peer, View};
 
 use crate::fabric::{Fabric, Rank, Row, SLOTS, Slot, Source};
 use crate::multicast::{PeerPhase, ViewConfig, Violation};
 use crate::sst::{Column, Table};
-use crate::types::{MemberId, SubgroupId};
+use crate::types::MemberId;
 use detector::{Detector, Look};
 use epoch::Epoch;
 use joining::Pending;
@@ -78,6 +78,8 @@ pub(crate) struct Settings {
     /// Whether the group has a log. Votes are then on disk before they are published, and the group survives the end of
     /// all its processes.
     pub logs: bool,
+    /// The number of subgroups: at most 4, so that their streams are at most those of a decision.
+    pub subgroups: usize,
     /// In a group with a log: the difference between the host's clock and the others' above which it is corrected.
     pub clock_skew_max_ms: u64,
     /// The seed of the random pauses between the attempts of competing leaders.
@@ -437,14 +439,14 @@ impl Membership {
     /// Begins the decided view. Returns the layout for the data plane, the change, and the slots that departed.
     ///
     /// The data plane must push its own columns before [`Membership::installed`] is called.
-    pub(crate) fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(ViewConfig, ViewChange, Vec<Slot>)> {
+    pub(crate) fn enter(&mut self, fabric: &mut dyn Fabric) -> Option<(Vec<ViewConfig>, ViewChange, Vec<Slot>)> {
         let value = self.epoch.decided.take().or_else(|| self.invited.take())?;
         let change = ViewChange {
             view: value.view.clone(),
             joined: value.joined().collect(),
             departed: value.departed().collect(),
         };
-        let layout = value.view_config(ShardId::only(SubgroupId(0)))?;
+        let configs = value.view.shards.iter().filter_map(|shard| value.view_config(shard.id)).collect();
         self.departed.extend(change.departed.iter().map(|&(peer, departure)| (peer, value.view.number, departure)));
         let excess = self.departed.len().saturating_sub(DEPARTED_MAX);
         self.departed.drain(..excess);
@@ -457,7 +459,7 @@ impl Membership {
         let gone: Vec<Slot> = gone.map(|peer| peer.slot).collect();
         self.begin(value.view.clone());
         self.began = self.settings.logs.then_some(value);
-        Some((layout, change, gone))
+        Some((configs, change, gone))
     }
 
     /// Publishes that this member runs the new view, and accuses the members that it has no link with.

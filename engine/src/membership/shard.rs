@@ -84,10 +84,11 @@ impl View {
         self.shards.iter().flat_map(|shard| shard.members.iter().map(move |&rank| (shard, rank)))
     }
 
-    /// Whether it has the shards that a group has so far: one, with all members.
+    /// Whether it has the shards that a group has so far: one for each subgroup, with all members.
     pub(super) fn is_whole(&self) -> bool {
         let all = |shard: &Shard| shard.members.iter().copied().eq(0..self.members.len());
-        matches!(&self.shards[..], [shard] if shard.id == ShardId::only(SubgroupId(0)) && all(shard))
+        let named = |(n, shard): (usize, &Shard)| shard.id.number == 0 && usize::from(shard.id.subgroup.0) == n;
+        !self.shards.is_empty() && self.shards.iter().enumerate().all(named) && self.shards.iter().all(all)
     }
 
     /// The shards of the next view, which has `members` members, after the streams of this one have ended at `ends`.

@@ -40,19 +40,20 @@ pub(crate) struct View {
     pub number: u64,
     /// The members by rank. The lowest rank is the natural leader for an application that needs one.
     pub members: Vec<Member>,
-    /// Its shards. So far there is one, with all members.
+    /// Its shards, by subgroup. So far each subgroup has one, with all members.
     pub shards: Vec<Shard>,
 }
 
 impl View {
-    /// The founders' first view, in which all of them are voters. Message indices begin at `base`.
-    pub(crate) fn first(founders: &[Peer], base: u64) -> View {
+    /// The founders' first view, in which all of them are voters. Message indices begin at `base` in each subgroup.
+    pub(crate) fn first(founders: &[Peer], subgroups: usize, base: u64) -> View {
         let members = founders.iter().map(|&peer| Member { peer, voter: true }).collect();
         // One sequence number is left for the decision that began the view: see `Shard::next_order`.
         let first = base * founders.len() as u64 + 1;
         let order = Order { senders: founders.len(), base, first };
-        let id = ShardId::only(SubgroupId(0));
-        View { number: 0, members, shards: vec![Shard { id, members: (0..founders.len()).collect(), order }] }
+        let ids = (0..subgroups).map(|subgroup| ShardId::only(SubgroupId(subgroup as u16)));
+        let shards = ids.map(|id| Shard { id, members: (0..founders.len()).collect(), order }).collect();
+        View { number: 0, members, shards }
     }
 
     /// The rank of the process in `slot`.

@@ -23,8 +23,9 @@ impl Node {
             }
             Phase::Running | Phase::Leaving => {
                 let leaves = matches!(self.phase, Phase::Leaving);
-                let is_silent = leaves && self.multicast.has_published_all();
-                Role::Runs { leaves, is_silent, ending: self.multicast.is_ending() }
+                let is_silent = leaves && self.lanes.iter().all(|lane| lane.multicast.has_published_all());
+                let ending = self.lanes.iter().all(|lane| lane.multicast.is_ending());
+                Role::Runs { leaves, is_silent, ending }
             }
             Phase::Parting => Role::Parts,
             Phase::Closing | Phase::Left | Phase::Stopped(_) => Role::Ended,
@@ -82,16 +83,19 @@ impl Node {
             Action::Lost(slot) => self.fetches.lost(slot),
             Action::Run => return self.stream(sink),
             Action::Wedge => {
-                let ends = self.multicast.wedge();
+                let ends = self.lanes.iter_mut().flat_map(|lane| lane.multicast.wedge()).collect();
                 return self.report(Fact::Wedged(ends));
             }
             Action::DeliverRest => {
-                return self.multicast.deliver(sink).or_else(|breach| self.report(Fact::Torn(breach)));
+                return self.deliver(sink).or_else(|breach| self.report(Fact::Torn(breach)));
             }
             Action::Flush => {
-                let membership = &self.membership;
-                let awaited = self.multicast.follow_all(&mut *self.fabric, &|slot| membership.phase_of(slot));
-                let have = self.multicast.flushed().to_vec();
+                let (membership, mut awaited) = (&self.membership, 0);
+                for lane in &mut self.lanes {
+                    let ranks = lane.multicast.follow_all(&mut *self.fabric, &|slot| membership.phase_of(slot));
+                    awaited |= lane.in_view(ranks);
+                }
+                let have = self.lanes.iter().flat_map(|lane| lane.multicast.flushed()).copied().collect();
                 return self.report(Fact::Here { have, awaited });
             }
             Action::Obtain(wanted) => return self.obtain(wanted),
@@ -118,7 +122,8 @@ impl Node {
             }
             Action::Settle => {
                 if self.may_show(&Show::View)? {
-                    let linked = (0..SLOTS).filter(|&slot| self.multicast.is_attached(slot));
+                    let is_attached = |slot| self.lanes.iter().all(|lane| lane.multicast.is_attached(slot));
+                    let linked = (0..SLOTS).filter(|&slot| is_attached(slot));
                     let linked = linked.fold(0, |bits, slot| bits | 1u64 << slot);
                     return self.report(Fact::Settled { linked });
                 }

@@ -2,9 +2,10 @@
 //!
 //! The membership determines the steps, and the data plane has the bytes.
 
+use super::lane::Lane;
 use super::{Node, Phase};
 use crate::error::Error;
-use crate::fabric::Slot;
+use crate::fabric::{Slot, TableId};
 use crate::membership::{Cause, Closing, Fact, Show, Wanted};
 use crate::multicast::{Sink, Violation};
 use crate::planted::{self, Bug};
@@ -27,15 +28,23 @@ pub(super) struct Fetches {
 #[derive(Debug, PartialEq, Eq)]
 struct Fetch {
     from: Slot,
+    table: TableId,
     owner: Slot,
     range: Range<usize>,
     since_ms: u64,
 }
 
+impl Fetch {
+    /// Whether it fetches from `from` these bytes of a table's row.
+    fn is(&self, from: Slot, (table, owner, range): (TableId, Slot, &Range<usize>)) -> bool {
+        (self.from, self.table, self.owner, &self.range) == (from, table, owner, range)
+    }
+}
+
 impl Fetches {
-    pub(super) fn done(&mut self, from: Slot, owner: Slot, range: &Range<usize>) {
+    pub(super) fn done(&mut self, from: Slot, bytes: (TableId, Slot, &Range<usize>)) {
         for fetches in [&mut self.open, &mut self.stray] {
-            fetches.retain(|f| !(f.from == from && f.owner == owner && f.range == *range));
+            fetches.retain(|fetch| !fetch.is(from, bytes));
         }
     }
 
@@ -54,8 +63,8 @@ impl Fetches {
     }
 
     /// Takes over an earlier fetch of the same bytes, if it is still open. Returns true if there is one.
-    fn resumes(&mut self, from: Slot, owner: Slot, range: &Range<usize>) -> bool {
-        let found = self.stray.iter().position(|f| f.from == from && f.owner == owner && f.range == *range);
+    fn resumes(&mut self, from: Slot, bytes: (TableId, Slot, &Range<usize>)) -> bool {
+        let found = self.stray.iter().position(|fetch| fetch.is(from, bytes));
         if let Some(index) = found {
             self.open.push(self.stray.remove(index));
         }
@@ -67,7 +76,9 @@ impl Node {
     /// Obtains frames that another member has and this member lacks. Returns true if anything moved.
     pub(super) fn obtain(&mut self, wanted: Vec<Wanted>) -> Result<bool, Violation> {
         for want in &wanted {
-            if !self.multicast.is_possible(want.stream, want.end) {
+            let mut lanes = self.lanes.iter();
+            let is_possible = |lane: &Lane| Some(lane.multicast.is_possible(lane.owner_of(want.stream)?, want.end));
+            if lanes.find_map(is_possible) != Some(true) {
                 if self.is_outrun() {
                     return Ok(false);
                 }
@@ -81,10 +92,12 @@ impl Node {
             let plan = std::mem::take(&mut self.fetches.plan);
             for want in plan {
                 // The fetched frames are in place. They are not delivered before they are in the decided ends.
-                match self.multicast.raise(want.stream, want.end) {
-                    Ok(()) => {}
-                    Err(_) if self.is_outrun() => return Ok(false),
-                    Err(what) => return Err(Violation { peer: want.shown_by, what }),
+                let mut lanes = self.lanes.iter_mut();
+                let raise = |lane: &mut Lane| Some(lane.multicast.raise(lane.owner_of(want.stream)?, want.end));
+                match lanes.find_map(raise) {
+                    Some(Err(_)) if self.is_outrun() => return Ok(false),
+                    Some(Err(what)) => return Err(Violation { peer: want.shown_by, what }),
+                    _ => {}
                 }
             }
         } else {
@@ -98,14 +111,18 @@ impl Node {
         self.fetches.clear();
         for want in &wanted {
             let (Some(from), Some(owner)) = (want.from, want.owner) else { continue };
-            for part in self.multicast.missing(want.stream, want.end) {
+            let lanes = self.lanes.iter();
+            let found = lanes.filter_map(|lane| Some((&lane.multicast, lane.owner_of(want.stream)?))).next();
+            let Some((multicast, stream)) = found else { continue };
+            let table = multicast.table_id();
+            for part in multicast.missing(stream, want.end) {
                 for start in part.clone().step_by(FETCH_BYTES) {
                     let range = start..part.end.min(start + FETCH_BYTES);
-                    if self.fetches.resumes(from, owner, &range) {
+                    if self.fetches.resumes(from, (table, owner, &range)) {
                         continue;
                     }
-                    self.fabric.fetch(from, self.multicast.table_id(), owner, range.clone());
-                    self.fetches.open.push(Fetch { from, owner, range, since_ms: self.now_ms });
+                    self.fabric.fetch(from, table, owner, range.clone());
+                    self.fetches.open.push(Fetch { from, table, owner, range, since_ms: self.now_ms });
                 }
             }
         }
@@ -124,17 +141,21 @@ impl Node {
     /// Ends the streams at the decided ends, and writes the decision to disk.
     pub(super) fn close_streams(&mut self, closing: &Closing) -> Result<(), Violation> {
         self.fetches.clear();
-        self.multicast.end(&closing.ends);
+        for lane in &mut self.lanes {
+            let ends = lane.part(&closing.ends);
+            lane.multicast.end(ends);
+        }
         self.write_decision(closing)
     }
 
     /// Delivers up to the decided ends, and reports that.
     pub(super) fn deliver_decided(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let delivered = self.multicast.deliver(sink)?;
+        let delivered = self.deliver(sink)?;
         if self.awaits_strays()? {
             return Ok(delivered);
         }
-        let all = self.multicast.has_ended() && self.may_show(&Show::View)?;
+        let ended = self.lanes.iter().all(|lane| lane.multicast.has_ended());
+        let all = ended && self.may_show(&Show::View)?;
         self.report(Fact::Delivered { all })
     }
 
@@ -160,16 +181,16 @@ impl Node {
 
     /// Enters the decided view. The data plane pushes its columns first, then the membership publishes the view.
     pub(super) fn enter(&mut self) -> Result<(), Violation> {
-        let Some((layout, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
+        let Some((configs, change, gone)) = self.membership.enter(&mut *self.fabric) else { return Ok(()) };
         // An earlier incarnation of a restarted process has ended and never had this memory.
-        let is_given = |slot: &Slot| layout.seats.iter().any(|seat| seat.slot == *slot);
-        let departed = change.departed.iter().map(|(peer, _)| peer.slot).filter(|slot| !is_given(slot));
-        let departed: Vec<Slot> = departed.collect();
-        if !self.renew_ring(layout.view, &departed) {
+        let view = change.view.number;
+        let departed = change.departed.iter().map(|(peer, _)| peer.slot);
+        let departed: Vec<Slot> = departed.filter(|&slot| change.view.rank_of(slot).is_none()).collect();
+        if !self.renew_rings(view, &departed) {
             return Ok(());
         }
-        if let Err(breach) = self.enter_streams(&layout) {
-            let removed = self.is_outrun().then_some(Error::Removed { view: layout.view + 1 });
+        if let Err(breach) = self.enter_streams(&configs) {
+            let removed = self.is_outrun().then_some(Error::Removed { view: view + 1 });
             // Otherwise the decision does not match the data here, so this member cannot continue correctly.
             self.stop(removed.unwrap_or(Error::Internal(breach.what)));
             return Ok(());
@@ -181,26 +202,28 @@ impl Node {
         Ok(())
     }
 
-    /// Gives this member's ring new memory after a departure, on shared memory.
+    /// Gives this member's rings new memory after a departure, on shared memory.
     ///
     /// Returns false if this process stops because it cannot have any.
     ///
     /// A process that has departed may read the old memory for an unlimited time, also in its application's callback.
-    fn renew_ring(&mut self, view: u64, departed: &[Slot]) -> bool {
+    fn renew_rings(&mut self, view: u64, departed: &[Slot]) -> bool {
         if departed.is_empty() || planted::is(Bug::RingKept) {
             return true;
         }
-        let renewed = self.fabric.renew(self.multicast.table_id(), view, departed);
-        let renewed = renewed.and_then(|row| match row.is_none_or(|row| self.multicast.renew(row)) {
-            true => Ok(()),
-            false => {
-                let what = "a reservation has been open since 255 members departed one after another: its ring has no other memory any more";
-                Err(Error::Misuse(what))
+        for lane in &mut self.lanes {
+            let renewed = self.fabric.renew(lane.multicast.table_id(), view, departed);
+            let renewed = renewed.and_then(|row| match row.is_none_or(|row| lane.multicast.renew(row)) {
+                true => Ok(()),
+                false => {
+                    let what = "a reservation has been open since 255 members departed one after another: its ring has no other memory any more";
+                    Err(Error::Misuse(what))
+                }
+            });
+            if let Err(error) = renewed {
+                self.stop(error);
+                return false;
             }
-        });
-        if let Err(error) = renewed {
-            self.stop(error);
-            return false;
         }
         true
     }

@@ -6,7 +6,7 @@ use crate::log::{Journal, Kind, Record, Ticket};
 use crate::membership::{Beginning, Closing};
 use crate::multicast::{Progress, Sink, Violation};
 use crate::planted::{self, Bug};
-use crate::types::{MemberId, Mode};
+use crate::types::{MemberId, Mode, SubgroupId};
 
 /// The name of the file that holds a member's [`crate::membership::HardState`].
 pub(crate) const HARD_STATE: &str = "hard_state";
@@ -41,9 +41,36 @@ pub(super) struct Logging {
     vote: Option<Ticket>,
     /// The write that must be on disk before the decision takes effect.
     pub(super) decision: Option<Ticket>,
+}
+
+/// The closed time of a subgroup.
+#[derive(Debug, Default)]
+pub(super) struct ClosedTime {
+    ns: u64,
     /// A time that becomes the closed time once the disks of all voters have everything below this number.
     passing: Option<(u64, u64)>,
-    closed_ns: u64,
+}
+
+impl ClosedTime {
+    /// Raises the closed time to a time that the disks of all voters have passed.
+    ///
+    /// `announced_ns` is the time of [`Node::look_at_clocks`]. It is closed once the log has all that had arrived.
+    fn advance(&mut self, announced_ns: Option<u64>, progress: Progress) {
+        let announced_ns = announced_ns.filter(|&announced_ns| self.passing.is_none() && announced_ns > self.ns);
+        if let Some(passing) = announced_ns.zip(progress.taken_in) {
+            self.passing = Some(passing);
+        }
+        if let Some((closed_ns, number)) = self.passing
+            && progress.persisted_by_all >= number
+        {
+            self.ns = self.ns.max(closed_ns);
+            self.passing = None;
+        }
+        // Every record after the present end of the log has a later time.
+        if self.passing.is_none() && progress.logged_ns > self.ns {
+            self.passing = Some((progress.logged_ns, progress.logged));
+        }
+    }
 }
 
 impl Logging {
@@ -62,8 +89,6 @@ impl Logging {
             recovered_ns: 0,
             vote: None,
             decision: None,
-            passing: None,
-            closed_ns: 0,
         }
     }
 
@@ -79,26 +104,7 @@ impl Logging {
     pub(super) fn note(&mut self, progress: Option<Progress>) {
         let Some(progress) = progress else { return };
         self.clock_ns = self.clock_ns.max(progress.saved_ns.saturating_add(1));
-        self.persisted_ns = progress.persisted_ns;
-    }
-
-    /// Raises the closed time to a time that the disks of all voters have passed.
-    ///
-    /// `announced_ns` is the time of [`Node::look_at_clocks`]. It is closed once the log has all that had arrived.
-    fn close(&mut self, announced_ns: Option<u64>, progress: Progress) {
-        if let Some(passing) = announced_ns.zip(progress.taken_in) {
-            self.passing = Some(passing);
-        }
-        if let Some((closed_ns, number)) = self.passing
-            && progress.persisted_by_all >= number
-        {
-            self.closed_ns = self.closed_ns.max(closed_ns);
-            self.passing = None;
-        }
-        // Every record after the present end of the log has a later time.
-        if self.passing.is_none() && progress.logged_ns > self.closed_ns {
-            self.passing = Some((progress.logged_ns, progress.logged));
-        }
+        self.persisted_ns = self.persisted_ns.max(progress.persisted_ns);
     }
 
     /// Returns how much of `time_ns` may be announced.
@@ -168,11 +174,11 @@ impl Node {
         self.logging.as_mut().map(|logging| std::mem::take(&mut logging.warnings)).unwrap_or_default()
     }
 
-    /// The closed time, in nanoseconds: no later record has this time or an earlier one.
+    /// The closed time of a subgroup, which must exist, in nanoseconds: no later record has this time or an earlier one.
     ///
     /// All records up to it are on the disks of all voters, so the log up to it is the same at every member for good.
-    pub(crate) fn closed_ns(&self) -> u64 {
-        self.logging.as_ref().map_or(0, |logging| logging.closed_ns)
+    pub(crate) fn closed_ns(&self, subgroup: SubgroupId) -> u64 {
+        self.lanes[usize::from(subgroup.0)].closed.ns
     }
 
     /// Advances the clock. Every later stamp is greater than the announced time.
@@ -195,7 +201,8 @@ impl Node {
         let least_ns = if restarts { time_ns.unwrap_or(logging.wall_ns) } else { 0 };
         let clock_ns = logging.tick(if planted::is(Bug::RestartByOwnClock) { told_ns.max(least_ns) } else { told_ns });
         self.membership.set_clock(clock_ns.max(least_ns), logging.announced_ns);
-        self.multicast.set_clock(logging.tick(told_ns));
+        let stamp_ns = logging.tick(told_ns);
+        self.lanes.iter_mut().for_each(|lane| lane.multicast.set_clock(stamp_ns));
         if now_ms >= logging.look_ms {
             let beat_ms = self.membership.beat_ms();
             logging.look_ms = now_ms.saturating_add(beat_ms);
@@ -215,9 +222,7 @@ impl Node {
     ///
     /// A message with such a time or an earlier one was published before the announcement, so the counters cover it.
     pub(super) fn look_at_clocks(&mut self) -> Option<u64> {
-        let logging = self.logging.as_ref()?;
-        let closed_ns = self.membership.closed_ns();
-        (logging.passing.is_none() && closed_ns > logging.closed_ns).then_some(closed_ns)
+        self.logging.as_ref().map(|_| self.membership.closed_ns())
     }
 
     /// Hands stable messages to the log, until the pass has lasted long enough.
@@ -227,26 +232,29 @@ impl Node {
         let Some(logging) = &mut self.logging else { return Ok(false) };
         // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
-        let moved = self.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over());
-        let progress = self.multicast.progress();
-        // A walk that found an invalid frame may have written the records before it.
-        logging.note(progress);
-        if let (Ok(_), Some(progress)) = (&moved, progress) {
-            logging.close(announced_ns, progress);
+        let mut any = false;
+        for lane in &mut self.lanes {
+            let moved = lane.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over());
+            let progress = lane.multicast.progress();
+            // A walk that found an invalid frame may have written the records before it.
+            logging.note(progress);
+            any |= moved.map_err(|breach| lane.blame(breach))?;
+            if let Some(progress) = progress {
+                lane.closed.advance(announced_ns, progress);
+            }
         }
-        moved
+        Ok(any)
     }
 
     /// Saves the messages that the flush obtained. Returns true once they are on disk.
     pub(super) fn save_tail(&mut self) -> Result<bool, Violation> {
-        match &mut self.logging {
-            Some(logging) => {
-                let saved = self.multicast.save_tail(&mut *logging.journal)?;
-                logging.note(self.multicast.progress());
-                Ok(saved)
-            }
-            None => Ok(true),
+        let Some(logging) = &mut self.logging else { return Ok(true) };
+        let mut all = true;
+        for lane in &mut self.lanes {
+            all &= lane.multicast.save_tail(&mut *logging.journal).map_err(|breach| lane.blame(breach))?;
+            logging.note(lane.multicast.progress());
         }
+        Ok(all)
     }
 
     /// Saves this member's vote. [`Node::vote_is_saved`] returns true once it is on disk.
@@ -269,10 +277,13 @@ impl Node {
     pub(super) fn write_decision(&mut self, closing: &Closing) -> Result<(), Violation> {
         let Some(logging) = &mut self.logging else { return Ok(()) };
         logging.vote = None;
-        let record = closing.next.as_ref().map(decision);
-        let written = self.multicast.write_end(&closing.ends, record, &mut *logging.journal);
-        logging.note(self.multicast.progress());
-        logging.decision = written?;
+        logging.decision = None;
+        for lane in &mut self.lanes {
+            let (ends, record) = (lane.part(&closing.ends), closing.next.as_ref().map(decision));
+            let written = lane.multicast.write_end(ends, record, &mut *logging.journal);
+            logging.note(lane.multicast.progress());
+            logging.decision = written.map_err(|breach| lane.blame(breach))?.max(logging.decision);
+        }
         if let Some(next) = &closing.next {
             logging.clock_ns = logging.clock_ns.max(next.time_ns);
             logging.decision = Some(logging.journal.save(HARD_STATE, &next.hard_state));

@@ -72,13 +72,15 @@ impl Node {
         }
         self.make_way(peer, view).map_err(Error::Misuse)?;
         let mut rows = self.fabric.relink(peer.slot, connection)?.into_iter();
-        let (Some(membership), Some(multicast)) = (rows.next(), rows.next()) else {
+        let Some(membership) = rows.next().filter(|_| rows.len() == self.lanes.len()) else {
             return Err(Error::Misuse("the fabric did not return the rows that it has"));
         };
         self.fetches.lost(peer.slot);
         // The data plane's counters come first, because the membership's row determines how they are read.
         self.membership.row_moves(peer.slot, membership, &*self.fabric);
-        self.multicast.relink(peer.slot, multicast, &mut *self.fabric);
+        for (lane, row) in self.lanes.iter_mut().zip(rows) {
+            lane.multicast.relink(peer.slot, row, &mut *self.fabric);
+        }
         self.membership.relink(peer, by_lower, self.now_ms, &mut *self.fabric);
         self.submit();
         Ok(())

@@ -1,6 +1,7 @@
 //! The application's state in transit to a joiner or a checkpoint, and the messages that it covers.
 
 use crate::node::Node;
+use crate::types::EVERYBODY;
 use crate::words::{read_words, words};
 use std::io::{self, Read};
 
@@ -19,7 +20,7 @@ pub(crate) struct Covered {
 impl Covered {
     /// The messages that have been delivered at this process so far.
     pub(crate) fn of(node: &Node) -> Covered {
-        let (below, mut ahead) = node.multicast().covered();
+        let (below, mut ahead) = node.subgroup(EVERYBODY).covered();
         ahead.sort_unstable();
         Covered { view: node.view().map_or(0, |view| view.number), below, ahead }
     }

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::multicast::SendRing;
 use crate::node::Node;
 use crate::shared::Shared;
-use crate::types::{Copies, Ticket};
+use crate::types::{Copies, EVERYBODY, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -107,7 +107,9 @@ impl Pending {
         if Arc::strong_count(&self.done) == 1 {
             return true;
         }
-        let (multicast, Some(view)) = (node.multicast(), node.view().map(|view| view.number)) else { return false };
+        let (multicast, Some(view)) = (node.subgroup(EVERYBODY), node.view().map(|view| view.number)) else {
+            return false;
+        };
         if self.target.is_none() {
             self.target = multicast.flush_target(self.ticket).map(|target| (view, target));
         }

@@ -51,6 +51,7 @@ fn settings(slot: usize) -> Settings {
         lone_survivor: false,
         restart_wait_ms: TIMEOUT_MS,
         logs: true,
+        subgroups: 1,
         clock_skew_max_ms: 1000,
         seed: slot as u64,
     }
@@ -110,7 +111,7 @@ impl Group {
         let most = RING_BYTES / 2 - 16;
         let multicast = Multicast::new(SubgroupId(0), spec, slot, rows[1].clone(), most, durability, Origin::default());
         let ring = multicast.ring().clone();
-        let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms)
+        let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), vec![multicast], settings, self.now_ms)
             .with_journal(Box::new(disk.clone()));
         node.set_wall_clock(HostClocks::right_ns(self.now_ms));
         Member { node: Some(node), peer, process, ring, disk, delivered: Vec::new() }

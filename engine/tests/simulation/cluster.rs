@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::fabric::{Connection, Row, SLOTS, Slot, TableSpec};
 use crate::log::{Release, deferred};
 use crate::membership::{self, Fault, Member, Peer, Settings, View};
-use crate::multicast::{self, Claim, Delivery, Durability, Multicast, Origin, Refusal, SendRing, Sink, column};
+use crate::multicast::{self, Claim, Delivery, Durability, Multicast, Origin, Refusal, SendRing, Sink, Stats, column};
 use crate::node::{Node, Phase};
-use crate::types::{Copies, MemberId, Mode, SubgroupId, Version};
+use crate::types::{Copies, EVERYBODY, MemberId, Mode, SubgroupId, Version};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -83,22 +83,29 @@ counters! {
 struct Asked {
     view: u64,
     member: usize,
+    subgroup: usize,
     k: usize,
     ticket: u32,
     target: Option<Vec<u64>>,
     done: bool,
 }
 
-pub(super) struct Actor {
-    pub(super) node: Node,
-    pub(super) peer: Peer,
-    pub(super) process: usize,
+/// What a process sends in one subgroup.
+struct Sending {
     ring: Arc<SendRing>,
     /// Messages still to send: length and mode.
     todo: Vec<(usize, Mode)>,
     /// Claims that are not committed yet, each with the message's place in the sender's order. The place is `None` if
     /// the claim will be dropped.
     open: Vec<(Claim, Option<usize>)>,
+}
+
+pub(super) struct Actor {
+    pub(super) node: Node,
+    pub(super) peer: Peer,
+    pub(super) process: usize,
+    /// By subgroup.
+    sends: Vec<Sending>,
     pub(super) paused: usize,
     dead: bool,
     /// The driver would not sleep: the last pass made progress, or the driver was called since.
@@ -169,9 +176,11 @@ pub(super) struct Plan {
 pub(crate) struct Cluster {
     pub(super) rng: Rng,
     pub(super) net: Net,
-    specs: [TableSpec; 2],
+    /// The membership's table and those of the subgroups.
+    specs: Vec<TableSpec>,
     pub(super) actors: Vec<Actor>,
-    oracle: Oracle,
+    /// By subgroup.
+    oracles: Vec<Oracle>,
     pub(super) plan: Plan,
     pub(super) settings: Settings,
     asked: Vec<Asked>,
@@ -209,7 +218,21 @@ pub(crate) struct Cluster {
     clocks: HostClocks,
 }
 
-const MULTICAST: usize = 1;
+/// What is special in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One subgroup, without a log.
+    Plain,
+    /// One subgroup, with a log.
+    Logs,
+    /// Several subgroups, without logs.
+    Subgroups,
+}
+
+/// The index of a subgroup's table among the tables of a process.
+fn table_of(subgroup: usize) -> usize {
+    1 + subgroup
+}
 
 /// Ends its passes early now and then, as a time limit does.
 struct Hasty<F> {
@@ -230,8 +253,10 @@ impl<F: FnMut(&Delivery<'_>)> Sink for Hasty<F> {
 }
 
 impl Cluster {
-    pub(crate) fn new(seed: u64, logs: bool) -> Cluster {
+    pub(crate) fn new(seed: u64, kind: Kind) -> Cluster {
         let mut rng = Rng::new(seed);
+        let logs = kind == Kind::Logs;
+        let subgroups = if kind == Kind::Subgroups { 2 + rng.below(3) } else { 1 };
         let n = [1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 7, 9][rng.below(14)];
         let ring_bytes = 512 << rng.below(5);
         let max_message = match rng.below(3) {
@@ -240,19 +265,11 @@ impl Cluster {
             _ => ring_bytes / 16,
         };
         let origin = if rng.chance(1, 2) { near_the_wrap(&mut rng) } else { Origin::default() };
-        let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring_bytes)];
+        let rings = (0..subgroups).map(|subgroup| multicast::table_spec(SubgroupId(subgroup as u16), ring_bytes));
+        let specs: Vec<TableSpec> = [membership::table_spec()].into_iter().chain(rings).collect();
         let shared = rng.chance(1, 5);
         let failure_timeout_ms = [600, 1500, 4000][rng.below(3)];
-        let settings = Settings {
-            failure_timeout_ms,
-            partition_timeout_ms: 20 * failure_timeout_ms,
-            join_timeout_ms: 30 * failure_timeout_ms,
-            lone_survivor: false,
-            restart_wait_ms: failure_timeout_ms / 2,
-            logs,
-            clock_skew_max_ms: 1000,
-            seed,
-        };
+        let settings = settings(failure_timeout_ms, logs, subgroups, seed);
         let mut plan = plan(&mut rng, n, shared);
         let durability = logs.then(|| Durability { k: if rng.chance(1, 4) { 1 + rng.below(n) } else { 0 } });
         if logs {
@@ -265,7 +282,7 @@ impl Cluster {
             net,
             specs,
             actors: Vec::new(),
-            oracle: Oracle::default(),
+            oracles: (0..subgroups).map(Oracle::new).collect(),
             plan,
             settings,
             asked: Vec::new(),
@@ -295,7 +312,7 @@ impl Cluster {
             cluster.slowness = [3, 30, 200][cluster.rng.below(3)];
             cluster.real = cluster.rng.chance(1, 8);
         }
-        cluster.oracle.durable_is_all = durability.is_none_or(|durability| durability.k == 0);
+        cluster.oracles[0].durable_is_all = durability.is_none_or(|durability| durability.k == 0);
         cluster.found(n, origin);
         if cluster.trace {
             println!("{n} members, shared {shared}, rings of {ring_bytes}, {plan:?}, timeout {failure_timeout_ms}");
@@ -323,16 +340,13 @@ impl Cluster {
     fn add(&mut self, slot: Slot, id: u32, origin: Origin, start: Start) -> Peer {
         let (process, fabric, rows) = self.net.process(slot);
         let peer = Peer { slot, id: MemberId(id), incarnation: self.actors.len() as u64 + 1 };
-        let multicast = Multicast::new(
-            SubgroupId(0),
-            self.specs[1],
-            slot,
-            rows[1].clone(),
-            self.max_message,
-            self.durability,
-            origin,
-        );
-        let ring = multicast.ring().clone();
+        let subgroup = |subgroup: usize| {
+            let (id, table) = (SubgroupId(subgroup as u16), table_of(subgroup));
+            let (spec, row) = (self.specs[table], rows[table].clone());
+            Multicast::new(id, spec, slot, row, self.max_message, self.durability, origin)
+        };
+        let subgroups: Vec<Multicast> = (0..self.settings.subgroups).map(subgroup).collect();
+        let rings: Vec<Arc<SendRing>> = subgroups.iter().map(|multicast| multicast.ring().clone()).collect();
         // A member may have shorter timeouts; the largest of a view is in force.
         let part = [1, 1, 1, 2, 3][self.rng.below(5)];
         let settings = Settings {
@@ -341,7 +355,7 @@ impl Cluster {
             partition_timeout_ms: self.settings.partition_timeout_ms / part,
             ..self.settings
         };
-        let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), multicast, settings, self.now_ms);
+        let mut node = Node::new(peer, Box::new(fabric), rows[0].clone(), subgroups, settings, self.now_ms);
         let (mut journal, mut release) = (None, None);
         if self.durability.is_some() {
             let (real, seed) = (self.real, u64::from(id) << 32 | self.actors.len() as u64);
@@ -360,14 +374,15 @@ impl Cluster {
             journal = Some(disk);
             node.set_wall_clock(self.clocks.read_ns(id, self.now_ms));
         }
-        self.oracle.add(start == Start::Founds);
+        self.oracles.iter_mut().for_each(|oracle| oracle.add(start == Start::Founds));
+        let (logs, max_message) = (self.durability.is_some(), self.max_message);
+        let send = |ring| Sending { ring, todo: workload(&mut self.rng, max_message, logs), open: Vec::new() };
+        let sends = rings.into_iter().map(send).collect();
         self.actors.push(Actor {
             node,
             peer,
             process,
-            ring,
-            todo: workload(&mut self.rng, self.max_message, self.durability.is_some()),
-            open: Vec::new(),
+            sends,
             paused: 0,
             dead: false,
             awake: true,
@@ -435,12 +450,26 @@ impl Cluster {
                     self.net.world().step();
                 }
             }
-            80..=92 => self.send(who),
+            80..=92 => {
+                let subgroup = self.some_subgroup();
+                self.send(who, subgroup);
+            }
             93..=95 => self.close_claims(who),
             96 => self.actors[who].paused += self.rng.below(5),
-            97 => self.ask_flush(who),
+            97 => {
+                let subgroup = self.some_subgroup();
+                self.ask_flush(who, subgroup);
+            }
             98 => self.arrive(),
             _ => self.check_counters(),
+        }
+    }
+
+    fn some_subgroup(&mut self) -> usize {
+        match self.settings.subgroups {
+            // Such a run draws nothing more.
+            1 => 0,
+            subgroups => self.rng.below(subgroups),
         }
     }
 
@@ -698,7 +727,7 @@ impl Cluster {
         }
         self.say(|| format!("{member} leaves"));
         // Messages that are not accepted by now are never sent.
-        self.actors[member].todo.clear();
+        self.actors[member].sends.iter_mut().for_each(|send| send.todo.clear());
         self.close_claims(member);
         self.actors[member].leaves = true;
         self.actors[member].awake = true;
@@ -726,7 +755,7 @@ impl Cluster {
         if self.durability.is_some() {
             self.fetch_log(who);
         }
-        let oracle = &mut self.oracle;
+        let oracles = &mut self.oracles;
         let members = self.actors[who].node.view().map(|view| view.members.clone()).unwrap_or_default();
         self.net.world().burn(self.actors[who].process, true);
         let (actor, now_ms) = (&mut self.actors[who], self.now_ms);
@@ -735,6 +764,7 @@ impl Cluster {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let told = |delivery: &Delivery<'_>| {
                 let sender = members.iter().find(|member| member.peer.id == delivery.sender).unwrap();
+                let oracle = &mut oracles[usize::from(delivery.subgroup.0)];
                 oracle.deliver(who, sender.peer.incarnation as usize - 1, delivery);
             };
             node.poll(now_ms, &mut Hasty { told, passed: now_ms })
@@ -760,23 +790,11 @@ impl Cluster {
         for Fault { member, what, .. } in self.actors[who].node.take_faults() {
             self.say(|| format!("{who} has it against {member} that {what}"));
         }
-        for change in self.actors[who].node.take_changes() {
-            if self.trace {
-                println!(
-                    "{}: {who} installs {} {:?}, {:?}",
-                    self.now_ms,
-                    change.view.number,
-                    change.view.ids(),
-                    change.view.shards[0].order
-                );
-            }
-            self.note_install(who, &change);
-            self.oracle.install(who, &change);
-        }
+        self.note_changes(who);
         // On shared memory the others do not wait until the leaver has read everything.
         if matches!(self.actors[who].node.phase(), Phase::Parting) && moved && !self.shared {
             let view = self.actors[who].node.view().unwrap().number;
-            self.oracle.end_view(who, view);
+            self.oracles.iter_mut().for_each(|oracle| oracle.end_view(who, view));
         }
         if let Phase::Stopped(error) = self.actors[who].node.phase() {
             self.say(|| format!("{who} stops: {error}"));
@@ -787,6 +805,22 @@ impl Cluster {
         }
         self.actors[who].awake = moved || asked;
         moved
+    }
+
+    fn note_changes(&mut self, who: usize) {
+        for change in self.actors[who].node.take_changes() {
+            if self.trace {
+                println!(
+                    "{}: {who} installs {} {:?}, {:?}",
+                    self.now_ms,
+                    change.view.number,
+                    change.view.ids(),
+                    change.view.shards.iter().map(|shard| shard.order).collect::<Vec<_>>()
+                );
+            }
+            self.note_install(who, &change);
+            self.oracles.iter_mut().for_each(|oracle| oracle.install(who, &change));
+        }
     }
 
     /// A learner has its state after a while.
@@ -804,14 +838,15 @@ impl Cluster {
     }
 
     /// The application sends a few messages: it claims space, and commits most claims at once.
-    fn send(&mut self, who: usize) {
+    fn send(&mut self, who: usize, subgroup: usize) {
         for _ in 0..1 + self.rng.below(4) {
             let actor = &mut self.actors[who];
             if actor.dead || actor.leaves || !matches!(actor.node.phase(), Phase::Founding | Phase::Running) {
                 return;
             }
-            let Some(&(len, mode)) = actor.todo.last() else { return };
-            let claim = match actor.ring.claim(len) {
+            let (send, oracle) = (&mut actor.sends[subgroup], &mut self.oracles[subgroup]);
+            let Some(&(len, mode)) = send.todo.last() else { return };
+            let claim = match send.ring.claim(len) {
                 Ok(claim) => claim,
                 Err(Refusal::Full(first)) => {
                     actor.awake |= first;
@@ -821,14 +856,14 @@ impl Cluster {
                 Err(Refusal::TooLarge(limit)) => panic!("{len} bytes refused with a limit of {limit}"),
             };
             if self.rng.chance(1, self.keep) {
-                actor.open.push((claim, None));
+                send.open.push((claim, None));
             } else {
-                let number = self.oracle.sent[who].len();
-                let ticket = actor.ring.ticket(claim);
-                let after = self.oracle.last_of(who);
-                self.oracle.sent[who].push(Sent { len, mode, ticket, after, committed: false });
-                actor.todo.pop();
-                actor.open.push((claim, Some(number)));
+                let number = oracle.sent[who].len();
+                let ticket = send.ring.ticket(claim);
+                let after = oracle.last_of(who);
+                oracle.sent[who].push(Sent { len, mode, ticket, after, committed: false });
+                send.todo.pop();
+                send.open.push((claim, Some(number)));
             }
             if !self.rng.chance(1, 8) {
                 self.close_claims(who);
@@ -842,31 +877,34 @@ impl Cluster {
         if actor.dead {
             return;
         }
-        actor.awake |= !actor.open.is_empty();
-        self.rng.shuffle(&mut actor.open);
-        for (mut claim, number) in actor.open.drain(..) {
-            let Some(number) = number else {
-                assert!(actor.ring.abandon_if_open(claim));
-                assert!(!actor.ring.abandon_if_open(claim), "a second time");
-                continue;
-            };
-            let sent = &mut self.oracle.sent[who][number];
-            for (i, byte) in actor.ring.bytes_mut(&mut claim).iter_mut().enumerate() {
-                *byte = content(who, number, i);
+        let sends = actor.sends.iter_mut().zip(&mut self.oracles).enumerate();
+        for (subgroup, (Sending { ring, open, .. }, oracle)) in sends {
+            actor.awake |= !open.is_empty();
+            self.rng.shuffle(open);
+            for (mut claim, number) in open.drain(..) {
+                let Some(number) = number else {
+                    assert!(ring.abandon_if_open(claim));
+                    assert!(!ring.abandon_if_open(claim), "a second time");
+                    continue;
+                };
+                let sent = &mut oracle.sent[who][number];
+                for (i, byte) in ring.bytes_mut(&mut claim).iter_mut().enumerate() {
+                    *byte = content(subgroup, who, number, i);
+                }
+                sent.committed = true;
+                ring.commit(claim, sent.mode);
             }
-            sent.committed = true;
-            actor.ring.commit(claim, sent.mode);
         }
     }
 
-    fn ask_flush(&mut self, member: usize) {
+    fn ask_flush(&mut self, member: usize, subgroup: usize) {
         let Some(view) = self.actors[member].node.view() else { return };
         let (view, members) = (view.number, view.members.len());
-        let ticket = self.actors[member].ring.next_ticket();
+        let ticket = self.actors[member].sends[subgroup].ring.next_ticket();
         let k = self.rng.below(members + 2);
         self.actors[member].awake = true;
         self.actors[member].asked = true;
-        self.asked.push(Asked { view, member, k, ticket, target: None, done: false });
+        self.asked.push(Asked { view, member, subgroup, k, ticket, target: None, done: false });
     }
 
     /// Checks each finished flush: enough members must have received everything that it covers. Messages of an ended
@@ -875,7 +913,7 @@ impl Cluster {
         let Some(view) = self.actors[who].node.view() else { return };
         let slots: Vec<(usize, Slot)> =
             view.members.iter().map(|m| (self.actors[m.peer.incarnation as usize - 1].process, m.peer.slot)).collect();
-        let multicast = self.actors[who].node.multicast();
+        let node = &self.actors[who].node;
         let world = self.net.world();
         for asked in self.asked.iter_mut().filter(|a| a.member == who && !a.done) {
             if asked.view != view.number {
@@ -885,6 +923,7 @@ impl Cluster {
                 }
                 asked.view = view.number;
             }
+            let multicast = node.subgroup(SubgroupId(asked.subgroup as u16));
             if asked.target.is_none() {
                 asked.target = multicast.flush_target(asked.ticket);
             }
@@ -893,10 +932,11 @@ impl Cluster {
                 asked.done = true;
                 self.report.flushes += 1;
                 let load = |process, slot| {
-                    world.row(MULTICAST, process).word(column::received(slot).0).load(Ordering::Acquire)
+                    let row = world.row(table_of(asked.subgroup), process);
+                    row.word(column::received(slot).0).load(Ordering::Acquire)
                 };
                 // Below the view's first index everything counts as received.
-                let base = view.shards[0].order.base;
+                let base = view.shards[asked.subgroup].order.base;
                 let has = |process: usize| {
                     slots.iter().zip(target).all(|((_, slot), &want)| want == base || load(process, *slot) >= want)
                 };
@@ -911,7 +951,7 @@ impl Cluster {
     fn check_counters(&mut self) {
         let columns = column::received(SLOTS).0;
         let world = self.net.world();
-        for row in world.copies(MULTICAST) {
+        for row in (0..self.settings.subgroups).flat_map(|subgroup| world.copies(table_of(subgroup))) {
             let after: Vec<u64> = (0..columns).step_by(8).map(|o| row.word(o).load(Ordering::Acquire)).collect();
             let key = Arc::<Row>::as_ptr(row) as usize;
             if let Some((_, before)) = self.counters.get(&key)
@@ -952,7 +992,7 @@ impl Cluster {
             while self.connect() {}
             for who in 0..self.actors.len() {
                 self.close_claims(who);
-                self.send(who);
+                (0..self.settings.subgroups).for_each(|subgroup| self.send(who, subgroup));
                 self.close_claims(who);
                 self.get_ready(who);
                 moved |= self.poll_if_awake(who);
@@ -988,11 +1028,17 @@ impl Cluster {
         }
     }
 
+    fn subgroups(&self) -> impl Iterator<Item = SubgroupId> + use<> {
+        (0..self.settings.subgroups).map(|subgroup| SubgroupId(subgroup as u16))
+    }
+
     fn describe(&self) -> String {
         let show = |(who, a): (usize, &Actor)| {
             let view = a.node.view().map(|view| (view.number, view.ids()));
             let dead = if a.dead { " (dead)" } else { "" };
-            format!("\n{who}{dead}: {:?} in {view:?}, {} to send, {:?}", a.node.phase(), a.todo.len(), a.node.stats())
+            let todo: Vec<usize> = a.sends.iter().map(|send| send.todo.len()).collect();
+            let stats: Vec<Stats> = self.subgroups().map(|subgroup| a.node.stats(subgroup)).collect();
+            format!("\n{who}{dead}: {:?} in {view:?}, {todo:?} to send, {stats:?}", a.node.phase())
         };
         self.actors.iter().enumerate().map(show).collect::<String>() + &format!("\n{:?}", self.plan)
     }
@@ -1010,16 +1056,17 @@ impl Cluster {
             let all = |m: &Member| alive(m.peer.incarnation) && m.voter && heard(m.peer.incarnation);
             let all = view.members.iter().all(all);
             // Messages wait while new memory of the ring is on its way.
-            let sent = a.todo.is_empty() && a.node.multicast().has_published_all();
+            let published = self.subgroups().all(|subgroup| a.node.subgroup(subgroup).has_published_all());
+            let sent = a.sends.iter().all(|send| send.todo.is_empty()) && published;
             a.runs() && !a.node.is_between_views() && all && sent && !a.leaves
         })
     }
 
     fn check_end(&mut self) {
         let running: Vec<usize> = (0..self.actors.len()).filter(|&a| self.actors[a].runs()).collect();
-        self.oracle.check_last(&running);
+        self.oracles.iter_mut().for_each(|oracle| oracle.check_last(&running));
         self.check_logs(&running);
-        self.oracle.check_uniform();
+        self.oracles.iter().for_each(Oracle::check_uniform);
         let mut unexcused = 0;
         for (who, actor) in self.actors.iter().enumerate() {
             let phase = actor.node.phase();
@@ -1067,7 +1114,7 @@ impl Cluster {
             for sender in 0..self.actors.len() {
                 let whole = running.contains(&sender) || matches!(self.actors[sender].node.phase(), Phase::Left);
                 assert!(
-                    !whole || self.oracle.has_all_of(at, sender),
+                    !whole || self.oracles.iter().all(|oracle| oracle.has_all_of(at, sender)),
                     "{at} has not delivered everything of {sender} (guarantees 5 and 9){}",
                     self.describe()
                 );
@@ -1106,7 +1153,7 @@ impl Cluster {
     fn check_closed_time(&self, since_ms: u64) {
         let many = |a: &Actor| a.node.view().is_some_and(|view| view.members.len() >= 3);
         for (who, actor) in self.actors.iter().enumerate().filter(|(_, a)| a.journal.is_some() && a.runs() && many(a)) {
-            let (closed_ns, since_ns) = (actor.node.closed_ns(), HostClocks::right_ns(since_ms));
+            let (closed_ns, since_ns) = (actor.node.closed_ns(EVERYBODY), HostClocks::right_ns(since_ms));
             assert!(
                 closed_ns >= since_ns,
                 "the closed time of {who} stands (guarantee 9): {closed_ns}, not {since_ns}{}",
@@ -1117,20 +1164,35 @@ impl Cluster {
 
     fn finish_report(&mut self) {
         self.report.leaps = self.clocks.leaps;
-        for actor in &self.actors {
-            let stats = actor.node.stats();
+        let all: Vec<SubgroupId> = self.subgroups().collect();
+        for (actor, &subgroup) in self.actors.iter().flat_map(|actor| all.iter().map(move |id| (actor, id))) {
+            let stats = actor.node.stats(subgroup);
             self.report.nulls += stats.nulls_sent;
             self.report.wraps += stats.bytes_sent / self.ring_bytes as u64;
         }
         for asked in self.asked.iter().filter(|asked| self.actors[asked.member].runs()) {
             assert!(asked.done, "a flush never ended");
         }
-        self.report.deliveries = self.oracle.deliveries;
-        self.report.durable = self.oracle.durable();
-        self.report.fifo_overtakes = self.oracle.fifo_overtakes;
-        self.report.views = self.oracle.views();
+        self.report.deliveries = self.oracles.iter().map(|oracle| oracle.deliveries).sum();
+        self.report.durable = self.oracles.iter().map(Oracle::durable).sum();
+        self.report.fifo_overtakes = self.oracles.iter().map(|oracle| oracle.fifo_overtakes).sum();
+        self.report.views = self.oracles[0].views();
         self.report.fetches = self.net.world().fetches;
         self.report.writes = self.net.world().posted;
+    }
+}
+
+fn settings(failure_timeout_ms: u64, logs: bool, subgroups: usize, seed: u64) -> Settings {
+    Settings {
+        failure_timeout_ms,
+        partition_timeout_ms: 20 * failure_timeout_ms,
+        join_timeout_ms: 30 * failure_timeout_ms,
+        lone_survivor: false,
+        restart_wait_ms: failure_timeout_ms / 2,
+        logs,
+        subgroups,
+        clock_skew_max_ms: 1000,
+        seed,
     }
 }
 
@@ -1389,21 +1451,21 @@ impl Cluster {
     fn note_install(&mut self, who: usize, change: &membership::ViewChange) {
         self.clocks.note_view(&change.view);
         let Some(journal) = self.actors[who].journal.clone() else { return };
-        let restarted = self.actors[who].release.is_none() && self.oracle.is_new(who) && change.view.number > 0;
-        if self.actors[who].release.is_some() && self.oracle.is_new(who) {
+        let restarted = self.actors[who].release.is_none() && self.oracles[0].is_new(who) && change.view.number > 0;
+        if self.actors[who].release.is_some() && self.oracles[0].is_new(who) {
             let (view, order) = (change.view.number, change.view.shards[0].order);
             self.actors[who].first = Some(Version { view, sequence: order.first - 1 });
         }
         if restarted {
             let records = journal.media().records.clone();
-            self.oracle.restore(who, &records, change.view.number);
+            self.oracles[0].restore(who, &records, change.view.number);
             self.report.revivals += 1;
         }
     }
 
     /// Records a member's closed time and the last record up to it, which must not change any more.
     fn note_closed(&mut self, who: usize) {
-        let closed_ns = self.actors[who].node.closed_ns();
+        let closed_ns = self.actors[who].node.closed_ns(EVERYBODY);
         // Of two clocks, the remaining one may have been set back since.
         let few = self.actors[who].node.view().is_none_or(|view| view.members.len() < 3);
         if few && self.clocks.is_any_wrong() {
@@ -1428,7 +1490,7 @@ impl Cluster {
     fn is_dark(&self) -> bool {
         let gone = |a: &Actor| a.ended() || matches!(a.node.phase(), Phase::Closing);
         // If not all founders have begun view 0, the group leaves nothing behind.
-        let founded = (0..self.founders).all(|who| !self.oracle.is_new(who));
+        let founded = (0..self.founders).all(|who| !self.oracles[0].is_new(who));
         !self.plan.all_leave && founded && self.actors.iter().all(|a| gone(a) && !a.leaves)
     }
 
@@ -1450,7 +1512,7 @@ impl Cluster {
             if let Some(journal) = self.actors[who].journal.clone() {
                 assert!(journal.media().is_idle(), "the disk of {who} has something to do still");
                 let records = journal.media().records.clone();
-                self.oracle.check_log(who, &records);
+                self.oracles[0].check_log(who, &records);
                 let late = records.iter().find(|r| r.time_ns > self.clocks.latest_ns(self.now_ms));
                 assert!(late.is_none(), "the log of {who} is dated by a clock that is ahead: {late:?}");
                 logs.push(records);

@@ -1,6 +1,6 @@
 //! The simulator runs the real node under a seeded scheduler that delays, tears, pauses and breaks.
 //!
-//! `cargo test -p galerna simulation` runs 5,000 seeds.
+//! `cargo test -p galerna simulation` runs 500 seeds of each kind.
 //! `GALERNA_SEEDS=1000000 cargo test --release -p galerna simulation::every_seed -- --nocapture` runs any other number
 //! of seeds. `GALERNA_SEED=42` in place of `GALERNA_SEEDS` runs a single seed. `GALERNA_FIRST` sets the first seed.
 //! `GALERNA_SURVEY=1` lists all seeds that fail.
@@ -20,7 +20,7 @@ mod scenarios;
 pub(crate) use fabric::{Net, again};
 
 use crate::planted::{self, Bug};
-use cluster::Cluster;
+use cluster::{Cluster, Kind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -54,27 +54,31 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed. The error is the text of the panic.
-fn run(seed: u64, logs: bool) -> Result<cluster::Report, String> {
-    catch_unwind(AssertUnwindSafe(|| Cluster::new(seed, logs).run())).map_err(|panic| {
+fn run(seed: u64, kind: Kind) -> Result<cluster::Report, String> {
+    catch_unwind(AssertUnwindSafe(|| Cluster::new(seed, kind).run())).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
     })
 }
 
-fn run_or_say(seed: u64, logs: bool) -> cluster::Report {
-    run(seed, logs).unwrap_or_else(|what| {
-        let test = if logs { "every_disk" } else { "every_seed" };
+fn run_or_say(seed: u64, kind: Kind) -> cluster::Report {
+    run(seed, kind).unwrap_or_else(|what| {
+        let test = match kind {
+            Kind::Plain => "every_seed",
+            Kind::Logs => "every_disk",
+            Kind::Subgroups => "every_subgroup",
+        };
         panic!("seed {seed}: {what}\nagain: GALERNA_SEED={seed} cargo test -p galerna simulation::{test}")
     })
 }
 
 /// Runs many seeds, or the single one of `GALERNA_SEED`.
-fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
+fn survey(kind: Kind) -> Option<(u64, cluster::Report)> {
     if let Some(seed) = variable("GALERNA_SEED") {
-        println!("seed {seed}: {:?}", run_or_say(seed, logs));
+        println!("seed {seed}: {:?}", run_or_say(seed, kind));
         return None;
     }
-    let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(2000));
+    let (first, count) = (variable("GALERNA_FIRST").unwrap_or(0), variable("GALERNA_SEEDS").unwrap_or(500));
     let survey = std::env::var("GALERNA_SURVEY").is_ok();
     if survey {
         std::panic::set_hook(Box::new(|_| {}));
@@ -89,13 +93,13 @@ fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
                 if seed >= first + count {
                     return total;
                 }
-                match run(seed, logs) {
+                match run(seed, kind) {
                     Ok(report) => total.add(&report),
                     // A line for each failing seed is more useful than the details of the first one.
                     Err(what) if survey => {
                         println!("seed {seed}: {}", what.lines().next().unwrap_or_default());
                     }
-                    Err(_) => total.add(&run_or_say(seed, logs)),
+                    Err(_) => total.add(&run_or_say(seed, kind)),
                 }
                 if (seed + 1 - first).is_multiple_of(20_000) {
                     println!("{} seeds, {:.0} s", seed + 1 - first, started.elapsed().as_secs_f64());
@@ -112,7 +116,7 @@ fn survey(logs: bool) -> Option<(u64, cluster::Report)> {
     Some((count, totals))
 }
 
-/// Fewest seeds, the number of a run without settings, after which every counter must have counted something.
+/// Fewest seeds after which every counter must have counted something. CI runs more.
 const COUNTED: u64 = 2000;
 /// The events that happen about once in a thousand seeds, and the fewest seeds after which they must have happened.
 const RARE: (&[&str], u64) = (&["told_gone_on"], 5000);
@@ -125,7 +129,7 @@ fn never_happened(count: u64, totals: &cluster::Report) -> Vec<&'static str> {
 
 #[test]
 fn every_disk_keeps_what_is_durable() {
-    let Some((count, totals)) = survey(true) else { return };
+    let Some((count, totals)) = survey(Kind::Logs) else { return };
     if count >= COUNTED {
         assert_eq!(never_happened(count, &totals), [""; 0], "these events never happened: {totals:?}");
     }
@@ -133,7 +137,16 @@ fn every_disk_keeps_what_is_durable() {
 
 #[test]
 fn every_seed_keeps_the_guarantees() {
-    let Some((count, totals)) = survey(false) else { return };
+    without_logs(Kind::Plain);
+}
+
+#[test]
+fn every_subgroup_keeps_the_guarantees() {
+    without_logs(Kind::Subgroups);
+}
+
+fn without_logs(kind: Kind) {
+    let Some((count, totals)) = survey(kind) else { return };
     // Enough of the interesting events must have happened.
     if count >= COUNTED {
         let of_logs = ["blackouts", "restarts", "revivals", "durable", "disk_failures", "links_again"];
@@ -146,10 +159,10 @@ fn every_seed_keeps_the_guarantees() {
 #[test]
 fn regressions_stay_fixed() {
     for (seed, what) in REGRESSIONS {
-        assert!(run(*seed, false).is_ok(), "seed {seed} is back: {what}");
+        assert!(run(*seed, Kind::Plain).is_ok(), "seed {seed} is back: {what}");
     }
     for seed in DISK_REGRESSIONS {
-        assert!(run(*seed, true).is_ok(), "seed {seed} of a group with a log is back");
+        assert!(run(*seed, Kind::Logs).is_ok(), "seed {seed} of a group with a log is back");
     }
 }
 
@@ -186,18 +199,18 @@ const TIME: Property = &["is dated by a clock that is ahead"];
 /// A simulator that catches nothing proves nothing: each planted bug is found within a few thousand seeds, by the
 /// property that it breaks.
 fn caught(bug: Bug, property: Property) {
-    caught_in(bug, false, property);
+    caught_in(bug, Kind::Plain, property);
 }
 
-fn caught_in(bug: Bug, logs: bool, property: Property) {
+fn caught_in(bug: Bug, kind: Kind, property: Property) {
     let most = variable("GALERNA_SEEDS").unwrap_or(5000);
     let run_with = |seed: u64| {
         planted::plant(Some(bug));
-        let what = run(seed, logs).err();
+        let what = run(seed, kind).err();
         planted::plant(None);
         // A failure counts only if the seed passes without the bug.
         let what = what.filter(|what| property.iter().any(|part| what.contains(part)));
-        what.filter(|_| run(seed, logs).is_ok()).map(|what| (seed, what))
+        what.filter(|_| run(seed, kind).is_ok()).map(|what| (seed, what))
     };
     let found = (0..most).find_map(run_with);
     let (seed, what) = found.unwrap_or_else(|| panic!("{bug:?} did not break {property:?} in {most} seeds"));
@@ -237,8 +250,9 @@ fn catches_padding_that_no_null_covers() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [1, 2, 3, 44] {
-        assert_eq!(run(seed, false).unwrap(), run(seed, false).unwrap());
-        assert_eq!(run(seed, true).unwrap(), run(seed, true).unwrap());
+        for kind in [Kind::Plain, Kind::Logs, Kind::Subgroups] {
+            assert_eq!(run(seed, kind).unwrap(), run(seed, kind).unwrap());
+        }
     }
 }
 
@@ -260,32 +274,32 @@ fn catches_what_a_removed_member_writes_late() {
 
 #[test]
 fn catches_a_durable_frontier_ahead_of_the_disk() {
-    caught_in(Bug::PersistedBeforeSync, true, DURABILITY);
+    caught_in(Bug::PersistedBeforeSync, Kind::Logs, DURABILITY);
 }
 
 #[test]
 fn catches_a_durable_message_delivered_early() {
-    caught_in(Bug::DeliverBeforeDurable, true, DURABILITY);
+    caught_in(Bug::DeliverBeforeDurable, Kind::Logs, DURABILITY);
 }
 
 #[test]
 fn catches_a_restart_from_the_shortest_log() {
-    caught_in(Bug::RestartFromShortest, true, LOG_ORDER);
+    caught_in(Bug::RestartFromShortest, Kind::Logs, LOG_ORDER);
 }
 
 #[test]
 fn catches_a_vote_that_the_disk_forgets() {
-    caught_in(Bug::VoteBeforeSaved, true, ONE_DECISION);
+    caught_in(Bug::VoteBeforeSaved, Kind::Logs, ONE_DECISION);
 }
 
 #[test]
 fn catches_clocks_that_are_not_corrected() {
-    caught_in(Bug::ClocksUncorrected, true, TIME);
+    caught_in(Bug::ClocksUncorrected, Kind::Logs, TIME);
 }
 
 #[test]
 fn catches_a_restart_dated_by_a_clock_that_is_ahead() {
-    caught_in(Bug::RestartByOwnClock, true, TIME);
+    caught_in(Bug::RestartByOwnClock, Kind::Logs, TIME);
 }
 
 #[test]
@@ -296,6 +310,11 @@ fn catches_an_accusation_that_is_withdrawn_by_clearing_it() {
 #[test]
 fn catches_frames_of_a_former_link_that_are_taken_to_be_here() {
     caught(Bug::RelinkedIsHere, INTEGRITY);
+}
+
+#[test]
+fn catches_ends_of_two_subgroups_that_are_mixed_up() {
+    caught_in(Bug::EndsMixedUp, Kind::Subgroups, INTEGRITY);
 }
 
 #[test]

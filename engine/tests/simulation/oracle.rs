@@ -19,10 +19,11 @@ pub(crate) struct Sent {
     pub(crate) committed: bool,
 }
 
-/// Returns one byte of a message's content, which depends on the sender, the place in the sender's order and the
-/// position.
-pub(crate) fn content(sender: usize, number: usize, at: usize) -> u8 {
+/// Returns one byte of a message's content, which depends on the subgroup, the sender, the place in the sender's order
+/// and the position.
+pub(crate) fn content(subgroup: usize, sender: usize, number: usize, at: usize) -> u8 {
     let mixed = (sender as u64 + 1) * 0x9e37_79b9 + (number as u64 + 1) * 0x85eb_ca6b + at as u64 * 0xc2b2_ae35;
+    let mixed = mixed + subgroup as u64 * 0x27d4_eb2f;
     (mixed ^ (mixed >> 17)) as u8
 }
 
@@ -72,9 +73,10 @@ impl End {
     }
 }
 
-/// The checks of a run; see the module.
+/// The checks of one subgroup in a run; see the module.
 #[derive(Default)]
 pub(crate) struct Oracle {
+    subgroup: usize,
     /// Per sender, its messages in FIFO order.
     pub(crate) sent: Vec<Vec<Sent>>,
     pasts: Vec<Past>,
@@ -95,6 +97,10 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
+    pub(crate) fn new(subgroup: usize) -> Oracle {
+        Oracle { subgroup, ..Oracle::default() }
+    }
+
     /// Adds a process. A founder begins without deliveries, a joiner with those that the state of its first view
     /// covers.
     pub(crate) fn add(&mut self, founder: bool) {
@@ -146,7 +152,7 @@ impl Oracle {
         assert!(sent.committed, "{what}: delivered before it was committed (guarantee 5)");
         assert_eq!(payload.len(), sent.len, "{what}: length (guarantee 5)");
         assert_eq!(mode, sent.mode, "{what}: mode (guarantee 5)");
-        let wrong = payload.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
+        let wrong = payload.iter().enumerate().find(|&(i, &byte)| byte != content(self.subgroup, sender, number, i));
         assert!(wrong.is_none(), "{what}: content differs at byte {} (guarantee 5)", wrong.unwrap().0);
         let caused = sent.after < Some((view, sequence));
         assert!(caused, "{what}: sent after {:?} was delivered to its sender (guarantee 6)", sent.after);
@@ -317,7 +323,8 @@ impl Oracle {
                 sent.committed && sent.mode == record.mode && sent.len == bytes.len(),
                 "{what}: {record:?}, {sent:?}"
             );
-            let wrong = bytes.iter().enumerate().find(|&(i, &byte)| byte != content(sender, number, i));
+            let is_wrong = |&(i, &byte): &(usize, &u8)| byte != content(self.subgroup, sender, number, i);
+            let wrong = bytes.iter().enumerate().find(is_wrong);
             assert!(wrong.is_none(), "{what}: content differs (guarantee 4), of message {number} of {sender}");
             if let Some((known, _)) = self.order.get(&(view, sequence)) {
                 assert_eq!(*known, (sender, number), "{what}: something else was delivered there (guarantee 4)");
