@@ -43,10 +43,10 @@ const CONTEST: &str = "two leaders propose two values";
 fn the_epoch_ends_well() {
     let one = Config { suspicions: 1, crashes: 1, ..Config::QUIET };
     holds("one of each", one, &[NEW_LEADER, CONTEST]);
-    holds("torn, joint", Config { torn: true, joint: true, ..one }, &[NEW_LEADER, CONTEST]);
-    holds("asked", Config { asks: true, ..one }, &[SAME, NEW_LEADER, ADOPTION, CONTEST]);
-    // Half of all steps.
+    // Nearly all steps.
     if std::env::var_os("GALERNA_LONG").is_some() {
+        holds("torn, joint", Config { torn: true, joint: true, ..one }, &[NEW_LEADER, CONTEST]);
+        holds("asked", Config { asks: true, ..one }, &[SAME, NEW_LEADER, ADOPTION, CONTEST]);
         holds("two suspicions", Config { suspicions: 2, ..one }, &[NEW_LEADER, ADOPTION, CONTEST]);
     }
 }
@@ -54,7 +54,9 @@ fn the_epoch_ends_well() {
 #[test]
 fn the_ballots_agree() {
     holds("ballots", Config { attempts: [2, 1, 1], ..Config::SYNOD }, &[NEW_LEADER, ADOPTION, CONTEST]);
-    holds("torn ballots", Config { torn: true, joint: true, ..Config::SYNOD }, &[NEW_LEADER, ADOPTION, CONTEST]);
+    if std::env::var_os("GALERNA_LONG").is_some() {
+        holds("torn ballots", Config { torn: true, joint: true, ..Config::SYNOD }, &[NEW_LEADER, ADOPTION, CONTEST]);
+    }
 }
 
 /// Explores until the named property breaks. The tests above, with `GALERNA_LONG`, explore bounds at least as wide

@@ -66,9 +66,11 @@ fn stopped_for_a_moment(fabric: FabricKind, pause: Duration) {
 
 #[test]
 fn a_process_that_stood_still_for_a_moment_goes_on_with_the_other() {
-    for fabric in common::fabrics() {
-        stopped_for_a_moment(fabric, Duration::from_millis(2500));
-    }
+    std::thread::scope(|scope| {
+        for fabric in common::fabrics() {
+            scope.spawn(move || stopped_for_a_moment(fabric, Duration::from_millis(2500)));
+        }
+    });
 }
 
 /// A member stands still while another one leaves. The leaver's last link, to the one that stands still, does not end
