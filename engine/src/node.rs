@@ -64,7 +64,7 @@ pub(crate) struct Node {
     fetches: Fetches,
     logging: Option<Logging>,
     restart: Option<Restart>,
-    /// The lane that delivers first in the next pass. It moves on, so that a pass that ends early is fair.
+    /// The lane that delivers next. A pass that ends early leaves the rest to the next one.
     turn: usize,
     changes: Vec<ViewChange>,
     /// What the membership wants this node to do. It is empty between passes, unless a callback has panicked.
@@ -224,22 +224,32 @@ impl Node {
         progress |= self.write_log(announced_ns, sink)?;
         // Sends the writes that peers wait for before the callbacks run.
         self.fabric.submit();
-        progress |= self.deliver(sink)?;
+        progress |= self.deliver(sink, |_, breach| Err(breach))?;
         for lane in &mut self.lanes {
             lane.multicast.advertise(&mut *self.fabric);
         }
         Ok(progress)
     }
 
-    /// Delivers everything deliverable, until the pass has lasted long enough.
-    fn deliver(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let mut delivered = false;
-        self.turn = (self.turn + 1) % self.lanes.len().max(1);
-        let (before, from) = self.lanes.split_at_mut(self.turn);
-        for lane in from.iter_mut().chain(before) {
-            delivered |= lane.multicast.deliver(sink).map_err(|breach| lane.blame(breach))?;
+    /// Delivers everything deliverable, until the pass has lasted long enough. `torn` handles invalid frames of a lane.
+    fn deliver(
+        &mut self,
+        sink: &mut impl Sink,
+        torn: fn(&mut Node, Violation) -> Result<bool, Violation>,
+    ) -> Result<bool, Violation> {
+        let mut moved = false;
+        for n in 0..self.lanes.len() {
+            if n > 0 && sink.is_over() {
+                // The next pass begins with the lanes that are left.
+                return Ok(true);
+            }
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.lanes.len();
+            let lane = &mut self.lanes[turn];
+            let delivered = lane.multicast.deliver(sink).map_err(|breach| lane.blame(breach));
+            moved |= delivered.or_else(|breach| torn(self, breach))?;
         }
-        Ok(delivered)
+        Ok(moved)
     }
 
     fn take_events(&mut self) -> bool {

@@ -56,8 +56,8 @@ pub(crate) enum Fact<'a> {
     GoneOn { peer: Peer, view: u64, departure: Departure },
     /// Result of [`Action::Wedge`]: where each stream ends here.
     Wedged(Vec<End>),
-    /// Result of [`Action::Flush`]: how far each stream is here, and the ranks without a row here yet, as bits.
-    Here { have: Vec<End>, awaited: u64 },
+    /// Result of [`Action::Flush`]: how far each stream is here, and the streams without a row here yet.
+    Here { have: Vec<End>, awaited: Vec<usize> },
     /// A process owes the answer to a fetch for too long.
     Slow(Slot),
     /// Result of [`Action::Vote`]: the clock has been read.

@@ -37,10 +37,13 @@ struct Relinked {
     by_lower: bool,
 }
 
-/// How long a connection that the lower slot dialled takes precedence over one that crosses it, in milliseconds.
+/// How long a connection that the lower slot dialled takes precedence over new requests, in milliseconds.
+///
+/// A request of the other end may be older than the connection. The other end asks again.
 const SETTLES_MS: u64 = 1000;
 
-/// For this time after a relink, in milliseconds, a request to relink may be older than the link.
+/// For this time after a relink, in milliseconds, a request to relink is refused while the link is up: it may be older
+/// than the link.
 ///
 /// After an outage a request that has waited in the network can arrive together with those that follow it. It would take
 /// the link down just when the members count on it. A process that has found the new link broken asks again.

@@ -63,7 +63,7 @@ impl Membership {
                 true
             }
             Fact::Here { have, awaited } => {
-                self.want(have, awaited, todo);
+                self.want(have, &awaited, todo);
                 false
             }
             Fact::Slow(slot) => {
@@ -163,8 +163,8 @@ impl Membership {
     }
 
     /// Obtains the frames that any candidate has and this member lacks, then takes part in the decision.
-    fn want(&mut self, have: Vec<End>, awaited: u64, todo: &mut Actions) {
-        let comes = |want: &Wanted| awaited >> want.sender & 1 == 1 && want.end.frames > have[want.stream].frames;
+    fn want(&mut self, have: Vec<End>, awaited: &[usize], todo: &mut Actions) {
+        let comes = |want: &Wanted| awaited.contains(&want.stream) && want.end.frames > have[want.stream].frames;
         match self.wanted(&have) {
             None => {}
             Some(wanted) if wanted.is_empty() => todo.push_back(Action::Show(Show::Flush(have))),
@@ -330,7 +330,11 @@ impl Membership {
     /// Severs a member that violated the protocol and accuses it.
     fn blame(&mut self, at: &Moment, breach: Violation, fabric: &mut dyn Fabric, todo: &mut Actions) {
         let Violation { peer: rank, what } = breach;
-        let peer = self.view.as_ref().and_then(|view| view.members.get(rank)).map(|member| member.peer);
+        let peer = match &self.view {
+            Some(view) => view.members.get(rank).map(|member| member.peer),
+            // A joiner knows the members by their slots only.
+            None => self.links.get(rank).copied().flatten().map(|link| link.peer),
+        };
         let Some(peer) = peer else {
             let what = "a member showed something that is no part of the protocol";
             return todo.push_back(Action::Stop(Error::Misuse(what)));

@@ -87,13 +87,13 @@ impl Node {
                 return self.report(Fact::Wedged(ends));
             }
             Action::DeliverRest => {
-                return self.deliver(sink).or_else(|breach| self.report(Fact::Torn(breach)));
+                return self.deliver(sink, |node, breach| node.report(Fact::Torn(breach)));
             }
             Action::Flush => {
-                let (membership, mut awaited) = (&self.membership, 0);
+                let (membership, mut awaited) = (&self.membership, Vec::new());
                 for lane in &mut self.lanes {
                     let ranks = lane.multicast.follow_all(&mut *self.fabric, &|slot| membership.phase_of(slot));
-                    awaited |= lane.in_view(ranks);
+                    awaited.extend(lane.streams_of(ranks));
                 }
                 let have = self.lanes.iter().flat_map(|lane| lane.multicast.flushed()).copied().collect();
                 return self.report(Fact::Here { have, awaited });

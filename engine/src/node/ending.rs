@@ -150,7 +150,7 @@ impl Node {
 
     /// Delivers up to the decided ends, and reports that.
     pub(super) fn deliver_decided(&mut self, sink: &mut impl Sink) -> Result<bool, Violation> {
-        let delivered = self.deliver(sink)?;
+        let delivered = self.deliver(sink, |_, breach| Err(breach))?;
         if self.awaits_strays()? {
             return Ok(delivered);
         }

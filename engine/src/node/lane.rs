@@ -36,10 +36,9 @@ impl Lane {
         self.streams.contains(&stream).then(|| stream - self.streams.start)
     }
 
-    /// A set of members as one bit per rank in the view. The bits of `ranks` are ranks in the shard.
-    pub(super) fn in_view(&self, ranks: u64) -> u64 {
-        let members = self.members.iter().enumerate();
-        members.filter(|(rank, _)| ranks >> rank & 1 == 1).fold(0, |bits, (_, &rank)| bits | 1 << rank)
+    /// The streams of these members, given as one bit per rank in the shard.
+    pub(super) fn streams_of(&self, ranks: u64) -> impl Iterator<Item = usize> {
+        self.streams.clone().enumerate().filter(move |(rank, _)| ranks >> rank & 1 == 1).map(|(_, stream)| stream)
     }
 
     /// A violation that the data plane has found, with the peer's rank in the view.

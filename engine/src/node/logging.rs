@@ -233,7 +233,11 @@ impl Node {
         // The log of a member without a vote does not matter to the others yet, so it never waits for its disk.
         let waits = self.membership.votes();
         let mut any = false;
-        for lane in &mut self.lanes {
+        let (before, from) = self.lanes.split_at_mut(self.turn);
+        for (n, lane) in from.iter_mut().chain(before).enumerate() {
+            if n > 0 && sink.is_over() {
+                return Ok(true);
+            }
             let moved = lane.multicast.write(waits, &mut *logging.journal, &mut || sink.is_over());
             let progress = lane.multicast.progress();
             // A walk that found an invalid frame may have written the records before it.

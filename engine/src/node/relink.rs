@@ -61,7 +61,7 @@ impl Node {
     /// both ends keep the one that the lower slot dialled.
     ///
     /// # Errors
-    /// [`Error::Misuse`] if [`Node::may_relink`] refuses by now, or another connection is kept; the errors of
+    /// [`Error::Misuse`] if the link may not be relinked by now, or another connection is kept; the errors of
     /// [`crate::fabric::Fabric::relink`].
     pub(crate) fn relink(&mut self, peer: Peer, view: u64, dialled: bool, connection: Connection) -> Result<(), Error> {
         let by_lower = dialled == (self.membership.me().slot < peer.slot);

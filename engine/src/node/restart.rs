@@ -4,6 +4,7 @@
 //! [`Node::take_record`].
 
 use super::{Node, Phase};
+use crate::error::Error;
 use crate::log::{Kind, Record, Ticket};
 use crate::membership::{Closing, HardState, LogNeed};
 use crate::multicast::{End, Tail, TailRecord, record_time};
@@ -37,6 +38,11 @@ pub(super) struct Restart {
 impl Node {
     /// Continues from the hard state and log of an earlier incarnation, together with the other restarted processes.
     pub(crate) fn restart(&mut self, hard_state: HardState, recovery: Recovery) {
+        let (theirs, ours) = (hard_state.view().shards.len(), self.settings.subgroups);
+        if theirs != ours {
+            let what = format!("the log is of a group with {theirs} subgroups, and the configuration has {ours}");
+            return self.stop(Error::Config(what));
+        }
         self.phase = Phase::Restarting;
         self.until_ms = self.now_ms.saturating_add(self.settings.join_timeout_ms);
         self.resume(hard_state, recovery);
