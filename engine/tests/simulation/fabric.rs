@@ -440,10 +440,10 @@ impl World {
         self.links[from][to].held.clear();
     }
 
-    /// The new memory of `from` does not reach `to`.
-    pub(crate) fn lose_memory(&mut self, from: usize, to: usize) {
-        self.memories[from].owed.retain(|(peer, _)| *peer != to);
-        self.memories[to].renewed.retain(|(owner, ..)| *owner != from);
+    /// The new memory of `from` in the table with this index does not reach `to`.
+    pub(crate) fn lose_memory(&mut self, from: usize, to: usize, index: usize) {
+        self.memories[from].owed.retain(|(peer, of)| (*peer, *of) != (to, index));
+        self.memories[to].renewed.retain(|(owner, of, ..)| (*owner, *of) != (from, index));
     }
 
     /// Kills the process; a part of its posted writes may still land.

@@ -2,7 +2,7 @@
 
 use super::fabric::Net;
 use crate::error::Error;
-use crate::fabric::Connection;
+use crate::fabric::{Connection, Row, TableSpec};
 use crate::membership::{self, Peer, Settings};
 use crate::multicast::{self, Delivery, Multicast, Origin, SendRing};
 use crate::node::{Node, Phase};
@@ -33,7 +33,12 @@ pub(super) fn stage(n: usize, ring: usize, shared: bool) -> Stage {
 
 /// The same, with a failure timeout for each slot.
 fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
-    let mut stage = founders(n, ring, shared, timeout_ms);
+    begin(founders(n, 1, ring, shared, timeout_ms))
+}
+
+/// Lets members that have met begin to run.
+fn begin(mut stage: Stage) -> Stage {
+    let n = stage.nodes.len();
     let all: Vec<usize> = (0..n).collect();
     all.iter().for_each(|&who| stage.found(who));
     stage.run(&all, 3);
@@ -42,8 +47,9 @@ fn stage_with(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) ->
 }
 
 /// Makes members that have met and do not run yet.
-fn founders(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
-    let specs = [membership::table_spec(), multicast::table_spec(SubgroupId(0), ring)];
+fn founders(n: usize, subgroups: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u64) -> Stage {
+    let rings = (0..subgroups).map(|subgroup| multicast::table_spec(SubgroupId(subgroup as u16), ring));
+    let specs: Vec<TableSpec> = std::iter::once(membership::table_spec()).chain(rings).collect();
     let net = Net::new(&specs, shared, 7);
     let settings = Settings {
         failure_timeout_ms: TIMEOUT_MS,
@@ -52,7 +58,7 @@ fn founders(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u
         lone_survivor: false,
         restart_wait_ms: TIMEOUT_MS,
         logs: false,
-        subgroups: 1,
+        subgroups,
         clock_skew_max_ms: 1000,
         seed: 0,
     };
@@ -61,12 +67,15 @@ fn founders(n: usize, ring: usize, shared: bool, timeout_ms: impl Fn(usize) -> u
         let (process, fabric, rows) = net.process(slot);
         assert_eq!(process, slot);
         let peer = Peer { slot, id: MemberId(slot as u32 + 1), incarnation: slot as u64 + 1 };
-        let multicast =
-            Multicast::new(SubgroupId(0), specs[1], slot, rows[1].clone(), ring / 2 - 8, None, Origin::default());
-        rings.push(multicast.ring().clone());
+        let multicast = |(subgroup, (spec, row)): (usize, (&TableSpec, &Arc<Row>))| {
+            let id = SubgroupId(subgroup as u16);
+            Multicast::new(id, *spec, slot, row.clone(), ring / 2 - 8, None, Origin::default())
+        };
+        let subgroups: Vec<Multicast> = specs[1..].iter().zip(&rows[1..]).enumerate().map(multicast).collect();
+        rings.push(subgroups[0].ring().clone());
         let failure_timeout_ms = timeout_ms(slot);
         let settings = Settings { failure_timeout_ms, partition_timeout_ms: 20 * failure_timeout_ms, ..settings };
-        nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), vec![multicast], settings, 0)));
+        nodes.push(Some(Node::new(peer, Box::new(fabric), rows[0].clone(), subgroups, settings, 0)));
         peers.push(peer);
     }
     let mut stage = Stage { net, nodes, rings, peers, logs: vec![Vec::new(); n], now_ms: 0 };
@@ -267,7 +276,7 @@ fn a_fault_belongs_to_the_view_that_shows_it() {
 /// its first heartbeat.
 #[test]
 fn a_founder_that_begins_late_has_the_whole_timeout() {
-    let mut s = founders(3, 4096, true, |_| TIMEOUT_MS);
+    let mut s = founders(3, 1, 4096, true, |_| TIMEOUT_MS);
     [0, 1].into_iter().for_each(|who| s.found(who));
     s.pass_time(&[0, 1], 5 * TIMEOUT_MS);
     s.found(2);
@@ -533,7 +542,7 @@ fn goes_on_after_a_death_in_the_handover() -> bool {
     while s.view(3) == 0 {
         s.run(&[0, 1, 2, 3], 1);
     }
-    s.net.world().lose_memory(3, 0);
+    s.net.world().lose_memory(3, 0, 1);
     assert!(s.send(3, 64, 1, Mode::Ordered));
     s.run(&[1, 2, 3], 10);
     s.net.world().kill(3);
@@ -548,6 +557,30 @@ fn a_death_in_the_handover_of_new_memory_ends_no_group() {
     let goes_on = goes_on_after_a_death_in_the_handover();
     planted::plant(None);
     assert!(!goes_on, "the test would not notice a member that publishes in memory that a peer lacks");
+}
+
+/// Member 3 dies before member 0 has the new memory of its ring in subgroup 1. In subgroup 0, members 1 and 2 have a
+/// message of it that member 0 lacks. Member 0 fetches it, whatever it waits for in subgroup 1.
+#[test]
+fn new_memory_that_one_subgroup_waits_for_does_not_hold_up_another() {
+    let mut s = begin(founders(5, 2, 2048, true, |_| TIMEOUT_MS));
+    let slot = s.peers[4].slot;
+    (0..4).for_each(|who| s.node(who).suspect(slot));
+    while s.view(3) == 0 {
+        s.run(&[0, 1, 2, 3], 1);
+    }
+    s.net.world().lose_memory(3, 0, 2);
+    s.run(&[0, 1, 2, 3], 10);
+    assert!(s.send(3, 64, 1, Mode::Fifo));
+    s.run(&[3, 1, 2], 2);
+    let slot = s.peers[3].slot;
+    s.node(0).suspect(slot);
+    s.poll(0);
+    assert!(s.node(0).is_between_views() && s.logs[0].is_empty() && s.logs[1].len() == 1, "{:?}", s.logs);
+    s.net.world().kill(3);
+    s.pass_time(&[0, 1, 2], 5 * TIMEOUT_MS);
+    assert_eq!((0..3).map(|who| s.view(who)).collect::<Vec<_>>(), [2, 2, 2]);
+    assert!((0..3).all(|who| s.logs[who] == s.logs[1]), "{:?}", s.logs);
 }
 
 /// A reservation is open while a member departs and the ring gets new memory. The bytes written before and after that
