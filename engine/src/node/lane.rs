@@ -17,7 +17,7 @@ pub(super) struct Lane {
     streams: Range<usize>,
     /// The members of its shard, by rank in the shard: their ranks in the view.
     members: Vec<Rank>,
-    /// In a group with a log.
+    /// The closed time, in a group with a log.
     pub(super) closed: ClosedTime,
 }
 
